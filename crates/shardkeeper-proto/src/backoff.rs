@@ -1,0 +1,44 @@
+//! How long to wait before trying again.
+
+use std::time::Duration;
+
+/// Exponential growth with jitter, up to a cap.
+///
+/// The first try waits not at all. Try n waits between half of `base * 2^n` and the whole of it: never next to
+/// nothing, so that an endpoint that closes each connection at once is asked about once per second in the
+/// beginning (GW-153; with full jitter it would be asked in bursts).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Half of the longest first wait.
+    pub base: Duration,
+    /// The longest wait.
+    pub cap: Duration,
+}
+
+impl Backoff {
+    /// The wait before try number `attempt`, from zero; `random` lies in `[0, 1)`.
+    pub fn delay(self, attempt: u32, random: f64) -> Duration {
+        if attempt == 0 {
+            return Duration::ZERO;
+        }
+        let whole = self.base.saturating_mul(2_u32.saturating_pow(attempt)).min(self.cap);
+        whole.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gw_153_waits_grow_to_the_cap() {
+        let backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+        assert_eq!(backoff.delay(0, 0.9), Duration::ZERO);
+        assert_eq!(backoff.delay(1, 0.0), Duration::from_secs(1));
+        assert_eq!(backoff.delay(3, 0.5), Duration::from_secs(6));
+        for attempt in [6, 7, 31, 32, 40, u32::MAX] {
+            assert_eq!(backoff.delay(attempt, 0.0), Duration::from_secs(30));
+            assert!(backoff.delay(attempt, 1.0) <= Duration::from_secs(60));
+        }
+    }
+}

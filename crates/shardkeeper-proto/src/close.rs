@@ -1,0 +1,153 @@
+//! Close codes: what each one from Discord means, and the ones that we send (section 7 of the rules).
+
+use std::fmt;
+
+/// A close code that Discord sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CloseCode(pub u16);
+
+/// What to do after a connection was closed with a certain code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// Resume the session, several times if need be.
+    Resume,
+    /// Resume once; if that fails too, start a new session.
+    ResumeOnce,
+    /// The session is gone: start a new one.
+    NewSession,
+    /// Reconnecting with the same parameters cannot work (GW-095).
+    Fatal(Scope),
+}
+
+/// How far a fatal code reaches (GW-096).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The number of shards, or this shard's place in it, is refused: a new layout is needed.
+    Layout,
+    /// The token, the intents or the version are refused: every shard of the bot must stop.
+    Bot,
+}
+
+impl CloseCode {
+    /// What to do now. Codes that are not in the table are no reason to give up (GW-094).
+    pub const fn recovery(self) -> Recovery {
+        match self.0 {
+            // GW-076, GW-092
+            4000 | 1001 => Recovery::Resume,
+            // GW-093: no code is what these two stand for
+            1005 | 1006 => Recovery::Resume,
+            // GW-079, GW-082, GW-083, GW-085
+            4003 | 4006 | 4007 | 4009 => Recovery::NewSession,
+            // GW-086, GW-087
+            4010 | 4011 => Recovery::Fatal(Scope::Layout),
+            // GW-080, GW-088, GW-089, GW-090
+            4004 | 4012..=4014 => Recovery::Fatal(Scope::Bot),
+            // GW-077, GW-078, GW-081, GW-084, GW-091, GW-094
+            _ => Recovery::ResumeOnce,
+        }
+    }
+
+    /// What it says, and for a fatal one how to mend it.
+    pub const fn meaning(self) -> &'static str {
+        match self.0 {
+            1000 => "closed normally",
+            1001 => "going away",
+            4000 => "unknown error",
+            4001 => "unknown opcode",
+            4002 => "undecodable payload",
+            4003 => "not authenticated",
+            4004 => "authentication failed: the token is wrong; take a valid one from the developer portal",
+            4005 => "already authenticated",
+            4007 => "invalid sequence",
+            4008 => "rate limited",
+            4009 => "session timed out",
+            4010 => {
+                "invalid shard: the shard count is not one that Discord accepts for this bot; use the recommended count"
+            }
+            4011 => "sharding required: a shard would hold too many guilds; use more shards",
+            4012 => "invalid API version",
+            4013 => "invalid intents: a bit is set that no intent has",
+            4014 => {
+                "disallowed intents: a privileged intent is not enabled; switch it on in the developer portal or do not ask for it"
+            }
+            _ => "unknown code",
+        }
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.0, self.meaning())
+    }
+}
+
+/// Codes that we close with. All but [`STOP`](ours::STOP) keep the session (GW-099); each names its reason (GW-100).
+pub mod ours {
+    /// The end: the session is given up and the bot shows as offline (GW-098).
+    pub const STOP: u16 = 1000;
+    /// Discord asked for a new connection.
+    pub const RECONNECT: u16 = 4900;
+    /// A heartbeat was not acknowledged.
+    pub const ZOMBIED: u16 = 4901;
+    /// Invalid Session was received.
+    pub const INVALID_SESSION: u16 = 4902;
+    /// Discord did not answer in time.
+    pub const DEADLINE: u16 = 4903;
+    /// What came in could not be read.
+    pub const UNREADABLE: u16 = 4904;
+    /// This process goes; another one may resume the session.
+    pub const DETACH: u16 = 4905;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gw_076_to_095_each_code_has_its_recovery() {
+        use Recovery::{Fatal, NewSession, Resume, ResumeOnce};
+        let table = [
+            (1000, ResumeOnce),
+            (1001, Resume),
+            (1005, Resume),
+            (1006, Resume),
+            (1011, ResumeOnce),
+            (4000, Resume),
+            (4001, ResumeOnce),
+            (4002, ResumeOnce),
+            (4003, NewSession),
+            (4004, Fatal(Scope::Bot)),
+            (4005, ResumeOnce),
+            (4006, NewSession),
+            (4007, NewSession),
+            (4008, ResumeOnce),
+            (4009, NewSession),
+            (4010, Fatal(Scope::Layout)),
+            (4011, Fatal(Scope::Layout)),
+            (4012, Fatal(Scope::Bot)),
+            (4013, Fatal(Scope::Bot)),
+            (4014, Fatal(Scope::Bot)),
+            (4015, ResumeOnce),
+            (4999, ResumeOnce),
+        ];
+        for (code, recovery) in table {
+            assert_eq!(CloseCode(code).recovery(), recovery, "{code}");
+        }
+        let fatal = (0..=u16::MAX).filter(|code| matches!(CloseCode(*code).recovery(), Fatal(_)));
+        assert_eq!(fatal.collect::<Vec<_>>(), [4004, 4010, 4011, 4012, 4013, 4014]);
+    }
+
+    #[test]
+    fn gw_099_only_stop_gives_the_session_up() {
+        for code in [
+            ours::RECONNECT,
+            ours::ZOMBIED,
+            ours::INVALID_SESSION,
+            ours::DEADLINE,
+            ours::UNREADABLE,
+            ours::DETACH,
+        ] {
+            assert!((4000..5000).contains(&code));
+        }
+    }
+}

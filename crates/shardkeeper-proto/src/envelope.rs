@@ -1,0 +1,294 @@
+//! The outer form of a payload: finds `op`, `s`, `t` and the bytes of `d`, without looking into `d`.
+//!
+//! Input from the transport (one whole payload), output to the machine. Two ways: a scan for the order in which
+//! Discord writes (everything before `d`, no white space, no escapes), whose cost does not grow with `d`; and a
+//! JSON parser for everything else.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{EventName, Opcode};
+
+/// A payload, split. Borrows from the message it came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// The opcode's number; see [`opcode`](Self::opcode).
+    pub op: u64,
+    /// The sequence number; with dispatches only.
+    pub sequence: Option<u64>,
+    /// The event's name; with dispatches only.
+    pub event: Option<Cow<'a, str>>,
+    /// The JSON text of `d`; `null` when it was absent (GW-017).
+    ///
+    /// The scan takes everything between `"d":` and the closing brace, since Discord puts nothing behind `d`. Were
+    /// there an unknown key behind it, a value of another shape than `d` is recognised and parsed properly; one
+    /// of the same shape would show up as trailing characters in whoever parses `d`.
+    pub data: &'a [u8],
+}
+
+/// A payload that is no JSON object with an `op`.
+#[derive(Debug, thiserror::Error)]
+#[error("a payload of {bytes} bytes is malformed")]
+pub struct MalformedPayload {
+    /// Its size.
+    pub bytes: usize,
+    source: serde_json::Error,
+}
+
+impl<'a> Envelope<'a> {
+    /// Splits one payload.
+    ///
+    /// # Errors
+    ///
+    /// When it is not JSON, not an object, or has no `op`; or when `op`, `s` or `t` is of the wrong type.
+    pub fn split(payload: &'a [u8]) -> Result<Self, MalformedPayload> {
+        match scan(payload) {
+            Some(envelope) => Ok(envelope),
+            None => parse(payload),
+        }
+    }
+
+    /// The opcode, if it is one that bots receive or send.
+    pub fn opcode(&self) -> Option<Opcode> {
+        Opcode::from_number(self.op)
+    }
+
+    /// The event, if its name is in the table.
+    pub fn event_name(&self) -> Option<EventName> {
+        EventName::from_bytes(self.event.as_deref()?.as_bytes())
+    }
+}
+
+/// The usual order: `op`, `s` and `t` in any order, then `d`, then the end.
+fn scan(payload: &[u8]) -> Option<Envelope<'_>> {
+    let (mut op, mut sequence, mut event) = (None, None, None);
+    let mut rest = payload.strip_prefix(b"{")?;
+    loop {
+        match rest {
+            [b'"', b'd', b'"', b':', tail @ ..] => {
+                let data = tail.strip_suffix(b"}")?;
+                ends_as_it_begins(data).then_some(())?;
+                // All three before `d`, else one of them may stand behind it.
+                return Some(Envelope { op: op?, sequence: sequence?, event: event?, data });
+            }
+            [b'"', b's', b'"', b':', tail @ ..] if sequence.is_none() => {
+                (sequence, rest) = number_or_null(tail)?;
+            }
+            [b'"', b't', b'"', b':', tail @ ..] if event.is_none() => {
+                (event, rest) = name_or_null(tail)?;
+            }
+            [b'"', b'o', b'p', b'"', b':', tail @ ..] if op.is_none() => {
+                (op, rest) = number(tail)?;
+            }
+            _ => return None,
+        }
+        rest = rest.strip_prefix(b",")?;
+    }
+}
+
+fn number(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
+    // 19 digits always fit; a leading zero is no JSON.
+    let digits = text.iter().take(20).take_while(|byte| byte.is_ascii_digit()).count();
+    if digits == 0 || digits > 19 || (digits > 1 && text[0] == b'0') {
+        return None;
+    }
+    let value = text[..digits].iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
+    Some((Some(value), &text[digits..]))
+}
+
+fn number_or_null(text: &[u8]) -> Option<(Option<Option<u64>>, &[u8])> {
+    match text.strip_prefix(b"null") {
+        Some(rest) => Some((Some(None), rest)),
+        None => number(text).map(|(value, rest)| (Some(value), rest)),
+    }
+}
+
+type Name<'a> = Option<Option<Cow<'a, str>>>;
+
+fn name_or_null(text: &[u8]) -> Option<(Name<'_>, &[u8])> {
+    if let Some(rest) = text.strip_prefix(b"null") {
+        return Some((Some(None), rest));
+    }
+    let text = text.strip_prefix(b"\"")?;
+    let end = memchr::memchr(b'"', text)?;
+    // Only what every event name is made of: nothing escaped, nothing that needs to be checked as UTF-8.
+    let plain = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
+    text[..end].iter().all(plain).then_some(())?;
+    let name = std::str::from_utf8(&text[..end]).ok()?;
+    Some((Some(Some(Cow::Borrowed(name))), &text[end + 1..]))
+}
+
+/// Whether `data` can be one value, by its first and last byte.
+fn ends_as_it_begins(data: &[u8]) -> bool {
+    match (data.first(), data.last()) {
+        (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']')) => data.len() > 1,
+        (Some(b'{' | b'[' | b'"') | None, _) => false,
+        // `null`, `true`, `false` or a number
+        _ => {
+            data.len() <= 24
+                && data.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.'))
+        }
+    }
+}
+
+fn parse(payload: &[u8]) -> Result<Envelope<'_>, MalformedPayload> {
+    #[derive(Deserialize)]
+    struct Raw<'a> {
+        op: u64,
+        #[serde(default)]
+        s: Option<u64>,
+        #[serde(default, borrow)]
+        t: Option<Cow<'a, str>>,
+        #[serde(default, borrow)]
+        d: Option<&'a RawValue>,
+    }
+    let raw: Raw<'_> = serde_json::from_slice(payload)
+        .map_err(|source| MalformedPayload { bytes: payload.len(), source })?;
+    let data = raw.d.map_or("null", RawValue::get).as_bytes();
+    Ok(Envelope { op: raw.op, sequence: raw.s, event: raw.t, data })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn envelope<'a>(op: u64, sequence: Option<u64>, event: Option<&'a str>, data: &'a str) -> Envelope<'a> {
+        Envelope { op, sequence, event: event.map(Cow::Borrowed), data: data.as_bytes() }
+    }
+
+    #[test]
+    fn gw_018_any_order_of_keys_and_any_white_space() {
+        let data = r#"{"id":"1","s":9,"op":3,"t":"X","d":{"d":1}}"#;
+        let expected = envelope(0, Some(42), Some("TYPING_START"), data);
+        let keys = [
+            r#""op":0"#.to_owned(),
+            r#""s":42"#.into(),
+            r#""t":"TYPING_START""#.into(),
+            format!(r#""d":{data}"#),
+        ];
+        for order in [[0, 1, 2, 3], [2, 1, 0, 3], [3, 2, 1, 0], [0, 3, 1, 2], [1, 2, 3, 0], [2, 3, 0, 1]] {
+            let parts = order.map(|at| keys[at].as_str());
+            let compact = format!("{{{}}}", parts.join(","));
+            assert_eq!(Envelope::split(compact.as_bytes()).unwrap(), expected, "{compact}");
+            let spaced = format!(" {{ {} }}\n", parts.join(" ,\t"));
+            assert_eq!(Envelope::split(spaced.as_bytes()).unwrap(), expected, "{spaced}");
+        }
+        let scanned = format!("{{{},{},{},{}}}", keys[2], keys[1], keys[0], keys[3]);
+        assert_eq!(scan(scanned.as_bytes()), Some(expected), "Discord's own order takes the short way");
+    }
+
+    #[test]
+    fn gw_017_absent_and_null_are_the_same() {
+        for text in [
+            r#"{"op":11}"#,
+            r#"{"op":11,"d":null}"#,
+            r#"{"t":null,"s":null,"op":11,"d":null}"#,
+            r#"{"op":11,"d":null,"s":null,"t":null}"#,
+        ] {
+            assert_eq!(Envelope::split(text.as_bytes()).unwrap(), envelope(11, None, None, "null"), "{text}");
+        }
+    }
+
+    #[test]
+    fn gw_021_unknown_keys_anywhere_are_ignored() {
+        for text in [
+            r#"{"x":[1],"t":"A","s":1,"op":0,"d":{"a":1}}"#,
+            r#"{"t":"A","s":1,"op":0,"x":{"d":2},"d":{"a":1}}"#,
+            r#"{"t":"A","s":1,"op":0,"d":{"a":1},"x":[2]}"#,
+            r#"{"t":"A","s":1,"op":0,"d":{"a":1},"x":"}"}"#,
+            r#"{"t":"A","s":1,"op":0,"d":{"a":1},"x":null}"#,
+        ] {
+            assert_eq!(
+                Envelope::split(text.as_bytes()).unwrap(),
+                envelope(0, Some(1), Some("A"), r#"{"a":1}"#),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn escaped_names_are_read() {
+        let text = r#"{"t":"\u0052EADY","s":1,"op":0,"d":{}}"#;
+        assert_eq!(Envelope::split(text.as_bytes()).unwrap().event_name(), Some(EventName::Ready));
+    }
+
+    #[test]
+    fn what_is_no_payload_is_an_error() {
+        for text in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "{}",
+            r#"{"op":"0"}"#,
+            r#"{"op":-1}"#,
+            r#"{"op":1,"s":"x"}"#,
+            r#"{"op":0,"t":5}"#,
+        ] {
+            let error = Envelope::split(text.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), format!("a payload of {} bytes is malformed", text.len()));
+        }
+        assert!(Envelope::split(b"{\"op\":0,\"t\":\"\xff\"}").is_err());
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            ".{0,12}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                prop::collection::hash_map("[a-z\"{}]{0,3}", inner, 0..4)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn splitting_agrees_with_a_json_parser(
+            op in 0_u64..50, s in any::<Option<u32>>(), t in prop::option::of("[A-Z_]{0,9}"), d in json(), order in 0_usize..24,
+        ) {
+            let mut keys = vec![
+                format!(r#""op":{op}"#),
+                format!(r#""s":{}"#, serde_json::to_string(&s).unwrap()),
+                format!(r#""t":{}"#, serde_json::to_string(&t).unwrap()),
+                format!(r#""d":{d}"#),
+            ];
+            let mut text = String::new();
+            let mut order = order;
+            for left in (1..=4).rev() {
+                text.push(if text.is_empty() { '{' } else { ',' });
+                text.push_str(&keys.remove(order % left));
+                order /= left;
+            }
+            text.push('}');
+            let envelope = Envelope::split(text.as_bytes()).unwrap();
+            prop_assert_eq!(envelope.op, op);
+            prop_assert_eq!(envelope.sequence, s.map(u64::from));
+            prop_assert_eq!(envelope.event.as_deref(), t.as_deref());
+            prop_assert_eq!(serde_json::from_slice::<serde_json::Value>(envelope.data).unwrap(), d);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Envelope::split(&bytes);
+        }
+
+        #[test]
+        fn no_mangled_payload_panics(cut in 0_usize..70, put in any::<u8>()) {
+            let mut text = br#"{"t":"TYPING_START","s":42,"op":0,"d":{"id":"1","a":[1,2,{"x":null}]}}"#.to_vec();
+            let at = cut.min(text.len() - 1);
+            text[at] = put;
+            let _ = Envelope::split(&text);
+            let _ = Envelope::split(&text[..at]);
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! When which shard may identify: the keys of `max_concurrency`, and the allowance of a day.
+//!
+//! Input: shards that join, connect, identify or leave. Output: who may connect, who may send Identify. Pure: the
+//! `IdentifyQueue` actor and its clock are elsewhere.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::ShardId;
+
+/// The right to send one Identify. It cannot be copied, and sending takes it.
+#[derive(Debug)]
+#[must_use = "a permit that is not used has to be given back"]
+pub struct IdentifyPermit(());
+
+impl IdentifyPermit {
+    /// For identify queues only: each permit that is made must be paid for by a key's window and the budget.
+    pub const fn issue() -> Self {
+        Self(())
+    }
+}
+
+/// Who goes first, within a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// A shard that had a session and lost it: its guilds are without events.
+    LostSession,
+    /// A shard that starts for the first time.
+    ColdStart,
+    /// A shard of a new generation, beside one that still works.
+    Reshard,
+}
+
+/// How many Identify the token has left until when (GW-166).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdentifyBudget {
+    total: u32,
+    remaining: u32,
+    resets_at: Instant,
+    period: Duration,
+    floor: u32,
+}
+
+/// A day: the period of the budget.
+pub const BUDGET_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl IdentifyBudget {
+    /// The budget as `GET /gateway/bot` told it. The last `floor` are kept: reaching zero resets the token.
+    ///
+    /// A `reset_after` of zero means that no Identify was spent in the current period (GW-008): it then begins now.
+    pub fn new(now: Instant, total: u32, remaining: u32, reset_after: Duration, floor: u32) -> Self {
+        let period = BUDGET_PERIOD.max(reset_after);
+        let reset_after = if reset_after.is_zero() { period } else { reset_after };
+        // A bot whose whole allowance is smaller than the floor could never start.
+        let floor = floor.min(total / 2);
+        Self { total, remaining: remaining.min(total), resets_at: now + reset_after, period, floor }
+    }
+
+    fn refresh(&mut self, now: Instant) {
+        while now >= self.resets_at {
+            self.remaining = self.total;
+            self.resets_at += self.period;
+        }
+    }
+
+    /// When the next Identify is allowed; `now` or earlier means at once.
+    pub fn free_at(&mut self, now: Instant) -> Instant {
+        self.refresh(now);
+        if self.remaining > self.floor { now } else { self.resets_at }
+    }
+
+    /// Counts one Identify (GW-169). Saturates: one that was sent counts, whatever the budget says.
+    pub fn spend(&mut self, now: Instant) {
+        self.refresh(now);
+        self.remaining = self.remaining.saturating_sub(1);
+    }
+
+    /// What is left.
+    pub const fn remaining(&self) -> u32 {
+        self.remaining
+    }
+
+    /// What a whole period allows.
+    pub const fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// When the period ends.
+    pub const fn resets_at(&self) -> Instant {
+        self.resets_at
+    }
+
+    /// Whether less than a tenth is left.
+    pub const fn is_low(&self) -> bool {
+        self.remaining < self.total.div_ceil(10)
+    }
+}
+
+/// What the limiter allows next.
+#[derive(Debug)]
+pub enum Grant {
+    /// The shard may open its connection: its turn is near.
+    Connect(ShardId),
+    /// The shard, which sits at Hello, may send Identify.
+    Identify(ShardId, IdentifyPermit),
+}
+
+/// One Identify per key and window (GW-170), in order, within the budget.
+///
+/// A shard goes through it so: [`join`](Self::join), [`Grant::Connect`], Hello, [`claim`](Self::claim),
+/// [`Grant::Identify`], [`sent`](Self::sent). With [`leave`](Self::leave) it goes away at any point and what was
+/// not spent is free again. A shard connects while the window of the one before it still runs, so that the cadence
+/// of a key is its window, and not the window plus a handshake.
+#[derive(Debug)]
+pub struct IdentifyLimiter {
+    window: Duration,
+    keys: Vec<Key>,
+    waiting: usize,
+    budget: IdentifyBudget,
+}
+
+#[derive(Debug, Default)]
+struct Key {
+    /// When the window of the last Identify ends (GW-172: counted from when it was written).
+    free_at: Option<Instant>,
+    /// Who holds the permit that is out.
+    granted: Option<ShardId>,
+    /// Everyone else, in the order of service.
+    queue: BTreeMap<(Priority, ShardId), Place>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Waiting,
+    Connecting { since: Instant },
+    AtHello,
+}
+
+impl IdentifyLimiter {
+    /// A limiter for `max_concurrency` keys with `window` between two Identify of one key.
+    pub fn new(max_concurrency: u32, window: Duration, budget: IdentifyBudget) -> Self {
+        let keys = (0..max_concurrency.max(1)).map(|_| Key::default()).collect();
+        Self { window, keys, waiting: 0, budget }
+    }
+
+    /// The key of a shard. It has no shard count in it: all generations share the keys (GW-174).
+    pub fn key_of(&self, shard: ShardId) -> u32 {
+        // The remainder of a u32 fits into a u32.
+        shard.0 % self.keys.len() as u32
+    }
+
+    fn key(&mut self, shard: ShardId) -> &mut Key {
+        let key = self.key_of(shard) as usize;
+        &mut self.keys[key]
+    }
+
+    /// The shard wants to identify. Asking again keeps its place.
+    pub fn join(&mut self, shard: ShardId, priority: Priority) {
+        let key = self.key(shard);
+        if key.granted == Some(shard) || key.queue.keys().any(|(_, queued)| *queued == shard) {
+            return;
+        }
+        key.queue.insert((priority, shard), Place::Waiting);
+        self.waiting += 1;
+    }
+
+    /// The shard has its Hello and waits for the permit. Joins it if it had not.
+    pub fn claim(&mut self, shard: ShardId, priority: Priority) {
+        self.join(shard, priority);
+        let place = self.key(shard).queue.iter_mut().find(|((_, queued), _)| *queued == shard);
+        if let Some((_, place)) = place {
+            *place = Place::AtHello;
+        }
+    }
+
+    /// The shard goes away. A permit that it held and did not spend is free again (GW-173).
+    pub fn leave(&mut self, shard: ShardId) {
+        let key = self.key(shard);
+        if key.granted == Some(shard) {
+            key.granted = None;
+        }
+        let before = key.queue.len();
+        key.queue.retain(|(_, queued), _| *queued != shard);
+        let left = before - key.queue.len();
+        self.waiting -= left;
+    }
+
+    /// The shard wrote its Identify at `at`; also to be called when it may have.
+    pub fn sent(&mut self, shard: ShardId, at: Instant) {
+        let window = self.window;
+        let key = self.key(shard);
+        if key.granted == Some(shard) {
+            key.granted = None;
+        }
+        let free_at = at + window;
+        key.free_at = Some(key.free_at.map_or(free_at, |before| before.max(free_at)));
+        self.budget.spend(at);
+    }
+
+    /// The next thing that is allowed now; call it until `None`.
+    pub fn poll(&mut self, now: Instant) -> Option<Grant> {
+        if self.waiting == 0 || self.budget.free_at(now) > now {
+            return None;
+        }
+        // Permits that are out count as spent, else several could be had for the last one of the budget.
+        let out = self.keys.iter().filter(|key| key.granted.is_some()).count();
+        let affordable = self.budget.remaining - self.budget.floor > u32::try_from(out).unwrap_or(u32::MAX);
+        for key in &mut self.keys {
+            if affordable && let Some(shard) = key.grant(now) {
+                self.waiting -= 1;
+                return Some(Grant::Identify(shard, IdentifyPermit::issue()));
+            }
+            if let Some(shard) = key.call_up(now, self.window) {
+                return Some(Grant::Connect(shard));
+            }
+        }
+        None
+    }
+
+    /// When to call [`poll`](Self::poll) again, if nothing happens before.
+    pub fn wakes_at(&mut self, now: Instant) -> Option<Instant> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let budget = self.budget.free_at(now);
+        if budget > now {
+            return Some(budget);
+        }
+        self.keys.iter().flat_map(|key| key.wake_times(self.window)).filter(|at| *at > now).min()
+    }
+
+    /// Takes a new answer of `GET /gateway/bot`: the budget, and the number of keys (GW-177). When that changes,
+    /// every waiting shard moves to its new key, and each new key stays shut as long as any old one would.
+    pub fn update(&mut self, max_concurrency: u32, budget: IdentifyBudget) {
+        self.budget = budget;
+        let count = max_concurrency.max(1) as usize;
+        if count == self.keys.len() {
+            return;
+        }
+        let free_at = self.keys.iter().filter_map(|key| key.free_at).max();
+        let old = std::mem::replace(
+            &mut self.keys,
+            (0..count).map(|_| Key { free_at, ..Key::default() }).collect(),
+        );
+        for key in old {
+            if let Some(shard) = key.granted {
+                self.key(shard).granted = Some(shard);
+            }
+            for (place, state) in key.queue {
+                self.key(place.1).queue.insert(place, state);
+            }
+        }
+    }
+
+    /// Shuts every key for a whole window: for a limiter that does not know what was sent before it was made.
+    pub fn hold_all(&mut self, now: Instant) {
+        for key in &mut self.keys {
+            key.free_at = Some(now + self.window);
+        }
+    }
+
+    /// How many shards wait for a permit.
+    pub const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// The budget as it stands.
+    pub const fn budget(&self) -> &IdentifyBudget {
+        &self.budget
+    }
+}
+
+impl Key {
+    fn grant(&mut self, now: Instant) -> Option<ShardId> {
+        if self.granted.is_some() || self.free_at.is_some_and(|at| at > now) {
+            return None;
+        }
+        let (&place, _) = self.queue.iter().find(|(_, state)| **state == Place::AtHello)?;
+        self.queue.remove(&place);
+        self.granted = Some(place.1);
+        self.granted
+    }
+
+    /// Lets the first waiting shard connect, if nobody better or as good is already on the way. One that has been
+    /// on the way for a whole window is not waited for.
+    fn call_up(&mut self, now: Instant, window: Duration) -> Option<ShardId> {
+        let (&first, _) = self.queue.iter().find(|(_, state)| **state == Place::Waiting)?;
+        let ahead = self.queue.iter().any(|((priority, _), state)| {
+            *priority <= first.0
+                && match state {
+                    Place::Waiting => false,
+                    Place::AtHello => true,
+                    Place::Connecting { since } => now.saturating_duration_since(*since) < window,
+                }
+        });
+        if ahead {
+            return None;
+        }
+        self.queue.insert(first, Place::Connecting { since: now });
+        Some(first.1)
+    }
+
+    fn wake_times(&self, window: Duration) -> impl Iterator<Item = Instant> {
+        let overdue = self.queue.values().filter_map(move |state| match state {
+            Place::Connecting { since } => Some(*since + window),
+            Place::Waiting | Place::AtHello => None,
+        });
+        overdue.chain(self.free_at.filter(|_| !self.queue.is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(5);
+
+    fn budget(now: Instant, remaining: u32) -> IdentifyBudget {
+        IdentifyBudget::new(now, 1000, remaining, Duration::from_secs(3600), 0)
+    }
+
+    /// Runs a start to its end with shards that connect in 100 ms; returns (second, shard) of each Identify.
+    fn start(shards: u32, max_concurrency: u32) -> Vec<(u64, u32)> {
+        let begin = Instant::now();
+        let mut now = begin;
+        let mut limiter = IdentifyLimiter::new(max_concurrency, WINDOW, budget(now, 1000));
+        // In the worst order.
+        for shard in (0..shards).rev() {
+            limiter.join(ShardId(shard), Priority::ColdStart);
+        }
+        let mut connecting: Vec<(Instant, ShardId)> = Vec::new();
+        let mut plan = Vec::new();
+        while plan.len() < shards as usize {
+            while let Some(grant) = limiter.poll(now) {
+                match grant {
+                    Grant::Connect(shard) => connecting.push((now + Duration::from_millis(100), shard)),
+                    Grant::Identify(shard, _permit) => {
+                        limiter.sent(shard, now);
+                        plan.push(((now - begin).as_millis() as u64, shard.0));
+                    }
+                }
+            }
+            let hello = connecting.iter().map(|(at, _)| *at).min();
+            let Some(next) = hello.into_iter().chain(limiter.wakes_at(now)).min() else { break };
+            now = next;
+            connecting.retain(|(at, shard)| {
+                if *at <= now {
+                    limiter.claim(*shard, Priority::ColdStart);
+                }
+                *at > now
+            });
+        }
+        plan
+    }
+
+    #[test]
+    fn gw_170_171_start_plans_are_those_of_the_sheet() {
+        for (shards, max_concurrency, last_window) in
+            [(1, 1, 0), (5, 2, 10), (16, 16, 0), (17, 16, 5), (32, 16, 5), (64, 1, 315)]
+        {
+            let plan = start(shards, max_concurrency);
+            assert_eq!(plan.len(), shards as usize);
+            let mut by_id = plan.clone();
+            by_id.sort_by_key(|(_, shard)| *shard);
+            for (at, shard) in by_id {
+                let expected = u64::from(shard / max_concurrency) * 5000 + 100;
+                assert_eq!(at, expected, "shard {shard} of {shards} with {max_concurrency}");
+            }
+            assert_eq!(plan.last().unwrap().0, last_window * 1000 + 100);
+        }
+    }
+
+    #[test]
+    fn gw_173_an_unspent_permit_is_free_at_once() {
+        let now = Instant::now();
+        let mut limiter = IdentifyLimiter::new(1, WINDOW, budget(now, 1000));
+        limiter.claim(ShardId(0), Priority::ColdStart);
+        limiter.claim(ShardId(1), Priority::ColdStart);
+        assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(0), _))));
+        assert!(limiter.poll(now).is_none(), "one permit per key");
+        limiter.leave(ShardId(0));
+        assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(1), _))));
+        limiter.sent(ShardId(1), now);
+        assert_eq!(limiter.budget().remaining(), 999);
+    }
+
+    #[test]
+    fn a_shard_that_lost_its_session_goes_before_cold_starts() {
+        let now = Instant::now();
+        let mut limiter = IdentifyLimiter::new(1, WINDOW, budget(now, 1000));
+        for shard in 0..3 {
+            limiter.join(ShardId(shard), Priority::ColdStart);
+        }
+        assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(0)))));
+        limiter.claim(ShardId(0), Priority::ColdStart);
+        limiter.join(ShardId(9), Priority::LostSession);
+        // The one at Hello is served at once, since nobody better is there yet; the lost one is called up meanwhile.
+        assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(0), _))));
+        limiter.sent(ShardId(0), now);
+        assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(9)))));
+        assert!(limiter.poll(now).is_none());
+        limiter.claim(ShardId(1), Priority::ColdStart);
+        limiter.claim(ShardId(9), Priority::LostSession);
+        assert_eq!(limiter.wakes_at(now), Some(now + WINDOW));
+        assert!(matches!(limiter.poll(now + WINDOW), Some(Grant::Identify(ShardId(9), _))));
+    }
+
+    #[test]
+    fn a_shard_that_hangs_on_the_way_is_passed_after_one_window() {
+        let now = Instant::now();
+        let mut limiter = IdentifyLimiter::new(1, WINDOW, budget(now, 1000));
+        limiter.join(ShardId(0), Priority::ColdStart);
+        limiter.join(ShardId(1), Priority::ColdStart);
+        assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(0)))));
+        assert!(limiter.poll(now).is_none());
+        assert_eq!(limiter.wakes_at(now), Some(now + WINDOW));
+        assert!(matches!(limiter.poll(now + WINDOW), Some(Grant::Connect(ShardId(1)))));
+    }
+
+    #[test]
+    fn gw_168_nothing_is_granted_below_the_floor_until_the_reset() {
+        let now = Instant::now();
+        let reset = Duration::from_secs(100);
+        let budget = IdentifyBudget::new(now, 1000, 12, reset, 10);
+        let mut limiter = IdentifyLimiter::new(16, WINDOW, budget);
+        for shard in 0..4 {
+            limiter.claim(ShardId(shard), Priority::ColdStart);
+        }
+        let mut granted = Vec::new();
+        while let Some(grant) = limiter.poll(now) {
+            if let Grant::Identify(shard, _) = grant {
+                granted.push(shard);
+            }
+        }
+        assert_eq!(granted, [ShardId(0), ShardId(1)], "permits that are out count as spent");
+        for shard in granted {
+            limiter.sent(shard, now);
+        }
+        assert_eq!(limiter.budget().remaining(), 10);
+        assert!(limiter.poll(now).is_none());
+        assert_eq!(limiter.wakes_at(now), Some(now + reset));
+        assert!(matches!(limiter.poll(now + reset), Some(Grant::Identify(ShardId(2), _))));
+        assert_eq!(limiter.budget().remaining(), 1000);
+    }
+
+    #[test]
+    fn gw_008_a_reset_after_of_zero_begins_a_period_now() {
+        let now = Instant::now();
+        let budget = IdentifyBudget::new(now, 1000, 1000, Duration::ZERO, 0);
+        assert_eq!(budget.resets_at(), now + BUDGET_PERIOD);
+    }
+
+    #[test]
+    fn gw_177_waiting_shards_move_to_their_new_keys() {
+        let now = Instant::now();
+        let mut limiter = IdentifyLimiter::new(1, WINDOW, budget(now, 1000));
+        for shard in 0..3 {
+            limiter.claim(ShardId(shard), Priority::ColdStart);
+        }
+        assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(0), _))));
+        limiter.sent(ShardId(0), now);
+        limiter.update(16, budget(now, 1000));
+        assert!(limiter.poll(now).is_none(), "the window that runs is kept");
+        let later = now + WINDOW;
+        assert!(matches!(limiter.poll(later), Some(Grant::Identify(ShardId(1), _))));
+        assert!(matches!(limiter.poll(later), Some(Grant::Identify(ShardId(2), _))));
+    }
+}

@@ -1,0 +1,71 @@
+//! Intents: which events a session receives (section 10 of the rules).
+
+bitflags::bitflags! {
+    /// A set of intents. Fixed for the life of a session (GW-181).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Intents: u64 {
+        /// Guilds, roles, channels, threads, stages.
+        const GUILDS = 1;
+        /// Members joining, changing, leaving. Privileged.
+        const GUILD_MEMBERS = 1 << 1;
+        /// Bans and the audit log.
+        const GUILD_MODERATION = 1 << 2;
+        /// Emojis, stickers, soundboard sounds.
+        const GUILD_EXPRESSIONS = 1 << 3;
+        /// Integrations.
+        const GUILD_INTEGRATIONS = 1 << 4;
+        /// Webhooks.
+        const GUILD_WEBHOOKS = 1 << 5;
+        /// Invites.
+        const GUILD_INVITES = 1 << 6;
+        /// Voice states.
+        const GUILD_VOICE_STATES = 1 << 7;
+        /// Presences. Privileged.
+        const GUILD_PRESENCES = 1 << 8;
+        /// Messages in guilds.
+        const GUILD_MESSAGES = 1 << 9;
+        /// Reactions in guilds.
+        const GUILD_MESSAGE_REACTIONS = 1 << 10;
+        /// Typing in guilds.
+        const GUILD_MESSAGE_TYPING = 1 << 11;
+        /// Direct messages.
+        const DIRECT_MESSAGES = 1 << 12;
+        /// Reactions in direct messages.
+        const DIRECT_MESSAGE_REACTIONS = 1 << 13;
+        /// Typing in direct messages.
+        const DIRECT_MESSAGE_TYPING = 1 << 14;
+        /// Fills the content fields of messages. Privileged; brings no events of its own.
+        const MESSAGE_CONTENT = 1 << 15;
+        /// Scheduled events.
+        const GUILD_SCHEDULED_EVENTS = 1 << 16;
+        /// Auto moderation rules.
+        const AUTO_MODERATION_CONFIGURATION = 1 << 20;
+        /// Auto moderation at work.
+        const AUTO_MODERATION_EXECUTION = 1 << 21;
+        /// Poll votes in guilds.
+        const GUILD_MESSAGE_POLLS = 1 << 24;
+        /// Poll votes in direct messages.
+        const DIRECT_MESSAGE_POLLS = 1 << 25;
+    }
+}
+
+impl Intents {
+    /// The intents that must be switched on in the developer portal, else Identify ends in close 4014.
+    pub const PRIVILEGED: Self =
+        Self::GUILD_MEMBERS.union(Self::GUILD_PRESENCES).union(Self::MESSAGE_CONTENT);
+
+    /// Every intent that any bot may ask for.
+    pub const UNPRIVILEGED: Self = Self::all().difference(Self::PRIVILEGED);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gw_179_the_sums_are_those_of_the_sheet() {
+        assert_eq!(Intents::all().bits(), 53_608_447);
+        assert_eq!(Intents::PRIVILEGED.bits(), 33_026);
+        assert_eq!(Intents::UNPRIVILEGED.bits(), 53_575_421);
+    }
+}

@@ -1,0 +1,41 @@
+//! The Discord Gateway protocol, version 10, as a value: no I/O, no clock, no randomness, nothing asynchronous.
+//!
+//! [`Shard`] is the machine of one shard. Feed it what happened, with the time, and do what it puts out; a `for`
+//! loop in a test drives it as well as a socket does. Beside it stand the tables and limits that it works by:
+//! [`EventName`], [`Intents`], [`CloseCode`], [`CommandLimiter`], [`IdentifyLimiter`], [`Backoff`].
+//!
+//! Comments and tests name the rules of the Gateway that they follow as `GW-nnn`.
+
+mod backoff;
+pub mod close;
+mod envelope;
+mod event;
+mod identify;
+mod ids;
+mod intents;
+mod limit;
+mod opcode;
+mod payload;
+mod presence;
+mod session;
+pub mod shard;
+mod timings;
+mod token;
+mod url;
+
+pub use backoff::Backoff;
+pub use close::CloseCode;
+pub use envelope::{Envelope, MalformedPayload};
+pub use event::{EventGroup, EventName, EventSet};
+pub use identify::{BUDGET_PERIOD, Grant, IdentifyBudget, IdentifyLimiter, IdentifyPermit, Priority};
+pub use ids::{ShardCount, ShardId};
+pub use intents::Intents;
+pub use limit::{COMMANDS_PER_WINDOW, CommandLimiter, PRESENCES_PER_WINDOW, SlidingWindow, Urgency};
+pub use opcode::Opcode;
+pub use payload::{MAX_PAYLOAD_BYTES, MAX_PRESENCE_BYTES, Payload, PayloadTooLarge, PresenceUpdate};
+pub use presence::{Activity, Presence, Status};
+pub use session::Session;
+pub use shard::{Input, Output, Shard, ShardConfig};
+pub use timings::Timings;
+pub use token::{Token, TokenError};
+pub use url::{GATEWAY_VERSION, gateway_url};

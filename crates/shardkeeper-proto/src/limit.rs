@@ -1,0 +1,188 @@
+//! Rate limits of one connection, as exact sliding windows.
+//!
+//! The phase of Discord's own window is unknown, so no window of that length may hold more than the limit,
+//! wherever it begins (GW-158). A refilling bucket cannot promise that: it admits nearly twice the limit across
+//! the end of a burst.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Payloads per window and connection, heartbeats included (GW-155, GW-156).
+pub const COMMANDS_PER_WINDOW: usize = 120;
+/// Presence updates per window (GW-161).
+pub const PRESENCES_PER_WINDOW: usize = 5;
+/// Room kept for heartbeats that Discord asks for, on top of the periodic ones (GW-159).
+const REQUESTED_RESERVE: usize = 3;
+
+/// Remembers when something happened, as far back as one window goes.
+#[derive(Clone, Debug)]
+pub struct SlidingWindow {
+    window: Duration,
+    times: VecDeque<Instant>,
+}
+
+impl SlidingWindow {
+    /// An empty window.
+    pub fn new(window: Duration) -> Self {
+        Self { window, times: VecDeque::new() }
+    }
+
+    /// Notes that it happened now. `now` must not run backwards.
+    pub fn record(&mut self, now: Instant) {
+        self.forget(now);
+        self.times.push_back(now);
+    }
+
+    /// When it may happen again under a limit of `limit` per window; `now` or earlier means at once.
+    pub fn free_at(&mut self, now: Instant, limit: usize) -> Instant {
+        self.forget(now);
+        match self.times.len().checked_sub(limit) {
+            None => now,
+            // The one that must leave the window first; a limit of zero waits for the whole window.
+            Some(over) => self.times.get(over).map_or(now + self.window, |time| *time + self.window),
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while self.times.front().is_some_and(|time| now.saturating_duration_since(*time) >= self.window) {
+            self.times.pop_front();
+        }
+    }
+}
+
+/// What a payload is to the limiter. Each kind leaves room for the ones above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// A periodic heartbeat, Identify or Resume: may use all of the limit.
+    Vital,
+    /// A heartbeat that Discord asked for: leaves room for the periodic ones.
+    Requested,
+    /// A user's command: leaves room for both.
+    Command,
+}
+
+/// The command limit of one connection: a new connection starts with a new limiter (GW-157).
+#[derive(Clone, Debug)]
+pub struct CommandLimiter {
+    sent: SlidingWindow,
+    presences: SlidingWindow,
+    periodic: usize,
+}
+
+impl CommandLimiter {
+    /// A limiter for a connection just opened.
+    pub fn new(command_window: Duration, presence_window: Duration) -> Self {
+        Self {
+            sent: SlidingWindow::new(command_window),
+            presences: SlidingWindow::new(presence_window),
+            periodic: 0,
+        }
+    }
+
+    /// Sets aside the heartbeats that fall into one window (GW-159).
+    pub fn reserve_heartbeats(&mut self, interval: Duration) {
+        let in_window = self.sent.window.as_nanos().div_ceil(interval.as_nanos().max(1));
+        // A peer that wants hundreds of heartbeats in a window cannot be obeyed; leave room for one command.
+        self.periodic =
+            usize::try_from(in_window).unwrap_or(usize::MAX).min(COMMANDS_PER_WINDOW - REQUESTED_RESERVE - 1);
+    }
+
+    /// When a payload of this urgency may go.
+    pub fn free_at(&mut self, now: Instant, urgency: Urgency) -> Instant {
+        let reserve = match urgency {
+            Urgency::Vital => 0,
+            Urgency::Requested => self.periodic,
+            Urgency::Command => self.periodic + REQUESTED_RESERVE,
+        };
+        self.sent.free_at(now, COMMANDS_PER_WINDOW - reserve)
+    }
+
+    /// When a presence update may go.
+    pub fn presence_free_at(&mut self, now: Instant) -> Instant {
+        self.free_at(now, Urgency::Command).max(self.presences.free_at(now, PRESENCES_PER_WINDOW))
+    }
+
+    /// Notes that a payload was sent.
+    pub fn record(&mut self, now: Instant) {
+        self.sent.record(now);
+    }
+
+    /// Notes that a presence update was sent.
+    pub fn record_presence(&mut self, now: Instant) {
+        self.record(now);
+        self.presences.record(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(60);
+
+    fn limiter() -> CommandLimiter {
+        let mut limiter = CommandLimiter::new(WINDOW, Duration::from_secs(20));
+        limiter.reserve_heartbeats(Duration::from_millis(41_250));
+        limiter
+    }
+
+    #[test]
+    fn gw_155_158_159_a_greedy_sender_never_exceeds_any_window_and_heartbeats_fit() {
+        let start = Instant::now();
+        let mut limiter = limiter();
+        let mut sent = Vec::new();
+        let mut beat_at = Duration::from_secs(7);
+        for tick in 0..30_000_u64 {
+            let at = Duration::from_millis(tick * 10);
+            let now = start + at;
+            if at >= beat_at {
+                assert!(limiter.free_at(now, Urgency::Vital) <= now, "a heartbeat always finds room");
+                limiter.record(now);
+                sent.push(at);
+                beat_at += Duration::from_millis(41_250);
+            }
+            while limiter.free_at(now, Urgency::Command) <= now {
+                limiter.record(now);
+                sent.push(at);
+            }
+        }
+        assert!(sent.len() > 550, "the limit is used: {}", sent.len());
+        for (index, first) in sent.iter().enumerate() {
+            let inside = sent[index..].iter().take_while(|at| **at - *first < WINDOW).count();
+            assert!(inside <= COMMANDS_PER_WINDOW, "{inside} from {first:?}");
+        }
+    }
+
+    #[test]
+    fn gw_159_115_commands_pass_at_once() {
+        let now = Instant::now();
+        let mut limiter = limiter();
+        let passed = std::iter::from_fn(|| {
+            (limiter.free_at(now, Urgency::Command) <= now).then(|| limiter.record(now))
+        });
+        assert_eq!(passed.count(), 115);
+        assert_eq!(limiter.free_at(now, Urgency::Command), now + WINDOW);
+    }
+
+    #[test]
+    fn gw_161_five_presences_in_twenty_seconds() {
+        let start = Instant::now();
+        let mut limiter = limiter();
+        for at in 0..5 {
+            let now = start + Duration::from_secs(at);
+            assert!(limiter.presence_free_at(now) <= now);
+            limiter.record_presence(now);
+        }
+        assert_eq!(limiter.presence_free_at(start + Duration::from_secs(5)), start + Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_peer_that_wants_a_heartbeat_each_millisecond_leaves_one_command() {
+        let now = Instant::now();
+        let mut limiter = limiter();
+        limiter.reserve_heartbeats(Duration::ZERO);
+        assert!(limiter.free_at(now, Urgency::Command) <= now);
+        limiter.record(now);
+        assert!(limiter.free_at(now, Urgency::Command) > now);
+    }
+}

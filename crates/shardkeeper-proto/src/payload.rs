@@ -1,0 +1,209 @@
+//! The payloads that a shard sends, as JSON text.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{Intents, Opcode, Presence, Session, ShardCount, ShardId, Token};
+
+/// The largest payload that Discord takes, in bytes (GW-026).
+pub const MAX_PAYLOAD_BYTES: usize = 4096;
+/// The largest presence, in bytes: it has to fit into Identify beside everything else.
+pub const MAX_PRESENCE_BYTES: usize = 3072;
+
+/// A payload to send. Its `Debug` shows the opcode and size alone, since Identify and Resume hold the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload {
+    /// What it is.
+    pub opcode: Opcode,
+    /// The JSON text.
+    pub text: String,
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payload")
+            .field("opcode", &self.opcode)
+            .field("bytes", &self.text.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A command is larger than Discord takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the {} takes {bytes} bytes, at most {limit} are possible", self.name())]
+pub struct PayloadTooLarge {
+    /// Which command it is.
+    pub opcode: Opcode,
+    /// Its size.
+    pub bytes: usize,
+    /// The bound that it passes.
+    pub limit: usize,
+}
+
+impl PayloadTooLarge {
+    const fn name(&self) -> &'static str {
+        match self.opcode {
+            Opcode::PresenceUpdate => "presence",
+            _ => "command",
+        }
+    }
+}
+
+/// A presence that was checked and can be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceUpdate {
+    presence: Presence,
+    text: String,
+}
+
+impl PresenceUpdate {
+    /// Encodes a presence.
+    ///
+    /// # Errors
+    ///
+    /// When it is larger than [`MAX_PRESENCE_BYTES`].
+    pub fn new(presence: Presence) -> Result<Self, PayloadTooLarge> {
+        let text = encode(Opcode::PresenceUpdate, &presence);
+        if text.len() > MAX_PRESENCE_BYTES {
+            return Err(PayloadTooLarge {
+                opcode: Opcode::PresenceUpdate,
+                bytes: text.len(),
+                limit: MAX_PRESENCE_BYTES,
+            });
+        }
+        Ok(Self { presence, text })
+    }
+
+    pub(crate) fn payload(&self) -> Payload {
+        Payload { opcode: Opcode::PresenceUpdate, text: self.text.clone() }
+    }
+}
+
+/// What an Identify says besides the session's own data.
+pub(crate) struct Identify<'a> {
+    pub(crate) token: &'a Token,
+    pub(crate) shard: ShardId,
+    pub(crate) count: ShardCount,
+    pub(crate) intents: Intents,
+    pub(crate) large_threshold: u8,
+    pub(crate) library: &'a str,
+    pub(crate) presence: Option<&'a PresenceUpdate>,
+}
+
+/// GW-057, section 6.1.
+pub(crate) fn identify(identify: &Identify<'_>) -> Payload {
+    #[derive(Serialize)]
+    struct Data<'a> {
+        token: &'a str,
+        properties: Properties<'a>,
+        large_threshold: u8,
+        shard: [u32; 2],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        presence: Option<&'a Presence>,
+        intents: u64,
+    }
+    #[derive(Serialize)]
+    struct Properties<'a> {
+        os: &'a str,
+        browser: &'a str,
+        device: &'a str,
+    }
+    let data = Data {
+        token: identify.token.expose(),
+        properties: Properties {
+            os: std::env::consts::OS,
+            browser: identify.library,
+            device: identify.library,
+        },
+        large_threshold: identify.large_threshold,
+        shard: [identify.shard.0, identify.count.get()],
+        presence: identify.presence.map(|update| &update.presence),
+        intents: identify.intents.bits(),
+    };
+    Payload { opcode: Opcode::Identify, text: encode(Opcode::Identify, &data) }
+}
+
+/// GW-060.
+pub(crate) fn resume(token: &Token, session: &Session) -> Payload {
+    #[derive(Serialize)]
+    struct Data<'a> {
+        token: &'a str,
+        session_id: &'a str,
+        seq: u64,
+    }
+    let data = Data { token: token.expose(), session_id: &session.id, seq: session.sequence };
+    Payload { opcode: Opcode::Resume, text: encode(Opcode::Resume, &data) }
+}
+
+/// GW-056, GW-112.
+pub(crate) fn heartbeat(sequence: Option<u64>) -> Payload {
+    Payload { opcode: Opcode::Heartbeat, text: encode(Opcode::Heartbeat, &sequence) }
+}
+
+fn encode(opcode: Opcode, data: &impl Serialize) -> String {
+    #[derive(Serialize)]
+    struct Envelope<'a, T> {
+        op: u8,
+        d: &'a T,
+    }
+    serde_json::to_string(&Envelope { op: opcode.number(), d: data })
+        .expect("structs of strings and numbers always encode")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Activity, Status};
+
+    #[test]
+    fn gw_056_112_heartbeats() {
+        assert_eq!(heartbeat(Some(251)).text, r#"{"op":1,"d":251}"#);
+        assert_eq!(heartbeat(None).text, r#"{"op":1,"d":null}"#);
+    }
+
+    #[test]
+    fn gw_057_070_071_identify() {
+        let token = Token::new("Bot T").unwrap();
+        let presence = PresenceUpdate::new(Presence::new(Status::Dnd)).unwrap();
+        let payload = identify(&Identify {
+            token: &token,
+            shard: ShardId(3),
+            count: ShardCount::new(16).unwrap(),
+            intents: Intents::UNPRIVILEGED,
+            large_threshold: 50,
+            library: "lib",
+            presence: Some(&presence),
+        });
+        let os = std::env::consts::OS;
+        let expected = format!(
+            r#"{{"op":2,"d":{{"token":"T","properties":{{"os":"{os}","browser":"lib","device":"lib"}},"large_threshold":50,"shard":[3,16],"presence":{{"since":null,"activities":[],"status":"dnd","afk":false}},"intents":53575421}}}}"#
+        );
+        assert_eq!(payload.text, expected);
+        assert!(!format!("{payload:?}").contains("token"));
+    }
+
+    #[test]
+    fn gw_060_resume() {
+        let session = Session {
+            id: "S".into(),
+            resume_url: None,
+            sequence: 1337,
+            shard: ShardId(0),
+            count: ShardCount::new(1).unwrap(),
+        };
+        let payload = resume(&Token::new("T").unwrap(), &session);
+        assert_eq!(payload.text, r#"{"op":6,"d":{"token":"T","session_id":"S","seq":1337}}"#);
+    }
+
+    #[test]
+    fn gw_026_a_presence_too_large_is_refused_with_its_size() {
+        let of = |length: usize| {
+            PresenceUpdate::new(Presence::default().activity(Activity::playing("x".repeat(length))))
+        };
+        let overhead = of(0).unwrap().text.len();
+        assert!(of(MAX_PRESENCE_BYTES - overhead).is_ok());
+        let error = of(MAX_PRESENCE_BYTES - overhead + 1).unwrap_err();
+        assert_eq!(error.to_string(), "the presence takes 3073 bytes, at most 3072 are possible");
+    }
+}

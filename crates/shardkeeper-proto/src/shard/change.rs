@@ -1,0 +1,155 @@
+//! What a shard tells about itself: each change of state, and why.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::close::{CloseCode, Scope};
+
+/// A change of state. Comes before the dispatches that belong to the new state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// It waits in the identify queue for its turn to connect.
+    Queued,
+    /// It opens a connection.
+    Connecting {
+        /// Whether to resume a session, or to start one.
+        resuming: bool,
+    },
+    /// Hello came.
+    Hello {
+        /// The time between heartbeats.
+        heartbeat_interval: Duration,
+    },
+    /// Identify was handed to the transport.
+    Identifying,
+    /// Resume was handed to the transport.
+    Resuming {
+        /// From which sequence number on.
+        sequence: u64,
+    },
+    /// A new session began.
+    Ready,
+    /// The session goes on.
+    Resumed {
+        /// How many dispatches were replayed.
+        replayed: u64,
+    },
+    /// The connection is given up, or was lost.
+    Disconnected {
+        /// Why.
+        reason: Reason,
+        /// What happens next.
+        next: Next,
+    },
+    /// It will do nothing more, as it was told.
+    Stopped,
+    /// It will do nothing more, since Discord refuses it.
+    Refused(Refusal),
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Discord asked for a new connection (op 7).
+    ReconnectRequested,
+    /// Discord declared the session invalid (op 9).
+    InvalidSession {
+        /// Whether it may still be resumable.
+        resumable: bool,
+    },
+    /// A heartbeat was not acknowledged.
+    Zombied,
+    /// Discord closed it.
+    Closed(CloseCode),
+    /// It ended without a close frame.
+    Lost,
+    /// It could not be opened.
+    ConnectFailed,
+    /// It was not open in time.
+    ConnectTimeout,
+    /// Hello did not come in time.
+    HelloTimeout,
+    /// READY did not come in time.
+    ReadyTimeout,
+    /// The resume made no progress in time.
+    ResumedTimeout,
+    /// What came in could not be read.
+    Unreadable,
+    /// The shard was told to stop, and gives the session up.
+    Stopping,
+    /// The shard was told to stop, and keeps the session.
+    Detaching,
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Initiator {
+    /// Discord.
+    Gateway,
+    /// This shard.
+    Shard,
+    /// Whatever lies between.
+    Transport,
+}
+
+impl Reason {
+    /// Who ended the connection.
+    pub const fn initiator(self) -> Initiator {
+        match self {
+            Self::ReconnectRequested | Self::InvalidSession { .. } | Self::Closed(_) => Initiator::Gateway,
+            Self::Lost | Self::ConnectFailed | Self::ConnectTimeout => Initiator::Transport,
+            _ => Initiator::Shard,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(code) => write!(f, "closed by discord with {code}"),
+            Self::InvalidSession { resumable: true } => f.write_str("session invalid, may be resumable"),
+            Self::InvalidSession { resumable: false } => f.write_str("session invalid"),
+            Self::ReconnectRequested => f.write_str("discord asked for a new connection"),
+            Self::Zombied => f.write_str("zombied: a heartbeat was not acknowledged"),
+            Self::Lost => f.write_str("connection lost"),
+            Self::ConnectFailed => f.write_str("could not connect"),
+            Self::ConnectTimeout => f.write_str("connecting took too long"),
+            Self::HelloTimeout => f.write_str("no hello in time"),
+            Self::ReadyTimeout => f.write_str("no answer to identify in time"),
+            Self::ResumedTimeout => f.write_str("no answer to resume in time"),
+            Self::Unreadable => f.write_str("received something unreadable"),
+            Self::Stopping => f.write_str("stopped"),
+            Self::Detaching => f.write_str("detached"),
+        }
+    }
+}
+
+/// What follows a disconnect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Next {
+    /// Another connection that resumes the session.
+    Resume {
+        /// After this wait, counted from the end of the connection.
+        after: Duration,
+    },
+    /// Another session, through the identify queue.
+    Identify {
+        /// After this wait, counted from the end of the connection.
+        after: Duration,
+    },
+    /// Nothing.
+    End,
+}
+
+/// Discord refuses the shard for good: trying again unchanged is pointless (GW-095).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("discord refuses the connection: {code}")]
+pub struct Refusal {
+    /// The close code.
+    pub code: CloseCode,
+    /// How far it reaches.
+    pub scope: Scope,
+}

@@ -1,0 +1,82 @@
+//! The heartbeat of one connection, from Hello to its end (section 8.2 of the rules).
+
+use std::time::{Duration, Instant};
+
+/// What the periodic timer finds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Tick {
+    /// Send a heartbeat.
+    Beat,
+    /// The last one was not acknowledged: the connection is dead (GW-114).
+    Zombied,
+}
+
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    interval: Duration,
+    next_at: Instant,
+    /// When the last periodic one was sent, until an acknowledgement comes.
+    unacknowledged: Option<Instant>,
+    /// Acknowledgements may be waiting where nobody reads: a missing one proves nothing.
+    excused: bool,
+    paused: bool,
+    latency: Option<Duration>,
+    /// Discord asked for one that the limiter has not let through yet.
+    pub(super) requested: bool,
+}
+
+impl Heartbeat {
+    /// `random` in `[0, 1)` places the first one within the interval (GW-110).
+    pub(super) fn new(now: Instant, interval: Duration, random: f64) -> Self {
+        Self {
+            interval,
+            next_at: now + interval.mul_f64(random.clamp(0.0, 1.0)),
+            unacknowledged: None,
+            excused: false,
+            paused: false,
+            latency: None,
+            requested: false,
+        }
+    }
+
+    pub(super) fn next_at(&self) -> Instant {
+        self.next_at
+    }
+
+    pub(super) fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    /// The periodic timer is due. Requested heartbeats have no say in it (GW-116).
+    pub(super) fn tick(&mut self, now: Instant) -> Tick {
+        if self.unacknowledged.is_some() && !self.excused {
+            return Tick::Zombied;
+        }
+        self.excused = self.paused;
+        // From the previous tick (GW-111); after a sleep of the whole machine, from now.
+        self.next_at += self.interval;
+        if self.next_at <= now {
+            self.next_at = now + self.interval;
+        }
+        Tick::Beat
+    }
+
+    /// The periodic one was sent, and owes an acknowledgement. It also serves a request that waits.
+    pub(super) fn sent(&mut self, now: Instant) {
+        self.requested = false;
+        self.unacknowledged = Some(now);
+    }
+
+    /// One was acknowledged (GW-117: whichever it was).
+    pub(super) fn acknowledged(&mut self, now: Instant) {
+        if let Some(sent) = self.unacknowledged.take() {
+            self.latency = Some(now.saturating_duration_since(sent));
+        }
+    }
+
+    /// Reading stopped or goes on.
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+        self.excused |= paused;
+    }
+}

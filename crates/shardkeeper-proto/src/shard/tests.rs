@@ -1,0 +1,792 @@
+//! The machine, driven by a plain loop with a virtual clock.
+
+use super::*;
+use crate::{Activity, Presence, Status};
+
+const INTERVAL: Duration = Duration::from_millis(41_250);
+const RESUME_URL: &str = "wss://resume.example";
+
+/// A shard, a clock that only the test moves, and what the shard put out.
+struct Bench {
+    shard: Shard,
+    now: Instant,
+    random: f64,
+    out: Vec<Output>,
+    wakes_at: Option<Instant>,
+}
+
+impl Bench {
+    fn with_session(session: Option<Session>) -> Self {
+        let config = ShardConfig {
+            token: Token::new("T").unwrap(),
+            shard: ShardId(3),
+            count: ShardCount::new(16).unwrap(),
+            intents: Intents::GUILDS,
+            large_threshold: 50,
+            library: "lib".into(),
+            gateway_url: "wss://bootstrap.example".parse().unwrap(),
+            compress: None,
+            max_failed_resumes: 3,
+            timings: Timings::default(),
+        };
+        let shard = Shard::new(config, session);
+        Self { shard, now: Instant::now(), random: 0.5, out: Vec::new(), wakes_at: None }
+    }
+
+    fn new() -> Self {
+        Self::with_session(None)
+    }
+
+    fn feed(&mut self, input: Input<'_>) -> &mut Self {
+        let random = self.random;
+        self.shard.handle_input(self.now, &mut || random, input);
+        self.wakes_at = loop {
+            match self.shard.poll_output() {
+                Output::Timeout(at) => break at,
+                output => self.out.push(output),
+            }
+        };
+        self
+    }
+
+    fn receive(&mut self, payload: &str) -> &mut Self {
+        self.feed(Input::Payload(&Envelope::split(payload.as_bytes()).unwrap()))
+    }
+
+    fn dispatch(&mut self, sequence: u64, event: &str) -> &mut Self {
+        self.receive(&format!(r#"{{"t":"{event}","s":{sequence},"op":0,"d":{{}}}}"#))
+    }
+
+    fn hello(&mut self) -> &mut Self {
+        self.receive(r#"{"t":null,"s":null,"op":10,"d":{"heartbeat_interval":41250,"_trace":[]}}"#)
+    }
+
+    fn ready(&mut self) -> &mut Self {
+        self.receive(&format!(
+            r#"{{"t":"READY","s":1,"op":0,"d":{{"session_id":"S","resume_gateway_url":"{RESUME_URL}","guilds":[]}}}}"#
+        ))
+    }
+
+    fn ack(&mut self) -> &mut Self {
+        self.receive(r#"{"op":11}"#)
+    }
+
+    fn closed(&mut self, code: Option<u16>) -> &mut Self {
+        self.feed(Input::Closed { code, corrupt: false })
+    }
+
+    fn permit(&mut self) -> &mut Self {
+        self.feed(Input::Permit(IdentifyPermit::issue()))
+    }
+
+    /// From nothing to READY, with a clean slate of outputs.
+    fn up(&mut self) -> &mut Self {
+        self.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit().ready();
+        assert!(self.shard.is_ready());
+        self.clear()
+    }
+
+    /// Lets the shard be ready for so long that its past is forgotten.
+    fn settle(&mut self) -> &mut Self {
+        let until = self.now + Timings::default().stable;
+        while self.wakes_at.is_some_and(|at| at < until) {
+            self.sleep().ack();
+        }
+        self.now = until;
+        self.clear()
+    }
+
+    fn clear(&mut self) -> &mut Self {
+        self.out.clear();
+        self
+    }
+
+    /// Moves the clock to where the shard wants to be woken, and wakes it.
+    fn sleep(&mut self) -> &mut Self {
+        self.now = self.wakes_at.expect("the shard waits for a time");
+        self.feed(Input::Timeout)
+    }
+
+    fn wait(&self) -> Duration {
+        self.wakes_at.expect("the shard waits for a time") - self.now
+    }
+
+    fn sent(&self) -> Vec<&str> {
+        self.out
+            .iter()
+            .filter_map(
+                |out| if let Output::Send(payload) = out { Some(payload.text.as_str()) } else { None },
+            )
+            .collect()
+    }
+
+    fn close_code(&self) -> Option<u16> {
+        self.out.iter().find_map(|out| if let Output::Close(code) = out { Some(*code) } else { None })
+    }
+
+    fn url(&self) -> Option<&str> {
+        self.out
+            .iter()
+            .rev()
+            .find_map(|out| if let Output::Connect(url) = out { Some(url.as_str()) } else { None })
+    }
+
+    fn disconnected(&self) -> (Reason, Next) {
+        let mut found = self.out.iter().filter_map(|out| match out {
+            Output::Changed(Change::Disconnected { reason, next }) => Some((*reason, *next)),
+            _ => None,
+        });
+        let first = found.next().expect("it disconnected");
+        assert!(found.next().is_none(), "it disconnected once");
+        first
+    }
+
+    fn has(&self, matches: impl Fn(&Output) -> bool) -> bool {
+        self.out.iter().any(matches)
+    }
+
+    fn delivered(&self) -> Vec<u64> {
+        self.out
+            .iter()
+            .filter_map(|out| if let Output::Deliver { sequence } = out { Some(*sequence) } else { None })
+            .collect()
+    }
+
+    /// The connection is gone: runs to the next attempt's `Connect`.
+    fn reconnect(&mut self) -> &mut Self {
+        self.clear();
+        while self.url().is_none() {
+            let queued = matches!(self.shard.state, State::Queued { .. });
+            if queued {
+                self.feed(Input::Turn)
+            } else {
+                self.sleep()
+            };
+        }
+        self
+    }
+}
+
+fn session(sequence: u64) -> Session {
+    Session {
+        id: "S".into(),
+        resume_url: Some(RESUME_URL.into()),
+        sequence,
+        shard: ShardId(3),
+        count: ShardCount::new(16).unwrap(),
+    }
+}
+
+const RESUME_42: &str = r#"{"op":6,"d":{"token":"T","session_id":"S","seq":42}}"#;
+
+#[test]
+fn gw_010_108_124_the_path_to_ready() {
+    let mut bench = Bench::new();
+    bench.feed(Input::Start);
+    assert!(matches!(bench.out[..], [Output::Changed(Change::Queued), Output::Enqueue(Priority::ColdStart)]));
+    bench.clear().feed(Input::Turn);
+    assert_eq!(bench.url(), Some("wss://bootstrap.example/?v=10&encoding=json"));
+    bench.clear().feed(Input::Connected);
+    assert!(bench.out.is_empty(), "GW-028: nothing goes before Hello");
+    bench.hello();
+    assert!(bench.has(|out| matches!(out, Output::ClaimPermit(Priority::ColdStart))));
+    assert!(bench.sent().is_empty(), "GW-075: no Identify without a permit");
+    bench.clear().permit();
+    assert_eq!(bench.sent().len(), 1, "before any heartbeat");
+    assert!(bench.sent()[0].starts_with(r#"{"op":2,"d":{"token":"T","#));
+    assert!(bench.sent()[0].contains(r#""shard":[3,16]"#));
+    bench.clear().ready();
+    assert!(matches!(
+        &bench.out[..],
+        [Output::SessionChanged(Some(stored)), Output::Changed(Change::Ready), Output::Deliver { sequence: 1 }]
+            if *stored == session(1)
+    ));
+}
+
+#[test]
+fn gw_110_first_heartbeats_spread_over_the_whole_interval() {
+    for random in [0.0, 0.25, 0.999] {
+        let mut bench = Bench::new();
+        bench.random = random;
+        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello();
+        let wait = INTERVAL.mul_f64(random);
+        assert_eq!(bench.shard.heartbeat.as_ref().unwrap().next_at() - bench.now, wait);
+    }
+}
+
+#[test]
+fn gw_111_112_heartbeats_keep_their_beat_and_carry_the_sequence() {
+    let mut bench = Bench::new();
+    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello();
+    let start = bench.now;
+    bench.clear().sleep();
+    assert_eq!(bench.sent(), [r#"{"op":1,"d":null}"#], "nothing received yet");
+    assert_eq!(bench.now - start, INTERVAL / 2);
+    bench.ack().permit().ready().dispatch(251, "TYPING_START").clear();
+    for beat in 1..4 {
+        // A wake-up that is late does not shift the ones after it.
+        bench.now = bench.wakes_at.unwrap() + Duration::from_millis(300);
+        bench.feed(Input::Timeout);
+        bench.ack();
+        assert_eq!(bench.wakes_at.unwrap() - start, INTERVAL / 2 + INTERVAL * (beat + 1));
+    }
+    assert_eq!(bench.sent(), [r#"{"op":1,"d":251}"#; 3]);
+}
+
+#[test]
+fn gw_123_latency_is_measured() {
+    let mut bench = Bench::new();
+    bench.up();
+    assert_eq!(bench.shard.latency(), None);
+    bench.sleep();
+    bench.now += Duration::from_millis(80);
+    bench.ack();
+    assert_eq!(bench.shard.latency(), Some(Duration::from_millis(80)));
+}
+
+#[test]
+fn gw_114_099_a_missing_ack_closes_at_the_next_tick_and_resumes() {
+    let mut bench = Bench::new();
+    bench.up().dispatch(42, "X").settle().sleep();
+    bench.clear().sleep();
+    assert!(bench.sent().is_empty(), "the due heartbeat is not sent");
+    assert_eq!(bench.close_code(), Some(ours::ZOMBIED));
+    assert_eq!(bench.disconnected(), (Reason::Zombied, Next::Resume { after: Duration::ZERO }));
+    // GW-102: the peer never answers the close.
+    assert_eq!(bench.wait(), Duration::from_secs(3));
+    bench.clear().sleep();
+    assert!(bench.has(|out| matches!(out, Output::Disconnect)));
+    bench.sleep();
+    assert_eq!(bench.url(), Some("wss://resume.example/?v=10&encoding=json"));
+    bench.clear().feed(Input::Connected).hello();
+    assert_eq!(bench.sent(), [RESUME_42]);
+    assert!(!bench.has(|out| matches!(out, Output::ClaimPermit(_) | Output::Enqueue(_))), "GW-175");
+    bench.clear().dispatch(43, "X").dispatch(44, "X").dispatch(45, "RESUMED");
+    assert!(bench.has(|out| matches!(out, Output::Changed(Change::Resumed { replayed: 2 }))));
+    assert_eq!(bench.delivered(), [43, 44, 45]);
+    assert!(bench.shard.is_ready());
+    // GW-112: the heartbeat of the resumed connection carries on.
+    bench.clear().sleep();
+    assert_eq!(bench.sent(), [r#"{"op":1,"d":45}"#]);
+}
+
+#[test]
+fn gw_115_116_a_requested_heartbeat_is_sent_at_once_and_is_no_zombie_check() {
+    let mut bench = Bench::new();
+    bench.up().dispatch(7, "X").sleep().ack().clear();
+    // Just before the tick, so that its ack cannot be there in time.
+    bench.now = bench.wakes_at.unwrap() - Duration::from_millis(10);
+    bench.receive(r#"{"op":1,"d":null}"#);
+    assert_eq!(bench.sent(), [r#"{"op":1,"d":7}"#], "GW-121: op 1, not op 11");
+    bench.sleep();
+    assert_eq!(bench.close_code(), None);
+    // And while a periodic one is outstanding.
+    bench.receive(r#"{"op":1}"#).ack();
+    assert_eq!(bench.sent().len(), 3);
+    bench.sleep();
+    assert_eq!(bench.close_code(), None);
+}
+
+#[test]
+fn a_peer_that_asks_for_heartbeats_without_end_gets_no_more_than_the_limit() {
+    let mut bench = Bench::new();
+    bench.up();
+    for _ in 0..500 {
+        bench.receive(r#"{"op":1}"#);
+    }
+    // Identify counts too (GW-156); two places stay for the periodic ones.
+    assert_eq!(bench.sent().len(), 120 - 2 - 1);
+    assert!(bench.wakes_at.is_some());
+}
+
+#[test]
+fn a_shard_that_does_not_read_is_not_zombied() {
+    let mut bench = Bench::new();
+    bench.up().sleep().ack().clear().feed(Input::ReadingPaused(true));
+    for beats in 1..=5 {
+        bench.sleep();
+        assert_eq!(bench.sent().len(), beats, "heartbeats go on");
+    }
+    bench.feed(Input::ReadingPaused(false)).sleep();
+    assert_eq!(bench.close_code(), None, "the acks of the pause are still on their way up");
+    bench.sleep();
+    assert_eq!(bench.close_code(), Some(ours::ZOMBIED));
+}
+
+#[test]
+fn gw_144_op_7_closes_and_resumes_at_once() {
+    let mut bench = Bench::new();
+    bench.up().settle().dispatch(42, "X").clear().receive(r#"{"op":7,"d":null}"#);
+    assert_eq!(bench.close_code(), Some(ours::RECONNECT));
+    assert_eq!(bench.disconnected(), (Reason::ReconnectRequested, Next::Resume { after: Duration::ZERO }));
+    // GW-145: what still comes counts.
+    bench.clear().dispatch(43, "X");
+    assert_eq!(bench.delivered(), [43]);
+    bench.closed(Some(ours::RECONNECT)).reconnect();
+    assert_eq!(bench.url(), Some("wss://resume.example/?v=10&encoding=json"));
+    bench.feed(Input::Connected).clear().hello();
+    assert_eq!(bench.sent(), [r#"{"op":6,"d":{"token":"T","session_id":"S","seq":43}}"#]);
+}
+
+#[test]
+fn gw_104_op_7_before_hello_with_and_without_a_session() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start).feed(Input::Connected).clear().receive(r#"{"op":7}"#);
+    assert_eq!(bench.disconnected().1, Next::Resume { after: Duration::ZERO });
+    bench.closed(None).reconnect().feed(Input::Connected).clear().hello();
+    assert_eq!(bench.sent(), [RESUME_42]);
+
+    let mut bench = Bench::new();
+    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).clear().receive(r#"{"op":7}"#);
+    assert_eq!(bench.disconnected().1, Next::Identify { after: Duration::ZERO });
+    assert!(bench.has(|out| matches!(out, Output::LeaveQueue)), "its turn is free again");
+    bench.closed(None).clear().sleep();
+    assert!(bench.has(|out| matches!(out, Output::Enqueue(Priority::ColdStart))));
+}
+
+#[test]
+fn gw_147_149_op_9_true_waits_one_to_five_seconds_and_resumes() {
+    for (random, seconds) in [(0.0, 1), (0.5, 3), (1.0, 5)] {
+        let mut bench = Bench::new();
+        bench.up().settle().dispatch(42, "X").clear();
+        bench.random = random;
+        bench.receive(r#"{"op":9,"d":true}"#);
+        assert_eq!(bench.close_code(), Some(ours::INVALID_SESSION), "GW-151");
+        let after = Duration::from_secs(seconds);
+        assert_eq!(
+            bench.disconnected(),
+            (Reason::InvalidSession { resumable: true }, Next::Resume { after })
+        );
+        bench.closed(None);
+        assert_eq!(bench.wait(), after);
+        bench.reconnect().feed(Input::Connected).clear().hello();
+        assert_eq!(bench.sent(), [RESUME_42]);
+    }
+}
+
+#[test]
+fn gw_148_140_125_op_9_false_forgets_everything_and_identifies() {
+    for during_resume in [false, true] {
+        let mut bench = Bench::new();
+        bench.up().settle().dispatch(42, "X").clear();
+        if during_resume {
+            bench.closed(None).reconnect().feed(Input::Connected).hello().clear();
+        }
+        bench.receive(r#"{"op":9,"d":false}"#);
+        assert!(bench.has(|out| matches!(out, Output::SessionChanged(None))));
+        let (reason, Next::Identify { after }) = bench.disconnected() else { panic!("it identifies") };
+        assert_eq!(reason, Reason::InvalidSession { resumable: false });
+        assert!((Duration::from_secs(1)..=Duration::from_secs(5)).contains(&after));
+        // Nothing of the dead session counts any more.
+        bench.clear().dispatch(43, "X");
+        assert!(bench.delivered().is_empty());
+        bench.closed(None).sleep();
+        assert!(bench.has(|out| matches!(out, Output::Enqueue(Priority::LostSession))));
+        bench.feed(Input::Turn);
+        assert_eq!(bench.url(), Some("wss://bootstrap.example/?v=10&encoding=json"), "GW-140");
+        bench.feed(Input::Connected).clear().hello();
+        bench.shard.tick(bench.now, &mut || 0.0);
+        bench.permit();
+        assert_eq!(bench.sent()[0], r#"{"op":1,"d":null}"#, "GW-125: the old sequence is gone");
+        assert!(bench.sent()[1].starts_with(r#"{"op":2"#));
+    }
+}
+
+#[test]
+fn gw_149_op_9_after_identify_waits_longer_each_time() {
+    let mut bench = Bench::new();
+    bench.feed(Input::Start).feed(Input::Turn);
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        bench.feed(Input::Connected).hello().permit().clear().receive(r#"{"op":9,"d":false}"#);
+        let (_, Next::Identify { after }) = bench.disconnected() else { panic!("it identifies") };
+        waits.push(after.as_secs());
+        bench.closed(None).reconnect();
+    }
+    assert_eq!(waits, [3, 7, 15, 30, 60, 120, 240, 450, 450], "up to ten minutes, here at half jitter");
+}
+
+/// Every code of section 7.1: what follows on a ready shard, and on one that resumes.
+#[test]
+fn gw_076_to_094_each_close_code_leads_where_the_table_says() {
+    use Recovery::{Fatal, NewSession, Resume, ResumeOnce};
+    let codes = [
+        1000, 1001, 1011, 4000, 4001, 4002, 4003, 4004, 4005, 4006, 4007, 4008, 4009, 4010, 4011, 4012, 4013,
+        4014, 4999,
+    ];
+    for code in codes.map(Some).into_iter().chain([None]) {
+        let recovery = code.map_or(Resume, |code| CloseCode(code).recovery());
+        let mut bench = Bench::new();
+        bench.up().settle().dispatch(42, "X").clear().closed(code);
+        let (_, next) = bench.disconnected();
+        match recovery {
+            Resume | ResumeOnce => assert_eq!(next, Next::Resume { after: Duration::ZERO }, "{code:?}"),
+            NewSession => assert_eq!(next, Next::Identify { after: Duration::ZERO }, "{code:?}"),
+            Fatal(scope) => {
+                assert_eq!(next, Next::End);
+                assert!(bench.has(
+                    |out| matches!(out, Output::Changed(Change::Refused(refusal)) if refusal.scope == scope)
+                ));
+                assert!(bench.shard.is_ended());
+                assert_eq!(bench.wakes_at, None, "GW-095: it never comes back by itself");
+                continue;
+            }
+        }
+        if recovery == NewSession {
+            continue;
+        }
+        bench.reconnect().feed(Input::Connected).hello().clear().closed(code);
+        let (_, next) = bench.disconnected();
+        assert_eq!(
+            matches!(next, Next::Resume { .. }),
+            recovery == Resume,
+            "while resuming, {code:?}: {next:?}"
+        );
+    }
+}
+
+#[test]
+fn a_session_is_given_up_after_three_fruitless_resumes() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start);
+    for _ in 0..2 {
+        bench.feed(Input::Connected).hello().clear().closed(None);
+        assert!(matches!(bench.disconnected().1, Next::Resume { .. }));
+        bench.reconnect();
+    }
+    bench.feed(Input::Connected).hello().clear().closed(None);
+    assert!(matches!(bench.disconnected().1, Next::Identify { .. }));
+}
+
+#[test]
+fn gw_134_a_connection_lost_in_mid_replay_resumes_from_there_and_does_not_count_as_fruitless() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start);
+    for round in 0..5 {
+        bench.feed(Input::Connected).clear().hello();
+        assert_eq!(bench.sent(), [RESUME_42.replace("42", &(42 + round).to_string())]);
+        bench.dispatch(43 + round, "X").clear().closed(None);
+        assert!(matches!(bench.disconnected().1, Next::Resume { .. }));
+        bench.reconnect();
+    }
+}
+
+#[test]
+fn gw_020_what_was_delivered_before_is_not_delivered_again_by_a_replay() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start).feed(Input::Connected).hello().clear();
+    bench.dispatch(41, "X").dispatch(42, "X").dispatch(43, "X").dispatch(44, "RESUMED");
+    assert_eq!(bench.delivered(), [43, 44]);
+    assert!(bench.has(|out| matches!(out, Output::Changed(Change::Resumed { replayed: 1 }))));
+}
+
+#[test]
+fn gw_139_an_unreachable_resume_url_is_left_for_the_bootstrap_url_and_the_session_kept() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start);
+    assert!(bench.url().unwrap().starts_with(RESUME_URL));
+    bench.feed(Input::ConnectFailed).reconnect();
+    assert!(bench.url().unwrap().starts_with("wss://bootstrap"));
+    bench.feed(Input::ConnectFailed).reconnect();
+    assert!(bench.url().unwrap().starts_with(RESUME_URL), "both were down: from the beginning");
+    bench.feed(Input::Connected).clear().hello();
+    assert_eq!(bench.sent(), [RESUME_42]);
+}
+
+#[test]
+fn deadline_of_connect() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start);
+    assert_eq!(bench.wait(), Duration::from_secs(10));
+    bench.clear().sleep();
+    assert!(bench.has(|out| matches!(out, Output::Disconnect)));
+    assert_eq!(bench.disconnected().0, Reason::ConnectTimeout);
+    assert!(bench.shard.session().is_some());
+}
+
+#[test]
+fn gw_105_deadline_of_hello_keeps_the_session() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start);
+    for _ in 0..6 {
+        bench.feed(Input::Connected);
+        assert_eq!(bench.wait(), Duration::from_secs(20));
+        bench.clear().sleep();
+        assert_eq!(bench.disconnected().0, Reason::HelloTimeout);
+        assert!(matches!(bench.disconnected().1, Next::Resume { .. }));
+        bench.reconnect();
+    }
+}
+
+#[test]
+fn gw_109_deadline_of_ready() {
+    let mut bench = Bench::new();
+    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+    let start = bench.now;
+    bench.clear();
+    while bench.close_code().is_none() {
+        bench.sleep();
+        if bench.close_code().is_none() {
+            // GW-122: in an outage heartbeats go on.
+            bench.ack();
+        }
+    }
+    assert_eq!(bench.now - start, Duration::from_secs(120));
+    assert!(bench.sent().len() >= 2);
+    assert!(matches!(bench.disconnected(), (Reason::ReadyTimeout, Next::Identify { .. })));
+}
+
+#[test]
+fn deadline_of_resumed_counts_from_the_last_progress() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start).feed(Input::Connected).hello();
+    bench.now += Duration::from_secs(10);
+    bench.dispatch(43, "X");
+    let start = bench.now;
+    bench.clear();
+    while bench.close_code().is_none() {
+        bench.sleep();
+        if bench.close_code().is_none() {
+            bench.ack();
+        }
+    }
+    assert_eq!(bench.now - start, Duration::from_secs(60));
+    assert!(matches!(bench.disconnected(), (Reason::ResumedTimeout, Next::Resume { .. })));
+}
+
+#[test]
+fn b3_a_peer_that_accepts_and_closes_is_asked_about_once_a_second_and_then_less() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start);
+    let start = bench.now;
+    let mut connects = Vec::new();
+    for _ in 0..12 {
+        connects.push((bench.now - start).as_millis());
+        bench.feed(Input::Connected).closed(None).reconnect();
+    }
+    assert!(connects[1] == 0 && connects[2] >= 1000, "{connects:?}");
+    let gaps: Vec<u128> = connects.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.is_sorted() && *gaps.last().unwrap() == 45_000, "{gaps:?}");
+}
+
+#[test]
+fn gw_154_failures_are_forgotten_only_after_a_stable_time() {
+    let mut bench = Bench::new();
+    bench.up().closed(None).reconnect();
+    bench.feed(Input::Connected).hello().dispatch(2, "RESUMED").clear().closed(None);
+    assert!(matches!(bench.disconnected().1, Next::Resume { after } if after >= Duration::from_secs(1)));
+    bench.reconnect().feed(Input::Connected).hello().dispatch(3, "RESUMED").settle().closed(None);
+    assert_eq!(bench.disconnected().1, Next::Resume { after: Duration::ZERO });
+}
+
+#[test]
+fn gw_098_stop_closes_with_1000_and_gives_the_session_up() {
+    let mut bench = Bench::new();
+    bench.up().feed(Input::Stop);
+    assert_eq!(bench.close_code(), Some(1000));
+    assert!(bench.has(|out| matches!(out, Output::SessionChanged(None))));
+    bench.closed(Some(1000));
+    assert!(bench.has(|out| matches!(out, Output::Changed(Change::Stopped))));
+    assert!(bench.shard.is_ended() && bench.wakes_at.is_none());
+}
+
+#[test]
+fn gw_099_detach_keeps_the_session_and_has_a_deadline() {
+    let mut bench = Bench::new();
+    bench.up().dispatch(42, "X").clear().feed(Input::Detach).dispatch(43, "X");
+    assert_eq!(bench.close_code(), Some(ours::DETACH));
+    assert_eq!(bench.delivered(), [43]);
+    bench.sleep();
+    assert!(bench.has(|out| matches!(out, Output::Disconnect)));
+    assert!(bench.shard.is_ended());
+    assert_eq!(bench.shard.session(), Some(&session(43)));
+}
+
+#[test]
+fn stop_and_detach_end_a_shard_in_every_state() {
+    let steps: [fn(&mut Bench); 8] = [
+        |_| {},
+        |bench| {
+            bench.feed(Input::Start);
+        },
+        |bench| {
+            bench.feed(Input::Turn);
+        },
+        |bench| {
+            bench.feed(Input::Connected);
+        },
+        |bench| {
+            bench.hello();
+        },
+        |bench| {
+            bench.permit();
+        },
+        |bench| {
+            bench.ready();
+        },
+        |bench| {
+            bench.receive(r#"{"op":7}"#);
+        },
+    ];
+    for until in 0..=steps.len() {
+        for detach in [false, true] {
+            let mut bench = Bench::new();
+            steps[..until].iter().for_each(|step| step(&mut bench));
+            bench.clear().feed(if detach { Input::Detach } else { Input::Stop });
+            while !bench.shard.is_ended() {
+                bench.sleep();
+            }
+            assert!(bench.has(|out| matches!(out, Output::Disconnect)), "{until} {detach}");
+            // From Start, in the queue, up to the permit.
+            let queued = (2..=5).contains(&until);
+            assert_eq!(bench.has(|out| matches!(out, Output::LeaveQueue)), queued, "{until}");
+            // Nothing wakes the dead; a permit is handed back.
+            bench.clear().feed(Input::Timeout).feed(Input::Start);
+            assert!(bench.out.is_empty());
+            bench.permit();
+            assert!(matches!(bench.out[..], [Output::LeaveQueue]));
+        }
+    }
+}
+
+#[test]
+fn gw_053_a_corrupt_stream_resumes() {
+    let mut bench = Bench::new();
+    bench.up().settle().dispatch(42, "X").clear().feed(Input::Closed { code: None, corrupt: true });
+    assert_eq!(bench.disconnected(), (Reason::Unreadable, Next::Resume { after: Duration::ZERO }));
+}
+
+#[test]
+fn five_unreadable_payloads_in_a_row_end_the_connection() {
+    let mut bench = Bench::new();
+    bench.up();
+    for _ in 0..4 {
+        bench.feed(Input::Malformed);
+    }
+    bench.dispatch(2, "X").clear();
+    for _ in 0..4 {
+        bench.feed(Input::Malformed);
+    }
+    assert_eq!(bench.close_code(), None);
+    bench.feed(Input::Malformed);
+    assert_eq!(bench.close_code(), Some(ours::UNREADABLE));
+}
+
+#[test]
+fn a_ready_or_hello_that_cannot_be_read_ends_the_connection() {
+    for hello in [
+        r#"{"op":10}"#,
+        r#"{"op":10,"d":{"heartbeat_interval":0}}"#,
+        r#"{"op":10,"d":{"heartbeat_interval":-5}}"#,
+        r#"{"op":10,"d":{"heartbeat_interval":1e300}}"#,
+    ] {
+        let mut bench = Bench::new();
+        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).receive(hello);
+        assert_eq!(bench.close_code(), Some(ours::UNREADABLE), "{hello}");
+    }
+    let mut bench = Bench::new();
+    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit().dispatch(1, "READY");
+    assert_eq!(bench.close_code(), Some(ours::UNREADABLE));
+}
+
+#[test]
+fn gw_021_022_unknown_opcodes_and_events() {
+    let mut bench = Bench::new();
+    bench.up().receive(r#"{"op":99,"d":{}}"#).receive(r#"{"op":2,"d":{}}"#);
+    assert!(bench.out.is_empty());
+    bench.receive(r#"{"op":0,"s":9,"t":"WHAT_IS_THIS","d":[1]}"#);
+    assert_eq!(bench.delivered(), [9]);
+    assert_eq!(bench.shard.session().unwrap().sequence, 9);
+}
+
+#[test]
+fn sequences_come_from_dispatches_alone_and_never_run_back() {
+    let mut bench = Bench::new();
+    bench.up().dispatch(9, "X").receive(r#"{"op":11,"s":50}"#).dispatch(4, "X");
+    assert_eq!(bench.shard.session().unwrap().sequence, 9);
+}
+
+#[test]
+fn a_permit_is_handed_back_by_a_shard_that_cannot_use_it() {
+    let mut bench = Bench::new();
+    bench.up().permit();
+    assert!(bench.sent().is_empty());
+    assert!(matches!(bench.out[..], [Output::LeaveQueue]));
+}
+
+#[test]
+fn a_shard_in_the_queue_asks_again_after_a_while_and_when_the_queue_is_new() {
+    let mut bench = Bench::new();
+    bench.feed(Input::Start).clear();
+    assert_eq!(bench.wait(), Duration::from_secs(30));
+    bench.sleep().feed(Input::QueueReplaced);
+    assert!(matches!(bench.out[..], [Output::Enqueue(_), Output::Enqueue(_)]));
+    bench.feed(Input::Turn).feed(Input::Connected).hello().clear().feed(Input::QueueReplaced);
+    assert!(matches!(bench.out[..], [Output::ClaimPermit(_)]));
+}
+
+#[test]
+fn gw_141_a_session_of_another_slot_is_not_used() {
+    let other = Session { count: ShardCount::new(8).unwrap(), ..session(42) };
+    let mut bench = Bench::with_session(Some(other));
+    bench.feed(Input::Start);
+    assert!(bench.has(|out| matches!(out, Output::Enqueue(_))));
+}
+
+fn presence(name: &str) -> PresenceUpdate {
+    PresenceUpdate::new(Presence::new(Status::Online).activity(Activity::playing(name))).unwrap()
+}
+
+#[test]
+fn gw_161_presences_are_limited_and_the_newest_wins() {
+    let mut bench = Bench::new();
+    bench.up();
+    let start = bench.now;
+    for number in 0..10 {
+        bench.feed(Input::Presence(presence(&format!("game {number}"))));
+    }
+    assert_eq!(bench.sent().len(), 5);
+    while bench.sent().len() < 6 {
+        bench.sleep();
+    }
+    assert_eq!(bench.now - start, Duration::from_secs(20));
+    assert!(bench.sent()[5].contains("game 9"));
+}
+
+#[test]
+fn gw_029_197_198_a_presence_waits_for_ready_and_is_in_every_identify() {
+    let mut bench = Bench::new();
+    bench
+        .feed(Input::Presence(presence("early")))
+        .feed(Input::Start)
+        .feed(Input::Turn)
+        .feed(Input::Connected)
+        .hello();
+    assert!(bench.sent().is_empty());
+    bench.permit();
+    assert!(bench.sent()[0].contains("early"));
+    bench.clear().feed(Input::Presence(presence("between")));
+    assert!(bench.sent().is_empty(), "Identify is out, READY is not in");
+    bench.ready();
+    assert!(bench.sent()[0].contains(r#""op":3"#) && bench.sent()[0].contains("between"));
+    // Kept by a resume, repeated in the next Identify.
+    bench.closed(None).reconnect().feed(Input::Connected).hello().clear().dispatch(2, "RESUMED");
+    assert!(bench.sent().is_empty());
+    bench
+        .receive(r#"{"op":9,"d":false}"#)
+        .closed(None)
+        .reconnect()
+        .feed(Input::Connected)
+        .hello()
+        .clear()
+        .permit();
+    assert!(bench.sent()[0].contains("between"));
+}
+
+#[test]
+fn nothing_printed_holds_the_token_or_the_session_id() {
+    let mut bench = Bench::with_session(Some(Session { id: "secret-session".into(), ..session(42) }));
+    bench.feed(Input::Start).feed(Input::Connected).hello();
+    let printed = format!("{:?} {:?}", bench.out, bench.shard);
+    assert!(!printed.contains("secret-session") && !printed.contains("token\""), "{printed}");
+}

@@ -1,0 +1,69 @@
+//! The bot's token: kept, sent, never shown.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A bot token. It has no `Display` and no `Serialize`, and its `Debug` hides it; clones share one buffer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Arc<str>);
+
+/// The text is no bot token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// Nothing is left after trimming.
+    #[error("the token is empty: set it to the bot token of the developer portal")]
+    Empty,
+    /// A character that no token has, at this byte offset.
+    #[error("the token has a space or control character at byte {0}: copy it again without line breaks")]
+    BadCharacter(usize),
+}
+
+impl Token {
+    /// Takes a token, without surrounding white space and without a leading `Bot `: the Gateway wants it bare,
+    /// and a prefixed one in Resume invalidates the session (GW-070).
+    ///
+    /// # Errors
+    ///
+    /// When it is empty, or holds something that cannot stand in an HTTP header.
+    pub fn new(token: &str) -> Result<Self, TokenError> {
+        let token = token.trim();
+        let token = token.strip_prefix("Bot ").unwrap_or(token).trim_start();
+        if token.is_empty() {
+            return Err(TokenError::Empty);
+        }
+        match token.bytes().position(|byte| !byte.is_ascii_graphic()) {
+            Some(at) => Err(TokenError::BadCharacter(at)),
+            None => Ok(Self(token.into())),
+        }
+    }
+
+    /// The bare token, for the wire only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gw_070_the_prefix_is_removed_and_nothing_is_printed() {
+        let token = Token::new(" Bot abc.def\n").unwrap();
+        assert_eq!(token.expose(), "abc.def");
+        assert_eq!(format!("{token:?}"), "Token(..)");
+    }
+
+    #[test]
+    fn bad_tokens_are_refused() {
+        assert_eq!(Token::new("  "), Err(TokenError::Empty));
+        assert_eq!(Token::new("ab\ncd"), Err(TokenError::BadCharacter(2)));
+    }
+}
