@@ -1,1 +1,141 @@
-//! Support.
+//! What the scenarios share: a bot and its Discord in one process, on streams in memory and a paused clock.
+//!
+//! Hours of a shard's life take milliseconds here, and nothing ever waits for real time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use shardkeeper::{
+    BoxedIo, Builder, Change, ConnectError, Delivery, Dialer, Event, Intents, Lifecycle, ShardId,
+    Shardkeeper, Subscription, SubscriptionOptions, Topic,
+};
+use shardkeeper_sim::{SimConfig, Simulator};
+use tokio::time::timeout;
+use url::Url;
+
+/// In virtual time; whatever has not come by then never comes.
+const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+
+/// Dials the simulator, whatever the URL.
+#[derive(Clone)]
+pub struct SimDialer(pub Simulator);
+
+impl Dialer for SimDialer {
+    fn dial<'a>(&'a self, _: &'a Url) -> BoxFuture<'a, Result<BoxedIo, ConnectError>> {
+        Box::pin(async { Ok(Box::new(self.0.connect()) as BoxedIo) })
+    }
+}
+
+/// A simulator with this many shards and some guilds. Traffic comes when a test asks for it.
+pub fn simulator(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulator {
+    let mut config = SimConfig::default();
+    config.seed = 7;
+    config.shards = shards;
+    config.max_concurrency = shards.clamp(1, 16);
+    config.guilds = shards * 2;
+    config.events_per_second = 20.0 * f64::from(shards);
+    configure(&mut config);
+    Simulator::in_memory(config)
+}
+
+/// A bot for that simulator, which receives everything.
+pub fn bot(simulator: &Simulator) -> Builder {
+    Shardkeeper::builder("sim-token", Intents::all())
+        .api_url(simulator.api_url())
+        .dialer(Arc::new(SimDialer(simulator.clone())))
+        .seed(7)
+}
+
+/// A running bot and what it hears.
+pub struct Running {
+    /// The simulated Discord.
+    pub simulator: Simulator,
+    /// The bot's handle.
+    pub keeper: Shardkeeper,
+    /// Everything that it hears.
+    pub events: Subscription,
+}
+
+impl Running {
+    /// Starts a bot and waits until each of its shards is ready.
+    pub async fn start(simulator: Simulator) -> Self {
+        let builder = bot(&simulator);
+        Self::start_with(simulator, builder).await
+    }
+
+    /// As [`start`](Self::start), with a builder of the test's.
+    pub async fn start_with(simulator: Simulator, builder: Builder) -> Self {
+        let options = SubscriptionOptions { capacity: 1 << 16, ..SubscriptionOptions::default() };
+        let events = builder.subscribe_with(Topic::all().with_lifecycle(), options);
+        let keeper = builder.start().await.expect("the bot starts");
+        let mut running = Self { simulator, keeper, events };
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
+        running
+    }
+
+    /// The next event; what is a dispatch has been shown to the simulator.
+    pub async fn next(&mut self) -> Delivery {
+        let event = timeout(PATIENCE, self.events.next()).await.expect("something happens in time");
+        let event = event.expect("the manager lives");
+        self.observe(&event);
+        event
+    }
+
+    fn observe(&self, event: &Event) {
+        if let Event::Dispatch(dispatch) = event {
+            self.simulator.observe(dispatch.shard().0, dispatch.name(), dispatch.data());
+        }
+    }
+
+    /// Reads on until a lifecycle change matches, and returns it.
+    pub async fn until(&mut self, mut matches: impl FnMut(&Lifecycle) -> bool) -> Lifecycle {
+        loop {
+            if let Event::Lifecycle(lifecycle) = &*self.next().await
+                && matches(lifecycle)
+            {
+                return lifecycle.clone();
+            }
+        }
+    }
+
+    /// Reads on until a shard changes in such a way.
+    pub async fn until_shard(&mut self, shard: u32, mut matches: impl FnMut(&Change) -> bool) -> Change {
+        let found = self
+            .until(|lifecycle| match lifecycle {
+                Lifecycle::Shard { shard: ShardId(id), change } => *id == shard && matches(change),
+                _ => false,
+            })
+            .await;
+        match found {
+            Lifecycle::Shard { change, .. } => change,
+            _ => unreachable!("only a shard's change matches"),
+        }
+    }
+
+    /// Reads on until the shard has resumed; returns how many dispatches were replayed.
+    pub async fn until_resumed(&mut self, shard: u32) -> u64 {
+        match self.until_shard(shard, |change| matches!(change, Change::Resumed { .. })).await {
+            Change::Resumed { replayed } => replayed,
+            _ => unreachable!("only a resume matches"),
+        }
+    }
+
+    /// Reads until everything that the simulator sent has arrived, and checks that nothing was lost, doubled or
+    /// out of order, and no rule broken.
+    pub async fn check(&mut self) {
+        self.simulator.stop_traffic();
+        while self.simulator.delivery().delivered < self.simulator.delivery().sent {
+            drop(self.next().await);
+        }
+        let delivery = self.simulator.delivery();
+        assert_eq!((delivery.lost, delivery.duplicated, delivery.out_of_order), (0, 0, 0), "{delivery:?}");
+        self.no_violations();
+    }
+
+    /// Checks that the simulator has seen no rule broken.
+    pub fn no_violations(&self) {
+        let violations = self.simulator.report().violations;
+        assert!(violations.is_empty(), "{violations:?}");
+    }
+}

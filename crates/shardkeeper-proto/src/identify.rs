@@ -185,6 +185,11 @@ impl IdentifyLimiter {
         self.waiting -= left;
     }
 
+    /// Whether a permit is out to this shard, and neither spent nor given back.
+    pub fn holds_permit(&self, shard: ShardId) -> bool {
+        self.keys[self.key_of(shard) as usize].granted == Some(shard)
+    }
+
     /// The shard wrote its Identify at `at`; also to be called when it may have.
     pub fn sent(&mut self, shard: ShardId, at: Instant) {
         let window = self.window;

@@ -1,1 +1,62 @@
-//! shardkeeper-transport
+//! WebSocket, TLS and transport compression for Gateway connections: bytes in, messages out.
+//!
+//! ```text
+//! Dialer ──▶ byte stream ──▶ WebSocket handshake ──▶ Connection ──▶ Event::{Message, Flushed, Closed}
+//! (TCP, TLS)                 └── Connector, bounded in time ──┘      ▲
+//!                                                                    └── enqueue, enqueue_close
+//! ```
+//!
+//! Guarantees:
+//!
+//! - **Nothing waits behind a write.** [`Connection::enqueue`] copies into a bounded buffer and returns; the buffer is
+//!   written while the connection is polled, and a peer that does not read never stops reading on this side.
+//! - **Everything has a bound**: a frame, a message, one inflated payload, the write buffer, the time to connect.
+//! - **Dropping a [`Connection`] says nothing to the peer.** No close frame is sent unless [`Connection::enqueue_close`]
+//!   asked for one, so a session stays resumable (GW-099, GW-100).
+//! - **No content in errors**: no `Display` or `Debug` of an error here shows a payload, a URL's path or its query.
+//!
+//! The crate knows no opcode, keeps no session and never reconnects. It does not install a log subscriber; note that
+//! the `log` records of `tungstenite` at level trace contain whole frames, so a program that bridges `log` should
+//! filter that target out.
+//!
+//! ```no_run
+//! use shardkeeper_transport::{Compression, Connector, Event, Reading, TcpDialer, TransportConfig};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = TransportConfig::default();
+//! config.compression = Compression::ZlibStream;
+//! let connector = Connector::new(TcpDialer::new(), config);
+//! let url = "wss://gateway.discord.gg/?v=10&encoding=json&compress=zlib-stream".parse()?;
+//! let mut connection = connector.connect(&url).await?;
+//! loop {
+//!     match connection.next(Reading::On).await {
+//!         Event::Message(payload) => println!("{} bytes", payload.len()),
+//!         Event::Flushed => {}
+//!         Event::Closed(closed) => {
+//!             println!("closed by {:?}, code {:?}", closed.by, closed.code);
+//!             break;
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod compression;
+mod config;
+mod connect;
+mod connection;
+mod dial;
+mod error;
+mod frames;
+mod inflate;
+mod tls;
+
+pub use compression::Compression;
+pub use config::TransportConfig;
+pub use connect::Connector;
+pub use connection::{Closed, Connection, Event, Initiator, Reading, Traffic};
+pub use dial::{BoxedIo, Dialer, Io, TcpDialer};
+pub use error::{ConnectError, HandshakeError, InflateError, PeerMisbehaved, Phase, TransportError};
+pub use inflate::Inflater;
+pub use tls::client_config;

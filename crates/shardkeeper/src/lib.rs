@@ -1,1 +1,73 @@
-//! shardkeeper
+//! shardkeeper keeps the Gateway shards of a Discord bot alive.
+//!
+//! A bot starts a manager; from then on every shard is connected, identified within Discord's limits, resumed after
+//! any failure, and heard through topics:
+//!
+//! ```no_run
+//! use shardkeeper::{Intents, Shardkeeper, Topic};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bot = Shardkeeper::builder(std::env::var("DISCORD_TOKEN")?, Intents::GUILDS | Intents::GUILD_MESSAGES);
+//! let mut events = bot.subscribe(Topic::all());
+//! let bot = bot.start().await?;
+//! while let Some(event) = events.next().await {
+//!     println!("{event:?}");
+//! }
+//! # bot.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! Two planes. Actors carry control: a [`ShardManager`] supervises one [`ShardActor`] per shard and the
+//! [`IdentifyQueue`]. Data never passes a mailbox: each shard has a driver task, which reads the connection, runs
+//! the protocol's machine (`shardkeeper-proto`) and hands dispatches to the subscriptions.
+//!
+//! Session, sequence and presence belong to the manager. When a shard's driver or actor breaks down, the manager
+//! sees it and starts it anew, and it resumes from there: no Identify is spent, and nothing is lost.
+//!
+//! # Guarantees
+//!
+//! - The events of one shard come in Discord's order.
+//! - A subscription with [`Overflow::Wait`] gets every event that the session yields. After a crash in the middle
+//!   of publishing, an event can come twice; the stored sequence number never runs ahead of what the subscriptions
+//!   have taken.
+//! - What the other policies drop is announced as [`Event::Lagged`].
+//! - Heartbeats never wait for a subscriber, a command or a large payload.
+//! - At most one Identify per key and 5 s, never below the reserve of the day's budget; a resume needs none.
+//! - The token and session ids are in no log line, error or `Debug` output; neither is the content of events.
+
+mod builder;
+mod dispatch;
+mod error;
+mod gateway_info;
+mod handle;
+mod identify_queue;
+mod lifecycle;
+mod manager;
+mod pacer;
+mod shard;
+
+pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
+pub use shardkeeper_proto::{
+    Activity, Backoff, CloseCode, EventGroup, EventName, EventSet, IdentifyBudget, IdentifyPermit, Intents,
+    PayloadTooLarge, Presence, PresenceUpdate, Priority, Session, ShardCount, ShardId, Status, Timings,
+    Token, TokenError,
+};
+pub use shardkeeper_transport::{BoxedIo, Compression, ConnectError, Dialer, TcpDialer};
+
+pub use self::builder::{Builder, DISCORD_API, ManagerConfig};
+pub use self::dispatch::{Delivery, Dispatch, Event, Overflow, Subscription, SubscriptionOptions, Topic};
+pub use self::error::{CommandRejected, ConfigError, Ended, StartError};
+pub use self::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
+pub use self::handle::Shardkeeper;
+pub use self::identify_queue::{IdentifyQueue, IdentifyStatus, QueueArguments, QueueMessage, QueueState};
+pub use self::lifecycle::Lifecycle;
+pub use self::manager::{
+    Farewell, Incarnation, ManagerMessage, ManagerState, ManagerStatus, RestartPolicy, ShardManager,
+    ShardReport,
+};
+pub use self::shard::status::{Phase, ShardStatus};
+pub use self::shard::{ShardActor, ShardArguments, ShardMessage, ShardState};

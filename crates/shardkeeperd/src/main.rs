@@ -1,1 +1,57 @@
-fn main() {}
+//! `shardkeeperd`: runs the Gateway shards of a Discord bot, or shows how that is done.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
+
+mod demo;
+mod run;
+mod terminate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Keeps the Gateway shards of a Discord bot alive.
+#[derive(Parser)]
+#[command(name = "shardkeeperd", version, about, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs shards against a simulated Discord on this machine, breaks some, and counts what was lost.
+    Demo(demo::Options),
+    /// Runs the shards of a real bot: DISCORD_TOKEN holds its token.
+    Run(run::Options),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // `demo` tells its story itself; what `run` has to say is the log.
+    let level = match arguments.command {
+        Command::Demo(_) => "off",
+        Command::Run(_) => "info",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let outcome = match arguments.command {
+        Command::Demo(options) => demo::run(&options).await,
+        Command::Run(options) => run::run(&options).await,
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -72,6 +72,8 @@ pub enum Input<'a> {
     Start,
     /// The connection is open.
     Connected,
+    /// Opening the connection begins only after this wait: its deadline moves.
+    ConnectDelayed(Duration),
     /// The connection could not be opened.
     ConnectFailed,
     /// A payload came.
@@ -258,6 +260,11 @@ impl Shard {
                 }
             }
             Input::Connected => self.connected(now),
+            Input::ConnectDelayed(wait) => {
+                if let State::Connecting { deadline } = &mut self.state {
+                    *deadline += wait;
+                }
+            }
             Input::ConnectFailed => {
                 if let State::Connecting { .. } = self.state {
                     self.connect_failed(now, random, Reason::ConnectFailed);

@@ -1,0 +1,114 @@
+//! What the simulated Discord is like.
+
+use std::time::Duration;
+
+/// The configuration of a simulator. Build it from [`SimConfig::default`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SimConfig {
+    /// The only token that is accepted. `sim-token`.
+    pub token: String,
+    /// Everything random comes from it: the same seed makes the same guilds and events. 1.
+    pub seed: u64,
+    /// The recommended number of shards. 1.
+    pub shards: u32,
+    /// How many shards may identify at the same time. 1.
+    pub max_concurrency: u32,
+    /// Identify allowed per period. 1000.
+    pub identify_total: u32,
+    /// Identify left when the simulator starts. 1000.
+    pub identify_remaining: u32,
+    /// How many guilds the bot is in, over all shards. 4.
+    pub guilds: u32,
+    /// Dispatches generated per second, over all shards, while traffic is on. 10.
+    pub events_per_second: f64,
+    /// The intents that are enabled in the developer portal. All of them; an Identify that asks for a privileged one
+    /// which is not here ends in 4014.
+    pub allowed_intents: u64,
+    /// How many dispatches a session keeps for a replay. 20,000; a resume from further back is refused.
+    pub replay_limit: usize,
+    /// Now and then sends a compressed payload as several messages, cut at odd places (GW-044). Off.
+    pub split_frames: bool,
+    /// How time passes.
+    pub timings: SimTimings,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        Self {
+            token: "sim-token".to_owned(),
+            seed: 1,
+            shards: 1,
+            max_concurrency: 1,
+            identify_total: 1000,
+            identify_remaining: 1000,
+            guilds: 4,
+            events_per_second: 10.0,
+            allowed_intents: crate::intents::DOCUMENTED,
+            replay_limit: 20_000,
+            split_frames: false,
+            timings: SimTimings::default(),
+        }
+    }
+}
+
+/// Intervals, windows and lifetimes. The defaults are Discord's, as far as they are known.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct SimTimings {
+    /// What Hello tells. 41.25 s (GW-107).
+    pub heartbeat_interval: Duration,
+    /// How much later than that a heartbeat may come, network and scheduling included. 10 s.
+    pub heartbeat_tolerance: Duration,
+    /// The least time between two Identify of one key. 5 s (GW-170).
+    pub identify_window: Duration,
+    /// The period of the identify budget. 24 h (GW-166).
+    pub budget_period: Duration,
+    /// The window of the command limit. 60 s (GW-155).
+    pub command_window: Duration,
+    /// The window of the presence limit. 20 s (GW-161).
+    pub presence_window: Duration,
+    /// How long a session lives without a connection. 180 s (GW-103: "a few minutes").
+    pub session_lifetime: Duration,
+    /// How long after op 7 the connection is closed by this side. 5 s (GW-145).
+    pub reconnect_grace: Duration,
+    /// How long the client may take to answer a close frame. 2 s.
+    pub close_grace: Duration,
+}
+
+impl Default for SimTimings {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            heartbeat_interval: Duration::from_millis(41_250),
+            heartbeat_tolerance: seconds(10),
+            identify_window: seconds(5),
+            budget_period: seconds(24 * 60 * 60),
+            command_window: seconds(60),
+            presence_window: seconds(20),
+            session_lifetime: seconds(180),
+            reconnect_grace: seconds(5),
+            close_grace: seconds(2),
+        }
+    }
+}
+
+impl SimTimings {
+    /// Everything `factor` times as fast, for a client whose clock runs as fast. The closing handshake keeps its
+    /// time, since the network runs no faster.
+    #[must_use]
+    pub fn compressed(self, factor: f64) -> Self {
+        let faster = |duration: Duration| duration.div_f64(factor);
+        Self {
+            heartbeat_interval: faster(self.heartbeat_interval),
+            heartbeat_tolerance: faster(self.heartbeat_tolerance),
+            identify_window: faster(self.identify_window),
+            budget_period: faster(self.budget_period),
+            command_window: faster(self.command_window),
+            presence_window: faster(self.presence_window),
+            session_lifetime: faster(self.session_lifetime),
+            reconnect_grace: faster(self.reconnect_grace),
+            close_grace: self.close_grace,
+        }
+    }
+}

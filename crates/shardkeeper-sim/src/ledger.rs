@@ -1,0 +1,126 @@
+//! Which dispatches were sent and which were observed, to the last one.
+//!
+//! Each dispatch carries `sim:<shard>:<session>:<number>` in its `_trace`; numbers count per session. A session of
+//! which nothing was ever observed, and that was never resumed, does not count: its client never knew of it.
+
+use std::collections::BTreeMap;
+
+use crate::report::Delivery;
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    sessions: BTreeMap<(u32, u64), Account>,
+    duplicated: u64,
+    out_of_order: u64,
+    /// Per shard, the last session and number observed.
+    last: BTreeMap<u32, (u64, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    sent: u64,
+    /// One bit per dispatch.
+    observed: Vec<u64>,
+    count: u64,
+    known: bool,
+}
+
+impl Ledger {
+    /// The trace of the next dispatch of a session.
+    pub(crate) fn send(&mut self, shard: u32, session: u64) -> String {
+        let account = self.sessions.entry((shard, session)).or_default();
+        account.sent += 1;
+        format!("sim:{shard}:{session}:{}", account.sent)
+    }
+
+    /// The client knows of the session.
+    pub(crate) fn known(&mut self, shard: u32, session: u64) {
+        self.sessions.entry((shard, session)).or_default().known = true;
+    }
+
+    /// A subscriber got a dispatch with this data.
+    pub(crate) fn observe(&mut self, data: &[u8]) {
+        let Some((shard, session, number)) = trace(data) else { return };
+        let Some(account) = self.sessions.get_mut(&(shard, session)).filter(|account| number <= account.sent)
+        else {
+            return;
+        };
+        let (word, bit) = ((number / 64) as usize, 1 << (number % 64));
+        if account.observed.len() <= word {
+            account.observed.resize(word + 1, 0);
+        }
+        if account.observed[word] & bit != 0 {
+            self.duplicated += 1;
+            return;
+        }
+        account.observed[word] |= bit;
+        account.count += 1;
+        account.known = true;
+        let last = self.last.entry(shard).or_default();
+        if (session, number) < *last {
+            self.out_of_order += 1;
+        } else {
+            *last = (session, number);
+        }
+    }
+
+    pub(crate) fn delivery(&self) -> Delivery {
+        let known = self.sessions.values().filter(|account| account.known);
+        let (sent, delivered) =
+            known.fold((0, 0), |(sent, seen), account| (sent + account.sent, seen + account.count));
+        Delivery {
+            sent,
+            delivered,
+            lost: sent - delivered,
+            duplicated: self.duplicated,
+            out_of_order: self.out_of_order,
+        }
+    }
+}
+
+/// Finds the trace in the data of a dispatch.
+fn trace(data: &[u8]) -> Option<(u32, u64, u64)> {
+    const MARK: &[u8] = b"\"sim:";
+    let start = data.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+    let end = start + data[start..].iter().position(|byte| *byte == b'"')?;
+    let mut parts = std::str::from_utf8(&data[start..end]).ok()?.split(':');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(trace: &str) -> Vec<u8> {
+        format!(r#"{{"_trace":["{trace}"],"id":"1"}}"#).into_bytes()
+    }
+
+    #[test]
+    fn lost_doubled_and_reordered_are_told_apart() {
+        let mut ledger = Ledger::default();
+        let traces: Vec<String> = (0..5).map(|_| ledger.send(3, 1)).collect();
+        for place in [0, 2, 1, 2] {
+            ledger.observe(&data(&traces[place]));
+        }
+        let delivery = ledger.delivery();
+        assert_eq!((delivery.sent, delivery.delivered, delivery.lost), (5, 3, 2));
+        assert_eq!((delivery.duplicated, delivery.out_of_order), (1, 1));
+    }
+
+    #[test]
+    fn a_session_nobody_heard_of_does_not_count() {
+        let mut ledger = Ledger::default();
+        let _ = ledger.send(0, 1);
+        assert_eq!(ledger.delivery().sent, 0);
+        ledger.known(0, 1);
+        assert_eq!(ledger.delivery().lost, 1);
+    }
+
+    #[test]
+    fn what_was_never_sent_is_not_believed() {
+        let mut ledger = Ledger::default();
+        ledger.observe(&data("sim:0:1:7"));
+        ledger.observe(b"{}");
+        assert_eq!(ledger.delivery(), Delivery::default());
+    }
+}

@@ -1,0 +1,148 @@
+//! What the rest of the simulator can do to one live connection.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// How many control payloads may wait for a client that takes none.
+const CAPACITY: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: u64,
+    state: Mutex<State>,
+    writer: Notify,
+    /// For the reader: the connection is cut.
+    pub(crate) cut: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    out: VecDeque<Out>,
+    later: VecDeque<Out>,
+    /// The session whose dispatches are written, and up to where they are.
+    feed: Option<Feed>,
+    stop_acking: bool,
+    silent: bool,
+    half_open: bool,
+    cut: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Feed {
+    pub(crate) session: String,
+    pub(crate) cursor: u64,
+}
+
+/// Something to write that is no dispatch.
+#[derive(Clone, Debug)]
+pub(crate) enum Out {
+    Text(String),
+    Corrupt,
+    Close { code: u16, reason: &'static str },
+}
+
+/// What the writer does next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Control(Out),
+    Dispatches(Feed),
+    Wait,
+    Cut,
+}
+
+impl Link {
+    pub(crate) fn new(id: u64) -> Self {
+        Self { id, state: Mutex::default(), writer: Notify::new(), cut: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before any dispatch that waits.
+    pub(crate) fn send(&self, out: Out) {
+        let mut state = self.state();
+        if state.out.len() < CAPACITY {
+            state.out.push_back(out);
+        } else {
+            state.cut = true;
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// After everything that the session holds by now.
+    pub(crate) fn send_later(&self, out: Out) {
+        self.state().later.push_back(out);
+        self.wake();
+    }
+
+    pub(crate) fn feed(&self, feed: Option<Feed>) {
+        self.state().feed = feed;
+        self.wake();
+    }
+
+    pub(crate) fn advance(&self, to: u64) {
+        if let Some(feed) = &mut self.state().feed {
+            feed.cursor = to;
+        }
+    }
+
+    pub(crate) fn stop_acking(&self) {
+        self.state().stop_acking = true;
+    }
+
+    pub(crate) fn silence(&self) {
+        self.state().silent = true;
+    }
+
+    pub(crate) fn half_open(&self) {
+        self.state().half_open = true;
+        self.wake();
+    }
+
+    pub(crate) fn cut(&self) {
+        self.state().cut = true;
+        self.wake();
+        self.cut.notify_one();
+    }
+
+    pub(crate) fn acks(&self) -> bool {
+        !self.state().stop_acking
+    }
+
+    pub(crate) fn is_half_open(&self) -> bool {
+        self.state().half_open
+    }
+
+    pub(crate) fn wake(&self) {
+        self.writer.notify_one();
+    }
+
+    pub(crate) async fn woken(&self) {
+        self.writer.notified().await;
+    }
+
+    /// `drained` says that the last answer was to write dispatches, and there were none.
+    pub(crate) fn next(&self, drained: bool) -> Next {
+        let mut state = self.state();
+        if state.cut {
+            return Next::Cut;
+        }
+        if state.half_open {
+            return Next::Wait;
+        }
+        if let Some(out) = state.out.pop_front() {
+            return Next::Control(out);
+        }
+        if let Some(feed) = state.feed.clone().filter(|_| !drained && !state.silent) {
+            return Next::Dispatches(feed);
+        }
+        match state.later.pop_front() {
+            Some(out) => Next::Control(out),
+            None => Next::Wait,
+        }
+    }
+}

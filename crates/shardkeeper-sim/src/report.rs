@@ -1,0 +1,96 @@
+//! What the simulator has seen.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+/// Everything that was counted, and every rule that was broken.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// WebSockets that were asked for.
+    pub connections: u64,
+    /// Identify received.
+    pub identifies: u64,
+    /// Of those, refused with op 9.
+    pub identifies_refused: u64,
+    /// Sessions resumed.
+    pub resumes: u64,
+    /// Resumes refused.
+    pub resumes_refused: u64,
+    /// Dispatches sent again in resumes.
+    pub replayed: u64,
+    /// Dispatches generated, each once; see [`Delivery::sent`].
+    pub sent: u64,
+    /// Heartbeats received.
+    pub heartbeats: u64,
+    /// Commands received: everything but heartbeats, Identify and Resume.
+    pub commands: u64,
+    /// Sessions with a connection now.
+    pub ready_sessions: u64,
+    /// Identify left in the current period.
+    pub remaining: u32,
+    /// Each Identify in the order in which they came; the first 100,000.
+    pub identify_log: Vec<IdentifyRecord>,
+    /// The presence of each shard, as the client set it last.
+    pub presences: BTreeMap<u32, serde_json::Value>,
+    /// Each rule that the client broke; the first 1,000.
+    pub violations: Vec<Violation>,
+}
+
+/// One Identify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct IdentifyRecord {
+    /// The shard.
+    pub shard_id: u32,
+    /// Of how many.
+    pub shard_count: u32,
+    /// Its key: the shard modulo `max_concurrency`.
+    pub key: u32,
+    /// When, in milliseconds since the simulator started.
+    pub at_ms: u64,
+    /// Whether a session was started.
+    pub accepted: bool,
+}
+
+/// A rule that the client broke.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Violation {
+    /// The rule.
+    pub rule: &'static str,
+    /// The shard, where it is known.
+    pub shard_id: Option<u32>,
+    /// When, in milliseconds since the simulator started.
+    pub at_ms: u64,
+    /// What happened.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} ms", self.rule, self.at_ms)?;
+        if let Some(shard) = self.shard_id {
+            write!(f, " by shard {shard}")?;
+        }
+        write!(f, ": {}", self.detail)
+    }
+}
+
+/// What became of the dispatches, as far as a subscriber told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// Dispatches generated for sessions that were ever heard of. RESUMED does not count.
+    pub sent: u64,
+    /// Of those, how many were observed.
+    pub delivered: u64,
+    /// The difference.
+    pub lost: u64,
+    /// Observed more than once.
+    pub duplicated: u64,
+    /// Observed for the first time after a later one of the same shard.
+    pub out_of_order: u64,
+}

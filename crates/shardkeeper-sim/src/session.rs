@@ -1,0 +1,96 @@
+//! Sessions: what is sent in them, kept for a replay, and forgotten.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::link::Link;
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) shard: u32,
+    pub(crate) intents: u64,
+    /// Counted over the simulator's life; part of each trace.
+    pub(crate) ordinal: u64,
+    /// The places of its guilds in the world.
+    pub(crate) guilds: Vec<usize>,
+    pub(crate) sequence: u64,
+    buffer: VecDeque<Entry>,
+    /// The highest sequence that was dropped from the buffer and would have been replayed.
+    forgotten: u64,
+    pub(crate) link: Option<Arc<Link>>,
+    pub(crate) lost_at: Option<Instant>,
+    /// Nothing is emitted any more: it was declared invalid.
+    pub(crate) over: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    sequence: u64,
+    payload: Arc<[u8]>,
+    /// READY and RESUMED belong to one connection, and are not replayed.
+    only_for: Option<u64>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        shard: u32,
+        intents: u64,
+        ordinal: u64,
+        guilds: Vec<usize>,
+        link: Arc<Link>,
+    ) -> Self {
+        Self {
+            shard,
+            intents,
+            ordinal,
+            guilds,
+            sequence: 0,
+            buffer: VecDeque::new(),
+            forgotten: 0,
+            link: Some(link),
+            lost_at: None,
+            over: false,
+        }
+    }
+
+    /// Appends a dispatch; the connection's writer takes it from here.
+    pub(crate) fn push(&mut self, event: &str, data: &str, only_for: Option<u64>, limit: usize) {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let payload = format!(r#"{{"t":"{event}","s":{sequence},"op":0,"d":{data}}}"#).into_bytes().into();
+        self.buffer.push_back(Entry { sequence, payload, only_for });
+        while self.buffer.len() > limit.max(1) {
+            if let Some(dropped) = self.buffer.pop_front()
+                && dropped.only_for.is_none()
+            {
+                self.forgotten = dropped.sequence;
+            }
+        }
+        if let Some(link) = &self.link {
+            link.wake();
+        }
+    }
+
+    /// Whether everything after this sequence is still here (GW-103).
+    pub(crate) fn can_replay_after(&self, sequence: u64) -> bool {
+        sequence >= self.forgotten
+    }
+
+    /// How many dispatches a replay from there has.
+    pub(crate) fn replay_length(&self, after: u64) -> u64 {
+        let missed = self.buffer.iter().rev().take_while(|entry| entry.sequence > after);
+        missed.filter(|entry| entry.only_for.is_none()).count() as u64
+    }
+
+    /// The first dispatch after a sequence that is for this connection; or how far there is none.
+    pub(crate) fn next_after(&self, sequence: u64, connection: u64) -> Result<(u64, Arc<[u8]>), u64> {
+        let start = self.buffer.partition_point(|entry| entry.sequence <= sequence);
+        let mine = |entry: &&Entry| entry.only_for.is_none_or(|only| only == connection);
+        match self.buffer.iter().skip(start).find(mine) {
+            Some(entry) => Ok((entry.sequence, Arc::clone(&entry.payload))),
+            None => Err(self.sequence),
+        }
+    }
+}

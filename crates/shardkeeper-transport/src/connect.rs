@@ -1,0 +1,106 @@
+//! From a URL to a [`Connection`], within a bounded time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::client_async_with_config;
+use url::Url;
+
+use crate::dial::{BoxedIo, Dialer, Io, Scheme, peer};
+use crate::{ConnectError, Connection, Phase, TransportConfig};
+
+/// Makes connections: a dialer and a configuration, cheap to clone and shared by all shards.
+#[derive(Clone)]
+pub struct Connector {
+    dialer: Arc<dyn Dialer>,
+    config: TransportConfig,
+}
+
+impl Connector {
+    /// A connector that dials with `dialer`.
+    pub fn new(dialer: impl Dialer, config: TransportConfig) -> Self {
+        Self { dialer: Arc::new(dialer), config }
+    }
+
+    /// The configuration of every connection it makes.
+    #[must_use]
+    pub fn config(&self) -> &TransportConfig {
+        &self.config
+    }
+
+    /// The same dialer with another configuration.
+    #[must_use]
+    pub fn with_config(&self, config: TransportConfig) -> Self {
+        Self { dialer: Arc::clone(&self.dialer), config }
+    }
+
+    /// Dials the URL and does the WebSocket handshake, both within
+    /// [`connect_timeout`](TransportConfig::connect_timeout).
+    ///
+    /// The URL is taken as it is: adding `v`, `encoding` and `compress` is the caller's part (GW-010), and `compress`
+    /// must agree with [`compression`](TransportConfig::compression). Redirects are not followed.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]. No attempt is repeated.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the attempt and closes what was open.
+    pub async fn connect(&self, url: &Url) -> Result<Connection, ConnectError> {
+        Scheme::of(url)?;
+        let started = Instant::now();
+        let limit = self.config.connect_timeout;
+        let io = within(limit, limit, Phase::Dial, url, self.dialer.dial(url)).await?;
+        let left = limit.saturating_sub(started.elapsed());
+        within(left, limit, Phase::Upgrade, url, upgrade(io, url, &self.config)).await
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Does the client's WebSocket handshake over a byte stream that is open already, within
+    /// [`connect_timeout`](TransportConfig::connect_timeout). The URL gives the path, the query and the `Host`.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the byte stream.
+    pub async fn from_io(io: impl Io, url: &Url, config: &TransportConfig) -> Result<Self, ConnectError> {
+        let limit = config.connect_timeout;
+        within(limit, limit, Phase::Upgrade, url, upgrade(Box::new(io), url, config)).await
+    }
+}
+
+async fn upgrade(io: BoxedIo, url: &Url, config: &TransportConfig) -> Result<Connection, ConnectError> {
+    let scheme = match Scheme::of(url)? {
+        Scheme::Plain => "ws",
+        Scheme::Tls => "wss",
+    };
+    let mut request = url.clone();
+    // Cannot fail between schemes that both have a host; the handshake would refuse any other.
+    request.set_scheme(scheme).map_err(|()| ConnectError::InvalidUrl)?;
+    let (codec, _response) = client_async_with_config(request.as_str(), io, Some(config.websocket()))
+        .await
+        .map_err(|error| ConnectError::from_upgrade(peer(url), error))?;
+    Ok(Connection::new(codec, config))
+}
+
+async fn within<T>(
+    left: Duration,
+    after: Duration,
+    phase: Phase,
+    url: &Url,
+    work: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    match timeout(left, work).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(ConnectError::Timeout { peer: peer(url), after, phase }),
+    }
+}

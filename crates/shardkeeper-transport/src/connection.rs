@@ -1,0 +1,395 @@
+//! One open connection: what is queued goes out, what comes in is handed over as whole payloads.
+//!
+//! ```text
+//! enqueue ─▶ write buffer ─▶ byte stream ─▶ frames ─▶ (inflate) ─▶ Event::Message
+//! ```
+//!
+//! One task owns a connection and polls both directions each time: a stuck write never stops reading, and a pause in
+//! reading never stops writing. Liveness is not judged here: a peer that says nothing is the caller's to detect
+//! (GW-015).
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::Error as WsError;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes, protocol::CloseFrame};
+
+use crate::dial::BoxedIo;
+use crate::frames::Held;
+use crate::{Inflater, TransportConfig, TransportError};
+
+/// A control frame has 125 bytes, two of which are the code (RFC 6455, 5.5).
+const MAX_REASON_BYTES: usize = 123;
+
+/// Whether [`Connection::next`] takes further messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Read and write.
+    On,
+    /// Write only: back-pressure. The peer's bytes stay in the socket's buffers; pings are not answered, and neither
+    /// a close frame nor the end of the stream is noticed. A failing write is.
+    Paused,
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// One whole payload, inflated where the connection is compressed. Borrowed until the next call: copy what shall
+    /// stay. At most [`max_message_bytes`](TransportConfig::max_message_bytes) long.
+    Message(&'a [u8]),
+    /// Everything queued before has been handed to the operating system. Reported once for all that was queued since
+    /// the last report, close frames included, answers to pings not.
+    Flushed,
+    /// The connection is over. Each later call returns it again.
+    Closed(Closed),
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Closed {
+    /// The code of the peer's close frame. `None` if there was no frame or none in it (GW-093).
+    pub code: Option<u16>,
+    /// The reason in the peer's close frame; at most 123 bytes, and empty if there was none. Chosen by the peer.
+    pub reason: String,
+    /// Who ended it.
+    pub by: Initiator,
+    /// What went wrong, unless the peer's close frame ended it.
+    pub error: Option<TransportError>,
+}
+
+/// Who ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Initiator {
+    /// The peer, with a close frame.
+    Peer,
+    /// This side: a close frame of ours was queued, and then the peer answered it or the byte stream ended.
+    Local,
+    /// Neither: the byte stream ended or failed, or what came could not be accepted.
+    Transport,
+}
+
+/// What a connection has received so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Bytes in WebSocket messages, before inflating; without frame headers and control frames.
+    pub received_bytes: u64,
+    /// Bytes in payloads handed over, after inflating.
+    pub payload_bytes: u64,
+    /// Payloads handed over.
+    pub payloads: u64,
+}
+
+/// An open WebSocket connection.
+///
+/// Dropping it closes the byte stream and sends no close frame (GW-099, GW-100).
+///
+/// # Bounds
+/// See [`TransportConfig`]. At rest it holds 4 to 17 KB, and 64 KB more with `zlib-stream`; with TLS 77 KB were
+/// measured for a busy one. What a large payload needed is given back at the next read, the read buffer behind it
+/// after at most [`read_buffer_bytes`](TransportConfig::read_buffer_bytes) of further traffic.
+pub struct Connection {
+    codec: WebSocketStream<BoxedIo>,
+    /// `None`: the messages are the payloads.
+    inflater: Option<Inflater>,
+    held: Held,
+    unwritten: Unwritten,
+    write_error: Option<TransportError>,
+    close_queued: bool,
+    closed: Option<Closed>,
+    max_write_buffer_bytes: usize,
+    traffic: Traffic,
+}
+
+/// What the codec may still have to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Unwritten {
+    Nothing,
+    /// An answer to a ping: flushed, not reported.
+    Pong,
+    /// Something that was enqueued: flushed and reported.
+    Queued,
+}
+
+/// An [`Event`] that borrows nothing yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Message,
+    Flushed,
+    Closed,
+}
+
+impl Connection {
+    pub(crate) fn new(codec: WebSocketStream<BoxedIo>, config: &TransportConfig) -> Self {
+        Self {
+            codec,
+            inflater: Inflater::new(config.compression, config.max_message_bytes),
+            held: Held::default(),
+            unwritten: Unwritten::Nothing,
+            write_error: None,
+            close_queued: false,
+            closed: None,
+            max_write_buffer_bytes: config.write_buffer_bytes(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Queues one text message. Never waits: [`next`](Self::next) writes it, and without a call to it nothing is written.
+    ///
+    /// A `String` is taken without a copy. The Gateway's own limit of 4096 bytes is not checked here.
+    ///
+    /// # Errors
+    /// [`Closing`](TransportError::Closing) after a close frame was queued or the connection ended;
+    /// [`WriteBufferFull`](TransportError::WriteBufferFull) if the peer does not read, which also ends the
+    /// connection: the next call to [`next`](Self::next) says so.
+    pub fn enqueue(&mut self, text: impl Into<String>) -> Result<(), TransportError> {
+        if self.close_queued || self.closed.is_some() {
+            return Err(TransportError::Closing);
+        }
+        self.queue(Message::Text(Utf8Bytes::from(text.into())))
+    }
+
+    /// Queues a close frame; nothing can be queued after it. Messages that the peer sent before its answer are still
+    /// handed over, then comes [`Event::Closed`] with [`Initiator::Local`].
+    ///
+    /// The peer may never answer: bound the wait, and drop the connection then (GW-102). Codes 1000 and 1001 end a
+    /// Discord session, any other keeps it (GW-098 to GW-100).
+    ///
+    /// # Errors
+    /// [`InvalidClose`](TransportError::InvalidClose) for a code that must not be sent or a reason above 123 bytes
+    /// (nothing is queued then), and as [`enqueue`](Self::enqueue).
+    pub fn enqueue_close(&mut self, code: u16, reason: &'static str) -> Result<(), TransportError> {
+        if self.close_queued || self.closed.is_some() {
+            return Err(TransportError::Closing);
+        }
+        let code_kind = CloseCode::from(code);
+        if !code_kind.is_allowed() || reason.len() > MAX_REASON_BYTES {
+            return Err(TransportError::InvalidClose { code, reason_bytes: reason.len() });
+        }
+        self.close_queued = true;
+        let frame = CloseFrame { code: code_kind, reason: Utf8Bytes::from_static(reason) };
+        self.queue(Message::Close(Some(frame)))
+    }
+
+    fn queue(&mut self, message: Message) -> Result<(), TransportError> {
+        self.unwritten = Unwritten::Queued;
+        match Pin::new(&mut self.codec).start_send(message) {
+            Ok(()) => Ok(()),
+            Err(WsError::WriteBufferFull(_)) => {
+                let full = TransportError::WriteBufferFull { limit: self.max_write_buffer_bytes };
+                self.closed = Some(self.broken(full.clone(), Initiator::Transport));
+                Err(full)
+            }
+            // The frame is queued; that the stream has failed is for `next` to say, after what came in before.
+            Err(error) => {
+                self.write_error = Some(TransportError::from_codec(error));
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for the next thing that happens, writing out what is queued meanwhile.
+    ///
+    /// With [`Reading::Paused`] it only writes, and waits for ever once nothing is left to write: use it as one
+    /// branch of a `select!`. After [`Event::Closed`] each call returns that event again, at once.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped before it is ready.
+    pub async fn next(&mut self, reading: Reading) -> Event<'_> {
+        let step = poll_fn(|cx| self.poll_step(cx, reading)).await;
+        self.event(step)
+    }
+
+    /// [`next`](Self::next) for hand-written futures.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<Event<'_>> {
+        self.poll_step(cx, reading).map(|step| self.event(step))
+    }
+
+    /// An event that needs no waiting, if there is one. Reads and writes as [`Reading::On`]; meant for draining after
+    /// a wake-up. Nothing wakes the task after `None`: go back to [`next`](Self::next). A peer that never
+    /// pauses may never give `None`, so bound the drain.
+    pub fn try_next(&mut self) -> Option<Event<'_>> {
+        match self.poll_step(&mut Context::from_waker(Waker::noop()), Reading::On) {
+            Poll::Ready(step) => Some(self.event(step)),
+            Poll::Pending => None,
+        }
+    }
+
+    /// What has been received so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Whether [`enqueue`](Self::enqueue) may still succeed: no close frame is queued and the connection is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.close_queued && self.closed.is_none()
+    }
+
+    fn event(&self, step: Step) -> Event<'_> {
+        match (step, &self.closed) {
+            (Step::Message, _) => Event::Message(match &self.inflater {
+                Some(inflater) => inflater.payload(),
+                None => self.held.current(),
+            }),
+            (Step::Closed, Some(closed)) => Event::Closed(closed.clone()),
+            // `poll_step` returns `Closed` only with `closed` set.
+            (Step::Flushed | Step::Closed, _) => Event::Flushed,
+        }
+    }
+
+    fn poll_step(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<Step> {
+        if self.closed.is_some() {
+            return Poll::Ready(Step::Closed);
+        }
+        if self.poll_write(cx) {
+            return Poll::Ready(Step::Flushed);
+        }
+        if reading == Reading::On
+            && let Poll::Ready(step) = self.poll_read(cx)
+        {
+            return Poll::Ready(step);
+        }
+        // A failed write is told only after what came in before it: the peer's close frame says more than our error.
+        match self.write_error.take() {
+            Some(error) => Poll::Ready(self.finish_broken(error)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Writes what is queued, if the stream takes it. True if that completed something that was enqueued.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.unwritten == Unwritten::Nothing || self.write_error.is_some() {
+            return false;
+        }
+        match Pin::new(&mut self.codec).poll_flush(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => {
+                std::mem::replace(&mut self.unwritten, Unwritten::Nothing) == Unwritten::Queued
+            }
+            Poll::Ready(Err(error)) => {
+                self.write_error = Some(TransportError::from_codec(error));
+                false
+            }
+        }
+    }
+
+    /// Reads until a payload is complete, the connection ends, or nothing more is here.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        self.held.before_read();
+        if let Some(inflater) = &mut self.inflater {
+            inflater.rest();
+        }
+        loop {
+            let read = Pin::new(&mut self.codec).poll_next(cx);
+            self.held.after_read();
+            let message = match read {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(message))) => message,
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(self.finish_broken(TransportError::from_codec(error)));
+                }
+                Poll::Ready(None) => return Poll::Ready(self.finish_broken(TransportError::Disconnected)),
+            };
+            match message {
+                Message::Text(text) if self.inflater.is_none() => {
+                    return Poll::Ready(self.accept(text.into()));
+                }
+                Message::Text(_) => return Poll::Ready(self.finish_broken(TransportError::UnexpectedText)),
+                Message::Binary(bytes) if self.inflater.is_none() => return Poll::Ready(self.accept(bytes)),
+                Message::Binary(bytes) => {
+                    if let Some(step) = self.inflate(bytes) {
+                        return Poll::Ready(step);
+                    }
+                }
+                // The codec has queued the answer and writes it with the next read; if the stream does not take it
+                // at once, our own flush does, also while reading is paused.
+                Message::Ping(_) => self.unwritten = self.unwritten.max(Unwritten::Pong),
+                Message::Pong(_) | Message::Frame(_) => {}
+                Message::Close(frame) => return Poll::Ready(self.finish_closed(cx, frame)),
+            }
+        }
+    }
+
+    /// An uncompressed message is the payload.
+    fn accept(&mut self, message: Bytes) -> Step {
+        self.traffic.received_bytes += message.len() as u64;
+        self.traffic.payload_bytes += message.len() as u64;
+        self.traffic.payloads += 1;
+        self.held.set(message);
+        Step::Message
+    }
+
+    fn inflate(&mut self, frame: Bytes) -> Option<Step> {
+        let inflater = self.inflater.as_mut()?;
+        self.traffic.received_bytes += frame.len() as u64;
+        let result = inflater.advance(&frame);
+        let payload_bytes = inflater.payload().len() as u64;
+        self.held.set(frame);
+        match result {
+            Ok(false) => None,
+            Ok(true) => {
+                self.traffic.payload_bytes += payload_bytes;
+                self.traffic.payloads += 1;
+                Some(Step::Message)
+            }
+            Err(error) => Some(self.finish(Closed {
+                code: None,
+                reason: String::new(),
+                by: Initiator::Transport,
+                error: Some(TransportError::Inflate(error)),
+            })),
+        }
+    }
+
+    /// The peer's close frame: its own wish, or its answer to ours.
+    fn finish_closed(&mut self, cx: &mut Context<'_>, frame: Option<CloseFrame>) -> Step {
+        // Best effort, once: the codec echoes the frame. A peer that does not take it is not waited for (GW-102).
+        let _ = Pin::new(&mut self.codec).poll_flush(cx);
+        let by = if self.close_queued { Initiator::Local } else { Initiator::Peer };
+        let (code, reason) = match frame {
+            Some(frame) => (Some(frame.code.into()), frame.reason.to_string()),
+            None => (None, String::new()),
+        };
+        self.finish(Closed { code, reason, by, error: None })
+    }
+
+    fn finish_broken(&mut self, error: TransportError) -> Step {
+        let by = match error {
+            TransportError::Disconnected | TransportError::Io(_) if self.close_queued => Initiator::Local,
+            _ => Initiator::Transport,
+        };
+        let closed = self.broken(error, by);
+        self.finish(closed)
+    }
+
+    fn broken(&self, error: TransportError, by: Initiator) -> Closed {
+        Closed { code: None, reason: String::new(), by, error: Some(error) }
+    }
+
+    fn finish(&mut self, closed: Closed) -> Step {
+        self.closed = Some(closed);
+        Step::Closed
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("compressed", &self.inflater.is_some())
+            .field("unwritten", &self.unwritten)
+            .field("close_queued", &self.close_queued)
+            .field("closed", &self.closed)
+            .field("traffic", &self.traffic)
+            .finish_non_exhaustive()
+    }
+}

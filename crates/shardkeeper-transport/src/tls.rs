@@ -1,0 +1,47 @@
+//! The TLS side of a dial.
+
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use url::Host;
+
+/// Bound of ciphertext waiting for a stuck socket; rustls itself would take 64 KiB. What does not fit stays in the
+/// connection's own bounded buffer.
+const WRITE_BUFFER_BYTES: usize = 16 << 10;
+
+/// The TLS configuration of [`TcpDialer::new`](crate::TcpDialer::new): TLS 1.2 and 1.3 by `ring`, and the root
+/// certificates of `webpki-roots`.
+///
+/// Names its crypto provider itself, since rustls panics where it has to guess between two. Build it once and share
+/// it: each copy holds its own roots (and its own store of resumable TLS sessions, which makes a mass reconnect
+/// cheaper).
+#[must_use]
+pub fn client_config() -> Arc<ClientConfig> {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has cipher suites for TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// The TLS handshake over an open TCP connection.
+pub(crate) async fn handshake(
+    config: Arc<ClientConfig>,
+    host: Host<&str>,
+    tcp: TcpStream,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = match host {
+        Host::Domain(domain) => ServerName::try_from(domain.to_owned()).map_err(std::io::Error::other)?,
+        Host::Ipv4(address) => ServerName::IpAddress(std::net::IpAddr::V4(address).into()),
+        Host::Ipv6(address) => ServerName::IpAddress(std::net::IpAddr::V6(address).into()),
+    };
+    TlsConnector::from(config)
+        .connect_with(name, tcp, |session| session.set_buffer_limit(Some(WRITE_BUFFER_BYTES)))
+        .await
+}

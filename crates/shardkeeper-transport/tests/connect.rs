@@ -1,0 +1,260 @@
+//! From a URL to a connection, and every way not to get there.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::error::Error;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use common::{config, flushed, message, url};
+use futures_util::future::BoxFuture;
+use futures_util::{SinkExt, StreamExt};
+use shardkeeper_transport::{
+    BoxedIo, Compression, ConnectError, Connection, Connector, Dialer, Event, HandshakeError, Phase, Reading,
+    TcpDialer, TransportConfig,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::accept_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use url::Url;
+
+/// Hands out one in-memory stream, after a delay.
+struct OneStream {
+    stream: Mutex<Option<DuplexStream>>,
+    delay: Duration,
+}
+
+impl OneStream {
+    fn new(delay: Duration) -> (Self, DuplexStream) {
+        let (client, server) = tokio::io::duplex(4096);
+        (Self { stream: Mutex::new(Some(client)), delay }, server)
+    }
+}
+
+impl Dialer for OneStream {
+    fn dial<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<BoxedIo, ConnectError>> {
+        Box::pin(async move {
+            sleep(self.delay).await;
+            match self.stream.lock().unwrap().take() {
+                Some(stream) => Ok(Box::new(stream) as BoxedIo),
+                None => Err(ConnectError::dial(url, "no more streams")),
+            }
+        })
+    }
+}
+
+/// What a connect says about a peer that reads the request and then answers with these bytes and hangs up.
+async fn answered_with(answer: &[u8]) -> ConnectError {
+    let (client, mut server) = tokio::io::duplex(4096);
+    let peer = async {
+        let mut request = [0; 4096];
+        let length = server.read(&mut request).await.unwrap();
+        assert!(length > 0);
+        let _ = server.write_all(answer).await;
+        drop(server);
+    };
+    let url = url();
+    let config = TransportConfig::default();
+    let (connected, ()) = tokio::join!(Connection::from_io(client, &url, &config), peer);
+    let error = connected.unwrap_err();
+    // Neither the message nor any source shows more of the URL than host and port, or the answer's body.
+    let mut shown = format!("{error:?}");
+    let mut source: Option<&dyn Error> = Some(&error);
+    while let Some(error) = source {
+        shown += &format!(" {error}");
+        source = error.source();
+    }
+    assert!(shown.contains("gateway.test:80"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(!error.to_string().ends_with('.'));
+    error
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connector_dials_and_upgrades() {
+    let (dialer, server) = OneStream::new(Duration::from_secs(1));
+    let connector = Connector::new(dialer, TransportConfig::default());
+    let url = url();
+    let (connection, server) = tokio::join!(connector.connect(&url), accept_async(server));
+    let (mut connection, mut server) = (connection.unwrap(), server.unwrap());
+    server.send(Message::text("{}")).await.unwrap();
+    assert_eq!(message(&mut connection).await, b"{}");
+
+    let error = connector.connect(&url).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Dial { .. }));
+    assert_eq!(error.source().unwrap().to_string(), "no more streams");
+    assert!(error.is_retryable());
+}
+
+/// The request as the peer sees it, for a URL of scheme `http`; the first message comes in the same packet as the
+/// answer.
+#[tokio::test(start_paused = true)]
+async fn the_request_and_a_message_right_behind_the_answer() {
+    let (client, mut server) = tokio::io::duplex(4096);
+    let peer = async {
+        let mut request = vec![0; 4096];
+        let length = server.read(&mut request).await.unwrap();
+        let request = String::from_utf8(request[..length].to_vec()).unwrap();
+        assert!(request.starts_with("GET /?v=10&encoding=json HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("\r\nHost: localhost:7000\r\n"), "{request}");
+        let key = request.split("Sec-WebSocket-Key: ").nth(1).unwrap().split("\r\n").next().unwrap();
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {}\r\n\r\n\u{1}\u{2}{{\"\0\u{3}:1}}",
+            derive_accept_key(key.as_bytes())
+        );
+        let mut answer = answer.into_bytes();
+        let last = answer.len() - 5;
+        answer[last] = 0x80;
+        server.write_all(&answer).await.unwrap();
+        server
+    };
+    let url = "http://localhost:7000/?v=10&encoding=json".parse().unwrap();
+    let config = TransportConfig::default();
+    let (connection, _server) = tokio::join!(Connection::from_io(client, &url, &config), peer);
+    assert_eq!(message(&mut connection.unwrap()).await, b"{\":1}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_nothing() {
+    let (dialer, _server) = OneStream::new(Duration::from_secs(6));
+    let started = Instant::now();
+    let error = Connector::new(dialer, TransportConfig::default()).connect(&url()).await.unwrap_err();
+    // The bound is that of the whole: the six seconds of the dial count.
+    assert_eq!(started.elapsed(), Duration::from_secs(10));
+    let ConnectError::Timeout { phase: Phase::Upgrade, after, .. } = error else { panic!("{error:?}") };
+    assert_eq!(after, Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialer_that_hangs() {
+    let (dialer, _server) = OneStream::new(Duration::MAX);
+    let mut config = TransportConfig::default();
+    config.connect_timeout = Duration::from_secs(3);
+    let started = Instant::now();
+    let error = Connector::new(dialer, config).connect(&url()).await.unwrap_err();
+    assert_eq!(started.elapsed(), Duration::from_secs(3));
+    assert!(matches!(error, ConnectError::Timeout { phase: Phase::Dial, .. }), "{error:?}");
+    assert!(error.to_string().contains("gateway.test:80 within 3s"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_connect_closes_the_stream() {
+    let (dialer, mut server) = OneStream::new(Duration::ZERO);
+    let connector = Connector::new(dialer, TransportConfig::default());
+    assert!(timeout(Duration::from_secs(1), connector.connect(&url())).await.is_err());
+    let mut request = Vec::new();
+    server.read_to_end(&mut request).await.unwrap();
+    assert!(request.starts_with(b"GET "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn schemes_that_are_none() {
+    let (dialer, _server) = OneStream::new(Duration::ZERO);
+    let connector = Connector::new(dialer, TransportConfig::default());
+    for url in ["ftp://gateway.test/", "file:///etc/hosts", "mailto:a@b.c"] {
+        let error = connector.connect(&url.parse().unwrap()).await.unwrap_err();
+        assert!(matches!(error, ConnectError::UnsupportedScheme { .. }), "{error:?}");
+        assert!(!error.is_retryable());
+    }
+}
+
+/// GW-011 and what stands before a gateway. Redirects are an answer like any other.
+#[tokio::test(start_paused = true)]
+async fn http_statuses() {
+    for status in [200, 301, 302, 400, 403, 429, 503] {
+        let answer = format!(
+            "HTTP/1.1 {status} Some Reason\r\nLocation: ws://elsewhere/\r\nContent-Length: 7\r\n\r\nhunter2"
+        );
+        let error = answered_with(answer.as_bytes()).await;
+        assert!(matches!(error, ConnectError::Refused { .. }), "{error:?}");
+        assert_eq!(error.status(), Some(status));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_no_handshake() {
+    let answers: &[(&str, &[u8])] = &[
+        ("garbage", b"\x15\x03\x01\x00\x02\x02\x46 and so on hunter2"),
+        ("http 1.0", b"HTTP/1.0 101 x\r\n\r\n"),
+        ("no upgrade", b"HTTP/1.1 101 x\r\nConnection: Upgrade\r\n\r\n"),
+        (
+            "wrong key",
+            b"HTTP/1.1 101 x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: hunter2\r\n\r\n",
+        ),
+    ];
+    for (what, answer) in answers {
+        let error = answered_with(answer).await;
+        let ConnectError::Handshake { source: HandshakeError::Misbehaved(rule), .. } = error else {
+            panic!("{what}: {error:?}");
+        };
+        assert!(rule.to_string().starts_with(|c: char| !c.is_uppercase()), "{rule}");
+    }
+    for answer in [&b""[..], b"HTTP/1.1 101 x\r\nConnection: Upg"] {
+        let error = answered_with(answer).await;
+        assert!(
+            matches!(error, ConnectError::Handshake { source: HandshakeError::Disconnected, .. }),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_end() {
+    let mut answer = b"HTTP/1.1 200 OK\r\n".to_vec();
+    for i in 0..200 {
+        answer.extend(format!("X-{i}: {}\r\n", "y".repeat(500)).bytes());
+    }
+    let error = answered_with(&answer).await;
+    assert!(matches!(error, ConnectError::Handshake { source: HandshakeError::TooLarge, .. }), "{error:?}");
+}
+
+/// Real sockets, so the clock is real too; nothing here waits for it.
+#[tokio::test]
+async fn over_tcp() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: Url = format!("ws://localhost:{}/?v=10", listener.local_addr().unwrap().port()).parse().unwrap();
+    let server = tokio::spawn(async move {
+        let mut server = accept_async(listener.accept().await.unwrap().0).await.unwrap();
+        for frame in common::deflate(&["hello", "again"]) {
+            server.send(Message::binary(frame)).await.unwrap();
+        }
+        assert_eq!(server.next().await.unwrap().unwrap(), Message::text("heartbeat"));
+        assert!(server.next().await.unwrap().unwrap().is_close());
+        let _ = server.next().await;
+    });
+    let connector = Connector::new(TcpDialer::new(), config(Compression::ZlibStream));
+    let mut connection = connector.connect(&url).await.unwrap();
+    assert_eq!(message(&mut connection).await, b"hello");
+    connection.enqueue("heartbeat").unwrap();
+    flushed(&mut connection, Reading::On).await;
+    assert_eq!(message(&mut connection).await, b"again");
+    connection.enqueue_close(4900, "done").unwrap();
+    flushed(&mut connection, Reading::On).await;
+    let Event::Closed(closed) = connection.next(Reading::On).await else { panic!("not closed") };
+    assert_eq!(closed.code, Some(4900));
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: Url = format!("wss://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    drop(listener);
+    let connector = Connector::new(TcpDialer::new(), TransportConfig::default());
+    let error = connector.connect(&url).await.unwrap_err();
+    let ConnectError::Tcp { source, peer } = error else { panic!("{error:?}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(peer, format!("127.0.0.1:{}", url.port().unwrap()));
+}
+
+#[tokio::test]
+async fn names_that_do_not_resolve() {
+    let connector = Connector::new(TcpDialer::new(), TransportConfig::default());
+    let error = connector.connect(&"ws://does-not-exist.invalid/".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Resolve { .. }), "{error:?}");
+}

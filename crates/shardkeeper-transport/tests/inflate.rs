@@ -1,0 +1,217 @@
+//! The inflater alone: vectors, splits, bounds, and what is not zlib (GW-043 to GW-047, GW-053, GW-054).
+#![allow(clippy::unwrap_used)]
+
+use flate2::{Compress, FlushCompress};
+use proptest::prelude::*;
+use shardkeeper_transport::{Compression, InflateError, Inflater};
+
+const M1: &str = r#"{"t":null,"s":null,"op":10,"d":{"heartbeat_interval":41250}}"#;
+const M2: &str = r#"{"t":null,"s":null,"op":11,"d":null}"#;
+const ZLIB_M1: &str = "789caa562a51b2ca2bcdc9d1512a8631f20b94ac0c0d74945294acaa953252138b4a9252134be233f34a528bca127394ac4c0c8d4c0d6a6b01000000ffff";
+const ZLIB_M2: &str = "aac6a5d710ac1724500b000000ffff";
+/// A whole zlib stream, as payload compression sends it.
+const WHOLE_M1: &str = "789cab562a51b2ca2bcdc9d1512a8631f20b94ac0c0d74945294acaa953252138b4a9252134be233f34a528bca127394ac4c0c8d4c0d6a6b01438e135c";
+const LIMIT: usize = 1 << 20;
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+}
+
+fn inflater() -> Inflater {
+    Inflater::new(Compression::ZlibStream, LIMIT).unwrap()
+}
+
+/// One connection's worth of payloads, each ended by a sync flush, in one shared context.
+fn deflate<P: AsRef<[u8]>>(payloads: &[P]) -> Vec<Vec<u8>> {
+    let mut context = Compress::new(flate2::Compression::new(6), true);
+    payloads
+        .iter()
+        .map(|payload| {
+            let mut frame = Vec::with_capacity(payload.as_ref().len() + 1024);
+            context.compress_vec(payload.as_ref(), &mut frame, FlushCompress::Sync).unwrap();
+            assert!(frame.len() < frame.capacity());
+            frame
+        })
+        .collect()
+}
+
+/// Bytes that do not deflate, always the same.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+#[test]
+fn vectors() {
+    let mut inflater = inflater();
+    assert_eq!(inflater.push(&hex(ZLIB_M1)), Ok(Some(M1.as_bytes())));
+    assert_eq!(inflater.push(&hex(ZLIB_M2)), Ok(Some(M2.as_bytes())));
+}
+
+#[test]
+fn no_compression_has_no_inflater() {
+    assert!(Inflater::new(Compression::None, LIMIT).is_none());
+    assert_eq!(Compression::None.query_value(), None);
+    assert_eq!(Compression::ZlibStream.query_value(), Some("zlib-stream"));
+}
+
+/// GW-045: the suffix may be split anywhere, also 2 + 2 and 3 + 1.
+#[test]
+fn every_split_of_both_vectors() {
+    for first in 0..=hex(ZLIB_M1).len() {
+        for second in 0..=hex(ZLIB_M2).len() {
+            let mut inflater = inflater();
+            for (frame, at, payload) in [(hex(ZLIB_M1), first, M1), (hex(ZLIB_M2), second, M2)] {
+                let (head, tail) = frame.split_at(at);
+                if tail.is_empty() {
+                    assert_eq!(inflater.push(head), Ok(Some(payload.as_bytes())));
+                    continue;
+                }
+                assert_eq!(inflater.push(head), Ok(None));
+                assert_eq!(inflater.push(tail), Ok(Some(payload.as_bytes())));
+            }
+        }
+    }
+}
+
+#[test]
+fn byte_by_byte_and_over_three_frames() {
+    let mut inflater = inflater();
+    let frame = hex(ZLIB_M1);
+    for byte in &frame[..frame.len() - 1] {
+        assert_eq!(inflater.push(std::slice::from_ref(byte)), Ok(None));
+    }
+    assert_eq!(inflater.push(&frame[frame.len() - 1..]), Ok(Some(M1.as_bytes())));
+
+    let frame = hex(ZLIB_M2);
+    assert_eq!(inflater.push(&frame[..4]), Ok(None));
+    assert_eq!(inflater.push(&[]), Ok(None));
+    assert_eq!(inflater.push(&frame[4..9]), Ok(None));
+    assert_eq!(inflater.push(&frame[9..]), Ok(Some(M2.as_bytes())));
+}
+
+/// GW-046: lengths around every size that the output buffer may have, in one context.
+#[test]
+fn output_buffer_exactly_full() {
+    let mut payloads = Vec::new();
+    for size in [1 << 14, 1 << 15, 1 << 16, 1 << 17, LIMIT] {
+        for length in [size - 1, size, size + 1] {
+            if length <= LIMIT {
+                payloads.push(vec![b'x'; length]);
+                payloads.push(M1.as_bytes().repeat(length / M1.len() + 1)[..length].to_vec());
+            }
+            // The compressed form of noise is a little longer than itself, and it is bounded too.
+            if length < LIMIT / 2 {
+                payloads.push(noise(length));
+            }
+        }
+    }
+    let mut inflater = inflater();
+    for (frame, payload) in deflate(&payloads).iter().zip(&payloads) {
+        let inflated = inflater.push(frame).unwrap().unwrap();
+        assert!(inflated == payload, "{} bytes became {}", payload.len(), inflated.len());
+    }
+}
+
+#[test]
+fn above_the_limit() {
+    let payload = vec![b'x'; LIMIT + 1];
+    let mut inflater = inflater();
+    assert_eq!(inflater.push(&deflate(&[&payload])[0]), Err(InflateError::TooLarge { limit: LIMIT }));
+    assert_eq!(inflater.push(&hex(ZLIB_M1)), Err(InflateError::ContextLost));
+}
+
+#[test]
+fn input_that_never_ends_a_payload_is_bounded() {
+    let mut inflater = inflater();
+    let part = vec![7; 100_000];
+    for _ in 0..LIMIT / part.len() {
+        assert_eq!(inflater.push(&part), Ok(None));
+    }
+    assert_eq!(inflater.push(&part), Err(InflateError::TooLarge { limit: LIMIT }));
+}
+
+/// GW-053: any error loses the context for good.
+#[test]
+fn corrupt_streams() {
+    let mut flipped = hex(ZLIB_M1);
+    flipped[0] ^= 0xff;
+    let mut inflater_1 = inflater();
+    assert_eq!(inflater_1.push(&flipped), Err(InflateError::Corrupt { total_in: 0 }));
+    assert_eq!(inflater_1.push(&hex(ZLIB_M1)), Err(InflateError::ContextLost));
+
+    // GW-047: only the first payload of a connection has the header.
+    let mut inflater_2 = inflater();
+    assert!(matches!(inflater_2.push(&hex(ZLIB_M2)), Err(InflateError::Corrupt { .. })));
+    let mut inflater_3 = inflater();
+    inflater_3.push(&hex(ZLIB_M1)).unwrap();
+    let error = inflater_3.push(&hex(ZLIB_M1)).unwrap_err();
+    assert!(matches!(error, InflateError::Corrupt { total_in: 62.. }), "{error:?}");
+    assert!(!error.to_string().contains("heartbeat"));
+}
+
+#[test]
+fn a_stream_that_ends_itself() {
+    let mut ended = hex(WHOLE_M1);
+    ended.extend([0, 0, 0xff, 0xff]);
+    assert_eq!(inflater().push(&ended), Err(InflateError::StreamEnd { total_in: WHOLE_M1.len() as u64 / 2 }));
+}
+
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        // Never empty: a second flush without data between has no bytes at all.
+        prop::collection::vec(any::<u8>(), 1..300),
+        ("[a-z\":{},0-9]{1,40}", 1..4000_usize).prop_map(|(text, times)| text.repeat(times).into_bytes()),
+        (1..100_000_usize).prop_map(noise),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any payloads, split anywhere, come out as they went in.
+    #[test]
+    fn splits_change_nothing(
+        payloads in prop::collection::vec(payload(), 1..8),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+    ) {
+        let mut inflater = inflater();
+        for (frame, payload) in deflate(&payloads).iter().zip(&payloads) {
+            let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(frame.len())).collect();
+            at.sort_unstable();
+            // Whatever a part ends with inside of a payload: four bytes of chance are a property of the protocol.
+            at.retain(|&cut| !frame[..cut].ends_with(&[0, 0, 0xff, 0xff]));
+            let mut from = 0;
+            for cut in at {
+                prop_assert_eq!(inflater.push(&frame[from..cut]), Ok(None));
+                from = cut;
+            }
+            prop_assert_eq!(inflater.push(&frame[from..]), Ok(Some(payload.as_slice())));
+        }
+    }
+
+    /// Whatever comes: an answer, no panic, no more than the limit.
+    #[test]
+    fn garbage_is_refused(
+        frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), any::<bool>()), 1..20),
+        limit in 0..5000_usize,
+        honest_start in any::<bool>(),
+    ) {
+        let mut inflater = Inflater::new(Compression::ZlibStream, limit).unwrap();
+        if honest_start {
+            let _ = inflater.push(&hex(ZLIB_M1));
+        }
+        for (mut frame, ended) in frames {
+            if ended {
+                frame.extend([0, 0, 0xff, 0xff]);
+            }
+            if let Ok(Some(payload)) = inflater.push(&frame) {
+                prop_assert!(payload.len() <= limit);
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! How a manager is configured. Every default stands here, with its reason.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardkeeper_proto::{Intents, Presence, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token};
+use shardkeeper_transport::{Compression, Dialer, TcpDialer, TransportConfig};
+use tokio::sync::watch;
+use url::Url;
+
+use crate::dispatch::Hub;
+use crate::error::{ConfigError, Ended, StartError};
+use crate::manager::RestartPolicy;
+use crate::{Shardkeeper, Subscription, SubscriptionOptions, Topic};
+
+/// Discord's API, version 10.
+pub const DISCORD_API: &str = "https://discord.com/api/v10";
+
+/// A checked configuration, and the subscriptions made so far: what a
+/// [`ShardManager`](crate::ShardManager) is started with.
+pub struct ManagerConfig {
+    pub(crate) token: Token,
+    pub(crate) intents: Intents,
+    pub(crate) api_url: Url,
+    pub(crate) layout: Layout,
+    pub(crate) presence: Option<PresenceUpdate>,
+    pub(crate) large_threshold: u8,
+    pub(crate) library: String,
+    pub(crate) compression: Compression,
+    pub(crate) timings: Timings,
+    pub(crate) max_failed_resumes: u32,
+    pub(crate) max_message_bytes: usize,
+    pub(crate) connects_per_second: u32,
+    pub(crate) identify_reserve: u32,
+    pub(crate) restart_policy: RestartPolicy,
+    pub(crate) end_deadline: Duration,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) ended: watch::Sender<Option<Ended>>,
+}
+
+impl fmt::Debug for ManagerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagerConfig")
+            .field("intents", &self.intents)
+            .field("layout", &self.layout)
+            .field("compression", &self.compression)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ManagerConfig {
+    pub(crate) fn transport(&self) -> TransportConfig {
+        let mut transport = TransportConfig::default();
+        transport.compression = self.compression;
+        transport.connect_timeout = self.timings.connect;
+        transport.max_message_bytes = self.max_message_bytes;
+        transport
+    }
+}
+
+/// Which shards a manager runs.
+#[derive(Clone, Debug)]
+pub(crate) enum Layout {
+    Recommended,
+    All(ShardCount),
+    Some { ids: BTreeSet<ShardId>, count: ShardCount },
+}
+
+/// Configures a [`Shardkeeper`]. Everything but token and intents has a default.
+#[must_use = "a builder does nothing until it is started"]
+pub struct Builder {
+    token: String,
+    api_url: String,
+    shards: Option<u32>,
+    ids: Option<BTreeSet<u32>>,
+    presence: Option<Presence>,
+    config: ManagerConfig,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    pub(crate) fn new(token: String, intents: Intents) -> Self {
+        Self {
+            token,
+            api_url: DISCORD_API.to_owned(),
+            shards: None,
+            ids: None,
+            presence: None,
+            config: ManagerConfig {
+                // Replaced by what `build` checks.
+                token: Token::new("unset").expect("a plain word is a token"),
+                intents,
+                api_url: Url::parse(DISCORD_API).expect("the constant is a URL"),
+                layout: Layout::Recommended,
+                presence: None,
+                large_threshold: 50,
+                library: "shardkeeper".to_owned(),
+                compression: Compression::ZlibStream,
+                timings: Timings::default(),
+                max_failed_resumes: 3,
+                max_message_bytes: TransportConfig::default().max_message_bytes,
+                connects_per_second: 50,
+                identify_reserve: 10,
+                restart_policy: RestartPolicy::default(),
+                end_deadline: Duration::from_secs(10),
+                sessions: Vec::new(),
+                dialer: Arc::new(TcpDialer::new()),
+                seed: None,
+                hub: Arc::default(),
+                ended: watch::Sender::new(None),
+            },
+        }
+    }
+
+    /// The API's URL with its version. [`DISCORD_API`]; another one for a proxy or a simulator.
+    pub fn api_url(mut self, url: impl Into<String>) -> Self {
+        self.api_url = url.into();
+        self
+    }
+
+    /// The number of shards. What Discord recommends; a fixed number is for bots whose shards are spread over
+    /// processes, which must agree on it.
+    pub fn shards(mut self, count: u32) -> Self {
+        self.shards = Some(count);
+        self
+    }
+
+    /// Runs only these shards of `count`; another process runs the others.
+    pub fn shard_ids(mut self, ids: impl IntoIterator<Item = u32>, count: u32) -> Self {
+        self.ids = Some(ids.into_iter().collect());
+        self.shards = Some(count);
+        self
+    }
+
+    /// What the bot shows from its first Identify on. Online, without activity.
+    pub fn presence(mut self, presence: Presence) -> Self {
+        self.presence = Some(presence);
+        self
+    }
+
+    /// Sessions that an earlier process detached from: they are resumed, without an Identify, if that was only
+    /// minutes ago. None. Those of other layouts are ignored.
+    pub fn sessions(mut self, sessions: impl IntoIterator<Item = Session>) -> Self {
+        self.config.sessions.extend(sessions);
+        self
+    }
+
+    /// Transport compression. `zlib-stream`: a fifth of the traffic, for about 48 KiB and some microseconds.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.config.compression = compression;
+        self
+    }
+
+    /// From how many members on a guild comes without those offline: 50 to 250. 50, Discord's own default.
+    pub fn large_threshold(mut self, members: u8) -> Self {
+        self.config.large_threshold = members;
+        self
+    }
+
+    /// Deadlines, waits and windows of the protocol. See [`Timings`] for each with its reason.
+    pub fn timings(mut self, timings: Timings) -> Self {
+        self.config.timings = timings;
+        self
+    }
+
+    /// How crashes are answered. See [`RestartPolicy`].
+    pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
+        self.config.restart_policy = policy;
+        self
+    }
+
+    /// How many of the day's Identify are never spent. 10: reaching zero resets the token, and other processes of
+    /// the bot may spend some that this one does not know of.
+    pub fn identify_reserve(mut self, identifies: u32) -> Self {
+        self.config.identify_reserve = identifies;
+        self
+    }
+
+    /// How many connections per second are opened, over all shards; as many may open at once. 50: so 2,000 shards
+    /// that lost their connections together are back within 40 s, and nobody is stormed.
+    pub fn connects_per_second(mut self, connects: u32) -> Self {
+        self.config.connects_per_second = connects.max(1);
+        self
+    }
+
+    /// The largest message that is accepted, after decompression, in bytes. 64 MiB; READY and guilds of several
+    /// MiB are real (GW-014). It bounds what a broken peer can cost.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_message_bytes = bytes;
+        self
+    }
+
+    /// How long [`stop`](Shardkeeper::stop) and [`detach`](Shardkeeper::detach) may take. 10 s; a closing
+    /// handshake takes 3 at most, the rest is for subscribers to take what is under way.
+    pub fn end_deadline(mut self, deadline: Duration) -> Self {
+        self.config.end_deadline = deadline;
+        self
+    }
+
+    /// How byte streams are opened. TCP and TLS; tests put streams in memory here.
+    pub fn dialer(mut self, dialer: Arc<dyn Dialer>) -> Self {
+        self.config.dialer = dialer;
+        self
+    }
+
+    /// Makes jitter and waits repeatable. They are random.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = Some(seed);
+        self
+    }
+
+    /// Subscribes before anything starts, so that nothing is missed.
+    pub fn subscribe(&self, topic: Topic) -> Subscription {
+        self.subscribe_with(topic, SubscriptionOptions::default())
+    }
+
+    /// As [`subscribe`](Self::subscribe), with a capacity and a policy of the caller's.
+    pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
+        self.config.hub.subscribe(topic, options)
+    }
+
+    /// Checks everything that can be checked without asking Discord.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that cannot work, by name.
+    pub fn build(mut self) -> Result<ManagerConfig, ConfigError> {
+        self.config.token = Token::new(&self.token)?;
+        let url = Url::parse(&self.api_url).ok();
+        let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        self.config.api_url = url.ok_or(ConfigError::ApiUrl { url: self.api_url })?;
+        if !(50..=250).contains(&self.config.large_threshold) {
+            return Err(ConfigError::LargeThreshold { value: self.config.large_threshold });
+        }
+        self.config.presence = self.presence.map(PresenceUpdate::new).transpose()?;
+        let count =
+            self.shards.map(|count| ShardCount::new(count).ok_or(ConfigError::NoShards)).transpose()?;
+        self.config.layout = match (count, self.ids) {
+            (None, _) => Layout::Recommended,
+            (Some(count), None) => Layout::All(count),
+            (Some(count), Some(ids)) => {
+                let ids: BTreeSet<ShardId> = ids.into_iter().map(ShardId).collect();
+                if ids.is_empty() {
+                    return Err(ConfigError::NoShards);
+                }
+                match ids.last() {
+                    Some(&shard) if !count.contains(shard) => {
+                        return Err(ConfigError::NoSuchShard { shard, count });
+                    }
+                    _ => Layout::Some { ids, count },
+                }
+            }
+        };
+        Ok(self.config)
+    }
+
+    /// Starts the manager, and returns when the layout is known and the shards are on their way.
+    ///
+    /// While the API cannot be reached it is asked again, with growing waits; each failure is a warning in the log
+    /// and a [`Lifecycle::GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable).
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot work, or Discord does not accept the token.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelling it ends the manager.
+    pub async fn start(self) -> Result<Shardkeeper, StartError> {
+        Shardkeeper::start(self.build()?).await
+    }
+}

@@ -1,0 +1,146 @@
+//! Who subscribed to what.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_channel::{Sender, TrySendError};
+
+use super::{Event, Overflow, Subscription, SubscriptionOptions, Topic};
+use crate::Lifecycle;
+
+/// The list of subscribers, shared by the manager, its handles and the publishers.
+///
+/// Publishers keep a copy of the list and compare a version number per event, so that nothing is locked on the
+/// path of an event.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    version: AtomicU64,
+    list: Mutex<List>,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    subscribers: Arc<[Arc<Subscriber>]>,
+    last_id: u64,
+    closed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    id: u64,
+    pub(super) topic: Topic,
+    overflow: Overflow,
+    sender: Sender<Event>,
+    missed: Arc<AtomicU64>,
+}
+
+impl Hub {
+    pub(crate) fn subscribe(self: &Arc<Self>, topic: Topic, options: SubscriptionOptions) -> Subscription {
+        let (sender, receiver) = async_channel::bounded(options.capacity.max(1));
+        let missed = Arc::new(AtomicU64::new(0));
+        let mut list = self.list();
+        list.last_id += 1;
+        let id = list.last_id;
+        if list.closed {
+            sender.close();
+        } else {
+            let overflow = options.overflow;
+            let subscriber = Subscriber { id, topic, overflow, sender, missed: Arc::clone(&missed) };
+            list.subscribers = list.subscribers.iter().cloned().chain([Arc::new(subscriber)]).collect();
+        }
+        self.changed(list);
+        Subscription::new(receiver, missed, Arc::clone(self), id)
+    }
+
+    pub(super) fn unsubscribe(&self, id: u64) {
+        let mut list = self.list();
+        let gone: Vec<_> =
+            list.subscribers.iter().filter(|subscriber| subscriber.id == id).cloned().collect();
+        list.subscribers =
+            list.subscribers.iter().filter(|subscriber| subscriber.id != id).cloned().collect();
+        self.changed(list);
+        // Wakes every publisher that waits for room.
+        for subscriber in gone {
+            subscriber.sender.close();
+        }
+    }
+
+    /// The end: subscriptions yield what they hold, and then `None`.
+    pub(crate) fn close(&self) {
+        let mut list = self.list();
+        list.closed = true;
+        let subscribers = std::mem::take(&mut list.subscribers);
+        self.changed(list);
+        for subscriber in subscribers.iter() {
+            subscriber.sender.close();
+        }
+    }
+
+    /// Publishes a change that concerns the bot and not a shard's stream. It never waits: a subscription without
+    /// room counts it as missed, whatever its policy.
+    pub(crate) fn announce(&self, lifecycle: &Lifecycle) {
+        let subscribers = Arc::clone(&self.list().subscribers);
+        for subscriber in
+            subscribers.iter().filter(|subscriber| subscriber.topic.wants_lifecycle(lifecycle.shard()))
+        {
+            if subscriber.offer(Event::Lifecycle(lifecycle.clone())).is_err() {
+                subscriber.miss(1);
+            }
+        }
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(super) fn subscribers(&self) -> (u64, Arc<[Arc<Subscriber>]>) {
+        let list = self.list();
+        (self.version(), Arc::clone(&list.subscribers))
+    }
+
+    fn changed(&self, list: MutexGuard<'_, List>) {
+        self.version.fetch_add(1, Ordering::Release);
+        drop(list);
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        // Nothing that holds it can panic half-way.
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subscriber {
+    /// Hands over an event, or gives it back when it has to wait for room.
+    pub(super) fn offer(&self, event: Event) -> Result<(), Event> {
+        match self.overflow {
+            Overflow::Wait => match self.sender.try_send(event) {
+                Err(TrySendError::Full(event)) => return Err(event),
+                Ok(()) | Err(TrySendError::Closed(_)) => {}
+            },
+            Overflow::DropOldest => {
+                if let Ok(Some(_)) = self.sender.force_send(event) {
+                    self.miss(1);
+                }
+            }
+            Overflow::DropNewest => {
+                if let Err(TrySendError::Full(_)) = self.sender.try_send(event) {
+                    self.miss(1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for room. A subscription that went away has room for everything.
+    ///
+    /// # Cancel safety
+    ///
+    /// A cancelled call has not delivered the event.
+    pub(super) async fn deliver(&self, event: Event) {
+        let _ = self.sender.send(event).await;
+    }
+
+    pub(super) fn miss(&self, count: u64) {
+        self.missed.fetch_add(count, Ordering::Relaxed);
+    }
+}

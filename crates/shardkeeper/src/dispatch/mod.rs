@@ -1,0 +1,170 @@
+//! What subscribers receive, and the way it takes to them.
+//!
+//! Input: envelopes from a shard's driver, and lifecycle changes. Output: [`Subscription`]s.
+
+mod actor;
+mod hub;
+mod publisher;
+mod subscription;
+mod topic;
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use shardkeeper_proto::{Envelope, EventName, ShardId};
+use tokio::sync::OwnedSemaphorePermit;
+
+pub(crate) use self::actor::forward;
+pub(crate) use self::hub::Hub;
+pub(crate) use self::publisher::Publisher;
+pub use self::subscription::{Overflow, Subscription, SubscriptionOptions};
+pub use self::topic::Topic;
+use crate::Lifecycle;
+
+/// One dispatch of the Gateway. Clones share the data.
+#[derive(Clone)]
+pub struct Dispatch {
+    shard: ShardId,
+    generation: u32,
+    sequence: u64,
+    name: Name,
+    /// One allocation, which also holds the count of its owners.
+    data: Arc<[u8]>,
+}
+
+#[derive(Clone)]
+enum Name {
+    Known(EventName),
+    Unknown(Arc<str>),
+}
+
+impl Dispatch {
+    pub(crate) fn new(
+        shard: ShardId,
+        generation: u32,
+        sequence: u64,
+        event: Option<EventName>,
+        envelope: &Envelope<'_>,
+    ) -> Self {
+        let name = match event {
+            Some(event) => Name::Known(event),
+            None => Name::Unknown(envelope.event.as_deref().unwrap_or_default().into()),
+        };
+        Self { shard, generation, sequence, name, data: envelope.data.into() }
+    }
+
+    /// The shard that received it.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The generation of the layout that the shard belongs to.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Its number within the session. Rises, but not by one each time.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The event's name on the wire.
+    pub fn name(&self) -> &str {
+        match &self.name {
+            Name::Known(event) => event.as_str(),
+            Name::Unknown(name) => name,
+        }
+    }
+
+    /// The event, if its name is known.
+    pub fn event(&self) -> Option<EventName> {
+        match &self.name {
+            Name::Known(event) => Some(*event),
+            Name::Unknown(_) => None,
+        }
+    }
+
+    /// The JSON text of the event's data, as Discord wrote it.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Parses the data into whatever the caller wants of it. Fields that `T` does not name cost little.
+    ///
+    /// # Errors
+    ///
+    /// When the data is no `T`. The dispatch stays as it is, and the shard does not care.
+    pub fn parse<'de, T: Deserialize<'de>>(&'de self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.data)
+    }
+}
+
+impl fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatch")
+            .field("shard", &self.shard)
+            .field("sequence", &self.sequence)
+            .field("name", &self.name())
+            .field("bytes", &self.data.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a subscription yields.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A dispatch.
+    Dispatch(Dispatch),
+    /// A change in the life of a shard or of the whole bot.
+    Lifecycle(Lifecycle),
+    /// This subscription was too slow: so many events were dropped, by its own policy.
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
+}
+
+impl Event {
+    /// The dispatch, if it is one.
+    pub fn dispatch(&self) -> Option<&Dispatch> {
+        match self {
+            Self::Dispatch(dispatch) => Some(dispatch),
+            _ => None,
+        }
+    }
+
+    /// The lifecycle change, if it is one.
+    pub fn lifecycle(&self) -> Option<&Lifecycle> {
+        match self {
+            Self::Lifecycle(lifecycle) => Some(lifecycle),
+            _ => None,
+        }
+    }
+}
+
+/// An event in the hands of a subscriber. Dropping it says that the subscriber is done: an actor that subscribed
+/// has only a bounded number of them at a time.
+#[derive(Debug)]
+#[must_use]
+pub struct Delivery {
+    event: Event,
+    _credit: Option<OwnedSemaphorePermit>,
+}
+
+impl Delivery {
+    /// The event alone, for keeping. Says at once that the subscriber is done.
+    pub fn into_event(self) -> Event {
+        self.event
+    }
+}
+
+impl Deref for Delivery {
+    type Target = Event;
+
+    fn deref(&self) -> &Event {
+        &self.event
+    }
+}

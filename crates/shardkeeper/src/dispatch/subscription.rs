@@ -1,0 +1,98 @@
+//! The receiving end of a topic.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use async_channel::Receiver;
+use futures_util::{Stream, StreamExt};
+
+use super::{Delivery, Event, Hub};
+
+/// What happens when a subscription is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// Nothing is lost: the shards that have something for it stop reading from Discord until there is room.
+    /// Their heartbeats go on. Whoever stops reading for minutes may cost a shard its connection, but it resumes.
+    #[default]
+    Wait,
+    /// The oldest event in it is dropped.
+    DropOldest,
+    /// The new event is dropped.
+    DropNewest,
+}
+
+/// How a subscription holds what was not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscriptionOptions {
+    /// How many events it holds; at least one. 1024.
+    pub capacity: usize,
+    /// What happens when they are exceeded. [`Overflow::Wait`].
+    pub overflow: Overflow,
+}
+
+impl Default for SubscriptionOptions {
+    fn default() -> Self {
+        Self { capacity: 1024, overflow: Overflow::Wait }
+    }
+}
+
+/// A stream of the events of a topic. Dropping it unsubscribes.
+///
+/// # Ordering
+///
+/// The events of one shard come in the order in which Discord sent them, with the shard's lifecycle changes at
+/// their places. Between shards there is no order.
+///
+/// # Bounds
+///
+/// It holds [`SubscriptionOptions::capacity`] events. What was dropped because it was full is announced as
+/// [`Event::Lagged`], before the next event that is read: for [`Overflow::DropOldest`] that is the place where the
+/// events are missing, for [`Overflow::DropNewest`] they are missing somewhere behind.
+#[derive(Debug)]
+#[must_use = "a subscription that is not read fills up"]
+pub struct Subscription {
+    receiver: Pin<Box<Receiver<Event>>>,
+    missed: Arc<AtomicU64>,
+    hub: Arc<Hub>,
+    id: u64,
+}
+
+impl Subscription {
+    pub(super) fn new(receiver: Receiver<Event>, missed: Arc<AtomicU64>, hub: Arc<Hub>, id: u64) -> Self {
+        Self { receiver: Box::pin(receiver), missed, hub, id }
+    }
+
+    /// The next event; `None` once the manager has ended and everything before was read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: an event is either returned or still to come.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        StreamExt::next(self).await
+    }
+
+    /// How many events wait to be read.
+    pub fn backlog(&self) -> usize {
+        self.receiver.len()
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Delivery;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        let missed = self.missed.swap(0, Ordering::Relaxed);
+        if missed > 0 {
+            return Poll::Ready(Some(Delivery { event: Event::Lagged { missed }, _credit: None }));
+        }
+        self.receiver.as_mut().poll_next(cx).map(|event| event.map(|event| Delivery { event, _credit: None }))
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.hub.unsubscribe(self.id);
+    }
+}

@@ -1,0 +1,120 @@
+//! What can go wrong between a bot and the manager.
+
+use std::error::Error;
+use std::fmt::Write;
+
+use shardkeeper_proto::shard::Refusal;
+use shardkeeper_proto::{PayloadTooLarge, ShardCount, ShardId, TokenError};
+
+use crate::GatewayInfoError;
+
+/// A configuration cannot work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The token is none.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The API's URL is none, or not one for HTTP.
+    #[error("the API URL {url:?} is not an http or https URL")]
+    ApiUrl {
+        /// What was given.
+        url: String,
+    },
+    /// A count of no shards.
+    #[error("the shard count is zero: use at least one shard, or the recommended count")]
+    NoShards,
+    /// A shard that the layout does not have (GW-073).
+    #[error("shard {shard} does not exist among {count} shards: ids go from 0 to {}", count.get() - 1)]
+    NoSuchShard {
+        /// The id.
+        shard: ShardId,
+        /// The layout.
+        count: ShardCount,
+    },
+    /// `large_threshold` is out of bounds (GW-072).
+    #[error("large_threshold is {value}: Discord takes 50 to 250")]
+    LargeThreshold {
+        /// What was given.
+        value: u8,
+    },
+    /// The first presence is too large.
+    #[error(transparent)]
+    Presence(#[from] PayloadTooLarge),
+}
+
+/// The manager could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `GET /gateway/bot` failed in a way that trying again does not mend.
+    #[error("the gateway address cannot be had")]
+    Gateway(#[source] GatewayInfoError),
+    /// A shard was asked for that the recommended layout does not have.
+    #[error("the layout does not fit")]
+    Layout(#[source] ConfigError),
+    /// The actors could not be spawned, or ended at once.
+    #[error("the manager ended before it had started")]
+    Ended,
+}
+
+/// A command was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandRejected {
+    /// It is larger than Discord takes.
+    #[error(transparent)]
+    TooLarge(#[from] PayloadTooLarge),
+    /// The manager has no such shard.
+    #[error("shard {shard} is not run by this manager")]
+    NoSuchShard {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The shard ended, or is about to come back from a crash.
+    #[error("shard {shard} takes no commands now")]
+    ShardEnded {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// So many commands wait for the shard already.
+    #[error("shard {shard} has {capacity} commands waiting")]
+    QueueFull {
+        /// The shard.
+        shard: ShardId,
+        /// How many may wait.
+        capacity: usize,
+    },
+    /// The manager ended.
+    #[error("the manager has ended")]
+    ManagerEnded,
+}
+
+/// How a manager ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// As it was told; the sessions are given up.
+    Stopped,
+    /// As it was told; the sessions can be resumed.
+    Detached,
+    /// Discord refuses the bot.
+    Refused(Refusal),
+    /// It broke down.
+    Crashed,
+}
+
+/// An error and its sources, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,190 @@
+//! The handle by which a bot speaks to its manager.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
+use shardkeeper_proto::{Intents, Presence, PresenceUpdate, Session, ShardId};
+use tokio::sync::watch;
+
+use crate::builder::{Builder, ManagerConfig};
+use crate::dispatch::{self, Hub};
+use crate::error::{CommandRejected, Ended, StartError};
+use crate::manager::{Farewell, ManagerMessage, ManagerStatus, ShardManager};
+use crate::shard::ShardMessage;
+use crate::{Delivery, Subscription, SubscriptionOptions, Topic};
+
+/// A running manager. Clones are cheap and speak to the same one; dropping all of them does not end it.
+#[derive(Clone, Debug)]
+pub struct Shardkeeper {
+    manager: ActorRef<ManagerMessage>,
+    hub: Arc<Hub>,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+/// Ends a manager whose start nobody waits for any more.
+struct EndOnDrop(Option<ActorCell>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        if let Some(manager) = &self.0 {
+            manager.stop(None);
+        }
+    }
+}
+
+impl Shardkeeper {
+    /// Configures a manager for the bot of this token, which asks to receive what these intents name.
+    pub fn builder(token: impl Into<String>, intents: Intents) -> Builder {
+        Builder::new(token.into(), intents)
+    }
+
+    pub(crate) async fn start(config: ManagerConfig) -> Result<Self, StartError> {
+        let hub = Arc::clone(&config.hub);
+        let ended = config.ended.subscribe();
+        let (manager, _) = Actor::spawn(None, ShardManager, config).await.map_err(|_| StartError::Ended)?;
+        let mut guard = EndOnDrop(Some(manager.get_cell()));
+        let keeper = Self { manager, hub, ended };
+        keeper.ask(ManagerMessage::AwaitStart).await.unwrap_or(Err(StartError::Ended))?;
+        guard.0 = None;
+        Ok(keeper)
+    }
+
+    /// Subscribes to a topic, with the default capacity, losing nothing.
+    pub fn subscribe(&self, topic: Topic) -> Subscription {
+        self.subscribe_with(topic, SubscriptionOptions::default())
+    }
+
+    /// Subscribes to a topic. Each event from now on that matches comes.
+    pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
+        self.hub.subscribe(topic, options)
+    }
+
+    /// Sends each event of a topic to an actor, as the message that `into` makes of it.
+    ///
+    /// # Bounds
+    ///
+    /// At most [`SubscriptionOptions::capacity`] deliveries are with the actor at a time, in its mailbox or its
+    /// hands; dropping one makes room for the next. As many wait in front, and then the policy applies.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn subscribe_actor<M: Message>(
+        &self,
+        topic: Topic,
+        options: SubscriptionOptions,
+        actor: ActorRef<M>,
+        into: impl Fn(Delivery) -> M + Send + 'static,
+    ) {
+        let subscription = self.subscribe_with(topic, options);
+        tokio::spawn(dispatch::forward(subscription, options.capacity, actor, into));
+    }
+
+    /// The address of a shard's actor. After a crash it has a new one.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has ended, does not run this shard, or is about to restart it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only asks.
+    pub async fn shard(&self, shard: ShardId) -> Result<ActorRef<ShardMessage>, CommandRejected> {
+        let actor = self.ask(|reply| ManagerMessage::Shard(shard, reply)).await;
+        actor.ok_or(CommandRejected::ManagerEnded)?.ok_or(CommandRejected::NoSuchShard { shard })
+    }
+
+    /// Shows a presence on every shard, now and after each later Identify or restart. The newest one wins; more
+    /// than five in 20 s wait their turn.
+    ///
+    /// # Errors
+    ///
+    /// When it is too large, or the manager has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it was polled, it is on its way.
+    pub async fn update_presence(&self, presence: Presence) -> Result<(), CommandRejected> {
+        let update = PresenceUpdate::new(presence)?;
+        let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(update, reply)).await;
+        accepted.ok_or(CommandRejected::ManagerEnded)?
+    }
+
+    /// Shows a presence on one shard, until that shard's actor is restarted after a crash.
+    ///
+    /// # Errors
+    ///
+    /// When it is too large, or was not accepted by the shard.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be on its way already.
+    pub async fn update_shard_presence(
+        &self,
+        shard: ShardId,
+        presence: Presence,
+    ) -> Result<(), CommandRejected> {
+        let update = PresenceUpdate::new(presence)?;
+        let actor = self.shard(shard).await?;
+        let (reply, accepted) = ractor::concurrency::oneshot();
+        let ended = CommandRejected::ShardEnded { shard };
+        actor.cast(ShardMessage::UpdatePresence(update, reply.into())).map_err(|_| ended.clone())?;
+        accepted.await.unwrap_or(Err(ended))
+    }
+
+    /// How everything stands now. A shard that hangs does not delay it. `None` once the manager has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only asks.
+    pub async fn status(&self) -> Option<ManagerStatus> {
+        self.ask(ManagerMessage::Status).await
+    }
+
+    /// Ends for good: each shard closes with 1000, which gives its session up and shows the bot as offline. Returns
+    /// when all have, or after the configured deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the end takes its course.
+    pub async fn stop(&self) {
+        let _ = self.ask(|reply| ManagerMessage::End(Farewell::Stop, reply)).await;
+    }
+
+    /// Ends for a successor: each shard closes so that its session stays resumable for some minutes. Give what is
+    /// returned to the next process with [`Builder::sessions`]; it holds secrets, like the token.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the end takes its course, and a cancelled caller loses the sessions.
+    pub async fn detach(&self) -> Vec<Session> {
+        self.ask(|reply| ManagerMessage::End(Farewell::Detach, reply)).await.unwrap_or_default()
+    }
+
+    /// Waits for the end, and says how it came.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.unwrap_or(Ended::Crashed),
+            Err(_) => Ended::Crashed,
+        }
+    }
+
+    /// The manager's own address.
+    pub fn manager(&self) -> &ActorRef<ManagerMessage> {
+        &self.manager
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        message: impl FnOnce(RpcReplyPort<T>) -> ManagerMessage,
+    ) -> Option<T> {
+        let (reply, answer) = ractor::concurrency::oneshot();
+        self.manager.cast(message(reply.into())).ok()?;
+        answer.await.ok()
+    }
+}

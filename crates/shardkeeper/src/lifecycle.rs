@@ -1,0 +1,130 @@
+//! What happens to the shards and the bot, as events.
+
+use std::fmt;
+use std::time::Duration;
+
+use shardkeeper_proto::ShardId;
+use shardkeeper_proto::shard::{Change, Next, Refusal};
+
+/// A change in the life of a shard or of the whole bot. `Display` makes a line of it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Lifecycle {
+    /// A shard changed its state.
+    Shard {
+        /// Which one.
+        shard: ShardId,
+        /// How.
+        change: Change,
+    },
+    /// Every shard of the generation is ready. Once per generation.
+    AllReady {
+        /// The generation.
+        generation: u32,
+        /// How many shards it has here.
+        shards: usize,
+    },
+    /// A shard's actor or driver broke down. It comes back with the session that the manager keeps.
+    Crashed {
+        /// Which one.
+        shard: ShardId,
+        /// What it said.
+        error: String,
+        /// When it comes back.
+        restart_after: Duration,
+        /// It broke down so often that it is tried only now and then.
+        quarantined: bool,
+    },
+    /// The identify queue broke down and was replaced.
+    QueueCrashed {
+        /// What it said.
+        error: String,
+    },
+    /// `GET /gateway/bot` failed, and is tried again.
+    GatewayUnavailable {
+        /// Why.
+        error: String,
+        /// When it is tried again.
+        retry_after: Duration,
+    },
+    /// Less than a tenth of the identify budget is left.
+    BudgetLow {
+        /// What is left.
+        remaining: u32,
+        /// What a day allows.
+        total: u32,
+    },
+    /// The identify budget is used up, but for the reserve. Shards without a session wait; resumes go on.
+    BudgetExhausted {
+        /// When it is full again.
+        resets_after: Duration,
+    },
+    /// Discord refuses the bot for good. Every shard stops, and the manager ends.
+    Refused(Refusal),
+    /// The manager ends; nothing comes after this.
+    Ended,
+}
+
+impl Lifecycle {
+    /// The shard that it concerns; `None` when it is the whole bot.
+    pub fn shard(&self) -> Option<ShardId> {
+        match self {
+            Self::Shard { shard, .. } | Self::Crashed { shard, .. } => Some(*shard),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shard { shard, change } => {
+                write!(f, "shard {shard}: ")?;
+                describe(change, f)
+            }
+            Self::AllReady { generation, shards } => {
+                write!(f, "all {shards} shards of generation {generation} are ready")
+            }
+            Self::Crashed { shard, error, restart_after, quarantined } => {
+                let place = if *quarantined { ", in quarantine" } else { "" };
+                write!(f, "shard {shard}: crashed ({error}), back in {restart_after:.1?}{place}")
+            }
+            Self::QueueCrashed { error } => write!(f, "identify queue: crashed ({error}), replaced"),
+            Self::GatewayUnavailable { error, retry_after } => {
+                write!(f, "gateway address not available ({error}), next try in {retry_after:.1?}")
+            }
+            Self::BudgetLow { remaining, total } => {
+                write!(f, "identify budget low: {remaining} of {total} left")
+            }
+            Self::BudgetExhausted { resets_after } => {
+                write!(f, "identify budget exhausted, full again in {resets_after:.0?}")
+            }
+            Self::Refused(refusal) => write!(f, "{refusal}"),
+            Self::Ended => f.write_str("ended"),
+        }
+    }
+}
+
+fn describe(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match change {
+        Change::Queued => f.write_str("queued to identify"),
+        Change::Connecting { resuming: true } => f.write_str("connecting to resume"),
+        Change::Connecting { resuming: false } => f.write_str("connecting to identify"),
+        Change::Hello { heartbeat_interval } => write!(f, "hello, heartbeat every {heartbeat_interval:.1?}"),
+        Change::Identifying => f.write_str("identifying"),
+        Change::Resuming { sequence } => write!(f, "resuming from sequence {sequence}"),
+        Change::Ready => f.write_str("ready"),
+        Change::Resumed { replayed } => write!(f, "resumed, {replayed} replayed"),
+        Change::Disconnected { reason, next } => {
+            write!(f, "disconnected ({reason})")?;
+            match next {
+                Next::Resume { after } => write!(f, ", resumes in {after:.1?}"),
+                Next::Identify { after } => write!(f, ", new session in {after:.1?}"),
+                _ => Ok(()),
+            }
+        }
+        Change::Stopped => f.write_str("stopped"),
+        Change::Refused(refusal) => write!(f, "{refusal}"),
+        _ => write!(f, "{change:?}"),
+    }
+}

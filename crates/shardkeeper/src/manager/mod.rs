@@ -1,0 +1,485 @@
+//! The manager: supervisor of one bot's shards.
+//!
+//! Input: the bot's wishes, reports of the shards, the deaths of children. Output: children started, told and
+//! restarted; lifecycle changes. It owns what must survive them: layout, sessions, presence, budget.
+
+mod message;
+mod restart;
+mod shards;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use shardkeeper_proto::close::Scope;
+use shardkeeper_proto::shard::Refusal;
+use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, ShardCount, ShardId};
+use tokio::task::AbortHandle;
+
+pub use self::message::{Farewell, ManagerMessage, ManagerStatus, ShardReport};
+pub use self::restart::RestartPolicy;
+use self::shards::Shards;
+use crate::Lifecycle;
+use crate::builder::{Layout, ManagerConfig};
+use crate::error::{CommandRejected, ConfigError, Ended, StartError};
+use crate::gateway_info::{GatewayInfo, GatewayInfoError, gateway_info};
+use crate::identify_queue::{IdentifyQueue, IdentifyStatus, Ledger, QueueArguments, QueueMessage};
+use crate::shard::ShardMessage;
+
+/// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
+pub type Incarnation = u64;
+
+/// The only generation, until the bot can be resharded.
+const GENERATION: u32 = 1;
+
+/// The manager of one bot's shards. Start it with [`Shardkeeper::builder`](crate::Shardkeeper::builder), or like
+/// any actor: `Actor::spawn(None, ShardManager, config)`.
+pub struct ShardManager;
+
+/// The state of a [`ShardManager`].
+pub struct ManagerState {
+    config: Arc<ManagerConfig>,
+    random: fastrand::Rng,
+    presence: Option<PresenceUpdate>,
+    starting: Vec<RpcReplyPort<Result<(), StartError>>>,
+    /// Requests to `GET /gateway/bot` that failed in a row.
+    failed_requests: u32,
+    request: Option<AbortHandle>,
+    /// From the first answer of `GET /gateway/bot` on.
+    fleet: Option<Fleet>,
+    stopping: Option<Stopping>,
+}
+
+/// What there is once the layout is known.
+struct Fleet {
+    info: GatewayInfo,
+    queue: ActorRef<QueueMessage>,
+    ledger: Arc<Mutex<Ledger>>,
+    shards: Shards,
+    all_ready_announced: bool,
+}
+
+struct Stopping {
+    farewell: Farewell,
+    outcome: Ended,
+    replies: Vec<RpcReplyPort<Vec<shardkeeper_proto::Session>>>,
+}
+
+impl Drop for ManagerState {
+    fn drop(&mut self) {
+        if let Some(request) = &self.request {
+            request.abort();
+        }
+        // However it ended: subscribers must not wait for ever.
+        self.config.hub.close();
+    }
+}
+
+impl Actor for ShardManager {
+    type Msg = ManagerMessage;
+    type State = ManagerState;
+    type Arguments = ManagerConfig;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<ManagerMessage>,
+        config: ManagerConfig,
+    ) -> Result<ManagerState, ActorProcessingErr> {
+        let random = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        Ok(ManagerState {
+            presence: config.presence.clone(),
+            config: Arc::new(config),
+            random,
+            starting: Vec::new(),
+            failed_requests: 0,
+            request: None,
+            fleet: None,
+            stopping: None,
+        })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<ManagerMessage>,
+        state: &mut ManagerState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.request_gateway(&myself, Duration::ZERO);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ManagerMessage>,
+        message: ManagerMessage,
+        state: &mut ManagerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ManagerMessage::AwaitStart(reply) => {
+                if state.fleet.is_some() {
+                    let _ = reply.send(Ok(()));
+                } else {
+                    state.starting.push(reply);
+                }
+            }
+            ManagerMessage::Gateway(answer) => state.gateway(&myself, answer).await?,
+            ManagerMessage::Shard(shard, reply) => {
+                let actor = state.fleet.as_ref().and_then(|fleet| fleet.shards.actor(shard));
+                let _ = reply.send(actor);
+            }
+            ManagerMessage::Status(reply) => drop(reply.send(state.status())),
+            ManagerMessage::UpdatePresence(presence, reply) => {
+                drop(reply.send(state.update_presence(presence)));
+            }
+            ManagerMessage::Report { shard, incarnation, report } => {
+                state.report(&myself, shard, incarnation, report);
+            }
+            ManagerMessage::Restart { shard, incarnation } => {
+                state.restart(&myself, shard, incarnation).await?
+            }
+            ManagerMessage::End(farewell, reply) => {
+                let outcome = match farewell {
+                    Farewell::Stop => Ended::Stopped,
+                    Farewell::Detach => Ended::Detached,
+                };
+                state.begin_end(&myself, farewell, outcome, Some(reply));
+            }
+            ManagerMessage::EndDeadline => {
+                if let Some(fleet) = &mut state.fleet {
+                    fleet.shards.kill_all();
+                }
+                state.end(&myself);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<ManagerMessage>,
+        event: SupervisionEvent,
+        state: &mut ManagerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(child, error) => {
+                state.child_ended(&myself, &child, crate::error::chain(error.as_ref())).await
+            }
+            SupervisionEvent::ActorTerminated(child, _, reason) => {
+                let reason = reason.unwrap_or_else(|| "stopped".to_owned());
+                state.child_ended(&myself, &child, reason).await
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ManagerState {
+    // ── Starting ────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn request_gateway(&mut self, myself: &ActorRef<ManagerMessage>, wait: Duration) {
+        let (config, myself) = (Arc::clone(&self.config), myself.clone());
+        let request = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let answer = gateway_info(config.dialer.as_ref(), &config.api_url, &config.token).await;
+            let _ = myself.cast(ManagerMessage::Gateway(answer));
+        });
+        self.request = Some(request.abort_handle());
+    }
+
+    async fn gateway(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        answer: Result<GatewayInfo, GatewayInfoError>,
+    ) -> Result<(), ActorProcessingErr> {
+        if self.stopping.is_some() {
+            return Ok(());
+        }
+        match answer {
+            Ok(info) => match self.layout(&info) {
+                Ok((count, ids)) => {
+                    self.start_fleet(myself, info, count, ids).await?;
+                    self.starting.drain(..).for_each(|reply| drop(reply.send(Ok(()))));
+                }
+                Err(error) => self.refuse_start(myself, StartError::Layout(error)),
+            },
+            Err(error) if error.is_retryable() => {
+                self.failed_requests += 1;
+                let wait = self.config.timings.reconnect.delay(self.failed_requests, self.random.f64());
+                let wait = error.retry_after().map_or(wait, |asked| asked.max(wait));
+                let error = crate::error::chain(&error);
+                let lifecycle = Lifecycle::GatewayUnavailable { error, retry_after: wait };
+                tracing::warn!("{lifecycle}");
+                self.config.hub.announce(&lifecycle);
+                self.request_gateway(myself, wait);
+            }
+            Err(error) => self.refuse_start(myself, StartError::Gateway(error)),
+        }
+        Ok(())
+    }
+
+    fn refuse_start(&mut self, myself: &ActorRef<ManagerMessage>, error: StartError) {
+        tracing::error!(error = crate::error::chain(&error), "cannot start");
+        // One reason for everybody who waits; more than one hardly ever does.
+        let mut waiting = self.starting.drain(..);
+        if let Some(first) = waiting.next() {
+            let _ = first.send(Err(error));
+        }
+        drop(waiting);
+        myself.stop(None);
+    }
+
+    fn layout(&self, info: &GatewayInfo) -> Result<(ShardCount, Vec<ShardId>), ConfigError> {
+        match &self.config.layout {
+            Layout::Recommended => {
+                let count = ShardCount::new(info.shards).ok_or(ConfigError::NoShards)?;
+                Ok((count, count.ids().collect()))
+            }
+            Layout::All(count) => Ok((*count, count.ids().collect())),
+            Layout::Some { ids, count } => Ok((*count, ids.iter().copied().collect())),
+        }
+    }
+
+    async fn start_fleet(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        info: GatewayInfo,
+        count: ShardCount,
+        ids: Vec<ShardId>,
+    ) -> Result<(), ActorProcessingErr> {
+        let limit = info.session_start_limit;
+        let reset_after = Duration::from_millis(limit.reset_after_ms);
+        let budget = IdentifyBudget::new(
+            now(),
+            limit.total,
+            limit.remaining,
+            reset_after,
+            self.config.identify_reserve,
+        );
+        let ledger = Arc::new(Mutex::new(Ledger { status: IdentifyStatus::default(), budget }));
+        let queue = self.spawn_queue(myself, &info, &ledger, false).await?;
+        tracing::info!(
+            shards = ids.len(),
+            count = count.get(),
+            max_concurrency = limit.max_concurrency,
+            remaining = limit.remaining,
+            "starting"
+        );
+        let shards = Shards::new(Arc::clone(&self.config), info.url.clone(), GENERATION, count, &ids);
+        let fleet = self.fleet.insert(Fleet { info, queue, ledger, shards, all_ready_announced: false });
+        for shard in ids {
+            fleet
+                .shards
+                .spawn(myself, shard, &fleet.queue, self.presence.clone(), self.random.fork())
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn spawn_queue(
+        &self,
+        myself: &ActorRef<ManagerMessage>,
+        info: &GatewayInfo,
+        ledger: &Arc<Mutex<Ledger>>,
+        replacement: bool,
+    ) -> Result<ActorRef<QueueMessage>, ActorProcessingErr> {
+        let timings = &self.config.timings;
+        let arguments = QueueArguments {
+            max_concurrency: info.session_start_limit.max_concurrency,
+            window: timings.identify_window + timings.identify_margin,
+            ledger: Arc::clone(ledger),
+            hub: Arc::clone(&self.config.hub),
+            replacement,
+        };
+        let (queue, _) = Actor::spawn_linked(None, IdentifyQueue, arguments, myself.get_cell()).await?;
+        Ok(queue)
+    }
+
+    // ── Running ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn status(&self) -> ManagerStatus {
+        match &self.fleet {
+            Some(fleet) => ManagerStatus {
+                shards: fleet.shards.status(),
+                identify: fleet.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).status,
+            },
+            None => ManagerStatus::default(),
+        }
+    }
+
+    fn update_presence(&mut self, presence: PresenceUpdate) -> Result<(), CommandRejected> {
+        self.presence = Some(presence.clone());
+        if let Some(fleet) = &self.fleet {
+            fleet.shards.for_each_actor(|actor| {
+                let (reply, _) = ractor::concurrency::oneshot();
+                // A shard that is down gets it when it is started again.
+                let _ = actor.cast(ShardMessage::UpdatePresence(presence.clone(), reply.into()));
+            });
+        }
+        Ok(())
+    }
+
+    fn report(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        shard: ShardId,
+        incarnation: Incarnation,
+        report: ShardReport,
+    ) {
+        let Some(fleet) = &mut self.fleet else { return };
+        if !fleet.shards.is_current(shard, incarnation) {
+            return;
+        }
+        match report {
+            ShardReport::Ready => {
+                fleet.shards.set_ready(shard);
+                if !fleet.all_ready_announced && fleet.shards.all_were_ready() {
+                    fleet.all_ready_announced = true;
+                    let lifecycle =
+                        Lifecycle::AllReady { generation: GENERATION, shards: fleet.shards.len() };
+                    tracing::info!("{lifecycle}");
+                    self.config.hub.announce(&lifecycle);
+                }
+            }
+            ShardReport::Refused(refusal) => {
+                fleet.shards.set_ended(shard);
+                self.refused(myself, refusal);
+            }
+            ShardReport::Ended => {
+                fleet.shards.set_ended(shard);
+                self.end_if_all_ended(myself);
+            }
+        }
+    }
+
+    /// Discord refuses a shard: what that means for the others (GW-096).
+    fn refused(&mut self, myself: &ActorRef<ManagerMessage>, refusal: Refusal) {
+        let Some(fleet) = &self.fleet else { return };
+        let hopeless = match refusal.scope {
+            Scope::Bot => true,
+            // A layout under which no shard ever was ready is wrong as a whole; do not spend identifies on it.
+            Scope::Layout => !fleet.shards.any_was_ready() || fleet.shards.all_ended(),
+        };
+        if hopeless {
+            let _ = fleet.queue.cast(QueueMessage::Freeze);
+            let lifecycle = Lifecycle::Refused(refusal);
+            self.config.hub.announce(&lifecycle);
+            // The other sessions stay good, should the operator mend it within minutes.
+            self.begin_end(myself, Farewell::Detach, Ended::Refused(refusal), None);
+        }
+    }
+
+    async fn child_ended(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        child: &ActorCell,
+        error: String,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(fleet) = &mut self.fleet else { return Ok(()) };
+        if child.get_id() == fleet.queue.get_id() {
+            return if self.stopping.is_some() { Ok(()) } else { self.replace_queue(myself, error).await };
+        }
+        let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
+        let _ = fleet.queue.cast(QueueMessage::Gone { shard });
+        if self.stopping.is_some() {
+            fleet.shards.set_ended(shard);
+            self.end_if_all_ended(myself);
+            return Ok(());
+        }
+        let restart = fleet.shards.crashed(now(), shard, &error, self.random.f64());
+        let lifecycle = Lifecycle::Crashed {
+            shard,
+            error,
+            restart_after: restart.after,
+            quarantined: restart.quarantined,
+        };
+        tracing::error!("{lifecycle}");
+        self.config.hub.announce(&lifecycle);
+        let incarnation = fleet.shards.incarnation(shard);
+        if restart.after.is_zero() {
+            return self.restart(myself, shard, incarnation).await;
+        }
+        myself.send_after(restart.after, move || ManagerMessage::Restart { shard, incarnation });
+        Ok(())
+    }
+
+    async fn restart(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        shard: ShardId,
+        incarnation: Incarnation,
+    ) -> Result<(), ActorProcessingErr> {
+        match &mut self.fleet {
+            Some(fleet) if self.stopping.is_none() && fleet.shards.is_current(shard, incarnation) => {
+                let (presence, random) = (self.presence.clone(), self.random.fork());
+                fleet.shards.spawn(myself, shard, &fleet.queue, presence, random).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn replace_queue(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        error: String,
+    ) -> Result<(), ActorProcessingErr> {
+        let lifecycle = Lifecycle::QueueCrashed { error };
+        tracing::error!("{lifecycle}");
+        self.config.hub.announce(&lifecycle);
+        let Some(fleet) = &self.fleet else { return Ok(()) };
+        let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, true).await?;
+        fleet.shards.for_each_actor(|actor| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone()))));
+        if let Some(fleet) = &mut self.fleet {
+            fleet.queue = queue;
+        }
+        Ok(())
+    }
+
+    // ── Ending ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn begin_end(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        farewell: Farewell,
+        outcome: Ended,
+        reply: Option<RpcReplyPort<Vec<shardkeeper_proto::Session>>>,
+    ) {
+        if let Some(stopping) = &mut self.stopping {
+            // It is under way; a stop on top of a detach does not take the sessions back.
+            stopping.replies.extend(reply);
+            return;
+        }
+        self.stopping = Some(Stopping { farewell, outcome, replies: reply.into_iter().collect() });
+        if let Some(request) = &self.request {
+            request.abort();
+        }
+        if let Some(fleet) = &mut self.fleet {
+            fleet.shards.end_all(farewell);
+        }
+        myself.send_after(self.config.end_deadline, || ManagerMessage::EndDeadline);
+        self.end_if_all_ended(myself);
+    }
+
+    fn end_if_all_ended(&mut self, myself: &ActorRef<ManagerMessage>) {
+        let ended = self.fleet.as_ref().is_none_or(|fleet| fleet.shards.all_ended());
+        if ended && self.stopping.is_some() {
+            self.end(myself);
+        }
+    }
+
+    fn end(&mut self, myself: &ActorRef<ManagerMessage>) {
+        let Some(stopping) = &mut self.stopping else { return };
+        let sessions = match (stopping.farewell, &self.fleet) {
+            (Farewell::Detach, Some(fleet)) => fleet.shards.sessions(),
+            // Stopped before it had begun: what it was given is as good as before.
+            (Farewell::Detach, None) => self.config.sessions.clone(),
+            (Farewell::Stop, _) => Vec::new(),
+        };
+        self.config.hub.announce(&Lifecycle::Ended);
+        self.config.ended.send_replace(Some(stopping.outcome));
+        stopping.replies.drain(..).for_each(|reply| drop(reply.send(sessions.clone())));
+        myself.stop(None);
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

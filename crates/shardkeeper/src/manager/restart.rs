@@ -1,0 +1,132 @@
+//! When a crashed shard may come back. Pure: the manager brings its clock.
+//!
+//! For crashes alone, the breaking of an invariant of ours. What the network does is the machine's affair.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use shardkeeper_proto::{Backoff, ShardId};
+
+/// How crashes are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestartPolicy {
+    /// Crashes are forgotten after this time. 10 min.
+    pub window: Duration,
+    /// Waits between restarts of one shard: none, then 1 s doubling to 60 s.
+    pub backoff: Backoff,
+    /// So many crashes of one shard within the window, and it is in quarantine. 5.
+    pub quarantine_after: usize,
+    /// How often a shard in quarantine is tried. 5 min.
+    pub quarantine: Duration,
+    /// So many crashes of all shards within [`fleet_window`](Self::fleet_window), and every restart waits for as
+    /// long: something is wrong with all of them. 32.
+    pub fleet_limit: usize,
+    /// 10 s.
+    pub fleet_window: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(600),
+            backoff: Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) },
+            quarantine_after: 5,
+            quarantine: Duration::from_secs(300),
+            fleet_limit: 32,
+            fleet_window: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What to do with a shard that crashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Restart {
+    pub(crate) after: Duration,
+    pub(crate) quarantined: bool,
+}
+
+/// Remembers crashes.
+#[derive(Debug)]
+pub(crate) struct RestartBook {
+    policy: RestartPolicy,
+    crashes: BTreeMap<ShardId, VecDeque<Instant>>,
+    fleet: VecDeque<Instant>,
+}
+
+impl RestartBook {
+    pub(crate) fn new(policy: RestartPolicy) -> Self {
+        Self { policy, crashes: BTreeMap::new(), fleet: VecDeque::new() }
+    }
+
+    /// Notes a crash and decides; `random` lies in `[0, 1)`.
+    pub(crate) fn crashed(&mut self, now: Instant, shard: ShardId, random: f64) -> Restart {
+        let policy = self.policy;
+        let crashes = self.crashes.entry(shard).or_default();
+        let earlier = note(crashes, now, policy.window, policy.quarantine_after);
+        let fleet = note(&mut self.fleet, now, policy.fleet_window, policy.fleet_limit);
+        let quarantined = earlier + 1 >= policy.quarantine_after;
+        let mut after = if quarantined {
+            policy.quarantine
+        } else {
+            policy.backoff.delay(u32::try_from(earlier).unwrap_or(u32::MAX), random)
+        };
+        if fleet + 1 >= policy.fleet_limit {
+            after = after.max(policy.fleet_window.mul_f64(1.0 + random));
+        }
+        Restart { after, quarantined }
+    }
+}
+
+/// Adds a crash to those within the window; returns how many were there. Remembers no more than matter.
+fn note(crashes: &mut VecDeque<Instant>, now: Instant, window: Duration, matter: usize) -> usize {
+    crashes.retain(|at| now.saturating_duration_since(*at) < window);
+    let earlier = crashes.len();
+    crashes.push_back(now);
+    if crashes.len() > matter {
+        crashes.pop_front();
+    }
+    earlier
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_first_crash_costs_nothing_and_a_loop_ends_in_quarantine() {
+        let mut book = RestartBook::new(RestartPolicy::default());
+        let now = Instant::now();
+        let waits: Vec<Restart> = (0..7).map(|at| book.crashed(now + SECOND * at, ShardId(1), 0.0)).collect();
+        let seconds: Vec<u64> = waits.iter().map(|restart| restart.after.as_secs()).collect();
+        assert_eq!(seconds, [0, 1, 2, 4, 300, 300, 300]);
+        assert!(waits[4].quarantined && !waits[3].quarantined);
+        assert_eq!(book.crashed(now, ShardId(2), 0.0).after, Duration::ZERO, "the others do not pay for it");
+    }
+
+    #[test]
+    fn crashes_are_forgotten() {
+        let mut book = RestartBook::new(RestartPolicy::default());
+        let now = Instant::now();
+        for at in 0..5 {
+            let _ = book.crashed(now + SECOND * at, ShardId(1), 0.0);
+        }
+        let later = now + RestartPolicy::default().window + SECOND * 5;
+        assert_eq!(
+            book.crashed(later, ShardId(1), 0.0),
+            Restart { after: Duration::ZERO, quarantined: false }
+        );
+    }
+
+    #[test]
+    fn when_the_whole_fleet_crashes_restarts_wait() {
+        let mut book = RestartBook::new(RestartPolicy::default());
+        let now = Instant::now();
+        let waits: Vec<Duration> =
+            (0..40).map(|shard| book.crashed(now, ShardId(shard), 0.0).after).collect();
+        assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count(), 31);
+        assert_eq!(waits[39], RestartPolicy::default().fleet_window);
+    }
+}

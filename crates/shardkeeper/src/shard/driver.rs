@@ -1,0 +1,428 @@
+//! The driver of one shard: the only place where the machine and a connection meet.
+//!
+//! Input: what the connection receives, what the control plane says, the clock. Output: dispatches to the
+//! publisher, payloads to the connection, reports to the shard's actor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use ractor::ActorRef;
+use shardkeeper_proto::shard::{Change, Reason};
+use shardkeeper_proto::{
+    Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
+};
+use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use url::Url;
+
+use super::ShardMessage;
+use super::slot::SessionSlot;
+use super::status::Board;
+use crate::Lifecycle;
+use crate::dispatch::Publisher;
+use crate::identify_queue::QueueMessage;
+use crate::pacer::Pacer;
+
+/// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
+/// nothing measurable, smaller ones cost a poll of everything per message.
+const MESSAGES_PER_TURN: usize = 64;
+/// So many are taken before a timer may judge by what has not come. They take a few milliseconds.
+const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
+
+/// What the control plane tells a driver.
+#[derive(Debug)]
+pub(super) enum Control {
+    Turn,
+    Permit(IdentifyPermit),
+    QueueReplaced(ActorRef<QueueMessage>),
+    Presence(PresenceUpdate),
+    Stop,
+    Detach,
+    Crash,
+}
+
+/// What a driver works with.
+pub(super) struct Parts {
+    pub(super) config: ShardConfig,
+    pub(super) connector: Connector,
+    pub(super) pacer: Arc<Pacer>,
+    pub(super) publisher: Publisher,
+    pub(super) slot: Arc<SessionSlot>,
+    pub(super) board: Arc<Board>,
+    pub(super) presence: Option<PresenceUpdate>,
+    pub(super) queue: ActorRef<QueueMessage>,
+    pub(super) actor: ActorRef<ShardMessage>,
+    pub(super) control: mpsc::Receiver<Control>,
+    pub(super) random: fastrand::Rng,
+}
+
+/// Runs a shard until its machine is at its end.
+pub(super) async fn run(parts: Parts) {
+    // Until here a predecessor may still have written; from here on its session stands still.
+    let _writer = parts.slot.lease().await;
+    let shard = parts.config.shard;
+    let machine = Shard::new(parts.config, parts.slot.load());
+    let mut driver = Driver {
+        core: Core {
+            shard,
+            machine,
+            wakes_at: None,
+            publisher: parts.publisher,
+            slot: parts.slot,
+            board: parts.board,
+            queue: parts.queue,
+            actor: parts.actor,
+            random: parts.random,
+            for_link: Vec::new(),
+            reading_paused: false,
+            identify_in_flight: false,
+            not_stored: None,
+            latency: None,
+        },
+        link: Link::Down,
+        connector: parts.connector,
+        pacer: parts.pacer,
+        control: parts.control,
+    };
+    if let Some(presence) = parts.presence {
+        driver.feed(Input::Presence(presence));
+    }
+    driver.feed(Input::Start);
+    while !driver.core.machine.is_ended() {
+        driver.turn().await;
+    }
+    driver.core.publisher.catch_up().await;
+    driver.core.store_taken();
+}
+
+struct Driver {
+    core: Core,
+    link: Link,
+    connector: Connector,
+    pacer: Arc<Pacer>,
+    control: mpsc::Receiver<Control>,
+}
+
+impl Driver {
+    /// Waits for any reason to wake up, and deals with it. Listed by urgency.
+    async fn turn(&mut self) {
+        let behind = self.core.publisher.is_behind();
+        self.pause_reading(behind);
+        let reading = if behind { Reading::Paused } else { Reading::On };
+        let wakes_at = self.core.wakes_at;
+        tokio::select! {
+            biased;
+            control = self.control.recv() => self.control(control),
+            () = sleep(wakes_at) => {
+                // What is here already comes first: among it may be the acknowledgement whose absence the timer
+                // would take for a zombie.
+                self.receive_pending(MESSAGES_BEFORE_TIMEOUT);
+                self.feed(Input::Timeout);
+            }
+            () = self.core.publisher.catch_up(), if behind => self.core.store_taken(),
+            event = self.link.next(reading) => {
+                match event {
+                    LinkEvent::PaceOver => self.open(),
+                    LinkEvent::Opened(opened) => self.opened(opened),
+                    LinkEvent::Connection(event) => {
+                        self.core.take(event);
+                        self.carry_out();
+                        self.receive_pending(MESSAGES_PER_TURN);
+                    }
+                }
+            }
+        }
+    }
+
+    fn control(&mut self, control: Option<Control>) {
+        match control {
+            Some(Control::Turn) => self.feed(Input::Turn),
+            Some(Control::Permit(permit)) => self.feed(Input::Permit(permit)),
+            Some(Control::QueueReplaced(queue)) => {
+                self.core.queue = queue;
+                self.feed(Input::QueueReplaced);
+            }
+            Some(Control::Presence(presence)) => self.feed(Input::Presence(presence)),
+            Some(Control::Stop) => self.feed(Input::Stop),
+            // Without its actor a driver has nobody to listen to.
+            Some(Control::Detach) | None => self.feed(Input::Detach),
+            Some(Control::Crash) => panic!("crash drill"),
+        }
+    }
+
+    fn feed(&mut self, input: Input<'_>) {
+        self.core.feed(input, None);
+        self.carry_out();
+    }
+
+    fn pause_reading(&mut self, paused: bool) {
+        if self.core.reading_paused != paused {
+            self.core.reading_paused = paused;
+            self.feed(Input::ReadingPaused(paused));
+        }
+    }
+
+    /// Takes what the connection has received already, up to `limit` messages.
+    fn receive_pending(&mut self, limit: usize) {
+        for _ in 0..limit {
+            let Link::Up(connection) = &mut self.link else { return };
+            if self.core.publisher.is_behind() {
+                return;
+            }
+            let Some(event) = connection.try_next() else { return };
+            self.core.take(event);
+            self.carry_out();
+        }
+    }
+
+    /// Carries out what the machine wants done to the link.
+    fn carry_out(&mut self) {
+        // Taken out and put back, so that its memory serves again; carrying out may add more at the end.
+        while !self.core.for_link.is_empty() {
+            let mut outputs = std::mem::take(&mut self.core.for_link);
+            for output in outputs.drain(..) {
+                self.carry_out_one(output);
+            }
+            if self.core.for_link.is_empty() {
+                self.core.for_link = outputs;
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, output: Output) {
+        match (output, &mut self.link) {
+            (Output::Connect(url), _) => {
+                self.link = Link::Paced { until: Instant::now(), url };
+                self.open();
+            }
+            (Output::Disconnect, _) => {
+                self.core.identify_is_over();
+                self.link = Link::Down;
+            }
+            (Output::Send(payload), Link::Up(connection)) => {
+                self.core.identify_in_flight |= payload.opcode == Opcode::Identify;
+                // When its buffer is full, the connection says so as its end.
+                let _ = connection.enqueue(payload.text);
+            }
+            (Output::Close(code), Link::Up(connection)) => {
+                let _ = connection.enqueue_close(code, "");
+            }
+            // The connection ended in between; the machine is about to hear of it.
+            _ => {}
+        }
+    }
+
+    /// Opens the connection that waits for the pacer, or lets it wait on.
+    fn open(&mut self) {
+        let Link::Paced { url, .. } = std::mem::replace(&mut self.link, Link::Down) else { return };
+        match self.pacer.admit(self.core.random.f64()) {
+            Ok(()) => {
+                let connector = self.connector.clone();
+                self.link = Link::Opening(Box::pin(async move { connector.connect(&url).await.map(Box::new) }));
+            }
+            Err(wait) => {
+                self.link = Link::Paced { until: Instant::now() + wait, url };
+                self.feed(Input::ConnectDelayed(wait));
+            }
+        }
+    }
+
+    fn opened(&mut self, opened: Result<Box<Connection>, ConnectError>) {
+        match opened {
+            Ok(connection) => {
+                self.link = Link::Up(connection);
+                self.feed(Input::Connected);
+            }
+            Err(error) => {
+                self.link = Link::Down;
+                let error = crate::error::chain(&error);
+                tracing::warn!(shard.id = self.core.shard.0, error, "could not connect");
+                self.feed(Input::ConnectFailed);
+                self.core.board.set_reason(error);
+            }
+        }
+    }
+}
+
+async fn sleep(until: Option<std::time::Instant>) {
+    match until {
+        Some(until) => sleep_until(Instant::from_std(until)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The connection, or what there is of it.
+enum Link {
+    Down,
+    /// Waits for the pacer.
+    Paced {
+        until: Instant,
+        url: Url,
+    },
+    Opening(BoxFuture<'static, Result<Box<Connection>, ConnectError>>),
+    Up(Box<Connection>),
+}
+
+enum LinkEvent<'a> {
+    PaceOver,
+    Opened(Result<Box<Connection>, ConnectError>),
+    Connection(Event<'a>),
+}
+
+impl Link {
+    /// # Cancel safety
+    ///
+    /// Safe: each of its parts is.
+    async fn next(&mut self, reading: Reading) -> LinkEvent<'_> {
+        match self {
+            Self::Down => std::future::pending().await,
+            Self::Paced { until, .. } => {
+                sleep_until(*until).await;
+                LinkEvent::PaceOver
+            }
+            Self::Opening(opening) => LinkEvent::Opened(opening.await),
+            Self::Up(connection) => LinkEvent::Connection(connection.next(reading).await),
+        }
+    }
+}
+
+/// Everything of a driver but the link, so that it can work on a message which the link still holds.
+struct Core {
+    shard: ShardId,
+    machine: Shard,
+    wakes_at: Option<std::time::Instant>,
+    publisher: Publisher,
+    slot: Arc<SessionSlot>,
+    board: Arc<Board>,
+    queue: ActorRef<QueueMessage>,
+    actor: ActorRef<ShardMessage>,
+    random: fastrand::Rng,
+    /// Outputs that concern the link, in order.
+    for_link: Vec<Output>,
+    reading_paused: bool,
+    /// Identify was handed to the connection, and is not known to be written yet.
+    identify_in_flight: bool,
+    /// What may be stored once every lossless subscription has taken it.
+    not_stored: Option<u64>,
+    latency: Option<Duration>,
+}
+
+impl Core {
+    fn take(&mut self, event: Event<'_>) {
+        match event {
+            Event::Message(payload) => match Envelope::split(payload) {
+                Ok(envelope) => self.feed(Input::Payload(&envelope), Some(&envelope)),
+                Err(error) => {
+                    tracing::warn!(
+                        shard.id = self.shard.0,
+                        error = crate::error::chain(&error),
+                        "unreadable payload"
+                    );
+                    self.feed(Input::Malformed, None);
+                }
+            },
+            Event::Flushed => self.identify_is_over(),
+            Event::Closed(closed) => {
+                if let Some(error) = &closed.error {
+                    tracing::debug!(
+                        shard.id = self.shard.0,
+                        error = crate::error::chain(error),
+                        "connection failed"
+                    );
+                }
+                let corrupt = closed.error.as_ref().is_some_and(TransportError::is_unreadable);
+                self.feed(Input::Closed { code: closed.code, corrupt }, None);
+            }
+        }
+        let latency = self.machine.latency();
+        if latency != self.latency {
+            self.latency = latency;
+            self.board.set_latency(latency);
+        }
+    }
+
+    /// Feeds the machine and does everything it puts out, but for what concerns the link.
+    fn feed(&mut self, input: Input<'_>, envelope: Option<&Envelope<'_>>) {
+        let now = Instant::now().into_std();
+        self.machine.handle_input(now, &mut || self.random.f64(), input);
+        loop {
+            match self.machine.poll_output() {
+                Output::Timeout(at) => {
+                    self.wakes_at = at;
+                    return;
+                }
+                Output::Deliver { sequence } => {
+                    let envelope = envelope.expect("the machine delivers only what it was just fed");
+                    self.deliver(envelope, sequence);
+                }
+                Output::SessionChanged(session) => {
+                    self.not_stored = None;
+                    self.slot.store(session);
+                }
+                Output::Changed(change) => self.changed(now, change),
+                Output::Enqueue(priority) => {
+                    self.ask(QueueMessage::Join { shard: self.shard, priority, actor: self.actor.clone() })
+                }
+                Output::ClaimPermit(priority) => {
+                    self.ask(QueueMessage::Claim { shard: self.shard, priority, actor: self.actor.clone() });
+                }
+                Output::LeaveQueue => self.ask(QueueMessage::Leave { shard: self.shard }),
+                for_link => self.for_link.push(for_link),
+            }
+        }
+    }
+
+    fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64) {
+        self.board.count_dispatch();
+        self.publisher.publish(envelope, sequence);
+        if self.publisher.is_behind() {
+            self.not_stored = Some(sequence);
+        } else {
+            self.slot.advance(sequence);
+        }
+    }
+
+    /// The publisher has caught up.
+    fn store_taken(&mut self) {
+        if let Some(sequence) = self.not_stored.take() {
+            self.slot.advance(sequence);
+        }
+    }
+
+    fn changed(&mut self, now: std::time::Instant, change: Change) {
+        self.board.changed(now, &change);
+        match &change {
+            Change::Ready | Change::Resumed { .. } => self.report(ShardMessage::BecameReady),
+            Change::Refused(refusal) => self.report(ShardMessage::Refused(*refusal)),
+            _ => {}
+        }
+        let lifecycle = Lifecycle::Shard { shard: self.shard, change };
+        match &lifecycle {
+            Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
+            Lifecycle::Shard { change: Change::Disconnected { reason: Reason::Zombied, .. }, .. } => {
+                tracing::warn!("{lifecycle}");
+            }
+            _ => tracing::info!("{lifecycle}"),
+        }
+        self.publisher.announce(&lifecycle);
+    }
+
+    /// Identify was written, or may have been: its key's window begins.
+    fn identify_is_over(&mut self) {
+        if std::mem::take(&mut self.identify_in_flight) {
+            self.ask(QueueMessage::Sent { shard: self.shard, at: Instant::now().into_std() });
+        }
+    }
+
+    /// A queue that is gone is replaced by the manager, and then asked again.
+    fn ask(&self, message: QueueMessage) {
+        let _ = self.queue.cast(message);
+    }
+
+    /// Without its actor this driver is about to end.
+    fn report(&self, message: ShardMessage) {
+        let _ = self.actor.cast(message);
+    }
+}

@@ -1,0 +1,229 @@
+//! One shard as an actor: the address of its driver.
+//!
+//! Input: messages from the manager, the identify queue and the bot. Output: controls to the driver task, which
+//! does all the work; and reports to the manager.
+
+mod driver;
+pub(crate) mod slot;
+pub(crate) mod status;
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use shardkeeper_proto::shard::Refusal;
+use shardkeeper_proto::{IdentifyPermit, PresenceUpdate, ShardConfig, ShardId};
+use shardkeeper_transport::Connector;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use self::driver::Control;
+use self::slot::SessionSlot;
+use self::status::Board;
+use crate::dispatch::Publisher;
+use crate::error::CommandRejected;
+use crate::identify_queue::QueueMessage;
+use crate::manager::{Incarnation, ManagerMessage, ShardReport};
+use crate::pacer::Pacer;
+
+/// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
+const CONTROL_CAPACITY: usize = 64;
+
+/// The actor of one shard. It holds nothing that would be missed: sessions, layout and presence are the manager's.
+pub struct ShardActor;
+
+/// What a [`ShardActor`] is told. When the actor is gone a send fails, and a call answers with an error; the
+/// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ShardMessage {
+    /// From the bot: show this presence, now and after each later Identify of this incarnation. Answers whether it
+    /// was accepted for sending; the newest wins.
+    UpdatePresence(PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
+    /// From an operator: make the driver panic, to see the supervision at work. The shard resumes.
+    CrashDrill,
+    /// From the manager: end, and give the session up.
+    Stop,
+    /// From the manager: end, and keep the session.
+    Detach,
+    /// From the manager: the identify queue has a new address.
+    QueueReplaced(ActorRef<QueueMessage>),
+    /// From the identify queue: connect, your turn is near.
+    Turn,
+    /// From the identify queue: identify.
+    Permit(IdentifyPermit),
+    /// From the driver: in service, after READY or RESUMED.
+    BecameReady,
+    /// From the driver: Discord refuses the shard.
+    Refused(Refusal),
+    /// From the driver's watcher: it ended, or panicked with this message.
+    DriverEnded(Result<(), String>),
+}
+
+/// What a [`ShardActor`] is started with. Only the manager makes one.
+pub struct ShardArguments {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) config: ShardConfig,
+    pub(crate) connector: Connector,
+    pub(crate) pacer: Arc<Pacer>,
+    pub(crate) publisher: Publisher,
+    pub(crate) slot: Arc<SessionSlot>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) presence: Option<PresenceUpdate>,
+    pub(crate) queue: ActorRef<QueueMessage>,
+    pub(crate) manager: ActorRef<ManagerMessage>,
+    pub(crate) random: fastrand::Rng,
+}
+
+/// The state of a [`ShardActor`].
+pub struct ShardState {
+    shard: ShardId,
+    incarnation: Incarnation,
+    manager: ActorRef<ManagerMessage>,
+    queue: ActorRef<QueueMessage>,
+    control: mpsc::Sender<Control>,
+    /// Until the actor runs.
+    parts: Option<driver::Parts>,
+    driver: Option<AbortOnDrop>,
+}
+
+/// However the actor ends, its driver ends, and the connection with it: without a close frame, so that the session
+/// stays resumable.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The driver panicked: an invariant of ours is broken.
+#[derive(Debug, thiserror::Error)]
+#[error("driver panicked: {0}")]
+struct DriverPanicked(String);
+
+impl Actor for ShardActor {
+    type Msg = ShardMessage;
+    type State = ShardState;
+    type Arguments = ShardArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ShardMessage>,
+        arguments: ShardArguments,
+    ) -> Result<ShardState, ActorProcessingErr> {
+        let (control, receiver) = mpsc::channel(CONTROL_CAPACITY);
+        Ok(ShardState {
+            shard: arguments.config.shard,
+            incarnation: arguments.incarnation,
+            manager: arguments.manager,
+            queue: arguments.queue.clone(),
+            control,
+            parts: Some(driver::Parts {
+                config: arguments.config,
+                connector: arguments.connector,
+                pacer: arguments.pacer,
+                publisher: arguments.publisher,
+                slot: arguments.slot,
+                board: arguments.board,
+                presence: arguments.presence,
+                queue: arguments.queue,
+                actor: myself,
+                control: receiver,
+                random: arguments.random,
+            }),
+            driver: None,
+        })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<ShardMessage>,
+        state: &mut ShardState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(parts) = state.parts.take() {
+            let driver = tokio::spawn(driver::run(parts));
+            state.driver = Some(AbortOnDrop(driver.abort_handle()));
+            tokio::spawn(async move {
+                let ended = match driver.await {
+                    Err(error) if error.is_panic() => Err(panic_message(error.into_panic().as_ref())),
+                    // Aborted: the actor that would hear of it is gone.
+                    Ok(()) | Err(_) => Ok(()),
+                };
+                let _ = myself.cast(ShardMessage::DriverEnded(ended));
+            });
+        }
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ShardMessage>,
+        message: ShardMessage,
+        state: &mut ShardState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ShardMessage::UpdatePresence(presence, reply) => {
+                let accepted = state.control(Control::Presence(presence)).map_err(|_| state.rejection());
+                let _ = reply.send(accepted);
+            }
+            ShardMessage::CrashDrill => drop(state.control(Control::Crash)),
+            ShardMessage::Stop => state.end(Control::Stop),
+            ShardMessage::Detach => state.end(Control::Detach),
+            ShardMessage::QueueReplaced(queue) => {
+                state.queue = queue.clone();
+                drop(state.control(Control::QueueReplaced(queue)));
+            }
+            ShardMessage::Turn => state.granted(Control::Turn),
+            ShardMessage::Permit(permit) => state.granted(Control::Permit(permit)),
+            ShardMessage::BecameReady => state.report(ShardReport::Ready),
+            ShardMessage::Refused(refusal) => state.report(ShardReport::Refused(refusal)),
+            ShardMessage::DriverEnded(Ok(())) => {
+                state.report(ShardReport::Ended);
+                myself.stop(None);
+            }
+            // The manager hears of it as our supervisor.
+            ShardMessage::DriverEnded(Err(panic)) => return Err(Box::new(DriverPanicked(panic))),
+        }
+        Ok(())
+    }
+}
+
+impl ShardState {
+    fn control(&self, control: Control) -> Result<(), mpsc::error::TrySendError<Control>> {
+        self.control.try_send(control)
+    }
+
+    /// What could not be handed on is unspent, and goes back.
+    fn granted(&self, control: Control) {
+        if self.control(control).is_err() {
+            let _ = self.queue.cast(QueueMessage::Leave { shard: self.shard });
+        }
+    }
+
+    /// A driver too busy to be told ends without a farewell; its session stays.
+    fn end(&mut self, control: Control) {
+        if self.control(control).is_err() {
+            self.driver = None;
+        }
+    }
+
+    fn rejection(&self) -> CommandRejected {
+        if self.control.is_closed() {
+            CommandRejected::ShardEnded { shard: self.shard }
+        } else {
+            CommandRejected::QueueFull { shard: self.shard, capacity: CONTROL_CAPACITY }
+        }
+    }
+
+    fn report(&self, report: ShardReport) {
+        let (shard, incarnation) = (self.shard, self.incarnation);
+        let _ = self.manager.cast(ManagerMessage::Report { shard, incarnation, report });
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+        .to_owned()
+}

@@ -1,0 +1,189 @@
+//! What the demo breaks, when, and how it heals.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use shardkeeper::{Change, Lifecycle, Reason, ShardId, ShardMessage, Shardkeeper};
+use shardkeeper_sim::{Fault, Simulator};
+use tokio::time::Instant;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Drill {
+    /// The simulator acknowledges no heartbeat any more.
+    Zombie,
+    /// The simulator asks for a new connection.
+    Reconnect,
+    /// The shard's driver panics.
+    Panic,
+    /// The simulator declares the session invalid.
+    InvalidSession,
+}
+
+impl Drill {
+    /// In the order in which they are injected: a zombie takes longest to show.
+    pub(super) const ALL: [Self; 4] = [Self::Zombie, Self::Reconnect, Self::Panic, Self::InvalidSession];
+
+    /// Whether the shard must come back with the session that it had.
+    pub(super) const fn keeps_session(self) -> bool {
+        !matches!(self, Self::InvalidSession)
+    }
+}
+
+impl fmt::Display for Drill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Zombie => "zombie",
+            Self::Reconnect => "op 7",
+            Self::Panic => "panic",
+            Self::InvalidSession => "invalid session",
+        })
+    }
+}
+
+/// A fault that was injected, and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Injected {
+    pub(super) drill: Drill,
+    pub(super) shard: u32,
+    #[serde(skip)]
+    at: Instant,
+    /// Whether the shard noticed it: what it came back from must be this, and not something else.
+    #[serde(skip)]
+    noticed: bool,
+    pub(super) recovery: Option<Recovery>,
+}
+
+/// How a shard came back.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Recovery {
+    pub(super) resumed: bool,
+    pub(super) replayed: u64,
+    pub(super) after_ms: u64,
+}
+
+impl Injected {
+    /// Whether it came back as it should.
+    pub(super) fn is_good(&self) -> bool {
+        self.recovery.is_some_and(|recovery| recovery.resumed == self.drill.keeps_session())
+    }
+
+    /// Whether this is how the fault shows.
+    fn shows_in(&self, lifecycle: &Lifecycle) -> bool {
+        match (self.drill, lifecycle) {
+            (Drill::Panic, Lifecycle::Crashed { .. }) => true,
+            (drill, Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. }) => match drill {
+                Drill::Zombie => *reason == Reason::Zombied,
+                Drill::Reconnect => *reason == Reason::ReconnectRequested,
+                Drill::InvalidSession => matches!(reason, Reason::InvalidSession { .. }),
+                Drill::Panic => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// Which faults are still to come, and which are healing.
+pub(super) struct Plan {
+    shards: u32,
+    random: fastrand::Rng,
+    /// From the moment everything was ready for the first time: when each fault is due.
+    due: Option<Vec<(Instant, Drill)>>,
+    injected: Vec<Injected>,
+}
+
+impl Plan {
+    pub(super) fn new(shards: u32, seed: u64) -> Self {
+        Self { shards, random: fastrand::Rng::with_seed(seed), due: None, injected: Vec::new() }
+    }
+
+    pub(super) fn drills(&self) -> &[Injected] {
+        &self.injected
+    }
+
+    /// Whether every fault was injected, and every shard has come back.
+    pub(super) fn is_healed(&self) -> bool {
+        self.due.as_ref().is_some_and(Vec::is_empty)
+            && self.injected.iter().all(|fault| fault.recovery.is_some())
+    }
+
+    /// Injects what is due. To be called while every shard is ready, so that no fault meets another one's shard.
+    pub(super) async fn inject_due(
+        &mut self,
+        now: Instant,
+        end: Instant,
+        keeper: &Shardkeeper,
+        simulator: &Simulator,
+    ) -> Vec<String> {
+        let due = self.due.get_or_insert_with(|| {
+            // Over the first half of what is left; the second half is for healing.
+            let step = end.saturating_duration_since(now).max(Duration::from_secs(2)) / 8;
+            Drill::ALL.into_iter().zip(1..).map(|(drill, place)| (now + step * place, drill)).collect()
+        });
+        let mut lines = Vec::new();
+        while let Some(&(at, drill)) = due.first() {
+            // One at a time on a bot of few shards, each on a shard of its own on a large one.
+            let busy: Vec<u32> = self
+                .injected
+                .iter()
+                .filter(|fault| fault.recovery.is_none())
+                .map(|fault| fault.shard)
+                .collect();
+            let free: Vec<u32> = (0..self.shards).filter(|shard| !busy.contains(shard)).collect();
+            let Some(&shard) = self.random.choice(&free) else { break };
+            if at > now || !inject(drill, shard, keeper, simulator).await {
+                break;
+            }
+            due.remove(0);
+            self.injected.push(Injected { drill, shard, at: now, noticed: false, recovery: None });
+            lines.push(format!("── fault: {drill} on shard {shard}"));
+        }
+        lines
+    }
+
+    /// Notes how the shards take it.
+    pub(super) fn watch(&mut self, now: Instant, lifecycle: &Lifecycle) {
+        let Some(ShardId(shard)) = lifecycle.shard() else { return };
+        let Some(fault) =
+            self.injected.iter_mut().find(|fault| fault.shard == shard && fault.recovery.is_none())
+        else {
+            return;
+        };
+        if !fault.noticed {
+            fault.noticed = fault.shows_in(lifecycle);
+            return;
+        }
+        let (resumed, replayed) = match lifecycle {
+            Lifecycle::Shard { change: Change::Ready, .. } => (false, 0),
+            Lifecycle::Shard { change: Change::Resumed { replayed }, .. } => (true, *replayed),
+            _ => return,
+        };
+        let after_ms = u64::try_from((now - fault.at).as_millis()).unwrap_or(u64::MAX);
+        fault.recovery = Some(Recovery { resumed, replayed, after_ms });
+    }
+}
+
+async fn inject(drill: Drill, shard: u32, keeper: &Shardkeeper, simulator: &Simulator) -> bool {
+    let fault = match drill {
+        Drill::Zombie => Fault::StopAcking,
+        Drill::Reconnect => Fault::Reconnect,
+        Drill::InvalidSession => Fault::InvalidSession { resumable: false },
+        Drill::Panic => {
+            let actor = keeper.shard(ShardId(shard)).await;
+            return actor.is_ok_and(|actor| actor.cast(ShardMessage::CrashDrill).is_ok());
+        }
+    };
+    simulator.inject(shard, fault).is_ok()
+}
+
+/// Keeps the panic that the demo asks for from printing itself; any other still does.
+pub(super) fn hush_drills() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.payload().downcast_ref::<&str>() != Some(&"crash drill") {
+            print(panic);
+        }
+    }));
+}

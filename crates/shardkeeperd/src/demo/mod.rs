@@ -1,0 +1,248 @@
+//! `demo`: the shipped supervisor against a simulated Discord, with faults, and a count of what was lost.
+//!
+//! Only the clock of the rules is compressed; every code path is the one that `run` takes.
+
+mod faults;
+mod screen;
+mod summary;
+
+use std::error::Error;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use shardkeeper::{Builder, Phase, Subscription, Timings};
+use shardkeeper::{
+    Event, Intents, Lifecycle, ManagerStatus, Overflow, Shardkeeper, SubscriptionOptions, Topic,
+};
+use shardkeeper_sim::{SimConfig, SimTimings, Simulator};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use self::faults::Plan;
+use self::screen::Screen;
+use self::summary::Summary;
+use crate::terminate::Terminate;
+
+/// What the demo's bot calls itself; the simulator is told to expect it.
+const TOKEN: &str = "demo-token";
+/// How long the last events may take to arrive once the traffic has stopped.
+const SETTLE: Duration = Duration::from_secs(15);
+/// The events of the demo's end may wait here; the simulator sends no faster than the demo counts.
+const BACKLOG: usize = 4096;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// How many shards.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=2048))]
+    shards: u32,
+    /// How many shards may identify at the same time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    max_concurrency: u32,
+    /// Events per second, over all shards.
+    #[arg(long, default_value_t = 500.0, value_parser = positive)]
+    events_per_second: f64,
+    /// How long it lasts. The faults need some seconds to heal, so that it can become longer.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// What happens is the same for the same seed, but for the machine's own timing.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How much faster than at Discord time passes for heartbeats, windows and waits.
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
+    time_scale: f64,
+    /// Where to write the summary as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Plain lines instead of the live table.
+    #[arg(long)]
+    plain: bool,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.001..=1_000_000.0).contains(&number) => Ok(number),
+        _ => Err("a number above zero is needed".to_owned()),
+    }
+}
+
+pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    faults::hush_drills();
+    let mut terminate = Terminate::listen()?;
+    let simulator = simulate(options).await?;
+    let builder = configure(options, &simulator);
+    let everything = SubscriptionOptions { capacity: BACKLOG, overflow: Overflow::Wait };
+    let mut events = builder.subscribe_with(Topic::all().with_lifecycle(), everything);
+    let mut screen = Screen::new(options.plain);
+    screen.line(&format!(
+        "{} shards, {} at a time, against a simulated Discord at {}; time passes {} times as fast",
+        options.shards,
+        options.max_concurrency,
+        simulator.api_url(),
+        options.time_scale
+    ));
+    let keeper = builder.start().await?;
+    simulator.start_traffic();
+
+    let end = Instant::now() + Duration::from_secs(options.seconds);
+    let mut plan = Plan::new(options.shards, options.seed);
+    let terminated = tokio::select! {
+        () = show(&keeper, &simulator, &mut events, &mut screen, &mut plan, end) => false,
+        () = terminate.wait() => true,
+    };
+
+    simulator.stop_traffic();
+    if !terminated {
+        // What is under way arrives; a shard that is down comes back and has its events replayed.
+        let settled = async {
+            loop {
+                let delivery = simulator.delivery();
+                let ready = keeper.status().await.is_some_and(|status| all_ready(&status));
+                if ready && delivery.delivered == delivery.sent {
+                    return;
+                }
+                take_for(Duration::from_millis(20), &simulator, &mut events, &mut screen, &mut plan).await;
+            }
+        };
+        let _ = timeout(SETTLE, settled).await;
+    }
+    let status = keeper.status().await.unwrap_or_default();
+    // On a signal the sessions stay: a successor could resume them.
+    let ending = async {
+        if terminated {
+            keeper.detach().await;
+        } else {
+            keeper.stop().await;
+        }
+    };
+    let reading = async {
+        while let Some(event) = events.next().await {
+            observe(&event, &simulator, &mut screen, &mut plan)
+        }
+    };
+    tokio::join!(ending, reading);
+    screen.finish();
+
+    let summary = Summary::new(options, &simulator, &status, plan.drills(), terminated);
+    println!("{summary}");
+    if let Some(file) = &options.report {
+        summary.write(file)?;
+        println!("report written to {}", file.display());
+    }
+    simulator.shutdown();
+    Ok(if terminated || summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn simulate(options: &Options) -> std::io::Result<Simulator> {
+    let mut config = SimConfig::default();
+    config.token = TOKEN.to_owned();
+    config.seed = options.seed;
+    config.shards = options.shards;
+    config.max_concurrency = options.max_concurrency;
+    config.guilds = options.shards * 4;
+    config.events_per_second = options.events_per_second;
+    config.timings = SimTimings::default().compressed(options.time_scale);
+    // Short enough that a zombie shows within the time there is.
+    let shortest = Duration::from_secs(options.seconds).div_f64(6.0).max(Duration::from_millis(500));
+    config.timings.heartbeat_interval = config.timings.heartbeat_interval.min(shortest);
+    Simulator::bind(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
+}
+
+fn configure(options: &Options, simulator: &Simulator) -> Builder {
+    Shardkeeper::builder(TOKEN, Intents::all())
+        .api_url(simulator.api_url())
+        .timings(Timings::default().compressed(options.time_scale))
+        .seed(options.seed)
+}
+
+/// Until the end of the show, and until every fault has healed.
+async fn show(
+    keeper: &Shardkeeper,
+    simulator: &Simulator,
+    events: &mut Subscription,
+    screen: &mut Screen,
+    plan: &mut Plan,
+    end: Instant,
+) {
+    let mut frame = interval(Duration::from_millis(100));
+    frame.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    // However badly it goes, it ends.
+    let latest = end + SETTLE;
+    loop {
+        tokio::select! {
+            biased;
+            () = sleep_until(latest) => return,
+            _ = frame.tick() => {
+                let Some(status) = keeper.status().await else { return };
+                screen.draw(&status, &simulator.delivery());
+                if all_ready(&status) {
+                    for line in plan.inject_due(Instant::now(), end, keeper, simulator).await {
+                        screen.line(&line);
+                    }
+                }
+                if Instant::now() >= end && plan.is_healed() && all_ready(&status) {
+                    return;
+                }
+            }
+            event = events.next() => match event {
+                Some(event) => observe(&event, simulator, screen, plan),
+                None => return,
+            },
+        }
+    }
+}
+
+/// Takes events for a while.
+async fn take_for(
+    span: Duration,
+    simulator: &Simulator,
+    events: &mut Subscription,
+    screen: &mut Screen,
+    plan: &mut Plan,
+) {
+    let taking = async {
+        while let Some(event) = events.next().await {
+            observe(&event, simulator, screen, plan);
+        }
+        // The stream has ended: wait the rest of the span.
+        std::future::pending::<()>().await;
+    };
+    let _ = timeout(span, taking).await;
+}
+
+fn observe(event: &Event, simulator: &Simulator, screen: &mut Screen, plan: &mut Plan) {
+    match event {
+        Event::Dispatch(dispatch) => simulator.observe(dispatch.shard().0, dispatch.name(), dispatch.data()),
+        Event::Lifecycle(lifecycle) => {
+            plan.watch(Instant::now(), lifecycle);
+            if is_worth_a_line(lifecycle) {
+                screen.line(&lifecycle.to_string());
+            }
+        }
+        Event::Lagged { missed } => {
+            screen.line(&format!("the demo itself was too slow: {missed} events dropped"))
+        }
+        _ => {}
+    }
+}
+
+/// The steps of a normal start would bury what matters.
+fn is_worth_a_line(lifecycle: &Lifecycle) -> bool {
+    use shardkeeper::Change;
+    !matches!(
+        lifecycle,
+        Lifecycle::Shard {
+            change: Change::Queued
+                | Change::Connecting { .. }
+                | Change::Hello { .. }
+                | Change::Identifying
+                | Change::Resuming { .. },
+            ..
+        }
+    )
+}
+
+fn all_ready(status: &ManagerStatus) -> bool {
+    !status.shards.is_empty() && status.shards.iter().all(|shard| shard.phase == Phase::Ready)
+}

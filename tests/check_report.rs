@@ -1,0 +1,56 @@
+//! `check-report FILE SHARDS`: holds the report of a demo against what it has to show.
+//!
+//! The demo judges itself by its exit code; this is the second reading, of the numbers alone.
+
+#![allow(clippy::print_stdout, reason = "a program speaks to its user")]
+
+use std::error::Error;
+
+use serde_json::Value;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(file), Some(shards)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: check-report FILE SHARDS".into());
+    };
+    let shards: u64 = shards.parse()?;
+    let report: Value = serde_json::from_slice(&std::fs::read(file)?)?;
+    let number = |field: &str| report[field].as_u64().ok_or(format!("{field} is no number"));
+    let list = |field: &str| report[field].as_array().ok_or(format!("{field} is no list"));
+    let mut wrong = Vec::new();
+    let mut expect = |what: &str, holds: bool| {
+        if !holds {
+            wrong.push(what.to_owned());
+        }
+    };
+
+    expect("shards", number("shards")? == shards);
+    expect(
+        "lost, duplicated or out of order",
+        ["lost", "duplicated", "out_of_order"].iter().all(|field| report[*field] == 0),
+    );
+    expect("violations", list("violations")?.is_empty());
+    expect("delivered is not sent", number("delivered")? == number("sent")?);
+    expect("nothing was sent", number("sent")? > 1000);
+
+    let faults = list("faults")?;
+    let kinds: Vec<&str> = faults.iter().filter_map(|fault| fault["drill"].as_str()).collect();
+    expect("not every kind of fault", kinds == ["zombie", "reconnect", "panic", "invalid_session"]);
+    let invalid = faults.iter().filter(|fault| fault["drill"] == "invalid_session").count() as u64;
+    expect("identifies are not shards and invalid sessions", number("identifies")? == shards + invalid);
+    expect("too few resumes", number("resumes")? >= faults.len() as u64 - invalid);
+    for fault in faults {
+        let resumed = fault["recovery"]["resumed"].as_bool();
+        expect("a fault did not heal as it should", resumed == Some(fault["drill"] != "invalid_session"));
+    }
+    let states = list("shard_states")?;
+    expect("a shard's state is missing", states.len() as u64 == shards);
+    expect("a shard was not ready at the end", states.iter().all(|state| state["phase"] == "ready"));
+
+    if wrong.is_empty() {
+        println!("the report of {shards} shards is as it should be");
+        Ok(())
+    } else {
+        Err(format!("{}: {report:#}", wrong.join(", ")).into())
+    }
+}

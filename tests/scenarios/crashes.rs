@@ -1,0 +1,112 @@
+//! What breaks inside: drivers, actors, the queue. Each comes back; sessions outlive them.
+
+use ractor::Actor;
+use shardkeeper::{Lifecycle, Phase, ShardId, ShardMessage};
+use shardkeeper_tests::{Running, simulator};
+
+#[tokio::test(start_paused = true)]
+async fn b5_a_panic_in_a_driver_costs_a_resume_and_nothing_else() {
+    let mut running = Running::start(simulator(2, |_| {})).await;
+    running.simulator.start_traffic();
+    running.simulator.emit(0, 100);
+    running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+    let crash = running.until(|lifecycle| matches!(lifecycle, Lifecycle::Crashed { .. })).await;
+    assert_eq!(crash.to_string(), "shard 0: crashed (driver panicked: crash drill), back in 0.0ns");
+    running.until_resumed(0).await;
+    running.check().await;
+    let report = running.simulator.report();
+    assert_eq!((report.identifies, report.resumes), (2, 1));
+    let status = running.keeper.status().await.unwrap();
+    assert_eq!((status.shards[0].restarts, status.shards[0].phase), (1, Phase::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_that_is_killed_or_stopped_from_outside_comes_back() {
+    for kill in [true, false] {
+        let mut running = Running::start(simulator(2, |_| {})).await;
+        let actor = running.keeper.shard(ShardId(1)).await.unwrap();
+        if kill {
+            actor.kill();
+        } else {
+            actor.stop(None);
+        }
+        running.until_resumed(1).await;
+        running.simulator.emit(1, 10);
+        running.check().await;
+        assert_eq!(running.simulator.report().identifies, 2, "kill: {kill}");
+        assert_ne!(running.keeper.shard(ShardId(1)).await.unwrap().get_id(), actor.get_id());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_crashes_over_and_over_is_quarantined_and_the_others_live() {
+    let mut running = Running::start(simulator(2, |_| {})).await;
+    for crash in 1..=5 {
+        running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+        let lifecycle = running.until(|lifecycle| matches!(lifecycle, Lifecycle::Crashed { .. })).await;
+        let Lifecycle::Crashed { quarantined, .. } = lifecycle else { unreachable!() };
+        assert_eq!(quarantined, crash == 5);
+        if !quarantined {
+            running.until_resumed(0).await;
+        }
+    }
+    let status = running.keeper.status().await.unwrap();
+    assert_eq!((status.shards[0].phase, status.shards[1].phase), (Phase::Quarantined, Phase::Ready));
+    // It is tried again all the same; by then its session is too old.
+    running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_killed_is_replaced_and_the_waiting_shards_ask_again() {
+    let simulator = simulator(8, |config| config.max_concurrency = 1);
+    let builder = shardkeeper_tests::bot(&simulator);
+    let events = builder.subscribe(shardkeeper::Topic::all().with_lifecycle());
+    let keeper = builder.start().await.unwrap();
+    let mut running = Running { simulator, keeper, events };
+    running.until_shard(2, |change| matches!(change, shardkeeper::Change::Ready)).await;
+    // The queue is the one child that is no shard's.
+    let manager = running.keeper.manager().get_cell();
+    let mut shards = Vec::new();
+    for shard in 0..8 {
+        shards.push(running.keeper.shard(ShardId(shard)).await.unwrap().get_id());
+    }
+    let queue = manager.get_children().into_iter().find(|child| !shards.contains(&child.get_id())).unwrap();
+    queue.kill();
+    running.until(|lifecycle| matches!(lifecycle, Lifecycle::QueueCrashed { .. })).await;
+    running.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
+    assert_eq!(running.simulator.report().identifies, 8);
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashes_at_every_moment_of_a_start_break_no_rule() {
+    // Each round crashes a shard at another step on its way to READY.
+    for steps in 1..6 {
+        let simulator = simulator(4, |config| config.max_concurrency = 1);
+        let builder = shardkeeper_tests::bot(&simulator);
+        let events = builder.subscribe(shardkeeper::Topic::all().with_lifecycle());
+        let keeper = builder.start().await.unwrap();
+        let mut running = Running { simulator, keeper, events };
+        let mut seen = 0;
+        running
+            .until_shard(1, |_| {
+                seen += 1;
+                seen == steps
+            })
+            .await;
+        running.keeper.shard(ShardId(1)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
+        running.no_violations();
+        assert!(running.simulator.report().identifies <= 5, "at most the one that was lost");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_manager_is_an_actor_like_any_other() {
+    let simulator = simulator(1, |_| {});
+    let config = shardkeeper_tests::bot(&simulator).build().unwrap();
+    let (manager, task) = Actor::spawn(None, shardkeeper::ShardManager, config).await.unwrap();
+    simulator.wait_until(|report| report.ready_sessions == 1).await;
+    manager.stop(None);
+    task.await.unwrap();
+}

@@ -1,0 +1,181 @@
+//! Subscriptions: order, bounds, policies, and shards that wait for slow subscribers.
+
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use shardkeeper::{Delivery, Event, EventName, Overflow, SubscriptionOptions, Topic};
+use shardkeeper_tests::{Running, simulator};
+use tokio::sync::mpsc;
+
+fn options(capacity: usize, overflow: Overflow) -> SubscriptionOptions {
+    SubscriptionOptions { capacity, overflow }
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_bring_what_they_name() {
+    let mut running = Running::start(simulator(2, |_| {})).await;
+    let mut messages = running.keeper.subscribe(Topic::events([EventName::MessageCreate]));
+    running.simulator.emit(0, 200);
+    running.check().await;
+    assert!(messages.backlog() > 20);
+    while messages.backlog() > 0 {
+        let delivery = messages.next().await.unwrap();
+        assert_eq!(delivery.dispatch().unwrap().event(), Some(EventName::MessageCreate));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dispatch_parses_into_what_the_subscriber_wants() {
+    #[derive(serde::Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        channel_id: &'a str,
+    }
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let mut messages = running.keeper.subscribe(Topic::events([EventName::MessageCreate]));
+    running.simulator.emit(0, 100);
+    running.check().await;
+    let delivery = messages.next().await.unwrap();
+    let dispatch = delivery.dispatch().unwrap();
+    assert!(dispatch.parse::<Message<'_>>().unwrap().channel_id.parse::<u64>().is_ok());
+    assert!(dispatch.parse::<Vec<u8>>().is_err(), "an error, and nothing else happens");
+}
+
+#[tokio::test(start_paused = true)]
+async fn b4_a_lossless_subscriber_that_stalls_for_five_minutes_loses_nothing_and_costs_no_session() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let slow = running.keeper.subscribe_with(Topic::all(), options(10, Overflow::Wait));
+    let heartbeats = running.simulator.report().heartbeats;
+    running.simulator.emit(0, 2000);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(slow.backlog(), 10);
+    let report = running.simulator.report();
+    assert!(
+        report.heartbeats >= heartbeats + 6,
+        "heartbeats went on: {} after {heartbeats}",
+        report.heartbeats
+    );
+    // It reads on, and everything comes.
+    let mut slow = slow;
+    let reader = tokio::spawn(async move {
+        let mut read = 0;
+        while read < 2000 {
+            match &*slow.next().await.unwrap() {
+                Event::Dispatch(_) => read += 1,
+                event => panic!("{event:?}"),
+            }
+        }
+    });
+    running.check().await;
+    reader.await.unwrap();
+    let report = running.simulator.report();
+    assert_eq!((report.identifies, report.resumes), (1, 0), "the session lived");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_subscriber_that_goes_away_releases_the_shard() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let slow = running.keeper.subscribe_with(Topic::all(), options(1, Overflow::Wait));
+    running.simulator.emit(0, 500);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    drop(slow);
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscribers_that_may_lose_are_told_what_they_lost_and_stop_nobody() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
+        let mut lossy = running.keeper.subscribe_with(Topic::all(), options(10, overflow));
+        running.simulator.emit(0, 100);
+        running.check().await;
+        assert!(matches!(*lossy.next().await.unwrap(), Event::Lagged { missed: 90 }));
+        let mut sequences = Vec::new();
+        while lossy.backlog() > 0 {
+            sequences.push(lossy.next().await.unwrap().dispatch().unwrap().sequence());
+        }
+        assert_eq!(sequences.len(), 10);
+        assert!(sequences.is_sorted());
+        drop(lossy);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_while_a_subscriber_is_behind_delivers_everything() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let mut slow = running.keeper.subscribe_with(Topic::all(), options(10, Overflow::Wait));
+    running.simulator.emit(0, 200);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let shard = running.keeper.shard(shardkeeper::ShardId(0)).await.unwrap();
+    shard.cast(shardkeeper::ShardMessage::CrashDrill).unwrap();
+    let reader = tokio::spawn(async move {
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.len() < 200 {
+            if let Event::Dispatch(dispatch) = &*slow.next().await.unwrap()
+                && dispatch.name() != "RESUMED"
+            {
+                seen.insert(dispatch.sequence());
+            }
+        }
+    });
+    running.until_resumed(0).await;
+    reader.await.unwrap();
+}
+
+struct Slow {
+    seen: mpsc::Sender<Delivery>,
+}
+
+struct SlowMessage(Delivery);
+
+impl Actor for Slow {
+    type Msg = SlowMessage;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<SlowMessage>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<SlowMessage>,
+        message: SlowMessage,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        // Keeps the delivery, and with it the credit.
+        self.seen.try_send(message.0).map_err(Into::into)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_that_subscribes_has_only_so_many_deliveries_at_a_time() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let (seen, mut kept) = mpsc::channel(1000);
+    let (actor, _) = Actor::spawn(None, Slow { seen }, ()).await.unwrap();
+    running.keeper.subscribe_actor(Topic::all(), options(16, Overflow::DropNewest), actor, SlowMessage);
+    running.simulator.emit(0, 100);
+    running.check().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(kept.len(), 16, "no more than its credit");
+    // Each one that it lets go makes room for the next: 16 in the queue in front, then the news of the loss.
+    let mut dispatches = 0;
+    let missed = loop {
+        match kept.recv().await.unwrap().into_event() {
+            Event::Dispatch(_) => dispatches += 1,
+            Event::Lagged { missed } => break missed,
+            event => panic!("{event:?}"),
+        }
+    };
+    assert!(dispatches >= 16 && missed > 0, "{dispatches} {missed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscriptions_end_with_the_manager() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let mut early = running.keeper.subscribe(Topic::lifecycle());
+    running.keeper.stop().await;
+    while early.next().await.is_some() {}
+    assert!(running.keeper.subscribe(Topic::all()).next().await.is_none());
+    while running.events.next().await.is_some() {}
+}

@@ -1,0 +1,99 @@
+//! Stop and detach, from every state, within their deadline.
+
+use std::time::Duration;
+
+use shardkeeper::{Ended, Phase};
+use shardkeeper_sim::{ConnectFault, Fault, RestFault};
+use shardkeeper_tests::{Running, bot, simulator};
+use tokio::time::Instant;
+
+#[tokio::test(start_paused = true)]
+async fn gw_098_stop_gives_the_sessions_up() {
+    let running = Running::start(simulator(4, |_| {})).await;
+    running.keeper.stop().await;
+    assert_eq!(running.keeper.ended().await, Ended::Stopped);
+    assert_eq!(running.simulator.report().ready_sessions, 0);
+    running.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_142_a_successor_resumes_what_was_detached_and_nothing_is_lost() {
+    let mut running = Running::start(simulator(4, |_| {})).await;
+    running.simulator.start_traffic();
+    running.simulator.wait_until(|report| report.sent > 300).await;
+    let sessions = running.keeper.detach().await;
+    assert_eq!(sessions.len(), 4);
+    assert_eq!(running.keeper.ended().await, Ended::Detached);
+    // What was under way is still read.
+    while let Some(event) = running.events.next().await {
+        if let Some(dispatch) = event.dispatch() {
+            running.simulator.observe(dispatch.shard().0, dispatch.name(), dispatch.data());
+        }
+    }
+    // Stored and read back, as a file would.
+    let sessions: Vec<shardkeeper::Session> =
+        serde_json::from_str(&serde_json::to_string(&sessions).unwrap()).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let builder = bot(&running.simulator).sessions(sessions);
+    let mut successor = Running::start_with(running.simulator.clone(), builder).await;
+    successor.check().await;
+    let report = successor.simulator.report();
+    assert_eq!((report.identifies, report.resumes), (4, 4));
+    let status = successor.keeper.status().await.unwrap();
+    assert!(status.shards.iter().all(|shard| shard.phase == Phase::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_does_not_answer_the_close_cannot_delay_the_end_for_long() {
+    let running = Running::start(simulator(2, |_| {})).await;
+    running.simulator.inject(0, Fault::HalfOpen).unwrap();
+    running.simulator.inject(1, Fault::HalfOpen).unwrap();
+    let start = Instant::now();
+    assert_eq!(running.keeper.detach().await.len(), 2);
+    assert!(start.elapsed() <= Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_reads_nothing_cannot_delay_the_end_beyond_its_deadline() {
+    let running = Running::start(simulator(1, |_| {})).await;
+    let slow = running.keeper.subscribe_with(
+        shardkeeper::Topic::all(),
+        shardkeeper::SubscriptionOptions { capacity: 1, overflow: shardkeeper::Overflow::Wait },
+    );
+    running.simulator.emit(0, 50);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    let sessions = running.keeper.detach().await;
+    assert_eq!(sessions.len(), 1, "what it did not take is replayed to the successor");
+    assert!(start.elapsed() <= Duration::from_secs(10), "{:?}", start.elapsed());
+    drop(slow);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_in_the_middle_of_connecting_cancels_it() {
+    for fault in [ConnectFault::Hang, ConnectFault::NoHello, ConnectFault::NoReady, ConnectFault::Refuse] {
+        let simulator = simulator(3, |config| config.max_concurrency = 1);
+        simulator.arm(fault, 100);
+        let keeper = bot(&simulator).start().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let start = Instant::now();
+        keeper.stop().await;
+        assert!(start.elapsed() <= Duration::from_secs(3), "{fault:?}: {:?}", start.elapsed());
+        let connections = simulator.report().connections;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(simulator.report().connections, connections, "{fault:?}: nothing comes back");
+        assert!(keeper.status().await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelling_the_start_ends_the_manager() {
+    let simulator = simulator(1, |_| {});
+    simulator.arm_rest(RestFault::Status(500), 3);
+    let builder = bot(&simulator);
+    let mut lifecycle = builder.subscribe(shardkeeper::Topic::lifecycle());
+    drop(tokio::time::timeout(Duration::from_millis(500), builder.start()).await);
+    while lifecycle.next().await.is_some() {}
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(simulator.report().connections, 0);
+}

@@ -1,0 +1,180 @@
+//! What Discord and the network do to connections.
+
+use std::time::Duration;
+
+use shardkeeper::{Change, Reason};
+use shardkeeper_sim::{ConnectFault, Fault};
+use shardkeeper_tests::{Running, simulator};
+use tokio::time::Instant;
+
+/// Breaks a shard under traffic; it must resume, with nothing lost and no Identify spent.
+async fn resumes_after(fault: Fault) -> (Running, Duration) {
+    let mut running = Running::start(simulator(2, |_| {})).await;
+    running.simulator.start_traffic();
+    running.simulator.emit(0, 50);
+    running.simulator.inject(0, fault).unwrap();
+    let start = Instant::now();
+    running.until_resumed(0).await;
+    let took = start.elapsed();
+    running.simulator.emit(0, 50);
+    running.check().await;
+    assert_eq!(running.simulator.report().identifies, 2, "no Identify was spent");
+    assert_eq!(running.simulator.report().resumes, 1);
+    (running, took)
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_144_reconnect() {
+    let (_, took) = resumes_after(Fault::Reconnect).await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_114_a_zombie() {
+    let (_, took) = resumes_after(Fault::StopAcking).await;
+    assert!(took < Duration::from_secs(90), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_102_a_half_open_connection() {
+    let (_, took) = resumes_after(Fault::HalfOpen).await;
+    assert!(took < Duration::from_secs(95), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_093_a_cut_connection() {
+    let (_, took) = resumes_after(Fault::Cut).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_053_a_corrupt_stream() {
+    resumes_after(Fault::Corrupt).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_147_an_invalid_session_that_may_be_resumed() {
+    let (_, took) = resumes_after(Fault::InvalidSession { resumable: true }).await;
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_076_094_close_codes_that_keep_the_session() {
+    for code in [1000, 1001, 1011, 4000, 4001, 4002, 4005, 4008, 4999] {
+        resumes_after(Fault::Close { code }).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_148_an_invalid_session_starts_a_new_one() {
+    let mut running = Running::start(simulator(2, |_| {})).await;
+    running.simulator.emit(0, 50);
+    running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
+    running.until_shard(0, |change| matches!(change, Change::Ready)).await;
+    running.simulator.emit(0, 50);
+    running.check().await;
+    assert_eq!((running.simulator.report().identifies, running.simulator.report().resumes), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b7_close_codes_that_end_the_session_identify_without_a_resume() {
+    for code in [4003, 4007, 4009] {
+        let mut running = Running::start(simulator(2, |_| {})).await;
+        running.simulator.inject(0, Fault::Close { code }).unwrap();
+        running.until_shard(0, |change| matches!(change, Change::Ready)).await;
+        let report = running.simulator.report();
+        assert_eq!((report.identifies, report.resumes, report.resumes_refused), (3, 0, 0), "{code}");
+        running.no_violations();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_140_a_refused_resume_identifies() {
+    let mut running = Running::start(simulator(2, |_| {})).await;
+    running.simulator.arm(ConnectFault::RefuseResume, 1);
+    running.simulator.inject(0, Fault::Cut).unwrap();
+    running.until_shard(0, |change| matches!(change, Change::Ready)).await;
+    assert_eq!((running.simulator.report().identifies, running.simulator.report().resumes_refused), (3, 1));
+    running.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_139_a_gateway_that_is_away_for_a_while_keeps_the_session() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    running.simulator.arm(ConnectFault::Refuse, 4);
+    running.simulator.inject(0, Fault::Cut).unwrap();
+    running.until_resumed(0).await;
+    assert_eq!(running.simulator.report().identifies, 1);
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_104_op_7_instead_of_hello_while_resuming() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    running.simulator.arm(ConnectFault::ReconnectInsteadOfHello, 2);
+    running.simulator.inject(0, Fault::Cut).unwrap();
+    running.until_resumed(0).await;
+    assert_eq!(running.simulator.report().identifies, 1);
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_115_a_requested_heartbeat_is_sent() {
+    let running = Running::start(simulator(1, |_| {})).await;
+    let before = running.simulator.report().heartbeats;
+    running.simulator.inject(0, Fault::RequestHeartbeat).unwrap();
+    let asked = Instant::now();
+    running.simulator.wait_until(|report| report.heartbeats > before).await;
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    running.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_134_connections_cut_again_and_again_under_traffic_lose_nothing() {
+    let mut running = Running::start(simulator(1, |config| config.events_per_second = 200.0)).await;
+    running.simulator.start_traffic();
+    for round in 0..10 {
+        running.simulator.emit(0, 200);
+        running.simulator.inject(0, Fault::Cut).unwrap();
+        running
+            .until_shard(0, |change| matches!(change, Change::Disconnected { reason: Reason::Lost, .. }))
+            .await;
+        running.until_resumed(0).await;
+        assert_eq!(running.simulator.report().resumes, round + 1);
+    }
+    running.check().await;
+    assert_eq!(running.simulator.report().identifies, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_175_138_when_all_shards_are_cut_at_once_all_resume_without_the_queue() {
+    let mut running = Running::start(simulator(64, |_| {})).await;
+    for shard in 0..64 {
+        running.simulator.inject(shard, Fault::Cut).unwrap();
+    }
+    let start = Instant::now();
+    for _ in 0..64 {
+        running
+            .until(|lifecycle| {
+                matches!(lifecycle, shardkeeper::Lifecycle::Shard { change: Change::Resumed { .. }, .. })
+            })
+            .await;
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(running.simulator.report().identifies, 64);
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_of_quiet_life_breaks_no_rule() {
+    let mut running = Running::start(simulator(2, |config| config.events_per_second = 0.01)).await;
+    running.simulator.start_traffic();
+    let end = Instant::now() + Duration::from_secs(24 * 3600);
+    while Instant::now() < end {
+        drop(running.next().await);
+    }
+    let report = running.simulator.report();
+    assert_eq!((report.identifies, report.resumes), (2, 0));
+    assert!(report.heartbeats > 4000, "{}", report.heartbeats);
+    running.check().await;
+}
