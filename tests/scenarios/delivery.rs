@@ -157,17 +157,17 @@ async fn an_actor_that_subscribes_has_only_so_many_deliveries_at_a_time() {
     running.simulator.emit(0, 100);
     running.check().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(kept.len(), 16, "no more than its credit");
-    // Each one that it lets go makes room for the next: 16 in the queue in front, then the news of the loss.
-    let mut dispatches = 0;
-    let missed = loop {
+    assert!(kept.len() <= 16, "no more than its credit: {}", kept.len());
+    // The rest waits in front, up to the capacity; what was too much is announced.
+    let (mut dispatches, mut missed) = (0, 0);
+    while dispatches + missed < 100 {
         match kept.recv().await.unwrap().into_event() {
             Event::Dispatch(_) => dispatches += 1,
-            Event::Lagged { missed } => break missed,
+            Event::Lagged { missed: count } => missed += count,
             event => panic!("{event:?}"),
         }
-    };
-    assert!(dispatches >= 16 && missed > 0, "{dispatches} {missed}");
+    }
+    assert!((16..=32).contains(&dispatches), "{dispatches}");
 }
 
 #[tokio::test(start_paused = true)]

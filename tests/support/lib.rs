@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use url::Url;
 
 /// In virtual time; whatever has not come by then never comes.
-const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+const PATIENCE: Duration = Duration::from_secs(48 * 3600);
 
 /// Dials the simulator, whatever the URL.
 #[derive(Clone)]
@@ -90,13 +90,16 @@ impl Running {
 
     /// Reads on until a lifecycle change matches, and returns it.
     pub async fn until(&mut self, mut matches: impl FnMut(&Lifecycle) -> bool) -> Lifecycle {
-        loop {
-            if let Event::Lifecycle(lifecycle) = &*self.next().await
-                && matches(lifecycle)
-            {
-                return lifecycle.clone();
+        let reading = async {
+            loop {
+                if let Event::Lifecycle(lifecycle) = &*self.next().await
+                    && matches(lifecycle)
+                {
+                    return lifecycle.clone();
+                }
             }
-        }
+        };
+        timeout(PATIENCE, reading).await.expect("it comes in time")
     }
 
     /// Reads on until a shard changes in such a way.

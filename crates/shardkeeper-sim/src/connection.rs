@@ -78,6 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                 Next::Control(Out::Text(payload)) => self.payload(payload.as_bytes()).await,
                 Next::Control(Out::Corrupt) => self.garbage().await,
                 Next::Control(Out::Close { code, reason }) => {
+                    self.link.closing();
                     let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
                     let _ = self.sink.send(Message::Close(Some(frame))).await;
                     return false;
@@ -236,6 +237,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             // JSON in binary frames is taken too.
             Message::Text(text) => self.payload(text.as_bytes(), at),
             Message::Binary(bytes) => self.payload(&bytes, at),
+            // Whether an echo of 1000 would end the session is not known (section 23): here it does not.
+            Message::Close(_) if self.link.is_closing() => self.heartbeat_due = None,
             Message::Close(frame) => {
                 self.close_code = frame.map(|frame| frame.code.into());
                 self.heartbeat_due = None;
@@ -312,12 +315,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             self.judge_presence(presence);
         }
         self.authenticated = true;
-        if self.fault == Some(ConnectFault::NoReady) {
-            // It counts all the same.
-            let _ = self.inner.identify(&identify, self.link, self.fault, at);
-            return;
-        }
-        let login = self.inner.identify(&identify, self.link, self.login_fault(), at);
+        let fault = self.login_fault();
+        let login = self.inner.identify(&identify, self.link, fault, at);
         self.logged_in(login);
     }
 
@@ -351,7 +350,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             Some(ConnectFault::RefuseResume | ConnectFault::InvalidIdentify | ConnectFault::Close { .. }) => {
                 self.fault.take()
             }
-            _ => None,
+            fault => fault.filter(|fault| *fault == ConnectFault::NoReady),
         }
     }
 
@@ -364,6 +363,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                 self.session = None;
                 self.link.send(invalid_session());
             }
+            Login::Ignored => {}
             Login::Closed { code, reason } => self.close(code, reason),
         }
     }

@@ -27,6 +27,7 @@ struct State {
     silent: bool,
     half_open: bool,
     cut: bool,
+    closing: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -115,6 +116,15 @@ impl Link {
 
     pub(crate) fn is_half_open(&self) -> bool {
         self.state().half_open
+    }
+
+    /// Our close frame goes out: the client's one is only its echo.
+    pub(crate) fn closing(&self) {
+        self.state().closing = true;
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state().closing
     }
 
     pub(crate) fn wake(&self) {

@@ -69,6 +69,8 @@ struct State {
 /// What becomes of an Identify or Resume.
 pub(crate) enum Login {
     Accepted { session: String },
+    /// There is no answer.
+    Ignored,
     Refused,
     Closed { code: u16, reason: &'static str },
 }
@@ -447,6 +449,10 @@ impl Inner {
             state.report.identifies_refused += 1;
             self.changed(state);
             return Login::Refused;
+        }
+        if fault == Some(ConnectFault::NoReady) {
+            self.changed(state);
+            return Login::Ignored;
         }
         if let Some(presence) = &identify.presence {
             state.report.presences.insert(identify.shard, presence.clone());
