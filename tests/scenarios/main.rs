@@ -1,5 +1,7 @@
 //! The library against the simulated Discord: each module is a behaviour.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod commands;
 mod crashes;
 mod delivery;

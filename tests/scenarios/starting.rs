@@ -99,6 +99,19 @@ async fn a_gateway_that_refuses_or_hangs_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_hangs_is_named_in_the_status() {
+    let simulator = simulator(1, |_| {});
+    simulator.arm(ConnectFault::Hang, usize::MAX);
+    let keeper = bot(&simulator).start().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let reason = keeper.status().await.unwrap().shards[0].last_reason.clone().unwrap();
+    assert!(
+        reason.starts_with("no connection to gateway.sim.invalid:80 within 9s, given up while"),
+        "{reason}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn gw_109_149_identifies_that_fail_are_repeated_within_the_limits() {
     for fault in [ConnectFault::NoReady, ConnectFault::InvalidIdentify] {
         let simulator = simulator(1, |_| {});

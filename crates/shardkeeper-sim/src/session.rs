@@ -34,13 +34,7 @@ struct Entry {
 }
 
 impl Session {
-    pub(crate) fn new(
-        shard: u32,
-        intents: u64,
-        ordinal: u64,
-        guilds: Vec<usize>,
-        link: Arc<Link>,
-    ) -> Self {
+    pub(crate) fn new(shard: u32, intents: u64, ordinal: u64, guilds: Vec<usize>, link: Arc<Link>) -> Self {
         Self {
             shard,
             intents,

@@ -68,11 +68,16 @@ struct State {
 
 /// What becomes of an Identify or Resume.
 pub(crate) enum Login {
-    Accepted { session: String },
+    Accepted {
+        session: String,
+    },
     /// There is no answer.
     Ignored,
     Refused,
-    Closed { code: u16, reason: &'static str },
+    Closed {
+        code: u16,
+        reason: &'static str,
+    },
 }
 
 /// What an Identify asks for.
@@ -168,8 +173,10 @@ impl Simulator {
         self.inner.traffic.send_replace(true);
     }
 
-    /// Generates no more events. Those of logins still come.
+    /// Generates no more events, not one, from this call on. Those of logins still come.
     pub fn stop_traffic(&self) {
+        // Under the lock that events are generated under.
+        let _state = self.inner.state();
         self.inner.traffic.send_replace(false);
     }
 
@@ -484,8 +491,7 @@ impl Inner {
         let (shard, count) = (identify.shard, identify.count);
         let guilds = state.world.of_shard(shard, count);
         let limit = self.config.replay_limit;
-        let mut session =
-            Session::new(shard, identify.intents, ordinal, guilds.clone(), Arc::clone(link));
+        let mut session = Session::new(shard, identify.intents, ordinal, guilds.clone(), Arc::clone(link));
         let unavailable: Vec<Value> = guilds
             .iter()
             .map(|place| json!({"id": state.world.guild_id(*place), "unavailable": true}))
@@ -731,6 +737,10 @@ async fn generate(inner: Arc<Inner>) {
         }
         owed += rate * tick.as_secs_f64();
         let mut state = inner.state();
+        if !*traffic.borrow() {
+            owed = 0.0;
+            continue;
+        }
         let shards: Vec<u32> = state.newest.keys().copied().collect();
         while owed >= 1.0 {
             owed -= 1.0;

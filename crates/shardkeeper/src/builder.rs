@@ -57,7 +57,8 @@ impl ManagerConfig {
     pub(crate) fn transport(&self) -> TransportConfig {
         let mut transport = TransportConfig::default();
         transport.compression = self.compression;
-        transport.connect_timeout = self.timings.connect;
+        // Before the machine's own deadline: the transport can say whom it waited for, and what for.
+        transport.connect_timeout = self.timings.connect.mul_f64(0.9);
         transport.max_message_bytes = self.max_message_bytes;
         transport
     }

@@ -87,11 +87,11 @@ impl fmt::Display for Lifecycle {
             }
             Self::Crashed { shard, error, restart_after, quarantined } => {
                 let place = if *quarantined { ", in quarantine" } else { "" };
-                write!(f, "shard {shard}: crashed ({error}), back in {restart_after:.1?}{place}")
+                write!(f, "shard {shard}: crashed ({error}), back {}{place}", In(*restart_after))
             }
             Self::QueueCrashed { error } => write!(f, "identify queue: crashed ({error}), replaced"),
             Self::GatewayUnavailable { error, retry_after } => {
-                write!(f, "gateway address not available ({error}), next try in {retry_after:.1?}")
+                write!(f, "gateway address not available ({error}), next try {}", In(*retry_after))
             }
             Self::BudgetLow { remaining, total } => {
                 write!(f, "identify budget low: {remaining} of {total} left")
@@ -118,13 +118,22 @@ fn describe(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Change::Disconnected { reason, next } => {
             write!(f, "disconnected ({reason})")?;
             match next {
-                Next::Resume { after } => write!(f, ", resumes in {after:.1?}"),
-                Next::Identify { after } => write!(f, ", new session in {after:.1?}"),
+                Next::Resume { after } => write!(f, ", resumes {}", In(*after)),
+                Next::Identify { after } => write!(f, ", new session {}", In(*after)),
                 _ => Ok(()),
             }
         }
         Change::Stopped => f.write_str("stopped"),
         Change::Refused(refusal) => write!(f, "{refusal}"),
         _ => write!(f, "{change:?}"),
+    }
+}
+
+/// A wait, as people say it.
+struct In(Duration);
+
+impl fmt::Display for In {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_zero() { f.write_str("at once") } else { write!(f, "in {:.1?}", self.0) }
     }
 }

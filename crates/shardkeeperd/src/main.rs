@@ -6,6 +6,7 @@ mod demo;
 mod run;
 mod terminate;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -33,10 +34,15 @@ async fn main() -> ExitCode {
     // `demo` tells its story itself; what `run` has to say is the log.
     let level = match arguments.command {
         Command::Demo(_) => "off",
-        Command::Run(_) => "info",
+        Command::Run(_) => "info,ractor=warn",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let outcome = match arguments.command {
         Command::Demo(options) => demo::run(&options).await,
         Command::Run(options) => run::run(&options).await,

@@ -220,7 +220,8 @@ impl Driver {
         match self.pacer.admit(self.core.random.f64()) {
             Ok(()) => {
                 let connector = self.connector.clone();
-                self.link = Link::Opening(Box::pin(async move { connector.connect(&url).await.map(Box::new) }));
+                self.link =
+                    Link::Opening(Box::pin(async move { connector.connect(&url).await.map(Box::new) }));
             }
             Err(wait) => {
                 self.link = Link::Paced { until: Instant::now() + wait, url };

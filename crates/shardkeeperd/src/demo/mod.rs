@@ -13,9 +13,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use shardkeeper::{Builder, Phase, Subscription, Timings};
 use shardkeeper::{
-    Event, Intents, Lifecycle, ManagerStatus, Overflow, Shardkeeper, SubscriptionOptions, Topic,
+    Builder, Change, Event, Intents, Lifecycle, ManagerStatus, Next, Overflow, Phase, Shardkeeper,
+    Subscription, SubscriptionOptions, Timings, Topic,
 };
 use shardkeeper_sim::{SimConfig, SimTimings, Simulator};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -227,20 +227,11 @@ fn observe(event: &Event, simulator: &Simulator, screen: &mut Screen, plan: &mut
     }
 }
 
-/// The steps of a normal start would bury what matters.
+/// The steps of a normal start, and those of the end, would bury what matters.
 fn is_worth_a_line(lifecycle: &Lifecycle) -> bool {
-    use shardkeeper::Change;
-    !matches!(
-        lifecycle,
-        Lifecycle::Shard {
-            change: Change::Queued
-                | Change::Connecting { .. }
-                | Change::Hello { .. }
-                | Change::Identifying
-                | Change::Resuming { .. },
-            ..
-        }
-    )
+    let Lifecycle::Shard { change, .. } = lifecycle else { return true };
+    matches!(change, Change::Ready | Change::Resumed { .. } | Change::Refused(_))
+        || matches!(change, Change::Disconnected { next, .. } if *next != Next::End)
 }
 
 fn all_ready(status: &ManagerStatus) -> bool {

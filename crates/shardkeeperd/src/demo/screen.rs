@@ -109,7 +109,7 @@ fn progress(status: &ManagerStatus, width: usize) -> String {
     let total = status.shards.len();
     let done = status.shards.iter().filter(|shard| shard.session > 0).count();
     let cells = width.saturating_sub(30).clamp(10, 60);
-    let full = if total == 0 { 0 } else { cells * done / total };
+    let full = (cells * done).checked_div(total).unwrap_or(0);
     format!("sessions  [{}{}] {done}/{total}", "█".repeat(full), "·".repeat(cells - full))
 }
 

@@ -1,0 +1,287 @@
+//! The program as its user meets it: exit codes, messages, signals. Against a simulator, or something worse.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::time::Duration;
+
+use shardkeeper_sim::{ConnectFault, SimConfig, Simulator};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpListener;
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::{Instant, timeout};
+
+/// Far beyond what anything here takes; a program that hangs fails the test instead of stalling it.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+async fn simulator(shards: u32) -> Simulator {
+    let mut config = SimConfig::default();
+    config.shards = shards;
+    config.max_concurrency = shards;
+    Simulator::bind(config, LOOPBACK).await.unwrap()
+}
+
+fn shardkeeperd(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shardkeeperd"));
+    command.args(arguments).env_remove("RUST_LOG").env_remove("DISCORD_TOKEN");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// A running `run`, and its log.
+struct Running {
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    seen: String,
+}
+
+impl Running {
+    fn start(token: &str, api_url: &str, more: &[&str]) -> Self {
+        let mut child = shardkeeperd(&["run", "--api-url", api_url])
+            .args(more)
+            .env("DISCORD_TOKEN", token)
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, log, seen: String::new() }
+    }
+
+    /// Reads the log until a line has this in it.
+    async fn until(&mut self, text: &str) {
+        let reading = async {
+            while let Some(line) = self.log.next_line().await.unwrap() {
+                self.seen += &line;
+                self.seen.push('\n');
+                if line.contains(text) {
+                    return true;
+                }
+            }
+            false
+        };
+        let found = timeout(PATIENCE, reading).await;
+        assert_eq!(found, Ok(true), "no {text:?} in:\n{}", self.seen);
+    }
+
+    async fn terminate(&mut self) {
+        signal(&self.child).await;
+    }
+
+    /// Reads the rest, and returns the exit code and everything that was logged.
+    async fn end(mut self) -> (Option<i32>, String) {
+        while let Some(line) = timeout(PATIENCE, self.log.next_line()).await.expect("it ends").unwrap() {
+            self.seen += &line;
+            self.seen.push('\n');
+        }
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
+        assert!(!self.seen.contains("panicked"), "{}", self.seen);
+        (status.code(), self.seen)
+    }
+}
+
+async fn signal(child: &Child) {
+    let id = child.id().expect("it runs").to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_signal_detaches_and_the_next_run_resumes() {
+    let simulator = simulator(2).await;
+    let directory = std::env::temp_dir().join(format!("shardkeeperd-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("sessions.json");
+    let sessions = ["--sessions", file.to_str().unwrap()];
+
+    let mut first = Running::start("sim-token", &simulator.api_url(), &sessions);
+    first.until("all 2 shards of generation 1 are ready").await;
+    let asked = Instant::now();
+    first.terminate().await;
+    let (code, log) = first.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let mut second = Running::start("sim-token", &simulator.api_url(), &sessions);
+    second.until("all 2 shards of generation 1 are ready").await;
+    assert!(!file.exists(), "sessions are resumed once");
+    second.terminate().await;
+    assert_eq!(second.end().await.0, Some(0));
+    let report = simulator.report();
+    assert_eq!((report.identifies, report.resumes), (2, 2));
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_final() {
+    let simulator = simulator(1).await;
+    let (code, log) = Running::start("wrong-token", &simulator.api_url(), &[]).end().await;
+    assert_eq!(code, Some(1));
+    assert!(
+        log.contains("discord does not accept the token (401): take a valid one from the developer portal"),
+        "{log}"
+    );
+    assert!(!log.contains("wrong-token"));
+}
+
+#[tokio::test]
+async fn a_token_that_the_gateway_refuses_is_final() {
+    let simulator = simulator(2).await;
+    simulator.arm(ConnectFault::Close { code: 4004 }, 10);
+    let (code, log) = Running::start("sim-token", &simulator.api_url(), &[]).end().await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains("error: discord refuses the connection: 4004 (authentication failed"), "{log}");
+}
+
+#[tokio::test]
+async fn forbidden_intents_are_final() {
+    let mut config = SimConfig::default();
+    config.allowed_intents &= !(1 << 1);
+    let simulator = Simulator::bind(config, LOOPBACK).await.unwrap();
+    let (code, log) =
+        Running::start("sim-token", &simulator.api_url(), &["--intents", "GUILDS,GUILD_MEMBERS"]).end().await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains("4014 (disallowed intents: a privileged intent is not enabled"), "{log}");
+}
+
+#[tokio::test]
+async fn what_is_missing_or_wrong_in_the_arguments_is_named() {
+    for (arguments, message) in [
+        (&["run"][..], "--token"),
+        (&["run", "--token", "x", "--intents", "GUILDZ"], "there is no intent \"GUILDZ\""),
+        (&["run", "--token", "x", "--api-url", "discord.com"], "is not an http or https URL"),
+        (&["run", "--token", ""], "the token is empty"),
+        (&["run", "--token", "x", "--shards", "0"], "the shard count is zero"),
+        (&["demo", "--shards", "0"], "--shards"),
+        (&["demo", "--events-per-second=-1"], "--events-per-second"),
+    ] {
+        let output = timeout(PATIENCE, shardkeeperd(arguments).output()).await.expect("it ends").unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}");
+        assert!(log.contains(message), "{arguments:?}: {log}");
+    }
+}
+
+/// What waits and tries again says so once per try, and ends when it is told.
+async fn waits_and_tries_again(api_url: &str, message: &str) {
+    let mut running = Running::start("sim-token", api_url, &[]);
+    running.until(message).await;
+    running.until("next try in").await;
+    running.terminate().await;
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.lines().count() <= 4, "no storm of lines: {log}");
+}
+
+#[tokio::test]
+async fn an_api_that_cannot_be_reached_is_tried_again() {
+    let port = TcpListener::bind(LOOPBACK).await.unwrap().local_addr().unwrap().port();
+    waits_and_tries_again(&format!("http://127.0.0.1:{port}"), "gateway address not available").await;
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_no_http_is_named() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(b"\x16\x03\x01 what do you want\r\n\r\n").await;
+        }
+    });
+    waits_and_tries_again(&format!("http://{addr}"), "does not answer as an HTTP server: check the API URL")
+        .await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_speaks_no_websocket_is_named() {
+    for (answer, message) in [
+        (&b"HTTP/1.1 200 OK\r\n\r\nhello"[..], "HTTP status 200"),
+        (b"garbage\r\n\r\n", "WebSocket handshake"),
+    ] {
+        // REST as it should be; the gateway is what it names.
+        let gateway = TcpListener::bind(LOOPBACK).await.unwrap();
+        let gateway_addr = gateway.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = gateway.accept().await {
+                let mut request = [0; 2048];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        let rest = TcpListener::bind(LOOPBACK).await.unwrap();
+        let rest_addr = rest.local_addr().unwrap();
+        let limit = r#"{"total":1000,"remaining":1000,"reset_after":0,"max_concurrency":1}"#;
+        let body = format!(r#"{{"url":"ws://{gateway_addr}","shards":1,"session_start_limit":{limit}}}"#);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = rest.accept().await {
+                let mut request = [0; 2048];
+                let _ = stream.read(&mut request).await;
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all((head + &body).as_bytes()).await;
+            }
+        });
+        let mut running = Running::start("sim-token", &format!("http://{rest_addr}"), &[]);
+        running.until("could not connect").await;
+        assert!(running.seen.contains(message), "{message}: {}", running.seen);
+        running.terminate().await;
+        let (code, log) = running.end().await;
+        assert_eq!(code, Some(0), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_demo_early_and_in_order() {
+    let mut child = shardkeeperd(&["demo", "--shards", "2", "--max-concurrency", "2", "--seconds", "60"])
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut seen = String::new();
+    let mut asked = None;
+    while let Some(line) = timeout(PATIENCE, lines.next_line()).await.expect("it goes on").unwrap() {
+        if line.contains("are ready") && asked.is_none() {
+            signal(&child).await;
+            asked = Some(Instant::now());
+        }
+        seen += &line;
+        seen.push('\n');
+    }
+    let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    assert_eq!(status.code(), Some(0), "{seen}");
+    assert!(asked.expect("it was ready").elapsed() < Duration::from_secs(10));
+    assert!(seen.contains("the sessions were kept") && seen.contains("violations          0"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_short_demo_shows_everything_and_writes_its_report() {
+    let file = std::env::temp_dir().join(format!("shardkeeperd-report-{}.json", std::process::id()));
+    let demo = [
+        "demo",
+        "--shards",
+        "3",
+        "--seconds",
+        "4",
+        "--time-scale",
+        "40",
+        "--seed",
+        "5",
+        "--report",
+        file.to_str().unwrap(),
+    ];
+    let output = timeout(PATIENCE, shardkeeperd(&demo).output()).await.expect("it ends").unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    for (field, value) in
+        [("shards", 3), ("identifies", 4), ("lost", 0), ("duplicated", 0), ("out_of_order", 0)]
+    {
+        assert_eq!(report[field], value, "{field}: {shown}");
+    }
+    assert_eq!(report["violations"], serde_json::json!([]));
+    assert_eq!(report["shard_states"].as_array().unwrap().len(), 3);
+}
