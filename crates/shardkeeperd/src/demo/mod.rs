@@ -29,6 +29,8 @@ use crate::terminate::Terminate;
 const TOKEN: &str = "demo-token";
 /// How long the last events may take to arrive once the traffic has stopped.
 const SETTLE: Duration = Duration::from_secs(15);
+/// Added to the window of an identify key, for what the scheduler may do between the two ends.
+const IDENTIFY_MARGIN: Duration = Duration::from_millis(75);
 /// The events of the demo's end may wait here; the simulator sends no faster than the demo counts.
 const BACKLOG: usize = 4096;
 
@@ -150,9 +152,12 @@ async fn simulate(options: &Options) -> std::io::Result<Simulator> {
 }
 
 fn configure(options: &Options, simulator: &Simulator) -> Builder {
+    let mut timings = Timings::default().compressed(options.time_scale);
+    // The way to the simulator is short; the default, for the way to Discord, would be half a compressed window.
+    timings.identify_margin = IDENTIFY_MARGIN;
     Shardkeeper::builder(TOKEN, Intents::all())
         .api_url(simulator.api_url())
-        .timings(Timings::default().compressed(options.time_scale))
+        .timings(timings)
         .seed(options.seed)
 }
 

@@ -1,5 +1,6 @@
 //! What the demo has shown.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::fs;
@@ -7,7 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use shardkeeper::{ManagerStatus, ShardStatus};
-use shardkeeper_sim::{Simulator, Violation};
+use shardkeeper_sim::{IdentifyRecord, Simulator, Violation};
 
 use super::Options;
 use super::faults::{Drill, Injected};
@@ -21,6 +22,7 @@ pub(super) struct Summary {
     terminated: bool,
     /// Identify that the simulator received.
     identifies: u64,
+    cadence: Cadence,
     /// Sessions that it resumed.
     resumes: u64,
     /// Dispatches that it sent again.
@@ -35,6 +37,44 @@ pub(super) struct Summary {
     violations: Vec<Violation>,
     faults: Vec<Injected>,
     shard_states: Vec<ShardStatus>,
+}
+
+/// How fast the shards identified, by the simulator's clock.
+#[derive(Serialize)]
+struct Cadence {
+    /// The window of a key: 5 s, compressed.
+    window_ms: u64,
+    /// The least time between two Identify of one key; none when no key had two.
+    closest_of_one_key_ms: Option<u64>,
+    /// The most Identify in any window.
+    most_in_a_window: usize,
+}
+
+impl Cadence {
+    fn new(log: &[IdentifyRecord], options: &Options) -> Self {
+        let window_ms = (5000.0 / options.time_scale) as u64;
+        let mut last = BTreeMap::new();
+        let gaps =
+            log.iter().filter_map(|record| Some(record.at_ms - last.insert(record.key, record.at_ms)?));
+        let in_window = |(place, first): (usize, &IdentifyRecord)| {
+            log[place..].iter().take_while(|record| record.at_ms - first.at_ms < window_ms).count()
+        };
+        Self {
+            window_ms,
+            closest_of_one_key_ms: gaps.min(),
+            most_in_a_window: log.iter().enumerate().map(in_window).max().unwrap_or(0),
+        }
+    }
+}
+
+impl fmt::Display for Cadence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {} in any {} ms", self.most_in_a_window, self.window_ms)?;
+        match self.closest_of_one_key_ms {
+            Some(gap) => write!(f, ", two of one key at least {gap} ms apart"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Summary {
@@ -52,6 +92,7 @@ impl Summary {
             seed: options.seed,
             terminated,
             identifies: report.identifies,
+            cadence: Cadence::new(&report.identify_log, options),
             resumes: report.resumes,
             replayed: report.replayed,
             sent: delivery.sent,
@@ -93,6 +134,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)?;
         writeln!(f, "identifies   {:>8}   ({} needed)", self.identifies, self.needed_identifies())?;
+        writeln!(f, "cadence                 {}", self.cadence)?;
         writeln!(f, "resumes      {:>8}   ({} dispatches replayed)", self.resumes, self.replayed)?;
         writeln!(f, "sent         {:>8}   dispatches, by the simulator", self.sent)?;
         writeln!(f, "delivered    {:>8}", self.delivered)?;

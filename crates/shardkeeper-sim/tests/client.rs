@@ -1,0 +1,610 @@
+//! The simulator as a client meets it: a plain WebSocket, driven by hand, under a paused clock.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::time::Duration;
+
+use flate2::{Decompress, FlushDecompress};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use shardkeeper_sim::{ConnectFault, Fault, SimConfig, Simulator};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+const INTENTS: u64 = 53_608_447;
+
+fn simulator(configure: impl FnOnce(&mut SimConfig)) -> Simulator {
+    let mut config = SimConfig::default();
+    configure(&mut config);
+    Simulator::in_memory(config)
+}
+
+struct Client {
+    socket: WebSocketStream<DuplexStream>,
+    inflate: Option<(Decompress, Vec<u8>)>,
+}
+
+impl Client {
+    async fn connect(simulator: &Simulator) -> Self {
+        Self::connect_to(simulator, "ws://gateway.sim.invalid/?v=10&encoding=json").await
+    }
+
+    async fn connect_to(simulator: &Simulator, url: &str) -> Self {
+        let (socket, _) = client_async(url, simulator.connect()).await.unwrap();
+        let inflate = url.contains("zlib-stream").then(|| (Decompress::new(true), Vec::new()));
+        Self { socket, inflate }
+    }
+
+    async fn send(&mut self, payload: &Value) {
+        self.socket.send(Message::text(payload.to_string())).await.unwrap();
+    }
+
+    /// The next payload, or the close code that comes instead.
+    async fn next(&mut self) -> Result<Value, Option<u16>> {
+        loop {
+            let message =
+                timeout(Duration::from_secs(3600), self.socket.next()).await.expect("something comes");
+            match message {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Binary(bytes))) => {
+                    let (inflate, pending) =
+                        self.inflate.as_mut().expect("only compressed payloads are binary");
+                    pending.extend_from_slice(&bytes);
+                    if pending.ends_with(&[0, 0, 0xff, 0xff]) {
+                        let mut out = vec![0; 1 << 20];
+                        let before = inflate.total_out();
+                        inflate.decompress(pending, &mut out, FlushDecompress::Sync).unwrap();
+                        pending.clear();
+                        out.truncate((inflate.total_out() - before) as usize);
+                        return Ok(serde_json::from_slice(&out).unwrap());
+                    }
+                }
+                Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code.into())),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(None),
+            }
+        }
+    }
+
+    /// The next payload of this opcode; what comes before is skipped.
+    async fn until(&mut self, op: u64) -> Value {
+        loop {
+            let payload = self.next().await.unwrap();
+            if payload["op"] == op {
+                return payload;
+            }
+        }
+    }
+
+    async fn until_event(&mut self, event: &str) -> Value {
+        loop {
+            let payload = self.next().await.unwrap();
+            if payload["t"] == event {
+                return payload;
+            }
+        }
+    }
+
+    /// How the connection ends.
+    async fn end(&mut self) -> Option<u16> {
+        loop {
+            if let Err(code) = self.next().await {
+                return code;
+            }
+        }
+    }
+
+    async fn identify(&mut self, shard: u32, count: u32) {
+        self.send(&identify(shard, count)).await;
+    }
+
+    /// Hello, Identify, READY; returns the session's id.
+    async fn login(&mut self, shard: u32, count: u32) -> String {
+        self.until(10).await;
+        self.identify(shard, count).await;
+        self.until_event("READY").await["d"]["session_id"].as_str().unwrap().to_owned()
+    }
+
+    async fn close(&mut self, code: u16) {
+        let frame = CloseFrame { code: CloseCode::from(code), reason: "".into() };
+        self.socket.close(Some(frame)).await.unwrap();
+        self.end().await;
+    }
+}
+
+fn identify(shard: u32, count: u32) -> Value {
+    let properties = json!({"os": "x", "browser": "y", "device": "z"});
+    json!({"op": 2, "d": {"token": "sim-token", "properties": properties, "shard": [shard, count], "intents": INTENTS}})
+}
+
+fn resume(session: &str, sequence: u64) -> Value {
+    json!({"op": 6, "d": {"token": "sim-token", "session_id": session, "seq": sequence}})
+}
+
+fn heartbeat(sequence: Value) -> Value {
+    json!({"op": 1, "d": sequence})
+}
+
+fn rules(simulator: &Simulator) -> Vec<&'static str> {
+    simulator.report().violations.iter().map(|violation| violation.rule).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_124_126_248_hello_ready_and_every_guild() {
+    let simulator = simulator(|config| config.guilds = 6);
+    let mut client = Client::connect(&simulator).await;
+    let hello = client.next().await.unwrap();
+    assert_eq!((&hello["op"], &hello["d"]["heartbeat_interval"]), (&json!(10), &json!(41_250)));
+    assert!(hello.get("s").is_some() && hello.get("t").is_some(), "in every payload");
+    client.identify(1, 2).await;
+    let ready = client.next().await.unwrap();
+    assert_eq!((&ready["t"], &ready["s"]), (&json!("READY"), &json!(1)));
+    assert_eq!(ready["d"]["shard"], json!([1, 2]));
+    assert_eq!(ready["d"]["resume_gateway_url"], "ws://resume.sim.invalid/resume");
+    let guilds = ready["d"]["guilds"].as_array().unwrap();
+    assert_eq!(guilds.len(), 3);
+    for sequence in 2..5 {
+        let guild = client.next().await.unwrap();
+        assert_eq!((&guild["t"], &guild["s"]), (&json!("GUILD_CREATE"), &json!(sequence)));
+        assert!(guilds.iter().any(|known| known["id"] == guild["d"]["id"]));
+    }
+    assert!(rules(&simulator).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_043_044_045_compression_in_whole_and_split_frames() {
+    for split in [false, true] {
+        let simulator = simulator(|config| config.split_frames = split);
+        let mut client =
+            Client::connect_to(&simulator, "ws://x.invalid/?v=10&encoding=json&compress=zlib-stream").await;
+        client.login(0, 1).await;
+        simulator.emit(0, 200);
+        for _ in 0..204 {
+            assert_eq!(client.next().await.unwrap()["op"], 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_133_a_resume_replays_exactly_what_was_missed_and_no_earlier_resumed() {
+    let simulator = simulator(|config| config.guilds = 1);
+    let mut client = Client::connect(&simulator).await;
+    let session = client.login(0, 1).await;
+    simulator.emit(0, 10);
+    while client.next().await.unwrap()["s"] != 7 {}
+    drop(client);
+    // A first resume is lost before it was read to its end; its RESUMED must not come again.
+    let mut lost = Client::connect(&simulator).await;
+    lost.until(10).await;
+    lost.send(&resume(&session, 7)).await;
+    lost.until(0).await;
+    drop(lost);
+    simulator.emit(0, 3);
+    let mut client = Client::connect(&simulator).await;
+    client.until(10).await;
+    client.send(&resume(&session, 7)).await;
+    let mut replayed = Vec::new();
+    let resumed = loop {
+        let payload = client.next().await.unwrap();
+        if payload["t"] == "RESUMED" {
+            break payload;
+        }
+        replayed.push(payload["s"].as_u64().unwrap());
+    };
+    // 13 is the RESUMED of the connection that was lost.
+    assert_eq!(replayed, [8, 9, 10, 11, 12, 14, 15, 16]);
+    assert_eq!(resumed["s"], 17);
+    assert!(rules(&simulator).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_103_a_session_without_connection_dies_after_a_while() {
+    let simulator = simulator(|_| {});
+    let mut client = Client::connect(&simulator).await;
+    let session = client.login(0, 1).await;
+    drop(client);
+    simulator.wait_until(|report| report.ready_sessions == 0).await;
+    sleep(Duration::from_secs(181)).await;
+    let mut client = Client::connect(&simulator).await;
+    client.until(10).await;
+    client.send(&resume(&session, 1)).await;
+    assert_eq!(client.until(9).await["d"], false);
+    assert!(rules(&simulator).is_empty(), "that is no fault of the client");
+    // GW-150: the connection goes on.
+    client.identify(0, 1).await;
+    client.until_event("READY").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_098_a_session_closed_with_1000_is_gone_and_a_resume_of_it_is_a_fault() {
+    for (code, expected) in [(1000, &["GW-098"][..]), (1001, &["GW-098"]), (4000, &[])] {
+        let simulator = simulator(|_| {});
+        let mut client = Client::connect(&simulator).await;
+        let session = client.login(0, 1).await;
+        client.close(code).await;
+        simulator.wait_until(|report| report.ready_sessions == 0).await;
+        let mut client = Client::connect(&simulator).await;
+        client.until(10).await;
+        client.send(&resume(&session, 1)).await;
+        match code {
+            4000 => drop(client.until_event("RESUMED").await),
+            _ => assert_eq!(client.until(9).await["d"], false),
+        }
+        assert_eq!(rules(&simulator), expected, "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_083_a_resume_from_the_future() {
+    let simulator = simulator(|_| {});
+    let mut client = Client::connect(&simulator).await;
+    let session = client.login(0, 1).await;
+    drop(client);
+    let mut client = Client::connect(&simulator).await;
+    client.until(10).await;
+    client.send(&resume(&session, 999)).await;
+    assert_eq!(client.end().await, Some(4007));
+    assert_eq!(rules(&simulator), ["GW-083"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_141_a_session_has_one_connection() {
+    let simulator = simulator(|_| {});
+    let mut older = Client::connect(&simulator).await;
+    let session = older.login(0, 1).await;
+    let mut newer = Client::connect(&simulator).await;
+    newer.until(10).await;
+    newer.send(&resume(&session, 1)).await;
+    newer.until_event("RESUMED").await;
+    assert_eq!(older.end().await, Some(4000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_170_two_identifies_of_one_key_within_the_window() {
+    let simulator = simulator(|config| config.max_concurrency = 2);
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Client::connect(&simulator).await);
+    }
+    let [zero, one, two, four] = clients.as_mut_slice() else { panic!("four clients") };
+    zero.login(0, 8).await;
+    one.login(1, 8).await;
+    assert!(rules(&simulator).is_empty(), "other keys");
+    sleep(Duration::from_millis(4900)).await;
+    two.until(10).await;
+    two.identify(2, 8).await;
+    assert_eq!(two.until(9).await["d"], false);
+    assert_eq!(rules(&simulator), ["GW-170"]);
+    sleep(Duration::from_millis(5000)).await;
+    four.login(4, 8).await;
+    assert_eq!(rules(&simulator).len(), 1);
+    let report = simulator.report();
+    assert_eq!((report.identifies, report.identifies_refused, report.remaining), (4, 1, 996));
+    assert_eq!(report.identify_log.iter().map(|record| record.key).collect::<Vec<_>>(), [0, 1, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_166_an_identify_without_budget() {
+    let simulator = simulator(|config| config.identify_remaining = 1);
+    Client::connect(&simulator).await.login(0, 1).await;
+    sleep(Duration::from_secs(6)).await;
+    let mut client = Client::connect(&simulator).await;
+    client.until(10).await;
+    client.identify(0, 1).await;
+    client.until(9).await;
+    assert_eq!(rules(&simulator), ["GW-166"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_identify_says_is_judged() {
+    let with = |field: &str, value: Value| {
+        let mut payload = identify(0, 1);
+        payload["d"][field] = value;
+        payload
+    };
+    let cases: [(Value, u16, &[&str]); 7] = [
+        (with("token", json!("wrong")), 4004, &[]),
+        (with("token", json!("Bot sim-token")), 4004, &["GW-070"]),
+        (with("shard", json!([1, 1])), 4010, &[]),
+        (with("intents", json!(1 << 17)), 4013, &[]),
+        (with("intents", json!(1 << 8)), 4014, &[]),
+        (with("intents", Value::Null), 4002, &["GW-069"]),
+        (with("properties", Value::Null), 4002, &["GW-069"]),
+    ];
+    for (payload, code, expected) in cases {
+        let simulator = simulator(|config| config.allowed_intents &= !(1 << 8));
+        let mut client = Client::connect(&simulator).await;
+        client.until(10).await;
+        client.send(&payload).await;
+        assert_eq!(client.end().await, Some(code), "{payload}");
+        assert_eq!(rules(&simulator), expected, "{payload}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_095_going_on_after_a_fatal_close() {
+    let simulator = simulator(|_| {});
+    for _ in 0..2 {
+        let mut client = Client::connect(&simulator).await;
+        client.until(10).await;
+        let mut wrong = identify(0, 1);
+        wrong["d"]["token"] = json!("wrong");
+        client.send(&wrong).await;
+        assert_eq!(client.end().await, Some(4004));
+        sleep(Duration::from_secs(6)).await;
+    }
+    assert_eq!(rules(&simulator), ["GW-095"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn payloads_that_break_a_rule_close_the_connection() {
+    let large = json!({"op": 1, "d": null, "x": "y".repeat(4096)});
+    let presence = json!({"op": 3, "d": {"since": null, "activities": [], "status": "online", "afk": false}});
+    // Before and after a login: what is sent, the code, the rule.
+    for (logged_in, payload, code, rule) in [
+        (false, large.to_string(), 4002, "GW-026"),
+        (false, "no json".to_owned(), 4002, "GW-078"),
+        (false, "[]".to_owned(), 4002, "GW-078"),
+        (false, presence.to_string(), 4003, "GW-028"),
+        (false, json!({"op": 11, "d": null}).to_string(), 4001, "GW-068"),
+        (false, json!({"d": null}).to_string(), 4001, "GW-068"),
+        (false, json!({"op": 6, "d": {}}).to_string(), 4002, "GW-131"),
+        (true, identify(0, 1).to_string(), 4005, "GW-074"),
+        (true, json!({"op": 4, "d": 5}).to_string(), 4002, "GW-078"),
+    ] {
+        let simulator = simulator(|_| {});
+        let mut client = Client::connect(&simulator).await;
+        if logged_in {
+            client.login(0, 1).await;
+        }
+        client.socket.send(Message::text(payload.as_str())).await.unwrap();
+        assert_eq!(client.end().await, Some(code), "{payload:.60}");
+        assert_eq!(rules(&simulator), [rule], "{payload:.60}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_155_the_hundred_and_twenty_first_payload_of_a_minute() {
+    let simulator = simulator(|_| {});
+    let mut client = Client::connect(&simulator).await;
+    for _ in 0..120 {
+        client.send(&heartbeat(Value::Null)).await;
+        client.until(11).await;
+    }
+    assert!(rules(&simulator).is_empty());
+    client.send(&heartbeat(Value::Null)).await;
+    assert_eq!(client.end().await, Some(4008));
+    assert_eq!(rules(&simulator), ["GW-155"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_161_192_193_presences() {
+    let simulator = simulator(|_| {});
+    let mut client = Client::connect(&simulator).await;
+    client.login(0, 1).await;
+    let presence = |status: &str| json!({"op": 3, "d": {"since": null, "activities": [], "status": status, "afk": false}});
+    for _ in 0..5 {
+        client.send(&presence("dnd")).await;
+    }
+    simulator.wait_until(|report| report.commands == 5).await;
+    assert_eq!(simulator.report().presences[&0]["status"], "dnd");
+    client.send(&presence("online")).await;
+    simulator.wait_until(|report| report.commands == 6).await;
+    assert_eq!(rules(&simulator), ["GW-161"]);
+    sleep(Duration::from_secs(20)).await;
+    client.send(&presence("busy")).await;
+    client.send(&json!({"op": 3, "d": {"status": "idle"}})).await;
+    simulator.wait_until(|report| report.commands == 8).await;
+    assert_eq!(rules(&simulator)[1..], ["GW-193", "GW-192", "GW-192", "GW-192"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_111_a_client_that_does_not_heartbeat_is_closed() {
+    let simulator = simulator(|_| {});
+    let start = Instant::now();
+    let mut client = Client::connect(&simulator).await;
+    client.login(0, 1).await;
+    assert_eq!(client.end().await, Some(1000));
+    assert_eq!(start.elapsed().as_millis() / 100, 512, "interval and tolerance");
+    assert_eq!(rules(&simulator), ["GW-111"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_112_113_heartbeats_are_acknowledged_and_their_sequence_checked() {
+    let simulator = simulator(|config| config.guilds = 0);
+    let mut client = Client::connect(&simulator).await;
+    client.login(0, 1).await;
+    for sequence in [json!(1), json!(0), Value::Null] {
+        client.send(&heartbeat(sequence)).await;
+        client.until(11).await;
+    }
+    assert!(rules(&simulator).is_empty());
+    client.send(&heartbeat(json!(2))).await;
+    client.until(11).await;
+    assert_eq!(rules(&simulator), ["GW-112"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_148_what_was_sent_before_an_invalid_session_arrives_and_nothing_after() {
+    let simulator = simulator(|config| config.guilds = 1);
+    let mut client = Client::connect(&simulator).await;
+    let session = client.login(0, 1).await;
+    simulator.emit(0, 50);
+    simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
+    simulator.emit(0, 50);
+    let mut last = 0;
+    loop {
+        let payload = client.next().await.unwrap();
+        if payload["op"] == 9 {
+            assert_eq!(payload["d"], false);
+            break;
+        }
+        last = payload["s"].as_u64().unwrap();
+    }
+    assert_eq!(last, 52, "READY, a guild, and 50 events");
+    // GW-150: on the same connection a resume is refused, and an Identify accepted.
+    client.send(&resume(&session, last)).await;
+    assert_eq!(client.until(9).await["d"], false);
+    sleep(Duration::from_secs(5)).await;
+    client.identify(0, 1).await;
+    assert_eq!(client.until_event("READY").await["s"], 1);
+    assert!(rules(&simulator).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_a_live_connection() {
+    let simulator = simulator(|_| {});
+    let mut client = Client::connect(&simulator).await;
+    client.login(0, 1).await;
+    simulator.inject(0, Fault::RequestHeartbeat).unwrap();
+    client.until(1).await;
+    simulator.inject(0, Fault::Silence).unwrap();
+    simulator.emit(0, 5);
+    client.send(&heartbeat(Value::Null)).await;
+    client.until(11).await;
+    simulator.inject(0, Fault::StopAcking).unwrap();
+    client.send(&heartbeat(Value::Null)).await;
+    simulator.inject(0, Fault::Reconnect).unwrap();
+    assert_eq!(client.until(7).await["d"], Value::Null);
+    let asked = Instant::now();
+    assert_eq!(client.end().await, Some(4000), "closed after the grace");
+    assert_eq!(asked.elapsed().as_secs(), 5);
+    simulator.wait_until(|report| report.ready_sessions == 0).await;
+    assert!(simulator.inject(0, Fault::Cut).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_open_connection_is_silent_for_ever() {
+    let simulator = simulator(|config| config.guilds = 0);
+    let mut client = Client::connect(&simulator).await;
+    client.login(0, 1).await;
+    simulator.inject(0, Fault::HalfOpen).unwrap();
+    client.send(&heartbeat(json!(1))).await;
+    simulator.emit(0, 5);
+    let silence = timeout(Duration::from_secs(600), client.socket.next()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    assert!(rules(&simulator).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_new_connections() {
+    let simulator = simulator(|_| {});
+    simulator.arm(ConnectFault::Refuse, 1);
+    assert!(client_async("ws://x.invalid/?v=10&encoding=json", simulator.connect()).await.is_err());
+    simulator.arm(ConnectFault::ReconnectInsteadOfHello, 1);
+    assert_eq!(Client::connect(&simulator).await.next().await.unwrap()["op"], 7);
+    simulator.arm(ConnectFault::Close { code: 4011 }, 1);
+    let mut client = Client::connect(&simulator).await;
+    client.until(10).await;
+    client.identify(0, 1).await;
+    assert_eq!(client.end().await, Some(4011));
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_010_011_the_query_is_checked() {
+    let simulator = simulator(|_| {});
+    for url in
+        ["ws://x.invalid/?v=10&encoding=etf", "ws://x.invalid/?v=10&compress=lz4", "ws://x.invalid/?v=ten"]
+    {
+        assert!(client_async(url, simulator.connect()).await.is_err(), "{url}");
+    }
+    assert_eq!(Client::connect_to(&simulator, "ws://x.invalid/?v=3").await.end().await, Some(4012));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_falls_behind_the_replay_buffer_is_cut() {
+    let simulator = simulator(|config| config.replay_limit = 100);
+    let mut client = Client::connect(&simulator).await;
+    client.login(0, 1).await;
+    simulator.emit(0, 5000);
+    assert_eq!(client.end().await, None);
+    simulator.wait_until(|report| report.ready_sessions == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_sends_the_same_bytes() {
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let simulator = simulator(|config| config.seed = 42);
+        let mut client = Client::connect(&simulator).await;
+        client.login(0, 1).await;
+        simulator.emit(0, 100);
+        let mut run = Vec::new();
+        for _ in 0..104 {
+            run.push(client.next().await.unwrap().to_string());
+        }
+        runs.push(run);
+    }
+    assert_eq!(runs[0], runs[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_178_intents_filter_what_is_sent() {
+    let simulator = simulator(|config| config.guilds = 2);
+    let mut client = Client::connect(&simulator).await;
+    client.until(10).await;
+    let mut payload = identify(0, 1);
+    payload["d"]["intents"] = json!(1 << 9);
+    client.send(&payload).await;
+    client.until_event("READY").await;
+    simulator.emit(0, 100);
+    for _ in 0..100 {
+        let payload = client.next().await.unwrap();
+        assert!(
+            payload["t"].as_str().unwrap().starts_with("MESSAGE_"),
+            "GW-253: no guilds either: {payload}"
+        );
+        // GW-184: without MESSAGE_CONTENT.
+        assert!(payload["d"].get("content").is_none_or(|content| content == ""));
+    }
+}
+
+async fn get(simulator: &Simulator, path: &str, authorization: &str) -> String {
+    let mut stream = simulator.connect();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: {authorization}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_001_003_006_rest() {
+    let simulator = simulator(|config| {
+        config.shards = 9;
+        config.max_concurrency = 2;
+    });
+    let bot = get(&simulator, "/api/v10/gateway/bot", "Bot sim-token").await;
+    assert!(bot.contains("content-type: application/json\r\n"), "{bot}");
+    let body: Value = serde_json::from_str(bot.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let limit = json!({"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 2});
+    assert_eq!(body, json!({"url": "ws://gateway.sim.invalid", "shards": 9, "session_start_limit": limit}));
+    assert!(get(&simulator, "/api/v10/gateway", "").await.contains(r#"{"url":"ws://gateway.sim.invalid"}"#));
+    assert!(get(&simulator, "/api/v10/gateway/bot", "sim-token").await.starts_with("HTTP/1.1 401"));
+    assert!(get(&simulator, "/api/v10/nothing", "Bot sim-token").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn over_tcp_it_is_the_same() {
+    let simulator = Simulator::bind(SimConfig::default(), ([127, 0, 0, 1], 0).into()).await.unwrap();
+    let stream = tokio::net::TcpStream::connect(simulator.addr().unwrap()).await.unwrap();
+    let (mut socket, _) = client_async("ws://127.0.0.1/?v=10&encoding=json", stream).await.unwrap();
+    assert!(socket.next().await.unwrap().unwrap().to_text().unwrap().contains(r#""op":10"#));
+    socket.send(Message::text(identify(0, 1).to_string())).await.unwrap();
+    assert!(
+        socket
+            .next()
+            .await
+            .unwrap()
+            .unwrap()
+            .to_text()
+            .unwrap()
+            .starts_with(r#"{"t":"READY","s":1,"op":0,"d":{"#)
+    );
+    simulator.shutdown();
+    while let Some(Ok(_)) = socket.next().await {}
+}
