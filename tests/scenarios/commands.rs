@@ -41,6 +41,13 @@ async fn b16_a_presence_survives_a_new_session_and_a_crash() {
     running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
     running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
     assert_eq!(shows(&running.simulator, 0).as_deref(), Some("kept"));
+    // One shard's own as well.
+    running.keeper.update_shard_presence(ShardId(0), playing("own")).await.unwrap();
+    running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+    running.until_resumed(0).await;
+    running.simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
+    running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+    assert_eq!(shows(&running.simulator, 0).as_deref(), Some("own"));
     running.no_violations();
 }
 

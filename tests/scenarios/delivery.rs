@@ -122,6 +122,31 @@ async fn a_crash_while_a_subscriber_is_behind_delivers_everything() {
     reader.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn announcements_wait_for_a_lossless_subscriber_too() {
+    let running = Running::start(simulator(1, |_| {})).await;
+    let topic = Topic::lifecycle();
+    let mut slow = running.keeper.subscribe_with(topic, options(1, Overflow::Wait));
+    for _ in 0..3 {
+        let shard = loop {
+            match running.keeper.shard(shardkeeper::ShardId(0)).await {
+                Ok(shard) => break shard,
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        };
+        shard.cast(shardkeeper::ShardMessage::CrashDrill).unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    let mut crashes = 0;
+    while crashes < 3 {
+        match &*slow.next().await.unwrap() {
+            Event::Lifecycle(shardkeeper::Lifecycle::Crashed { .. }) => crashes += 1,
+            Event::Lagged { .. } => panic!("nothing is lost"),
+            _ => {}
+        }
+    }
+}
+
 struct Slow {
     seen: mpsc::Sender<Delivery>,
 }

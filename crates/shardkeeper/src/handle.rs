@@ -106,30 +106,28 @@ impl Shardkeeper {
     /// Once it was polled, it is on its way.
     pub async fn update_presence(&self, presence: Presence) -> Result<(), CommandRejected> {
         let update = PresenceUpdate::new(presence)?;
-        let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(update, reply)).await;
+        let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(None, update, reply)).await;
         accepted.ok_or(CommandRejected::ManagerEnded)?
     }
 
-    /// Shows a presence on one shard, until that shard's actor is restarted after a crash.
+    /// Shows a presence on one shard, now and after each later Identify or restart, until another one is set there or
+    /// on every shard.
     ///
     /// # Errors
     ///
-    /// When it is too large, or was not accepted by the shard.
+    /// When it is too large, was not accepted by the shard, or the manager does not run this shard.
     ///
     /// # Cancel safety
     ///
-    /// It may be on its way already.
+    /// Once it was polled, it is on its way.
     pub async fn update_shard_presence(
         &self,
         shard: ShardId,
         presence: Presence,
     ) -> Result<(), CommandRejected> {
         let update = PresenceUpdate::new(presence)?;
-        let actor = self.shard(shard).await?;
-        let (reply, accepted) = ractor::concurrency::oneshot();
-        let ended = CommandRejected::ShardEnded { shard };
-        actor.cast(ShardMessage::UpdatePresence(update, reply.into())).map_err(|_| ended.clone())?;
-        accepted.await.unwrap_or(Err(ended))
+        let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(Some(shard), update, reply)).await;
+        accepted.unwrap_or(Err(CommandRejected::ShardEnded { shard }))
     }
 
     /// How everything stands now. A shard that hangs does not delay it. `None` once the manager has ended.

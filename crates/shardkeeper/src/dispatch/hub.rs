@@ -4,9 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Sender, TrySendError};
+use tokio::sync::Semaphore;
 
 use super::{Event, Overflow, Subscription, SubscriptionOptions, Topic};
 use crate::Lifecycle;
+
+/// How many announcements wait for a lossless subscription that is full. They are rare; nobody who reads at all
+/// ever comes near.
+const LATE_ANNOUNCEMENTS: usize = 64;
 
 /// The list of subscribers, shared by the manager, its handles and the publishers.
 ///
@@ -32,6 +37,8 @@ pub(super) struct Subscriber {
     overflow: Overflow,
     sender: Sender<Event>,
     missed: Arc<AtomicU64>,
+    /// Room for announcements that wait for room.
+    late: Arc<Semaphore>,
 }
 
 impl Hub {
@@ -45,7 +52,8 @@ impl Hub {
             sender.close();
         } else {
             let overflow = options.overflow;
-            let subscriber = Subscriber { id, topic, overflow, sender, missed: Arc::clone(&missed) };
+            let late = Arc::new(Semaphore::new(LATE_ANNOUNCEMENTS));
+            let subscriber = Subscriber { id, topic, overflow, sender, missed: Arc::clone(&missed), late };
             list.subscribers = list.subscribers.iter().cloned().chain([Arc::new(subscriber)]).collect();
         }
         self.changed(list);
@@ -76,15 +84,15 @@ impl Hub {
         }
     }
 
-    /// Publishes a change that concerns the bot and not a shard's stream. It never waits: a subscription without
-    /// room counts it as missed, whatever its policy.
+    /// Publishes a change that concerns the bot and not a shard's stream. It never waits; what a lossless
+    /// subscription has no room for is delivered beside this call.
     pub(crate) fn announce(&self, lifecycle: &Lifecycle) {
         let subscribers = Arc::clone(&self.list().subscribers);
         for subscriber in
             subscribers.iter().filter(|subscriber| subscriber.topic.wants_lifecycle(lifecycle.shard()))
         {
-            if subscriber.offer(Event::Lifecycle(lifecycle.clone())).is_err() {
-                subscriber.miss(1);
+            if let Err(event) = subscriber.offer(Event::Lifecycle(lifecycle.clone())) {
+                Subscriber::deliver_later(subscriber, event);
             }
         }
     }
@@ -138,6 +146,19 @@ impl Subscriber {
     /// A cancelled call has not delivered the event.
     pub(super) async fn deliver(&self, event: Event) {
         let _ = self.sender.send(event).await;
+    }
+
+    /// Delivers an announcement as soon as there is room; beyond a bound it counts as missed.
+    fn deliver_later(subscriber: &Arc<Self>, event: Event) {
+        let Ok(place) = Arc::clone(&subscriber.late).try_acquire_owned() else {
+            subscriber.miss(1);
+            return;
+        };
+        let subscriber = Arc::clone(subscriber);
+        tokio::spawn(async move {
+            subscriber.deliver(event).await;
+            drop(place);
+        });
     }
 
     pub(super) fn miss(&self, count: u64) {

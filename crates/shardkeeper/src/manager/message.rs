@@ -24,8 +24,9 @@ pub enum ManagerMessage {
     Shard(ShardId, RpcReplyPort<Option<ActorRef<ShardMessage>>>),
     /// From the bot: how everything stands. Answered without asking any shard.
     Status(RpcReplyPort<ManagerStatus>),
-    /// From the bot: show this presence on every shard, now and after each later Identify.
-    UpdatePresence(PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
+    /// From the bot: show this presence on one shard, or on every shard, now and after each later Identify or
+    /// restart. Answers whether it was accepted for sending; a shard that is down sends it when it is back.
+    UpdatePresence(Option<ShardId>, PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
     /// From the bot: end. Answers with the sessions that can be resumed, when every shard has ended or the deadline
     /// has passed.
     End(Farewell, RpcReplyPort<Vec<Session>>),

@@ -127,9 +127,14 @@ impl Actor for ShardManager {
                 let _ = reply.send(actor);
             }
             ManagerMessage::Status(reply) => drop(reply.send(state.status())),
-            ManagerMessage::UpdatePresence(presence, reply) => {
-                drop(reply.send(state.update_presence(presence)));
+            ManagerMessage::UpdatePresence(None, presence, reply) => {
+                state.update_presence(presence);
+                let _ = reply.send(Ok(()));
             }
+            ManagerMessage::UpdatePresence(Some(shard), presence, reply) => match &mut state.fleet {
+                Some(fleet) => fleet.shards.update_presence(shard, presence, reply),
+                None => drop(reply.send(Err(CommandRejected::NoSuchShard { shard }))),
+            },
             ManagerMessage::Report { shard, incarnation, report } => {
                 state.report(&myself, shard, incarnation, report);
             }
@@ -263,13 +268,11 @@ impl ManagerState {
             remaining = limit.remaining,
             "starting"
         );
-        let shards = Shards::new(Arc::clone(&self.config), info.url.clone(), GENERATION, count, &ids);
+        let layout = (GENERATION, count, ids.as_slice());
+        let shards = Shards::new(Arc::clone(&self.config), info.url.clone(), layout, self.presence.as_ref());
         let fleet = self.fleet.insert(Fleet { info, queue, ledger, shards, all_ready_announced: false });
         for shard in ids {
-            fleet
-                .shards
-                .spawn(myself, shard, &fleet.queue, self.presence.clone(), self.random.fork())
-                .await?;
+            fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
         }
         Ok(())
     }
@@ -305,16 +308,11 @@ impl ManagerState {
         }
     }
 
-    fn update_presence(&mut self, presence: PresenceUpdate) -> Result<(), CommandRejected> {
-        self.presence = Some(presence.clone());
-        if let Some(fleet) = &self.fleet {
-            fleet.shards.for_each_actor(|actor| {
-                let (reply, _) = ractor::concurrency::oneshot();
-                // A shard that is down gets it when it is started again.
-                let _ = actor.cast(ShardMessage::UpdatePresence(presence.clone(), reply.into()));
-            });
+    fn update_presence(&mut self, presence: PresenceUpdate) {
+        if let Some(fleet) = &mut self.fleet {
+            fleet.shards.update_every_presence(&presence);
         }
-        Ok(())
+        self.presence = Some(presence);
     }
 
     fn report(
@@ -409,8 +407,7 @@ impl ManagerState {
     ) -> Result<(), ActorProcessingErr> {
         match &mut self.fleet {
             Some(fleet) if self.stopping.is_none() && fleet.shards.is_current(shard, incarnation) => {
-                let (presence, random) = (self.presence.clone(), self.random.fork());
-                fleet.shards.spawn(myself, shard, &fleet.queue, presence, random).await
+                fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await
             }
             _ => Ok(()),
         }

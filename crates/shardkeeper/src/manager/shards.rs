@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use shardkeeper_proto::{PresenceUpdate, Session, ShardConfig, ShardCount, ShardId};
 use shardkeeper_transport::Connector;
 use url::Url;
@@ -14,11 +14,14 @@ use super::restart::{Restart, RestartBook};
 use super::{Farewell, Incarnation, ManagerMessage};
 use crate::builder::ManagerConfig;
 use crate::dispatch::Publisher;
+use crate::error::CommandRejected;
 use crate::identify_queue::QueueMessage;
 use crate::pacer::Pacer;
 use crate::shard::slot::SessionSlot;
 use crate::shard::status::{Board, ShardStatus};
 use crate::shard::{ShardActor, ShardArguments, ShardMessage};
+
+type Reply = RpcReplyPort<Result<(), CommandRejected>>;
 
 pub(super) struct Shards {
     config: Arc<ManagerConfig>,
@@ -36,6 +39,7 @@ struct Entry {
     board: Arc<Board>,
     incarnation: Incarnation,
     actor: Option<ActorRef<ShardMessage>>,
+    presence: Option<PresenceUpdate>,
     was_ready: bool,
     ended: bool,
 }
@@ -44,9 +48,8 @@ impl Shards {
     pub(super) fn new(
         config: Arc<ManagerConfig>,
         gateway_url: Url,
-        generation: u32,
-        count: ShardCount,
-        ids: &[ShardId],
+        (generation, count, ids): (u32, ShardCount, &[ShardId]),
+        presence: Option<&PresenceUpdate>,
     ) -> Self {
         let entry = |shard: ShardId| {
             let fits = |session: &&Session| session.shard == shard && session.count == count;
@@ -56,6 +59,7 @@ impl Shards {
                 board: Arc::new(Board::new(shard, count, generation)),
                 incarnation: 0,
                 actor: None,
+                presence: presence.cloned(),
                 was_ready: false,
                 ended: false,
             };
@@ -80,7 +84,6 @@ impl Shards {
         manager: &ActorRef<ManagerMessage>,
         shard: ShardId,
         queue: &ActorRef<QueueMessage>,
-        presence: Option<PresenceUpdate>,
         random: fastrand::Rng,
     ) -> Result<(), ActorProcessingErr> {
         let Some(entry) = self.entries.get_mut(&shard) else { return Ok(()) };
@@ -104,7 +107,7 @@ impl Shards {
             publisher: Publisher::new(Arc::clone(&self.config.hub), shard, self.generation),
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),
-            presence,
+            presence: entry.presence.clone(),
             queue: queue.clone(),
             manager: manager.clone(),
             random,
@@ -120,6 +123,31 @@ impl Shards {
 
     pub(super) fn for_each_actor(&self, each: impl FnMut(&ActorRef<ShardMessage>)) {
         self.entries.values().filter_map(|entry| entry.actor.as_ref()).for_each(each);
+    }
+
+    /// Remembers the shard's presence, and lets its actor answer for the sending. One that is down sends it when it
+    /// is back.
+    pub(super) fn update_presence(&mut self, shard: ShardId, presence: PresenceUpdate, reply: Reply) {
+        let Some(entry) = self.entries.get_mut(&shard).filter(|entry| !entry.ended) else {
+            let _ = reply.send(Err(CommandRejected::NoSuchShard { shard }));
+            return;
+        };
+        entry.presence = Some(presence.clone());
+        match &entry.actor {
+            // An actor that is just ending drops the reply, which the asker takes for a refusal.
+            Some(actor) => drop(actor.cast(ShardMessage::UpdatePresence(presence, reply))),
+            None => drop(reply.send(Ok(()))),
+        }
+    }
+
+    pub(super) fn update_every_presence(&mut self, presence: &PresenceUpdate) {
+        for entry in self.entries.values_mut() {
+            entry.presence = Some(presence.clone());
+            if let Some(actor) = &entry.actor {
+                let (reply, _) = ractor::concurrency::oneshot();
+                let _ = actor.cast(ShardMessage::UpdatePresence(presence.clone(), reply.into()));
+            }
+        }
     }
 
     pub(super) fn is_current(&self, shard: ShardId, incarnation: Incarnation) -> bool {

@@ -114,7 +114,7 @@ impl Driver {
         let wakes_at = self.core.wakes_at;
         tokio::select! {
             biased;
-            control = self.control.recv() => self.control(control),
+            Some(control) = self.control.recv() => self.control(control),
             () = sleep(wakes_at) => {
                 // What is here already comes first: among it may be the acknowledgement whose absence the timer
                 // would take for a zombie.
@@ -136,19 +136,18 @@ impl Driver {
         }
     }
 
-    fn control(&mut self, control: Option<Control>) {
+    fn control(&mut self, control: Control) {
         match control {
-            Some(Control::Turn) => self.feed(Input::Turn),
-            Some(Control::Permit(permit)) => self.feed(Input::Permit(permit)),
-            Some(Control::QueueReplaced(queue)) => {
+            Control::Turn => self.feed(Input::Turn),
+            Control::Permit(permit) => self.feed(Input::Permit(permit)),
+            Control::QueueReplaced(queue) => {
                 self.core.queue = queue;
                 self.feed(Input::QueueReplaced);
             }
-            Some(Control::Presence(presence)) => self.feed(Input::Presence(presence)),
-            Some(Control::Stop) => self.feed(Input::Stop),
-            // Without its actor a driver has nobody to listen to.
-            Some(Control::Detach) | None => self.feed(Input::Detach),
-            Some(Control::Crash) => panic!("crash drill"),
+            Control::Presence(presence) => self.feed(Input::Presence(presence)),
+            Control::Stop => self.feed(Input::Stop),
+            Control::Detach => self.feed(Input::Detach),
+            Control::Crash => panic!("crash drill"),
         }
     }
 
