@@ -12,6 +12,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
@@ -221,6 +222,26 @@ impl Connection {
             Poll::Ready(step) => Some(self.event(step)),
             Poll::Pending => None,
         }
+    }
+
+    /// Closes the connection and waits for the peer's answer, at most for `within`; then the byte stream is dropped
+    /// either way (GW-102). What the peer still sends is not handed over: to have it, use
+    /// [`enqueue_close`](Self::enqueue_close) and go on with [`next`](Self::next).
+    ///
+    /// `None` when the peer did not answer in time, or the close frame could not be queued.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the byte stream; the close frame may have been sent.
+    pub async fn close(mut self, code: u16, reason: &'static str, within: Duration) -> Option<Closed> {
+        self.enqueue_close(code, reason).ok()?;
+        let answered = async {
+            loop {
+                if let Event::Closed(closed) = self.next(Reading::On).await {
+                    return closed;
+                }
+            }
+        };
+        tokio::time::timeout(within, answered).await.ok()
     }
 
     /// What has been received so far.

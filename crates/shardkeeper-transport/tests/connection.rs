@@ -355,6 +355,22 @@ async fn we_close_and_the_peer_says_nothing() {
     quiet(&mut connection, Reading::On).await;
 }
 
+/// GW-102: bounded, whatever the peer does.
+#[tokio::test(start_paused = true)]
+async fn closing_waits_for_the_answer_or_for_its_deadline() {
+    let (connection, mut server) = pair(&config(Compression::None)).await;
+    let answering = tokio::spawn(async move { while let Some(Ok(_)) = server.next().await {} });
+    let closed = connection.close(4900, "reconnect", Duration::from_secs(3)).await.unwrap();
+    assert_eq!((closed.code, closed.by), (Some(4900), Initiator::Local));
+    answering.await.unwrap();
+
+    let (connection, server) = pair(&config(Compression::None)).await;
+    let start = tokio::time::Instant::now();
+    assert!(connection.close(4901, "", Duration::from_secs(3)).await.is_none());
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+    drop(server);
+}
+
 #[tokio::test(start_paused = true)]
 async fn close_frames_that_must_not_be_sent() {
     let (mut connection, _server) = pair(&config(Compression::None)).await;
