@@ -20,7 +20,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct Options {
     /// The bot's token; better set in the environment than given here, where others can see it.
     #[arg(long, env = "DISCORD_TOKEN", hide_env_values = true)]
-    token: String,
+    token: Option<String>,
     /// What to receive: names like GUILDS,GUILD_MESSAGES, or the number of their bits.
     #[arg(long, default_value = "GUILDS", value_parser = intents)]
     intents: Intents,
@@ -50,7 +50,11 @@ fn intents(text: &str) -> Result<Intents, String> {
 
 pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let mut terminate = Terminate::listen()?;
-    let mut builder = Shardkeeper::builder(&options.token, options.intents).api_url(&options.api_url);
+    let token = options
+        .token
+        .as_ref()
+        .ok_or("DISCORD_TOKEN is not set: it takes the bot token of the developer portal")?;
+    let mut builder = Shardkeeper::builder(token, options.intents).api_url(&options.api_url);
     if let Some(shards) = options.shards {
         builder = builder.shards(shards);
     }

@@ -150,7 +150,7 @@ async fn forbidden_intents_are_final() {
 #[tokio::test]
 async fn what_is_missing_or_wrong_in_the_arguments_is_named() {
     for (arguments, message) in [
-        (&["run"][..], "--token"),
+        (&["run"][..], "error: DISCORD_TOKEN is not set"),
         (&["run", "--token", "x", "--intents", "GUILDZ"], "there is no intent \"GUILDZ\""),
         (&["run", "--token", "x", "--api-url", "discord.com"], "is not an http or https URL"),
         (&["run", "--token", ""], "the token is empty"),
