@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, frame::coding::CloseCode};
 
+use crate::discord::{Discord, text};
 use crate::fault::ConnectFault;
 use crate::link::{Link, Next, Out};
-use crate::simulator::{Identify, Inner, Login, invalid_session, text};
+use crate::login::{Identify, Login};
 
 /// The largest payload that a client may send (GW-026).
 const MAX_PAYLOAD_BYTES: usize = 4096;
@@ -30,33 +31,33 @@ pub(crate) struct Mode {
     pub(crate) compressed: bool,
 }
 
-pub(crate) async fn serve<S>(stream: S, mode: Mode, fault: Option<ConnectFault>, inner: Arc<Inner>)
+pub(crate) async fn serve<S>(stream: S, mode: Mode, fault: Option<ConnectFault>, discord: Arc<Discord>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
     let (sink, stream) = socket.split();
-    let link = inner.new_link();
+    let link = discord.new_link();
     let deflate = mode.compressed.then(|| Compress::new(Compression::fast(), true));
-    let mut writer = Writer { inner: &inner, link: &link, sink, deflate };
-    let mut reader = Reader::new(&inner, &link, stream, fault);
+    let mut writer = Writer { discord: &discord, link: &link, sink, deflate };
+    let mut reader = Reader::new(&discord, &link, stream, fault);
     reader.greet(mode.version);
     let cut = tokio::select! {
         () = reader.run() => false,
         cut = writer.run() => {
             if !cut {
                 // The client's answer to our close frame is waited for, or its last words would be lost.
-                let _ = timeout(inner.config.timings.close_grace, reader.run()).await;
+                let _ = timeout(discord.config.timings.close_grace, reader.run()).await;
             }
             cut
         }
     };
     let code = if cut { None } else { reader.close_code };
-    inner.disconnected(reader.session.as_deref(), &link, code);
+    discord.disconnected(reader.session.as_deref(), &link, code);
 }
 
 struct Writer<'a, S> {
-    inner: &'a Inner,
+    discord: &'a Discord,
     link: &'a Link,
     sink: SplitSink<WebSocketStream<S>, Message>,
     /// One context for the whole connection (GW-043).
@@ -83,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                     let _ = self.sink.send(Message::Close(Some(frame))).await;
                     return false;
                 }
-                Next::Dispatches(feed) => match self.inner.next_dispatch(&feed, self.link) {
+                Next::Dispatches(feed) => match self.discord.next_dispatch(&feed, self.link) {
                     Ok(Some(payload)) => self.payload(&payload).await,
                     Ok(None) => {
                         drained = true;
@@ -118,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
             out.reserve(out.capacity());
         }
         let mut start = 0;
-        for end in self.inner.cuts(out.len()).into_iter().chain([out.len()]) {
+        for end in self.discord.cuts(out.len()).into_iter().chain([out.len()]) {
             self.sink.send(Message::binary(out[start..end].to_vec())).await.map_err(|_| Gone)?;
             start = end;
         }
@@ -144,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
 struct Gone;
 
 struct Reader<'a, S> {
-    inner: &'a Inner,
+    discord: &'a Discord,
     link: &'a Arc<Link>,
     stream: SplitStream<WebSocketStream<S>>,
     fault: Option<ConnectFault>,
@@ -161,13 +162,13 @@ struct Reader<'a, S> {
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     fn new(
-        inner: &'a Inner,
+        discord: &'a Discord,
         link: &'a Arc<Link>,
         stream: SplitStream<WebSocketStream<S>>,
         fault: Option<ConnectFault>,
     ) -> Self {
         Self {
-            inner,
+            discord,
             link,
             stream,
             fault,
@@ -191,7 +192,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             Some(ConnectFault::NoHello) => {}
             Some(ConnectFault::ReconnectInsteadOfHello) => self.link.send(text(7, "null")),
             _ => {
-                let interval = self.inner.config.timings.heartbeat_interval.as_millis();
+                let interval = self.discord.config.timings.heartbeat_interval.as_millis();
                 let hello = format!(
                     r#"{{"heartbeat_interval":{interval},"_trace":["[\"sim\",{{\"micros\":0.0}}]"]}}"#
                 );
@@ -202,7 +203,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn await_heartbeat(&mut self) {
-        let timings = &self.inner.config.timings;
+        let timings = &self.discord.config.timings;
         self.heartbeat_due = Some(Instant::now() + timings.heartbeat_interval + timings.heartbeat_tolerance);
     }
 
@@ -248,7 +249,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn violate(&self, rule: &'static str, detail: impl Into<String>) {
-        self.inner.violation(rule, self.shard, detail);
+        self.discord.violation(rule, self.shard, detail);
     }
 
     fn close(&mut self, code: u16, reason: &'static str) {
@@ -264,7 +265,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             self.violate("GW-026", format!("a payload of {} bytes", payload.len()));
             return self.close(4002, "payload too large");
         }
-        if exceeds(&mut self.payloads, at, self.inner.config.timings.command_window, COMMANDS_PER_WINDOW) {
+        if exceeds(&mut self.payloads, at, self.discord.config.timings.command_window, COMMANDS_PER_WINDOW) {
             self.violate("GW-155", format!("more than {COMMANDS_PER_WINDOW} payloads in one window"));
             return self.close(4008, "rate limited");
         }
@@ -286,9 +287,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn heartbeat(&mut self, data: &Value) {
-        self.inner.heartbeat();
+        self.discord.heartbeat();
         self.await_heartbeat();
-        let last = self.session.as_deref().and_then(|session| self.inner.last_sequence(session));
+        let last = self.session.as_deref().and_then(|session| self.discord.last_sequence(session));
         match data {
             Value::Null => {}
             Value::Number(sequence) if sequence.as_u64() <= last.or(Some(u64::MAX)) => {}
@@ -301,7 +302,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn identify(&mut self, data: &Value, at: Instant) {
-        let over = self.session.as_deref().is_none_or(|session| self.inner.is_over(session));
+        let over = self.session.as_deref().is_none_or(|session| self.discord.is_over(session));
         if self.authenticated && !over {
             self.violate("GW-074", "a second Identify on one connection");
             return self.close(4005, "already authenticated");
@@ -316,7 +317,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         }
         self.authenticated = true;
         let fault = self.login_fault();
-        let login = self.inner.identify(&identify, self.link, fault, at);
+        let login = self.discord.identify(&identify, self.link, fault, at);
         self.logged_in(login);
     }
 
@@ -327,12 +328,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             self.violate("GW-131", "a Resume without token, session_id or seq");
             return self.close(4002, "decode error");
         };
-        if self.authenticated && self.session.as_deref().is_some_and(|session| !self.inner.is_over(session)) {
+        if self.authenticated && self.session.as_deref().is_some_and(|session| !self.discord.is_over(session))
+        {
             self.violate("GW-074", "a Resume on a connection that has a session");
             return self.close(4005, "already authenticated");
         }
         self.authenticated = true;
-        self.shard = self.inner.shard_of(id);
+        self.shard = self.discord.shard_of(id);
         if self.fault == Some(ConnectFault::NoReady) {
             return;
         }
@@ -340,7 +342,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             Some(ConnectFault::InvalidIdentify) => None,
             _ => self.login_fault(),
         };
-        let login = self.inner.resume(token, id, sequence, self.link, fault);
+        let login = self.discord.resume(token, id, sequence, self.link, fault);
         self.logged_in(login);
     }
 
@@ -361,7 +363,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                 // The connection is as before a login, and may try again (GW-150).
                 self.authenticated = false;
                 self.session = None;
-                self.link.send(invalid_session());
+                self.link.send(text(9, "false"));
             }
             Login::Ignored => {}
             Login::Closed { code, reason } => self.close(code, reason),
@@ -369,19 +371,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn command(&mut self, op: u64, data: Value, at: Instant) {
-        let session = self.session.clone().filter(|session| !self.inner.is_over(session));
+        let session = self.session.clone().filter(|session| !self.discord.is_over(session));
         if !self.authenticated {
             self.violate("GW-028", format!("op {op} before Identify or Resume"));
             return self.close(4003, "not authenticated");
         }
-        self.inner.command();
+        self.discord.command();
         if !data.is_object() {
             self.violate("GW-078", format!("op {op} whose data is no object"));
             return self.close(4002, "decode error");
         }
         if op == 3 {
             self.judge_presence(&data);
-            let window = self.inner.config.timings.presence_window;
+            let window = self.discord.config.timings.presence_window;
             if exceeds(&mut self.presences, at, window, PRESENCES_PER_WINDOW) {
                 self.violate(
                     "GW-161",
@@ -389,7 +391,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                 );
             }
             if let (Some(_), Some(shard)) = (session, self.shard) {
-                self.inner.presence(shard, data);
+                self.discord.presence(shard, data);
             }
         }
     }

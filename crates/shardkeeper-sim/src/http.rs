@@ -17,16 +17,16 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::connection::{self, Mode};
+use crate::discord::Discord;
 use crate::fault::{ConnectFault, RestFault};
-use crate::simulator::Inner;
 
 /// The connection is to end without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("refused")]
 struct Refused;
 
-pub(crate) async fn listen(listener: TcpListener, inner: Arc<Inner>) {
-    let mut over = inner.over.subscribe();
+pub(crate) async fn listen(listener: TcpListener, discord: Arc<Discord>) {
+    let mut over = discord.over.subscribe();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -36,16 +36,19 @@ pub(crate) async fn listen(listener: TcpListener, inner: Arc<Inner>) {
                     continue;
                 };
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(serve(stream, Arc::clone(&inner)));
+                tokio::spawn(serve(stream, Arc::clone(&discord)));
             }
             () = ended(&mut over) => return,
         }
     }
 }
 
-pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, inner: Arc<Inner>) {
-    let mut over = inner.over.subscribe();
-    let service = service_fn(move |request| answer(request, Arc::clone(&inner)));
+pub(crate) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    discord: Arc<Discord>,
+) {
+    let mut over = discord.over.subscribe();
+    let service = service_fn(move |request| answer(request, Arc::clone(&discord)));
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::select! {
@@ -55,11 +58,11 @@ pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + '
     }
 }
 
-async fn answer(request: Request<Incoming>, inner: Arc<Inner>) -> Result<Response<Full<Bytes>>, Refused> {
+async fn answer(request: Request<Incoming>, discord: Arc<Discord>) -> Result<Response<Full<Bytes>>, Refused> {
     if request.headers().contains_key(SEC_WEBSOCKET_KEY) {
-        return upgrade(request, inner).await;
+        return upgrade(request, discord).await;
     }
-    match inner.take_rest_fault() {
+    match discord.take_rest_fault() {
         Some(RestFault::Status(status)) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             return Ok(reply(status, &json!({})));
@@ -68,7 +71,7 @@ async fn answer(request: Request<Incoming>, inner: Arc<Inner>) -> Result<Respons
         Some(RestFault::Garbage) => return Ok(Response::new(Full::from("<html>it works</html>"))),
         None => {}
     }
-    Ok(rest(&request, &inner))
+    Ok(rest(&request, &discord))
 }
 
 /// Waits for the simulator's end.
@@ -76,20 +79,20 @@ async fn ended(over: &mut watch::Receiver<bool>) {
     let _ = over.wait_for(|over| *over).await;
 }
 
-fn rest(request: &Request<Incoming>, inner: &Inner) -> Response<Full<Bytes>> {
+fn rest(request: &Request<Incoming>, discord: &Discord) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     let path =
         ["/api/v10", "/api/v9", "/api"].iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
     match (request.method(), path) {
-        (&Method::GET, "/gateway") => reply(StatusCode::OK, &json!({"url": inner.gateway_url()})),
+        (&Method::GET, "/gateway") => reply(StatusCode::OK, &json!({"url": discord.gateway_url()})),
         (&Method::GET, "/gateway/bot") => {
-            let expected = format!("Bot {}", inner.config.token);
+            let expected = format!("Bot {}", discord.config.token);
             if request
                 .headers()
                 .get(AUTHORIZATION)
                 .is_some_and(|value| value.as_bytes() == expected.as_bytes())
             {
-                reply(StatusCode::OK, &inner.gateway_bot())
+                reply(StatusCode::OK, &discord.gateway_bot())
             } else {
                 reply(StatusCode::UNAUTHORIZED, &json!({"message": "401: Unauthorized", "code": 0}))
             }
@@ -108,9 +111,9 @@ fn reply(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
 
 async fn upgrade(
     mut request: Request<Incoming>,
-    inner: Arc<Inner>,
+    discord: Arc<Discord>,
 ) -> Result<Response<Full<Bytes>>, Refused> {
-    let fault = inner.take_connect_fault();
+    let fault = discord.take_connect_fault();
     match fault {
         Some(ConnectFault::Refuse) => return Err(Refused),
         Some(ConnectFault::Hang) => return std::future::pending().await,
@@ -122,12 +125,12 @@ async fn upgrade(
     let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let accept = accept.and_then(|accept| HeaderValue::from_str(&accept).ok()).ok_or(Refused)?;
     let upgraded = hyper::upgrade::on(&mut request);
-    let over = inner.over.subscribe();
+    let over = discord.over.subscribe();
     tokio::spawn(async move {
         let mut over = over;
         if let Ok(upgraded) = upgraded.await {
             tokio::select! {
-                () = connection::serve(TokioIo::new(upgraded), mode, fault, inner) => {}
+                () = connection::serve(TokioIo::new(upgraded), mode, fault, discord) => {}
                 () = ended(&mut over) => {}
             }
         }

@@ -36,14 +36,17 @@
 
 mod config;
 mod connection;
+mod discord;
 mod fault;
 mod http;
 mod intents;
 mod ledger;
 mod link;
+mod login;
 mod report;
 mod session;
 mod simulator;
+mod traffic;
 mod world;
 
 pub use config::{SimConfig, SimTimings};
