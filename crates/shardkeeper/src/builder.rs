@@ -10,69 +10,15 @@ use shardkeeper_transport::{Compression, Dialer, TcpDialer, TransportConfig};
 use tokio::sync::watch;
 use url::Url;
 
-use crate::dispatch::Hub;
-use crate::error::{ConfigError, Ended, StartError};
-use crate::manager::RestartPolicy;
-use crate::{Shardkeeper, Subscription, SubscriptionOptions, Topic};
+use crate::config::{Layout, ManagerConfig};
+use crate::error::ConfigError;
+use crate::restart::RestartPolicy;
+use crate::{Subscription, SubscriptionOptions, Topic};
 
 /// Discord's API, version 10.
 pub const DISCORD_API: &str = "https://discord.com/api/v10";
 
-/// A checked configuration, and the subscriptions made so far: what a
-/// [`ShardManager`](crate::ShardManager) is started with.
-pub struct ManagerConfig {
-    pub(crate) token: Token,
-    pub(crate) intents: Intents,
-    pub(crate) api_url: Url,
-    pub(crate) layout: Layout,
-    pub(crate) presence: Option<PresenceUpdate>,
-    pub(crate) large_threshold: u8,
-    pub(crate) library: String,
-    pub(crate) compression: Compression,
-    pub(crate) timings: Timings,
-    pub(crate) max_failed_resumes: u32,
-    pub(crate) max_message_bytes: usize,
-    pub(crate) connects_per_second: u32,
-    pub(crate) identify_reserve: u32,
-    pub(crate) restart_policy: RestartPolicy,
-    pub(crate) end_deadline: Duration,
-    pub(crate) sessions: Vec<Session>,
-    pub(crate) dialer: Arc<dyn Dialer>,
-    pub(crate) seed: Option<u64>,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) ended: watch::Sender<Option<Ended>>,
-}
-
-impl fmt::Debug for ManagerConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ManagerConfig")
-            .field("intents", &self.intents)
-            .field("layout", &self.layout)
-            .field("compression", &self.compression)
-            .finish_non_exhaustive()
-    }
-}
-
-impl ManagerConfig {
-    pub(crate) fn transport(&self) -> TransportConfig {
-        let mut transport = TransportConfig::default();
-        transport.compression = self.compression;
-        // Before the machine's own deadline: the transport can say whom it waited for, and what for.
-        transport.connect_timeout = self.timings.connect.mul_f64(0.9);
-        transport.max_message_bytes = self.max_message_bytes;
-        transport
-    }
-}
-
-/// Which shards a manager runs.
-#[derive(Clone, Debug)]
-pub(crate) enum Layout {
-    Recommended,
-    All(ShardCount),
-    Some { ids: BTreeSet<ShardId>, count: ShardCount },
-}
-
-/// Configures a [`Shardkeeper`]. Everything but token and intents has a default.
+/// Configures a [`Shardkeeper`](crate::Shardkeeper). Everything but token and intents has a default.
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
     token: String,
@@ -201,7 +147,7 @@ impl Builder {
         self
     }
 
-    /// How long [`stop`](Shardkeeper::stop) and [`detach`](Shardkeeper::detach) may take. 10 s; a closing
+    /// How long [`stop`](crate::Shardkeeper::stop) and [`detach`](crate::Shardkeeper::detach) may take. 10 s; a closing
     /// handshake takes 3 at most, the rest is for subscribers to take what is under way.
     pub fn end_deadline(mut self, deadline: Duration) -> Self {
         self.config.end_deadline = deadline;
@@ -263,21 +209,5 @@ impl Builder {
             }
         };
         Ok(self.config)
-    }
-
-    /// Starts the manager, and returns when the layout is known and the shards are on their way.
-    ///
-    /// While the API cannot be reached it is asked again, with growing waits; each failure is a warning in the log
-    /// and a [`Lifecycle::GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable).
-    ///
-    /// # Errors
-    ///
-    /// When the configuration cannot work, or Discord does not accept the token.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancelling it ends the manager.
-    pub async fn start(self) -> Result<Shardkeeper, StartError> {
-        Shardkeeper::start(self.build()?).await
     }
 }

@@ -1,4 +1,4 @@
-//! The handle by which a bot speaks to its manager.
+//! The start of a manager, and the handle by which a bot speaks to it.
 
 use std::sync::Arc;
 
@@ -6,11 +6,13 @@ use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
 use shardkeeper_proto::{Intents, Presence, PresenceUpdate, Session, ShardId};
 use tokio::sync::watch;
 
-use crate::builder::{Builder, ManagerConfig};
+use crate::builder::Builder;
+use crate::config::ManagerConfig;
 use crate::dispatch::{self, Hub};
 use crate::error::{CommandRejected, Ended, StartError};
-use crate::manager::{Farewell, ManagerMessage, ManagerStatus, ShardManager};
-use crate::shard::ShardMessage;
+use crate::manager::ShardManager;
+use crate::message::{Farewell, ManagerMessage, ShardMessage};
+use crate::status::ManagerStatus;
 use crate::{Delivery, Subscription, SubscriptionOptions, Topic};
 
 /// A running manager. Clones are cheap and speak to the same one; dropping all of them does not end it.
@@ -32,13 +34,31 @@ impl Drop for EndOnDrop {
     }
 }
 
+impl Builder {
+    /// Starts the manager, and returns when the layout is known and the shards are on their way.
+    ///
+    /// While the API cannot be reached it is asked again, with growing waits; each failure is a warning in the log
+    /// and a [`Lifecycle::GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable).
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot work, or Discord does not accept the token.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelling it ends the manager.
+    pub async fn start(self) -> Result<Shardkeeper, StartError> {
+        Shardkeeper::start(self.build()?).await
+    }
+}
+
 impl Shardkeeper {
     /// Configures a manager for the bot of this token, which asks to receive what these intents name.
     pub fn builder(token: impl Into<String>, intents: Intents) -> Builder {
         Builder::new(token.into(), intents)
     }
 
-    pub(crate) async fn start(config: ManagerConfig) -> Result<Self, StartError> {
+    async fn start(config: ManagerConfig) -> Result<Self, StartError> {
         let hub = Arc::clone(&config.hub);
         let ended = config.ended.subscribe();
         let (manager, _) = Actor::spawn(None, ShardManager, config).await.map_err(|_| StartError::Ended)?;

@@ -8,85 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use serde::Serialize;
-use shardkeeper_proto::{Grant, IdentifyBudget, IdentifyLimiter, Priority, ShardId};
+use shardkeeper_proto::{Grant, IdentifyBudget, IdentifyLimiter, ShardId};
 use tokio::task::AbortHandle;
 
 use crate::Lifecycle;
 use crate::dispatch::Hub;
-use crate::shard::ShardMessage;
+use crate::message::{QueueMessage, ShardMessage};
+use crate::status::IdentifyStatus;
 
 /// The identify queue of a bot.
 pub struct IdentifyQueue;
-
-/// What an [`IdentifyQueue`] is told. When it is gone, a send fails; the manager replaces it, and every shard that
-/// waited asks again.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum QueueMessage {
-    /// From a shard: it wants to identify. The answer is [`ShardMessage::Turn`] when it may connect.
-    Join {
-        /// Which shard.
-        shard: ShardId,
-        /// How urgent it is.
-        priority: Priority,
-        /// Where to answer.
-        actor: ActorRef<ShardMessage>,
-    },
-    /// From a shard: it has its Hello. The answer is [`ShardMessage::Permit`].
-    Claim {
-        /// Which shard.
-        shard: ShardId,
-        /// How urgent it is.
-        priority: Priority,
-        /// Where to answer.
-        actor: ActorRef<ShardMessage>,
-    },
-    /// From a shard: it no longer waits, and spent nothing.
-    Leave {
-        /// Which shard.
-        shard: ShardId,
-    },
-    /// From a shard: Identify was written, or may have been.
-    Sent {
-        /// Which shard.
-        shard: ShardId,
-        /// When.
-        at: Instant,
-    },
-    /// From the manager: the shard's actor died.
-    Gone {
-        /// Which shard.
-        shard: ShardId,
-    },
-    /// From the manager: what `GET /gateway/bot` said last.
-    Update {
-        /// The number of keys.
-        max_concurrency: u32,
-        /// The budget.
-        budget: IdentifyBudget,
-    },
-    /// From the manager: grant nothing any more.
-    Freeze,
-    /// From its own timer.
-    Wake,
-}
-
-/// How the identify queue stands.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[non_exhaustive]
-pub struct IdentifyStatus {
-    /// How many shards wait for a permit.
-    pub waiting: usize,
-    /// Identify sent since the manager began.
-    pub sent: u64,
-    /// Identify left in the current period.
-    pub remaining: u32,
-    /// Identify allowed in a period.
-    pub total: u32,
-    /// How many shards may identify at once.
-    pub max_concurrency: u32,
-}
 
 /// What outlives the queue when it crashes; the manager's.
 #[derive(Debug)]

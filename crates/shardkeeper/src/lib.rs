@@ -40,6 +40,7 @@
 //! - The token and session ids are in no log line, error or `Debug` output; neither is the content of events.
 
 mod builder;
+mod config;
 mod dispatch;
 mod error;
 mod gateway_info;
@@ -47,8 +48,11 @@ mod handle;
 mod identify_queue;
 mod lifecycle;
 mod manager;
+mod message;
 mod pacer;
+mod restart;
 mod shard;
+mod status;
 
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
 pub use shardkeeper_proto::{
@@ -58,16 +62,16 @@ pub use shardkeeper_proto::{
 };
 pub use shardkeeper_transport::{BoxedIo, Compression, ConnectError, Dialer, TcpDialer};
 
-pub use self::builder::{Builder, DISCORD_API, ManagerConfig};
+pub use self::builder::{Builder, DISCORD_API};
+pub use self::config::ManagerConfig;
 pub use self::dispatch::{Delivery, Dispatch, Event, Overflow, Subscription, SubscriptionOptions, Topic};
 pub use self::error::{CommandRejected, ConfigError, Ended, StartError};
 pub use self::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
 pub use self::handle::Shardkeeper;
-pub use self::identify_queue::{IdentifyQueue, IdentifyStatus, QueueArguments, QueueMessage, QueueState};
+pub use self::identify_queue::{IdentifyQueue, QueueArguments, QueueState};
 pub use self::lifecycle::Lifecycle;
-pub use self::manager::{
-    Farewell, Incarnation, ManagerMessage, ManagerState, ManagerStatus, RestartPolicy, ShardManager,
-    ShardReport,
-};
-pub use self::shard::status::{Phase, ShardStatus};
-pub use self::shard::{ShardActor, ShardArguments, ShardMessage, ShardState};
+pub use self::manager::{ManagerState, ShardManager};
+pub use self::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShardReport};
+pub use self::restart::RestartPolicy;
+pub use self::shard::{ShardActor, ShardArguments, ShardState};
+pub use self::status::{IdentifyStatus, ManagerStatus, Phase, ShardStatus};

@@ -3,8 +3,6 @@
 //! Input: the bot's wishes, reports of the shards, the deaths of children. Output: children started, told and
 //! restarted; lifecycle changes. It owns what must survive them: layout, sessions, presence, budget.
 
-mod message;
-mod restart;
 mod shards;
 
 use std::sync::{Arc, Mutex};
@@ -16,18 +14,14 @@ use shardkeeper_proto::shard::Refusal;
 use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, ShardCount, ShardId};
 use tokio::task::AbortHandle;
 
-pub use self::message::{Farewell, ManagerMessage, ManagerStatus, ShardReport};
-pub use self::restart::RestartPolicy;
 use self::shards::Shards;
 use crate::Lifecycle;
-use crate::builder::{Layout, ManagerConfig};
+use crate::config::{Layout, ManagerConfig};
 use crate::error::{CommandRejected, ConfigError, Ended, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, gateway_info};
-use crate::identify_queue::{IdentifyQueue, IdentifyStatus, Ledger, QueueArguments, QueueMessage};
-use crate::shard::ShardMessage;
-
-/// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
-pub type Incarnation = u64;
+use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
+use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShardReport};
+use crate::status::{IdentifyStatus, ManagerStatus};
 
 /// The only generation, until the bot can be resharded.
 const GENERATION: u32 = 1;

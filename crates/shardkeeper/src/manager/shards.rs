@@ -10,16 +10,16 @@ use shardkeeper_proto::{PresenceUpdate, Session, ShardConfig, ShardCount, ShardI
 use shardkeeper_transport::Connector;
 use url::Url;
 
-use super::restart::{Restart, RestartBook};
-use super::{Farewell, Incarnation, ManagerMessage};
-use crate::builder::ManagerConfig;
+use crate::config::ManagerConfig;
 use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
-use crate::identify_queue::QueueMessage;
+use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
+use crate::restart::{Restart, RestartBook};
+use crate::shard::board::Board;
 use crate::shard::slot::SessionSlot;
-use crate::shard::status::{Board, ShardStatus};
-use crate::shard::{ShardActor, ShardArguments, ShardMessage};
+use crate::shard::{ShardActor, ShardArguments};
+use crate::status::ShardStatus;
 
 type Reply = RpcReplyPort<Result<(), CommandRejected>>;
 

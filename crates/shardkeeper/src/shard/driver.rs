@@ -17,12 +17,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
-use super::ShardMessage;
+use super::board::Board;
 use super::slot::SessionSlot;
-use super::status::Board;
 use crate::Lifecycle;
 use crate::dispatch::Publisher;
-use crate::identify_queue::QueueMessage;
+use crate::message::{QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain

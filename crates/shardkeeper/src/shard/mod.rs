@@ -3,26 +3,24 @@
 //! Input: messages from the manager, the identify queue and the bot. Output: controls to the driver task, which
 //! does all the work; and reports to the manager.
 
+pub(crate) mod board;
 mod driver;
 pub(crate) mod slot;
-pub(crate) mod status;
 
 use std::sync::Arc;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use shardkeeper_proto::shard::Refusal;
-use shardkeeper_proto::{IdentifyPermit, PresenceUpdate, ShardConfig, ShardId};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use shardkeeper_proto::{PresenceUpdate, ShardConfig, ShardId};
 use shardkeeper_transport::Connector;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use self::board::Board;
 use self::driver::Control;
 use self::slot::SessionSlot;
-use self::status::Board;
 use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
-use crate::identify_queue::QueueMessage;
-use crate::manager::{Incarnation, ManagerMessage, ShardReport};
+use crate::message::{Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShardReport};
 use crate::pacer::Pacer;
 
 /// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
@@ -30,34 +28,6 @@ const CONTROL_CAPACITY: usize = 64;
 
 /// The actor of one shard. It holds nothing that would be missed: sessions, layout and presence are the manager's.
 pub struct ShardActor;
-
-/// What a [`ShardActor`] is told. When the actor is gone a send fails, and a call answers with an error; the
-/// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ShardMessage {
-    /// From the bot: show this presence, now and after each later Identify of this incarnation. Answers whether it
-    /// was accepted for sending; the newest wins.
-    UpdatePresence(PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
-    /// From an operator: make the driver panic, to see the supervision at work. The shard resumes.
-    CrashDrill,
-    /// From the manager: end, and give the session up.
-    Stop,
-    /// From the manager: end, and keep the session.
-    Detach,
-    /// From the manager: the identify queue has a new address.
-    QueueReplaced(ActorRef<QueueMessage>),
-    /// From the identify queue: connect, your turn is near.
-    Turn,
-    /// From the identify queue: identify.
-    Permit(IdentifyPermit),
-    /// From the driver: in service, after READY or RESUMED.
-    BecameReady,
-    /// From the driver: Discord refuses the shard.
-    Refused(Refusal),
-    /// From the driver's watcher: it ended, or panicked with this message.
-    DriverEnded(Result<(), String>),
-}
 
 /// What a [`ShardActor`] is started with. Only the manager makes one.
 pub struct ShardArguments {

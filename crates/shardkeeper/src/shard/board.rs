@@ -1,103 +1,13 @@
 //! What a shard shows of itself at any time, without being asked.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Serialize, Serializer};
 use shardkeeper_proto::shard::Change;
 use shardkeeper_proto::{ShardCount, ShardId};
 
-/// Where a shard stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Phase {
-    /// Not begun, or between two incarnations of its actor.
-    Starting,
-    /// Waits in the identify queue.
-    Queued,
-    /// Opens a connection.
-    Connecting,
-    /// Connected; waits for the permit to identify.
-    AwaitingPermit,
-    /// Identify is on its way.
-    Identifying,
-    /// The session is being resumed.
-    Resuming,
-    /// In service.
-    Ready,
-    /// Waits before it connects again.
-    Disconnected,
-    /// Crashed so often that it is tried only now and then.
-    Quarantined,
-    /// Discord refuses it.
-    Refused,
-    /// Ended as it was told.
-    Stopped,
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Starting => "starting",
-            Self::Queued => "queued",
-            Self::Connecting => "connecting",
-            Self::AwaitingPermit => "at hello",
-            Self::Identifying => "identifying",
-            Self::Resuming => "resuming",
-            Self::Ready => "ready",
-            Self::Disconnected => "disconnected",
-            Self::Quarantined => "quarantined",
-            Self::Refused => "refused",
-            Self::Stopped => "stopped",
-        })
-    }
-}
-
-/// The state of one shard at one moment.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct ShardStatus {
-    /// Which shard.
-    pub shard: ShardId,
-    /// Of how many.
-    pub count: ShardCount,
-    /// Of which generation of the layout.
-    pub generation: u32,
-    /// How many times its actor was started again after a crash.
-    pub restarts: u32,
-    /// Where it stands.
-    pub phase: Phase,
-    /// When it came there.
-    #[serde(skip)]
-    pub since: Option<Instant>,
-    /// Which session it has, counted from 1; 0 before the first. Discord's own name for it stays secret.
-    pub session: u32,
-    /// The last sequence number that every lossless subscription has taken.
-    pub sequence: u64,
-    /// The time a heartbeat took, on this connection.
-    #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
-    pub latency: Option<Duration>,
-    /// Dispatches received.
-    pub dispatches: u64,
-    /// Sessions begun.
-    pub identifies: u32,
-    /// Sessions resumed.
-    pub resumes: u32,
-    /// Why the last connection ended, or the actor crashed.
-    pub last_reason: Option<String>,
-}
-
-// Serde passes a reference to the field.
-#[allow(clippy::ref_option)]
-fn milliseconds<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    match latency {
-        Some(latency) => serializer.serialize_some(&(latency.as_secs_f64() * 1000.0)),
-        None => serializer.serialize_none(),
-    }
-}
+use crate::status::{Phase, ShardStatus};
 
 /// The status of a shard, written by its driver and the manager, read by anyone: no question waits for a shard.
 #[derive(Debug)]

@@ -1,0 +1,69 @@
+//! What a manager is started with: checked, and complete.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardkeeper_proto::{Intents, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token};
+use shardkeeper_transport::{Compression, Dialer, TransportConfig};
+use tokio::sync::watch;
+use url::Url;
+
+use crate::dispatch::Hub;
+use crate::error::Ended;
+use crate::restart::RestartPolicy;
+
+/// A checked configuration, and the subscriptions made so far: what a
+/// [`ShardManager`](crate::ShardManager) is started with.
+pub struct ManagerConfig {
+    pub(crate) token: Token,
+    pub(crate) intents: Intents,
+    pub(crate) api_url: Url,
+    pub(crate) layout: Layout,
+    pub(crate) presence: Option<PresenceUpdate>,
+    pub(crate) large_threshold: u8,
+    pub(crate) library: String,
+    pub(crate) compression: Compression,
+    pub(crate) timings: Timings,
+    pub(crate) max_failed_resumes: u32,
+    pub(crate) max_message_bytes: usize,
+    pub(crate) connects_per_second: u32,
+    pub(crate) identify_reserve: u32,
+    pub(crate) restart_policy: RestartPolicy,
+    pub(crate) end_deadline: Duration,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) ended: watch::Sender<Option<Ended>>,
+}
+
+impl fmt::Debug for ManagerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagerConfig")
+            .field("intents", &self.intents)
+            .field("layout", &self.layout)
+            .field("compression", &self.compression)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ManagerConfig {
+    pub(crate) fn transport(&self) -> TransportConfig {
+        let mut transport = TransportConfig::default();
+        transport.compression = self.compression;
+        // Before the machine's own deadline: the transport can say whom it waited for, and what for.
+        transport.connect_timeout = self.timings.connect.mul_f64(0.9);
+        transport.max_message_bytes = self.max_message_bytes;
+        transport
+    }
+}
+
+/// Which shards a manager runs.
+#[derive(Clone, Debug)]
+pub(crate) enum Layout {
+    Recommended,
+    All(ShardCount),
+    Some { ids: BTreeSet<ShardId>, count: ShardCount },
+}

@@ -1,0 +1,156 @@
+//! What the actors tell each other, and what a bot tells them. Each variant names its sender.
+
+use std::time::Instant;
+
+use ractor::{ActorRef, RpcReplyPort};
+use shardkeeper_proto::shard::Refusal;
+use shardkeeper_proto::{IdentifyBudget, IdentifyPermit, PresenceUpdate, Priority, Session, ShardId};
+
+use crate::error::{CommandRejected, StartError};
+use crate::gateway_info::{GatewayInfo, GatewayInfoError};
+use crate::status::ManagerStatus;
+
+/// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
+pub type Incarnation = u64;
+
+/// What a [`ShardManager`](crate::ShardManager) is told. When it is gone a send fails, and a call answers with an
+/// error; nothing brings it back.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ManagerMessage {
+    /// From the bot: answer when the layout is known and the shards are started, or why that cannot be.
+    AwaitStart(RpcReplyPort<Result<(), StartError>>),
+    /// From the bot: the address of a shard's actor; `None` when this manager has no such shard, or when it is
+    /// about to come back from a crash.
+    Shard(ShardId, RpcReplyPort<Option<ActorRef<ShardMessage>>>),
+    /// From the bot: how everything stands. Answered without asking any shard.
+    Status(RpcReplyPort<ManagerStatus>),
+    /// From the bot: show this presence on one shard, or on every shard, now and after each later Identify or
+    /// restart. Answers whether it was accepted for sending; a shard that is down sends it when it is back.
+    UpdatePresence(Option<ShardId>, PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
+    /// From the bot: end. Answers with the sessions that can be resumed, when every shard has ended or the deadline
+    /// has passed.
+    End(Farewell, RpcReplyPort<Vec<Session>>),
+    /// From a shard's actor.
+    Report {
+        /// Which shard.
+        shard: ShardId,
+        /// Which life of its actor.
+        incarnation: Incarnation,
+        /// What it reports.
+        report: ShardReport,
+    },
+    /// From its own request.
+    Gateway(Result<GatewayInfo, GatewayInfoError>),
+    /// From its own timer: a shard that crashed may come back.
+    Restart {
+        /// Which shard.
+        shard: ShardId,
+        /// Which life of its actor ended.
+        incarnation: Incarnation,
+    },
+    /// From its own timer: what has not ended by now is killed.
+    EndDeadline,
+}
+
+/// How to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Farewell {
+    /// For good: sessions are given up, the bot shows as offline at once.
+    Stop,
+    /// For a successor: sessions can be resumed for some minutes.
+    Detach,
+}
+
+/// What a shard's actor reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShardReport {
+    /// In service, after READY or RESUMED.
+    Ready,
+    /// Discord refuses it.
+    Refused(Refusal),
+    /// Its driver has ended as it was told.
+    Ended,
+}
+
+/// What a [`ShardActor`](crate::ShardActor) is told. When the actor is gone a send fails, and a call answers with an error; the
+/// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ShardMessage {
+    /// From the bot: show this presence, now and after each later Identify of this incarnation. Answers whether it
+    /// was accepted for sending; the newest wins.
+    UpdatePresence(PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
+    /// From an operator: make the driver panic, to see the supervision at work. The shard resumes.
+    CrashDrill,
+    /// From the manager: end, and give the session up.
+    Stop,
+    /// From the manager: end, and keep the session.
+    Detach,
+    /// From the manager: the identify queue has a new address.
+    QueueReplaced(ActorRef<QueueMessage>),
+    /// From the identify queue: connect, your turn is near.
+    Turn,
+    /// From the identify queue: identify.
+    Permit(IdentifyPermit),
+    /// From the driver: in service, after READY or RESUMED.
+    BecameReady,
+    /// From the driver: Discord refuses the shard.
+    Refused(Refusal),
+    /// From the driver's watcher: it ended, or panicked with this message.
+    DriverEnded(Result<(), String>),
+}
+
+/// What an [`IdentifyQueue`](crate::IdentifyQueue) is told. When it is gone, a send fails; the manager replaces it, and every shard that
+/// waited asks again.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum QueueMessage {
+    /// From a shard: it wants to identify. The answer is [`ShardMessage::Turn`] when it may connect.
+    Join {
+        /// Which shard.
+        shard: ShardId,
+        /// How urgent it is.
+        priority: Priority,
+        /// Where to answer.
+        actor: ActorRef<ShardMessage>,
+    },
+    /// From a shard: it has its Hello. The answer is [`ShardMessage::Permit`].
+    Claim {
+        /// Which shard.
+        shard: ShardId,
+        /// How urgent it is.
+        priority: Priority,
+        /// Where to answer.
+        actor: ActorRef<ShardMessage>,
+    },
+    /// From a shard: it no longer waits, and spent nothing.
+    Leave {
+        /// Which shard.
+        shard: ShardId,
+    },
+    /// From a shard: Identify was written, or may have been.
+    Sent {
+        /// Which shard.
+        shard: ShardId,
+        /// When.
+        at: Instant,
+    },
+    /// From the manager: the shard's actor died.
+    Gone {
+        /// Which shard.
+        shard: ShardId,
+    },
+    /// From the manager: what `GET /gateway/bot` said last.
+    Update {
+        /// The number of keys.
+        max_concurrency: u32,
+        /// The budget.
+        budget: IdentifyBudget,
+    },
+    /// From the manager: grant nothing any more.
+    Freeze,
+    /// From its own timer.
+    Wake,
+}
