@@ -73,6 +73,24 @@ async fn b4_a_lossless_subscriber_that_stalls_for_five_minutes_loses_nothing_and
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_lost_while_a_subscriber_stalls_is_resumed_and_nothing_is_lost() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let mut slow = running.keeper.subscribe_with(Topic::all(), options(10, Overflow::Wait));
+    running.simulator.emit(0, 1000);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    running.simulator.inject(0, shardkeeper_sim::Fault::Cut).unwrap();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let connections = running.simulator.report().connections;
+    assert!(connections <= 3, "no storm of connections: {connections}");
+    let reader = tokio::spawn(async move { while slow.next().await.is_some() {} });
+    running.until_resumed(0).await;
+    running.check().await;
+    assert_eq!(running.simulator.report().identifies, 1);
+    running.keeper.stop().await;
+    reader.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stalled_subscriber_that_goes_away_releases_the_shard() {
     let mut running = Running::start(simulator(1, |_| {})).await;
     let slow = running.keeper.subscribe_with(Topic::all(), options(1, Overflow::Wait));

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Activity, Presence, Status};
+use crate::close::{CloseCode, Recovery, ours};
+use crate::{Activity, Opcode, Presence, Status};
 
 const INTERVAL: Duration = Duration::from_millis(41_250);
 const RESUME_URL: &str = "wss://resume.example";
@@ -672,6 +673,36 @@ fn five_unreadable_payloads_in_a_row_end_the_connection() {
     assert_eq!(bench.close_code(), None);
     bench.feed(Input::Malformed);
     assert_eq!(bench.close_code(), Some(ours::UNREADABLE));
+}
+
+#[test]
+fn what_is_unreadable_while_it_closes_changes_nothing() {
+    let mut bench = Bench::new();
+    bench.up().feed(Input::Stop);
+    let deadline = bench.wakes_at;
+    for _ in 0..20 {
+        bench.feed(Input::Malformed);
+    }
+    assert_eq!(bench.wakes_at, deadline);
+    bench.sleep();
+    assert!(bench.shard.is_ended(), "it was told to stop");
+}
+
+#[test]
+fn deadlines_do_not_judge_while_nothing_is_read() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start).feed(Input::Connected).feed(Input::ReadingPaused(true)).clear();
+    for _ in 0..10 {
+        bench.sleep();
+    }
+    assert_eq!(bench.close_code(), None, "Hello may be here, unread");
+    bench.feed(Input::ReadingPaused(false)).hello().feed(Input::ReadingPaused(true)).clear();
+    for _ in 0..10 {
+        bench.sleep();
+    }
+    assert_eq!(bench.close_code(), None, "so may be the replay");
+    bench.feed(Input::ReadingPaused(false)).dispatch(43, "RESUMED");
+    assert!(bench.shard.is_ready());
 }
 
 #[test]

@@ -108,8 +108,9 @@ impl Driver {
     /// Waits for any reason to wake up, and deals with it. Listed by urgency.
     async fn turn(&mut self) {
         let behind = self.core.publisher.is_behind();
-        self.pause_reading(behind);
-        let reading = if behind { Reading::Paused } else { Reading::On };
+        let paused = self.core.holds_back();
+        self.pause_reading(paused);
+        let reading = if paused { Reading::Paused } else { Reading::On };
         let wakes_at = self.core.wakes_at;
         tokio::select! {
             biased;
@@ -166,7 +167,7 @@ impl Driver {
     fn receive_pending(&mut self, limit: usize) {
         for _ in 0..limit {
             let Link::Up(connection) = &mut self.link else { return };
-            if self.core.publisher.is_behind() {
+            if self.core.holds_back() {
                 return;
             }
             let Some(event) = connection.try_next() else { return };
@@ -371,6 +372,12 @@ impl Core {
                 for_link => self.for_link.push(for_link),
             }
         }
+    }
+
+    /// Whether to read nothing, for the sake of a lossless subscription. Hello and READY are read all the same, or
+    /// a connection that is new would not live.
+    fn holds_back(&self) -> bool {
+        self.publisher.is_behind() && self.machine.expects_dispatches()
     }
 
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64) {

@@ -1,0 +1,65 @@
+//! From nothing to an open connection, by way of the identify queue.
+
+use std::time::Instant;
+
+use url::Url;
+
+use super::{Change, Output, Reason, Shard, State};
+use crate::{CommandLimiter, Priority, gateway_url};
+
+impl Shard {
+    pub(super) fn begin_attempt(&mut self, now: Instant) {
+        if self.session.is_some() {
+            self.connect(now);
+        } else {
+            self.state = State::Queued { ask_again_at: now };
+            self.changed(Change::Queued);
+            self.ask_queue(now);
+        }
+    }
+
+    pub(super) fn ask_queue(&mut self, now: Instant) {
+        let priority = if self.had_session { Priority::LostSession } else { Priority::ColdStart };
+        let again = now + self.config.timings.requeue;
+        match &mut self.state {
+            State::Queued { ask_again_at } => {
+                *ask_again_at = again;
+                self.outputs.push_back(Output::Enqueue(priority));
+            }
+            State::AwaitingPermit { ask_again_at } => {
+                *ask_again_at = again;
+                self.outputs.push_back(Output::ClaimPermit(priority));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn connect(&mut self, now: Instant) {
+        let resume_url = self
+            .session
+            .as_ref()
+            .filter(|_| !self.avoid_resume_url)
+            .and_then(|session| Url::parse(session.resume_url.as_deref()?).ok());
+        // Never the resume URL for an Identify (GW-140).
+        let base = resume_url.as_ref().unwrap_or(&self.config.gateway_url);
+        let url = gateway_url(base, self.config.compress);
+        self.state = State::Connecting { deadline: now + self.config.timings.connect };
+        self.changed(Change::Connecting { resuming: self.session.is_some() });
+        self.outputs.push_back(Output::Connect(url));
+    }
+
+    pub(super) fn connected(&mut self, now: Instant) {
+        if let State::Connecting { .. } = self.state {
+            self.limiter =
+                CommandLimiter::new(self.config.timings.command_window, self.config.timings.presence_window);
+            self.malformed = 0;
+            self.state = State::AwaitingHello { deadline: now + self.config.timings.hello };
+        }
+    }
+
+    pub(super) fn connect_failed(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, reason: Reason) {
+        // GW-139: the other URL next time; and back, should that one not be reachable either.
+        self.avoid_resume_url = !self.avoid_resume_url;
+        self.connection_over(now, random, reason);
+    }
+}

@@ -1,0 +1,202 @@
+//! How a connection ends, and what follows.
+
+use std::time::{Duration, Instant};
+
+use super::{Change, Next, Output, Reason, Refusal, Shard, State, Then};
+use crate::close::{CloseCode, Recovery, ours};
+
+impl Shard {
+    /// We end the connection: close it, and wait for the handshake.
+    pub(super) fn end_connection(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, reason: Reason) {
+        let code = match reason {
+            Reason::ReconnectRequested => ours::RECONNECT,
+            Reason::Zombied => ours::ZOMBIED,
+            Reason::InvalidSession { .. } => ours::INVALID_SESSION,
+            Reason::Unreadable => ours::UNREADABLE,
+            _ => ours::DEADLINE,
+        };
+        let after = self.plan_retry(now, random, reason);
+        self.forget_connection();
+        self.state =
+            State::Closing { deadline: now + self.config.timings.close, then: Then::Retry { after } };
+        self.changed(Change::Disconnected { reason, next: self.next(after) });
+        self.outputs.push_back(Output::Close(code));
+    }
+
+    /// The connection is over, or never was.
+    pub(super) fn connection_over(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, reason: Reason) {
+        let after = self.plan_retry(now, random, reason);
+        self.forget_connection();
+        self.outputs.push_back(Output::Disconnect);
+        self.changed(Change::Disconnected { reason, next: self.next(after) });
+        self.after_close(now, Then::Retry { after });
+    }
+
+    pub(super) fn closed(
+        &mut self,
+        now: Instant,
+        random: &mut dyn FnMut() -> f64,
+        code: Option<u16>,
+        corrupt: bool,
+    ) {
+        let reason = match code {
+            _ if corrupt => Reason::Unreadable,
+            Some(code) => Reason::Closed(CloseCode(code)),
+            None => Reason::Lost,
+        };
+        if let Reason::Closed(code) = reason
+            && let Recovery::Fatal(scope) = code.recovery()
+            && self.is_connected()
+        {
+            self.forget_connection();
+            self.drop_session();
+            self.state = State::Refused;
+            self.outputs.push_back(Output::Disconnect);
+            self.changed(Change::Disconnected { reason, next: Next::End });
+            self.changed(Change::Refused(Refusal { code, scope }));
+            return;
+        }
+        match self.state {
+            State::Closing { then, .. } => {
+                // The usual code here is the echo of our own; one that ends the session ends it (GW-083, GW-085).
+                if let Reason::Closed(code) = reason
+                    && code.recovery() == Recovery::NewSession
+                {
+                    self.drop_session();
+                }
+                self.outputs.push_back(Output::Disconnect);
+                self.after_close(now, then);
+            }
+            _ if self.is_connected() => self.connection_over(now, random, reason),
+            _ => {}
+        }
+    }
+
+    pub(super) fn after_close(&mut self, now: Instant, then: Then) {
+        match then {
+            Then::Retry { after } => self.state = State::Disconnected { retry_at: now + after },
+            Then::Stop => {
+                self.state = State::Stopped;
+                self.changed(Change::Stopped);
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self, now: Instant, reason: Reason) {
+        let code = if reason == Reason::Stopping { ours::STOP } else { ours::DETACH };
+        let was_closing = matches!(self.state, State::Closing { .. });
+        let connected = self.is_connected();
+        self.forget_connection();
+        if reason == Reason::Stopping {
+            self.drop_session();
+        }
+        if was_closing {
+            // Its close frame is sent already; the handshake goes on to its deadline.
+            if let State::Closing { then, .. } = &mut self.state {
+                *then = Then::Stop;
+            }
+        } else if connected {
+            self.changed(Change::Disconnected { reason, next: Next::End });
+            self.state = State::Closing { deadline: now + self.config.timings.close, then: Then::Stop };
+            self.outputs.push_back(Output::Close(code));
+        } else {
+            // Cancels an attempt to connect, too.
+            self.outputs.push_back(Output::Disconnect);
+            self.after_close(now, Then::Stop);
+        }
+    }
+
+    /// Decides whether the session is still good and how long to wait, and counts the failure.
+    pub(super) fn plan_retry(
+        &mut self,
+        now: Instant,
+        random: &mut dyn FnMut() -> f64,
+        reason: Reason,
+    ) -> Duration {
+        if let State::Ready { since } = self.state
+            && now.saturating_duration_since(since) >= self.config.timings.stable
+        {
+            self.failures = 0;
+            self.failed_identifies = 0;
+        }
+        let fruitless = matches!(self.state, State::Resuming { replayed: 0, .. });
+        if fruitless {
+            self.failed_resumes += 1;
+        }
+        let lost = match reason {
+            Reason::InvalidSession { resumable } => !resumable,
+            Reason::Closed(code) => match code.recovery() {
+                Recovery::NewSession => true,
+                Recovery::ResumeOnce => fruitless,
+                Recovery::Resume | Recovery::Fatal(_) => false,
+            },
+            _ => false,
+        };
+        if lost || self.failed_resumes >= self.config.max_failed_resumes {
+            self.drop_session();
+        }
+        let timings = self.config.timings;
+        let mut after = timings.reconnect.delay(self.failures, random());
+        if self.session.is_none() {
+            after = after.max(timings.identify.delay(self.failed_identifies.saturating_sub(1), random()));
+        }
+        if let Reason::InvalidSession { .. } = reason {
+            let spread = timings.invalid_session_max.saturating_sub(timings.invalid_session_min);
+            after = after.max(timings.invalid_session_min + spread.mul_f64(random()));
+        }
+        self.failures = self.failures.saturating_add(1);
+        after
+    }
+
+    /// Session, sequence and resume URL go together (GW-125, GW-140).
+    pub(super) fn drop_session(&mut self) {
+        self.failed_resumes = 0;
+        self.avoid_resume_url = false;
+        if self.session.take().is_some() {
+            self.outputs.push_back(Output::SessionChanged(None));
+        }
+    }
+
+    /// Ends what lives as long as a connection does.
+    pub(super) fn forget_connection(&mut self) {
+        self.leave_queue();
+        self.heartbeat = None;
+        self.flush_at = None;
+    }
+
+    /// In the states in which the identify queue may know this shard, tells it to forget it.
+    pub(super) fn leave_queue(&mut self) {
+        let known = match self.state {
+            State::Queued { .. } | State::AwaitingPermit { .. } => true,
+            State::Connecting { .. } | State::AwaitingHello { .. } => self.session.is_none(),
+            _ => false,
+        };
+        if known {
+            self.outputs.push_back(Output::LeaveQueue);
+        }
+    }
+
+    /// There is a connection, and we are not closing it.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(
+            self.state,
+            State::AwaitingHello { .. }
+                | State::AwaitingPermit { .. }
+                | State::Identifying { .. }
+                | State::Resuming { .. }
+                | State::Ready { .. }
+        )
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.is_open() || matches!(self.state, State::Closing { .. })
+    }
+
+    pub(super) fn next(&self, after: Duration) -> Next {
+        if self.session.is_some() { Next::Resume { after } } else { Next::Identify { after } }
+    }
+
+    pub(super) fn changed(&mut self, change: Change) {
+        self.outputs.push_back(Output::Changed(change));
+    }
+}

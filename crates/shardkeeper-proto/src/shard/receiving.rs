@@ -1,0 +1,190 @@
+//! What Discord says, and what it changes.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::heartbeat::Heartbeat;
+use super::{Change, MALFORMED_LIMIT, Output, Reason, Shard, State};
+use crate::{Envelope, EventName, IdentifyPermit, Opcode, Session, payload};
+
+impl Shard {
+    pub(super) fn payload(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, envelope: &Envelope<'_>) {
+        if !self.is_connected() {
+            return;
+        }
+        // While we close, only what belongs to the session still counts.
+        let open = self.is_open();
+        match envelope.opcode() {
+            Some(Opcode::Dispatch) => self.dispatch(now, random, envelope),
+            Some(Opcode::HeartbeatAck) if open => {
+                if let Some(heartbeat) = &mut self.heartbeat {
+                    heartbeat.acknowledged(now);
+                }
+            }
+            Some(Opcode::Heartbeat) if open => {
+                if let Some(heartbeat) = &mut self.heartbeat {
+                    heartbeat.requested = true;
+                    self.flush(now);
+                }
+            }
+            Some(Opcode::Hello) if open => self.hello(now, random, envelope.data),
+            Some(Opcode::Reconnect) if open => self.end_connection(now, random, Reason::ReconnectRequested),
+            Some(Opcode::InvalidSession) if open => {
+                let resumable = envelope.data == b"true";
+                self.end_connection(now, random, Reason::InvalidSession { resumable });
+            }
+            // Opcodes that only clients send, and unknown ones (GW-021).
+            _ => {}
+        }
+    }
+
+    pub(super) fn malformed(&mut self, now: Instant, random: &mut dyn FnMut() -> f64) {
+        self.malformed += 1;
+        if self.malformed >= MALFORMED_LIMIT && self.is_open() {
+            self.end_connection(now, random, Reason::Unreadable);
+        }
+    }
+
+    pub(super) fn hello(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, data: &[u8]) {
+        #[derive(Deserialize)]
+        struct Hello {
+            heartbeat_interval: f64,
+        }
+        let State::AwaitingHello { .. } = self.state else { return };
+        let interval = serde_json::from_slice::<Hello>(data)
+            .ok()
+            // One beat per millisecond to one per day; anything else is no interval.
+            .filter(|hello| (1.0..=86_400_000.0).contains(&hello.heartbeat_interval));
+        let Some(Hello { heartbeat_interval }) = interval else {
+            self.end_connection(now, random, Reason::Unreadable);
+            return;
+        };
+        let interval = Duration::from_secs_f64(heartbeat_interval / 1000.0);
+        self.limiter.reserve_heartbeats(interval);
+        let mut heartbeat = Heartbeat::new(now, interval, random());
+        heartbeat.set_paused(self.reading_paused);
+        self.heartbeat = Some(heartbeat);
+        self.changed(Change::Hello { heartbeat_interval: interval });
+        match &self.session {
+            Some(session) => {
+                let payload = payload::resume(&self.config.token, session);
+                let sequence = session.sequence;
+                self.state = State::Resuming { deadline: now + self.config.timings.resumed, replayed: 0 };
+                self.send(now, payload);
+                self.changed(Change::Resuming { sequence });
+            }
+            None => {
+                self.state = State::AwaitingPermit { ask_again_at: now };
+                self.ask_queue(now);
+            }
+        }
+    }
+
+    pub(super) fn permit(&mut self, now: Instant, _spent: IdentifyPermit) {
+        let State::AwaitingPermit { .. } = self.state else {
+            self.outputs.push_back(Output::LeaveQueue);
+            return;
+        };
+        let payload = payload::identify(&payload::Identify {
+            token: &self.config.token,
+            shard: self.config.shard,
+            count: self.config.count,
+            intents: self.config.intents,
+            large_threshold: self.config.large_threshold,
+            library: &self.config.library,
+            presence: self.presence.as_ref(),
+        });
+        self.presence_unsent = false;
+        self.failed_identifies += 1;
+        self.state = State::Identifying { deadline: now + self.config.timings.ready };
+        self.send(now, payload);
+        self.changed(Change::Identifying);
+    }
+
+    pub(super) fn dispatch(
+        &mut self,
+        now: Instant,
+        random: &mut dyn FnMut() -> f64,
+        envelope: &Envelope<'_>,
+    ) {
+        let Some(sequence) = envelope.sequence else {
+            self.malformed(now, random);
+            return;
+        };
+        self.malformed = 0;
+        match self.state {
+            State::Identifying { .. } | State::Resuming { .. }
+                if envelope.event_name() == Some(EventName::Ready) =>
+            {
+                self.ready(now, random, sequence, envelope.data);
+            }
+            State::Resuming { replayed, .. } => {
+                let Some(session) = &mut self.session else { return };
+                if envelope.event_name() == Some(EventName::Resumed) {
+                    session.sequence = session.sequence.max(sequence);
+                    self.resumed(now, replayed, sequence);
+                } else if sequence > session.sequence {
+                    session.sequence = sequence;
+                    // Progress: the deadline begins again.
+                    self.state = State::Resuming {
+                        deadline: now + self.config.timings.resumed,
+                        replayed: replayed + 1,
+                    };
+                    self.outputs.push_back(Output::Deliver { sequence });
+                }
+                // Else it was delivered before the connection was lost (GW-020).
+            }
+            State::Ready { .. } | State::Closing { .. } => {
+                // Closing after the session was given up: nothing belongs to it any more.
+                let Some(session) = &mut self.session else { return };
+                session.sequence = session.sequence.max(sequence);
+                self.outputs.push_back(Output::Deliver { sequence });
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn ready(
+        &mut self,
+        now: Instant,
+        random: &mut dyn FnMut() -> f64,
+        sequence: u64,
+        data: &[u8],
+    ) {
+        #[derive(Deserialize)]
+        struct Ready {
+            session_id: String,
+            #[serde(default)]
+            resume_gateway_url: Option<String>,
+        }
+        let Ok(ready) = serde_json::from_slice::<Ready>(data) else {
+            self.end_connection(now, random, Reason::Unreadable);
+            return;
+        };
+        // All of the old session is replaced at once (GW-124, GW-125).
+        self.session = Some(Session {
+            id: ready.session_id,
+            resume_url: ready.resume_gateway_url,
+            sequence,
+            shard: self.config.shard,
+            count: self.config.count,
+        });
+        self.had_session = true;
+        self.outputs.push_back(Output::SessionChanged(self.session.clone()));
+        self.enter_ready(now, Change::Ready, sequence);
+    }
+
+    pub(super) fn resumed(&mut self, now: Instant, replayed: u64, sequence: u64) {
+        self.enter_ready(now, Change::Resumed { replayed }, sequence);
+    }
+
+    pub(super) fn enter_ready(&mut self, now: Instant, change: Change, sequence: u64) {
+        self.state = State::Ready { since: now };
+        self.failed_resumes = 0;
+        self.avoid_resume_url = false;
+        self.changed(change);
+        self.outputs.push_back(Output::Deliver { sequence });
+        self.flush(now);
+    }
+}
