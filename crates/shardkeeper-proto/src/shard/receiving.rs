@@ -82,10 +82,19 @@ impl Shard {
     }
 
     pub(super) fn permit(&mut self, now: Instant, _spent: IdentifyPermit) {
-        let State::AwaitingPermit { .. } = self.state else {
-            self.outputs.push_back(Output::LeaveQueue);
-            return;
-        };
+        match self.state {
+            State::AwaitingPermit { .. } => {}
+            // It crossed our leaving, which gave it back; we wait anew, and must not leave again.
+            State::Queued { .. } | State::Connecting { .. } | State::AwaitingHello { .. }
+                if self.session.is_none() =>
+            {
+                return;
+            }
+            _ => {
+                self.outputs.push_back(Output::LeaveQueue);
+                return;
+            }
+        }
         let payload = payload::identify(&payload::Identify {
             token: &self.config.token,
             shard: self.config.shard,

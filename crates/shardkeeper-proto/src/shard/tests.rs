@@ -748,6 +748,16 @@ fn a_permit_is_handed_back_by_a_shard_that_cannot_use_it() {
 }
 
 #[test]
+fn a_permit_that_crosses_a_disconnect_does_not_cost_the_new_place_in_the_queue() {
+    let mut bench = Bench::new();
+    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().closed(None).sleep();
+    let left = bench.out.iter().filter(|out| matches!(out, Output::LeaveQueue)).count();
+    assert_eq!(left, 1, "that gave the permit back");
+    bench.clear().permit();
+    assert!(bench.out.is_empty(), "{:?}", bench.out);
+}
+
+#[test]
 fn a_shard_in_the_queue_asks_again_after_a_while_and_when_the_queue_is_new() {
     let mut bench = Bench::new();
     bench.feed(Input::Start).clear();
