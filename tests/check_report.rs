@@ -43,6 +43,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         let resumed = fault["recovery"]["resumed"].as_bool();
         expect("a fault did not heal as it should", resumed == Some(fault["drill"] != "invalid_session"));
     }
+    let cadence = &report["cadence"];
+    let window = cadence["window_ms"].as_u64().ok_or("the cadence has no window")?;
+    expect(
+        "too many identifies in a window",
+        cadence["most_in_a_window"].as_u64() <= report["max_concurrency"].as_u64(),
+    );
+    expect(
+        "two identifies of one key in a window",
+        cadence["closest_of_one_key_ms"].as_u64().is_none_or(|gap| gap >= window),
+    );
     let states = list("shard_states")?;
     expect("a shard's state is missing", states.len() as u64 == shards);
     expect("a shard was not ready at the end", states.iter().all(|state| state["phase"] == "ready"));

@@ -88,9 +88,13 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     simulator.start_traffic();
 
     let end = Instant::now() + Duration::from_secs(options.seconds);
+    // However badly it goes, it ends; but not before many shards could identify.
+    let windows = options.shards.div_ceil(options.max_concurrency);
+    let identifying = Duration::from_secs(5).div_f64(options.time_scale) + IDENTIFY_MARGIN;
+    let latest = end + identifying * windows + SETTLE;
     let mut plan = Plan::new(options.shards, options.seed);
     let terminated = tokio::select! {
-        () = show(&keeper, &simulator, &mut events, &mut screen, &mut plan, end) => false,
+        () = show(&keeper, &simulator, &mut events, &mut screen, &mut plan, (end, latest)) => false,
         () = terminate.wait() => true,
     };
 
@@ -142,6 +146,8 @@ async fn simulate(options: &Options) -> std::io::Result<Simulator> {
     config.seed = options.seed;
     config.shards = options.shards;
     config.max_concurrency = options.max_concurrency;
+    config.identify_total = config.identify_total.max(options.shards * 2);
+    config.identify_remaining = config.identify_total;
     config.guilds = options.shards * 4;
     config.events_per_second = options.events_per_second;
     config.timings = SimTimings::default().compressed(options.time_scale);
@@ -168,12 +174,10 @@ async fn show(
     events: &mut Subscription,
     screen: &mut Screen,
     plan: &mut Plan,
-    end: Instant,
+    (end, latest): (Instant, Instant),
 ) {
     let mut frame = interval(Duration::from_millis(100));
     frame.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    // However badly it goes, it ends.
-    let latest = end + SETTLE;
     loop {
         tokio::select! {
             biased;
