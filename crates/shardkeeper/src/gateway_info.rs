@@ -13,8 +13,7 @@ use tokio::time::timeout;
 use url::Url;
 
 /// How Discord asks libraries to name themselves (GW-281).
-const USER_AGENT: &str =
-    concat!("DiscordBot (https://crates.io/crates/shardkeeper, ", env!("CARGO_PKG_VERSION"), ")");
+const USER_AGENT: &str = concat!("DiscordBot (https://docs.rs/shardkeeper, ", env!("CARGO_PKG_VERSION"), ")");
 /// The answer has about 200 bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// How long the whole request may take.

@@ -38,6 +38,25 @@
 //! - Heartbeats never wait for a subscriber, a command or a large payload.
 //! - At most one Identify per key and 5 s, never below the reserve of the day's budget; a resume needs none.
 //! - The token and session ids are in no log line, error or `Debug` output; neither is the content of events.
+//!
+//! # Decisions
+//!
+//! What was decided otherwise than one might expect, and why.
+//!
+//! - **A dispatch's data is an `Arc<[u8]>`, not a `Bytes`.** Both share on clone; but a `Bytes` made from a copy
+//!   allocates a second time when it is cloned first, and a dispatch for two subscribers is.
+//! - **Identify has two steps: a turn to connect, then a permit to identify.** A shard gets its turn when the one before
+//!   it in its key gets its permit, so that it connects while that one's window runs. With a permit alone either all
+//!   shards of a cold start would sit at Hello for minutes, or each would cost its window plus a handshake.
+//! - **governor paces connections, and nothing else.** For Identify the window has to count from when the payload was
+//!   written, and unspent permits have to come back; for commands its bucket would admit nearly twice the limit in the
+//!   worst minute. Both are exact values of `shardkeeper-proto`. For "a burst, then a rate" it is what one wants.
+//! - **`GET /gateway/bot` goes over hyper on a stream of our own dialer**, so that it shares TLS roots with the Gateway,
+//!   and a test can run the whole bot on streams in memory.
+//! - **A slow lossless subscriber stops its shards from reading; there is no deep buffer in between.** A subscription
+//!   holds what its capacity says, a shard one event more. A connection that is not greeted yet is read all the same.
+//! - **The waits between connections have a lower half.** With full jitter a gateway that closes each connection at
+//!   once would be asked in bursts.
 
 mod builder;
 mod config;
