@@ -19,9 +19,8 @@ pub(crate) async fn forward<M: Message>(
 ) {
     let credit = Arc::new(Semaphore::new(credit.clamp(1, Semaphore::MAX_PERMITS)));
     while let Ok(permit) = Arc::clone(&credit).acquire_owned().await {
-        let Some(mut delivery) = subscription.next().await else { return };
-        delivery._credit = Some(permit);
-        if actor.cast(into(delivery)).is_err() {
+        let Some(delivery) = subscription.next().await else { return };
+        if actor.cast(into(delivery.on_credit(permit))).is_err() {
             return;
         }
     }

@@ -147,14 +147,28 @@ impl Event {
 
 /// An event in the hands of a subscriber. Dropping it says that the subscriber is done: an actor that subscribed
 /// has only a bounded number of them at a time.
-#[derive(Debug)]
-#[must_use]
+#[must_use = "dropping a delivery says that it was dealt with"]
 pub struct Delivery {
     event: Event,
-    _credit: Option<OwnedSemaphorePermit>,
+    #[expect(dead_code, reason = "it is held, and given back by its drop")]
+    credit: Option<OwnedSemaphorePermit>,
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.event.fmt(f)
+    }
 }
 
 impl Delivery {
+    fn new(event: Event) -> Self {
+        Self { event, credit: None }
+    }
+
+    fn on_credit(self, credit: OwnedSemaphorePermit) -> Self {
+        Self { credit: Some(credit), ..self }
+    }
+
     /// The event alone, for keeping. Says at once that the subscriber is done.
     pub fn into_event(self) -> Event {
         self.event

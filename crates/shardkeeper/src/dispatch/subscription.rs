@@ -85,9 +85,9 @@ impl Stream for Subscription {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let missed = self.missed.swap(0, Ordering::Relaxed);
         if missed > 0 {
-            return Poll::Ready(Some(Delivery { event: Event::Lagged { missed }, _credit: None }));
+            return Poll::Ready(Some(Delivery::new(Event::Lagged { missed })));
         }
-        self.receiver.as_mut().poll_next(cx).map(|event| event.map(|event| Delivery { event, _credit: None }))
+        self.receiver.as_mut().poll_next(cx).map(|event| event.map(Delivery::new))
     }
 }
 
