@@ -285,3 +285,15 @@ async fn a_short_demo_shows_everything_and_writes_its_report() {
     assert_eq!(report["violations"], serde_json::json!([]));
     assert_eq!(report["shard_states"].as_array().unwrap().len(), 3);
 }
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_reason_to_panic() {
+    let demo = ["demo", "--shards", "1", "--max-concurrency", "1", "--seconds", "2", "--time-scale", "40"];
+    let mut child = shardkeeperd(&demo).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut errors = String::new();
+    let reading = child.stderr.as_mut().unwrap().read_to_string(&mut errors);
+    timeout(PATIENCE, reading).await.expect("it ends").unwrap();
+    let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
+}

@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use self::faults::Plan;
 use self::screen::Screen;
 use self::summary::Summary;
+use crate::say;
 use crate::terminate::Terminate;
 
 /// What the demo's bot calls itself; the simulator is told to expect it.
@@ -131,10 +132,10 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     screen.finish();
 
     let summary = Summary::new(options, &simulator, &status, plan.drills(), terminated);
-    println!("{summary}");
+    say(&summary);
     if let Some(file) = &options.report {
         summary.write(file)?;
-        println!("report written to {}", file.display());
+        say(format_args!("report written to {}", file.display()));
     }
     simulator.shutdown();
     Ok(if terminated || summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

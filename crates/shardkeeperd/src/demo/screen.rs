@@ -8,6 +8,8 @@ use crossterm::{cursor, queue, terminal};
 use shardkeeper::{ManagerStatus, Phase, ShardStatus};
 use shardkeeper_sim::Delivery;
 
+use crate::say;
+
 /// How many of the latest lines are kept below the table.
 const LINES: usize = 8;
 /// Without a terminal, how often a line says how things stand.
@@ -34,7 +36,7 @@ impl Screen {
     pub(super) fn line(&mut self, text: &str) {
         let line = format!("{:6.1} s  {text}", self.started.elapsed().as_secs_f64());
         if self.terminal.is_none() {
-            println!("{line}");
+            say(&line);
             return;
         }
         if self.lines.len() == LINES {
@@ -72,7 +74,7 @@ impl Screen {
     pub(super) fn finish(&mut self) {
         self.on_terminal(|out| queue!(out, cursor::Show, terminal::LeaveAlternateScreen));
         if self.terminal.take().is_some() {
-            self.lines.drain(..).for_each(|line| println!("{line}"));
+            self.lines.drain(..).for_each(say);
         }
     }
 
