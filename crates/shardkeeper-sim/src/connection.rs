@@ -29,6 +29,8 @@ const PRESENCES_PER_WINDOW: usize = 5;
 pub(crate) struct Mode {
     pub(crate) version: u32,
     pub(crate) compressed: bool,
+    /// It is the URL of READY, and not the bootstrap URL.
+    pub(crate) at_resume_url: bool,
 }
 
 pub(crate) async fn serve<S>(stream: S, mode: Mode, fault: Option<ConnectFault>, discord: Arc<Discord>)
@@ -40,7 +42,7 @@ where
     let link = discord.new_link();
     let deflate = mode.compressed.then(|| Compress::new(Compression::fast(), true));
     let mut writer = Writer { discord: &discord, link: &link, sink, deflate };
-    let mut reader = Reader::new(&discord, &link, stream, fault);
+    let mut reader = Reader::new(&discord, &link, stream, mode, fault);
     reader.greet(mode.version);
     let cut = tokio::select! {
         () = reader.run() => false,
@@ -148,6 +150,8 @@ struct Reader<'a, S> {
     discord: &'a Discord,
     link: &'a Arc<Link>,
     stream: SplitStream<WebSocketStream<S>>,
+    mode: Mode,
+    resume_tried: bool,
     fault: Option<ConnectFault>,
     session: Option<String>,
     shard: Option<u32>,
@@ -165,12 +169,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         discord: &'a Discord,
         link: &'a Arc<Link>,
         stream: SplitStream<WebSocketStream<S>>,
+        mode: Mode,
         fault: Option<ConnectFault>,
     ) -> Self {
         Self {
             discord,
             link,
             stream,
+            mode,
+            resume_tried: false,
             fault,
             session: None,
             shard: None,
@@ -312,6 +319,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             return self.close(4002, "decode error");
         };
         self.shard = Some(identify.shard);
+        // After a refused Resume it may go on where it is (GW-150).
+        if self.mode.at_resume_url && !self.resume_tried {
+            self.violate("GW-140", "an Identify at the URL that is for Resume");
+        }
         if let Some(presence) = &identify.presence {
             self.judge_presence(presence);
         }
@@ -334,6 +345,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             return self.close(4005, "already authenticated");
         }
         self.authenticated = true;
+        self.resume_tried = true;
         self.shard = self.discord.shard_of(id);
         if self.fault == Some(ConnectFault::NoReady) {
             return;

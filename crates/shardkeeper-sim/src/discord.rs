@@ -18,6 +18,8 @@ use crate::report::{Report, Violation};
 use crate::session::Session;
 use crate::world::World;
 
+/// What tells the URL for Resume from the bootstrap URL, on one port.
+pub(crate) const RESUME_PATH: &str = "/resume";
 /// How many are kept for the report.
 const MAX_VIOLATIONS: usize = 1_000;
 
@@ -175,8 +177,8 @@ impl Discord {
     /// Another one than for Identify (GW-132), and without a query (GW-012).
     pub(crate) fn resume_url(&self) -> String {
         match self.addr {
-            Some(addr) => format!("ws://{addr}/resume"),
-            None => "ws://resume.sim.invalid/resume".to_owned(),
+            Some(addr) => format!("ws://{addr}{RESUME_PATH}"),
+            None => format!("ws://resume.sim.invalid{RESUME_PATH}"),
         }
     }
 

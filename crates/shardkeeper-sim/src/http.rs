@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::connection::{self, Mode};
-use crate::discord::Discord;
+use crate::discord::{Discord, RESUME_PATH};
 use crate::fault::{ConnectFault, RestFault};
 
 /// The connection is to end without an answer.
@@ -119,9 +119,10 @@ async fn upgrade(
         Some(ConnectFault::Hang) => return std::future::pending().await,
         _ => {}
     }
-    let Some(mode) = mode(request.uri().query().unwrap_or_default()) else {
+    let Some(mut mode) = mode(request.uri().query().unwrap_or_default()) else {
         return Ok(reply(StatusCode::BAD_REQUEST, &json!({"message": "400: Bad Request", "code": 0})));
     };
+    mode.at_resume_url = request.uri().path().trim_end_matches('/').ends_with(RESUME_PATH);
     let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let accept = accept.and_then(|accept| HeaderValue::from_str(&accept).ok()).ok_or(Refused)?;
     let upgraded = hyper::upgrade::on(&mut request);
@@ -146,7 +147,7 @@ async fn upgrade(
 
 /// What the query asks for; `None` when it is something that is not spoken here (GW-010, GW-011).
 fn mode(query: &str) -> Option<Mode> {
-    let mut mode = Mode { version: 6, compressed: false };
+    let mut mode = Mode { version: 6, compressed: false, at_resume_url: false };
     for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match (key, value) {
             ("v", version) => mode.version = version.parse().ok()?,

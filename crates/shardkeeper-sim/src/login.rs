@@ -58,6 +58,7 @@ impl Discord {
             self.violation("GW-095", shard, format!("an Identify after close {code}"));
             state = self.state();
         }
+        state.expire(at, config.timings.session_lifetime);
         let key = identify.shard % config.max_concurrency.max(1);
         let early = state.last_identify.insert(key, at).and_then(|last| {
             let since = at.saturating_duration_since(last);
@@ -239,6 +240,10 @@ impl Discord {
         // One connection per session: the older one goes (GW-141).
         if let Some(older) = session.link.replace(Arc::clone(link)) {
             older.feed(None);
+            // One that is half open would never write it.
+            if older.is_half_open() {
+                older.cut();
+            }
             older.send(Out::Close { code: 4000, reason: "resumed elsewhere" });
         }
         session.lost_at = None;

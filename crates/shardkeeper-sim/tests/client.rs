@@ -608,3 +608,21 @@ async fn over_tcp_it_is_the_same() {
     simulator.shutdown();
     while let Some(Ok(_)) = socket.next().await {}
 }
+
+#[tokio::test(start_paused = true)]
+async fn gw_140_an_identify_at_the_url_for_resume() {
+    let url = "ws://resume.sim.invalid/resume?v=10&encoding=json";
+    let simulator = simulator(|_| {});
+    let mut client = Client::connect_to(&simulator, url).await;
+    client.login(0, 1).await;
+    assert_eq!(rules(&simulator), ["GW-140"]);
+    // But not after a Resume that was refused there.
+    sleep(Duration::from_secs(6)).await;
+    let mut client = Client::connect_to(&simulator, url).await;
+    client.until(10).await;
+    client.send(&resume("unknown", 1)).await;
+    assert_eq!(client.until(9).await["d"], false);
+    client.identify(0, 1).await;
+    client.until_event("READY").await;
+    assert_eq!(rules(&simulator).len(), 1);
+}
