@@ -13,7 +13,7 @@ use shardkeeper_proto::{
     Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
 use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
@@ -35,7 +35,6 @@ const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
 pub(super) enum Control {
     Turn,
     Permit(IdentifyPermit),
-    QueueReplaced(ActorRef<QueueMessage>),
     Presence(PresenceUpdate),
     Stop,
     Detach,
@@ -51,7 +50,7 @@ pub(super) struct Parts {
     pub(super) slot: Arc<SessionSlot>,
     pub(super) board: Arc<Board>,
     pub(super) presence: Option<PresenceUpdate>,
-    pub(super) queue: ActorRef<QueueMessage>,
+    pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
     pub(super) actor: ActorRef<ShardMessage>,
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) random: fastrand::Rng,
@@ -115,6 +114,7 @@ impl Driver {
         tokio::select! {
             biased;
             Some(control) = self.control.recv() => self.control(control),
+            Ok(()) = self.core.queue.changed() => self.feed(Input::QueueReplaced),
             () = sleep(wakes_at) => {
                 // What is here already comes first: among it may be the acknowledgement whose absence the timer
                 // would take for a zombie.
@@ -140,10 +140,6 @@ impl Driver {
         match control {
             Control::Turn => self.feed(Input::Turn),
             Control::Permit(permit) => self.feed(Input::Permit(permit)),
-            Control::QueueReplaced(queue) => {
-                self.core.queue = queue;
-                self.feed(Input::QueueReplaced);
-            }
             Control::Presence(presence) => self.feed(Input::Presence(presence)),
             Control::Stop => self.feed(Input::Stop),
             Control::Detach => self.feed(Input::Detach),
@@ -296,7 +292,7 @@ struct Core {
     publisher: Publisher,
     slot: Arc<SessionSlot>,
     board: Arc<Board>,
-    queue: ActorRef<QueueMessage>,
+    queue: watch::Receiver<ActorRef<QueueMessage>>,
     actor: ActorRef<ShardMessage>,
     random: fastrand::Rng,
     /// Outputs that concern the link, in order.
@@ -424,7 +420,7 @@ impl Core {
 
     /// A queue that is gone is replaced by the manager, and then asked again.
     fn ask(&self, message: QueueMessage) {
-        let _ = self.queue.cast(message);
+        let _ = self.queue.borrow().cast(message);
     }
 
     /// Without its actor this driver is about to end.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::{PresenceUpdate, ShardConfig, ShardId};
 use shardkeeper_transport::Connector;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use self::board::Board;
@@ -49,7 +49,8 @@ pub struct ShardState {
     shard: ShardId,
     incarnation: Incarnation,
     manager: ActorRef<ManagerMessage>,
-    queue: ActorRef<QueueMessage>,
+    /// The identify queue's address, which the driver follows.
+    queue: watch::Sender<ActorRef<QueueMessage>>,
     control: mpsc::Sender<Control>,
     /// Until the actor runs.
     parts: Option<driver::Parts>,
@@ -82,11 +83,12 @@ impl Actor for ShardActor {
         arguments: ShardArguments,
     ) -> Result<ShardState, ActorProcessingErr> {
         let (control, receiver) = mpsc::channel(CONTROL_CAPACITY);
+        let (queue, queue_address) = watch::channel(arguments.queue);
         Ok(ShardState {
             shard: arguments.config.shard,
             incarnation: arguments.incarnation,
             manager: arguments.manager,
-            queue: arguments.queue.clone(),
+            queue,
             control,
             parts: Some(driver::Parts {
                 config: arguments.config,
@@ -96,7 +98,7 @@ impl Actor for ShardActor {
                 slot: arguments.slot,
                 board: arguments.board,
                 presence: arguments.presence,
-                queue: arguments.queue,
+                queue: queue_address,
                 actor: myself,
                 control: receiver,
                 random: arguments.random,
@@ -139,10 +141,7 @@ impl Actor for ShardActor {
             ShardMessage::CrashDrill => drop(state.control(Control::Crash)),
             ShardMessage::Stop => state.end(Control::Stop),
             ShardMessage::Detach => state.end(Control::Detach),
-            ShardMessage::QueueReplaced(queue) => {
-                state.queue = queue.clone();
-                drop(state.control(Control::QueueReplaced(queue)));
-            }
+            ShardMessage::QueueReplaced(queue) => drop(state.queue.send_replace(queue)),
             ShardMessage::Turn => state.granted(Control::Turn),
             ShardMessage::Permit(permit) => state.granted(Control::Permit(permit)),
             ShardMessage::BecameReady => state.report(ShardReport::Ready),
@@ -166,7 +165,7 @@ impl ShardState {
     /// What could not be handed on is unspent, and goes back.
     fn granted(&self, control: Control) {
         if self.control(control).is_err() {
-            let _ = self.queue.cast(QueueMessage::Leave { shard: self.shard });
+            let _ = self.queue.borrow().cast(QueueMessage::Leave { shard: self.shard });
         }
     }
 
