@@ -8,5 +8,4 @@ mod delivery;
 mod endings;
 mod faults;
 mod refusals;
-mod secrets;
 mod starting;

@@ -1,5 +1,7 @@
 //! Neither the token nor a session's id nor the content of an event reaches a log line.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
