@@ -20,14 +20,26 @@ pub struct SimConfig {
     pub identify_remaining: u32,
     /// How many guilds the bot is in, over all shards. 4.
     pub guilds: u32,
+    /// How many members a large guild has: the first one, and then one in ten. The others have up to 24. 120.
+    pub large_guild_members: u32,
     /// Dispatches generated per second, over all shards, while traffic is on. 10.
     pub events_per_second: f64,
+    /// Which events those are. [`Mix::Busy`].
+    pub mix: Mix,
+    /// Faults made per minute at random shards, while traffic is on. None.
+    pub faults_per_minute: f64,
     /// The intents that are enabled in the developer portal. All of them; an Identify that asks for a privileged one
     /// which is not here ends in 4014.
     pub allowed_intents: u64,
+    /// So many guilds one session may have; an Identify that would have more ends in 4011. 2500 (GW-229).
+    pub max_guilds_per_shard: u32,
+    /// A number of shards has to be a multiple of it, else Identify ends in 4010. 1; large bots have another one
+    /// (GW-235).
+    pub shard_multiple: u32,
     /// How many dispatches a session keeps for a replay. 20,000; a resume from further back is refused.
     pub replay_limit: usize,
-    /// Now and then sends a compressed payload as several messages, cut at odd places (GW-044). Off.
+    /// Now and then sends a `zlib-stream` payload as several messages, cut at odd places (GW-044), and any other
+    /// message as several WebSocket frames (GW-015). Off.
     pub split_frames: bool,
     /// How time passes.
     pub timings: SimTimings,
@@ -43,11 +55,36 @@ impl Default for SimConfig {
             identify_total: 1000,
             identify_remaining: 1000,
             guilds: 4,
+            large_guild_members: 120,
             events_per_second: 10.0,
+            mix: Mix::Busy,
+            faults_per_minute: 0.0,
             allowed_intents: crate::intents::DOCUMENTED,
+            max_guilds_per_shard: 2500,
+            shard_multiple: 1,
             replay_limit: 20_000,
             split_frames: false,
             timings: SimTimings::default(),
+        }
+    }
+}
+
+/// Which events the generated traffic consists of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mix {
+    /// What a busy bot hears: messages, presences, typing, reactions; and everything else now and then.
+    #[default]
+    Busy,
+    /// Every event as often as any other.
+    Everything,
+}
+
+impl Mix {
+    pub(crate) fn weight(self, busy: u32) -> u32 {
+        match self {
+            Self::Busy => busy,
+            Self::Everything => 1,
         }
     }
 }
@@ -68,6 +105,10 @@ pub struct SimTimings {
     pub command_window: Duration,
     /// The window of the presence limit. 20 s (GW-161).
     pub presence_window: Duration,
+    /// The window in which all members of a guild may be asked for once. 30 s (GW-162).
+    pub members_window: Duration,
+    /// How long a client should wait after op 9, at least. 1 s (GW-149).
+    pub invalid_session_wait: Duration,
     /// How long a session lives without a connection. 180 s (GW-103: "a few minutes").
     pub session_lifetime: Duration,
     /// How long after op 7 the connection is closed by this side. 5 s (GW-145).
@@ -86,6 +127,8 @@ impl Default for SimTimings {
             budget_period: seconds(24 * 60 * 60),
             command_window: seconds(60),
             presence_window: seconds(20),
+            members_window: seconds(30),
+            invalid_session_wait: seconds(1),
             session_lifetime: seconds(180),
             reconnect_grace: seconds(5),
             close_grace: seconds(2),
@@ -106,6 +149,8 @@ impl SimTimings {
             budget_period: faster(self.budget_period),
             command_window: faster(self.command_window),
             presence_window: faster(self.presence_window),
+            members_window: faster(self.members_window),
+            invalid_session_wait: faster(self.invalid_session_wait),
             session_lifetime: faster(self.session_lifetime),
             reconnect_grace: faster(self.reconnect_grace),
             close_grace: self.close_grace,

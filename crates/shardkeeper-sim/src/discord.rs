@@ -11,22 +11,32 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::SimConfig;
-use crate::fault::{ConnectFault, Fault, InjectError, RestFault};
+use crate::fault::{ConnectFault, RestFault};
+use crate::intents;
 use crate::ledger::Ledger;
 use crate::link::{Feed, Link, Out};
 use crate::report::{Report, Violation};
+use crate::rest::Buckets;
 use crate::session::Session;
-use crate::world::World;
+use crate::world::{self, Place, World};
 
 /// What tells the URL for Resume from the bootstrap URL, on one port.
 pub(crate) const RESUME_PATH: &str = "/resume";
 /// How many are kept for the report.
 const MAX_VIOLATIONS: usize = 1_000;
+/// So many sessions that ended are remembered, to tell who resumes one.
+const MAX_ENDED: usize = 100_000;
+
+/// So many first heartbeats are looked at together. If they are spread evenly, they lie within a tenth of the
+/// interval once in 10^14 times.
+const JITTER_SAMPLE: usize = 16;
+const JITTER_SPREAD: f64 = 0.1;
 
 /// What all connections of one simulator share.
 pub(crate) struct Discord {
     pub(crate) config: SimConfig,
     pub(crate) addr: Option<SocketAddr>,
+    pub(crate) tls: bool,
     pub(crate) started: Instant,
     pub(crate) state: Mutex<State>,
     /// Counts changes, for whoever waits for one.
@@ -43,50 +53,99 @@ pub(crate) struct State {
     pub(crate) sessions: HashMap<String, Session>,
     /// The newest session of each shard.
     pub(crate) newest: BTreeMap<u32, String>,
-    /// Sessions that the client itself gave up by closing with 1000 or 1001 (GW-098).
-    pub(crate) given_up: BTreeSet<String>,
+    /// Sessions by number of shards and shard: who hears of a guild.
+    listeners: BTreeMap<u32, HashMap<u32, Vec<String>>>,
+    /// Sessions that are over, and the rule that forbids to resume them.
+    pub(crate) ended: BTreeMap<String, &'static str>,
     pub(crate) last_session: u64,
     pub(crate) last_connection: u64,
-    pub(crate) last_identify: HashMap<u32, Instant>,
-    pub(crate) remaining: u32,
+    pub(crate) limits: Limits,
+    pub(crate) allowed_intents: u64,
     pub(crate) period_ends: Option<Instant>,
+    pub(crate) last_identify: HashMap<u32, Instant>,
+    /// Of each number of shards and key, the highest shard that has identified (GW-171).
+    pub(crate) highest_identified: BTreeMap<(u32, u32), u32>,
+    pub(crate) identified: BTreeSet<(u32, u32)>,
     /// Shards whose last connection was closed for good, with the code (GW-095).
     pub(crate) refused: BTreeMap<u32, u16>,
+    /// A code that concerns the whole bot, and since when (GW-096).
+    pub(crate) bot_refused: Option<(u16, Instant)>,
+    /// When op 9 was last sent to a shard (GW-149).
+    pub(crate) invalidated: BTreeMap<u32, Instant>,
+    /// Where in its interval the first heartbeat of each connection came (GW-110).
+    pub(crate) first_heartbeats: Vec<f64>,
+    /// When all members of a guild may be asked for again (GW-162).
+    pub(crate) members_free_at: HashMap<u64, Instant>,
+    pub(crate) buckets: Buckets,
+    /// Authorizations that were answered with 401 (GW-297).
+    pub(crate) rejected_tokens: BTreeSet<Vec<u8>>,
+    /// Application commands by path.
+    pub(crate) commands: BTreeMap<String, Vec<Value>>,
+    pub(crate) last_command: u64,
     pub(crate) armed: VecDeque<(ConnectFault, usize)>,
     pub(crate) armed_rest: VecDeque<(RestFault, usize)>,
     pub(crate) ledger: Ledger,
     pub(crate) report: Report,
+    /// How far the clock has jumped.
+    pub(crate) skew: Duration,
+}
+
+/// What `GET /gateway/bot` tells.
+pub(crate) struct Limits {
+    pub(crate) shards: u32,
+    pub(crate) max_concurrency: u32,
+    pub(crate) total: u32,
+    pub(crate) remaining: u32,
 }
 
 /// The client reads so slowly that what it has not read is forgotten.
 pub(crate) struct SlowClient;
 
 impl Discord {
-    pub(crate) fn new(config: SimConfig, addr: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(config: SimConfig, addr: Option<SocketAddr>, tls: bool) -> Self {
         let mut random = Rng::with_seed(config.seed);
         let state = State {
-            world: World::new(config.guilds, &mut random),
+            world: World::new(config.guilds, config.large_guild_members, config.mix, &mut random),
             random,
             happenings: 0,
             sessions: HashMap::new(),
             newest: BTreeMap::new(),
-            given_up: BTreeSet::new(),
+            listeners: BTreeMap::new(),
+            ended: BTreeMap::new(),
             last_session: 0,
             last_connection: 0,
-            last_identify: HashMap::new(),
-            remaining: config.identify_remaining,
+            limits: Limits {
+                shards: config.shards,
+                max_concurrency: config.max_concurrency.max(1),
+                total: config.identify_total,
+                remaining: config.identify_remaining.min(config.identify_total),
+            },
+            allowed_intents: config.allowed_intents,
             // Spent identifies mean that a period is running already.
             period_ends: (config.identify_remaining < config.identify_total)
                 .then(|| Instant::now() + config.timings.budget_period),
+            last_identify: HashMap::new(),
+            highest_identified: BTreeMap::new(),
+            identified: BTreeSet::new(),
             refused: BTreeMap::new(),
+            bot_refused: None,
+            invalidated: BTreeMap::new(),
+            first_heartbeats: Vec::new(),
+            members_free_at: HashMap::new(),
+            buckets: Buckets::default(),
+            rejected_tokens: BTreeSet::new(),
+            commands: BTreeMap::new(),
+            last_command: 0,
             armed: VecDeque::new(),
             armed_rest: VecDeque::new(),
             ledger: Ledger::default(),
             report: Report::default(),
+            skew: Duration::ZERO,
         };
         Self {
             config,
             addr,
+            tls,
             started: Instant::now(),
             state: Mutex::new(state),
             changes: watch::Sender::new(0),
@@ -110,10 +169,20 @@ impl Discord {
 
     /// Notes that the client broke a rule.
     pub(crate) fn violation(&self, rule: &'static str, shard_id: Option<u32>, detail: impl Into<String>) {
-        let at_ms = self.now_ms();
+        let violation = Violation { rule, shard_id, at_ms: self.now_ms(), detail: detail.into() };
         let mut state = self.state();
         if state.report.violations.len() < MAX_VIOLATIONS {
-            state.report.violations.push(Violation { rule, shard_id, at_ms, detail: detail.into() });
+            state.report.violations.push(violation);
+        }
+        self.changed(state);
+    }
+
+    /// Notes that the client did not take an advice.
+    pub(crate) fn notice(&self, rule: &'static str, shard_id: Option<u32>, detail: impl Into<String>) {
+        let notice = Violation { rule, shard_id, at_ms: self.now_ms(), detail: detail.into() };
+        let mut state = self.state();
+        if state.report.notices.len() < MAX_VIOLATIONS {
+            state.report.notices.push(notice);
         }
         self.changed(state);
     }
@@ -128,7 +197,9 @@ impl Discord {
     }
 
     pub(crate) fn take_rest_fault(&self) -> Option<RestFault> {
-        take(&mut self.state().armed_rest)
+        let mut state = self.state();
+        state.report.rest_requests += 1;
+        take(&mut state.armed_rest)
     }
 
     pub(crate) fn new_link(&self) -> Arc<Link> {
@@ -137,7 +208,7 @@ impl Discord {
         Arc::new(Link::new(state.last_connection))
     }
 
-    /// Cuts a payload into pieces, if it is the turn of this one.
+    /// Where to cut a payload into pieces, if it is the turn of this one.
     pub(crate) fn cuts(&self, length: usize) -> Vec<usize> {
         let mut state = self.state();
         if !self.config.split_frames || length < 3 || state.random.u32(0..3) > 0 {
@@ -153,52 +224,65 @@ impl Discord {
 
     /// The answer of `GET /gateway/bot`.
     pub(crate) fn gateway_bot(&self) -> Value {
-        let state = self.state();
-        let reset_after = state.period_ends.map_or(0, |end| (end - Instant::now()).as_millis());
+        let mut state = self.state();
+        let now = state.now();
+        state.renew_period(now);
+        let reset_after = state.period_ends.map_or(0, |end| (end - now).as_millis());
         json!({
             "url": self.gateway_url(),
-            "shards": self.config.shards,
+            "shards": state.limits.shards,
             "session_start_limit": {
-                "total": self.config.identify_total,
-                "remaining": state.remaining,
+                "total": state.limits.total,
+                "remaining": state.limits.remaining,
                 "reset_after": u64::try_from(reset_after).unwrap_or(u64::MAX),
-                "max_concurrency": self.config.max_concurrency,
+                "max_concurrency": state.limits.max_concurrency,
             },
         })
     }
 
     pub(crate) fn gateway_url(&self) -> String {
+        let scheme = if self.tls { "wss" } else { "ws" };
         match self.addr {
-            Some(addr) => format!("ws://{addr}"),
-            None => "ws://gateway.sim.invalid".to_owned(),
+            Some(addr) => format!("{scheme}://{addr}"),
+            None => format!("{scheme}://gateway.sim.invalid"),
         }
     }
 
     /// Another one than for Identify (GW-132), and without a query (GW-012).
     pub(crate) fn resume_url(&self) -> String {
+        let scheme = if self.tls { "wss" } else { "ws" };
         match self.addr {
-            Some(addr) => format!("ws://{addr}{RESUME_PATH}"),
-            None => format!("ws://resume.sim.invalid{RESUME_PATH}"),
+            Some(addr) => format!("{scheme}://{addr}{RESUME_PATH}"),
+            None => format!("{scheme}://resume.sim.invalid{RESUME_PATH}"),
         }
     }
 
     /// The next dispatch for a connection's writer; `None` when there is none yet.
     pub(crate) fn next_dispatch(&self, feed: &Feed, link: &Link) -> Result<Option<Arc<[u8]>>, SlowClient> {
-        let state = self.state();
+        let mut guard = self.state();
+        let state = &mut *guard;
         let Some(session) = state.sessions.get(&feed.session) else { return Ok(None) };
         if !session.can_replay_after(feed.cursor) {
             return Err(SlowClient);
         }
-        Ok(match session.next_after(feed.cursor, link.id) {
-            Ok((sequence, payload)) => {
-                link.advance(sequence);
-                Some(payload)
-            }
+        let (sequence, payload) = match session.next_after(feed.cursor, link.id) {
+            Ok(next) => next,
             Err(last) => {
                 link.advance(last.max(feed.cursor));
-                None
+                return Ok(None);
             }
-        })
+        };
+        if link.reorders()
+            && let Ok((later, overtaking)) = session.next_after(sequence, link.id)
+        {
+            link.reordered();
+            state.ledger.sent_late(&payload);
+            link.send(Out::Text(String::from_utf8_lossy(&payload).into_owned()));
+            link.advance(later);
+            return Ok(Some(overtaking));
+        }
+        link.advance(sequence);
+        Ok(Some(payload))
     }
 
     /// The shard of a session, and the last sequence that was sent in it.
@@ -214,10 +298,25 @@ impl Discord {
         self.state().sessions.get(id).is_none_or(|session| session.over)
     }
 
-    pub(crate) fn heartbeat(&self) {
+    /// Whether this connection is the session's own, and nothing ended it.
+    pub(crate) fn owns(&self, id: &str, link: &Link) -> bool {
+        let state = self.state();
+        let session = state.sessions.get(id).filter(|session| !session.over);
+        session.and_then(|session| session.link.as_ref()).is_some_and(|mine| mine.id == link.id)
+    }
+
+    /// A heartbeat came; if it is the first of its connection, at this place of the interval.
+    pub(crate) fn heartbeat(&self, first: Option<f64>) {
         let mut state = self.state();
         state.report.heartbeats += 1;
+        let unjittered = first.is_some_and(|first| state.note_first_heartbeat(first));
         self.changed(state);
+        if unjittered {
+            let detail = format!(
+                "{JITTER_SAMPLE} connections whose first heartbeat came at the same time after Hello"
+            );
+            self.violation("GW-110", None, detail);
+        }
     }
 
     pub(crate) fn command(&self) {
@@ -226,92 +325,165 @@ impl Discord {
         self.changed(state);
     }
 
-    pub(crate) fn presence(&self, shard: u32, presence: Value) {
+    /// The client was told that its session is over.
+    pub(crate) fn told(&self, id: &str, rule: &'static str) {
+        if let Some(session) = self.state().sessions.get_mut(id) {
+            session.told = Some(rule);
+        }
+    }
+
+    /// The client was told so by a close code.
+    pub(crate) fn told_close(&self, link: &Link, code: u16) {
+        let rule = match code {
+            4003 => "GW-079",
+            4006 => "GW-082",
+            4007 => "GW-083",
+            4009 => "GW-085",
+            _ => return,
+        };
         let mut state = self.state();
-        state.report.presences.insert(shard, presence);
-        self.changed(state);
+        let mine = |session: &&mut Session| session.link.as_ref().is_some_and(|mine| mine.id == link.id);
+        if let Some(session) = state.sessions.values_mut().find(mine) {
+            session.told = Some(rule);
+        }
     }
 
     /// A connection ended. With 1000 or 1001 from the client its session ends too (GW-098).
     pub(crate) fn disconnected(&self, session: Option<&str>, link: &Arc<Link>, code: Option<u16>) {
         let mut guard = self.state();
         let state = &mut *guard;
+        let now = state.now();
         if let Some(id) = session
             && let Some(found) = state.sessions.get_mut(id)
             && found.link.as_ref().is_some_and(|mine| mine.id == link.id)
         {
             found.link = None;
-            found.lost_at = Some(Instant::now());
+            found.lost_at = Some(now);
             if matches!(code, Some(1000 | 1001)) {
-                state.given_up.insert(id.to_owned());
-                state.sessions.remove(id);
+                state.end_session(id, "GW-098");
+            } else if let Some(rule) = found.told {
+                state.end_session(id, rule);
             } else if found.over {
                 state.sessions.remove(id);
             }
         }
         self.changed(guard);
     }
-
-    /// Makes a fault on the live connection of a shard.
-    pub(crate) fn inject(&self, shard_id: u32, fault: Fault) -> Result<(), InjectError> {
-        let mut state = self.state();
-        let state_ref = &mut *state;
-        let session = state_ref.newest.get(&shard_id).and_then(|id| state_ref.sessions.get_mut(id));
-        let Some((session, link)) =
-            session.and_then(|session| session.link.clone().map(|link| (session, link)))
-        else {
-            return Err(InjectError::NotConnected { shard_id });
-        };
-        match fault {
-            Fault::StopAcking => link.stop_acking(),
-            Fault::Silence => link.silence(),
-            Fault::HalfOpen => link.half_open(),
-            Fault::Cut => link.cut(),
-            Fault::Corrupt => link.send(Out::Corrupt),
-            Fault::RequestHeartbeat => link.send(text(1, "null")),
-            Fault::Reconnect => {
-                link.send_later(text(7, "null"));
-                let grace = self.config.timings.reconnect_grace;
-                tokio::spawn(async move {
-                    tokio::time::sleep(grace).await;
-                    link.send_later(Out::Close { code: 4000, reason: "reconnect" });
-                });
-            }
-            Fault::InvalidSession { resumable } => {
-                if !resumable {
-                    session.over = true;
-                }
-                link.send_later(text(9, if resumable { "true" } else { "false" }));
-            }
-            Fault::Close { code } => {
-                if matches!(code, 4003 | 4004 | 4006 | 4007 | 4009..=4014) {
-                    session.over = true;
-                }
-                if matches!(code, 4004 | 4010..=4014) {
-                    state_ref.refused.insert(shard_id, code);
-                }
-                link.send_later(Out::Close { code, reason: "fault" });
-            }
-        }
-        self.changed(state);
-        Ok(())
-    }
 }
 
 impl State {
-    pub(crate) fn report(&self, total: u32) -> Report {
+    /// By the simulator's own clock.
+    pub(crate) fn now(&self) -> Instant {
+        Instant::now() + self.skew
+    }
+
+    /// Says whether the last ones were all at the same place: that is no jitter (GW-110).
+    fn note_first_heartbeat(&mut self, first: f64) -> bool {
+        let firsts = &mut self.first_heartbeats;
+        firsts.push(first);
+        if firsts.len() < JITTER_SAMPLE {
+            return false;
+        }
+        let (least, most) =
+            firsts.iter().fold((f64::MAX, f64::MIN), |(least, most), at| (least.min(*at), most.max(*at)));
+        firsts.clear();
+        most - least < JITTER_SPREAD
+    }
+
+    pub(crate) fn renew_period(&mut self, now: Instant) {
+        if self.period_ends.is_some_and(|end| end <= now) {
+            self.period_ends = None;
+            self.limits.remaining = self.limits.total;
+        }
+    }
+
+    pub(crate) fn report(&self) -> Report {
         let mut report = self.report.clone();
         report.sent = self.ledger.delivery().sent;
         report.ready_sessions =
             self.sessions.values().filter(|session| session.link.is_some()).count() as u64;
-        report.remaining = self.remaining.min(total);
+        report.remaining = self.limits.remaining;
         report
     }
 
     pub(crate) fn expire(&mut self, now: Instant, lifetime: Duration) {
-        let alive =
-            |session: &Session| session.lost_at.is_none_or(|lost| now.duration_since(lost) < lifetime);
+        let alive = |session: &Session| {
+            session.lost_at.is_none_or(|lost| now.saturating_duration_since(lost) < lifetime)
+        };
         self.sessions.retain(|_, session| alive(session));
+    }
+
+    /// Adds a session, which hears of its guilds from now on.
+    pub(crate) fn add_session(&mut self, id: String, session: Session) {
+        let listeners = self.listeners.entry(session.count).or_default();
+        listeners.entry(session.shard).or_default().push(id.clone());
+        self.newest.insert(session.shard, id.clone());
+        self.sessions.insert(id, session);
+    }
+
+    /// Forgets a session; whoever resumes it breaks this rule.
+    pub(crate) fn end_session(&mut self, id: &str, rule: &'static str) {
+        self.sessions.remove(id);
+        if self.ended.len() < MAX_ENDED {
+            self.ended.insert(id.to_owned(), rule);
+        }
+    }
+
+    /// The sessions that hear of a guild (GW-227, GW-231), or of what has none (GW-228).
+    pub(crate) fn listeners(&mut self, guild: Option<usize>) -> Vec<String> {
+        let mut all = Vec::new();
+        for (count, shards) in &mut self.listeners {
+            let shard = guild.map_or(0, |place| self.world.shard_of(place, *count));
+            let Some(ids) = shards.get_mut(&shard) else { continue };
+            ids.retain(|id| self.sessions.contains_key(id));
+            all.extend(ids.iter().cloned());
+        }
+        all
+    }
+
+    /// Sends an event to each session that hears of it and has the intents.
+    pub(crate) fn publish(&mut self, event: &str, guild: Option<usize>, data: &Value, limit: usize) {
+        let place = if guild.is_some() { Place::Guild } else { Place::Elsewhere };
+        for id in self.listeners(guild) {
+            let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.over) else { continue };
+            let Some(mut data) = world::seen_by(event, data, place, session.audience.intents) else {
+                continue;
+            };
+            data["_trace"] = json!([self.ledger.send(session.shard, session.ordinal)]);
+            session.push(event, &data.to_string(), None, limit);
+        }
+    }
+
+    /// Sends an event in one session alone: the answer to a command.
+    pub(crate) fn answer(&mut self, id: &str, event: &str, mut data: Value, limit: usize) {
+        let Some(session) = self.sessions.get_mut(id).filter(|session| !session.over) else { return };
+        data["_trace"] = json!([self.ledger.send(session.shard, session.ordinal)]);
+        session.push(event, &data.to_string(), None, limit);
+    }
+
+    /// Tells each session that owns a guild what has become of it.
+    pub(crate) fn publish_guild(&mut self, place: usize, joining: bool, limit: usize) {
+        for id in self.listeners(Some(place)) {
+            let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.over) else { continue };
+            let guild = self.world.guild(place);
+            if guild.joined && !session.guilds.contains(&place) {
+                session.guilds.push(place);
+            } else if !guild.joined {
+                session.guilds.retain(|known| *known != place);
+            }
+            if session.audience.intents & intents::GUILDS == 0 {
+                continue;
+            }
+            let (event, mut data) = if !guild.joined {
+                ("GUILD_DELETE", json!({"id": guild.id.to_string()}))
+            } else if !guild.available {
+                ("GUILD_DELETE", json!({"id": guild.id.to_string(), "unavailable": true}))
+            } else {
+                ("GUILD_CREATE", guild.create(session.audience, !joining))
+            };
+            data["_trace"] = json!([self.ledger.send(session.shard, session.ordinal)]);
+            session.push(event, &data.to_string(), None, limit);
+        }
     }
 }
 

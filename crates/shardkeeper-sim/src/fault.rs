@@ -1,7 +1,10 @@
-//! What can be made to go wrong.
+//! What can be made to go wrong. In scripts and over HTTP each one has its name in `kebab-case`.
+
+use serde::Deserialize;
 
 /// A fault of a live connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Fault {
     /// Heartbeats are acknowledged no more, until the connection ends.
@@ -26,18 +29,52 @@ pub enum Fault {
     RequestHeartbeat,
     /// Bytes that cannot be inflated, or text that is no JSON.
     Corrupt,
+    /// The stream ends in the middle of a message.
+    Truncate,
     /// Acknowledgements go on, dispatches stop; they stay in the session.
     Silence,
+    /// Nothing that the client sends is read any more; writing goes on.
+    StallReading,
+    /// No more than this is written per second, until the connection ends.
+    SlowWriting {
+        /// At least 1.
+        bytes_per_second: u32,
+    },
+    /// The newest events once more, as new dispatches (GW-023).
+    Duplicate {
+        /// How many.
+        count: u32,
+    },
+    /// Two dispatches change their places on the wire.
+    Reorder,
+    /// Sequence numbers that no dispatch has (section 23: a gap is no error).
+    Gap {
+        /// How many.
+        count: u32,
+    },
+    /// A dispatch of this size (GW-014).
+    Huge {
+        /// Of its data, at least.
+        bytes: u32,
+    },
+    /// An opcode, an event and fields that nobody knows, and keys in an unusual order (GW-018, GW-021).
+    Odd,
 }
 
 /// A fault of a connection that is about to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum ConnectFault {
     /// The TCP connection ends before the WebSocket is open.
     Refuse,
     /// The request for a WebSocket is never answered.
     Hang,
+    /// It is answered with this HTTP status, and a page that is no JSON.
+    Status {
+        /// The status.
+        status: u16,
+    },
     /// The WebSocket opens, and says nothing.
     NoHello,
     /// Op 7 comes instead of Hello (GW-104).
@@ -56,15 +93,25 @@ pub enum ConnectFault {
 }
 
 /// A fault of a REST request that is about to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum RestFault {
     /// This status, with an empty JSON object.
     Status(u16),
     /// No answer.
     Hang,
+    /// The connection ends without an answer.
+    Cut,
     /// A page that is no JSON, with status 200.
     Garbage,
+    /// 429, as a limit of the resource or of the whole bot has it.
+    RateLimited {
+        /// How long to wait.
+        retry_after_ms: u32,
+        /// Whether it concerns every request of the token (GW-291).
+        global: bool,
+    },
 }
 
 /// A fault could not be injected.
@@ -76,5 +123,11 @@ pub enum InjectError {
     NotConnected {
         /// The shard.
         shard_id: u32,
+    },
+    /// There is no such guild.
+    #[error("there is no guild {guild}; they count from 0")]
+    NoSuchGuild {
+        /// Its number.
+        guild: u32,
     },
 }

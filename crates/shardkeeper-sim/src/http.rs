@@ -4,28 +4,24 @@ use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
-};
+use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::connection::{self, Mode};
+use crate::connection::{self, Opening};
 use crate::discord::{Discord, RESUME_PATH};
-use crate::fault::{ConnectFault, RestFault};
+use crate::fault::ConnectFault;
+use crate::rest::{self, Refused, reply};
+use crate::tls::Acceptor;
+use crate::wire::Query;
 
-/// The connection is to end without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("refused")]
-struct Refused;
-
-pub(crate) async fn listen(listener: TcpListener, discord: Arc<Discord>) {
+pub(crate) async fn listen(listener: TcpListener, acceptor: Acceptor, discord: Arc<Discord>) {
     let mut over = discord.over.subscribe();
     loop {
         tokio::select! {
@@ -36,7 +32,8 @@ pub(crate) async fn listen(listener: TcpListener, discord: Arc<Discord>) {
                     continue;
                 };
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(serve(stream, Arc::clone(&discord)));
+                let (acceptor, discord) = (acceptor.clone(), Arc::clone(&discord));
+                tokio::spawn(acceptor.accept(stream, discord));
             }
             () = ended(&mut over) => return,
         }
@@ -60,53 +57,15 @@ pub(crate) async fn serve(
 
 async fn answer(request: Request<Incoming>, discord: Arc<Discord>) -> Result<Response<Full<Bytes>>, Refused> {
     if request.headers().contains_key(SEC_WEBSOCKET_KEY) {
-        return upgrade(request, discord).await;
+        upgrade(request, discord).await
+    } else {
+        rest::answer(request, discord).await
     }
-    match discord.take_rest_fault() {
-        Some(RestFault::Status(status)) => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            return Ok(reply(status, &json!({})));
-        }
-        Some(RestFault::Hang) => return std::future::pending().await,
-        Some(RestFault::Garbage) => return Ok(Response::new(Full::from("<html>it works</html>"))),
-        None => {}
-    }
-    Ok(rest(&request, &discord))
 }
 
 /// Waits for the simulator's end.
 async fn ended(over: &mut watch::Receiver<bool>) {
     let _ = over.wait_for(|over| *over).await;
-}
-
-fn rest(request: &Request<Incoming>, discord: &Discord) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
-    let path =
-        ["/api/v10", "/api/v9", "/api"].iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
-    match (request.method(), path) {
-        (&Method::GET, "/gateway") => reply(StatusCode::OK, &json!({"url": discord.gateway_url()})),
-        (&Method::GET, "/gateway/bot") => {
-            let expected = format!("Bot {}", discord.config.token);
-            if request
-                .headers()
-                .get(AUTHORIZATION)
-                .is_some_and(|value| value.as_bytes() == expected.as_bytes())
-            {
-                reply(StatusCode::OK, &discord.gateway_bot())
-            } else {
-                reply(StatusCode::UNAUTHORIZED, &json!({"message": "401: Unauthorized", "code": 0}))
-            }
-        }
-        _ => reply(StatusCode::NOT_FOUND, &json!({"message": "404: Not Found", "code": 0})),
-    }
-}
-
-fn reply(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body.to_string()));
-    *response.status_mut() = status;
-    // Exactly so, without a charset, as Discord has it.
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 async fn upgrade(
@@ -117,12 +76,18 @@ async fn upgrade(
     match fault {
         Some(ConnectFault::Refuse) => return Err(Refused),
         Some(ConnectFault::Hang) => return std::future::pending().await,
+        Some(ConnectFault::Status { status }) => {
+            let mut page = Response::new(Full::from("<html>something is wrong here</html>"));
+            *page.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            return Ok(page);
+        }
         _ => {}
     }
-    let Some(mut mode) = mode(request.uri().query().unwrap_or_default()) else {
+    let Some(query) = Query::parse(request.uri().query().unwrap_or_default()) else {
         return Ok(reply(StatusCode::BAD_REQUEST, &json!({"message": "400: Bad Request", "code": 0})));
     };
-    mode.at_resume_url = request.uri().path().trim_end_matches('/').ends_with(RESUME_PATH);
+    let at_resume_url = request.uri().path().trim_end_matches('/').ends_with(RESUME_PATH);
+    let opening = Opening { query, at_resume_url, fault };
     let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let accept = accept.and_then(|accept| HeaderValue::from_str(&accept).ok()).ok_or(Refused)?;
     let upgraded = hyper::upgrade::on(&mut request);
@@ -131,7 +96,7 @@ async fn upgrade(
         let mut over = over;
         if let Ok(upgraded) = upgraded.await {
             tokio::select! {
-                () = connection::serve(TokioIo::new(upgraded), mode, fault, discord) => {}
+                () = connection::serve(TokioIo::new(upgraded), opening, discord) => {}
                 () = ended(&mut over) => {}
             }
         }
@@ -143,20 +108,4 @@ async fn upgrade(
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     Ok(response)
-}
-
-/// What the query asks for; `None` when it is something that is not spoken here (GW-010, GW-011).
-fn mode(query: &str) -> Option<Mode> {
-    let mut mode = Mode { version: 6, compressed: false, at_resume_url: false };
-    for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        match (key, value) {
-            ("v", version) => mode.version = version.parse().ok()?,
-            ("encoding", "json") => {}
-            ("encoding", _) => return None,
-            ("compress", "zlib-stream") => mode.compressed = true,
-            ("compress", _) => return None,
-            _ => {}
-        }
-    }
-    Some(mode)
 }

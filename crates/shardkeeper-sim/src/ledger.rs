@@ -3,7 +3,7 @@
 //! Each dispatch carries `sim:<shard>:<session>:<number>` in its `_trace`; numbers count per session. A session of
 //! which nothing was ever observed, and that was never resumed, does not count: its client never knew of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::report::Delivery;
 
@@ -14,6 +14,8 @@ pub(crate) struct Ledger {
     out_of_order: u64,
     /// Per shard, the last session and number observed.
     last: BTreeMap<u32, (u64, u64)>,
+    /// Dispatches that were sent behind later ones.
+    late: BTreeSet<(u32, u64, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +40,11 @@ impl Ledger {
         self.sessions.entry((shard, session)).or_default().known = true;
     }
 
+    /// A dispatch goes out behind a later one.
+    pub(crate) fn sent_late(&mut self, payload: &[u8]) {
+        self.late.extend(trace(payload));
+    }
+
     /// A subscriber got a dispatch with this data.
     pub(crate) fn observe(&mut self, data: &[u8]) {
         let Some((shard, session, number)) = trace(data) else { return };
@@ -58,7 +65,7 @@ impl Ledger {
         account.known = true;
         let last = self.last.entry(shard).or_default();
         if (session, number) < *last {
-            self.out_of_order += 1;
+            self.out_of_order += u64::from(!self.late.remove(&(shard, session, number)));
         } else {
             *last = (session, number);
         }

@@ -27,29 +27,34 @@
 //! [`Simulator::observe`] takes what a subscriber of the client received, and [`Simulator::delivery`] says what was
 //! lost, doubled or out of order.
 //!
-//! # Not there yet
-//!
-//! ETF, `zstd-stream` and payload compression; answers to ops 4, 8, 31 and 43, which are counted; REST beyond
-//! `/gateway` and `/gateway/bot`.
 
 #![recursion_limit = "256"] // for the JSON of a whole guild
 
+mod acting;
+mod action;
+mod commands;
 mod config;
 mod connection;
 mod discord;
+mod etf;
 mod fault;
 mod http;
 mod intents;
+mod judge;
 mod ledger;
 mod link;
 mod login;
 mod report;
+mod rest;
 mod session;
 mod simulator;
+mod tls;
 mod traffic;
+mod wire;
 mod world;
 
-pub use config::{SimConfig, SimTimings};
+pub use action::{Action, Script, ScriptError};
+pub use config::{Mix, SimConfig, SimTimings};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
 pub use report::{Delivery, IdentifyRecord, Report, Violation};
 pub use simulator::Simulator;

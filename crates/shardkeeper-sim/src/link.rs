@@ -15,6 +15,8 @@ pub(crate) struct Link {
     writer: Notify,
     /// For the reader: the connection is cut.
     pub(crate) cut: Notify,
+    /// For the reader: it shall read no more.
+    pub(crate) stalled: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -26,8 +28,19 @@ struct State {
     stop_acking: bool,
     silent: bool,
     half_open: bool,
+    stalled: bool,
+    /// Bytes per second that are written.
+    pace: Option<u32>,
+    /// Payload compression was asked for.
+    packed: bool,
+    /// The next two dispatches change places.
+    reorder: bool,
+    /// Heartbeats that were asked for and have not come.
+    requested: u32,
     cut: bool,
     closing: bool,
+    /// The connection is over, or about to be at the client's wish.
+    gone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -40,8 +53,16 @@ pub(crate) struct Feed {
 #[derive(Clone, Debug)]
 pub(crate) enum Out {
     Text(String),
+    /// Op 9 `false`; of this session, if it had one.
+    InvalidSession {
+        session: Option<String>,
+    },
     Corrupt,
-    Close { code: u16, reason: &'static str },
+    Truncate,
+    Close {
+        code: u16,
+        reason: &'static str,
+    },
 }
 
 /// What the writer does next.
@@ -55,7 +76,13 @@ pub(crate) enum Next {
 
 impl Link {
     pub(crate) fn new(id: u64) -> Self {
-        Self { id, state: Mutex::default(), writer: Notify::new(), cut: Notify::new() }
+        Self {
+            id,
+            state: Mutex::default(),
+            writer: Notify::new(),
+            cut: Notify::new(),
+            stalled: Notify::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,9 +126,62 @@ impl Link {
         self.state().silent = true;
     }
 
+    pub(crate) fn stall_reading(&self) {
+        self.state().stalled = true;
+        self.stalled.notify_one();
+    }
+
+    pub(crate) fn is_stalled(&self) -> bool {
+        let state = self.state();
+        state.stalled || state.half_open
+    }
+
+    pub(crate) fn slow_writing(&self, bytes_per_second: u32) {
+        self.state().pace = Some(bytes_per_second.max(1));
+    }
+
+    pub(crate) fn pace(&self) -> Option<u32> {
+        self.state().pace
+    }
+
+    pub(crate) fn pack(&self) {
+        self.state().packed = true;
+    }
+
+    pub(crate) fn is_packed(&self) -> bool {
+        self.state().packed
+    }
+
+    pub(crate) fn reorder(&self) {
+        self.state().reorder = true;
+    }
+
+    pub(crate) fn reorders(&self) -> bool {
+        self.state().reorder
+    }
+
+    pub(crate) fn reordered(&self) {
+        self.state().reorder = false;
+    }
+
+    /// Asks for a heartbeat.
+    pub(crate) fn request_heartbeat(&self) {
+        self.state().requested += 1;
+        self.send(Out::Text(r#"{"t":null,"s":null,"op":1,"d":null}"#.to_owned()));
+    }
+
+    /// Whether the heartbeat that came may be one that was asked for.
+    pub(crate) fn take_requested(&self) -> bool {
+        let mut state = self.state();
+        let requested = state.requested > 0;
+        state.requested = state.requested.saturating_sub(1);
+        requested
+    }
+
     pub(crate) fn half_open(&self) {
         self.state().half_open = true;
         self.wake();
+        self.stalled.notify_one();
     }
 
     pub(crate) fn cut(&self) {
@@ -125,6 +205,16 @@ impl Link {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.state().closing
+    }
+
+    /// The client closes, or is gone.
+    pub(crate) fn leave(&self) {
+        self.state().gone = true;
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        let state = self.state();
+        state.gone || state.cut || state.closing || state.half_open
     }
 
     pub(crate) fn wake(&self) {

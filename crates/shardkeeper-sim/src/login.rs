@@ -9,8 +9,10 @@ use crate::discord::{Discord, State};
 use crate::fault::ConnectFault;
 use crate::link::{Feed, Link, Out};
 use crate::report::IdentifyRecord;
-use crate::session::Session;
-use crate::{intents, world};
+use crate::session::{Owner, Session};
+use crate::wire::Mode;
+use crate::world::{self, Audience};
+use crate::{intents, judge};
 
 /// How many Identify are kept for the report.
 const MAX_IDENTIFY_LOG: usize = 100_000;
@@ -32,10 +34,55 @@ pub(crate) enum Login {
 /// What an Identify asks for.
 pub(crate) struct Identify {
     pub(crate) token: String,
-    pub(crate) shard: u32,
-    pub(crate) count: u32,
-    pub(crate) intents: u64,
+    /// `None` when it is not sharded.
+    pub(crate) shard: Option<(u32, u32)>,
+    pub(crate) audience: Audience,
+    pub(crate) compress: bool,
     pub(crate) presence: Option<Value>,
+}
+
+impl Identify {
+    /// Reads the data of op 2; `None` when something that it needs is not there, or of another type (GW-069).
+    pub(crate) fn read(data: &Value) -> Option<Self> {
+        let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
+        let shard = match data.get("shard") {
+            None | Some(Value::Null) => None,
+            Some(pair) => Some((number(pair.get(0)?)?, number(pair.get(1)?)?)),
+        };
+        data.get("properties").filter(|properties| properties.is_object())?;
+        Some(Self {
+            token: data.get("token")?.as_str()?.to_owned(),
+            shard,
+            audience: Audience {
+                intents: data.get("intents")?.as_u64()?,
+                large_threshold: data.get("large_threshold").and_then(number).unwrap_or(50),
+            },
+            compress: data.get("compress").and_then(Value::as_bool).unwrap_or(false),
+            presence: data.get("presence").filter(|presence| !presence.is_null()).cloned(),
+        })
+    }
+
+    pub(crate) fn shard_id(&self) -> u32 {
+        self.shard.map_or(0, |(shard, _)| shard)
+    }
+
+    fn count(&self) -> u32 {
+        self.shard.map_or(1, |(_, count)| count)
+    }
+}
+
+/// What a Resume asks for.
+pub(crate) struct Resume<'a> {
+    pub(crate) token: &'a str,
+    pub(crate) session: &'a str,
+    pub(crate) sequence: u64,
+    pub(crate) mode: Mode,
+}
+
+/// Something that the client did, to be noted once the state is free again.
+enum Finding {
+    Violation(&'static str, String),
+    Notice(&'static str, String),
 }
 
 impl Discord {
@@ -43,199 +90,266 @@ impl Discord {
     pub(crate) fn identify(
         &self,
         identify: &Identify,
+        mode: Mode,
         link: &Arc<Link>,
         fault: Option<ConnectFault>,
         at: Instant,
     ) -> Login {
-        let config = &self.config;
-        let shard = Some(identify.shard);
+        let mut findings = Vec::new();
+        let login = {
+            let mut guard = self.state();
+            let at = at + guard.skew;
+            let login = self.judge_identify(&mut guard, identify, mode, link, fault, at, &mut findings);
+            self.changed(guard);
+            login
+        };
+        self.note(Some(identify.shard_id()), findings);
+        login
+    }
+
+    fn note(&self, shard: Option<u32>, findings: Vec<Finding>) {
+        for finding in findings {
+            match finding {
+                Finding::Violation(rule, detail) => self.violation(rule, shard, detail),
+                Finding::Notice(rule, detail) => self.notice(rule, shard, detail),
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one judgement needs all that is known")]
+    fn judge_identify(
+        &self,
+        state: &mut State,
+        identify: &Identify,
+        mode: Mode,
+        link: &Arc<Link>,
+        fault: Option<ConnectFault>,
+        at: Instant,
+        findings: &mut Vec<Finding>,
+    ) -> Login {
+        let timings = self.config.timings;
+        let (shard, count) = (identify.shard_id(), identify.count());
         if identify.token.starts_with("Bot ") {
-            self.violation("GW-070", shard, "the token of an Identify has the prefix of REST");
+            let detail = "the token of an Identify has the prefix of REST";
+            findings.push(Finding::Violation("GW-070", detail.into()));
         }
-        let mut state = self.state();
-        if let Some(code) = state.refused.get(&identify.shard).copied() {
-            drop(state);
-            self.violation("GW-095", shard, format!("an Identify after close {code}"));
-            state = self.state();
-        }
-        state.expire(at, config.timings.session_lifetime);
-        let key = identify.shard % config.max_concurrency.max(1);
+        self.judge_return(state, shard, at, findings);
+        state.expire(at, timings.session_lifetime);
+        state.renew_period(at);
+        let key = shard % state.limits.max_concurrency;
         let early = state.last_identify.insert(key, at).and_then(|last| {
             let since = at.saturating_duration_since(last);
-            (since < config.timings.identify_window).then_some(since)
+            (since < timings.identify_window).then_some(since)
         });
-        if state.period_ends.is_some_and(|end| end <= at) {
-            state.period_ends = None;
-            state.remaining = config.identify_total;
+        if let Some(since) = early {
+            let window = timings.identify_window;
+            let detail = format!("an Identify of key {key} {since:?} after the last, not {window:?}");
+            findings.push(Finding::Violation("GW-170", detail));
         }
-        state.period_ends.get_or_insert(at + config.timings.budget_period);
-        let exhausted = state.remaining == 0;
-        state.remaining = state.remaining.saturating_sub(1);
+        judge_order(state, shard, count, key, findings);
+        state.period_ends.get_or_insert(at + timings.budget_period);
+        let exhausted = state.limits.remaining == 0;
+        if exhausted {
+            findings.push(Finding::Violation("GW-166", "an Identify with none left".into()));
+        }
+        state.limits.remaining = state.limits.remaining.saturating_sub(1);
         state.report.identifies += 1;
-        let wrong = self.what_is_wrong(identify);
+        let wrong = self.what_is_wrong(state, identify);
         let refused = early.is_some() || exhausted || fault == Some(ConnectFault::InvalidIdentify);
         let accepted = !refused && wrong.is_none() && fault.is_none();
         if state.report.identify_log.len() < MAX_IDENTIFY_LOG {
-            let at_ms = u64::try_from(at.duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
-            let record = IdentifyRecord {
-                shard_id: identify.shard,
-                shard_count: identify.count,
-                key,
-                at_ms,
-                accepted,
-            };
+            let at_ms = at.saturating_duration_since(self.started).as_millis();
+            let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
+            let record = IdentifyRecord { shard_id: shard, shard_count: count, key, at_ms, accepted };
             state.report.identify_log.push(record);
         }
-        if let Some(since) = early {
-            drop(state);
-            let window = config.timings.identify_window;
-            self.violation(
-                "GW-170",
-                shard,
-                format!("an Identify of key {key} {since:?} after the last, not {window:?}"),
-            );
-            state = self.state();
-        }
-        if exhausted {
-            drop(state);
-            self.violation("GW-166", shard, "an Identify with none left");
-            state = self.state();
-        }
-        if let Some((code, reason)) = wrong {
-            if matches!(code, 4004 | 4010..=4014) {
-                state.refused.insert(identify.shard, code);
+        if let Some((rule, code, reason)) = wrong {
+            if code == 4010 || code == 4013 {
+                findings.push(Finding::Violation(rule, format!("an Identify that was refused: {reason}")));
             }
-            self.changed(state);
+            state.refuse(shard, code);
             return Login::Closed { code, reason };
         }
         if let Some(ConnectFault::Close { code }) = fault {
-            if matches!(code, 4004 | 4010..=4014) {
-                state.refused.insert(identify.shard, code);
-            }
-            self.changed(state);
+            state.refuse(shard, code);
             return Login::Closed { code, reason: "fault" };
         }
         if refused {
             state.report.identifies_refused += 1;
-            self.changed(state);
+            state.invalidated.insert(shard, at);
             return Login::Refused;
         }
         if fault == Some(ConnectFault::NoReady) {
-            self.changed(state);
             return Login::Ignored;
         }
         if let Some(presence) = &identify.presence {
-            state.report.presences.insert(identify.shard, presence.clone());
+            state.report.presences.insert(shard, presence.clone());
         }
-        let session = self.start_session(&mut state, identify, link);
-        self.changed(state);
-        Login::Accepted { session }
+        if identify.compress && mode.is_packable() {
+            link.pack();
+        }
+        Login::Accepted { session: self.start_session(state, identify, mode, link) }
     }
 
-    /// The close code that an Identify earns for what it says.
-    fn what_is_wrong(&self, identify: &Identify) -> Option<(u16, &'static str)> {
+    /// Whether the client may come back at all, and so soon.
+    fn judge_return(&self, state: &State, shard: u32, at: Instant, findings: &mut Vec<Finding>) {
+        if let Some(code) = state.refused.get(&shard) {
+            findings.push(Finding::Violation("GW-095", format!("an Identify after close {code}")));
+        } else if let Some((code, since)) = state.bot_refused {
+            // Those that were on their way may still arrive.
+            let grace = self.config.timings.identify_window * 2;
+            if at.saturating_duration_since(since) > grace {
+                let detail = format!("an Identify long after close {code} of another shard");
+                findings.push(Finding::Violation("GW-096", detail));
+            }
+        }
+        self.judge_pause(state, shard, at, findings);
+    }
+
+    /// GW-149: the wait after op 9.
+    fn judge_pause(&self, state: &State, shard: u32, at: Instant, findings: &mut Vec<Finding>) {
+        let wait = self.config.timings.invalid_session_wait;
+        let since = state.invalidated.get(&shard).map(|since| at.saturating_duration_since(*since));
+        if let Some(since) = since.filter(|since| *since < wait) {
+            findings
+                .push(Finding::Notice("GW-149", format!("a new login {since:?} after op 9, not {wait:?}")));
+        }
+    }
+
+    /// The rule and the close code that an Identify earns for what it says.
+    fn what_is_wrong(&self, state: &State, identify: &Identify) -> Option<(&'static str, u16, &'static str)> {
+        let (shard, count) = (identify.shard_id(), identify.count());
+        let intents = identify.audience.intents;
         if identify.token != self.config.token {
-            Some((4004, "authentication failed"))
-        } else if identify.shard >= identify.count {
-            Some((4010, "invalid shard"))
-        } else if identify.intents & !intents::DOCUMENTED != 0 {
-            Some((4013, "invalid intents"))
-        } else if identify.intents & intents::PRIVILEGED & !self.config.allowed_intents != 0 {
-            Some((4014, "disallowed intents"))
+            Some(("GW-080", 4004, "Authentication failed."))
+        } else if shard >= count {
+            Some(("GW-073", 4010, "Invalid shard."))
+        } else if count % self.config.shard_multiple.max(1) != 0 {
+            Some(("GW-235", 4010, "Invalid shard: not a multiple."))
+        } else if state.world.of_shard(shard, count).len() > self.config.max_guilds_per_shard as usize {
+            Some(("GW-229", 4011, "Sharding required."))
+        } else if intents & !intents::DOCUMENTED != 0 {
+            Some(("GW-178", 4013, "Invalid intents."))
+        } else if intents & intents::PRIVILEGED & !state.allowed_intents != 0 {
+            Some(("GW-178", 4014, "Disallowed intents."))
         } else {
             None
         }
     }
 
-    fn start_session(&self, state: &mut State, identify: &Identify, link: &Arc<Link>) -> String {
+    fn start_session(&self, state: &mut State, identify: &Identify, mode: Mode, link: &Arc<Link>) -> String {
         state.last_session += 1;
         let ordinal = state.last_session;
         let id = format!("{:016x}{:016x}", state.random.u64(..), state.random.u64(..));
-        let (shard, count) = (identify.shard, identify.count);
+        let (shard, count) = (identify.shard_id(), identify.count());
         let guilds = state.world.of_shard(shard, count);
         let limit = self.config.replay_limit;
-        let mut session = Session::new(shard, identify.intents, ordinal, guilds.clone(), Arc::clone(link));
+        let owner = Owner { shard, count, audience: identify.audience, mode };
+        let mut session = Session::new(owner, ordinal, guilds.clone(), Arc::clone(link));
         let unavailable: Vec<Value> = guilds
             .iter()
-            .map(|place| json!({"id": state.world.guild_id(*place), "unavailable": true}))
+            .map(|place| json!({"id": state.world.guild(*place).id.to_string(), "unavailable": true}))
             .collect();
-        let ready = json!({
-            "_trace": [state.ledger.send(shard, ordinal)], "v": 10, "user": world::bot_user(), "user_settings": {},
-            "shard": [shard, count], "session_type": "normal", "session_id": id,
-            "resume_gateway_url": self.resume_url(), "relationships": [], "private_channels": [], "presences": [],
-            "guilds": unavailable, "geo_ordered_rtc_regions": ["rotterdam"], "application": world::application(),
+        let flags = world::application_flags(state.allowed_intents);
+        let mut ready = json!({
+            "_trace": [state.ledger.send(shard, ordinal)], "v": mode.version, "user": world::bot_user(),
+            "user_settings": {}, "session_type": "normal", "session_id": id, "resume_gateway_url": self.resume_url(),
+            "relationships": [], "private_channels": [], "presences": [], "guilds": unavailable,
+            "geo_ordered_rtc_regions": ["rotterdam"],
+            "application": {"id": world::BOT.to_string(), "flags": flags, "flags_new": flags.to_string()},
         });
+        if identify.shard.is_some() {
+            ready["shard"] = json!([shard, count]);
+        }
         session.push("READY", &ready.to_string(), Some(link.id), limit);
-        if identify.intents & intents::GUILDS != 0 {
+        // GW-253: without the intent they are listed, and never come.
+        if identify.audience.intents & intents::GUILDS != 0 {
             for place in guilds {
-                let mut guild = state.world.guild_create(place);
-                guild["_trace"] = json!([state.ledger.send(shard, ordinal)]);
-                session.push("GUILD_CREATE", &guild.to_string(), None, limit);
+                let guild = state.world.guild(place);
+                // GW-249, GW-250: one in an outage says so, in either of two ways.
+                let (event, mut data) = match guild.available {
+                    true => ("GUILD_CREATE", guild.create(identify.audience, true)),
+                    false => {
+                        let event = if place % 2 == 0 { "GUILD_DELETE" } else { "GUILD_CREATE" };
+                        (event, json!({"id": guild.id.to_string(), "unavailable": true}))
+                    }
+                };
+                data["_trace"] = json!([state.ledger.send(shard, ordinal)]);
+                session.push(event, &data.to_string(), None, limit);
             }
         }
-        state.sessions.insert(id.clone(), session);
-        state.newest.insert(shard, id.clone());
+        state.add_session(id.clone(), session);
         link.feed(Some(Feed { session: id.clone(), cursor: 0 }));
         id
     }
 
     /// Judges a Resume, and goes on with the session if it can.
-    pub(crate) fn resume(
+    pub(crate) fn resume(&self, resume: &Resume<'_>, link: &Arc<Link>, fault: Option<ConnectFault>) -> Login {
+        let mut findings = Vec::new();
+        let (shard, login) = {
+            let mut guard = self.state();
+            let shard = guard.sessions.get(resume.session).map(|session| session.shard);
+            let login = self.judge_resume(&mut guard, resume, link, fault, &mut findings);
+            if let (Login::Refused, Some(shard)) = (&login, shard) {
+                let now = guard.now();
+                guard.invalidated.insert(shard, now);
+            }
+            self.changed(guard);
+            (shard, login)
+        };
+        self.note(shard, findings);
+        login
+    }
+
+    fn judge_resume(
         &self,
-        token: &str,
-        id: &str,
-        sequence: u64,
+        state: &mut State,
+        resume: &Resume<'_>,
         link: &Arc<Link>,
         fault: Option<ConnectFault>,
+        findings: &mut Vec<Finding>,
     ) -> Login {
-        let now = Instant::now();
-        let limit = self.config.replay_limit;
-        let mut guard = self.state();
-        let state = &mut *guard;
+        let id = resume.session;
+        let now = state.now();
         state.expire(now, self.config.timings.session_lifetime);
-        let shard = state.sessions.get(id).map(|session| session.shard);
-        if token.starts_with("Bot ") || state.given_up.contains(id) {
-            drop(guard);
-            if token.starts_with("Bot ") {
-                self.violation("GW-070", shard, "the token of a Resume has the prefix of REST");
-            } else {
-                self.violation(
-                    "GW-098",
-                    shard,
-                    "a Resume of a session that the client closed with 1000 or 1001",
-                );
-            }
-            self.state().report.resumes_refused += 1;
-            return Login::Refused;
+        let refuse = |state: &mut State, rule: &'static str| {
+            state.end_session(id, rule);
+            state.report.resumes_refused += 1;
+            Login::Refused
+        };
+        if resume.token.starts_with("Bot ") {
+            let detail = "the token of a Resume has the prefix of REST";
+            findings.push(Finding::Violation("GW-070", detail.into()));
+            return refuse(state, "GW-140");
+        }
+        let told = state.sessions.get(id).and_then(|session| session.told);
+        if let Some(rule) = told.or_else(|| state.ended.get(id).copied()) {
+            findings.push(Finding::Violation(rule, judge::why_not_resume(rule).into()));
+            return refuse(state, rule);
         }
         if let Some(ConnectFault::Close { code }) = fault {
-            self.changed(guard);
+            if let Some(session) = state.sessions.get(id) {
+                let shard = session.shard;
+                state.refuse(shard, code);
+            }
             return Login::Closed { code, reason: "fault" };
         }
-        let alive = |session: &&mut Session| !session.over && token == self.config.token;
-        let session = state.sessions.get_mut(id).filter(alive).filter(|_| fault.is_none());
-        let Some(session) = session else {
-            state.sessions.remove(id);
-            state.report.resumes_refused += 1;
-            self.changed(guard);
-            return Login::Refused;
-        };
-        if sequence > session.sequence {
-            let (shard, last) = (session.shard, session.sequence);
-            state.sessions.remove(id);
-            self.changed(guard);
-            self.violation(
-                "GW-083",
-                Some(shard),
-                format!("a Resume from {sequence}, when {last} was the last"),
-            );
-            return Login::Closed { code: 4007, reason: "invalid seq" };
+        let session =
+            state.sessions.get_mut(id).filter(|session| !session.over && resume.token == self.config.token);
+        let Some(session) = session.filter(|_| fault.is_none()) else { return refuse(state, "GW-140") };
+        if session.mode != resume.mode {
+            let detail = format!("a Resume as {:?} of a session made as {:?}", resume.mode, session.mode);
+            findings.push(Finding::Violation("GW-012", detail));
         }
-        if !session.can_replay_after(sequence) {
-            state.sessions.remove(id);
-            state.report.resumes_refused += 1;
-            self.changed(guard);
-            return Login::Refused;
+        if resume.sequence > session.sequence {
+            let last = session.sequence;
+            let detail = format!("a Resume from {}, when {last} was the last", resume.sequence);
+            findings.push(Finding::Violation("GW-083", detail));
+            state.end_session(id, "GW-083");
+            return Login::Closed { code: 4007, reason: "Invalid seq." };
+        }
+        if !session.can_replay_after(resume.sequence) {
+            return refuse(state, "GW-140");
         }
         // One connection per session: the older one goes (GW-141).
         if let Some(older) = session.link.replace(Arc::clone(link)) {
@@ -247,12 +361,27 @@ impl Discord {
             older.send(Out::Close { code: 4000, reason: "resumed elsewhere" });
         }
         session.lost_at = None;
+        let shard = session.shard;
         state.report.resumes += 1;
-        state.report.replayed += session.replay_length(sequence);
-        state.ledger.known(session.shard, session.ordinal);
-        session.push("RESUMED", r#"{"_trace":[]}"#, Some(link.id), limit);
-        link.feed(Some(Feed { session: id.to_owned(), cursor: sequence }));
-        self.changed(guard);
+        state.report.replayed += session.replay_length(resume.sequence);
+        state.ledger.known(shard, session.ordinal);
+        session.push("RESUMED", r#"{"_trace":[]}"#, Some(link.id), self.config.replay_limit);
+        link.feed(Some(Feed { session: id.to_owned(), cursor: resume.sequence }));
+        self.judge_pause(state, shard, now, findings);
+        state.invalidated.remove(&shard);
         Login::Accepted { session: id.to_owned() }
     }
+}
+
+/// GW-171: of one key, lower shards come first. One that comes again may come at any time.
+fn judge_order(state: &mut State, shard: u32, count: u32, key: u32, findings: &mut Vec<Finding>) {
+    let first = state.identified.insert((count, shard));
+    let highest = state.highest_identified.entry((count, key)).or_insert(shard);
+    if first && shard < *highest {
+        findings.push(Finding::Notice(
+            "GW-171",
+            format!("shard {shard} of key {key} came after shard {highest}"),
+        ));
+    }
+    *highest = (*highest).max(shard);
 }

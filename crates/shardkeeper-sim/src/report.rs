@@ -27,6 +27,10 @@ pub struct Report {
     pub heartbeats: u64,
     /// Commands received: everything but heartbeats, Identify and Resume.
     pub commands: u64,
+    /// Requests for all members of a guild that came too early (GW-163).
+    pub members_limited: u64,
+    /// REST requests received.
+    pub rest_requests: u64,
     /// Sessions with a connection now.
     pub ready_sessions: u64,
     /// Identify left in the current period.
@@ -37,6 +41,8 @@ pub struct Report {
     pub presences: BTreeMap<u32, serde_json::Value>,
     /// Each rule that the client broke; the first 1,000.
     pub violations: Vec<Violation>,
+    /// What Discord advises against and takes all the same; the first 1,000.
+    pub notices: Vec<Violation>,
 }
 
 /// One Identify.
@@ -55,7 +61,7 @@ pub struct IdentifyRecord {
     pub accepted: bool,
 }
 
-/// A rule that the client broke.
+/// A rule that the client broke, or an advice that it did not take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Violation {

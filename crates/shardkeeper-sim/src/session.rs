@@ -6,11 +6,16 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::link::Link;
+use crate::wire::Mode;
+use crate::world::Audience;
 
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) shard: u32,
-    pub(crate) intents: u64,
+    pub(crate) count: u32,
+    pub(crate) audience: Audience,
+    /// Of the connection that it was made on (GW-012).
+    pub(crate) mode: Mode,
     /// Counted over the simulator's life; part of each trace.
     pub(crate) ordinal: u64,
     /// The places of its guilds in the world.
@@ -23,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) lost_at: Option<Instant>,
     /// Nothing is emitted any more: it was declared invalid.
     pub(crate) over: bool,
+    /// The client was told that it is over; the rule that forbids to resume it.
+    pub(crate) told: Option<&'static str>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,11 +40,21 @@ struct Entry {
     only_for: Option<u64>,
 }
 
+/// For whom a session is.
+pub(crate) struct Owner {
+    pub(crate) shard: u32,
+    pub(crate) count: u32,
+    pub(crate) audience: Audience,
+    pub(crate) mode: Mode,
+}
+
 impl Session {
-    pub(crate) fn new(shard: u32, intents: u64, ordinal: u64, guilds: Vec<usize>, link: Arc<Link>) -> Self {
+    pub(crate) fn new(owner: Owner, ordinal: u64, guilds: Vec<usize>, link: Arc<Link>) -> Self {
         Self {
-            shard,
-            intents,
+            shard: owner.shard,
+            count: owner.count,
+            audience: owner.audience,
+            mode: owner.mode,
             ordinal,
             guilds,
             sequence: 0,
@@ -46,6 +63,7 @@ impl Session {
             link: Some(link),
             lost_at: None,
             over: false,
+            told: None,
         }
     }
 
@@ -53,8 +71,24 @@ impl Session {
     pub(crate) fn push(&mut self, event: &str, data: &str, only_for: Option<u64>, limit: usize) {
         self.sequence += 1;
         let sequence = self.sequence;
-        let payload = format!(r#"{{"t":"{event}","s":{sequence},"op":0,"d":{data}}}"#).into_bytes().into();
-        self.buffer.push_back(Entry { sequence, payload, only_for });
+        let payload = format!(r#"{{"t":"{event}","s":{sequence},"op":0,"d":{data}}}"#);
+        self.append(payload, only_for, limit);
+    }
+
+    /// The same in another order of keys, with keys that nobody knows (GW-018, GW-021).
+    pub(crate) fn push_odd(&mut self, event: &str, data: &str, limit: usize) {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        self.append(
+            format!(r#"{{"x":[{{}}],"d":{data},"op":0,"s":{sequence},"y":null,"t":"{event}"}}"#),
+            None,
+            limit,
+        );
+    }
+
+    fn append(&mut self, payload: String, only_for: Option<u64>, limit: usize) {
+        let payload = payload.into_bytes().into();
+        self.buffer.push_back(Entry { sequence: self.sequence, payload, only_for });
         while self.buffer.len() > limit.max(1) {
             if let Some(dropped) = self.buffer.pop_front()
                 && dropped.only_for.is_none()
@@ -65,6 +99,14 @@ impl Session {
         if let Some(link) = &self.link {
             link.wake();
         }
+    }
+
+    /// The newest dispatches that are no READY or RESUMED, oldest first.
+    pub(crate) fn newest(&self, count: usize) -> Vec<Arc<[u8]>> {
+        let events = self.buffer.iter().rev().filter(|entry| entry.only_for.is_none());
+        let mut newest: Vec<_> = events.take(count).map(|entry| Arc::clone(&entry.payload)).collect();
+        newest.reverse();
+        newest
     }
 
     /// Whether everything after this sequence is still here (GW-103).

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use crate::action::{Action, Script};
 use crate::config::SimConfig;
 use crate::discord::Discord;
 use crate::fault::{ConnectFault, Fault, InjectError, RestFault};
 use crate::report::{Delivery, Report};
+use crate::tls::Acceptor;
 use crate::{http, traffic};
 
 /// A simulated Discord. Clones are handles of the same one.
@@ -19,8 +21,8 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    fn new(config: SimConfig, addr: Option<SocketAddr>) -> Self {
-        let discord = Arc::new(Discord::new(config, addr));
+    fn new(config: SimConfig, addr: Option<SocketAddr>, tls: bool) -> Self {
+        let discord = Arc::new(Discord::new(config, addr, tls));
         tokio::spawn(traffic::generate(Arc::clone(&discord)));
         Self { discord }
     }
@@ -32,9 +34,25 @@ impl Simulator {
     /// When the address cannot be listened on.
     pub async fn bind(config: SimConfig, addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
-        let simulator = Self::new(config, Some(listener.local_addr()?));
-        tokio::spawn(http::listen(listener, Arc::clone(&simulator.discord)));
+        let simulator = Self::new(config, Some(listener.local_addr()?), false);
+        tokio::spawn(http::listen(listener, Acceptor::Plain, Arc::clone(&simulator.discord)));
         Ok(simulator)
+    }
+
+    /// As [`bind`](Self::bind), with TLS and a certificate that is generated for it. Returns that certificate too, in
+    /// PEM: clients have to trust it.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be listened on.
+    #[cfg(feature = "tls")]
+    pub async fn bind_tls(config: SimConfig, addr: SocketAddr) -> io::Result<(Self, String)> {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
+        let (acceptor, certificate) = crate::tls::generate(addr.ip())?;
+        let simulator = Self::new(config, Some(addr), true);
+        tokio::spawn(http::listen(listener, acceptor, Arc::clone(&simulator.discord)));
+        Ok((simulator, certificate))
     }
 
     /// Listens on nothing: [`connect`](Self::connect) makes connections within the process. Under a paused clock
@@ -44,7 +62,7 @@ impl Simulator {
     ///
     /// Outside a tokio runtime.
     pub fn in_memory(config: SimConfig) -> Self {
-        Self::new(config, None)
+        Self::new(config, None, false)
     }
 
     /// A new connection to the simulator's one port, as a stream in memory of 64 KiB each way.
@@ -62,26 +80,44 @@ impl Simulator {
     /// The URL of its REST API, with the version.
     pub fn api_url(&self) -> String {
         match self.discord.addr {
+            Some(addr) if self.discord.tls => format!("https://{addr}/api/v10"),
             Some(addr) => format!("http://{addr}/api/v10"),
             None => "http://sim.invalid/api/v10".to_owned(),
         }
     }
 
+    /// Does something to it: the one door that scripts and HTTP use too.
+    ///
+    /// # Errors
+    ///
+    /// When a fault is for a shard that has no connection now, or an outage for a guild that does not exist.
+    pub fn act(&self, action: &Action) -> Result<(), InjectError> {
+        self.discord.act(action)
+    }
+
+    /// Carries out a script, from now on; returns at its end. A step that cannot be carried out is logged and left
+    /// out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the script; a step is never half done.
+    pub async fn play(&self, script: Script) {
+        Arc::clone(&self.discord).play(script).await;
+    }
+
     /// Generates events from now on, as many as the configuration says.
     pub fn start_traffic(&self) {
-        self.discord.traffic.send_replace(true);
+        self.does(&Action::Traffic { on: true });
     }
 
     /// Generates no more events, not one, from this call on. Those of logins still come.
     pub fn stop_traffic(&self) {
-        // Under the lock that events are generated under.
-        let _state = self.discord.state();
-        self.discord.traffic.send_replace(false);
+        self.does(&Action::Traffic { on: false });
     }
 
     /// Generates as many events at once, in the newest session of a shard.
     pub fn emit(&self, shard_id: u32, count: usize) {
-        self.discord.emit(shard_id, count);
+        self.does(&Action::Emit { shard: shard_id, count });
     }
 
     /// Makes a fault on the live connection of a shard.
@@ -90,22 +126,28 @@ impl Simulator {
     ///
     /// When the shard has no connection that is logged in.
     pub fn inject(&self, shard_id: u32, fault: Fault) -> Result<(), InjectError> {
-        self.discord.inject(shard_id, fault)
+        self.act(&Action::Fault { shard: Some(shard_id), fault })
     }
 
     /// Makes a fault on each of the next `times` gateway connections. Faults that are armed later come later.
     pub fn arm(&self, fault: ConnectFault, times: usize) {
-        self.discord.state().armed.push_back((fault, times));
+        self.does(&Action::Connect { fault, times });
     }
 
     /// Makes a fault on each of the next `times` REST requests.
     pub fn arm_rest(&self, fault: RestFault, times: usize) {
-        self.discord.state().armed_rest.push_back((fault, times));
+        self.does(&Action::Rest { fault, times });
+    }
+
+    /// For actions that cannot fail.
+    fn does(&self, action: &Action) {
+        let done = self.act(action);
+        debug_assert!(done.is_ok(), "{action:?} concerns no shard and no guild");
     }
 
     /// What it has seen so far.
     pub fn report(&self) -> Report {
-        self.discord.state().report(self.discord.config.identify_total)
+        self.discord.state().report()
     }
 
     /// Waits until the report is as the caller wants it. Asks after each change, and never by the clock.

@@ -1,26 +1,28 @@
-//! Events that nobody asked for: what happens in the guilds.
+//! Events that nobody asked for: what happens in the guilds, and faults by chance.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::time::Instant;
 
 use crate::discord::{Discord, State};
-use crate::intents;
+use crate::world::Place;
 
-/// Generates events while traffic is on, at random shards.
+/// Generates events and faults while traffic is on, at random shards.
 pub(crate) async fn generate(discord: Arc<Discord>) {
     /// Events come in small batches: a timer per event would cost more than the event.
     const TICK: Duration = Duration::from_millis(10);
     let mut traffic = discord.traffic.subscribe();
     let mut over = discord.over.subscribe();
     let rate = discord.config.events_per_second.max(0.0);
+    let fault_rate = discord.config.faults_per_minute.max(0.0) / 60.0;
+    let fastest = rate.max(fault_rate);
     // Below one per tick, wait for the next event instead.
-    let tick = if rate > 0.0 { TICK.max(Duration::from_secs_f64((1.0 / rate).min(86_400.0))) } else { TICK };
-    let mut owed = 0.0;
+    let tick =
+        if fastest > 0.0 { TICK.max(Duration::from_secs_f64((1.0 / fastest).min(86_400.0))) } else { TICK };
+    let (mut owed, mut faults_owed) = (0.0, 0.0);
     loop {
-        if traffic.wait_for(|on| *on).await.is_err() || *over.borrow_and_update() || rate <= 0.0 {
+        if traffic.wait_for(|on| *on).await.is_err() || *over.borrow_and_update() || fastest <= 0.0 {
             return;
         }
         let before = Instant::now();
@@ -30,9 +32,10 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
         }
         // However late the timer was, the rate is kept.
         owed += rate * before.elapsed().as_secs_f64();
+        faults_owed += fault_rate * before.elapsed().as_secs_f64();
         let mut state = discord.state();
         if !*traffic.borrow() {
-            owed = 0.0;
+            (owed, faults_owed) = (0.0, 0.0);
             continue;
         }
         let shards: Vec<u32> = state.newest.keys().copied().collect();
@@ -43,6 +46,10 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
             }
         }
         discord.changed(state);
+        while faults_owed >= 1.0 {
+            faults_owed -= 1.0;
+            discord.random_fault();
+        }
     }
 }
 
@@ -51,7 +58,7 @@ impl Discord {
     pub(crate) fn emit(&self, shard_id: u32, count: usize) {
         let mut state = self.state();
         for _ in 0..count {
-            // An event that the intents filter out is made up for by another one.
+            // An event that the intents filter out, or that is not for this shard, is made up for by another one.
             for _ in 0..100 {
                 if state.happen(shard_id, self.config.replay_limit) {
                     break;
@@ -63,23 +70,19 @@ impl Discord {
 }
 
 impl State {
-    /// Something happens in a guild of the shard's newest session. Says whether it was sent.
+    /// Something happens in a guild of the shard's newest session. Says whether that session got it.
     fn happen(&mut self, shard: u32, limit: usize) -> bool {
-        let Some(session) = self.newest.get(&shard).and_then(|id| self.sessions.get_mut(id)) else {
+        let Some(id) = self.newest.get(&shard).cloned() else { return false };
+        let sequence = |state: &Self| state.sessions.get(&id).map(|session| session.sequence);
+        let before = sequence(self);
+        let Some(session) = self.sessions.get(&id).filter(|session| !session.over) else { return false };
+        let Some(guild) = self.random.choice(&session.guilds).copied() else { return false };
+        self.happenings += 1;
+        let Some(happening) = self.world.happening(guild, self.happenings, &mut self.random) else {
             return false;
         };
-        if session.over {
-            return false;
-        }
-        self.happenings += 1;
-        let content = session.intents & intents::MESSAGE_CONTENT != 0;
-        let happening = self.world.happening(&session.guilds, self.happenings, content, &mut self.random);
-        let Some((event, mut data)) = happening else { return false };
-        if intents::needed(event) & !session.intents != 0 {
-            return false;
-        }
-        data["_trace"] = json!([self.ledger.send(shard, session.ordinal)]);
-        session.push(event, &data.to_string(), None, limit);
-        true
+        let place = (happening.place == Place::Guild).then_some(guild);
+        self.publish(happening.event, place, &happening.data, limit);
+        sequence(self) > before
     }
 }

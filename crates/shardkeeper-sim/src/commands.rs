@@ -1,0 +1,359 @@
+//! What a session is asked for, and gets: presences, voice, members, sounds, channel info (sections 11 to 14).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::discord::{Discord, State};
+use crate::intents;
+use crate::judge::Finding;
+use crate::world::{self, Member};
+
+/// Members per chunk (GW-217).
+const CHUNK: usize = 1000;
+/// Members that a search by name or by ids gives (GW-211).
+const MAX_FOUND: usize = 100;
+const MAX_NONCE_BYTES: usize = 32;
+/// A presence is told to so many guilds of the session.
+const MAX_FAN_OUT: usize = 100;
+
+/// A command of a session.
+pub(crate) struct Command {
+    pub(crate) op: u64,
+    pub(crate) data: Value,
+    pub(crate) session: String,
+    pub(crate) at: Instant,
+}
+
+/// What a command has brought its client, apart from dispatches.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) violations: Vec<Finding>,
+    pub(crate) close: Option<(u16, &'static str)>,
+}
+
+impl Outcome {
+    fn violate(&mut self, rule: &'static str, detail: impl Into<String>) {
+        self.violations.push((rule, detail.into()));
+    }
+}
+
+impl Discord {
+    /// Carries out a command.
+    pub(crate) fn command_of(&self, command: &Command) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut state = self.state();
+        let at = command.at + state.skew;
+        let mut desk = Desk {
+            state: &mut state,
+            session: &command.session,
+            limit: self.config.replay_limit,
+            outcome: &mut outcome,
+        };
+        match command.op {
+            3 => desk.presence(&command.data),
+            4 => desk.voice(&command.data),
+            8 => desk.members(&command.data, at, self.config.timings.members_window),
+            31 => desk.sounds(&command.data),
+            _ => desk.channel_info(&command.data),
+        }
+        self.changed(state);
+        outcome
+    }
+}
+
+/// Where the commands of one session are dealt with.
+struct Desk<'a> {
+    state: &'a mut State,
+    session: &'a str,
+    limit: usize,
+    outcome: &'a mut Outcome,
+}
+
+impl Desk<'_> {
+    fn answer(&mut self, event: &str, data: Value) {
+        self.state.answer(self.session, event, data, self.limit);
+    }
+
+    fn intents(&self) -> u64 {
+        self.state.sessions.get(self.session).map_or(0, |session| session.audience.intents)
+    }
+
+    /// The guild, if it is one of this session's; else nothing comes (GW-208, GW-215, GW-222).
+    fn guild(&mut self, id: &Value, rule: &'static str) -> Option<usize> {
+        let place = id.as_str().and_then(|id| id.parse().ok()).and_then(|id| self.state.world.find(id));
+        let session = self.state.sessions.get(self.session)?;
+        let own = place.filter(|place| session.guilds.contains(place));
+        if own.is_none() {
+            self.outcome.violate(rule, format!("a command for guild {id}, which is not of this session"));
+        }
+        own
+    }
+
+    /// Other sessions of the same guilds hear of it too.
+    fn presence(&mut self, presence: &Value) {
+        let Some(session) = self.state.sessions.get(self.session) else { return };
+        let (shard, guilds) = (session.shard, session.guilds.clone());
+        self.state.report.presences.insert(shard, presence.clone());
+        let status = match presence["status"].as_str() {
+            Some("invisible") | None => "offline",
+            Some(status) => status,
+        };
+        for place in guilds.into_iter().take(MAX_FAN_OUT) {
+            let mut told = Member::Bot.presence(self.state.world.guild(place).id);
+            told["status"] = status.into();
+            told["client_status"] = if status == "offline" { json!({}) } else { json!({"web": status}) };
+            told["activities"] = told_activities(&presence["activities"]);
+            self.state.publish("PRESENCE_UPDATE", Some(place), &told, self.limit);
+        }
+    }
+
+    /// GW-201, GW-202, GW-205.
+    fn voice(&mut self, data: &Value) {
+        for field in ["guild_id", "channel_id", "self_mute", "self_deaf"] {
+            if data.get(field).is_none() {
+                self.outcome.violate("GW-201", format!("op 4 without {field}"));
+            }
+        }
+        let Some(place) = self.guild(&data["guild_id"], "GW-208") else { return };
+        let guild = self.state.world.guild_mut(place);
+        let wanted = data["channel_id"].as_str().and_then(|id| id.parse::<u64>().ok());
+        let channel = match wanted {
+            None => {
+                if guild.voice.remove(&world::BOT).is_none() {
+                    return;
+                }
+                None
+            }
+            Some(id) if guild.voice_channels.contains(&id) => {
+                let others =
+                    guild.voice.iter().filter(|(user, at)| **user != world::BOT && **at == id).count();
+                // The second one is for one alone; when it is full there is no answer at all.
+                if id == guild.voice_channels[1] && others > 0 {
+                    return;
+                }
+                guild.voice.insert(world::BOT, id);
+                Some(id)
+            }
+            Some(id) => {
+                self.outcome.violate(
+                    "GW-208",
+                    format!("op 4 for channel {id}, which is no voice channel of the guild"),
+                );
+                return;
+            }
+        };
+        let mut told = guild.voice_state(Member::Bot, channel);
+        told["self_mute"] = data["self_mute"].as_bool().unwrap_or(false).into();
+        told["self_deaf"] = data["self_deaf"].as_bool().unwrap_or(false).into();
+        let id = guild.id;
+        self.state.publish("VOICE_STATE_UPDATE", Some(place), &told, self.limit);
+        if channel.is_some() {
+            // Not before the next one of anything, so that the token is a new one each time (GW-203).
+            self.state.happenings += 1;
+            let server = world::voice_server(id, self.state.happenings);
+            self.answer("VOICE_SERVER_UPDATE", server);
+        }
+    }
+
+    /// Section 13.
+    fn members(&mut self, data: &Value, at: Instant, window: Duration) {
+        if data["guild_id"].is_array() {
+            self.outcome.violate("GW-209", "op 8 with a list of guilds");
+            self.outcome.close = Some((4002, "Decode error."));
+            return;
+        }
+        let by_ids = data.get("user_ids").is_some_and(|ids| !ids.is_null());
+        let query = data.get("query").and_then(Value::as_str);
+        if by_ids == query.is_some() {
+            self.outcome.violate("GW-210", "op 8 with not exactly one of query and user_ids");
+        }
+        let Some(place) = self.guild(&data["guild_id"], "GW-215") else { return };
+        let intents = self.intents();
+        let with_presences =
+            data["presences"].as_bool().unwrap_or(false) && intents & intents::GUILD_PRESENCES != 0;
+        let nonce = self.nonce(data);
+        let guild = self.state.world.guild(place);
+        let (guild_id, mut not_found) = (guild.id, Vec::new());
+        let found: Vec<Member> = match query {
+            Some("") => {
+                if intents & intents::GUILD_MEMBERS == 0 {
+                    self.outcome.violate("GW-212", "op 8 for all members without the intent GUILD_MEMBERS");
+                    return;
+                }
+                if let Some(wait) = self.state.wait_for_members(guild_id, at, window) {
+                    return self.rate_limited(guild_id, nonce, wait);
+                }
+                let limit = data["limit"].as_u64().map_or(MAX_FOUND, |limit| limit as usize);
+                if data.get("limit").is_none() {
+                    self.outcome.violate("GW-210", "op 8 with a query and without a limit");
+                }
+                let guild = self.state.world.guild(place);
+                let all = std::iter::once(Member::Bot).chain(guild.humans());
+                all.take(if limit == 0 { usize::MAX } else { limit.min(MAX_FOUND) }).collect()
+            }
+            Some(prefix) if !by_ids => {
+                let limit = data["limit"].as_u64().unwrap_or(0).clamp(1, MAX_FOUND as u64) as usize;
+                let all = std::iter::once(Member::Bot).chain(guild.humans());
+                all.filter(|member| member.name().starts_with(prefix)).take(limit).collect()
+            }
+            _ => {
+                let ids = match &data["user_ids"] {
+                    Value::Array(ids) => ids.clone(),
+                    one => vec![one.clone()],
+                };
+                if ids.len() > MAX_FOUND {
+                    self.outcome.violate("GW-211", format!("op 8 with {} user_ids", ids.len()));
+                }
+                let mut found = Vec::new();
+                for id in ids.iter().take(MAX_FOUND) {
+                    match number(id).and_then(|id| guild.member(id)) {
+                        Some(member) => found.push(member),
+                        None => not_found.push(echoed(id)),
+                    }
+                }
+                found
+            }
+        };
+        self.chunks(place, &found, &not_found, with_presences, nonce);
+    }
+
+    /// GW-214: a nonce that is too long is ignored without a word.
+    fn nonce(&mut self, data: &Value) -> Option<String> {
+        let nonce = data.get("nonce").and_then(Value::as_str)?;
+        if nonce.len() > MAX_NONCE_BYTES {
+            self.outcome.violate("GW-214", format!("a nonce of {} bytes", nonce.len()));
+            return None;
+        }
+        Some(nonce.to_owned())
+    }
+
+    /// GW-163.
+    fn rate_limited(&mut self, guild: u64, nonce: Option<String>, wait: Duration) {
+        let mut meta = json!({"guild_id": guild.to_string()});
+        if let Some(nonce) = nonce {
+            meta["nonce"] = nonce.into();
+        }
+        self.state.report.members_limited += 1;
+        self.answer("RATE_LIMITED", json!({"opcode": 8, "retry_after": wait.as_secs_f64(), "meta": meta}));
+    }
+
+    /// GW-217, GW-219; one chunk also when nobody was found.
+    fn chunks(
+        &mut self,
+        place: usize,
+        found: &[Member],
+        not_found: &[Value],
+        presences: bool,
+        nonce: Option<String>,
+    ) {
+        let count = found.len().div_ceil(CHUNK).max(1);
+        for index in 0..count {
+            let members = &found[index * CHUNK..found.len().min((index + 1) * CHUNK)];
+            let guild = self.state.world.guild(place);
+            let mut data = json!({
+                "guild_id": guild.id.to_string(), "chunk_index": index, "chunk_count": count,
+                "members": members.iter().map(|member| guild.member_object(*member, true)).collect::<Vec<_>>(),
+            });
+            if presences {
+                let told = members.iter().map(|member| world::without(member.presence(guild.id), "guild_id"));
+                data["presences"] = told.collect::<Vec<_>>().into();
+            }
+            if !not_found.is_empty() {
+                data["not_found"] = not_found.into();
+            }
+            if let Some(nonce) = &nonce {
+                data["nonce"] = nonce.clone().into();
+            }
+            self.answer("GUILD_MEMBERS_CHUNK", data);
+        }
+    }
+
+    /// GW-221, GW-222.
+    fn sounds(&mut self, data: &Value) {
+        let Some(ids) = data["guild_ids"].as_array() else {
+            self.outcome.violate("GW-221", "op 31 without guild_ids");
+            return;
+        };
+        for id in ids {
+            if let Some(place) = self.guild(id, "GW-222") {
+                let sounds =
+                    json!({"guild_id": id, "soundboard_sounds": [self.state.world.guild(place).sound()]});
+                self.answer("SOUNDBOARD_SOUNDS", sounds);
+            }
+        }
+    }
+
+    /// GW-224, GW-226: only what was asked for, and only channels that have it.
+    fn channel_info(&mut self, data: &Value) {
+        let Some(fields) = data["fields"].as_array() else {
+            self.outcome.violate("GW-224", "op 43 without fields");
+            return;
+        };
+        let unknown =
+            fields.iter().find(|field| !matches!(field.as_str(), Some("status" | "voice_start_time")));
+        if let Some(unknown) = unknown {
+            self.outcome.violate("GW-224", format!("op 43 with field {unknown}"));
+        }
+        let Some(place) = self.guild(&data["guild_id"], "GW-215") else { return };
+        let guild = self.state.world.guild(place);
+        let asked = |field: &str| fields.iter().any(|asked| asked == field);
+        let channels: Vec<Value> = guild
+            .voice_channels
+            .iter()
+            .map(|channel| {
+                let mut info = json!({"id": channel.to_string()});
+                if asked("status") {
+                    info["status"] = "standup".into();
+                }
+                if asked("voice_start_time") {
+                    let busy = guild.voice.values().any(|at| at == channel);
+                    info["voice_start_time"] = if busy { 1_790_000_000.into() } else { Value::Null };
+                }
+                info
+            })
+            .collect();
+        let info = json!({"guild_id": guild.id.to_string(), "channels": channels});
+        self.answer("CHANNEL_INFO", info);
+    }
+}
+
+impl State {
+    /// How long until all members of a guild may be asked for; else the window begins (GW-162).
+    fn wait_for_members(&mut self, guild: u64, at: Instant, window: Duration) -> Option<Duration> {
+        let free_at = self.members_free_at.entry(guild).or_insert(at);
+        if *free_at > at {
+            return Some(*free_at - at);
+        }
+        *free_at = at + window;
+        None
+    }
+}
+
+/// Bots can set name, state, type and URL of an activity, and nothing else (GW-194).
+fn told_activities(activities: &Value) -> Value {
+    let told = activities.as_array().into_iter().flatten().map(|activity| {
+        let mut told = json!({"id": "ec0b28a579ecb4bd", "created_at": 1_790_000_000_000_u64});
+        for field in ["name", "state", "type", "url"] {
+            if let Some(value) = activity.get(field) {
+                told[field] = value.clone();
+            }
+        }
+        told
+    });
+    Value::Array(told.collect())
+}
+
+/// An id, as text or as a number.
+fn number(id: &Value) -> Option<u64> {
+    id.as_u64().or_else(|| id.as_str()?.parse().ok())
+}
+
+/// An id that is no snowflake comes back as an integer (GW-025, GW-219).
+fn echoed(id: &Value) -> Value {
+    match number(id) {
+        Some(small) if small < 1 << 22 => small.into(),
+        _ => id.clone(),
+    }
+}

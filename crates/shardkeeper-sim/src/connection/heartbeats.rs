@@ -1,0 +1,126 @@
+//! The client's heartbeats on one connection, and what may be wrong with them (section 8.2).
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+/// What a client did wrong, or against advice.
+pub(super) enum Fault {
+    Wrong(&'static str, String),
+    Unwise(&'static str, String),
+}
+
+pub(super) struct Heartbeats {
+    interval: Duration,
+    tolerance: Duration,
+    hello_at: Option<Instant>,
+    /// When the next one is overdue.
+    due: Option<Instant>,
+    last: Option<Instant>,
+    /// The last one that the timer sent was not acknowledged.
+    unacknowledged: bool,
+    last_sequence: Option<u64>,
+}
+
+/// What is known when a heartbeat comes.
+pub(super) struct Seen<'a> {
+    pub(super) data: &'a Value,
+    /// The last sequence that was sent in the session.
+    pub(super) sent: Option<u64>,
+    /// The session was resumed on this connection, so that there is a sequence from the beginning.
+    pub(super) resumed: bool,
+    /// It may be one that was asked for with op 1.
+    pub(super) requested: bool,
+    /// Heartbeats are acknowledged.
+    pub(super) acknowledging: bool,
+    pub(super) at: Instant,
+}
+
+impl Heartbeats {
+    pub(super) fn new(interval: Duration, tolerance: Duration) -> Self {
+        Self {
+            interval,
+            tolerance,
+            hello_at: None,
+            due: None,
+            last: None,
+            unacknowledged: false,
+            last_sequence: None,
+        }
+    }
+
+    /// Hello goes out.
+    pub(super) fn begin(&mut self) {
+        let now = Instant::now();
+        self.hello_at = Some(now);
+        self.due = Some(now + self.interval + self.tolerance);
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(super) fn end(&mut self) {
+        self.due = None;
+    }
+
+    /// Where in the interval after Hello the first one came.
+    pub(super) fn first_at(&self, at: Instant) -> Option<f64> {
+        let since = at.saturating_duration_since(self.hello_at?);
+        self.last.is_none().then(|| since.as_secs_f64() / self.interval.as_secs_f64())
+    }
+
+    /// Judges one, and waits for the next.
+    pub(super) fn beat(&mut self, seen: &Seen<'_>) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if self.due.is_some() {
+            self.due = Some(seen.at + self.interval + self.tolerance);
+        }
+        self.judge_sequence(seen, &mut faults);
+        let since = self.last.map(|last| seen.at.saturating_duration_since(last));
+        if !seen.requested {
+            if self.unacknowledged && since.is_some_and(|since| since > self.interval / 2) {
+                let detail = "a heartbeat after one that was not acknowledged".to_owned();
+                faults.push(Fault::Wrong("GW-114", detail));
+            }
+            if let Some(since) = since.filter(|since| *since < self.interval.mul_f64(0.8)) {
+                let detail = format!("a heartbeat {since:?} after the last, not {:?}", self.interval);
+                faults.push(Fault::Unwise("GW-118", detail));
+            }
+            self.last = Some(seen.at);
+            self.unacknowledged = !seen.acknowledging;
+        }
+        faults
+    }
+
+    /// GW-019, GW-112.
+    fn judge_sequence(&mut self, seen: &Seen<'_>, faults: &mut Vec<Fault>) {
+        let wrong = |detail: String| Fault::Wrong("GW-112", detail);
+        match seen.data {
+            Value::Null if seen.resumed || self.last_sequence.is_some() => {
+                faults.push(wrong("a heartbeat without a sequence, when there is one".into()));
+            }
+            Value::Null => {}
+            Value::Number(number) => match (number.as_u64(), seen.sent) {
+                (Some(sequence), Some(sent)) if sequence > sent => {
+                    faults.push(wrong(format!(
+                        "a heartbeat with {sequence}, when {sent} was the last sequence"
+                    )));
+                }
+                (Some(sequence), _) if self.last_sequence.is_some_and(|last| sequence < last) => {
+                    let detail = format!("a heartbeat with {sequence} after one with a later sequence");
+                    faults.push(Fault::Wrong("GW-019", detail));
+                }
+                (Some(sequence), _) => self.last_sequence = Some(sequence),
+                (None, _) => faults.push(wrong(format!("a heartbeat with {number}"))),
+            },
+            _ => faults.push(wrong("a heartbeat whose data is neither null nor a number".into())),
+        }
+    }
+
+    /// Another session began on this connection.
+    pub(super) fn new_session(&mut self) {
+        self.last_sequence = None;
+    }
+}

@@ -1,0 +1,55 @@
+//! One Gateway connection, from Hello to its end.
+//!
+//! Reading and writing go on side by side: a client that takes nothing is still heard.
+
+mod heartbeats;
+mod reader;
+mod writer;
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use self::reader::Reader;
+use self::writer::Writer;
+use crate::discord::Discord;
+use crate::fault::ConnectFault;
+use crate::wire::{Encoder, Query};
+
+/// What was asked for by the request.
+pub(crate) struct Opening {
+    pub(crate) query: Query,
+    /// It is the URL of READY, and not the bootstrap URL.
+    pub(crate) at_resume_url: bool,
+    pub(crate) fault: Option<ConnectFault>,
+}
+
+pub(crate) async fn serve<S>(stream: S, opening: Opening, discord: Arc<Discord>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    let (sink, stream) = socket.split();
+    let link = discord.new_link();
+    let encoder = Encoder::new(opening.query.mode);
+    let mut writer = Writer { discord: &discord, link: &link, sink, encoder };
+    let mut reader = Reader::new(&discord, &link, stream, opening);
+    reader.greet();
+    let cut = tokio::select! {
+        () = reader.run() => false,
+        cut = writer.run() => {
+            if !cut {
+                // The client's answer to our close frame is waited for, or its last words would be lost.
+                let _ = timeout(discord.config.timings.close_grace, reader.run()).await;
+            }
+            cut
+        }
+    };
+    link.leave();
+    let code = if cut { None } else { reader.close_code() };
+    discord.disconnected(reader.session(), &link, code);
+}

@@ -1,0 +1,376 @@
+//! What comes in: each payload is judged, and answered.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::SplitStream;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::Opening;
+use super::heartbeats::{Fault, Heartbeats, Seen};
+use crate::commands::Command;
+use crate::discord::{Discord, text};
+use crate::fault::ConnectFault;
+use crate::link::{Link, Out};
+use crate::login::{Identify, Login, Resume};
+use crate::wire::Encoding;
+use crate::{etf, judge};
+
+/// The largest payload that a client may send (GW-026).
+const MAX_PAYLOAD_BYTES: usize = 4096;
+const COMMANDS_PER_WINDOW: usize = 120;
+const PRESENCES_PER_WINDOW: usize = 5;
+
+pub(super) struct Reader<'a, S> {
+    discord: &'a Discord,
+    link: &'a Arc<Link>,
+    stream: SplitStream<WebSocketStream<S>>,
+    opening: Opening,
+    resume_tried: bool,
+    /// Resume or Identify is under way and was not answered.
+    unanswered: Option<u8>,
+    session: Option<String>,
+    resumed: bool,
+    shard: Option<u32>,
+    close_code: Option<u16>,
+    /// Identify or Resume was taken in, so that a second Identify is one too many (GW-074).
+    authenticated: bool,
+    heartbeats: Heartbeats,
+    payloads: VecDeque<Instant>,
+    presences: VecDeque<Instant>,
+    ended: bool,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
+    pub(super) fn new(
+        discord: &'a Discord,
+        link: &'a Arc<Link>,
+        stream: SplitStream<WebSocketStream<S>>,
+        opening: Opening,
+    ) -> Self {
+        let timings = &discord.config.timings;
+        Self {
+            discord,
+            link,
+            stream,
+            opening,
+            resume_tried: false,
+            unanswered: None,
+            session: None,
+            resumed: false,
+            shard: None,
+            close_code: None,
+            authenticated: false,
+            heartbeats: Heartbeats::new(timings.heartbeat_interval, timings.heartbeat_tolerance),
+            payloads: VecDeque::new(),
+            presences: VecDeque::new(),
+            ended: false,
+        }
+    }
+
+    pub(super) fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
+    /// The code of the client's close frame, if that was not its answer to ours.
+    pub(super) fn close_code(&self) -> Option<u16> {
+        self.close_code
+    }
+
+    pub(super) fn greet(&mut self) {
+        if !self.opening.query.complete {
+            self.advise("GW-010", "a URL without v or encoding");
+        }
+        if !matches!(self.opening.query.mode.version, 6..=10) {
+            self.close(4012, "Invalid API version.");
+            return;
+        }
+        match self.opening.fault {
+            Some(ConnectFault::NoHello) => {}
+            Some(ConnectFault::ReconnectInsteadOfHello) => self.link.send(text(7, "null")),
+            _ => {
+                let interval = self.discord.config.timings.heartbeat_interval.as_millis();
+                let hello = format!(
+                    r#"{{"heartbeat_interval":{interval},"_trace":["[\"sim\",{{\"micros\":0.0}}]"]}}"#
+                );
+                self.link.send(text(10, &hello));
+                self.heartbeats.begin();
+            }
+        }
+    }
+
+    /// Until the client is gone.
+    pub(super) async fn run(&mut self) {
+        while !self.ended {
+            let due = self.heartbeats.due().filter(|_| !self.link.is_stalled());
+            let stalled = self.link.is_stalled();
+            tokio::select! {
+                message = self.stream.next(), if !stalled => match message {
+                    Some(Ok(message)) if !self.link.is_stalled() => self.message(message),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => self.ended = true,
+                },
+                () = self.link.cut.notified() => return,
+                () = self.link.stalled.notified() => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.heartbeats.end();
+                    self.violate("GW-111", "no heartbeat within the interval and its tolerance");
+                    // As Discord has been seen to do (GW-091, GW-119).
+                    self.close(1000, "heartbeat missing");
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, message: Message) {
+        let at = Instant::now();
+        match message {
+            Message::Text(text) => self.bytes(text.as_bytes(), false, at),
+            Message::Binary(bytes) => self.bytes(&bytes, true, at),
+            // Whether an echo of 1000 would end the session is not known (section 23): here it does not.
+            Message::Close(_) if self.link.is_closing() => self.heartbeats.end(),
+            Message::Close(frame) => {
+                self.link.leave();
+                self.close_code = frame.map(|frame| frame.code.into());
+                self.heartbeats.end();
+                match self.close_code {
+                    None => self.advise("GW-101", "a close frame without a code"),
+                    Some(1000 | 1001 | 4000..=4999) => {}
+                    Some(code) => self.advise("GW-100", format!("a close frame with code {code}")),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn violate(&self, rule: &'static str, detail: impl Into<String>) {
+        self.discord.violation(rule, self.shard, detail);
+    }
+
+    fn advise(&self, rule: &'static str, detail: impl Into<String>) {
+        self.discord.notice(rule, self.shard, detail);
+    }
+
+    fn close(&mut self, code: u16, reason: &'static str) {
+        self.heartbeats.end();
+        self.link.send(Out::Close { code, reason });
+    }
+
+    fn bytes(&mut self, bytes: &[u8], binary: bool, at: Instant) {
+        if self.close_code.is_some() {
+            return;
+        }
+        if bytes.len() > MAX_PAYLOAD_BYTES {
+            self.violate("GW-026", format!("a payload of {} bytes", bytes.len()));
+            return self.close(4002, "Payload too large.");
+        }
+        let window = self.discord.config.timings.command_window;
+        if judge::exceeds(&mut self.payloads, at, window, COMMANDS_PER_WINDOW) {
+            self.violate("GW-155", format!("more than {COMMANDS_PER_WINDOW} payloads in one window"));
+            return self.close(4008, "Rate limited.");
+        }
+        // JSON in binary frames is taken too.
+        let payload = if binary && self.opening.query.mode.encoding == Encoding::Etf {
+            etf::decode(bytes)
+        } else {
+            serde_json::from_slice(bytes).map_err(|_| ("GW-078", "a payload that is no JSON"))
+        };
+        match payload {
+            Ok(Value::Object(mut payload)) => {
+                let data = payload.remove("d").unwrap_or_default();
+                self.payload(payload.get("op").and_then(Value::as_u64), data, at);
+            }
+            Ok(_) => {
+                self.violate("GW-078", "a payload that is no object");
+                self.close(4002, "Decode error.");
+            }
+            Err((rule, detail)) => {
+                self.violate(rule, detail);
+                self.close(4002, "Decode error.");
+            }
+        }
+    }
+
+    fn payload(&mut self, op: Option<u64>, data: Value, at: Instant) {
+        match op {
+            Some(1) => self.heartbeat(&data, at),
+            Some(2) => self.identify(&data, at),
+            Some(6) => self.resume(&data),
+            Some(op @ (3 | 4 | 8 | 31 | 43)) => self.command(op, data, at),
+            op => {
+                let rule = match op {
+                    Some(11) => "GW-121",
+                    Some(0 | 7 | 9 | 10) => "GW-030",
+                    _ => "GW-068",
+                };
+                self.violate(rule, format!("opcode {op:?}"));
+                self.close(4001, "Unknown opcode.");
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, data: &Value, at: Instant) {
+        self.discord.heartbeat(self.heartbeats.first_at(at));
+        let seen = Seen {
+            data,
+            sent: self.session.as_deref().and_then(|session| self.discord.last_sequence(session)),
+            resumed: self.resumed,
+            requested: self.link.take_requested(),
+            acknowledging: self.link.acks(),
+            at,
+        };
+        for fault in self.heartbeats.beat(&seen) {
+            match fault {
+                Fault::Wrong(rule, detail) => self.violate(rule, detail),
+                Fault::Unwise(rule, detail) => self.advise(rule, detail),
+            }
+        }
+        if self.link.acks() {
+            self.link.send(text(11, "null"));
+        }
+    }
+
+    fn identify(&mut self, data: &Value, at: Instant) {
+        if self.unanswered == Some(6) {
+            self.violate("GW-135", "an Identify behind a Resume that was not answered");
+            return self.close(4005, "Already authenticated.");
+        }
+        if self.authenticated && self.has_session() {
+            self.violate("GW-074", "a second Identify on one connection");
+            return self.close(4005, "Already authenticated.");
+        }
+        let Some(identify) = Identify::read(data) else {
+            self.violate("GW-069", "an Identify without token, properties or intents");
+            return self.close(4002, "Decode error.");
+        };
+        self.shard = Some(identify.shard_id());
+        // After a refused Resume it may go on where it is (GW-150).
+        if self.opening.at_resume_url && !self.resume_tried {
+            self.violate("GW-140", "an Identify at the URL that is for Resume");
+        }
+        for (rule, detail) in judge::identify(data, &identify, self.opening.query.mode) {
+            self.advise(rule, detail);
+        }
+        if let Some(presence) = &identify.presence {
+            self.judge_presence(presence);
+        }
+        self.authenticated = true;
+        self.resumed = false;
+        let fault = self.login_fault();
+        let login = self.discord.identify(&identify, self.opening.query.mode, self.link, fault, at);
+        self.logged_in(2, login);
+    }
+
+    fn has_session(&self) -> bool {
+        self.session.as_deref().is_some_and(|session| !self.discord.is_over(session))
+    }
+
+    fn resume(&mut self, data: &Value) {
+        let text = |field: &str| data.get(field).and_then(Value::as_str);
+        let sequence = data.get("seq").and_then(Value::as_u64);
+        let (Some(token), Some(session), Some(sequence)) = (text("token"), text("session_id"), sequence)
+        else {
+            self.violate("GW-131", "a Resume without token, session_id or seq");
+            return self.close(4002, "Decode error.");
+        };
+        if self.authenticated && self.has_session() {
+            self.violate("GW-074", "a Resume on a connection that has a session");
+            return self.close(4005, "Already authenticated.");
+        }
+        self.authenticated = true;
+        self.resume_tried = true;
+        self.shard = self.discord.shard_of(session);
+        if !self.opening.at_resume_url {
+            self.advise("GW-132", "a Resume at the bootstrap URL");
+        }
+        if self.opening.fault == Some(ConnectFault::NoReady) {
+            self.unanswered = Some(6);
+            return;
+        }
+        let fault = match self.opening.fault {
+            Some(ConnectFault::InvalidIdentify) => None,
+            _ => self.login_fault(),
+        };
+        let resume = Resume { token, session, sequence, mode: self.opening.query.mode };
+        let login = self.discord.resume(&resume, self.link, fault);
+        self.resumed = matches!(login, Login::Accepted { .. });
+        self.logged_in(6, login);
+    }
+
+    /// The fault that concerns a login, once.
+    fn login_fault(&mut self) -> Option<ConnectFault> {
+        match self.opening.fault {
+            Some(ConnectFault::RefuseResume | ConnectFault::InvalidIdentify | ConnectFault::Close { .. }) => {
+                self.opening.fault.take()
+            }
+            fault => fault.filter(|fault| *fault == ConnectFault::NoReady),
+        }
+    }
+
+    fn logged_in(&mut self, op: u8, login: Login) {
+        match login {
+            Login::Accepted { session } => {
+                self.session = Some(session);
+                self.heartbeats.new_session();
+            }
+            Login::Refused => {
+                // The connection is as before a login, and may try again (GW-150).
+                self.authenticated = false;
+                self.session = None;
+                self.link.send(Out::InvalidSession { session: None });
+            }
+            Login::Ignored => self.unanswered = Some(op),
+            Login::Closed { code, reason } => self.close(code, reason),
+        }
+    }
+
+    fn command(&mut self, op: u64, data: Value, at: Instant) {
+        if !self.authenticated {
+            self.violate("GW-028", format!("op {op} before Identify or Resume"));
+            return self.close(4003, "Not authenticated.");
+        }
+        self.discord.command();
+        if !data.is_object() {
+            self.violate("GW-078", format!("op {op} whose data is no object"));
+            return self.close(4002, "Decode error.");
+        }
+        let mut ignored = false;
+        if op == 3 {
+            self.judge_presence(&data);
+            let window = self.discord.config.timings.presence_window;
+            if judge::exceeds(&mut self.presences, at, window, PRESENCES_PER_WINDOW) {
+                let detail = format!("more than {PRESENCES_PER_WINDOW} presence updates in one window");
+                self.violate("GW-161", detail);
+                ignored = true;
+            }
+        }
+        let Some(session) =
+            self.session.clone().filter(|session| self.discord.owns(session, self.link) && !ignored)
+        else {
+            return;
+        };
+        let command = Command { op, data, session, at };
+        let outcome = self.discord.command_of(&command);
+        for (rule, detail) in outcome.violations {
+            self.violate(rule, detail);
+        }
+        if let Some((code, reason)) = outcome.close {
+            self.close(code, reason);
+        }
+    }
+
+    fn judge_presence(&self, presence: &Value) {
+        let (violations, advice) = judge::presence(presence);
+        for (rule, detail) in violations {
+            self.violate(rule, detail);
+        }
+        for (rule, detail) in advice {
+            self.advise(rule, detail);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What goes out: control payloads first, then the dispatches of the session.
+
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use futures_util::stream::SplitSink;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
+
+use crate::discord::Discord;
+use crate::link::{Link, Next, Out};
+use crate::wire::{Encoder, Unwritable};
+
+pub(super) struct Writer<'a, S> {
+    pub(super) discord: &'a Discord,
+    pub(super) link: &'a Link,
+    pub(super) sink: SplitSink<WebSocketStream<S>, Message>,
+    pub(super) encoder: Encoder,
+}
+
+/// The connection takes nothing more.
+struct Gone;
+
+impl From<Unwritable> for Gone {
+    fn from(_: Unwritable) -> Self {
+        Self
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
+    /// Until the connection is to end; `true` when it is to end at once.
+    pub(super) async fn run(&mut self) -> bool {
+        let mut drained = false;
+        loop {
+            let sent = match self.link.next(drained) {
+                Next::Cut => return true,
+                Next::Wait => {
+                    self.link.woken().await;
+                    drained = false;
+                    continue;
+                }
+                Next::Control(Out::Text(payload)) => self.payload(payload.as_bytes()).await,
+                Next::Control(Out::InvalidSession { session }) => {
+                    let sent = self.payload(br#"{"t":null,"s":null,"op":9,"d":false}"#).await;
+                    if let Some(session) = session {
+                        self.discord.told(&session, "GW-148");
+                    }
+                    sent
+                }
+                Next::Control(Out::Corrupt) => self.garbage().await,
+                Next::Control(Out::Truncate) => {
+                    let _ = self.truncated().await;
+                    return true;
+                }
+                Next::Control(Out::Close { code, reason }) => {
+                    self.link.closing();
+                    let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+                    let _ = self.sink.send(Message::Close(Some(frame))).await;
+                    self.discord.told_close(self.link, code);
+                    return false;
+                }
+                Next::Dispatches(feed) => match self.discord.next_dispatch(&feed, self.link) {
+                    Ok(Some(payload)) => self.payload(&payload).await,
+                    Ok(None) => {
+                        drained = true;
+                        continue;
+                    }
+                    Err(_) => return true,
+                },
+            };
+            drained = false;
+            if sent.is_err() {
+                // The reader sees the end, and the client's close code if there is one.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn payload(&mut self, payload: &[u8]) -> Result<(), Gone> {
+        let packed = self.link.is_packed();
+        let messages = self.encoder.messages(payload, packed, |length| self.discord.cuts(length))?;
+        for message in messages {
+            let bytes = message.len();
+            self.send(message).await?;
+            if let Some(pace) = self.link.pace() {
+                let wait = Duration::from_secs_f64(bytes as f64 / f64::from(pace));
+                tokio::time::sleep(wait).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// So often that a client which forgives one gives up.
+    async fn garbage(&mut self) -> Result<(), Gone> {
+        for _ in 0..8 {
+            self.send(self.encoder.garbage()).await?;
+        }
+        Ok(())
+    }
+
+    async fn truncated(&mut self) -> Result<(), Gone> {
+        let message = self.encoder.truncated(br#"{"t":"TYPING_START","s":1,"op":0,"d":{"guild_id":"1"}}"#)?;
+        self.send(message).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Gone> {
+        self.sink.send(message).await.map_err(|_| Gone)
+    }
+}

@@ -1,0 +1,279 @@
+//! Erlang's External Term Format, as Discord writes and reads it (GW-032 to GW-039).
+//!
+//! Written as varied as the rules allow: ids as integers, atoms of all four tags, lists of small integers as strings.
+//! Read as strictly as they demand.
+
+use serde_json::{Map, Number, Value};
+
+/// What a client sends is at most 4096 bytes; nothing that is allowed comes near this depth.
+const MAX_DEPTH: usize = 32;
+
+/// Writes a payload.
+pub(crate) fn encode(payload: &Value) -> Vec<u8> {
+    let mut out = vec![131];
+    write(payload, "", true, &mut out);
+    out
+}
+
+/// `key` is the one that the value stands under; `outer` holds for the envelope.
+fn write(value: &Value, key: &str, outer: bool, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => atom("nil", out),
+        Value::Bool(true) => atom("true", out),
+        Value::Bool(false) => atom("false", out),
+        Value::Number(number) => write_number(number, out),
+        // An id as a 64-bit integer (GW-032).
+        Value::String(text) if is_id(key) && text.parse::<u64>().is_ok_and(|id| id >> 32 > 0) => {
+            write_big(text.parse().unwrap_or_default(), false, out);
+        }
+        Value::String(text) if key == "t" => atom(text, out),
+        Value::String(text) => binary(text.as_bytes(), out),
+        Value::Array(items) => write_list(items, key, out),
+        Value::Object(map) => {
+            out.push(116);
+            out.extend(length(map.len()));
+            for (key, value) in map {
+                // The envelope's keys are atoms, and some others; Discord has been seen to do either (GW-036).
+                if outer || key.len() % 2 == 0 {
+                    atom(key, out);
+                } else {
+                    binary(key.as_bytes(), out);
+                }
+                write(value, if outer && key == "d" { "" } else { key }, false, out);
+            }
+        }
+    }
+}
+
+fn is_id(key: &str) -> bool {
+    key == "id" || key.ends_with("_id") || key.ends_with("_ids") || matches!(key, "roles" | "mention_roles")
+}
+
+fn write_list(items: &[Value], key: &str, out: &mut Vec<u8>) {
+    if items.is_empty() {
+        return out.push(106);
+    }
+    // GW-038: Erlang's own way with a list of small integers.
+    let small: Option<Vec<u8>> = items.iter().map(|item| u8::try_from(item.as_u64()?).ok()).collect();
+    if let Some(small) = small
+        && let Ok(length) = u16::try_from(small.len())
+    {
+        out.push(107);
+        out.extend(length.to_be_bytes());
+        return out.extend(small);
+    }
+    out.push(108);
+    out.extend(length(items.len()));
+    items.iter().for_each(|item| write(item, key, false, out));
+    out.push(106);
+}
+
+fn write_number(number: &Number, out: &mut Vec<u8>) {
+    if let Some(small) = number.as_u64().and_then(|number| u8::try_from(number).ok()) {
+        out.extend([97, small]);
+    } else if let Some(integer) = number.as_i64().and_then(|number| i32::try_from(number).ok()) {
+        out.push(98);
+        out.extend(integer.to_be_bytes());
+    } else if let Some(large) = number.as_u64() {
+        write_big(large, false, out);
+    } else if let Some(negative) = number.as_i64() {
+        write_big(negative.unsigned_abs(), true, out);
+    } else {
+        out.push(70);
+        out.extend(number.as_f64().unwrap_or_default().to_be_bytes());
+    }
+}
+
+fn write_big(magnitude: u64, negative: bool, out: &mut Vec<u8>) {
+    let digits = magnitude.to_le_bytes();
+    let used = 8 - magnitude.leading_zeros() as usize / 8;
+    // At most 8.
+    out.extend([110, used as u8, u8::from(negative)]);
+    out.extend(&digits[..used]);
+}
+
+/// Each of the four tags in its turn (GW-037).
+fn atom(name: &str, out: &mut Vec<u8>) {
+    // Names of fields and events are short and plain.
+    let short = u8::try_from(name.len()).unwrap_or(u8::MAX);
+    match name.len() % 4 {
+        0 => out.extend([100, 0, short]),
+        1 => out.extend([115, short]),
+        2 => out.extend([118, 0, short]),
+        _ => out.extend([119, short]),
+    }
+    out.extend(&name.as_bytes()[..usize::from(short)]);
+}
+
+fn binary(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(109);
+    out.extend(length(bytes.len()));
+    out.extend(bytes);
+}
+
+fn length(length: usize) -> [u8; 4] {
+    u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+/// Why a client's term is refused: the rule, and what is wrong.
+pub(crate) type Refusal = (&'static str, &'static str);
+
+/// Reads what a client sent.
+pub(crate) fn decode(term: &[u8]) -> Result<Value, Refusal> {
+    let mut input = Input { rest: term };
+    if input.byte()? != 131 {
+        return Err(("GW-035", "a term that does not begin with byte 131"));
+    }
+    let value = input.term(0)?;
+    if input.rest.is_empty() { Ok(value) } else { Err(("GW-078", "bytes behind a term")) }
+}
+
+struct Input<'a> {
+    rest: &'a [u8],
+}
+
+impl Input<'_> {
+    fn take(&mut self, count: usize) -> Result<&[u8], Refusal> {
+        let (taken, rest) =
+            self.rest.split_at_checked(count).ok_or(("GW-078", "a term that ends too early"))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, Refusal> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    fn length(&mut self) -> Result<usize, Refusal> {
+        Ok(u32::from_be_bytes(self.array()?) as usize)
+    }
+
+    fn text(&mut self, length: usize) -> Result<String, Refusal> {
+        let bytes = self.take(length)?.to_vec();
+        String::from_utf8(bytes).map_err(|_| ("GW-078", "text that is not UTF-8"))
+    }
+
+    fn term(&mut self, depth: usize) -> Result<Value, Refusal> {
+        if depth > MAX_DEPTH {
+            return Err(("GW-078", "a term that is nested too deep"));
+        }
+        Ok(match self.byte()? {
+            70 => Number::from_f64(f64::from_be_bytes(self.array()?)).map_or(Value::Null, Value::Number),
+            97 => self.byte()?.into(),
+            98 => i32::from_be_bytes(self.array()?).into(),
+            110 => self.big()?,
+            100 | 118 => {
+                let length = u16::from_be_bytes(self.array()?);
+                self.atom(length.into())?
+            }
+            115 | 119 => {
+                let length = self.byte()?;
+                self.atom(length.into())?
+            }
+            109 => {
+                let length = self.length()?;
+                self.text(length)?.into()
+            }
+            106 => Value::Array(Vec::new()),
+            107 => {
+                let length = u16::from_be_bytes(self.array()?);
+                self.take(length.into())?.into()
+            }
+            108 => {
+                let mut items = Vec::new();
+                for _ in 0..self.length()? {
+                    items.push(self.term(depth + 1)?);
+                }
+                if self.byte()? != 106 {
+                    return Err(("GW-038", "a list without an empty list as its tail"));
+                }
+                Value::Array(items)
+            }
+            116 => {
+                let mut map = Map::new();
+                for _ in 0..self.length()? {
+                    let key = self.key()?;
+                    map.insert(key, self.term(depth + 1)?);
+                }
+                Value::Object(map)
+            }
+            80 => return Err(("GW-034", "a compressed term")),
+            _ => return Err(("GW-078", "an unknown tag in a term")),
+        })
+    }
+
+    fn key(&mut self) -> Result<String, Refusal> {
+        match self.byte()? {
+            109 => {
+                let length = self.length()?;
+                self.text(length)
+            }
+            _ => Err(("GW-033", "a key that is no binary")),
+        }
+    }
+
+    fn atom(&mut self, length: usize) -> Result<Value, Refusal> {
+        Ok(match self.text(length)?.as_str() {
+            "nil" | "null" => Value::Null,
+            "true" => true.into(),
+            "false" => false.into(),
+            other => other.into(),
+        })
+    }
+
+    fn big(&mut self) -> Result<Value, Refusal> {
+        let length = usize::from(self.byte()?);
+        let negative = self.byte()? != 0;
+        if length > 8 {
+            return Err(("GW-078", "an integer of more than 64 bits"));
+        }
+        let mut digits = [0; 8];
+        digits[..length].copy_from_slice(self.take(length)?);
+        let magnitude = u64::from_le_bytes(digits);
+        Ok(if negative { 0_i64.wrapping_sub_unsigned(magnitude).into() } else { magnitude.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn gw_035_036_the_heartbeats_of_the_sheet_are_read() {
+        let heartbeat = bytes("8374000000026d000000026f7061016d000000016461fb");
+        assert_eq!(decode(&heartbeat).unwrap(), json!({"op": 1, "d": 251}));
+        let null = bytes("8374000000026d000000026f7061016d000000016473036e696c");
+        assert_eq!(decode(&null).unwrap(), json!({"op": 1, "d": null}));
+    }
+
+    #[test]
+    fn gw_033_034_what_discord_refuses_is_refused() {
+        let atom_key = bytes("8374000000017702 6f706101".replace(' ', "").as_str());
+        assert_eq!(decode(&atom_key).unwrap_err().0, "GW-033");
+        assert_eq!(decode(&[131, 80, 0, 0, 0, 1]).unwrap_err().0, "GW-034");
+        assert!(decode(&[131, 108, 255, 255, 255, 255]).is_err());
+        let mut nested = vec![131];
+        nested.extend([108, 0, 0, 0, 1].repeat(4000));
+        assert!(decode(&nested).is_err());
+    }
+
+    #[test]
+    fn gw_032_038_ids_are_integers_and_small_lists_are_strings() {
+        let encoded = encode(&json!({"op": 0, "d": {"guild_id": "41771983423143937", "shard": [0, 1]}}));
+        let has = |hex: &str| encoded.windows(hex.len() / 2).any(|window| window == bytes(hex));
+        assert!(has("6e0700010080c9656794"), "the id");
+        assert!(has("6b00020001"), "the shard");
+    }
+}

@@ -1,0 +1,85 @@
+//! What a client's payloads may be blamed for, where it needs nothing but the payload.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::login::Identify;
+use crate::wire::Mode;
+
+/// A rule, and what was done against it.
+pub(crate) type Finding = (&'static str, String);
+
+/// Notes one more, and says whether there were more than `limit` within the window.
+pub(crate) fn exceeds(times: &mut VecDeque<Instant>, at: Instant, window: Duration, limit: usize) -> bool {
+    while times.front().is_some_and(|first| at.duration_since(*first) >= window) {
+        times.pop_front();
+    }
+    times.push_back(at);
+    times.len() > limit
+}
+
+/// What ended a session, as whoever resumes it is told.
+pub(crate) fn why_not_resume(rule: &str) -> &'static str {
+    match rule {
+        "GW-098" => "a Resume of a session that the client closed with 1000 or 1001",
+        "GW-148" => "a Resume of a session that op 9 ended",
+        "GW-140" => "a Resume of a session whose Resume was refused before",
+        _ => "a Resume of a session that a close code ended",
+    }
+}
+
+/// What is unwise about an Identify.
+pub(crate) fn identify(data: &Value, identify: &Identify, mode: Mode) -> Vec<Finding> {
+    let mut advice = Vec::new();
+    if identify.compress && !mode.is_packable() {
+        advice.push(("GW-040", "payload compression together with transport compression or ETF".to_owned()));
+    }
+    let properties = data.get("properties").and_then(Value::as_object);
+    if properties.is_some_and(|properties| properties.keys().any(|key| key.starts_with('$'))) {
+        advice.push(("GW-071", "properties whose names begin with $".to_owned()));
+    }
+    if !(50..=250).contains(&identify.audience.large_threshold) {
+        advice.push(("GW-072", format!("a large_threshold of {}", identify.audience.large_threshold)));
+    }
+    if data.get("capabilities").is_some_and(|capabilities| *capabilities != 0) {
+        advice.push(("GW-279", "an Identify with capabilities".to_owned()));
+    }
+    advice
+}
+
+/// What is wrong with a presence, and what is unwise.
+pub(crate) fn presence(presence: &Value) -> (Vec<Finding>, Vec<Finding>) {
+    let (mut violations, mut advice) = (Vec::new(), Vec::new());
+    for field in ["since", "activities", "status", "afk"] {
+        if presence.get(field).is_none() {
+            violations.push(("GW-192", format!("a presence without {field}")));
+        }
+    }
+    let status = presence.get("status").and_then(Value::as_str).unwrap_or_default();
+    if !matches!(status, "online" | "dnd" | "idle" | "invisible" | "offline") {
+        violations.push(("GW-193", format!("a presence of status {status:?}")));
+    }
+    for activity in presence.get("activities").and_then(Value::as_array).into_iter().flatten() {
+        let text = |field: &str| activity.get(field).and_then(Value::as_str).unwrap_or_default();
+        let kind = activity.get("type").and_then(Value::as_u64).unwrap_or_default();
+        if kind > 5 {
+            advice.push(("GW-195", format!("an activity of type {kind}")));
+        }
+        if text("name").is_empty() {
+            advice.push(("GW-196", "an activity without a name".to_owned()));
+        }
+        let streamed = [
+            "https://www.twitch.tv/",
+            "https://twitch.tv/",
+            "https://www.youtube.com/",
+            "https://youtube.com/",
+        ];
+        if kind == 1 && !streamed.iter().any(|site| text("url").starts_with(site)) {
+            advice.push(("GW-195", "streaming without a URL of Twitch or YouTube".to_owned()));
+        }
+    }
+    (violations, advice)
+}

@@ -1,0 +1,324 @@
+//! What clients ask of REST: at login, and to see something happen.
+
+mod buckets;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+pub(crate) use self::buckets::Buckets;
+use self::buckets::{Admission, Headers, Limit, Refusal};
+use crate::action::Action;
+use crate::discord::{Discord, State};
+use crate::fault::RestFault;
+use crate::world::{self, Kind, Member};
+
+/// The largest body that is read; larger ones are answered with 413.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+type Reply = Response<Full<Bytes>>;
+
+/// The connection is to end without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("refused")]
+pub(crate) struct Refused;
+
+const MESSAGES: Limit = Limit { bucket: "messages", requests: 5, per: Duration::from_secs(5) };
+const MEMBERS: Limit = Limit { bucket: "members", requests: 10, per: Duration::from_secs(10) };
+const READS: Limit = Limit { bucket: "reads", requests: 30, per: Duration::from_secs(10) };
+
+pub(crate) async fn answer(request: Request<Incoming>, discord: Arc<Discord>) -> Result<Reply, Refused> {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    if path.starts_with("/sim/") {
+        return Ok(control(&method, &path, request, &discord).await);
+    }
+    match discord.take_rest_fault() {
+        Some(RestFault::Status(status)) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            return Ok(reply(status, &json!({})));
+        }
+        Some(RestFault::Hang) => return std::future::pending().await,
+        Some(RestFault::Cut) => return Err(Refused),
+        Some(RestFault::Garbage) => return Ok(Response::new(Full::from("<html>it works</html>"))),
+        Some(RestFault::RateLimited { retry_after_ms, global }) => {
+            let wait = Duration::from_millis(retry_after_ms.into());
+            return Ok(too_many(&Refusal::forced(wait, global)));
+        }
+        None => {}
+    }
+    let versioned = ["/api/v10", "/api/v9"].iter().find_map(|prefix| path.strip_prefix(prefix));
+    let path = versioned.or_else(|| path.strip_prefix("/api")).unwrap_or(&path).to_owned();
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if (&method, parts.as_slice()) == (&Method::GET, &["gateway"]) {
+        return Ok(reply(StatusCode::OK, &json!({"url": discord.gateway_url()})));
+    }
+    if let (&Method::POST, ["interactions", _, _, "callback"]) = (&method, parts.as_slice()) {
+        return Ok(reply(StatusCode::NO_CONTENT, &Value::Null));
+    }
+    if versioned.is_none() {
+        discord.notice("GW-282", None, format!("a request to {path} that names no version"));
+    }
+    if let Some(refused) = unauthorized(&request, &discord) {
+        return Ok(refused);
+    }
+    let agent = request.headers().get(USER_AGENT).map_or(&b""[..], HeaderValue::as_bytes);
+    if !agent.starts_with(b"DiscordBot (") {
+        discord.violation("GW-281", None, "a request whose User-Agent is not DiscordBot (url, version)");
+    }
+    let resource = parts.get(1).copied().unwrap_or_default().to_owned();
+    let admission = {
+        let mut state = discord.state();
+        let now = state.now();
+        state.buckets.admit(limit(&method, &parts), &resource, now)
+    };
+    let headers = match admission {
+        Admission::Granted(headers) => headers,
+        Admission::Refused(refusal) => {
+            if refusal.again {
+                discord.notice("GW-290", None, format!("a request to {path} before retry_after was over"));
+            }
+            return Ok(too_many(&refusal));
+        }
+    };
+    let Ok(body) = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await else {
+        return Ok(reply(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &json!({"message": "Request entity too large", "code": 40005}),
+        ));
+    };
+    let body = body.to_bytes();
+    let body =
+        if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or(Value::Null) };
+    let (status, answer) = route(&method, &parts, &query, body, &discord);
+    let mut reply = reply(status, &answer);
+    Headers::write(&headers, reply.headers_mut());
+    Ok(reply)
+}
+
+/// GW-003, GW-297.
+fn unauthorized(request: &Request<Incoming>, discord: &Discord) -> Option<Reply> {
+    let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+    if given == format!("Bot {}", discord.config.token).as_bytes() {
+        return None;
+    }
+    let again = !given.is_empty() && !discord.state().rejected_tokens.insert(given.to_vec());
+    if again {
+        discord.violation("GW-297", None, "a token is used again after a 401");
+    }
+    Some(reply(StatusCode::UNAUTHORIZED, &json!({"message": "401: Unauthorized", "code": 0})))
+}
+
+fn limit(method: &Method, parts: &[&str]) -> Option<Limit> {
+    match (method, parts) {
+        (_, ["gateway", ..]) => None,
+        (&Method::POST, ["channels", _, "messages"]) => Some(MESSAGES),
+        (_, ["guilds", _, "members", ..]) => Some(MEMBERS),
+        _ => Some(READS),
+    }
+}
+
+fn route(
+    method: &Method,
+    parts: &[&str],
+    query: &str,
+    body: Value,
+    discord: &Discord,
+) -> (StatusCode, Value) {
+    let get = method == Method::GET;
+    let ok = |value: Value| (StatusCode::OK, value);
+    if (get, parts) == (true, &["gateway", "bot"]) {
+        return ok(discord.gateway_bot());
+    }
+    let mut guard = discord.state();
+    let state = &mut *guard;
+    let answer = match parts {
+        ["users", "@me"] if get => Some(world::bot_user()),
+        ["users", "@me", "guilds"] if get => Some(own_guilds(state)),
+        ["users", id] if get => user(state, id),
+        ["oauth2" | "applications", "@me"] | ["oauth2", "applications", "@me"] => {
+            Some(world::application(state.allowed_intents))
+        }
+        ["applications", _, "commands"] | ["applications", _, "guilds", _, "commands"] => {
+            return commands(state, method, &parts.join("/"), body);
+        }
+        ["channels", id, "messages"] if method == Method::POST => {
+            post(state, id, &body, discord.config.replay_limit)
+        }
+        ["channels", id] if get => number(id).and_then(|id| {
+            let place = state.world.find_channel(id)?;
+            Some(state.world.guild(place).channel(id))
+        }),
+        ["guilds", id, rest @ ..] if get => guild(state, id, rest, query),
+        _ => None,
+    };
+    discord.changed(guard);
+    match answer {
+        Some(answer) => ok(answer),
+        None => (StatusCode::NOT_FOUND, json!({"message": "404: Not Found", "code": 0})),
+    }
+}
+
+fn own_guilds(state: &State) -> Value {
+    let guilds = state.world.guilds().iter().filter(|guild| guild.joined).map(|guild| {
+        let properties = guild.properties();
+        json!({
+            "id": properties["id"], "name": properties["name"], "icon": null, "banner": null, "owner": false,
+            "permissions": "2248473465835073", "features": properties["features"],
+        })
+    });
+    guilds.collect::<Vec<_>>().into()
+}
+
+fn user(state: &State, id: &str) -> Option<Value> {
+    let id = number(id)?;
+    state.world.guilds().iter().find_map(|guild| guild.member(id)).map(Member::user)
+}
+
+fn guild(state: &State, id: &str, rest: &[&str], query: &str) -> Option<Value> {
+    let place = state.world.find(number(id)?)?;
+    let guild = state.world.guild(place);
+    Some(match rest {
+        [] => {
+            let mut properties = guild.properties();
+            if parameter(query, "with_counts") == Some("true") {
+                properties["approximate_member_count"] = guild.member_count.into();
+                properties["approximate_presence_count"] = (guild.member_count / 3).into();
+            }
+            properties
+        }
+        // GW-277: those that the bot may not view are left out.
+        ["channels"] => {
+            let ids = guild.text_channels.iter().chain(&guild.voice_channels);
+            ids.map(|id| guild.channel(*id)).collect::<Vec<_>>().into()
+        }
+        ["roles"] => guild.properties()["roles"].clone(),
+        ["members"] => {
+            let limit = parameter(query, "limit").and_then(|limit| limit.parse().ok()).unwrap_or(1);
+            let after = parameter(query, "after").and_then(number).unwrap_or(0);
+            let mut members: Vec<Member> = std::iter::once(Member::Bot).chain(guild.humans()).collect();
+            members.sort_by_key(|member| member.id());
+            let page = members.into_iter().filter(|member| member.id() > after).take(limit);
+            page.map(|member| guild.member_object(member, true)).collect::<Vec<_>>().into()
+        }
+        ["members", "@me"] => guild.member_object(Member::Bot, true),
+        ["members", user] => guild.member_object(guild.member(number(user)?)?, true),
+        _ => return None,
+    })
+}
+
+/// A message of the bot; it comes back as MESSAGE_CREATE.
+fn post(state: &mut State, channel: &str, body: &Value, limit: usize) -> Option<Value> {
+    let id = number(channel)?;
+    let place = state.world.find_channel(id)?;
+    state.happenings += 1;
+    let message_id = world::make_id(state.happenings, Kind::Message).to_string();
+    let content = body["content"].as_str().unwrap_or_default().to_owned();
+    let mut message = world::message(&message_id, content, Member::Bot, channel);
+    if let Some(nonce) = body.get("nonce") {
+        message["nonce"] = nonce.clone();
+    }
+    let mut told = message.clone();
+    let guild = state.world.guild(place);
+    let more = json!({
+        "guild_id": guild.id.to_string(), "member": guild.member_object(Member::Bot, false), "channel_type": 0,
+    });
+    world::extend(&mut told, more);
+    state.publish("MESSAGE_CREATE", Some(place), &told, limit);
+    Some(message)
+}
+
+/// Application commands, which are kept as they were given.
+fn commands(state: &mut State, method: &Method, path: &str, body: Value) -> (StatusCode, Value) {
+    let made = state.last_command;
+    let kept = state.commands.entry(path.to_owned()).or_default();
+    let complete = |mut command: Value, number: u64| {
+        let id = world::make_id(number, Kind::Other).to_string();
+        let defaults = json!({
+            "id": id, "application_id": world::BOT.to_string(), "version": id, "default_member_permissions": null,
+            "dm_permission": true, "nsfw": false,
+        });
+        if command.get("type").is_none() {
+            command["type"] = 1.into();
+        }
+        world::extend(&mut command, defaults);
+        command
+    };
+    match (method, body) {
+        (&Method::GET, _) => (StatusCode::OK, kept.clone().into()),
+        (&Method::PUT, Value::Array(commands)) => {
+            *kept =
+                commands.into_iter().zip(made..).map(|(command, number)| complete(command, number)).collect();
+            state.last_command += kept.len() as u64;
+            (StatusCode::OK, kept.clone().into())
+        }
+        (&Method::POST, command @ Value::Object(_)) => {
+            let command = complete(command, made);
+            kept.push(command.clone());
+            state.last_command += 1;
+            (StatusCode::CREATED, command)
+        }
+        _ => (StatusCode::BAD_REQUEST, json!({"message": "Invalid Form Body", "code": 50035})),
+    }
+}
+
+/// The simulator's own routes.
+async fn control(method: &Method, path: &str, request: Request<Incoming>, discord: &Arc<Discord>) -> Reply {
+    match (method, path) {
+        (&Method::GET, "/sim/report") => {
+            let report = discord.state().report();
+            let delivery = discord.state().ledger.delivery();
+            let mut answer = serde_json::to_value(&report).unwrap_or_default();
+            answer["delivery"] = serde_json::to_value(delivery).unwrap_or_default();
+            reply(StatusCode::OK, &answer)
+        }
+        (&Method::POST, "/sim/act") => {
+            let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
+            let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            let acted = serde_json::from_slice::<Action>(&body)
+                .map_err(|error| error.to_string())
+                .and_then(|action| discord.act(&action).map_err(|error| error.to_string()));
+            match acted {
+                Ok(()) => reply(StatusCode::NO_CONTENT, &Value::Null),
+                Err(error) => reply(StatusCode::BAD_REQUEST, &json!({"message": error})),
+            }
+        }
+        _ => {
+            let message = "the simulator has GET /sim/report and POST /sim/act";
+            reply(StatusCode::NOT_FOUND, &json!({"message": message}))
+        }
+    }
+}
+
+fn number(id: &str) -> Option<u64> {
+    id.parse().ok()
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+}
+
+fn too_many(refusal: &Refusal) -> Reply {
+    let mut reply = reply(StatusCode::TOO_MANY_REQUESTS, &refusal.body());
+    refusal.write(reply.headers_mut());
+    reply
+}
+
+pub(crate) fn reply(status: StatusCode, body: &Value) -> Reply {
+    let text = if status == StatusCode::NO_CONTENT { String::new() } else { body.to_string() };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    // Exactly so, without a charset, as Discord has it.
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

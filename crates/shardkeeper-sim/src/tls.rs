@@ -1,0 +1,61 @@
+//! TLS with a certificate of the simulator's own making.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use crate::discord::Discord;
+use crate::http;
+
+/// Takes connections, with TLS or without.
+#[derive(Clone)]
+pub(crate) enum Acceptor {
+    Plain,
+    #[cfg(feature = "tls")]
+    Tls(tokio_rustls::TlsAcceptor),
+}
+
+impl Acceptor {
+    pub(crate) async fn accept(self, stream: TcpStream, discord: Arc<Discord>) {
+        match self {
+            Self::Plain => http::serve(stream, discord).await,
+            #[cfg(feature = "tls")]
+            Self::Tls(acceptor) => {
+                // Whoever does not trust the certificate goes away; that is the client's to tell.
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    http::serve(stream, discord).await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+pub(crate) use self::generated::generate;
+
+#[cfg(feature = "tls")]
+mod generated {
+    use std::io;
+    use std::net::IpAddr;
+
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::ServerConfig;
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+    use super::{Acceptor, Arc};
+
+    /// A certificate for `localhost` and this address, new each time: the acceptor, and the certificate in PEM.
+    pub(crate) fn generate(ip: IpAddr) -> io::Result<(Acceptor, String)> {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(vec!["localhost".to_owned(), ip.to_string()])
+                .map_err(io::Error::other)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .map_err(io::Error::other)?;
+        Ok((Acceptor::Tls(Arc::new(config).into()), cert.pem()))
+    }
+}

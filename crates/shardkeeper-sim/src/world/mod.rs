@@ -1,0 +1,268 @@
+//! The guilds of the simulated Discord, and what happens in them.
+
+mod events;
+mod guild;
+mod ids;
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+use self::events::{EVENTS, Scene};
+pub(crate) use self::events::{Place, message, voice_server};
+pub(crate) use self::guild::{Audience, Guild, Member, extend, without};
+pub(crate) use self::ids::{BOT, Kind, make as make_id};
+use crate::config::Mix;
+use crate::intents;
+
+const WORDS: [&str; 24] = [
+    "raid", "tonight", "anyone", "patch", "notes", "ship", "build", "green", "coffee", "deploy", "noon",
+    "lost", "found", "shard", "queue", "voice", "later", "works", "again", "why", "because", "nice", "gg",
+    "brb",
+];
+
+#[derive(Debug)]
+pub(crate) struct World {
+    guilds: Vec<Guild>,
+    mix: Mix,
+    total_weight: u32,
+}
+
+/// Something that happened.
+pub(crate) struct Happening {
+    pub(crate) event: &'static str,
+    pub(crate) place: Place,
+    pub(crate) data: Value,
+}
+
+impl World {
+    pub(crate) fn new(guilds: u32, large: u32, mix: Mix, random: &mut Rng) -> Self {
+        let guilds = (0..u64::from(guilds)).map(|place| Guild::new(place, large, random)).collect();
+        let total_weight = EVENTS.iter().map(|(_, weight, ..)| mix.weight(*weight)).sum();
+        Self { guilds, mix, total_weight }
+    }
+
+    /// The guilds of a shard that the bot is in.
+    pub(crate) fn of_shard(&self, shard: u32, count: u32) -> Vec<usize> {
+        let owned = |place: &usize| self.guilds[*place].joined && self.shard_of(*place, count) == shard;
+        (0..self.guilds.len()).filter(owned).collect()
+    }
+
+    /// GW-227.
+    pub(crate) fn shard_of(&self, place: usize, count: u32) -> u32 {
+        // Below `count`, which is 32 bits wide.
+        ((self.guilds[place].id >> 22) % u64::from(count.max(1))) as u32
+    }
+
+    pub(crate) fn guilds(&self) -> &[Guild] {
+        &self.guilds
+    }
+
+    pub(crate) fn guild(&self, place: usize) -> &Guild {
+        &self.guilds[place]
+    }
+
+    pub(crate) fn guild_mut(&mut self, place: usize) -> &mut Guild {
+        &mut self.guilds[place]
+    }
+
+    /// The guild with this id, if the bot is in it.
+    pub(crate) fn find(&self, id: u64) -> Option<usize> {
+        self.guilds.iter().position(|guild| guild.id == id && guild.joined)
+    }
+
+    /// The guild that has this channel.
+    pub(crate) fn find_channel(&self, id: u64) -> Option<usize> {
+        let owns = |guild: &Guild| guild.text_channels.contains(&id) || guild.voice_channels.contains(&id);
+        self.guilds.iter().position(owns)
+    }
+
+    /// Something that happens in this guild, or outside of any. `None` when nothing comes of it.
+    pub(crate) fn happening(&mut self, place: usize, number: u64, random: &mut Rng) -> Option<Happening> {
+        let mut at = random.u32(0..self.total_weight);
+        let (event, _, scope, make) = EVENTS.iter().find(|(_, weight, ..)| {
+            let weight = self.mix.weight(*weight);
+            let here = at < weight;
+            at = at.saturating_sub(weight);
+            here
+        })?;
+        let guild = &mut self.guilds[place];
+        if !guild.joined || !guild.available {
+            return None;
+        }
+        let data = make(&mut Scene { guild, random, number });
+        (!data.is_null()).then_some(Happening { event, place: *scope, data })
+    }
+}
+
+/// What a session with these intents gets to see of an event's data; `None` when it does not get the event at all.
+pub(crate) fn seen_by(event: &str, data: &Value, place: Place, intents: u64) -> Option<Value> {
+    let own_member =
+        event == "GUILD_MEMBER_UPDATE" && data["user"]["id"].as_str() == Some(BOT.to_string().as_str());
+    let needed = intents::needed(event, place == Place::Elsewhere);
+    // GW-183: the bot's own member is always told.
+    if needed != 0 && needed & intents == 0 && !own_member {
+        return None;
+    }
+    let mut data = data.clone();
+    if intents & intents::MESSAGE_CONTENT == 0 && place == Place::Guild {
+        hide_content(event, &mut data);
+    }
+    Some(data)
+}
+
+/// GW-184: without MESSAGE_CONTENT, but for the bot's own messages and those that mention it.
+fn hide_content(event: &str, data: &mut Value) {
+    let bot = BOT.to_string();
+    let is_bot = |user: &Value| user["id"].as_str() == Some(bot.as_str());
+    match event {
+        "MESSAGE_CREATE" | "MESSAGE_UPDATE" => {
+            let mentioned = data["mentions"].as_array().is_some_and(|users| users.iter().any(is_bot));
+            if is_bot(&data["author"]) || mentioned {
+                return;
+            }
+            data["content"] = "".into();
+            for field in ["embeds", "attachments", "components"] {
+                data[field] = json!([]);
+            }
+            if let Some(message) = data.as_object_mut() {
+                message.remove("poll");
+            }
+        }
+        "AUTO_MODERATION_ACTION_EXECUTION" => {
+            data["content"] = "".into();
+            data["matched_content"] = "".into();
+        }
+        _ => {}
+    }
+}
+
+fn words(count: usize, random: &mut Rng) -> String {
+    let words: Vec<&str> = (0..count).map(|_| WORDS[random.usize(..WORDS.len())]).collect();
+    words.join(" ")
+}
+
+/// The bot as READY and REST tell it.
+pub(crate) fn bot_user() -> Value {
+    let mut user = Member::Bot.user();
+    let more = json!({"verified": true, "mfa_enabled": true, "flags": 0, "email": null, "locale": "en-US"});
+    extend(&mut user, more);
+    user
+}
+
+/// The flags that tell which privileged intents are enabled (GW-191).
+pub(crate) fn application_flags(allowed_intents: u64) -> u64 {
+    [(intents::GUILD_PRESENCES, 12), (intents::GUILD_MEMBERS, 14), (intents::MESSAGE_CONTENT, 18)]
+        .into_iter()
+        .filter(|(intent, _)| allowed_intents & intent != 0)
+        .fold(1 << 23, |flags, (_, bit)| flags | 1 << bit)
+}
+
+/// The application as REST tells it.
+pub(crate) fn application(allowed_intents: u64) -> Value {
+    let flags = application_flags(allowed_intents);
+    json!({
+        "id": BOT.to_string(), "name": "sim-bot", "icon": null, "description": "A bot in a simulation.", "summary": "",
+        "type": null, "bot": bot_user(), "bot_public": true, "bot_require_code_grant": false, "hook": true,
+        "verify_key": "0".repeat(64), "flags": flags, "flags_new": flags.to_string(), "redirect_uris": [],
+        "interactions_endpoint_url": null, "role_connections_verification_url": null, "team": null,
+        "approximate_guild_count": 1, "approximate_user_install_count": 0,
+        "owner": {
+            "id": make_id(0, Kind::User).to_string(), "username": "owner", "discriminator": "0", "global_name": "owner",
+            "avatar": null, "public_flags": 0, "flags": 0, "avatar_decoration_data": null,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERYTHING: Audience = Audience { intents: intents::DOCUMENTED, large_threshold: 50 };
+
+    fn world(guilds: u32) -> World {
+        World::new(guilds, 1200, Mix::Busy, &mut Rng::with_seed(1))
+    }
+
+    #[test]
+    fn gw_227_guilds_spread_evenly_over_any_number_of_shards() {
+        let world = world(480);
+        for count in [1, 2, 3, 7, 16, 60] {
+            for shard in 0..count {
+                let owned = world.of_shard(shard, count).len() as u32;
+                assert!((480 / count..=480 / count + 1).contains(&owned), "{shard} of {count}: {owned}");
+            }
+        }
+    }
+
+    #[test]
+    fn gw_259_sizes_are_realistic() {
+        let mut random = Rng::with_seed(1);
+        let mut world = world(50);
+        let sizes: Vec<usize> =
+            world.guilds.iter().map(|guild| guild.create(EVERYTHING, true).to_string().len()).collect();
+        assert!(*sizes.iter().min().unwrap() > 5_000 && *sizes.iter().max().unwrap() > 150_000, "{sizes:?}");
+        let total: usize = (0..1000)
+            .filter_map(|number| world.happening(number as usize % 50, number, &mut random))
+            .map(|happening| happening.data.to_string().len())
+            .sum();
+        assert!((500..1500).contains(&(total / 1000)), "{}", total / 1000);
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_world() {
+        let make = || {
+            let mut random = Rng::with_seed(9);
+            let mut world = World::new(5, 100, Mix::Everything, &mut random);
+            let events: Vec<String> = (0..200)
+                .filter_map(|number| world.happening(3, number, &mut random))
+                .map(|happening| format!("{} {}", happening.event, happening.data))
+                .collect();
+            format!("{} {events:?}", world.guild(4).create(EVERYTHING, true))
+        };
+        assert_eq!(make(), make());
+    }
+
+    #[test]
+    fn gw_184_content_is_hidden_but_from_those_it_concerns() {
+        let text = |data: &Value, intents| {
+            let seen = seen_by("MESSAGE_CREATE", data, Place::Guild, intents).unwrap();
+            seen["content"].as_str().unwrap().to_owned()
+        };
+        let without = intents::DOCUMENTED & !intents::MESSAGE_CONTENT;
+        let human = message("1", "secret".into(), Member::Human(1), "2");
+        assert_eq!(text(&human, intents::DOCUMENTED), "secret");
+        assert_eq!(text(&human, without), "");
+        let own = message("1", "secret".into(), Member::Bot, "2");
+        assert_eq!(text(&own, without), "secret");
+        let mut mention = human.clone();
+        mention["mentions"] = json!([Member::Bot.user()]);
+        assert_eq!(text(&mention, without), "secret");
+        let direct = seen_by("MESSAGE_CREATE", &human, Place::Elsewhere, without).unwrap();
+        assert_eq!(direct["content"], "secret");
+    }
+
+    #[test]
+    fn gw_256_257_who_is_listed_depends_on_intents_and_size() {
+        let mut world = world(1);
+        let guild = world.guild_mut(0);
+        guild.voice.clear();
+        let listed = |guild: &Guild, intents: u64, threshold: u32| {
+            let created = guild.create(Audience { intents, large_threshold: threshold }, true);
+            (created["members"].as_array().unwrap().len(), created["large"].as_bool().unwrap())
+        };
+        guild.member_count = 100;
+        assert_eq!(listed(guild, intents::DOCUMENTED, 250), (100, false));
+        assert_eq!(listed(guild, intents::DOCUMENTED & !intents::GUILD_PRESENCES, 250), (1, false));
+        let (online, large) = listed(guild, intents::DOCUMENTED, 50);
+        assert!((20..50).contains(&online) && large, "{online}");
+        guild.member_count = 75_001;
+        assert_eq!(listed(guild, intents::DOCUMENTED, 250), (1, true));
+    }
+
+    #[test]
+    fn gw_183_the_bots_own_member_is_told_without_the_intent() {
+        let of = |member: Member| json!({"user": member.user(), "guild_id": "1"});
+        let seen = |member| seen_by("GUILD_MEMBER_UPDATE", &of(member), Place::Guild, intents::GUILDS);
+        assert!(seen(Member::Bot).is_some() && seen(Member::Human(3)).is_none());
+    }
+}

@@ -1,0 +1,168 @@
+//! Each fault does what its name says.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shardkeeper_sim::{Action, ConnectFault, Fault, Script, SimConfig, Simulator};
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::client_async;
+
+use crate::support::*;
+
+async fn logged_in() -> (Simulator, Client) {
+    let simulator = simulator(|config: &mut SimConfig| config.guilds = 1);
+    let mut client = Client::connect(&simulator).await;
+    client.login(0, 1).await;
+    client.until_event("GUILD_CREATE").await;
+    (simulator, client)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_truncated_message_ends_the_connection() {
+    let (simulator, mut client) = logged_in().await;
+    simulator.inject(0, Fault::Truncate).unwrap();
+    assert_eq!(client.end().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_023_duplicates_are_new_dispatches_with_old_content() {
+    let (simulator, mut client) = logged_in().await;
+    simulator.emit(0, 3);
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        sent.push(client.next().await.unwrap());
+    }
+    simulator.inject(0, Fault::Duplicate { count: 2 }).unwrap();
+    for (original, sequence) in sent[1..].iter().zip(6..) {
+        let copy = client.next().await.unwrap();
+        assert_eq!((&copy["t"], &copy["s"]), (&original["t"], &json!(sequence)));
+        assert_ne!(copy["d"]["_trace"], original["d"]["_trace"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reordered_dispatches_change_places_and_are_not_held_against_the_client() {
+    let (simulator, mut client) = logged_in().await;
+    simulator.inject(0, Fault::Reorder).unwrap();
+    simulator.emit(0, 3);
+    let mut sequences = Vec::new();
+    for _ in 0..3 {
+        let payload = client.next().await.unwrap();
+        sequences.push(payload["s"].as_u64().unwrap());
+        simulator.observe(0, "", payload["d"].to_string().as_bytes());
+    }
+    assert_eq!(sequences, [4, 3, 5]);
+    assert_eq!(simulator.delivery().out_of_order, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gaps_huge_and_odd_dispatches() {
+    let (simulator, mut client) = logged_in().await;
+    simulator.inject(0, Fault::Gap { count: 100 }).unwrap();
+    simulator.emit(0, 1);
+    assert_eq!(client.next().await.unwrap()["s"], 103);
+    simulator.inject(0, Fault::Huge { bytes: 5 << 20 }).unwrap();
+    let huge = client.next().await.unwrap();
+    assert!(huge["d"].to_string().len() > 5 << 20);
+    simulator.inject(0, Fault::Odd).unwrap();
+    assert_eq!(client.until(99).await.get("s"), None);
+    assert_eq!(client.until_event("SIMULATED_UNKNOWN_EVENT").await["s"], 105);
+    assert!(rules(&simulator).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_writer_takes_its_time_and_a_stalled_reader_hears_nothing() {
+    let (simulator, mut client) = logged_in().await;
+    simulator.inject(0, Fault::SlowWriting { bytes_per_second: 5000 }).unwrap();
+    let before = Instant::now();
+    simulator.inject(0, Fault::Huge { bytes: 100_000 }).unwrap();
+    simulator.emit(0, 1);
+    for _ in 0..2 {
+        client.next().await.unwrap();
+    }
+    assert!(before.elapsed() > Duration::from_secs(20), "{:?}", before.elapsed());
+
+    let (simulator, mut client) = logged_in().await;
+    simulator.inject(0, Fault::StallReading).unwrap();
+    client.send(&heartbeat(json!(1))).await;
+    simulator.emit(0, 1);
+    assert!(client.next().await.unwrap()["t"].is_string());
+    assert!(timeout(Duration::from_secs(600), client.socket_next()).await.is_err(), "no ACK, no close");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_may_be_answered_with_a_page() {
+    let simulator = simulator(|_| {});
+    simulator.arm(ConnectFault::Status { status: 502 }, 1);
+    let error = client_async("ws://x.invalid/?v=10&encoding=json", simulator.connect()).await.unwrap_err();
+    assert!(error.to_string().contains("502"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_script_is_carried_out_in_time_and_a_step_without_effect_stops_nothing() {
+    let (simulator, mut client) = logged_in().await;
+    let script = Script::from_toml(
+        r#"
+        [[step]]
+        at_ms = 1000
+        do = "emit"
+        shard = 0
+        count = 1
+        [[step]]
+        at_ms = 1500
+        do = "fault"
+        shard = 7
+        fault = "cut"
+        [[step]]
+        at_ms = 2000
+        do = "fault"
+        fault = { close = { code = 4009 } }
+        "#,
+    )
+    .unwrap();
+    let before = Instant::now();
+    let (code, ()) = tokio::join!(client.end(), simulator.play(script));
+    assert_eq!(code, Some(4009));
+    let took = before.elapsed();
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_makes_the_same_faults() {
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let simulator = simulator(|config| {
+            config.guilds = 1;
+            config.events_per_second = 5.0;
+            config.faults_per_minute = 60.0;
+        });
+        let mut client = Client::connect(&simulator).await;
+        client.login(0, 1).await;
+        simulator.start_traffic();
+        let mut run: Vec<Value> = Vec::new();
+        let end = loop {
+            match client.next().await {
+                Ok(payload) => run.push(payload),
+                Err(code) => break code,
+            }
+        };
+        runs.push((run, end));
+    }
+    assert_eq!(runs[0], runs[1]);
+    assert!(!runs[0].0.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_without_a_shard_is_for_all() {
+    let simulator = simulator(|config| config.max_concurrency = 2);
+    let mut clients = Vec::new();
+    for shard in 0..2 {
+        let mut client = Client::connect(&simulator).await;
+        client.login(shard, 2).await;
+        clients.push(client);
+    }
+    simulator.act(&Action::Fault { shard: None, fault: Fault::Cut }).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.end().await, None);
+    }
+}
