@@ -16,8 +16,9 @@ const MIN_WRITE_BUFFER_BYTES: usize = 256;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TransportConfig {
-    /// How the peer compresses; must agree with the `compress` parameter of the URL. Default: [`Compression::None`],
-    /// which is what a URL without that parameter means.
+    /// How the peer compresses; must agree with the `compress` parameter of the URL, and [`Compression::Payload`] with
+    /// that of the Identify payload (GW-040). Default: [`Compression::None`], which is what a URL without that
+    /// parameter means.
     pub compression: Compression,
     /// Bound of a whole connect: name, TCP, TLS and WebSocket handshake together. Default: 10 s, since a healthy
     /// connect takes well under one second and a lost SYN is repeated after 1, 3 and 7 s.
@@ -26,7 +27,8 @@ pub struct TransportConfig {
     /// inflated payload (GW-014, GW-054). Default: 64 MiB; READY and GUILD_CREATE of large bots take several MiB.
     ///
     /// A frame's header alone makes the codec reserve the announced length, so this is also the bound of what a
-    /// hostile peer can make the connection allocate (twice: once compressed, once inflated).
+    /// hostile peer can make the connection allocate (twice: once compressed, once inflated). With `zstd-stream` the
+    /// window comes on top, see [`Compression`].
     pub max_message_bytes: usize,
     /// How many bytes one read asks for. Default: 4096. The buffer is zero-filled before every read: one small frame
     /// per wake-up was measured at 426 ns with 4 KiB, 481 ns with 16 KiB and 2,539 ns with 128 KiB, and the

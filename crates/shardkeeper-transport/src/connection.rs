@@ -94,9 +94,10 @@ pub struct Traffic {
 /// Dropping it closes the byte stream and sends no close frame (GW-099, GW-100).
 ///
 /// # Bounds
-/// See [`TransportConfig`]. At rest it holds 4 to 17 KB, and 64 KB more with `zlib-stream`; with TLS 77 KB were
-/// measured for a busy one. What a large payload needed is given back at the next read, the read buffer behind it
-/// after at most [`read_buffer_bytes`](TransportConfig::read_buffer_bytes) of further traffic.
+/// See [`TransportConfig`]. At rest it holds 4 to 17 KB, and what its [`Compression`](crate::Compression) takes; with
+/// TLS and `zlib-stream` 77 KB were measured for a busy one. What a large payload needed is given back at the next
+/// read, the read buffer behind it after at most [`read_buffer_bytes`](TransportConfig::read_buffer_bytes) of further
+/// traffic.
 pub struct Connection {
     codec: WebSocketStream<BoxedIo>,
     /// `None`: the messages are the payloads.
@@ -123,7 +124,10 @@ enum Unwritten {
 /// An [`Event`] that borrows nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Message,
+    /// A message that is the payload, in `held`.
+    Plain,
+    /// A payload in the inflater.
+    Inflated,
     Flushed,
     Closed,
 }
@@ -258,10 +262,9 @@ impl Connection {
 
     fn event(&self, step: Step) -> Event<'_> {
         match (step, &self.closed) {
-            (Step::Message, _) => Event::Message(match &self.inflater {
-                Some(inflater) => inflater.payload(),
-                None => self.held.current(),
-            }),
+            (Step::Plain, _) => Event::Message(self.held.current()),
+            // `inflate` returns `Inflated` only with an inflater.
+            (Step::Inflated, _) => Event::Message(self.inflater.as_ref().map_or(&[], Inflater::payload)),
             (Step::Closed, Some(closed)) => Event::Closed(closed.clone()),
             // `poll_step` returns `Closed` only with `closed` set.
             (Step::Flushed | Step::Closed, _) => Event::Flushed,
@@ -322,7 +325,7 @@ impl Connection {
                 Poll::Ready(None) => return Poll::Ready(self.finish_broken(TransportError::Disconnected)),
             };
             match message {
-                Message::Text(text) if self.inflater.is_none() => {
+                Message::Text(text) if self.inflater.as_ref().is_none_or(Inflater::takes_text) => {
                     return Poll::Ready(self.accept(text.into()));
                 }
                 Message::Text(_) => return Poll::Ready(self.finish_broken(TransportError::UnexpectedText)),
@@ -341,13 +344,13 @@ impl Connection {
         }
     }
 
-    /// An uncompressed message is the payload.
+    /// A message that is the payload as it is.
     fn accept(&mut self, message: Bytes) -> Step {
         self.traffic.received_bytes += message.len() as u64;
         self.traffic.payload_bytes += message.len() as u64;
         self.traffic.payloads += 1;
         self.held.set(message);
-        Step::Message
+        Step::Plain
     }
 
     fn inflate(&mut self, frame: Bytes) -> Option<Step> {
@@ -361,7 +364,7 @@ impl Connection {
             Ok(true) => {
                 self.traffic.payload_bytes += payload_bytes;
                 self.traffic.payloads += 1;
-                Some(Step::Message)
+                Some(Step::Inflated)
             }
             Err(error) => Some(self.finish(Closed {
                 code: None,

@@ -193,7 +193,7 @@ pub enum TransportError {
         /// The configured bound.
         limit: usize,
     },
-    /// A text frame came although the connection is compressed: the URL and the configuration disagree.
+    /// A text frame came although the whole connection is compressed: the URL and the configuration disagree.
     #[error(
         "the peer sent a text frame on a compressed connection: check that the URL asks for this compression"
     )]
@@ -225,14 +225,11 @@ impl TransportError {
     /// Whether what came in was at fault, rather than the way it took.
     #[must_use]
     pub fn is_unreadable(&self) -> bool {
-        matches!(
-            self,
-            Self::Misbehaved(_)
-                | Self::InvalidUtf8
-                | Self::TooLarge { .. }
-                | Self::UnexpectedText
-                | Self::Inflate(_)
-        )
+        match self {
+            Self::Misbehaved(_) | Self::InvalidUtf8 | Self::TooLarge { .. } | Self::UnexpectedText => true,
+            Self::Inflate(error) => *error != InflateError::OutOfMemory,
+            _ => false,
+        }
     }
 
     /// The codec's error in our words. `ConnectionClosed` cannot come here: the caller treats it as an end.
@@ -278,20 +275,30 @@ impl fmt::Debug for PeerMisbehaved {
 
 impl StdError for PeerMisbehaved {}
 
-/// Why a compressed stream cannot be followed any further. Each of them loses the shared context (GW-053).
+/// Why a compressed stream cannot be followed any further. Each of them is final for the connection (GW-053).
+///
+/// `total_in` counts the compressed bytes that were understood before: those of the connection, or with
+/// [`Compression::Payload`](crate::Compression::Payload) those of the message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InflateError {
     /// The bytes are not what the compression allows.
     #[error("corrupt compressed data after {total_in} compressed bytes")]
     Corrupt {
-        /// How many compressed bytes of this connection were understood before.
+        /// How many compressed bytes were understood before.
         total_in: u64,
     },
-    /// The stream declared its own end, though a connection's stream has none (GW-043).
+    /// The stream declared its own end, though a connection's stream has none (GW-043, GW-049).
     #[error("the compressed stream ended itself after {total_in} compressed bytes")]
     StreamEnd {
-        /// How many compressed bytes of this connection were understood before.
+        /// How many compressed bytes were understood before.
+        total_in: u64,
+    },
+    /// A message ended before its payload did, or held none at all, though each message is one payload (GW-041,
+    /// GW-049). Not with `zlib-stream`, where a payload may span messages.
+    #[error("a message ended inside of its payload, after {total_in} compressed bytes")]
+    Truncated {
+        /// How many compressed bytes were understood before.
         total_in: u64,
     },
     /// One payload exceeds the bound, inflated or while its compressed parts are collected (GW-054).
@@ -300,7 +307,30 @@ pub enum InflateError {
         /// The configured bound.
         limit: usize,
     },
+    /// The stream needs more history in memory than is granted to a connection. Only with `zstd-stream`.
+    #[error("the compressed stream needs a window above {limit} bytes")]
+    WindowTooLarge {
+        /// The largest window that is accepted.
+        limit: u64,
+    },
+    /// The system refused the memory that the compressed stream needs. Only with `zstd-stream`.
+    #[error("no memory for the window of the compressed stream")]
+    OutOfMemory,
     /// An earlier push failed: the context is gone, and only a new connection has a new one.
     #[error("the compression context was lost by an earlier error")]
     ContextLost,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_not_the_peers_fault() {
+        assert!(!TransportError::Inflate(InflateError::OutOfMemory).is_unreadable());
+        for error in [InflateError::Truncated { total_in: 0 }, InflateError::WindowTooLarge { limit: 1 }] {
+            assert!(TransportError::Inflate(error).is_unreadable());
+        }
+        assert!(!TransportError::Disconnected.is_unreadable());
+    }
 }

@@ -10,10 +10,14 @@
 //!
 //! - **Nothing waits behind a write.** [`Connection::enqueue`] copies into a bounded buffer and returns; the buffer is
 //!   written while the connection is polled, and a peer that does not read never stops reading on this side.
-//! - **Everything has a bound**: a frame, a message, one inflated payload, the write buffer, the time to connect.
+//! - **Everything has a bound**: a frame, a message, one inflated payload, the memory of a compression, the write buffer,
+//!   the time to connect.
 //! - **Dropping a [`Connection`] says nothing to the peer.** No close frame is sent unless [`Connection::enqueue_close`]
 //!   asked for one, so a session stays resumable (GW-099, GW-100).
 //! - **No content in errors**: no `Display` or `Debug` of an error here shows a payload, a URL's path or its query.
+//!
+//! Both transport compressions of the Gateway and its payload compression are known, see [`Compression`]. `zstd-stream`
+//! is behind the cargo feature `zstd`, off by default: it brings a C library and needs a C compiler to build.
 //!
 //! The crate knows no opcode, keeps no session and never reconnects. It does not install a log subscriber; note that
 //! the `log` records of `tungstenite` at level trace contain whole frames, so a program that bridges `log` should

@@ -220,7 +220,7 @@ async fn over_tcp() {
     let url: Url = format!("ws://localhost:{}/?v=10", listener.local_addr().unwrap().port()).parse().unwrap();
     let server = tokio::spawn(async move {
         let mut server = accept_async(listener.accept().await.unwrap().0).await.unwrap();
-        for frame in common::deflate(&["hello", "again"]) {
+        for frame in common::samples::deflate(&["hello", "again"]) {
             server.send(Message::binary(frame)).await.unwrap();
         }
         assert_eq!(server.next().await.unwrap().unwrap(), Message::text("heartbeat"));

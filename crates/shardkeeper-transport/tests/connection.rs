@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Breakable, closed, config, deflate, flushed, message, pair, pair_over, pair_with_buffer};
+use common::samples::{M1, M2, WHOLE_M1, ZLIB_M1, deflate, hex, whole};
+use common::{Breakable, closed, config, flushed, message, pair, pair_over, pair_with_buffer};
 use futures_util::{SinkExt, StreamExt};
 use shardkeeper_transport::{
     Compression, Connection, Event, InflateError, Initiator, Reading, TransportError,
@@ -550,6 +551,115 @@ async fn streams_that_cannot_be_inflated() {
         let closed = closed(&mut connection).await;
         assert_eq!((closed.code, closed.by), (None, Initiator::Transport));
         assert_eq!(format!("{:?}", closed.error), format!("{:?}", Some(expected)));
+    }
+}
+
+/// T39: text is a payload as it is, binary is one or a zlib stream.
+#[tokio::test(start_paused = true)]
+async fn gw_042_payload_compression_is_told_per_message() {
+    let (mut connection, mut server) = pair(&config(Compression::Payload)).await;
+    let large = "{\"name\":\"a guild\"}".repeat(20_000);
+    let messages = [
+        (Message::text(M1), M1),
+        (Message::binary(hex(WHOLE_M1)), M1),
+        (Message::text(M2), M2),
+        (Message::binary(whole(large.as_bytes())), &large),
+        (Message::binary(M2.as_bytes().to_vec()), M2),
+        (Message::text(large.clone()), &large),
+        (Message::binary(hex(WHOLE_M1)), M1),
+        // Text is never compressed, whatever it begins with.
+        (Message::text("x"), "x"),
+        (Message::text(""), ""),
+    ];
+    let received: usize = messages.iter().map(|(sent, _)| sent.len()).sum();
+    let inflated: usize = messages.iter().map(|(_, payload)| payload.len()).sum();
+    for (sent, payload) in messages {
+        let (sent, taken) = tokio::join!(server.send(sent), message(&mut connection));
+        sent.unwrap();
+        assert!(taken == payload.as_bytes(), "{} bytes instead of {}", taken.len(), payload.len());
+    }
+    let traffic = connection.traffic();
+    assert_eq!(traffic.payloads, 9);
+    assert_eq!((traffic.received_bytes, traffic.payload_bytes), (received as u64, inflated as u64));
+}
+
+/// Also where no context is shared: the payload is lost, and the sequence with it.
+#[tokio::test(start_paused = true)]
+async fn gw_053_an_undecodable_message_ends_a_connection_with_payload_compression() {
+    let mut config = config(Compression::Payload);
+    config.max_message_bytes = 1000;
+    for (sent, expected) in [
+        (hex(ZLIB_M1), InflateError::Truncated { total_in: 62 }),
+        ([hex(WHOLE_M1), vec![0]].concat(), InflateError::Corrupt { total_in: 61 }),
+        (whole(&[b' '; 1001]), InflateError::TooLarge { limit: 1000 }),
+    ] {
+        let (mut connection, mut server) = pair(&config).await;
+        server.send(Message::text(M1)).await.unwrap();
+        server.send(Message::binary(sent)).await.unwrap();
+        assert_eq!(message(&mut connection).await, M1.as_bytes());
+        let closed = closed(&mut connection).await;
+        assert_eq!((closed.code, closed.by), (None, Initiator::Transport));
+        let Some(TransportError::Inflate(error)) = closed.error else { panic!("{closed:?}") };
+        assert_eq!(error, expected);
+    }
+}
+
+#[cfg(feature = "zstd")]
+mod zstd {
+    use super::*;
+    use crate::common::samples::zstd::zstd;
+    use crate::common::samples::{ZSTD_M1, ZSTD_M2, prose};
+
+    /// T36: what one connection has learned is of no use on the next.
+    #[tokio::test(start_paused = true)]
+    async fn gw_048_each_connection_has_its_own_context() {
+        let config = config(Compression::ZstdStream);
+        for _ in 0..2 {
+            let (mut connection, mut server) = pair(&config).await;
+            server.send(Message::binary(hex(ZSTD_M1))).await.unwrap();
+            server.send(Message::binary(hex(ZSTD_M2))).await.unwrap();
+            assert_eq!(message(&mut connection).await, M1.as_bytes());
+            assert_eq!(message(&mut connection).await, M2.as_bytes());
+        }
+        let (mut connection, mut server) = pair(&config).await;
+        server.send(Message::binary(hex(ZSTD_M2))).await.unwrap();
+        let closed = closed(&mut connection).await;
+        let Some(TransportError::Inflate(error)) = closed.error else { panic!("{closed:?}") };
+        assert_eq!(error, InflateError::Corrupt { total_in: 0 });
+    }
+
+    /// T37.
+    #[tokio::test(start_paused = true)]
+    async fn gw_050_small_and_large_payloads_in_one_frame() {
+        let (mut connection, mut server) = pair_with_buffer(&config(Compression::ZstdStream), 16 << 20).await;
+        let payloads = [M1.as_bytes().to_vec(), prose(5 << 20), M2.as_bytes().to_vec()];
+        let messages = zstd(&payloads);
+        let received: usize = messages.iter().map(Vec::len).sum();
+        for message in messages {
+            server.send(Message::binary(message)).await.unwrap();
+        }
+        for payload in &payloads {
+            assert!(message(&mut connection).await == *payload);
+        }
+        let traffic = connection.traffic();
+        assert_eq!((traffic.payloads, traffic.received_bytes), (3, received as u64));
+        assert_eq!(traffic.payload_bytes, payloads.iter().map(Vec::len).sum::<usize>() as u64);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_053_what_ends_the_connection() {
+        for (sent, expected) in [
+            (Message::text(M1), "UnexpectedText"),
+            (Message::binary(hex(ZLIB_M1)), "Inflate(Corrupt { total_in: 0 })"),
+            (Message::binary(hex(ZSTD_M1)[..20].to_vec()), "Inflate(Truncated { total_in: 20 })"),
+            (Message::binary(Vec::new()), "Inflate(Truncated { total_in: 0 })"),
+        ] {
+            let (mut connection, mut server) = pair(&config(Compression::ZstdStream)).await;
+            server.send(sent).await.unwrap();
+            let closed = closed(&mut connection).await;
+            assert_eq!((closed.code, closed.by), (None, Initiator::Transport));
+            assert_eq!(format!("{:?}", closed.error.unwrap()), expected);
+        }
     }
 }
 

@@ -1,48 +1,17 @@
-//! The inflater alone: vectors, splits, bounds, and what is not zlib (GW-043 to GW-047, GW-053, GW-054).
+//! The inflater alone, with `zlib-stream`: vectors, splits, bounds, and what is not zlib (GW-043 to GW-047, GW-053,
+//! GW-054).
 #![allow(clippy::unwrap_used)]
 
-use flate2::{Compress, FlushCompress};
+mod common;
+
+use common::samples::{M1, M2, WHOLE_M1, ZLIB_M1, ZLIB_M2, deflate, hex, noise};
 use proptest::prelude::*;
 use shardkeeper_transport::{Compression, InflateError, Inflater};
 
-const M1: &str = r#"{"t":null,"s":null,"op":10,"d":{"heartbeat_interval":41250}}"#;
-const M2: &str = r#"{"t":null,"s":null,"op":11,"d":null}"#;
-const ZLIB_M1: &str = "789caa562a51b2ca2bcdc9d1512a8631f20b94ac0c0d74945294acaa953252138b4a9252134be233f34a528bca127394ac4c0c8d4c0d6a6b01000000ffff";
-const ZLIB_M2: &str = "aac6a5d710ac1724500b000000ffff";
-/// A whole zlib stream, as payload compression sends it.
-const WHOLE_M1: &str = "789cab562a51b2ca2bcdc9d1512a8631f20b94ac0c0d74945294acaa953252138b4a9252134be233f34a528bca127394ac4c0c8d4c0d6a6b01438e135c";
 const LIMIT: usize = 1 << 20;
-
-fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
-}
 
 fn inflater() -> Inflater {
     Inflater::new(Compression::ZlibStream, LIMIT).unwrap()
-}
-
-/// One connection's worth of payloads, each ended by a sync flush, in one shared context.
-fn deflate<P: AsRef<[u8]>>(payloads: &[P]) -> Vec<Vec<u8>> {
-    let mut context = Compress::new(flate2::Compression::new(6), true);
-    payloads
-        .iter()
-        .map(|payload| {
-            let mut frame = Vec::with_capacity(payload.as_ref().len() + 1024);
-            context.compress_vec(payload.as_ref(), &mut frame, FlushCompress::Sync).unwrap();
-            assert!(frame.len() < frame.capacity());
-            frame
-        })
-        .collect()
-}
-
-/// Bytes that do not deflate, always the same.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
 }
 
 #[test]
@@ -55,8 +24,23 @@ fn vectors() {
 #[test]
 fn no_compression_has_no_inflater() {
     assert!(Inflater::new(Compression::None, LIMIT).is_none());
+}
+
+#[test]
+fn gw_010_query_values() {
     assert_eq!(Compression::None.query_value(), None);
     assert_eq!(Compression::ZlibStream.query_value(), Some("zlib-stream"));
+    #[cfg(feature = "zstd")]
+    assert_eq!(Compression::ZstdStream.query_value(), Some("zstd-stream"));
+    assert_eq!(Compression::Payload.query_value(), None);
+}
+
+#[test]
+fn debug_shows_no_payload() {
+    let mut inflater = inflater();
+    inflater.push(&hex(ZLIB_M1)).unwrap();
+    let shown = format!("{inflater:?}");
+    assert_eq!(shown, "Inflater { compression: ZlibStream, limit: 1048576, failed: false, .. }");
 }
 
 /// GW-045: the suffix may be split anywhere, also 2 + 2 and 3 + 1.
@@ -152,6 +136,25 @@ fn corrupt_streams() {
     let error = inflater_3.push(&hex(ZLIB_M1)).unwrap_err();
     assert!(matches!(error, InflateError::Corrupt { total_in: 62.. }), "{error:?}");
     assert!(!error.to_string().contains("heartbeat"));
+}
+
+/// Each bit of the second message: an error that says what, or a payload, and no panic.
+#[test]
+fn gw_053_any_flipped_bit() {
+    for bit in 0..hex(ZLIB_M2).len() * 8 {
+        let mut message = hex(ZLIB_M2);
+        message[bit / 8] ^= 1 << (bit % 8);
+        let mut inflater = inflater();
+        inflater.push(&hex(ZLIB_M1)).unwrap();
+        match inflater.push(&message) {
+            Ok(_) => {}
+            Err(InflateError::Corrupt { total_in } | InflateError::StreamEnd { total_in }) => {
+                assert!((62..=62 + 15).contains(&total_in), "bit {bit}: {total_in}");
+                assert_eq!(inflater.push(b""), Err(InflateError::ContextLost));
+            }
+            Err(error) => panic!("bit {bit}: {error:?}"),
+        }
+    }
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Both ends of a connection in memory.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod samples;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use flate2::{Compress, FlushCompress};
 use shardkeeper_transport::{Closed, Compression, Connection, Event, Io, Reading, TransportConfig};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_tungstenite::{WebSocketStream, accept_async};
@@ -63,19 +64,6 @@ pub(crate) async fn closed(connection: &mut Connection) -> Closed {
 pub(crate) async fn flushed(connection: &mut Connection, reading: Reading) {
     let event = connection.next(reading).await;
     assert!(matches!(event, Event::Flushed), "not flushed but {event:?}");
-}
-
-/// One connection's worth of payloads, each ended by a sync flush.
-pub(crate) fn deflate(payloads: &[&str]) -> Vec<Vec<u8>> {
-    let mut context = Compress::new(flate2::Compression::new(6), true);
-    payloads
-        .iter()
-        .map(|payload| {
-            let mut frame = Vec::with_capacity(payload.len() + 1024);
-            context.compress_vec(payload.as_bytes(), &mut frame, FlushCompress::Sync).unwrap();
-            frame
-        })
-        .collect()
 }
 
 /// A stream whose writes fail from some moment on, while its reads go on waiting.
