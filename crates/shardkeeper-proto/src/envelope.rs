@@ -28,13 +28,13 @@ pub struct Envelope<'a> {
     pub data: &'a [u8],
 }
 
-/// A payload that is no JSON object with an `op`.
+/// A payload that is no JSON, or no object with an `op` where one is needed.
 #[derive(Debug, thiserror::Error)]
 #[error("a payload of {bytes} bytes is malformed")]
 pub struct MalformedPayload {
     /// Its size.
     pub bytes: usize,
-    source: serde_json::Error,
+    pub(crate) source: serde_json::Error,
 }
 
 impl<'a> Envelope<'a> {
@@ -62,7 +62,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// The usual order: `op`, `s` and `t` in any order, then `d`, then the end.
-fn scan(payload: &[u8]) -> Option<Envelope<'_>> {
+pub(crate) fn scan(payload: &[u8]) -> Option<Envelope<'_>> {
     let (mut op, mut sequence, mut event) = (None, None, None);
     let mut rest = payload.strip_prefix(b"{")?;
     loop {

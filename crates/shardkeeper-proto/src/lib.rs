@@ -9,6 +9,8 @@
 mod backoff;
 pub mod close;
 mod envelope;
+#[cfg(feature = "etf")]
+pub mod etf;
 mod event;
 mod identify;
 mod ids;
