@@ -9,3 +9,4 @@ mod endings;
 mod faults;
 mod refusals;
 mod starting;
+mod wires;

@@ -24,6 +24,7 @@ pub mod shard;
 mod timings;
 mod token;
 mod url;
+mod wire;
 
 pub use backoff::Backoff;
 pub use close::CloseCode;
@@ -41,3 +42,4 @@ pub use shard::{Input, Output, Shard, ShardConfig};
 pub use timings::Timings;
 pub use token::{Token, TokenError};
 pub use url::{GATEWAY_VERSION, gateway_url};
+pub use wire::{Encoding, Wire};

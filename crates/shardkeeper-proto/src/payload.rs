@@ -65,12 +65,9 @@ impl PresenceUpdate {
     /// When it is larger than [`MAX_PRESENCE_BYTES`].
     pub fn new(presence: Presence) -> Result<Self, PayloadTooLarge> {
         let text = encode(Opcode::PresenceUpdate, &presence);
-        if text.len() > MAX_PRESENCE_BYTES {
-            return Err(PayloadTooLarge {
-                opcode: Opcode::PresenceUpdate,
-                bytes: text.len(),
-                limit: MAX_PRESENCE_BYTES,
-            });
+        let bytes = encoded_bytes(&text);
+        if bytes > MAX_PRESENCE_BYTES {
+            return Err(PayloadTooLarge { opcode: Opcode::PresenceUpdate, bytes, limit: MAX_PRESENCE_BYTES });
         }
         Ok(Self { presence, text })
     }
@@ -88,6 +85,7 @@ pub(crate) struct Identify<'a> {
     pub(crate) intents: Intents,
     pub(crate) large_threshold: u8,
     pub(crate) library: &'a str,
+    pub(crate) compress: bool,
     pub(crate) presence: Option<&'a PresenceUpdate>,
 }
 
@@ -97,6 +95,8 @@ pub(crate) fn identify(identify: &Identify<'_>) -> Payload {
     struct Data<'a> {
         token: &'a str,
         properties: Properties<'a>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        compress: bool,
         large_threshold: u8,
         shard: [u32; 2],
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +116,7 @@ pub(crate) fn identify(identify: &Identify<'_>) -> Payload {
             browser: identify.library,
             device: identify.library,
         },
+        compress: identify.compress,
         large_threshold: identify.large_threshold,
         shard: [identify.shard.0, identify.count.get()],
         presence: identify.presence.map(|update| &update.presence),
@@ -139,6 +140,18 @@ pub(crate) fn resume(token: &Token, session: &Session) -> Payload {
 /// GW-056, GW-112.
 pub(crate) fn heartbeat(sequence: Option<u64>) -> Payload {
     Payload { opcode: Opcode::Heartbeat, text: encode(Opcode::Heartbeat, &sequence) }
+}
+
+/// The size of a payload in the larger of its encodings: the limit holds for whichever is used.
+#[cfg(feature = "etf")]
+fn encoded_bytes(text: &str) -> usize {
+    let term = crate::etf::from_json(text).expect("our own JSON is valid, and not deep");
+    text.len().max(term.len())
+}
+
+#[cfg(not(feature = "etf"))]
+fn encoded_bytes(text: &str) -> usize {
+    text.len()
 }
 
 fn encode(opcode: Opcode, data: &impl Serialize) -> String {
@@ -173,6 +186,7 @@ mod tests {
             intents: Intents::UNPRIVILEGED,
             large_threshold: 50,
             library: "lib",
+            compress: false,
             presence: Some(&presence),
         });
         let os = std::env::consts::OS;
@@ -191,6 +205,7 @@ mod tests {
             sequence: 1337,
             shard: ShardId(0),
             count: ShardCount::new(1).unwrap(),
+            query: String::new(),
         };
         let payload = resume(&Token::new("T").unwrap(), &session);
         assert_eq!(payload.text, r#"{"op":6,"d":{"token":"T","session_id":"S","seq":1337}}"#);
@@ -201,7 +216,7 @@ mod tests {
         let of = |length: usize| {
             PresenceUpdate::new(Presence::default().activity(Activity::playing("x".repeat(length))))
         };
-        let overhead = of(0).unwrap().text.len();
+        let overhead = encoded_bytes(&of(0).unwrap().text);
         assert!(of(MAX_PRESENCE_BYTES - overhead).is_ok());
         let error = of(MAX_PRESENCE_BYTES - overhead + 1).unwrap_err();
         assert_eq!(error.to_string(), "the presence takes 3073 bytes, at most 3072 are possible");

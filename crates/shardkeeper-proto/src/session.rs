@@ -22,6 +22,8 @@ pub struct Session {
     pub shard: ShardId,
     /// The layout it was identified in.
     pub count: ShardCount,
+    /// The query of the connection that it was made on; it is resumed with the same (GW-012).
+    pub query: String,
 }
 
 impl fmt::Debug for Session {

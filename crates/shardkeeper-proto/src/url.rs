@@ -1,26 +1,23 @@
 //! The URL of a Gateway connection (section 3 of the rules).
 
-use url::Url;
+use url::{Url, form_urlencoded};
+
+use crate::Wire;
 
 /// The version of the Gateway that this crate speaks.
 pub const GATEWAY_VERSION: u8 = 10;
 
 /// `base` with the query that every connection carries (GW-010, GW-012). A query that `base` already has stays,
 /// but for the parameters that are ours (GW-009).
-pub fn gateway_url(base: &Url, compress: Option<&str>) -> Url {
+pub fn gateway_url(base: &Url, wire: Wire) -> Url {
     let mut url = base.clone();
     let foreign: Vec<(String, String)> = base
         .query_pairs()
         .filter(|(key, _)| !matches!(key.as_ref(), "v" | "encoding" | "compress"))
         .map(|(key, value)| (key.into_owned(), value.into_owned()))
         .collect();
-    let mut query = url.query_pairs_mut();
-    query.clear().extend_pairs(foreign);
-    query.append_pair("v", &GATEWAY_VERSION.to_string()).append_pair("encoding", "json");
-    if let Some(compress) = compress {
-        query.append_pair("compress", compress);
-    }
-    drop(query);
+    let ours = wire.query();
+    url.query_pairs_mut().clear().extend_pairs(foreign).extend_pairs(form_urlencoded::parse(ours.as_bytes()));
     url
 }
 
@@ -36,9 +33,10 @@ mod tests {
             ("wss://g.gg/?v=8&x=1", "wss://g.gg/?x=1&v=10&encoding=json&compress=zlib-stream"),
             ("ws://127.0.0.1:80/resume", "ws://127.0.0.1/resume?v=10&encoding=json&compress=zlib-stream"),
         ] {
-            assert_eq!(gateway_url(&base.parse().unwrap(), Some("zlib-stream")).as_str(), expected);
+            let wire = Wire { compress: Some("zlib-stream"), ..Wire::default() };
+            assert_eq!(gateway_url(&base.parse().unwrap(), wire).as_str(), expected);
         }
-        let plain = gateway_url(&"wss://g.gg".parse().unwrap(), None);
+        let plain = gateway_url(&"wss://g.gg".parse().unwrap(), Wire::default());
         assert_eq!(plain.as_str(), "wss://g.gg/?v=10&encoding=json");
     }
 }

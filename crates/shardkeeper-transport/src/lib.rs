@@ -63,4 +63,4 @@ pub use connection::{Closed, Connection, Event, Initiator, Reading, Traffic};
 pub use dial::{BoxedIo, Dialer, Io, TcpDialer};
 pub use error::{ConnectError, HandshakeError, InflateError, PeerMisbehaved, Phase, TransportError};
 pub use inflate::Inflater;
-pub use tls::client_config;
+pub use tls::{CertificateError, client_config, client_config_trusting};

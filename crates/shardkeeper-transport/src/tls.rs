@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -21,7 +22,39 @@ const WRITE_BUFFER_BYTES: usize = 16 << 10;
 /// cheaper).
 #[must_use]
 pub fn client_config() -> Arc<ClientConfig> {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    with_roots(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
+}
+
+/// As [`client_config`], and trusts these certificates too: those of a proxy of one's own, or of a simulator.
+///
+/// # Errors
+/// When the text is no PEM, holds no certificate, or one that cannot be a root.
+pub fn client_config_trusting(pem: &[u8]) -> Result<Arc<ClientConfig>, CertificateError> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let known = roots.len();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|_| CertificateError::Pem)?;
+        roots.add(certificate).map_err(CertificateError::NoRoot)?;
+    }
+    if roots.len() == known { Err(CertificateError::None) } else { Ok(with_roots(roots)) }
+}
+
+/// A certificate that is to be trusted cannot be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CertificateError {
+    /// It is not in PEM.
+    #[error("the certificate is not in PEM")]
+    Pem,
+    /// There is none.
+    #[error("there is no certificate")]
+    None,
+    /// It cannot be a root.
+    #[error("the certificate cannot be a root of trust")]
+    NoRoot(#[source] rustls::Error),
+}
+
+fn with_roots(roots: RootCertStore) -> Arc<ClientConfig> {
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has cipher suites for TLS 1.2 and 1.3")

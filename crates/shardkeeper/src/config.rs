@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardkeeper_proto::{Intents, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token};
+use shardkeeper_proto::{
+    Encoding, Intents, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token, Wire,
+};
 use shardkeeper_transport::{Compression, Dialer, TransportConfig};
 use tokio::sync::watch;
 use url::Url;
@@ -25,6 +27,7 @@ pub struct ManagerConfig {
     pub(crate) large_threshold: u8,
     pub(crate) library: String,
     pub(crate) compression: Compression,
+    pub(crate) encoding: Encoding,
     pub(crate) timings: Timings,
     pub(crate) max_failed_resumes: u32,
     pub(crate) max_message_bytes: usize,
@@ -50,6 +53,14 @@ impl fmt::Debug for ManagerConfig {
 }
 
 impl ManagerConfig {
+    pub(crate) fn wire(&self) -> Wire {
+        Wire {
+            encoding: self.encoding,
+            compress: self.compression.query_value(),
+            payload_compression: self.compression == Compression::Payload,
+        }
+    }
+
     pub(crate) fn transport(&self) -> TransportConfig {
         let mut transport = TransportConfig::default();
         transport.compression = self.compression;

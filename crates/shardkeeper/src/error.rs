@@ -38,6 +38,9 @@ pub enum ConfigError {
         /// What was given.
         value: u8,
     },
+    /// Payload compression is for JSON alone (GW-034).
+    #[error("payload compression goes with the encoding json only: use zlib-stream, or none")]
+    PayloadCompression,
     /// The first presence is too large.
     #[error(transparent)]
     Presence(#[from] PayloadTooLarge),

@@ -71,15 +71,18 @@ mod message;
 mod pacer;
 mod restart;
 mod shard;
+mod silence;
 mod status;
 
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
 pub use shardkeeper_proto::{
-    Activity, Backoff, CloseCode, EventGroup, EventName, EventSet, IdentifyBudget, IdentifyPermit, Intents,
-    PayloadTooLarge, Presence, PresenceUpdate, Priority, Session, ShardCount, ShardId, Status, Timings,
-    Token, TokenError,
+    Activity, Backoff, CloseCode, Encoding, EventGroup, EventName, EventSet, IdentifyBudget, IdentifyPermit,
+    Intents, PayloadTooLarge, Presence, PresenceUpdate, Priority, Session, ShardCount, ShardId, Status,
+    Timings, Token, TokenError,
 };
-pub use shardkeeper_transport::{BoxedIo, Compression, ConnectError, Dialer, TcpDialer};
+pub use shardkeeper_transport::{
+    BoxedIo, CertificateError, Compression, ConnectError, Dialer, TcpDialer, client_config_trusting,
+};
 
 pub use self::builder::{Builder, DISCORD_API};
 pub use self::config::ManagerConfig;

@@ -35,6 +35,14 @@ pub enum Lifecycle {
         /// It broke down so often that it is tried only now and then.
         quarantined: bool,
     },
+    /// Heartbeats of a shard are acknowledged, and no dispatches come, while the other shards have theirs. Nothing is
+    /// done about it; once per silence.
+    Silent {
+        /// Which one.
+        shard: ShardId,
+        /// For how long.
+        quiet_for: Duration,
+    },
     /// The identify queue broke down and was replaced.
     QueueCrashed {
         /// What it said.
@@ -69,7 +77,9 @@ impl Lifecycle {
     /// The shard that it concerns; `None` when it is the whole bot.
     pub fn shard(&self) -> Option<ShardId> {
         match self {
-            Self::Shard { shard, .. } | Self::Crashed { shard, .. } => Some(*shard),
+            Self::Shard { shard, .. } | Self::Crashed { shard, .. } | Self::Silent { shard, .. } => {
+                Some(*shard)
+            }
             _ => None,
         }
     }
@@ -88,6 +98,9 @@ impl fmt::Display for Lifecycle {
             Self::Crashed { shard, error, restart_after, quarantined } => {
                 let place = if *quarantined { ", in quarantine" } else { "" };
                 write!(f, "shard {shard}: crashed ({error}), back {}{place}", In(*restart_after))
+            }
+            Self::Silent { shard, quiet_for } => {
+                write!(f, "shard {shard}: silent for {quiet_for:.0?}, though its heartbeats are acknowledged")
             }
             Self::QueueCrashed { error } => write!(f, "identify queue: crashed ({error}), replaced"),
             Self::GatewayUnavailable { error, retry_after } => {

@@ -49,6 +49,8 @@ pub enum ManagerMessage {
         /// Which life of its actor ended.
         incarnation: Incarnation,
     },
+    /// From its own timer: look for shards that have fallen silent.
+    Look,
     /// From its own timer: what has not ended by now is killed.
     EndDeadline,
 }

@@ -2,7 +2,9 @@
 
 mod demo;
 mod run;
+mod sim;
 mod terminate;
+mod wire;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -25,6 +27,8 @@ enum Command {
     Demo(demo::Options),
     /// Runs the shards of a real bot: DISCORD_TOKEN holds its token.
     Run(run::Options),
+    /// Runs the simulated Discord alone, for clients of any library.
+    Sim(sim::Options),
 }
 
 #[tokio::main]
@@ -34,6 +38,7 @@ async fn main() -> ExitCode {
     let level = match arguments.command {
         Command::Demo(_) => "off",
         Command::Run(_) => "info,ractor=warn",
+        Command::Sim(_) => "info",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
@@ -45,6 +50,7 @@ async fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Demo(options) => demo::run(&options).await,
         Command::Run(options) => run::run(&options).await,
+        Command::Sim(options) => sim::run(&options).await,
     };
     match outcome {
         Ok(code) => code,

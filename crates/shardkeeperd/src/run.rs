@@ -5,13 +5,18 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use shardkeeper::{DISCORD_API, Ended, Intents, Session, Shardkeeper, Topic};
+use shardkeeper::{
+    DISCORD_API, Ended, Intents, Session, Shardkeeper, TcpDialer, Topic, client_config_trusting,
+};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::chain;
 use crate::terminate::Terminate;
+use crate::wire::Wire;
 
 /// How often the log says that all is well.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
@@ -33,6 +38,11 @@ pub(crate) struct Options {
     /// Where sessions are kept from one run to the next, so that a restart resumes them. A secret, like the token.
     #[arg(long, value_name = "FILE")]
     sessions: Option<PathBuf>,
+    /// A certificate in PEM that is trusted too: of a proxy, or of the simulator.
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
+    #[command(flatten)]
+    wire: Wire,
 }
 
 fn intents(text: &str) -> Result<Intents, String> {
@@ -55,6 +65,13 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         .as_ref()
         .ok_or("DISCORD_TOKEN is not set: it takes the bot token of the developer portal")?;
     let mut builder = Shardkeeper::builder(token, options.intents).api_url(&options.api_url);
+    builder = options.wire.apply(builder);
+    if let Some(file) = &options.trust {
+        let pem = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let tls =
+            client_config_trusting(&pem).map_err(|error| format!("{}: {}", file.display(), chain(&error)))?;
+        builder = builder.dialer(Arc::new(TcpDialer::with_tls(tls)));
+    }
     if let Some(shards) = options.shards {
         builder = builder.shards(shards);
     }

@@ -297,3 +297,123 @@ async fn a_reader_that_goes_away_is_no_reason_to_panic() {
     let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
     assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
 }
+
+/// A running `sim`, and what it prints.
+struct Sim {
+    child: Child,
+    output: Lines<BufReader<tokio::process::ChildStdout>>,
+    api_url: String,
+}
+
+impl Sim {
+    async fn start(arguments: &[&str]) -> Self {
+        let mut child = shardkeeperd(&["sim", "--listen", "127.0.0.1:0"]).args(arguments).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = timeout(PATIENCE, output.next_line()).await.expect("it starts").unwrap().unwrap();
+        let api_url = line.split("API at ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+        Self { child, output, api_url }
+    }
+
+    /// Ends it; its exit code and what it said.
+    async fn end(mut self) -> (Option<i32>, String) {
+        signal(&self.child).await;
+        let mut said = String::new();
+        while let Some(line) = timeout(PATIENCE, self.output.next_line()).await.expect("it ends").unwrap() {
+            said += &line;
+            said.push('\n');
+        }
+        (timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap().code(), said)
+    }
+}
+
+#[tokio::test]
+async fn run_and_sim_understand_each_other_over_tls_zstd_and_etf() {
+    let directory = std::env::temp_dir().join(format!("shardkeeperd-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    let (certificate, script, report) = (file("sim.pem"), file("script.toml"), file("report.json"));
+    let step = "[[step]]\nat_ms = 1000\ndo = \"fault\"\nfault = \"reconnect\"\n";
+    std::fs::write(&script, step.replace("1000", "3000")).unwrap();
+    let sim = [
+        "--tls",
+        &certificate,
+        "--shards",
+        "2",
+        "--max-concurrency",
+        "2",
+        "--strict",
+        "--events-per-second",
+        "200",
+        "--script",
+        &script,
+        "--report",
+        &report,
+        "--split-frames",
+    ];
+    let sim = Sim::start(&sim).await;
+    assert!(sim.api_url.starts_with("https://"), "{}", sim.api_url);
+    let more = [
+        "--trust",
+        &certificate,
+        "--compression",
+        "zstd-stream",
+        "--encoding",
+        "etf",
+        "--intents",
+        "53608447",
+    ];
+    let mut run = Running::start("sim-token", &sim.api_url, &more);
+    for _ in 0..2 {
+        run.until("resumed").await;
+    }
+    run.terminate().await;
+    let (code, log) = run.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    let (code, said) = sim.end().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("2 identifies (0 refused), 2 resumes") && said.contains("no rule was broken"),
+        "{said}"
+    );
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    assert_eq!(report["resumes"], 2);
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[tokio::test]
+async fn sim_tells_what_is_wrong_with_its_arguments() {
+    let script = std::env::temp_dir().join(format!("shardkeeperd-script-{}.toml", std::process::id()));
+    std::fs::write(&script, "[[step]]\nat_ms = 1\ndo = \"fault\"\nfault = \"explode\"\n").unwrap();
+    for (arguments, culprit) in [
+        (vec!["--script", "/nowhere.toml"], "/nowhere.toml"),
+        (vec!["--script", script.to_str().unwrap()], "explode"),
+        (vec!["--time-scale", "0"], "--time-scale is 0"),
+        (vec!["--events-per-second=-1"], "events-per-second"),
+        (vec!["--listen", "192.0.2.1:1"], "cannot listen on 192.0.2.1:1"),
+        (vec!["--mix", "quiet"], "possible values: busy, everything"),
+    ] {
+        let output =
+            timeout(PATIENCE, shardkeeperd(&["sim"]).args(&arguments).output()).await.unwrap().unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(culprit), "{arguments:?}: {error}");
+    }
+    std::fs::remove_file(script).unwrap();
+}
+
+#[tokio::test]
+async fn a_strict_sim_ends_with_an_error_when_a_rule_was_broken() {
+    let sim = Sim::start(&["--strict"]).await;
+    // A token that was refused, and is used again: GW-297.
+    for _ in 0..2 {
+        let address = sim.api_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request =
+            "GET /api/v10/users/@me HTTP/1.1\r\nhost: x\r\nauthorization: Bot x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_to_string(&mut String::new()).await.unwrap();
+    }
+    let (code, said) = sim.end().await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("broken: GW-297") && said.contains("one rule was broken"), "{said}");
+}

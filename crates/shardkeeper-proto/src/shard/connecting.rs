@@ -42,7 +42,7 @@ impl Shard {
             .and_then(|session| Url::parse(session.resume_url.as_deref()?).ok());
         // Never the resume URL for an Identify (GW-140).
         let base = resume_url.as_ref().unwrap_or(&self.config.gateway_url);
-        let url = gateway_url(base, self.config.compress);
+        let url = gateway_url(base, self.config.wire);
         self.state = State::Connecting { deadline: now + self.config.timings.connect };
         self.changed(Change::Connecting { resuming: self.session.is_some() });
         self.outputs.push_back(Output::Connect(url));

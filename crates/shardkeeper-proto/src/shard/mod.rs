@@ -35,7 +35,7 @@ use self::heartbeat::{Heartbeat, Tick};
 use crate::payload::Payload;
 use crate::{
     CommandLimiter, Envelope, IdentifyPermit, Intents, PresenceUpdate, Priority, Session, ShardCount,
-    ShardId, Timings, Token,
+    ShardId, Timings, Token, Wire,
 };
 
 /// So many unreadable payloads in a row and the connection is given up.
@@ -58,8 +58,8 @@ pub struct ShardConfig {
     pub library: String,
     /// The bootstrap URL, from `GET /gateway/bot`.
     pub gateway_url: Url,
-    /// The value of the `compress` parameter, if transport compression is on.
-    pub compress: Option<&'static str>,
+    /// How its payloads travel.
+    pub wire: Wire,
     /// How many resumes in a row may fail before the session is given up. 3.
     pub max_failed_resumes: u32,
     /// Deadlines and waits.
@@ -203,10 +203,14 @@ impl fmt::Debug for Shard {
 
 impl Shard {
     /// A shard that does nothing yet. With a session it begins by resuming it; a session of another shard or
-    /// layout is not used.
+    /// layout, or of connections with another query (GW-012), is not used.
     pub fn new(config: ShardConfig, session: Option<Session>) -> Self {
-        let session =
-            session.filter(|session| session.shard == config.shard && session.count == config.count);
+        let fits = |session: &Session| {
+            session.shard == config.shard
+                && session.count == config.count
+                && session.query == config.wire.query()
+        };
+        let session = session.filter(fits);
         let limiter = CommandLimiter::new(config.timings.command_window, config.timings.presence_window);
         Self {
             state: State::Idle,

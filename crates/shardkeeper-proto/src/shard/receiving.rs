@@ -102,6 +102,7 @@ impl Shard {
             intents: self.config.intents,
             large_threshold: self.config.large_threshold,
             library: &self.config.library,
+            compress: self.config.wire.payload_compression,
             presence: self.presence.as_ref(),
         });
         self.presence_unsent = false;
@@ -178,6 +179,7 @@ impl Shard {
             sequence,
             shard: self.config.shard,
             count: self.config.count,
+            query: self.config.wire.query(),
         });
         self.had_session = true;
         self.outputs.push_back(Output::SessionChanged(self.session.clone()));

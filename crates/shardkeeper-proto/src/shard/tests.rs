@@ -28,7 +28,7 @@ impl Bench {
             large_threshold: 50,
             library: "lib".into(),
             gateway_url: "wss://bootstrap.example".parse().unwrap(),
-            compress: None,
+            wire: Wire::default(),
             max_failed_resumes: 3,
             timings: Timings::default(),
         };
@@ -177,6 +177,7 @@ fn session(sequence: u64) -> Session {
         sequence,
         shard: ShardId(3),
         count: ShardCount::new(16).unwrap(),
+        query: Wire::default().query(),
     }
 }
 
@@ -961,6 +962,10 @@ proptest! {
             }
             let waits = !matches!(bench.shard.state, State::Ready { .. }) && !bench.shard.is_ended();
             prop_assert!(!waits || bench.wakes_at.is_some(), "{:?} waits for ever", bench.shard.state);
+            // GW-111: from Hello to the end, whatever else happens.
+            if bench.shard.heartbeat.is_some() {
+                prop_assert!(bench.wakes_at.is_some_and(|at| at <= bench.now + INTERVAL), "no heartbeat is due");
+            }
         }
         bench.feed(if ending { Input::Stop } else { Input::Detach });
         while !bench.shard.is_ended() {

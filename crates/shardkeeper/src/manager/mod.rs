@@ -21,6 +21,7 @@ use crate::error::{CommandRejected, ConfigError, Ended, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, gateway_info};
 use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShardReport};
+use crate::silence::{LOOK_EVERY, SilenceWatch};
 use crate::status::{IdentifyStatus, ManagerStatus};
 
 /// The only generation, until the bot can be resharded.
@@ -51,6 +52,7 @@ struct Fleet {
     ledger: Arc<Mutex<Ledger>>,
     shards: Shards,
     all_ready_announced: bool,
+    silence: SilenceWatch,
 }
 
 struct Stopping {
@@ -135,6 +137,7 @@ impl Actor for ShardManager {
             ManagerMessage::Restart { shard, incarnation } => {
                 state.restart(&myself, shard, incarnation).await?
             }
+            ManagerMessage::Look => state.look(&myself),
             ManagerMessage::End(farewell, reply) => {
                 let outcome = match farewell {
                     Farewell::Stop => Ended::Stopped,
@@ -264,10 +267,13 @@ impl ManagerState {
         );
         let layout = (GENERATION, count, ids.as_slice());
         let shards = Shards::new(Arc::clone(&self.config), info.url.clone(), layout, self.presence.as_ref());
-        let fleet = self.fleet.insert(Fleet { info, queue, ledger, shards, all_ready_announced: false });
+        let silence = SilenceWatch::default();
+        let fleet =
+            self.fleet.insert(Fleet { info, queue, ledger, shards, all_ready_announced: false, silence });
         for shard in ids {
             fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
         }
+        myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
         Ok(())
     }
 
@@ -340,6 +346,17 @@ impl ManagerState {
                 self.end_if_all_ended(myself);
             }
         }
+    }
+
+    /// Looks for shards that have fallen silent.
+    fn look(&mut self, myself: &ActorRef<ManagerMessage>) {
+        let Some(fleet) = self.fleet.as_mut().filter(|_| self.stopping.is_none()) else { return };
+        for (shard, quiet_for) in fleet.silence.look(now(), &fleet.shards.readings()) {
+            let lifecycle = Lifecycle::Silent { shard, quiet_for };
+            tracing::warn!("{lifecycle}");
+            self.config.hub.announce(&lifecycle);
+        }
+        myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
     }
 
     /// Discord refuses a shard: what that means for the others (GW-096).

@@ -19,6 +19,7 @@ use crate::restart::{Restart, RestartBook};
 use crate::shard::board::Board;
 use crate::shard::slot::SessionSlot;
 use crate::shard::{ShardActor, ShardArguments};
+use crate::silence::Reading;
 use crate::status::ShardStatus;
 
 type Reply = RpcReplyPort<Result<(), CommandRejected>>;
@@ -98,7 +99,7 @@ impl Shards {
                 large_threshold: self.config.large_threshold,
                 library: self.config.library.clone(),
                 gateway_url: self.gateway_url.clone(),
-                compress: self.config.compression.query_value(),
+                wire: self.config.wire(),
                 max_failed_resumes: self.config.max_failed_resumes,
                 timings: self.config.timings,
             },
@@ -221,6 +222,15 @@ impl Shards {
     /// The sessions as they can be resumed.
     pub(super) fn sessions(&self) -> Vec<Session> {
         self.entries.values().filter_map(|entry| entry.slot.load()).collect()
+    }
+
+    /// What the watch for silence looks at.
+    pub(super) fn readings(&self) -> Vec<Reading> {
+        let reading = |(shard, entry): (&ShardId, &Entry)| {
+            let (ready, dispatches) = entry.board.activity();
+            Reading { shard: *shard, ready, dispatches }
+        };
+        self.entries.iter().map(reading).collect()
     }
 
     pub(super) fn status(&self) -> Vec<ShardStatus> {

@@ -43,6 +43,11 @@ impl Board {
         self.dispatches.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether the shard is ready, and how many dispatches it has got.
+    pub(crate) fn activity(&self) -> (bool, u64) {
+        (self.status().phase == Phase::Ready, self.dispatches.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn set_latency(&self, latency: Option<Duration>) {
         self.status().latency = latency;
     }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use url::Url;
 
 use super::board::Board;
+use super::codec::Codec;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
 use crate::dispatch::Publisher;
@@ -61,6 +62,7 @@ pub(super) async fn run(parts: Parts) {
     // Until here a predecessor may still have written; from here on its session stands still.
     let _writer = parts.slot.lease().await;
     let shard = parts.config.shard;
+    let codec = Codec::new(parts.config.wire.encoding, parts.connector.config().max_message_bytes);
     let machine = Shard::new(parts.config, parts.slot.load());
     let mut driver = Driver {
         core: Core {
@@ -80,6 +82,7 @@ pub(super) async fn run(parts: Parts) {
             latency: None,
         },
         link: Link::Down,
+        codec,
         connector: parts.connector,
         pacer: parts.pacer,
         control: parts.control,
@@ -98,6 +101,7 @@ pub(super) async fn run(parts: Parts) {
 struct Driver {
     core: Core,
     link: Link,
+    codec: Codec,
     connector: Connector,
     pacer: Arc<Pacer>,
     control: mpsc::Receiver<Control>,
@@ -127,7 +131,7 @@ impl Driver {
                     LinkEvent::PaceOver => self.open(),
                     LinkEvent::Opened(opened) => self.opened(opened),
                     LinkEvent::Connection(event) => {
-                        self.core.take(event);
+                        self.core.take(event, &mut self.codec);
                         self.carry_out();
                         self.receive_pending(MESSAGES_PER_TURN);
                     }
@@ -167,7 +171,7 @@ impl Driver {
                 return;
             }
             let Some(event) = connection.try_next() else { return };
-            self.core.take(event);
+            self.core.take(event, &mut self.codec);
             self.carry_out();
         }
     }
@@ -199,7 +203,7 @@ impl Driver {
             (Output::Send(payload), Link::Up(connection)) => {
                 self.core.identify_in_flight |= payload.opcode == Opcode::Identify;
                 // When its buffer is full, the connection says so as its end.
-                let _ = connection.enqueue(payload.text);
+                let _ = self.codec.enqueue(payload, connection);
             }
             (Output::Close(code), Link::Up(connection)) => {
                 let _ = connection.enqueue_close(code, "");
@@ -306,9 +310,9 @@ struct Core {
 }
 
 impl Core {
-    fn take(&mut self, event: Event<'_>) {
+    fn take(&mut self, event: Event<'_>, codec: &mut Codec) {
         match event {
-            Event::Message(payload) => match Envelope::split(payload) {
+            Event::Message(message) => match codec.split(message) {
                 Ok(envelope) => self.feed(Input::Payload(&envelope), Some(&envelope)),
                 Err(error) => {
                     tracing::warn!(

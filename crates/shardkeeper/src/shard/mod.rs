@@ -4,6 +4,7 @@
 //! does all the work; and reports to the manager.
 
 pub(crate) mod board;
+mod codec;
 mod driver;
 pub(crate) mod slot;
 

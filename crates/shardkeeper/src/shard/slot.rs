@@ -61,6 +61,7 @@ mod tests {
             sequence,
             shard: ShardId(0),
             count: ShardCount::new(1).unwrap(),
+            query: String::new(),
         }
     }
 

@@ -25,6 +25,7 @@ use self::screen::Screen;
 use self::summary::Summary;
 use crate::say;
 use crate::terminate::Terminate;
+use crate::wire::Wire;
 
 /// What the demo's bot calls itself; the simulator is told to expect it.
 const TOKEN: &str = "demo-token";
@@ -58,6 +59,8 @@ pub(crate) struct Options {
     /// Where to write the summary as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    #[command(flatten)]
+    wire: Wire,
     /// Plain lines instead of the live table.
     #[arg(long)]
     plain: bool,
@@ -162,10 +165,8 @@ fn configure(options: &Options, simulator: &Simulator) -> Builder {
     let mut timings = Timings::default().compressed(options.time_scale);
     // The way to the simulator is short; the default, for the way to Discord, would be half a compressed window.
     timings.identify_margin = IDENTIFY_MARGIN;
-    Shardkeeper::builder(TOKEN, Intents::all())
-        .api_url(simulator.api_url())
-        .timings(timings)
-        .seed(options.seed)
+    let builder = Shardkeeper::builder(TOKEN, Intents::all());
+    options.wire.apply(builder).api_url(simulator.api_url()).timings(timings).seed(options.seed)
 }
 
 /// Until the end of the show, and until every fault has healed.

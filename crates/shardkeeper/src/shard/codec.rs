@@ -1,0 +1,63 @@
+//! Payloads from and to their form on the wire. Above it everything is JSON text.
+
+use shardkeeper_proto::{Encoding, Envelope, MalformedPayload, Payload};
+use shardkeeper_transport::{Connection, TransportError};
+
+/// From this size on the text of a payload is not kept for the next one.
+const LARGE_BYTES: usize = 64 << 10;
+
+pub(super) struct Codec {
+    encoding: Encoding,
+    /// The largest text that a payload may become.
+    #[cfg_attr(not(feature = "etf"), expect(dead_code, reason = "JSON stays as long as it came"))]
+    limit: usize,
+    /// The text of the last payload, where it was not text already.
+    text: Vec<u8>,
+}
+
+/// A payload that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error(transparent)]
+    Json(#[from] MalformedPayload),
+    #[cfg(feature = "etf")]
+    #[error(transparent)]
+    Etf(#[from] shardkeeper_proto::etf::EtfError),
+}
+
+impl Codec {
+    pub(super) fn new(encoding: Encoding, limit: usize) -> Self {
+        Self { encoding, limit, text: Vec::new() }
+    }
+
+    /// Splits a payload as it came.
+    pub(super) fn split<'a>(&'a mut self, message: &'a [u8]) -> Result<Envelope<'a>, Unreadable> {
+        if self.text.capacity() > LARGE_BYTES {
+            self.text = Vec::new();
+        }
+        Ok(match self.encoding {
+            #[cfg(feature = "etf")]
+            Encoding::Etf => {
+                shardkeeper_proto::etf::to_json(message, self.limit, &mut self.text)?;
+                Envelope::split(&self.text)?
+            }
+            _ => Envelope::split(message)?,
+        })
+    }
+
+    /// Queues a payload for sending.
+    pub(super) fn enqueue(
+        &self,
+        payload: Payload,
+        connection: &mut Connection,
+    ) -> Result<(), TransportError> {
+        match self.encoding {
+            #[cfg(feature = "etf")]
+            Encoding::Etf => {
+                let term = shardkeeper_proto::etf::from_json(&payload.text);
+                connection.enqueue_binary(term.expect("our own JSON is valid, and not deep"))
+            }
+            _ => connection.enqueue(payload.text),
+        }
+    }
+}

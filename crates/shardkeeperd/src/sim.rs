@@ -1,0 +1,183 @@
+//! `sim`: the simulated Discord by itself, for clients of any library in any language.
+
+use std::error::Error;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use shardkeeper_sim::{Delivery, Mix, Report, Script, SimConfig, SimTimings, Simulator};
+
+use crate::say;
+use crate::terminate::Terminate;
+
+/// So many violations are printed at the end; the report has them all.
+const PRINTED: usize = 20;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where to listen, REST and Gateway on one port; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7979")]
+    listen: SocketAddr,
+    /// The only token that is accepted.
+    #[arg(long, default_value = "sim-token")]
+    token: String,
+    /// TLS, with a certificate that is made now and written here as PEM, for the client to trust.
+    #[arg(long, value_name = "FILE")]
+    tls: Option<PathBuf>,
+    /// Guilds, events and faults are the same for the same seed, but for the machine's own timing.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The recommended number of shards.
+    #[arg(long, default_value_t = 1)]
+    shards: u32,
+    /// How many shards may identify at the same time.
+    #[arg(long, default_value_t = 1)]
+    max_concurrency: u32,
+    /// Identify allowed per day.
+    #[arg(long, default_value_t = 1000)]
+    identify_total: u32,
+    /// Identify left today; without it, all of them.
+    #[arg(long)]
+    identify_remaining: Option<u32>,
+    /// How many guilds the bot is in.
+    #[arg(long, default_value_t = 10)]
+    guilds: u32,
+    /// How many members a large guild has: one in ten is large, beginning with the first.
+    #[arg(long, default_value_t = 120)]
+    members: u32,
+    /// Events per second, over all shards.
+    #[arg(long, default_value_t = 10.0)]
+    events_per_second: f64,
+    /// Which events: those of a busy bot, or every event as often as any other.
+    #[arg(long, value_enum, default_value_t = MixName::Busy)]
+    mix: MixName,
+    /// Faults per minute, of random kinds at random shards.
+    #[arg(long, default_value_t = 0.0)]
+    faults_per_minute: f64,
+    /// A timeline of faults and other actions, in TOML or JSON; it begins at once.
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// The intents that are enabled in the developer portal, as the number of their bits; without it, all.
+    #[arg(long)]
+    allowed_intents: Option<u64>,
+    /// How much faster than at Discord time passes for heartbeats, windows and waits.
+    #[arg(long, default_value_t = 1.0)]
+    time_scale: f64,
+    /// Sends messages in pieces, cut at odd places.
+    #[arg(long)]
+    split_frames: bool,
+    /// Ends with an exit code other than 0 if the client broke a rule.
+    #[arg(long)]
+    strict: bool,
+    /// Where to write the report as JSON, at the end.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MixName {
+    Busy,
+    Everything,
+}
+
+pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    let mut terminate = Terminate::listen()?;
+    let script = options.script.as_deref().map(Script::read).transpose()?;
+    let config = configure(options)?;
+    let listen = |error: std::io::Error| format!("cannot listen on {}: {error}", options.listen);
+    let simulator = match &options.tls {
+        None => Simulator::bind(config, options.listen).await.map_err(listen)?,
+        Some(file) => {
+            let (simulator, certificate) =
+                Simulator::bind_tls(config, options.listen).await.map_err(listen)?;
+            fs::write(file, certificate)
+                .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+            simulator
+        }
+    };
+    say(format_args!("a simulated Discord: API at {}, token {}", simulator.api_url(), options.token));
+    say("GET /sim/report tells what it has seen, POST /sim/act makes faults; Ctrl-C ends it");
+    simulator.start_traffic();
+    let played = async {
+        if let Some(script) = script {
+            simulator.play(script).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = played => {}
+        () = terminate.wait() => {}
+    }
+    simulator.stop_traffic();
+    let report = simulator.report();
+    simulator.shutdown();
+    summarize(&report);
+    if let Some(file) = &options.report {
+        write_report(file, &report, simulator.delivery())?;
+    }
+    let broken = options.strict && !report.violations.is_empty();
+    Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn configure(options: &Options) -> Result<SimConfig, String> {
+    let positive = |name: &str, number: f64| match number {
+        number if number.is_finite() && number > 0.0 => Ok(number),
+        number => Err(format!("--{name} is {number}: it has to be above zero")),
+    };
+    let rate = |name: &str, number: f64| match number {
+        number if number.is_finite() && number >= 0.0 => Ok(number),
+        number => Err(format!("--{name} is {number}: it cannot be below zero")),
+    };
+    let mut config = SimConfig::default();
+    config.token.clone_from(&options.token);
+    config.seed = options.seed;
+    config.shards = options.shards.max(1);
+    config.max_concurrency = options.max_concurrency.max(1);
+    config.identify_total = options.identify_total;
+    config.identify_remaining = options.identify_remaining.unwrap_or(options.identify_total);
+    config.guilds = options.guilds;
+    config.large_guild_members = options.members;
+    config.events_per_second = rate("events-per-second", options.events_per_second)?;
+    config.mix = match options.mix {
+        MixName::Busy => Mix::Busy,
+        MixName::Everything => Mix::Everything,
+    };
+    config.faults_per_minute = rate("faults-per-minute", options.faults_per_minute)?;
+    config.allowed_intents = options.allowed_intents.unwrap_or(config.allowed_intents);
+    config.split_frames = options.split_frames;
+    config.timings = SimTimings::default().compressed(positive("time-scale", options.time_scale)?);
+    Ok(config)
+}
+
+fn summarize(report: &Report) {
+    say(format_args!(
+        "{} connections, {} identifies ({} refused), {} resumes ({} refused), {} commands, {} dispatches",
+        report.connections,
+        report.identifies,
+        report.identifies_refused,
+        report.resumes,
+        report.resumes_refused,
+        report.commands,
+        report.sent
+    ));
+    for notice in report.notices.iter().take(PRINTED) {
+        say(format_args!("unwise: {notice}"));
+    }
+    for violation in report.violations.iter().take(PRINTED) {
+        say(format_args!("broken: {violation}"));
+    }
+    match report.violations.len() {
+        0 => say("no rule was broken"),
+        1 => say("one rule was broken"),
+        count => say(format_args!("rules were broken {count} times")),
+    }
+}
+
+fn write_report(file: &PathBuf, report: &Report, delivery: Delivery) -> Result<(), Box<dyn Error>> {
+    let mut json = serde_json::to_value(report)?;
+    json["delivery"] = serde_json::to_value(delivery)?;
+    let text = serde_json::to_string_pretty(&json)?;
+    fs::write(file, text + "\n").map_err(|error| format!("cannot write {}: {error}", file.display()).into())
+}
