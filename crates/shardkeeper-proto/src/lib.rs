@@ -8,6 +8,7 @@
 
 mod backoff;
 pub mod close;
+mod command;
 mod envelope;
 #[cfg(feature = "etf")]
 pub mod etf;
@@ -28,6 +29,10 @@ mod wire;
 
 pub use backoff::Backoff;
 pub use close::CloseCode;
+pub use command::{
+    COMMANDS_WAITING, ChannelInfoField, Command, CommandClass, InvalidCommand, MAX_NONCE_BYTES,
+    MAX_REQUESTED_MEMBERS, RequestMembers, VoiceStateUpdate, request_channel_info, request_soundboard_sounds,
+};
 pub use envelope::{Envelope, MalformedPayload};
 pub use event::{EventGroup, EventName, EventSet};
 pub use identify::{BUDGET_PERIOD, Grant, IdentifyBudget, IdentifyLimiter, IdentifyPermit, Priority};

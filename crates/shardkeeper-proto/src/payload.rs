@@ -45,6 +45,7 @@ impl PayloadTooLarge {
     const fn name(&self) -> &'static str {
         match self.opcode {
             Opcode::PresenceUpdate => "presence",
+            Opcode::RequestGuildMembers => "request for members",
             _ => "command",
         }
     }
@@ -140,6 +141,16 @@ pub(crate) fn resume(token: &Token, session: &Session) -> Payload {
 /// GW-056, GW-112.
 pub(crate) fn heartbeat(sequence: Option<u64>) -> Payload {
     Payload { opcode: Opcode::Heartbeat, text: encode(Opcode::Heartbeat, &sequence) }
+}
+
+/// A command, if Discord takes one of its size (GW-026).
+pub(crate) fn command(opcode: Opcode, data: &impl Serialize) -> Result<Payload, PayloadTooLarge> {
+    let text = encode(opcode, data);
+    let bytes = encoded_bytes(&text);
+    if bytes > MAX_PAYLOAD_BYTES {
+        return Err(PayloadTooLarge { opcode, bytes, limit: MAX_PAYLOAD_BYTES });
+    }
+    Ok(Payload { opcode, text })
 }
 
 /// The size of a payload in the larger of its encodings: the limit holds for whichever is used.

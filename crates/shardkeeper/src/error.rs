@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Write;
 
 use shardkeeper_proto::shard::Refusal;
-use shardkeeper_proto::{PayloadTooLarge, ShardCount, ShardId, TokenError};
+use shardkeeper_proto::{InvalidCommand, PayloadTooLarge, ShardCount, ShardId, TokenError};
 
 use crate::GatewayInfoError;
 
@@ -91,6 +91,12 @@ pub enum CommandRejected {
         /// How many may wait.
         capacity: usize,
     },
+    /// It is none that Discord takes.
+    #[error(transparent)]
+    Invalid(#[from] InvalidCommand),
+    /// The layout is not known yet, so that no shard owns the guild.
+    #[error("the manager is still asking discord for its layout")]
+    Starting,
     /// The manager ended.
     #[error("the manager has ended")]
     ManagerEnded,

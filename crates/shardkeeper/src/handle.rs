@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
-use shardkeeper_proto::{Intents, Presence, PresenceUpdate, Session, ShardId};
+use shardkeeper_proto::{Command, Intents, Presence, PresenceUpdate, Session, ShardId};
 use tokio::sync::watch;
 
 use crate::builder::Builder;
@@ -148,6 +148,25 @@ impl Shardkeeper {
         let update = PresenceUpdate::new(presence)?;
         let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(Some(shard), update, reply)).await;
         accepted.unwrap_or(Err(CommandRejected::ShardEnded { shard }))
+    }
+
+    /// Sends a command on the shard that owns its guild: [`VoiceStateUpdate`](crate::VoiceStateUpdate),
+    /// [`RequestMembers`](crate::RequestMembers), [`request_soundboard_sounds`](crate::request_soundboard_sounds),
+    /// [`request_channel_info`](crate::request_channel_info). `Ok` means accepted for sending: it goes when the shard
+    /// is ready and the limits allow, also over a reconnect.
+    ///
+    /// # Errors
+    ///
+    /// When the shard is not one of this manager, has [too many](shardkeeper_proto::COMMANDS_WAITING) waiting, or is
+    /// about to come back from a crash.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it was polled, it is on its way.
+    pub async fn command(&self, command: impl Into<Command>) -> Result<(), CommandRejected> {
+        let command = command.into();
+        let accepted = self.ask(|reply| ManagerMessage::Command(command, reply)).await;
+        accepted.unwrap_or(Err(CommandRejected::ManagerEnded))
     }
 
     /// How everything stands now. A shard that hangs does not delay it. `None` once the manager has ended.

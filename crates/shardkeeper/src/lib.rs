@@ -76,9 +76,10 @@ mod status;
 
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
 pub use shardkeeper_proto::{
-    Activity, Backoff, CloseCode, Encoding, EventGroup, EventName, EventSet, IdentifyBudget, IdentifyPermit,
-    Intents, PayloadTooLarge, Presence, PresenceUpdate, Priority, Session, ShardCount, ShardId, Status,
-    Timings, Token, TokenError,
+    Activity, Backoff, ChannelInfoField, CloseCode, Command, CommandClass, Encoding, EventGroup, EventName,
+    EventSet, IdentifyBudget, IdentifyPermit, Intents, InvalidCommand, PayloadTooLarge, Presence,
+    PresenceUpdate, Priority, RequestMembers, Session, ShardCount, ShardId, Status, Timings, Token,
+    TokenError, VoiceStateUpdate, request_channel_info, request_soundboard_sounds,
 };
 pub use shardkeeper_transport::{
     BoxedIo, CertificateError, Compression, ConnectError, Dialer, TcpDialer, client_config_trusting,

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::shard::Refusal;
-use shardkeeper_proto::{IdentifyBudget, IdentifyPermit, PresenceUpdate, Priority, Session, ShardId};
+use shardkeeper_proto::{
+    Command, IdentifyBudget, IdentifyPermit, PresenceUpdate, Priority, Session, ShardId,
+};
 
 use crate::error::{CommandRejected, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError};
@@ -28,6 +30,9 @@ pub enum ManagerMessage {
     /// From the bot: show this presence on one shard, or on every shard, now and after each later Identify or
     /// restart. Answers whether it was accepted for sending; a shard that is down sends it when it is back.
     UpdatePresence(Option<ShardId>, PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
+    /// From the bot: send a command on the shard that owns its guild. Answers whether it was accepted for sending; it is
+    /// sent when the shard is ready and the limits allow, also over a reconnect. A crash of the shard loses it.
+    Command(Command, RpcReplyPort<Result<(), CommandRejected>>),
     /// From the bot: end. Answers with the sessions that can be resumed, when every shard has ended or the deadline
     /// has passed.
     End(Farewell, RpcReplyPort<Vec<Session>>),
@@ -84,6 +89,9 @@ pub enum ShardMessage {
     /// From the bot: show this presence, now and after each later Identify of this incarnation. Answers whether it
     /// was accepted for sending; the newest wins.
     UpdatePresence(PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
+    /// From the bot: send a command, as [`ManagerMessage::Command`] does. Whether the guild is one of this shard is
+    /// not checked here.
+    Command(Command, RpcReplyPort<Result<(), CommandRejected>>),
     /// From an operator: make the driver panic, to see the supervision at work. The shard resumes.
     CrashDrill,
     /// From the manager: end, and give the session up.

@@ -32,10 +32,11 @@ use url::Url;
 
 pub use self::change::{Change, Initiator, Next, Reason, Refusal};
 use self::heartbeat::{Heartbeat, Tick};
+use crate::command::CommandQueue;
 use crate::payload::Payload;
 use crate::{
-    CommandLimiter, Envelope, IdentifyPermit, Intents, PresenceUpdate, Priority, Session, ShardCount,
-    ShardId, Timings, Token, Wire,
+    Command, CommandClass, CommandLimiter, Envelope, IdentifyPermit, Intents, PresenceUpdate, Priority,
+    Session, ShardCount, ShardId, Timings, Token, Wire,
 };
 
 /// So many unreadable payloads in a row and the connection is given up.
@@ -98,6 +99,9 @@ pub enum Input<'a> {
     QueueReplaced,
     /// Set the presence, now and in each later Identify.
     Presence(PresenceUpdate),
+    /// Send a command, as soon as the session and the limits allow. Without room for its class it is lost: ask
+    /// [`Shard::has_room`] first.
+    Command(Command),
     /// The driver stopped reading from the connection, or reads again.
     ReadingPaused(bool),
     /// The time that [`Output::Timeout`] named has come.
@@ -174,6 +178,7 @@ pub struct Shard {
     presence: Option<PresenceUpdate>,
     /// Whether Discord does not know of the presence yet.
     presence_unsent: bool,
+    commands: CommandQueue,
     /// Connections that ended before they were ready for long.
     failures: u32,
     /// Identify sent without a session that lasted.
@@ -220,6 +225,7 @@ impl Shard {
             limiter,
             presence: None,
             presence_unsent: false,
+            commands: CommandQueue::default(),
             failures: 0,
             failed_identifies: 0,
             failed_resumes: 0,
@@ -240,6 +246,11 @@ impl Shard {
     /// Whether commands can be sent.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready { .. })
+    }
+
+    /// Whether another command of this class may wait here.
+    pub fn has_room(&self, class: CommandClass) -> bool {
+        self.commands.has_room(class)
     }
 
     /// Whether dispatches may come now: only then does it help a slow subscriber not to read.
@@ -299,6 +310,10 @@ impl Shard {
             Input::Presence(update) => {
                 self.presence = Some(update);
                 self.presence_unsent = true;
+                self.flush(now);
+            }
+            Input::Command(command) => {
+                self.commands.push(command);
                 self.flush(now);
             }
             Input::ReadingPaused(paused) => {

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::{Output, Shard};
-use crate::Urgency;
 use crate::payload::{self, Payload};
+use crate::{CommandClass, Urgency};
 
 impl Shard {
     pub(super) fn send(&mut self, now: Instant, payload: Payload) {
@@ -26,8 +26,16 @@ impl Shard {
             heartbeat.requested = false;
             self.send_heartbeat(now);
         }
-        if self.is_ready()
-            && self.presence_unsent
+        if self.is_ready() {
+            self.flush_commands(now, CommandClass::Voice);
+            self.flush_presence(now);
+            self.flush_commands(now, CommandClass::Bulk);
+        }
+        self.flush_at = self.next_flush(now);
+    }
+
+    fn flush_presence(&mut self, now: Instant) {
+        if self.presence_unsent
             && self.limiter.presence_free_at(now) <= now
             && let Some(update) = &self.presence
         {
@@ -35,9 +43,28 @@ impl Shard {
             self.limiter.record_presence(now);
             self.presence_unsent = false;
         }
+    }
+
+    fn flush_commands(&mut self, now: Instant, class: CommandClass) {
+        while self.commands.is_waiting(class) && self.limiter.free_at(now, Urgency::Command) <= now {
+            if let Some(payload) = self.commands.pop(class) {
+                self.send(now, payload);
+            }
+        }
+    }
+
+    /// When the limits let something pass that waits.
+    fn next_flush(&mut self, now: Instant) -> Option<Instant> {
         let requested = self.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.requested);
         let requested = requested.then(|| self.limiter.free_at(now, Urgency::Requested));
-        let presence = (self.is_ready() && self.presence_unsent).then(|| self.limiter.presence_free_at(now));
-        self.flush_at = requested.into_iter().chain(presence).min();
+        if !self.is_ready() {
+            return requested;
+        }
+        let presence = self.presence_unsent.then(|| self.limiter.presence_free_at(now));
+        let waiting = [CommandClass::Voice, CommandClass::Bulk]
+            .into_iter()
+            .any(|class| self.commands.is_waiting(class));
+        let command = waiting.then(|| self.limiter.free_at(now, Urgency::Command));
+        requested.into_iter().chain(presence).chain(command).min()
     }
 }

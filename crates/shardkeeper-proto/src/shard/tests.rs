@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::close::{CloseCode, Recovery, ours};
-use crate::{Activity, Opcode, Presence, Status};
+use crate::{Activity, Opcode, Presence, RequestMembers, Status, VoiceStateUpdate};
 
 const INTERVAL: Duration = Duration::from_millis(41_250);
 const RESUME_URL: &str = "wss://resume.example";
@@ -797,6 +797,89 @@ fn gw_161_presences_are_limited_and_the_newest_wins() {
     assert!(bench.sent()[5].contains("game 9"));
 }
 
+fn bulk(number: u64) -> Input<'static> {
+    Input::Command(RequestMembers::all(number).command().unwrap())
+}
+
+fn voice() -> Input<'static> {
+    Input::Command(
+        VoiceStateUpdate { guild_id: 1, channel_id: None, self_mute: false, self_deaf: false }.into(),
+    )
+}
+
+#[test]
+fn gw_029_commands_wait_for_ready_and_voice_goes_first() {
+    let mut bench = Bench::new();
+    bench.feed(bulk(1)).feed(Input::Presence(presence("p"))).feed(Input::Start).feed(Input::Turn);
+    bench.feed(Input::Connected).hello().permit().feed(voice()).clear();
+    bench.receive(r#"{"t":"TYPING_START","s":1,"op":0,"d":{}}"#).ready();
+    // The presence was in Identify.
+    let opcodes: Vec<&str> = bench.sent().iter().map(|text| &text[..7]).collect();
+    assert_eq!(opcodes, [r#"{"op":4"#, r#"{"op":8"#]);
+    bench.clear().feed(bulk(2)).feed(voice());
+    assert_eq!(bench.sent().len(), 2, "at once");
+}
+
+#[test]
+fn gw_155_158_159_never_more_than_120_in_any_minute_heartbeats_included() {
+    let mut bench = Bench::new();
+    bench.up();
+    let begin = bench.now;
+    // The Identify counts too (GW-156).
+    let mut times = vec![begin];
+    let mut fed = 0;
+    while bench.now < begin + Duration::from_secs(600) {
+        while bench.shard.has_room(CommandClass::Bulk) && fed < 1000 {
+            bench.feed(bulk(fed));
+            fed += 1;
+        }
+        let sent = bench.sent().len();
+        times.extend(std::iter::repeat_n(bench.now, sent));
+        let beats = bench.sent().iter().filter(|text| text.starts_with(r#"{"op":1"#)).count();
+        bench.clear();
+        if beats > 0 {
+            bench.ack();
+        }
+        bench.sleep();
+    }
+    assert!(times.len() > 1000, "{}", times.len());
+    for (at, time) in times.iter().enumerate() {
+        let window = times[at..].iter().take_while(|other| **other - *time < Duration::from_secs(60)).count();
+        assert!(window <= 120, "{window} payloads in a minute");
+    }
+}
+
+#[test]
+fn gw_120_a_heartbeat_is_not_late_behind_commands() {
+    let mut bench = Bench::new();
+    bench.up();
+    let due = bench.wakes_at.unwrap();
+    for number in 0..200 {
+        bench.feed(bulk(number));
+    }
+    assert_eq!(bench.sent().len(), 114, "Identify, five for heartbeats, and these");
+    bench.clear();
+    while bench.now < due {
+        bench.sleep();
+    }
+    assert_eq!(bench.now, due);
+    assert!(bench.sent().contains(&r#"{"op":1,"d":1}"#));
+}
+
+#[test]
+fn gw_157_160_commands_survive_a_reconnect_and_its_window_is_new() {
+    let mut bench = Bench::new();
+    bench.up();
+    for number in 0..200 {
+        bench.feed(bulk(number));
+    }
+    bench.closed(None).reconnect().feed(Input::Connected).clear().hello();
+    assert_eq!(bench.sent().len(), 1, "the Resume alone");
+    bench.clear().receive(r#"{"t":"RESUMED","s":9,"op":0,"d":{}}"#);
+    assert_eq!(bench.sent().len(), 200 - 114);
+    assert!(bench.sent()[0].contains(r#""guild_id":"114""#), "in their order");
+}
+
 #[test]
 fn gw_029_197_198_a_presence_waits_for_ready_and_is_in_every_identify() {
     let mut bench = Bench::new();
@@ -870,7 +953,7 @@ fn step() -> impl Strategy<Value = Step> {
         r#"{"op":0,"t":"READY","s":1,"d":[]}"#,
     ]);
     prop_oneof![
-        6 => (0_u8..12).prop_map(Step::Feed),
+        6 => (0_u8..13).prop_map(Step::Feed),
         6 => texts.prop_map(Step::Receive),
         3 => ((0_u64..30), prop::sample::select(vec!["X", "RESUMED"])).prop_map(|(s, t)| Step::Dispatch(s, t)),
         1 => codes.prop_map(Step::Closed),
@@ -919,6 +1002,9 @@ proptest! {
                 Step::Feed(9 | 10) => {
                     bench.feed(Input::Turn);
                 }
+                Step::Feed(11) => {
+                    bench.feed(voice());
+                }
                 Step::Feed(_) => {
                     connected |= matches!(bench.shard.state, State::Connecting { .. });
                     bench.feed(Input::Connected);
@@ -945,6 +1031,8 @@ proptest! {
                 match output {
                     Output::Send(payload) => {
                         prop_assert!(connected, "sent without a connection: {payload:?}");
+                        let vital = matches!(payload.opcode, Opcode::Identify | Opcode::Resume | Opcode::Heartbeat);
+                        prop_assert!(vital || bench.shard.is_ready(), "GW-029: {payload:?} before the session");
                         if payload.opcode == Opcode::Identify {
                             prop_assert!(permits > 0, "an Identify without a permit");
                             permits -= 1;

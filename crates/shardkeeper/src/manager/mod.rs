@@ -131,6 +131,10 @@ impl Actor for ShardManager {
                 Some(fleet) => fleet.shards.update_presence(shard, presence, reply),
                 None => drop(reply.send(Err(CommandRejected::NoSuchShard { shard }))),
             },
+            ManagerMessage::Command(command, reply) => match &state.fleet {
+                Some(fleet) => fleet.shards.command(command, reply),
+                None => drop(reply.send(Err(CommandRejected::Starting))),
+            },
             ManagerMessage::Report { shard, incarnation, report } => {
                 state.report(&myself, shard, incarnation, report);
             }

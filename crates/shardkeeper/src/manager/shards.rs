@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
-use shardkeeper_proto::{PresenceUpdate, Session, ShardConfig, ShardCount, ShardId};
+use shardkeeper_proto::{Command, PresenceUpdate, Session, ShardConfig, ShardCount, ShardId};
 use shardkeeper_transport::Connector;
 use url::Url;
 
@@ -148,6 +148,18 @@ impl Shards {
                 let (reply, _) = ractor::concurrency::oneshot();
                 let _ = actor.cast(ShardMessage::UpdatePresence(presence.clone(), reply.into()));
             }
+        }
+    }
+
+    /// Hands a command to the shard that owns its guild; that one answers.
+    pub(super) fn command(&self, command: Command, reply: Reply) {
+        let shard = command.shard(self.count);
+        let entry = self.entries.get(&shard).filter(|entry| !entry.ended);
+        match entry.map(|entry| &entry.actor) {
+            None => drop(reply.send(Err(CommandRejected::NoSuchShard { shard }))),
+            Some(None) => drop(reply.send(Err(CommandRejected::ShardEnded { shard }))),
+            // An actor that is just ending drops the reply, which the asker takes for a refusal.
+            Some(Some(actor)) => drop(actor.cast(ShardMessage::Command(command, reply))),
         }
     }
 

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use ractor::ActorRef;
+use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::shard::{Change, Reason};
 use shardkeeper_proto::{
-    Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
+    COMMANDS_WAITING, Command, Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard,
+    ShardConfig, ShardId,
 };
 use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
 use tokio::sync::{mpsc, watch};
@@ -22,6 +23,7 @@ use super::codec::Codec;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
 use crate::dispatch::Publisher;
+use crate::error::CommandRejected;
 use crate::message::{QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
 
@@ -37,6 +39,7 @@ pub(super) enum Control {
     Turn,
     Permit(IdentifyPermit),
     Presence(PresenceUpdate),
+    Command(Command, RpcReplyPort<Result<(), CommandRejected>>),
     Stop,
     Detach,
     Crash,
@@ -145,6 +148,14 @@ impl Driver {
             Control::Turn => self.feed(Input::Turn),
             Control::Permit(permit) => self.feed(Input::Permit(permit)),
             Control::Presence(presence) => self.feed(Input::Presence(presence)),
+            Control::Command(command, reply) => {
+                let room = self.core.machine.has_room(command.class());
+                let full = CommandRejected::QueueFull { shard: self.core.shard, capacity: COMMANDS_WAITING };
+                let _ = reply.send(if room { Ok(()) } else { Err(full) });
+                if room {
+                    self.feed(Input::Command(command));
+                }
+            }
             Control::Stop => self.feed(Input::Stop),
             Control::Detach => self.feed(Input::Detach),
             Control::Crash => panic!("crash drill"),

@@ -139,6 +139,13 @@ impl Actor for ShardActor {
                 let accepted = state.control(Control::Presence(presence)).map_err(|_| state.rejection());
                 let _ = reply.send(accepted);
             }
+            ShardMessage::Command(command, reply) => {
+                if let Err(error) = state.control(Control::Command(command, reply))
+                    && let Control::Command(_, reply) = error.into_inner()
+                {
+                    let _ = reply.send(Err(state.rejection()));
+                }
+            }
             ShardMessage::CrashDrill => drop(state.control(Control::Crash)),
             ShardMessage::Stop => state.end(Control::Stop),
             ShardMessage::Detach => state.end(Control::Detach),
