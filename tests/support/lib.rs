@@ -136,9 +136,10 @@ impl Running {
         self.no_violations();
     }
 
-    /// Checks that the simulator has seen no rule broken.
+    /// Checks that the simulator has seen no rule broken, and no advice ignored.
     pub fn no_violations(&self) {
-        let violations = self.simulator.report().violations;
-        assert!(violations.is_empty(), "{violations:?}");
+        let report = self.simulator.report();
+        assert!(report.violations.is_empty(), "{:?}", report.violations);
+        assert!(report.notices.is_empty(), "{:?}", report.notices);
     }
 }

@@ -36,8 +36,8 @@ pub enum Priority {
 pub struct IdentifyBudget {
     total: u32,
     remaining: u32,
-    resets_at: Instant,
-    period: Duration,
+    /// `None` as long as nothing was spent: a period begins with its first Identify.
+    ends_at: Option<Instant>,
     floor: u32,
 }
 
@@ -47,31 +47,36 @@ pub const BUDGET_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 impl IdentifyBudget {
     /// The budget as `GET /gateway/bot` told it. The last `floor` are kept: reaching zero resets the token.
     ///
-    /// A `reset_after` of zero means that no Identify was spent in the current period (GW-008): it then begins now.
+    /// A `reset_after` of zero means that no Identify was spent in the current period: it begins with the next one
+    /// (GW-008).
     pub fn new(now: Instant, total: u32, remaining: u32, reset_after: Duration, floor: u32) -> Self {
-        let period = BUDGET_PERIOD.max(reset_after);
-        let reset_after = if reset_after.is_zero() { period } else { reset_after };
+        let ends_at = match (reset_after, remaining < total) {
+            (Duration::ZERO, false) => None,
+            // It contradicts itself; a whole period is the safe reading.
+            (Duration::ZERO, true) => Some(now + BUDGET_PERIOD),
+            (reset_after, _) => Some(now + reset_after),
+        };
         // A bot whose whole allowance is smaller than the floor could never start.
         let floor = floor.min(total / 2);
-        Self { total, remaining: remaining.min(total), resets_at: now + reset_after, period, floor }
+        Self { total, remaining: remaining.min(total), ends_at, floor }
     }
 
     fn refresh(&mut self, now: Instant) {
-        while now >= self.resets_at {
-            self.remaining = self.total;
-            self.resets_at += self.period;
+        if self.ends_at.is_some_and(|end| now >= end) {
+            (self.remaining, self.ends_at) = (self.total, None);
         }
     }
 
     /// When the next Identify is allowed; `now` or earlier means at once.
     pub fn free_at(&mut self, now: Instant) -> Instant {
         self.refresh(now);
-        if self.remaining > self.floor { now } else { self.resets_at }
+        if self.remaining > self.floor { now } else { self.resets_at(now) }
     }
 
     /// Counts one Identify (GW-169). Saturates: one that was sent counts, whatever the budget says.
     pub fn spend(&mut self, now: Instant) {
         self.refresh(now);
+        self.ends_at.get_or_insert(now + BUDGET_PERIOD);
         self.remaining = self.remaining.saturating_sub(1);
     }
 
@@ -85,9 +90,9 @@ impl IdentifyBudget {
         self.total
     }
 
-    /// When the period ends.
-    pub const fn resets_at(&self) -> Instant {
-        self.resets_at
+    /// When the period ends; before its first Identify, when it would end if that were sent now.
+    pub fn resets_at(&self, now: Instant) -> Instant {
+        self.ends_at.unwrap_or(now + BUDGET_PERIOD)
     }
 
     /// Whether less than a tenth is left.
@@ -449,10 +454,21 @@ mod tests {
     }
 
     #[test]
-    fn gw_008_a_reset_after_of_zero_begins_a_period_now() {
-        let now = Instant::now();
-        let budget = IdentifyBudget::new(now, 1000, 1000, Duration::ZERO, 0);
-        assert_eq!(budget.resets_at(), now + BUDGET_PERIOD);
+    fn gw_008_166_a_period_begins_with_its_first_identify() {
+        let begin = Instant::now();
+        let hours = |hours: u64| begin + Duration::from_secs(hours * 3600);
+        let mut budget = IdentifyBudget::new(begin, 1000, 1000, Duration::ZERO, 10);
+        for _ in 0..990 {
+            budget.spend(hours(20));
+        }
+        assert_eq!(budget.free_at(hours(24)), hours(44), "not a day after the start");
+        assert_eq!(budget.free_at(hours(44)), hours(44));
+        assert_eq!(budget.remaining(), 1000);
+        // And so does each later one.
+        for _ in 0..990 {
+            budget.spend(hours(60));
+        }
+        assert_eq!(budget.free_at(hours(70)), hours(84));
     }
 
     #[test]

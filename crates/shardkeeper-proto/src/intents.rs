@@ -1,5 +1,7 @@
 //! Intents: which events a session receives (section 10 of the rules).
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 bitflags::bitflags! {
     /// A set of intents. Fixed for the life of a session (GW-181).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,6 +58,18 @@ impl Intents {
 
     /// Every intent that any bot may ask for.
     pub const UNPRIVILEGED: Self = Self::all().difference(Self::PRIVILEGED);
+}
+
+impl Serialize for Intents {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.bits().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Intents {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer).map(Self::from_bits_retain)
+    }
 }
 
 #[cfg(test)]

@@ -209,6 +209,27 @@ mod tests {
     }
 
     #[test]
+    fn gw_026_the_largest_identify_fits() {
+        let token = Token::new(&"t".repeat(512)).unwrap();
+        let of = |length: usize| {
+            PresenceUpdate::new(Presence::default().activity(Activity::playing("x".repeat(length))))
+        };
+        let overhead = encoded_bytes(&of(0).unwrap().text);
+        let presence = of(MAX_PRESENCE_BYTES - overhead).unwrap();
+        let payload = identify(&Identify {
+            token: &token,
+            shard: ShardId(u32::MAX - 1),
+            count: ShardCount::new(u32::MAX).unwrap(),
+            intents: Intents::all(),
+            large_threshold: 250,
+            library: "shardkeeper",
+            compress: true,
+            presence: Some(&presence),
+        });
+        assert!(encoded_bytes(&payload.text) <= MAX_PAYLOAD_BYTES, "{}", encoded_bytes(&payload.text));
+    }
+
+    #[test]
     fn gw_060_resume() {
         let session = Session {
             id: "S".into(),
@@ -216,6 +237,7 @@ mod tests {
             sequence: 1337,
             shard: ShardId(0),
             count: ShardCount::new(1).unwrap(),
+            intents: Intents::GUILDS,
             query: String::new(),
         };
         let payload = resume(&Token::new("T").unwrap(), &session);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ShardCount, ShardId};
+use crate::{Intents, ShardCount, ShardId};
 
 /// A session: Discord's side of a shard, which outlives its connections (GW-124).
 ///
@@ -22,6 +22,8 @@ pub struct Session {
     pub shard: ShardId,
     /// The layout it was identified in.
     pub count: ShardCount,
+    /// What it asked to receive: that stays as it is for the life of the session (GW-181).
+    pub intents: Intents,
     /// The query of the connection that it was made on; it is resumed with the same (GW-012).
     pub query: String,
 }

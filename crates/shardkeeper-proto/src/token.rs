@@ -17,7 +17,13 @@ pub enum TokenError {
     /// A character that no token has, at this byte offset.
     #[error("the token has a space or control character at byte {0}: copy it again without line breaks")]
     BadCharacter(usize),
+    /// It leaves no room in an Identify, which has at most 4096 bytes (GW-026).
+    #[error("the token has {0} bytes, which is no bot token: at most {MAX_TOKEN_BYTES} are possible")]
+    TooLong(usize),
 }
+
+/// Bot tokens have about 70 bytes; with a presence of the largest size an Identify has room for this many.
+const MAX_TOKEN_BYTES: usize = 512;
 
 impl Token {
     /// Takes a token, without surrounding white space and without a leading `Bot `: the Gateway wants it bare,
@@ -31,6 +37,9 @@ impl Token {
         let token = token.strip_prefix("Bot ").unwrap_or(token).trim_start();
         if token.is_empty() {
             return Err(TokenError::Empty);
+        }
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLong(token.len()));
         }
         match token.bytes().position(|byte| !byte.is_ascii_graphic()) {
             Some(at) => Err(TokenError::BadCharacter(at)),
@@ -65,5 +74,6 @@ mod tests {
     fn bad_tokens_are_refused() {
         assert_eq!(Token::new("  "), Err(TokenError::Empty));
         assert_eq!(Token::new("ab\ncd"), Err(TokenError::BadCharacter(2)));
+        assert_eq!(Token::new(&"a".repeat(513)), Err(TokenError::TooLong(513)));
     }
 }

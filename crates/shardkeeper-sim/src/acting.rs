@@ -57,6 +57,12 @@ impl Discord {
             }
             Action::GuildLeave { guild } => state.set_joined(guild, false, limit)?,
             Action::GuildJoin { guild } => state.set_joined(guild, true, limit)?,
+            Action::RevealChannel { guild } => {
+                let place = state.place(guild)?;
+                if let Some(channel) = state.world.guild_mut(place).reveal() {
+                    state.publish("CHANNEL_UPDATE", Some(place), &channel, limit);
+                }
+            }
             Action::Limits { shards, max_concurrency, remaining } => {
                 let limits = &mut state.limits;
                 limits.shards = shards.unwrap_or(limits.shards);
@@ -216,6 +222,17 @@ impl State {
             self.publish_guild(place, joined, limit);
         }
         Ok(())
+    }
+
+    /// GW-166: what becomes of a bot that identifies too often.
+    pub(crate) fn reset_token(&mut self) {
+        self.token_reset = true;
+        for session in self.sessions.values_mut() {
+            session.over = true;
+            if let Some(link) = &session.link {
+                link.send(Out::Close { code: 4004, reason: "Authentication failed." });
+            }
+        }
     }
 
     /// Remembers a close code that forbids to come back (GW-095, GW-096).

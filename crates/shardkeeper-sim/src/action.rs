@@ -68,6 +68,11 @@ pub enum Action {
         /// Its number, from 0.
         guild: u32,
     },
+    /// The bot gains access to the hidden channel of a guild (GW-276); every third guild has one, beginning with the first.
+    RevealChannel {
+        /// Its number, from 0.
+        guild: u32,
+    },
     /// Other numbers in `GET /gateway/bot`, from now on.
     Limits {
         /// The recommended number of shards.

@@ -177,7 +177,7 @@ impl Desk<'_> {
         let guild = self.state.world.guild(place);
         let (guild_id, mut not_found) = (guild.id, Vec::new());
         let found: Vec<Member> = match query {
-            Some("") => {
+            Some("") if data["limit"].as_u64().unwrap_or(0) == 0 => {
                 if intents & intents::GUILD_MEMBERS == 0 {
                     self.outcome.violate("GW-212", "op 8 for all members without the intent GUILD_MEMBERS");
                     return;
@@ -185,13 +185,11 @@ impl Desk<'_> {
                 if let Some(wait) = self.state.wait_for_members(guild_id, at, window) {
                     return self.rate_limited(guild_id, nonce, wait);
                 }
-                let limit = data["limit"].as_u64().map_or(MAX_FOUND, |limit| limit as usize);
                 if data.get("limit").is_none() {
                     self.outcome.violate("GW-210", "op 8 with a query and without a limit");
                 }
                 let guild = self.state.world.guild(place);
-                let all = std::iter::once(Member::Bot).chain(guild.humans());
-                all.take(if limit == 0 { usize::MAX } else { limit.min(MAX_FOUND) }).collect()
+                std::iter::once(Member::Bot).chain(guild.humans()).collect()
             }
             Some(prefix) if !by_ids => {
                 let limit = data["limit"].as_u64().unwrap_or(0).clamp(1, MAX_FOUND as u64) as usize;
@@ -307,9 +305,8 @@ impl Desk<'_> {
                 if asked("status") {
                     info["status"] = "standup".into();
                 }
-                if asked("voice_start_time") {
-                    let busy = guild.voice.values().any(|at| at == channel);
-                    info["voice_start_time"] = if busy { 1_790_000_000.into() } else { Value::Null };
+                if asked("voice_start_time") && guild.voice.values().any(|at| at == channel) {
+                    info["voice_start_time"] = 1_790_000_000.into();
                 }
                 info
             })

@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(crate) allowed_intents: u64,
     pub(crate) period_ends: Option<Instant>,
+    /// The token is of no use any more, since the limit of Identify was overrun (GW-166).
+    pub(crate) token_reset: bool,
     pub(crate) last_identify: HashMap<u32, Instant>,
     /// Of each number of shards and key, the highest shard that has identified (GW-171).
     pub(crate) highest_identified: BTreeMap<(u32, u32), u32>,
@@ -124,6 +126,7 @@ impl Discord {
             // Spent identifies mean that a period is running already.
             period_ends: (config.identify_remaining < config.identify_total)
                 .then(|| Instant::now() + config.timings.budget_period),
+            token_reset: false,
             last_identify: HashMap::new(),
             highest_identified: BTreeMap::new(),
             identified: BTreeSet::new(),

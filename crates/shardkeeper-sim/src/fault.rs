@@ -99,6 +99,8 @@ pub enum ConnectFault {
 pub enum RestFault {
     /// This status, with an empty JSON object.
     Status(u16),
+    /// This status, with a page that is no JSON: what stands in front of Discord's API answers, not the API.
+    Page(u16),
     /// No answer.
     Hang,
     /// The connection ends without an answer.

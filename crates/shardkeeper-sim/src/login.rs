@@ -41,6 +41,11 @@ pub(crate) struct Identify {
     pub(crate) presence: Option<Value>,
 }
 
+/// Without the prefix of REST.
+fn bare(token: &str) -> &str {
+    token.strip_prefix("Bot ").unwrap_or(token)
+}
+
 impl Identify {
     /// Reads the data of op 2; `None` when something that it needs is not there, or of another type (GW-069).
     pub(crate) fn read(data: &Value) -> Option<Self> {
@@ -130,8 +135,9 @@ impl Discord {
         let timings = self.config.timings;
         let (shard, count) = (identify.shard_id(), identify.count());
         if identify.token.starts_with("Bot ") {
+            // Some libraries do it, and Discord takes it, as long as the Resume has the same.
             let detail = "the token of an Identify has the prefix of REST";
-            findings.push(Finding::Violation("GW-070", detail.into()));
+            findings.push(Finding::Notice("GW-070", detail.into()));
         }
         self.judge_return(state, shard, at, findings);
         state.expire(at, timings.session_lifetime);
@@ -150,12 +156,14 @@ impl Discord {
         state.period_ends.get_or_insert(at + timings.budget_period);
         let exhausted = state.limits.remaining == 0;
         if exhausted {
-            findings.push(Finding::Violation("GW-166", "an Identify with none left".into()));
+            let detail = "an Identify with none left: every session ends, and the token is reset";
+            findings.push(Finding::Violation("GW-166", detail.into()));
+            state.reset_token();
         }
         state.limits.remaining = state.limits.remaining.saturating_sub(1);
         state.report.identifies += 1;
         let wrong = self.what_is_wrong(state, identify);
-        let refused = early.is_some() || exhausted || fault == Some(ConnectFault::InvalidIdentify);
+        let refused = early.is_some() || fault == Some(ConnectFault::InvalidIdentify);
         let accepted = !refused && wrong.is_none() && fault.is_none();
         if state.report.identify_log.len() < MAX_IDENTIFY_LOG {
             let at_ms = at.saturating_duration_since(self.started).as_millis();
@@ -220,7 +228,7 @@ impl Discord {
     fn what_is_wrong(&self, state: &State, identify: &Identify) -> Option<(&'static str, u16, &'static str)> {
         let (shard, count) = (identify.shard_id(), identify.count());
         let intents = identify.audience.intents;
-        if identify.token != self.config.token {
+        if state.token_reset || bare(&identify.token) != self.config.token {
             Some(("GW-080", 4004, "Authentication failed."))
         } else if shard >= count {
             Some(("GW-073", 4010, "Invalid shard."))
@@ -244,7 +252,7 @@ impl Discord {
         let (shard, count) = (identify.shard_id(), identify.count());
         let guilds = state.world.of_shard(shard, count);
         let limit = self.config.replay_limit;
-        let owner = Owner { shard, count, audience: identify.audience, mode };
+        let owner = Owner { shard, count, audience: identify.audience, mode, token: identify.token.clone() };
         let mut session = Session::new(owner, ordinal, guilds.clone(), Arc::clone(link));
         let unavailable: Vec<Value> = guilds
             .iter()
@@ -317,11 +325,6 @@ impl Discord {
             state.report.resumes_refused += 1;
             Login::Refused
         };
-        if resume.token.starts_with("Bot ") {
-            let detail = "the token of a Resume has the prefix of REST";
-            findings.push(Finding::Violation("GW-070", detail.into()));
-            return refuse(state, "GW-140");
-        }
         let told = state.sessions.get(id).and_then(|session| session.told);
         if let Some(rule) = told.or_else(|| state.ended.get(id).copied()) {
             findings.push(Finding::Violation(rule, judge::why_not_resume(rule).into()));
@@ -334,9 +337,14 @@ impl Discord {
             }
             return Login::Closed { code, reason: "fault" };
         }
-        let session =
-            state.sessions.get_mut(id).filter(|session| !session.over && resume.token == self.config.token);
+        let valid = !state.token_reset && bare(resume.token) == self.config.token;
+        let session = state.sessions.get_mut(id).filter(|session| !session.over && valid);
         let Some(session) = session.filter(|_| fault.is_none()) else { return refuse(state, "GW-140") };
+        if session.token != resume.token {
+            let detail = "a Resume whose token is not written as in the Identify";
+            findings.push(Finding::Violation("GW-070", detail.into()));
+            return refuse(state, "GW-070");
+        }
         if session.mode != resume.mode {
             let detail = format!("a Resume as {:?} of a session made as {:?}", resume.mode, session.mode);
             findings.push(Finding::Violation("GW-012", detail));

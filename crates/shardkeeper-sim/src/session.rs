@@ -16,6 +16,8 @@ pub(crate) struct Session {
     pub(crate) audience: Audience,
     /// Of the connection that it was made on (GW-012).
     pub(crate) mode: Mode,
+    /// As Identify had it (GW-070).
+    pub(crate) token: String,
     /// Counted over the simulator's life; part of each trace.
     pub(crate) ordinal: u64,
     /// The places of its guilds in the world.
@@ -46,6 +48,7 @@ pub(crate) struct Owner {
     pub(crate) count: u32,
     pub(crate) audience: Audience,
     pub(crate) mode: Mode,
+    pub(crate) token: String,
 }
 
 impl Session {
@@ -55,6 +58,7 @@ impl Session {
             count: owner.count,
             audience: owner.audience,
             mode: owner.mode,
+            token: owner.token,
             ordinal,
             guilds,
             sequence: 0,

@@ -197,6 +197,11 @@ impl Builder {
         let url = Url::parse(&self.api_url).ok();
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         self.config.api_url = url.ok_or(ConfigError::ApiUrl { url: self.api_url })?;
+        let intents = self.config.intents;
+        if Intents::from_bits(intents.bits()).is_none() {
+            let bits = intents.bits() & !Intents::all().bits();
+            return Err(ConfigError::Intents { bits });
+        }
         if !(50..=250).contains(&self.config.large_threshold) {
             return Err(ConfigError::LargeThreshold { value: self.config.large_threshold });
         }
@@ -223,5 +228,36 @@ impl Builder {
             }
         };
         Ok(self.config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(builder: Builder) -> String {
+        builder.build().expect_err("it cannot work").to_string()
+    }
+
+    #[test]
+    fn gw_282_the_default_url_names_the_version() {
+        let config = Builder::new("T".into(), Intents::GUILDS).build().expect("the defaults work");
+        assert_eq!(config.api_url.path(), "/api/v10");
+    }
+
+    #[test]
+    fn gw_187_intents_that_no_bot_has_are_refused() {
+        let builder = Builder::new("T".into(), Intents::from_bits_retain(1 << 17 | 1));
+        assert_eq!(refused(builder), "the intents have bits that no intent of a bot has: 0x20000");
+        // GW-069: none at all is fine.
+        assert!(Builder::new("T".into(), Intents::empty()).build().is_ok());
+    }
+
+    #[cfg(feature = "etf")]
+    #[test]
+    fn gw_034_payload_compression_is_for_json() {
+        let builder = Builder::new("T".into(), Intents::GUILDS);
+        let builder = builder.compression(Compression::Payload).encoding(Encoding::Etf);
+        assert!(refused(builder).starts_with("payload compression goes with the encoding json only"));
     }
 }

@@ -32,6 +32,12 @@ pub enum ConfigError {
         /// The layout.
         count: ShardCount,
     },
+    /// Bits that no intent of a bot has (GW-178, GW-187).
+    #[error("the intents have bits that no intent of a bot has: {bits:#x}")]
+    Intents {
+        /// Those bits.
+        bits: u64,
+    },
     /// `large_threshold` is out of bounds (GW-072).
     #[error("large_threshold is {value}: Discord takes 50 to 250")]
     LargeThreshold {

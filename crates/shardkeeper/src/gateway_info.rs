@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Collected, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
@@ -51,6 +51,12 @@ pub enum GatewayInfoError {
     /// The token is dead (GW-006).
     #[error("discord does not accept the token (401): take a valid one from the developer portal")]
     Unauthorized,
+    /// It says 429, not as Discord's API does, and not for how long: trying on makes it worse (GW-293).
+    #[error("{host} shuts this address out (429 without an end): wait, or ask who runs it")]
+    ShutOut {
+        /// Who answered.
+        host: String,
+    },
     /// An HTTP status that says no.
     #[error("{host} answered with status {status}{}", hint(*.status))]
     Status {
@@ -102,7 +108,7 @@ impl GatewayInfoError {
     /// Whether trying again later can help.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unauthorized => false,
+            Self::Unauthorized | Self::ShutOut { .. } => false,
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500..),
             Self::Connect(error) => error.is_retryable(),
             _ => true,
@@ -156,9 +162,13 @@ async fn request(dialer: &dyn Dialer, api_url: &Url, token: &Token) -> Result<Ga
         let status = response.status();
         let retry_after = retry_after(response.headers());
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = body.map(Collected::to_bytes);
         match status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => return Err(GatewayInfoError::Unauthorized),
+            StatusCode::TOO_MANY_REQUESTS if retry_after.is_none() && !is_json(body.as_ref().ok()) => {
+                return Err(GatewayInfoError::ShutOut { host: host(api_url) });
+            }
             _ => {
                 return Err(GatewayInfoError::Status {
                     host: host(api_url),
@@ -171,7 +181,7 @@ async fn request(dialer: &dyn Dialer, api_url: &Url, token: &Token) -> Result<Ga
             Ok(source) => http(*source),
             Err(source) => malformed(source),
         })?;
-        serde_json::from_slice(&body.to_bytes()).map_err(|source| malformed(source.into()))
+        serde_json::from_slice(&body).map_err(|source| malformed(source.into()))
     };
     // The connection does its work beside the exchange; when it ends first, the exchange says why.
     tokio::pin!(exchange);
@@ -179,6 +189,10 @@ async fn request(dialer: &dyn Dialer, api_url: &Url, token: &Token) -> Result<Ga
         answer = &mut exchange => answer,
         _ = connection => exchange.await,
     }
+}
+
+fn is_json(body: Option<&Bytes>) -> bool {
+    body.is_some_and(|body| serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok())
 }
 
 fn retry_after(headers: &hyper::HeaderMap) -> Option<Duration> {

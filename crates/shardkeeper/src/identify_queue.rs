@@ -176,7 +176,7 @@ impl QueueState {
             self.tell(&Lifecycle::BudgetLow { remaining, total });
         }
         if exhausted && !self.exhausted {
-            let resets_after = budget.resets_at().saturating_duration_since(now);
+            let resets_after = budget.resets_at(now).saturating_duration_since(now);
             self.tell(&Lifecycle::BudgetExhausted { resets_after });
         }
         (self.low, self.exhausted) = (low, exhausted);

@@ -11,6 +11,7 @@ use shardkeeper_proto::{
 use crate::error::{CommandRejected, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError};
 use crate::status::ManagerStatus;
+use url::Url;
 
 /// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
 pub type Incarnation = u64;
@@ -77,6 +78,9 @@ pub enum ShardReport {
     Ready,
     /// Discord refuses it.
     Refused(Refusal),
+    /// The bootstrap URL cannot be reached, or an Identify came at the wrong time: what `GET /gateway/bot` said may be
+    /// out of date.
+    AskGateway,
     /// Its driver has ended as it was told.
     Ended,
 }
@@ -106,6 +110,10 @@ pub enum ShardMessage {
     Permit(IdentifyPermit),
     /// From the driver: in service, after READY or RESUMED.
     BecameReady,
+    /// From the manager: the bootstrap URL is another one.
+    GatewayUrl(Url),
+    /// From the driver: what `GET /gateway/bot` said may be out of date.
+    AskGateway,
     /// From the driver: Discord refuses the shard.
     Refused(Refusal),
     /// From the driver's watcher: it ended, or panicked with this message.

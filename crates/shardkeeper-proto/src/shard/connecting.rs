@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use url::Url;
-
-use super::{Change, Output, Reason, Shard, State};
+use super::{Change, Output, Reason, Shard, State, resume_url};
 use crate::{CommandLimiter, Priority, gateway_url};
 
 impl Shard {
@@ -35,15 +33,12 @@ impl Shard {
     }
 
     pub(super) fn connect(&mut self, now: Instant) {
-        let resume_url = self
-            .session
-            .as_ref()
-            .filter(|_| !self.avoid_resume_url)
-            .and_then(|session| Url::parse(session.resume_url.as_deref()?).ok());
+        let resume_url = self.session.as_ref().filter(|_| !self.avoid_resume_url).and_then(resume_url);
         // Never the resume URL for an Identify (GW-140).
         let base = resume_url.as_ref().unwrap_or(&self.config.gateway_url);
         let url = gateway_url(base, self.config.wire);
-        self.state = State::Connecting { deadline: now + self.config.timings.connect };
+        let deadline = now + self.config.timings.connect;
+        self.state = State::Connecting { deadline, at_gateway_url: resume_url.is_none() };
         self.changed(Change::Connecting { resuming: self.session.is_some() });
         self.outputs.push_back(Output::Connect(url));
     }
@@ -58,6 +53,9 @@ impl Shard {
     }
 
     pub(super) fn connect_failed(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, reason: Reason) {
+        if let State::Connecting { at_gateway_url: true, .. } = self.state {
+            self.outputs.push_back(Output::AskGateway);
+        }
         // GW-139: the other URL next time; and back, should that one not be reachable either.
         self.avoid_resume_url = !self.avoid_resume_url;
         self.connection_over(now, random, reason);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Change, Next, Output, Reason, Refusal, Shard, State, Then};
+use super::{Change, Next, Output, Reason, Refusal, Shard, State, Then, resume_url};
 use crate::close::{CloseCode, Recovery, ours};
 
 impl Shard {
@@ -132,8 +132,13 @@ impl Shard {
             },
             _ => false,
         };
-        if lost || self.failed_resumes >= self.config.max_failed_resumes {
+        let homeless = self.session.as_ref().is_some_and(|session| resume_url(session).is_none());
+        if lost || homeless || self.failed_resumes >= self.config.max_failed_resumes {
             self.drop_session();
+        }
+        if let (State::Identifying { .. }, Reason::InvalidSession { .. }) = (&self.state, reason) {
+            // The limits may be others than we know (GW-146, GW-177).
+            self.outputs.push_back(Output::AskGateway);
         }
         let timings = self.config.timings;
         let mut after = timings.reconnect.delay(self.failures, random());

@@ -97,6 +97,8 @@ pub enum Input<'a> {
     Permit(IdentifyPermit),
     /// The identify queue was replaced: a shard that waits for it asks again.
     QueueReplaced,
+    /// The bootstrap URL is another one now.
+    GatewayUrl(Url),
     /// Set the presence, now and in each later Identify.
     Presence(PresenceUpdate),
     /// Send a command, as soon as the session and the limits allow. Without room for its class it is lost: ask
@@ -133,6 +135,9 @@ pub enum Output {
     Enqueue(Priority),
     /// Tell the identify queue that Hello came, and ask for the permit.
     ClaimPermit(Priority),
+    /// Ask `GET /gateway/bot` again: what it said may be out of date (GW-002, GW-004). The answer may bring an
+    /// [`Input::GatewayUrl`].
+    AskGateway,
     /// Tell the identify queue that this shard no longer waits. What it held is unspent.
     LeaveQueue,
     /// The session to store; `None` when it is gone.
@@ -149,7 +154,7 @@ enum State {
     Idle,
     Disconnected { retry_at: Instant },
     Queued { ask_again_at: Instant },
-    Connecting { deadline: Instant },
+    Connecting { deadline: Instant, at_gateway_url: bool },
     AwaitingHello { deadline: Instant },
     AwaitingPermit { ask_again_at: Instant },
     Identifying { deadline: Instant },
@@ -165,6 +170,11 @@ enum State {
 enum Then {
     Retry { after: Duration },
     Stop,
+}
+
+/// Where a session is resumed; without it, it cannot be (GW-131).
+fn resume_url(session: &Session) -> Option<Url> {
+    Url::parse(session.resume_url.as_deref()?).ok()
 }
 
 /// The machine of one shard. See the [module](self) for its contract.
@@ -208,12 +218,15 @@ impl fmt::Debug for Shard {
 
 impl Shard {
     /// A shard that does nothing yet. With a session it begins by resuming it; a session of another shard or
-    /// layout, or of connections with another query (GW-012), is not used.
+    /// layout, of connections with another query (GW-012) or with other intents (GW-181) is not used, nor one without
+    /// a URL to resume it at (GW-131).
     pub fn new(config: ShardConfig, session: Option<Session>) -> Self {
         let fits = |session: &Session| {
             session.shard == config.shard
                 && session.count == config.count
                 && session.query == config.wire.query()
+                && session.intents == config.intents
+                && resume_url(session).is_some()
         };
         let session = session.filter(fits);
         let limiter = CommandLimiter::new(config.timings.command_window, config.timings.presence_window);
@@ -286,7 +299,7 @@ impl Shard {
             }
             Input::Connected => self.connected(now),
             Input::ConnectDelayed(wait) => {
-                if let State::Connecting { deadline } = &mut self.state {
+                if let State::Connecting { deadline, .. } = &mut self.state {
                     *deadline += wait;
                 }
             }
@@ -307,6 +320,7 @@ impl Shard {
             },
             Input::Permit(permit) => self.permit(now, permit),
             Input::QueueReplaced => self.ask_queue(now),
+            Input::GatewayUrl(url) => self.config.gateway_url = url,
             Input::Presence(update) => {
                 self.presence = Some(update);
                 self.presence_unsent = true;
@@ -341,7 +355,7 @@ impl Shard {
             State::Idle | State::Ready { .. } | State::Stopped | State::Refused => None,
             State::Disconnected { retry_at } => Some(retry_at),
             State::Queued { ask_again_at } | State::AwaitingPermit { ask_again_at } => Some(ask_again_at),
-            State::Connecting { deadline }
+            State::Connecting { deadline, .. }
             | State::AwaitingHello { deadline }
             | State::Identifying { deadline }
             | State::Resuming { deadline, .. }
@@ -362,7 +376,7 @@ impl Shard {
             {
                 self.ask_queue(now);
             }
-            State::Connecting { deadline } if deadline <= now => {
+            State::Connecting { deadline, .. } if deadline <= now => {
                 self.connect_failed(now, random, Reason::ConnectTimeout);
             }
             State::AwaitingHello { deadline } if deadline <= now => {

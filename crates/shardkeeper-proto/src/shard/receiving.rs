@@ -30,9 +30,13 @@ impl Shard {
             }
             Some(Opcode::Hello) if open => self.hello(now, random, envelope.data),
             Some(Opcode::Reconnect) if open => self.end_connection(now, random, Reason::ReconnectRequested),
-            Some(Opcode::InvalidSession) if open => {
+            Some(Opcode::InvalidSession) => {
                 let resumable = envelope.data == b"true";
-                self.end_connection(now, random, Reason::InvalidSession { resumable });
+                if open {
+                    self.end_connection(now, random, Reason::InvalidSession { resumable });
+                } else if !resumable {
+                    self.drop_session();
+                }
             }
             // Opcodes that only clients send, and unknown ones (GW-021).
             _ => {}
@@ -167,8 +171,13 @@ impl Shard {
             session_id: String,
             #[serde(default)]
             resume_gateway_url: Option<String>,
+            #[serde(default)]
+            shard: Option<[u32; 2]>,
         }
-        let Ok(ready) = serde_json::from_slice::<Ready>(data) else {
+        let asked = [self.config.shard.0, self.config.count.get()];
+        // A session of another shard would bring the events of other guilds (GW-129).
+        let ready = serde_json::from_slice::<Ready>(data).ok();
+        let Some(ready) = ready.filter(|ready| ready.shard.is_none_or(|shard| shard == asked)) else {
             self.end_connection(now, random, Reason::Unreadable);
             return;
         };
@@ -179,6 +188,7 @@ impl Shard {
             sequence,
             shard: self.config.shard,
             count: self.config.count,
+            intents: self.config.intents,
             query: self.config.wire.query(),
         });
         self.had_session = true;

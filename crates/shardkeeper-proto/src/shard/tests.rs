@@ -177,6 +177,7 @@ fn session(sequence: u64) -> Session {
         sequence,
         shard: ShardId(3),
         count: ShardCount::new(16).unwrap(),
+        intents: Intents::GUILDS,
         query: Wire::default().query(),
     }
 }
@@ -795,6 +796,111 @@ fn gw_161_presences_are_limited_and_the_newest_wins() {
     }
     assert_eq!(bench.now - start, Duration::from_secs(20));
     assert!(bench.sent()[5].contains("game 9"));
+}
+
+#[test]
+fn gw_106_the_interval_is_that_of_each_hello() {
+    let mut bench = Bench::new();
+    bench.up().closed(None).reconnect().feed(Input::Connected);
+    bench.random = 0.999;
+    bench.receive(r#"{"op":10,"d":{"heartbeat_interval":10000}}"#);
+    assert!(bench.wait() < Duration::from_secs(10) && bench.wait() > Duration::from_secs(9));
+    bench.clear().sleep().ack();
+    assert_eq!(bench.sent().len(), 1);
+    assert_eq!(bench.wait(), Duration::from_secs(10));
+}
+
+#[test]
+fn gw_131_without_a_url_to_resume_at_there_is_no_resume() {
+    for url in ["", r#","resume_gateway_url":null"#, r#","resume_gateway_url":"no url""#] {
+        let mut bench = Bench::new();
+        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+        bench.receive(&format!(r#"{{"t":"READY","s":1,"op":0,"d":{{"session_id":"S"{url}}}}}"#));
+        assert!(bench.shard.is_ready());
+        bench.clear().closed(None);
+        assert!(matches!(bench.disconnected().1, Next::Identify { .. }), "{url}");
+    }
+    let mut bench = Bench::with_session(Some(Session { resume_url: None, ..session(42) }));
+    bench.feed(Input::Start);
+    assert!(bench.has(|out| matches!(out, Output::Enqueue(_))));
+}
+
+#[test]
+fn gw_148_op_9_false_counts_also_while_the_connection_is_closed() {
+    for (first, resumable) in
+        [(r#"{"op":7,"d":null}"#, false), (r#"{"op":9,"d":true}"#, false), (r#"{"op":7,"d":null}"#, true)]
+    {
+        let mut bench = Bench::new();
+        bench.up().receive(first).receive(&format!(r#"{{"op":9,"d":{resumable}}}"#)).closed(Some(4900));
+        assert_eq!(bench.shard.session().is_some(), resumable, "{first}");
+    }
+}
+
+#[test]
+fn gw_129_a_ready_for_another_shard_is_not_taken() {
+    for (shard, ready) in [("[3,16]", true), ("[4,16]", false), ("[3,17]", false)] {
+        let mut bench = Bench::new();
+        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+        bench.receive(&format!(
+            r#"{{"t":"READY","s":1,"op":0,"d":{{"session_id":"S","resume_gateway_url":"{RESUME_URL}","shard":{shard}}}}}"#
+        ));
+        assert_eq!(bench.shard.is_ready(), ready, "{shard}");
+    }
+}
+
+#[test]
+fn gw_012_181_a_session_of_another_query_or_other_intents_is_not_used() {
+    let query = Wire { compress: Some("zlib-stream"), ..Wire::default() }.query();
+    for other in [Session { query, ..session(42) }, Session { intents: Intents::all(), ..session(42) }] {
+        let mut bench = Bench::with_session(Some(other));
+        bench.feed(Input::Start);
+        assert!(bench.has(|out| matches!(out, Output::Enqueue(_))), "it identifies");
+    }
+}
+
+#[test]
+fn gw_002_an_unreachable_bootstrap_url_is_asked_for_again() {
+    let asks = |bench: &Bench| bench.has(|out| matches!(out, Output::AskGateway));
+    let mut bench = Bench::new();
+    bench.feed(Input::Start).feed(Input::Turn).feed(Input::ConnectFailed);
+    assert!(asks(&bench));
+    bench.feed(Input::GatewayUrl("wss://other.example".parse().unwrap())).reconnect();
+    assert_eq!(bench.url(), Some("wss://other.example/?v=10&encoding=json"));
+    // One for Resume is not.
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start).feed(Input::ConnectFailed);
+    assert!(!asks(&bench));
+    // An Identify that came too early may have been right by what was known.
+    let mut bench = Bench::new();
+    bench
+        .feed(Input::Start)
+        .feed(Input::Turn)
+        .feed(Input::Connected)
+        .hello()
+        .permit()
+        .receive(r#"{"op":9,"d":false}"#);
+    assert!(asks(&bench));
+}
+
+#[test]
+fn gw_041_payload_compression_is_asked_for_in_identify() {
+    let mut bench = Bench::new();
+    bench.shard.config.wire.payload_compression = true;
+    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+    assert!(bench.sent()[0].contains(r#""compress":true"#));
+}
+
+#[test]
+fn gw_074_a_permit_that_comes_late_is_not_spent() {
+    for ready in [false, true] {
+        let mut bench = Bench::new();
+        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+        if ready {
+            bench.ready();
+        }
+        bench.clear().permit();
+        assert!(bench.sent().is_empty() && bench.has(|out| matches!(out, Output::LeaveQueue)));
+    }
 }
 
 fn bulk(number: u64) -> Input<'static> {

@@ -44,6 +44,11 @@ pub(crate) async fn answer(request: Request<Incoming>, discord: Arc<Discord>) ->
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             return Ok(reply(status, &json!({})));
         }
+        Some(RestFault::Page(status)) => {
+            let mut page = Response::new(Full::from("<html>access denied</html>"));
+            *page.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            return Ok(page);
+        }
         Some(RestFault::Hang) => return std::future::pending().await,
         Some(RestFault::Cut) => return Err(Refused),
         Some(RestFault::Garbage) => return Ok(Response::new(Full::from("<html>it works</html>"))),
@@ -105,7 +110,7 @@ pub(crate) async fn answer(request: Request<Incoming>, discord: Arc<Discord>) ->
 /// GW-003, GW-297.
 fn unauthorized(request: &Request<Incoming>, discord: &Discord) -> Option<Reply> {
     let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-    if given == format!("Bot {}", discord.config.token).as_bytes() {
+    if given == format!("Bot {}", discord.config.token).as_bytes() && !discord.state().token_reset {
         return None;
     }
     let again = !given.is_empty() && !discord.state().rejected_tokens.insert(given.to_vec());

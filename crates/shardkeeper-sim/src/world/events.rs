@@ -52,7 +52,7 @@ pub(super) const EVENTS: &[(&str, u32, Place, Make)] = {
         ("VOICE_CHANNEL_START_TIME_UPDATE", 1, Guild, |scene| {
             scene.in_voice_channel(json!({"voice_start_time": scene.seconds()}))
         }),
-        ("THREAD_CREATE", 2, Guild, |scene| with(scene.thread(), json!({"newly_created": true}))),
+        ("THREAD_CREATE", 2, Guild, thread_create),
         ("THREAD_UPDATE", 2, Guild, |scene| scene.thread()),
         ("THREAD_DELETE", 1, Guild, thread_delete),
         ("THREAD_LIST_SYNC", 1, Guild, thread_list_sync),
@@ -117,7 +117,7 @@ pub(super) const EVENTS: &[(&str, u32, Place, Make)] = {
         ("MESSAGE_CREATE", 4, Elsewhere, direct_message),
         ("TYPING_START", 2, Elsewhere, direct_typing),
         ("ENTITLEMENT_CREATE", 1, Elsewhere, entitlement),
-        ("ENTITLEMENT_UPDATE", 1, Elsewhere, entitlement),
+        ("ENTITLEMENT_UPDATE", 1, Elsewhere, ended_entitlement),
         ("ENTITLEMENT_DELETE", 1, Elsewhere, entitlement),
         ("SUBSCRIPTION_CREATE", 1, Elsewhere, subscription),
         ("SUBSCRIPTION_UPDATE", 1, Elsewhere, subscription),
@@ -329,16 +329,26 @@ fn moderation_action(scene: &mut Scene<'_>) -> Value {
     }))
 }
 
+/// A new one; or an old one that the bot was added to, which has no such mark (GW-266).
+fn thread_create(scene: &mut Scene<'_>) -> Value {
+    let thread = scene.thread();
+    if scene.random.bool() { with(thread, json!({"newly_created": true})) } else { thread }
+}
+
 fn thread_delete(scene: &mut Scene<'_>) -> Value {
     let thread = scene.thread();
     scene.in_guild(json!({"id": thread["id"], "parent_id": thread["parent_id"], "type": thread["type"]}))
 }
 
+/// Without `channel_ids` it is about the whole guild (GW-267).
 fn thread_list_sync(scene: &mut Scene<'_>) -> Value {
-    scene.in_guild(json!({
-        "channel_ids": [scene.guild.text_channels[0].to_string()], "threads": [scene.guild.thread(0)],
-        "members": [scene.thread_member(Member::Bot)],
-    }))
+    let mut sync = scene.in_guild(json!({
+        "threads": [scene.guild.thread(0)], "members": [scene.thread_member(Member::Bot)],
+    }));
+    if scene.random.bool() {
+        sync["channel_ids"] = json!([scene.guild.text_channels[0].to_string()]);
+    }
+    sync
 }
 
 /// The bot was added: this one comes with GUILDS alone (GW-182).
@@ -431,13 +441,14 @@ fn stage(scene: &mut Scene<'_>) -> Value {
     }))
 }
 
-/// Only for a channel that the bot is in; a default sound's id is an integer (GW-271).
+/// Only for a channel that the bot is in. The id of a default sound is an integer, of others a snowflake (GW-271).
 fn voice_effect(scene: &mut Scene<'_>) -> Value {
     let Some(channel) = scene.guild.voice.get(&ids::BOT).copied() else { return Value::Null };
     let user = scene.member().id().to_string();
+    let sound = if scene.random.bool() { json!(1) } else { scene.guild.sound()["sound_id"].clone() };
     scene.in_guild(json!({
-        "channel_id": channel.to_string(), "user_id": user, "emoji": {"id": null, "name": "🦆"}, "animation_type": 0,
-        "animation_id": 1, "sound_id": 1, "sound_volume": 1.0,
+        "channel_id": channel.to_string(), "user_id": user, "emoji": {"id": null, "name": "🦆"},
+        "animation_type": 0, "animation_id": 1, "sound_id": sound, "sound_volume": 1.0,
     }))
 }
 
@@ -460,6 +471,11 @@ fn entitlement(scene: &mut Scene<'_>) -> Value {
         "user_id": user, "type": 8, "deleted": false, "starts_at": JOINED, "ends_at": null, "consumed": false,
         "promotion_id": null, "gift_code_flags": 0,
     })
+}
+
+/// That of a subscription changes at its end alone (GW-269).
+fn ended_entitlement(scene: &mut Scene<'_>) -> Value {
+    with(entitlement(scene), json!({"ends_at": "2026-10-01T00:00:00+00:00"}))
 }
 
 fn subscription(scene: &mut Scene<'_>) -> Value {

@@ -35,7 +35,7 @@ pub(crate) struct Guild {
     pub(crate) text_channels: Vec<u64>,
     pub(crate) voice_channels: [u64; 2],
     /// A channel that the bot may not view (GW-274).
-    hidden: Option<u64>,
+    pub(crate) hidden: Option<u64>,
     pub(crate) roles: Vec<u64>,
     pub(crate) member_count: u32,
     /// Who is in which voice channel.
@@ -65,6 +65,14 @@ impl Member {
         match self {
             Self::Bot => "sim-bot".to_owned(),
             Self::Human(index) => format!("member{index}"),
+        }
+    }
+
+    /// About a quarter has a role.
+    fn has_role(self) -> bool {
+        match self {
+            Self::Bot => true,
+            Self::Human(index) => index % 4 == 1,
         }
     }
 
@@ -218,7 +226,7 @@ impl Guild {
         } else if self.member_count <= audience.large_threshold {
             all().collect()
         } else {
-            all().filter(|member| member.is_online() || in_voice(member)).collect()
+            all().filter(|member| member.is_online() || member.has_role() || in_voice(member)).collect()
         }
     }
 
@@ -281,6 +289,13 @@ impl Guild {
         channels
     }
 
+    /// The bot gains access to the hidden channel (GW-276): the data of the CHANNEL_UPDATE.
+    pub(crate) fn reveal(&mut self) -> Option<Value> {
+        let id = self.hidden.take()?;
+        self.text_channels.push(id);
+        Some(self.channel(id))
+    }
+
     /// A text or voice channel in full.
     pub(crate) fn channel(&self, id: u64) -> Value {
         if let Some(number) = self.voice_channels.iter().position(|voice| *voice == id) {
@@ -316,9 +331,11 @@ impl Guild {
     pub(crate) fn member_object(&self, member: Member, with_user: bool) -> Value {
         let mut data = json!({
             "avatar": null, "banner": null, "communication_disabled_until": null, "deaf": false, "flags": 0,
-            "joined_at": JOINED, "mute": false, "nick": null, "pending": false, "premium_since": null,
-            "roles": [self.roles[0].to_string()],
+            "joined_at": JOINED, "mute": false, "nick": null, "pending": false, "premium_since": null, "roles": [],
         });
+        if member.has_role() {
+            data["roles"] = json!([self.roles[0].to_string()]);
+        }
         if with_user {
             data["user"] = member.user();
         }

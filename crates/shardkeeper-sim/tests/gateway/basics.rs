@@ -166,14 +166,16 @@ async fn gw_170_two_identifies_of_one_key_within_the_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_166_an_identify_without_budget() {
+async fn gw_166_an_identify_without_budget_ends_every_session_and_resets_the_token() {
     let simulator = simulator(|config| config.identify_remaining = 1);
-    Client::connect(&simulator).await.login(0, 1).await;
+    let mut first = Client::connect(&simulator).await;
+    first.login(0, 1).await;
     sleep(Duration::from_secs(6)).await;
     let mut client = Client::connect(&simulator).await;
     client.until(10).await;
     client.identify(0, 1).await;
-    client.until(9).await;
+    assert_eq!((client.end().await, first.end().await), (Some(4004), Some(4004)));
+    assert!(get(&simulator, "/api/v10/gateway/bot", "Bot sim-token").await.contains(" 401 "));
     assert_eq!(rules(&simulator), ["GW-166"]);
 }
 
@@ -186,7 +188,7 @@ async fn what_an_identify_says_is_judged() {
     };
     let cases: [(Value, u16, &[&str]); 7] = [
         (with("token", json!("wrong")), 4004, &[]),
-        (with("token", json!("Bot sim-token")), 4004, &["GW-070"]),
+        (with("token", json!("Bot wrong")), 4004, &[]),
         (with("shard", json!([1, 1])), 4010, &["GW-073"]),
         (with("intents", json!(1 << 17)), 4013, &["GW-178"]),
         (with("intents", json!(1 << 8)), 4014, &[]),

@@ -203,9 +203,13 @@ async fn gw_224_226_channel_info_has_the_fields_that_were_asked_for() {
     assert_eq!(info["channels"].as_array().unwrap().len(), 2);
     assert_eq!(info["channels"][0]["status"], "standup");
     assert!(info["channels"][0].get("voice_start_time").is_none());
+    let busy = guilds[0]["channels"].as_array().unwrap().iter().find(|channel| channel["type"] == 2).unwrap();
+    let join =
+        json!({"guild_id": guilds[0]["id"], "channel_id": busy["id"], "self_mute": true, "self_deaf": true});
+    client.send(&json!({"op": 4, "d": join})).await;
     client.send(&ask(json!(["status", "voice_start_time"]))).await;
     let info = client.until_event("CHANNEL_INFO").await["d"].take();
-    assert!(info["channels"][0].get("voice_start_time").is_some());
+    assert!(info["channels"][0]["voice_start_time"].is_u64());
     client.send(&ask(json!(["colour"]))).await;
     client.until_event("CHANNEL_INFO").await;
     assert_eq!(rules(&simulator), ["GW-224"]);
@@ -224,4 +228,35 @@ async fn gw_194_200_a_presence_is_told_in_the_guilds_with_what_bots_may_set() {
         assert_eq!(told["activities"][0]["name"], "chess");
         assert!(told["activities"][0].get("details").is_none());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_211_at_most_a_hundred_members_are_found_and_no_limit_of_time_applies() {
+    let simulator = simulator(|config| {
+        config.guilds = 1;
+        config.large_guild_members = 300;
+    });
+    let (mut client, guilds) = session(&simulator, 1).await;
+    // A limit above zero makes an empty prefix a search, as often as one likes.
+    for query in ["member", "", ""] {
+        let ask = json!({"guild_id": guilds[0]["id"], "query": query, "limit": 1000});
+        client.send(&json!({"op": 8, "d": ask})).await;
+        let chunk = client.until_event("GUILD_MEMBERS_CHUNK").await["d"].take();
+        assert_eq!(chunk["members"].as_array().unwrap().len(), 100);
+    }
+    assert!(rules(&simulator).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_223_sounds_need_no_intent() {
+    let simulator = simulator(|config| config.guilds = 1);
+    let mut client = Client::connect(&simulator).await;
+    client.until(10).await;
+    let mut payload = identify(0, 1);
+    payload["d"]["intents"] = json!(1);
+    client.send(&payload).await;
+    let guild = client.until_event("GUILD_CREATE").await["d"].take();
+    assert_eq!(guild["soundboard_sounds"][0]["name"], "Yay");
+    client.send(&json!({"op": 31, "d": {"guild_ids": [guild["id"]]}})).await;
+    client.until_event("SOUNDBOARD_SOUNDS").await;
 }

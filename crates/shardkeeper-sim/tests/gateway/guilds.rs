@@ -219,3 +219,116 @@ async fn gw_103_a_clock_that_jumps_ages_sessions_and_limits() {
     client.until_event("READY").await;
     assert!(rules(&simulator).is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn gw_274_276_a_hidden_channel_is_obfuscated_until_the_bot_gains_access() {
+    let simulator = simulator(|config| config.guilds = 1);
+    let mut client = Client::connect(&simulator).await;
+    client.login(0, 1).await;
+    let guild = client.until_event("GUILD_CREATE").await["d"].take();
+    let hidden = |channel: &&Value| channel["flags"].as_u64().unwrap() & 1 << 17 != 0;
+    let channels = guild["channels"].as_array().unwrap();
+    let channel = channels.iter().find(hidden).unwrap();
+    assert_eq!(channel["name"], "___hidden___");
+    assert_eq!(channel["permission_overwrites"].as_array().unwrap().len(), 1);
+    assert_eq!(channel["permission_overwrites"][0]["deny"], "1024");
+    simulator.act(&Action::RevealChannel { guild: 0 }).unwrap();
+    let revealed = client.until_event("CHANNEL_UPDATE").await["d"].take();
+    assert_eq!(
+        (&revealed["id"], &revealed["name"], &revealed["flags"]),
+        (&channel["id"], &json!("general"), &json!(0))
+    );
+}
+
+/// One event of each name, as JSON.
+async fn shapes(intents: u64) -> std::collections::BTreeMap<String, Vec<Value>> {
+    let simulator = simulator(|config| {
+        config.guilds = 1;
+        config.mix = Mix::Everything;
+    });
+    let mut client = Client::connect(&simulator).await;
+    client.until(10).await;
+    let mut payload = identify(0, 1);
+    payload["d"]["intents"] = json!(intents);
+    client.send(&payload).await;
+    let guild = client.until_event("GUILD_CREATE").await["d"].take();
+    let channels = guild["channels"].as_array().unwrap();
+    let voice = &channels.iter().find(|channel| channel["type"] == 2).unwrap()["id"];
+    let join = json!({"guild_id": guild["id"], "channel_id": voice, "self_mute": false, "self_deaf": false});
+    client.send(&json!({"op": 4, "d": join})).await;
+    client.until_event("VOICE_SERVER_UPDATE").await;
+    simulator.emit(0, 2000);
+    let mut shapes = std::collections::BTreeMap::from([("GUILD_CREATE".to_owned(), vec![guild])]);
+    for _ in 0..2000 {
+        let mut payload = client.next().await.unwrap();
+        let event = payload["t"].as_str().unwrap_or_default().to_owned();
+        shapes.entry(event).or_default().push(payload["d"].take());
+    }
+    shapes
+}
+
+fn has(event: &Value, field: &str) -> bool {
+    event.get(field).is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_225_258_263_to_272_events_have_the_shapes_that_the_sheet_gives_them() {
+    let shapes = shapes(INTENTS).await;
+    let guild = &shapes["GUILD_CREATE"][0];
+    for field in [
+        "joined_at",
+        "large",
+        "unavailable",
+        "member_count",
+        "voice_states",
+        "members",
+        "channels",
+        "threads",
+        "presences",
+        "stage_instances",
+        "guild_scheduled_events",
+        "soundboard_sounds",
+    ] {
+        assert!(has(guild, field), "GW-258: {field}");
+    }
+    assert!(guild["channels"].as_array().unwrap().iter().all(|channel| !has(channel, "guild_id")));
+    assert!(guild["voice_states"].as_array().unwrap().iter().all(|state| !has(state, "guild_id")));
+    for status in &shapes["VOICE_CHANNEL_STATUS_UPDATE"] {
+        assert!(has(status, "id") && has(status, "guild_id") && has(status, "status"), "GW-225");
+    }
+    let start = shapes["VOICE_CHANNEL_START_TIME_UPDATE"][0]["voice_start_time"].as_u64().unwrap();
+    let typing = shapes["TYPING_START"][0]["timestamp"].as_u64().unwrap();
+    assert!(start < 10_000_000_000 && typing < 10_000_000_000, "GW-272: seconds");
+    let active = |presence: &&Value| presence["activities"][0]["created_at"].is_u64();
+    let presence = shapes["PRESENCE_UPDATE"].iter().find(active).unwrap();
+    assert!(
+        presence["activities"][0]["created_at"].as_u64().unwrap() > 1_000_000_000_000,
+        "GW-272: milliseconds"
+    );
+    let members: Vec<&Value> =
+        guild["members"].as_array().unwrap().iter().map(|member| &member["user"]["id"]).collect();
+    assert!(shapes["GUILD_MEMBER_ADD"].iter().any(|added| members.contains(&&added["user"]["id"])), "GW-263");
+    for update in &shapes["MESSAGE_UPDATE"] {
+        assert!(has(update, "author") && has(update, "content") && update["tts"] == false, "GW-264");
+    }
+    for message in shapes["MESSAGE_CREATE"].iter().filter(|message| has(message, "guild_id")) {
+        assert!(!has(&message["member"], "user") && has(message, "channel_type"), "GW-265");
+    }
+    let both = |event: &str, field: &str| {
+        let given = shapes[event].iter().filter(|event| has(event, field)).count();
+        given > 0 && given < shapes[event].len()
+    };
+    assert!(both("THREAD_CREATE", "newly_created"), "GW-266");
+    assert!(both("THREAD_LIST_SYNC", "channel_ids"), "GW-267");
+    assert!(shapes["ENTITLEMENT_UPDATE"].iter().all(|ended| ended["ends_at"].is_string()), "GW-269");
+    let sounds = &shapes["VOICE_CHANNEL_EFFECT_SEND"];
+    assert!(sounds.iter().any(|effect| effect["sound_id"].is_u64()), "GW-271");
+    assert!(sounds.iter().any(|effect| effect["sound_id"].is_string()), "GW-271");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_182_without_the_intent_thread_members_are_about_the_bot_alone() {
+    let shapes = shapes(1).await;
+    let added = &shapes["THREAD_MEMBERS_UPDATE"];
+    assert!(added.iter().all(|update| update["added_members"][0]["member"]["user"]["bot"] == true));
+}

@@ -230,3 +230,28 @@ async fn gw_195_196_odd_presences_are_taken_and_noted() {
     assert_eq!(advice(&simulator), ["GW-195", "GW-196", "GW-195", "GW-196"]);
     assert_eq!(simulator.report().presences[&0]["status"], "idle");
 }
+
+#[tokio::test(start_paused = true)]
+async fn gw_070_a_prefixed_token_is_noted_and_the_resume_has_to_have_the_same() {
+    for (token, rule) in [("Bot sim-token", None), ("sim-token", Some("GW-070"))] {
+        let simulator = simulator(|_| {});
+        let mut client = Client::connect(&simulator).await;
+        client.until(10).await;
+        let mut payload = identify(0, 1);
+        payload["d"]["token"] = json!("Bot sim-token");
+        client.send(&payload).await;
+        let session = client.until_event("READY").await["d"]["session_id"].as_str().unwrap().to_owned();
+        client.close(4000).await;
+        let mut client = Client::connect_to(&simulator, RESUME_URL).await;
+        client.until(10).await;
+        let mut payload = resume(&session, 1);
+        payload["d"]["token"] = json!(token);
+        client.send(&payload).await;
+        match rule {
+            None => drop(client.until_event("RESUMED").await),
+            Some(_) => assert_eq!(client.until(9).await["d"], false),
+        }
+        assert_eq!(rules(&simulator), rule.into_iter().collect::<Vec<_>>());
+        assert_eq!(advice(&simulator), ["GW-070"]);
+    }
+}

@@ -18,12 +18,14 @@ use self::shards::Shards;
 use crate::Lifecycle;
 use crate::config::{Layout, ManagerConfig};
 use crate::error::{CommandRejected, ConfigError, Ended, StartError};
-use crate::gateway_info::{GatewayInfo, GatewayInfoError, gateway_info};
+use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
 use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShardReport};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
 use crate::status::{IdentifyStatus, ManagerStatus};
 
+/// So often the gateway is asked again, at most, for shards that cannot reach it. An outage lasts minutes.
+const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 /// The only generation, until the bot can be resharded.
 const GENERATION: u32 = 1;
 
@@ -40,6 +42,8 @@ pub struct ManagerState {
     /// Requests to `GET /gateway/bot` that failed in a row.
     failed_requests: u32,
     request: Option<AbortHandle>,
+    /// When the last one was made.
+    asked_at: Option<tokio::time::Instant>,
     /// From the first answer of `GET /gateway/bot` on.
     fleet: Option<Fleet>,
     stopping: Option<Stopping>,
@@ -89,6 +93,7 @@ impl Actor for ShardManager {
             starting: Vec::new(),
             failed_requests: 0,
             request: None,
+            asked_at: None,
             fleet: None,
             stopping: None,
         })
@@ -189,6 +194,7 @@ impl ManagerState {
             let _ = myself.cast(ManagerMessage::Gateway(answer));
         });
         self.request = Some(request.abort_handle());
+        self.asked_at = Some(tokio::time::Instant::now() + wait);
     }
 
     async fn gateway(
@@ -197,6 +203,10 @@ impl ManagerState {
         answer: Result<GatewayInfo, GatewayInfoError>,
     ) -> Result<(), ActorProcessingErr> {
         if self.stopping.is_some() {
+            return Ok(());
+        }
+        if self.fleet.is_some() {
+            self.refreshed(answer);
             return Ok(());
         }
         match answer {
@@ -252,14 +262,7 @@ impl ManagerState {
         ids: Vec<ShardId>,
     ) -> Result<(), ActorProcessingErr> {
         let limit = info.session_start_limit;
-        let reset_after = Duration::from_millis(limit.reset_after_ms);
-        let budget = IdentifyBudget::new(
-            now(),
-            limit.total,
-            limit.remaining,
-            reset_after,
-            self.config.identify_reserve,
-        );
+        let budget = budget(&limit, self.config.identify_reserve);
         let ledger = Arc::new(Mutex::new(Ledger { status: IdentifyStatus::default(), budget }));
         let queue = self.spawn_queue(myself, &info, &ledger, false).await?;
         tracing::info!(
@@ -345,9 +348,37 @@ impl ManagerState {
                 fleet.shards.set_ended(shard);
                 self.refused(myself, refusal);
             }
+            ShardReport::AskGateway => self.refresh_gateway(myself),
             ShardReport::Ended => {
                 fleet.shards.set_ended(shard);
                 self.end_if_all_ended(myself);
+            }
+        }
+    }
+
+    /// Asks for the gateway again, for a shard that could not reach it; not more often than it may help.
+    fn refresh_gateway(&mut self, myself: &ActorRef<ManagerMessage>) {
+        let recent = self.asked_at.is_some_and(|at| at.elapsed() < REFRESH_AT_MOST_EVERY);
+        if self.stopping.is_none() && !recent {
+            self.request_gateway(myself, Duration::ZERO);
+        }
+    }
+
+    /// What the gateway said when it was asked again.
+    fn refreshed(&mut self, answer: Result<GatewayInfo, GatewayInfoError>) {
+        let Some(fleet) = &mut self.fleet else { return };
+        match answer {
+            Ok(info) => {
+                let limit = info.session_start_limit;
+                let budget = budget(&limit, self.config.identify_reserve);
+                let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
+                let _ = fleet.queue.cast(update);
+                fleet.shards.set_gateway_url(&info.url);
+                fleet.info = info;
+            }
+            Err(error) => {
+                let error = crate::error::chain(&error);
+                tracing::warn!(error, "gateway address not available, going on with the one known");
             }
         }
     }
@@ -490,6 +521,11 @@ impl ManagerState {
         stopping.replies.drain(..).for_each(|reply| drop(reply.send(sessions.clone())));
         myself.stop(None);
     }
+}
+
+fn budget(limit: &SessionStartLimit, reserve: u32) -> IdentifyBudget {
+    let reset_after = Duration::from_millis(limit.reset_after_ms);
+    IdentifyBudget::new(now(), limit.total, limit.remaining, reset_after, reserve)
 }
 
 fn now() -> Instant {

@@ -118,6 +118,14 @@ impl Shards {
         Ok(())
     }
 
+    /// From now on new connections go there.
+    pub(super) fn set_gateway_url(&mut self, url: &Url) {
+        if self.gateway_url != *url {
+            self.gateway_url = url.clone();
+            self.for_each_actor(|actor| drop(actor.cast(ShardMessage::GatewayUrl(url.clone()))));
+        }
+    }
+
     pub(super) fn actor(&self, shard: ShardId) -> Option<ActorRef<ShardMessage>> {
         self.entries.get(&shard)?.actor.clone()
     }

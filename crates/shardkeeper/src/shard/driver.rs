@@ -38,8 +38,8 @@ const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
 pub(super) enum Control {
     Turn,
     Permit(IdentifyPermit),
-    Presence(PresenceUpdate),
     Command(Command, RpcReplyPort<Result<(), CommandRejected>>),
+    GatewayUrl(Url),
     Stop,
     Detach,
     Crash,
@@ -53,7 +53,7 @@ pub(super) struct Parts {
     pub(super) publisher: Publisher,
     pub(super) slot: Arc<SessionSlot>,
     pub(super) board: Arc<Board>,
-    pub(super) presence: Option<PresenceUpdate>,
+    pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
     pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
     pub(super) actor: ActorRef<ShardMessage>,
     pub(super) control: mpsc::Receiver<Control>,
@@ -88,11 +88,10 @@ pub(super) async fn run(parts: Parts) {
         codec,
         connector: parts.connector,
         pacer: parts.pacer,
+        presence: parts.presence,
         control: parts.control,
     };
-    if let Some(presence) = parts.presence {
-        driver.feed(Input::Presence(presence));
-    }
+    driver.take_presence();
     driver.feed(Input::Start);
     while !driver.core.machine.is_ended() {
         driver.turn().await;
@@ -107,6 +106,7 @@ struct Driver {
     codec: Codec,
     connector: Connector,
     pacer: Arc<Pacer>,
+    presence: watch::Receiver<Option<PresenceUpdate>>,
     control: mpsc::Receiver<Control>,
 }
 
@@ -122,6 +122,7 @@ impl Driver {
             biased;
             Some(control) = self.control.recv() => self.control(control),
             Ok(()) = self.core.queue.changed() => self.feed(Input::QueueReplaced),
+            Ok(()) = self.presence.changed() => self.take_presence(),
             () = sleep(wakes_at) => {
                 // What is here already comes first: among it may be the acknowledgement whose absence the timer
                 // would take for a zombie.
@@ -147,7 +148,6 @@ impl Driver {
         match control {
             Control::Turn => self.feed(Input::Turn),
             Control::Permit(permit) => self.feed(Input::Permit(permit)),
-            Control::Presence(presence) => self.feed(Input::Presence(presence)),
             Control::Command(command, reply) => {
                 let room = self.core.machine.has_room(command.class());
                 let full = CommandRejected::QueueFull { shard: self.core.shard, capacity: COMMANDS_WAITING };
@@ -156,9 +156,17 @@ impl Driver {
                     self.feed(Input::Command(command));
                 }
             }
+            Control::GatewayUrl(url) => self.feed(Input::GatewayUrl(url)),
             Control::Stop => self.feed(Input::Stop),
             Control::Detach => self.feed(Input::Detach),
             Control::Crash => panic!("crash drill"),
+        }
+    }
+
+    fn take_presence(&mut self) {
+        let presence = self.presence.borrow_and_update().clone();
+        if let Some(presence) = presence {
+            self.feed(Input::Presence(presence));
         }
     }
 
@@ -379,6 +387,7 @@ impl Core {
                 Output::ClaimPermit(priority) => {
                     self.ask(QueueMessage::Claim { shard: self.shard, priority, actor: self.actor.clone() });
                 }
+                Output::AskGateway => self.report(ShardMessage::AskGateway),
                 Output::LeaveQueue => self.ask(QueueMessage::Leave { shard: self.shard }),
                 for_link => self.for_link.push(for_link),
             }

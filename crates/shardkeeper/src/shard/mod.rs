@@ -52,6 +52,8 @@ pub struct ShardState {
     manager: ActorRef<ManagerMessage>,
     /// The identify queue's address, which the driver follows.
     queue: watch::Sender<ActorRef<QueueMessage>>,
+    /// The newest presence: however many are set, a driver that is late misses the older ones alone (GW-161).
+    presence: watch::Sender<Option<PresenceUpdate>>,
     control: mpsc::Sender<Control>,
     /// Until the actor runs.
     parts: Option<driver::Parts>,
@@ -85,11 +87,13 @@ impl Actor for ShardActor {
     ) -> Result<ShardState, ActorProcessingErr> {
         let (control, receiver) = mpsc::channel(CONTROL_CAPACITY);
         let (queue, queue_address) = watch::channel(arguments.queue);
+        let (presence, newest_presence) = watch::channel(arguments.presence);
         Ok(ShardState {
             shard: arguments.config.shard,
             incarnation: arguments.incarnation,
             manager: arguments.manager,
             queue,
+            presence,
             control,
             parts: Some(driver::Parts {
                 config: arguments.config,
@@ -98,7 +102,7 @@ impl Actor for ShardActor {
                 publisher: arguments.publisher,
                 slot: arguments.slot,
                 board: arguments.board,
-                presence: arguments.presence,
+                presence: newest_presence,
                 queue: queue_address,
                 actor: myself,
                 control: receiver,
@@ -136,8 +140,8 @@ impl Actor for ShardActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ShardMessage::UpdatePresence(presence, reply) => {
-                let accepted = state.control(Control::Presence(presence)).map_err(|_| state.rejection());
-                let _ = reply.send(accepted);
+                let accepted = state.presence.send(Some(presence));
+                let _ = reply.send(accepted.map_err(|_| CommandRejected::ShardEnded { shard: state.shard }));
             }
             ShardMessage::Command(command, reply) => {
                 if let Err(error) = state.control(Control::Command(command, reply))
@@ -153,6 +157,8 @@ impl Actor for ShardActor {
             ShardMessage::Turn => state.granted(Control::Turn),
             ShardMessage::Permit(permit) => state.granted(Control::Permit(permit)),
             ShardMessage::BecameReady => state.report(ShardReport::Ready),
+            ShardMessage::GatewayUrl(url) => drop(state.control(Control::GatewayUrl(url))),
+            ShardMessage::AskGateway => state.report(ShardReport::AskGateway),
             ShardMessage::Refused(refusal) => state.report(ShardReport::Refused(refusal)),
             ShardMessage::DriverEnded(Ok(())) => {
                 state.report(ShardReport::Ended);

@@ -61,6 +61,7 @@ mod tests {
             sequence,
             shard: ShardId(0),
             count: ShardCount::new(1).unwrap(),
+            intents: shardkeeper_proto::Intents::GUILDS,
             query: String::new(),
         }
     }
