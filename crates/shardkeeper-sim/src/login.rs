@@ -38,6 +38,11 @@ pub(crate) struct Identify {
     pub(crate) presence: Option<Value>,
 }
 
+/// Without the prefix of REST. It is a violation, and taken all the same: twilight and serenity send it in both.
+fn bare(token: &str) -> &str {
+    token.strip_prefix("Bot ").unwrap_or(token)
+}
+
 impl Discord {
     /// Judges an Identify that was read at `at`, and starts the session if it may.
     pub(crate) fn identify(
@@ -134,7 +139,7 @@ impl Discord {
 
     /// The close code that an Identify earns for what it says.
     fn what_is_wrong(&self, identify: &Identify) -> Option<(u16, &'static str)> {
-        if identify.token != self.config.token {
+        if bare(&identify.token) != self.config.token {
             Some((4004, "authentication failed"))
         } else if identify.shard >= identify.count {
             Some((4010, "invalid shard"))
@@ -194,25 +199,23 @@ impl Discord {
         let state = &mut *guard;
         state.expire(now, self.config.timings.session_lifetime);
         let shard = state.sessions.get(id).map(|session| session.shard);
-        if token.starts_with("Bot ") || state.given_up.contains(id) {
+        if state.given_up.contains(id) {
             drop(guard);
-            if token.starts_with("Bot ") {
-                self.violation("GW-070", shard, "the token of a Resume has the prefix of REST");
-            } else {
-                self.violation(
-                    "GW-098",
-                    shard,
-                    "a Resume of a session that the client closed with 1000 or 1001",
-                );
-            }
+            self.violation("GW-098", shard, "a Resume of a session that the client closed with 1000 or 1001");
             self.state().report.resumes_refused += 1;
             return Login::Refused;
         }
+        if token.starts_with("Bot ") {
+            drop(guard);
+            self.violation("GW-070", shard, "the token of a Resume has the prefix of REST");
+            guard = self.state();
+        }
+        let state = &mut *guard;
         if let Some(ConnectFault::Close { code }) = fault {
             self.changed(guard);
             return Login::Closed { code, reason: "fault" };
         }
-        let alive = |session: &&mut Session| !session.over && token == self.config.token;
+        let alive = |session: &&mut Session| !session.over && bare(token) == self.config.token;
         let session = state.sessions.get_mut(id).filter(alive).filter(|_| fault.is_none());
         let Some(session) = session else {
             state.sessions.remove(id);

@@ -306,7 +306,7 @@ async fn what_an_identify_says_is_judged() {
     };
     let cases: [(Value, u16, &[&str]); 7] = [
         (with("token", json!("wrong")), 4004, &[]),
-        (with("token", json!("Bot sim-token")), 4004, &["GW-070"]),
+        (with("token", json!("Bot wrong")), 4004, &["GW-070"]),
         (with("shard", json!([1, 1])), 4010, &[]),
         (with("intents", json!(1 << 17)), 4013, &[]),
         (with("intents", json!(1 << 8)), 4014, &[]),
@@ -321,6 +321,24 @@ async fn what_an_identify_says_is_judged() {
         assert_eq!(client.end().await, Some(code), "{payload}");
         assert_eq!(rules(&simulator), expected, "{payload}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_070_a_token_with_the_prefix_of_rest_is_noted_and_taken() {
+    let simulator = simulator(|_| {});
+    let mut prefixed = identify(0, 1);
+    prefixed["d"]["token"] = json!("Bot sim-token");
+    let mut client = Client::connect(&simulator).await;
+    client.until(10).await;
+    client.send(&prefixed).await;
+    let session = client.until_event("READY").await["d"]["session_id"].as_str().unwrap().to_owned();
+    let mut client = Client::connect(&simulator).await;
+    client.until(10).await;
+    let mut prefixed = resume(&session, 1);
+    prefixed["d"]["token"] = json!("Bot sim-token");
+    client.send(&prefixed).await;
+    client.until_event("RESUMED").await;
+    assert_eq!(rules(&simulator), ["GW-070", "GW-070"]);
 }
 
 #[tokio::test(start_paused = true)]
