@@ -100,9 +100,7 @@ pub(super) const EVENTS: &[(&str, u32, Place, Make)] = {
         ("MESSAGE_REACTION_REMOVE_ALL", 1, Guild, |scene| {
             scene.in_channel(json!({"message_id": scene.message_id()}))
         }),
-        ("MESSAGE_REACTION_REMOVE_EMOJI", 1, Guild, |scene| {
-            scene.in_channel(json!({"message_id": scene.message_id(), "emoji": {"id": null, "name": "🦆"}}))
-        }),
+        ("MESSAGE_REACTION_REMOVE_EMOJI", 1, Guild, |scene| reaction(scene)),
         ("MESSAGE_POLL_VOTE_ADD", 1, Guild, poll_vote),
         ("MESSAGE_POLL_VOTE_REMOVE", 1, Guild, poll_vote),
         ("STAGE_INSTANCE_CREATE", 1, Guild, stage),
