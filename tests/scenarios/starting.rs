@@ -49,7 +49,7 @@ fn cadence(log: &[IdentifyRecord], max_concurrency: u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_170_171_sixty_four_shards_identify_sixteen_at_a_time() {
+async fn gw_170_171_172_sixty_four_shards_identify_sixteen_at_a_time() {
     let mut running = Running::start(simulator(64, |config| config.max_concurrency = 16)).await;
     let log = running.simulator.report().identify_log;
     assert_eq!(log.len(), 64);
