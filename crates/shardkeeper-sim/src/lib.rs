@@ -21,12 +21,38 @@
 //! # }
 //! ```
 //!
+//! # What it is like
+//!
+//! - **Gateway**: every opcode, close code and documented event; `json` and `etf`; `zlib-stream`, `zstd-stream` (cargo
+//!   feature `zstd`), payload compression or none; sessions that are replayed, expire, and go to whoever resumes them.
+//!   Events go to each session that owns the guild, whatever its number of shards, as far as its intents reach.
+//! - **REST**, on the same port: `/gateway`, `/gateway/bot`, what clients ask for at login (`/users/@me`,
+//!   `/applications/@me`), application commands, messages to a channel, guilds, channels and members; with the headers
+//!   of rate limits, and 429.
+//! - **Faults**, by [`Action`]: from Rust with [`Simulator::act`], over HTTP with `POST /sim/act`, by a [`Script`], or by
+//!   chance with [`SimConfig::faults_per_minute`]. The same seed makes the same guilds, events and faults.
+//! - **A judge**: [`Report::violations`] has each rule that the client broke, [`Report::notices`] what Discord advises
+//!   against and takes all the same. `GET /sim/report` is the same over HTTP.
+//!
+//! # Where Discord's documentation is silent
+//!
+//! | what | what the simulator does | to change it |
+//! |---|---|---|
+//! | How long a session outlives its connection | 180 s, or until the replay buffer overflows | [`SimTimings::session_lifetime`], [`SimConfig::replay_limit`] |
+//! | How late a heartbeat may be | 10 s; then close 1000 | [`SimTimings::heartbeat_tolerance`] |
+//! | The connection after op 7 | stays 5 s | [`SimTimings::reconnect_grace`] |
+//! | Identify or Resume on the same connection after op 9 | are taken | |
+//! | A Resume at the bootstrap URL, a token with the prefix of REST | are taken, and noted | |
+//! | All members of a guild | once in 30 s per guild, over all sessions | [`SimTimings::members_window`] |
+//! | A sixth presence within 20 s | is ignored, and a violation | [`SimTimings::presence_window`] |
+//! | An Identify beyond the day's limit | ends every session and the token with 4004 | |
+//! | Echo of a close code 1000 | does not end the session | |
+//!
 //! # Traces
 //!
-//! READY, GUILD_CREATE and each generated event carry `"_trace":["sim:<shard>:<session>:<number>"]` in their data.
+//! READY, GUILD_CREATE and each other event carry `"_trace":["sim:<shard>:<session>:<number>"]` in their data.
 //! [`Simulator::observe`] takes what a subscriber of the client received, and [`Simulator::delivery`] says what was
 //! lost, doubled or out of order.
-//!
 
 #![recursion_limit = "256"] // for the JSON of a whole guild
 

@@ -86,6 +86,9 @@ impl Builder {
     }
 
     /// Runs only these shards of `count`; another process runs the others.
+    ///
+    /// Each process keeps the pace of Identify by itself, and knows nothing of the others': give each one shards of
+    /// keys of its own (`shard_id % max_concurrency`, GW-174), or start them one after the other.
     pub fn shard_ids(mut self, ids: impl IntoIterator<Item = u32>, count: u32) -> Self {
         self.ids = Some(ids.into_iter().collect());
         self.shards = Some(count);
@@ -128,6 +131,13 @@ impl Builder {
     /// Deadlines, waits and windows of the protocol. See [`Timings`] for each with its reason.
     pub fn timings(mut self, timings: Timings) -> Self {
         self.config.timings = timings;
+        self
+    }
+
+    /// How many resumes in a row may fail without an answer before the session is given up for a new one. 3: each costs
+    /// a minute at most, a new session costs an Identify and the events in between.
+    pub fn max_failed_resumes(mut self, resumes: u32) -> Self {
+        self.config.max_failed_resumes = resumes.max(1);
         self
     }
 

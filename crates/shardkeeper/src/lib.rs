@@ -39,6 +39,25 @@
 //! - At most one Identify per key and 5 s, never below the reserve of the day's budget; a resume needs none.
 //! - The token and session ids are in no log line, error or `Debug` output; neither is the content of events.
 //!
+//! # Where Discord's documentation is silent
+//!
+//! | what | what shardkeeper does | to change it |
+//! |---|---|---|
+//! | Deadlines for Hello, READY and RESUMED | 20 s, 120 s, and 60 s without progress; then another connection, and the session is kept | [`Timings`] |
+//! | Heartbeats without an answer | one, and the connection is given up; not while a subscriber keeps us from reading | |
+//! | The wait after op 9 | 1 to 5 s, by chance | [`Timings`] |
+//! | Op 9: the same connection, or another | another one | |
+//! | Close codes 1000, 4001, 4002, 4005, 4008 and unknown ones | one Resume, then a new session | |
+//! | Close code 4003 | a new session | |
+//! | Resumes that are never answered | three, then a new session | [`Builder::max_failed_resumes`] |
+//! | A resume URL that cannot be reached | the bootstrap URL and the resume URL in turn; the session is kept until Discord refuses it | |
+//! | The size of a payload | 4096 bytes in the larger of its encodings, whichever is used | |
+//! | `large_threshold` | 50 | [`Builder::large_threshold`] |
+//! | Presences beyond 5 in 20 s | wait; the newest wins | |
+//! | Gaps in the sequence | are no error | |
+//! | A session of another compression or encoding | is not resumed | |
+//! | An ETF dispatch that is no valid JSON (a number beyond 64 bits, text that is no UTF-8) | is dropped, and logged; the sequence goes on with the next one | |
+//!
 //! # Decisions
 //!
 //! What was decided otherwise than one might expect, and why.
@@ -55,6 +74,10 @@
 //!   and a test can run the whole bot on streams in memory.
 //! - **A slow lossless subscriber stops its shards from reading; there is no deep buffer in between.** A subscription
 //!   holds what its capacity says, a shard one event more. A connection that is not greeted yet is read all the same.
+//! - **ETF is translated where it comes in, and JSON is the one form above.** Subscribers need not care, and the machine
+//!   reads one language. It costs about a microsecond per event, so JSON is the default.
+//! - **A silent shard is told, and not restarted.** Nothing in the protocol says that it is dead; a new session would cost
+//!   an Identify for what may be a quiet hour.
 //! - **The waits between connections have a lower half.** With full jitter a gateway that closes each connection at
 //!   once would be asked in bursts.
 
