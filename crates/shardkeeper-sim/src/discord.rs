@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::buckets::Buckets;
 use crate::config::SimConfig;
 use crate::fault::{ConnectFault, RestFault};
 use crate::intents;
 use crate::ledger::Ledger;
 use crate::link::{Feed, Link, Out};
 use crate::report::{Report, Violation};
-use crate::rest::Buckets;
 use crate::session::Session;
 use crate::world::{self, Place, World};
 

@@ -33,7 +33,11 @@ pub(crate) async fn listen(listener: TcpListener, acceptor: Acceptor, discord: A
                 };
                 let _ = stream.set_nodelay(true);
                 let (acceptor, discord) = (acceptor.clone(), Arc::clone(&discord));
-                tokio::spawn(acceptor.accept(stream, discord));
+                tokio::spawn(async move {
+                    if let Some(stream) = acceptor.accept(stream).await {
+                        serve(stream, discord).await;
+                    }
+                });
             }
             () = ended(&mut over) => return,
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::login::Identify;
 use crate::wire::Mode;
 
 /// A rule, and what was done against it.
@@ -21,28 +20,20 @@ pub(crate) fn exceeds(times: &mut VecDeque<Instant>, at: Instant, window: Durati
     times.len() > limit
 }
 
-/// What ended a session, as whoever resumes it is told.
-pub(crate) fn why_not_resume(rule: &str) -> &'static str {
-    match rule {
-        "GW-098" => "a Resume of a session that the client closed with 1000 or 1001",
-        "GW-148" => "a Resume of a session that op 9 ended",
-        "GW-140" => "a Resume of a session whose Resume was refused before",
-        _ => "a Resume of a session that a close code ended",
-    }
-}
-
 /// What is unwise about an Identify.
-pub(crate) fn identify(data: &Value, identify: &Identify, mode: Mode) -> Vec<Finding> {
+pub(crate) fn identify(data: &Value, mode: Mode) -> Vec<Finding> {
     let mut advice = Vec::new();
-    if identify.compress && !mode.is_packable() {
+    if data.get("compress") == Some(&Value::Bool(true)) && !mode.is_packable() {
         advice.push(("GW-040", "payload compression together with transport compression or ETF".to_owned()));
     }
     let properties = data.get("properties").and_then(Value::as_object);
     if properties.is_some_and(|properties| properties.keys().any(|key| key.starts_with('$'))) {
         advice.push(("GW-071", "properties whose names begin with $".to_owned()));
     }
-    if !(50..=250).contains(&identify.audience.large_threshold) {
-        advice.push(("GW-072", format!("a large_threshold of {}", identify.audience.large_threshold)));
+    if let Some(threshold) = data.get("large_threshold").filter(|threshold| !threshold.is_null())
+        && !threshold.as_u64().is_some_and(|threshold| (50..=250).contains(&threshold))
+    {
+        advice.push(("GW-072", format!("a large_threshold of {threshold}")));
     }
     if data.get("capabilities").is_some_and(|capabilities| *capabilities != 0) {
         advice.push(("GW-279", "an Identify with capabilities".to_owned()));

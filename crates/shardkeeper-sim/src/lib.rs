@@ -58,6 +58,7 @@
 
 mod acting;
 mod action;
+mod buckets;
 mod commands;
 mod config;
 mod connection;

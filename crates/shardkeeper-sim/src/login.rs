@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::discord::{Discord, State};
 use crate::fault::ConnectFault;
+use crate::intents;
 use crate::link::{Feed, Link, Out};
 use crate::report::IdentifyRecord;
 use crate::session::{Owner, Session};
 use crate::wire::Mode;
 use crate::world::{self, Audience};
-use crate::{intents, judge};
 
 /// How many Identify are kept for the report.
 const MAX_IDENTIFY_LOG: usize = 100_000;
@@ -327,7 +327,7 @@ impl Discord {
         };
         let told = state.sessions.get(id).and_then(|session| session.told);
         if let Some(rule) = told.or_else(|| state.ended.get(id).copied()) {
-            findings.push(Finding::Violation(rule, judge::why_not_resume(rule).into()));
+            findings.push(Finding::Violation(rule, why_not_resume(rule).into()));
             return refuse(state, rule);
         }
         if let Some(ConnectFault::Close { code }) = fault {
@@ -392,4 +392,14 @@ fn judge_order(state: &mut State, shard: u32, count: u32, key: u32, findings: &m
         ));
     }
     *highest = (*highest).max(shard);
+}
+
+/// What ended a session, as whoever resumes it is told.
+fn why_not_resume(rule: &str) -> &'static str {
+    match rule {
+        "GW-098" => "a Resume of a session that the client closed with 1000 or 1001",
+        "GW-148" => "a Resume of a session that op 9 ended",
+        "GW-140" => "a Resume of a session whose Resume was refused before",
+        _ => "a Resume of a session that a close code ended",
+    }
 }

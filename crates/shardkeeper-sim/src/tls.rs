@@ -1,11 +1,12 @@
 //! TLS with a certificate of the simulator's own making.
 
-use std::sync::Arc;
-
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::discord::Discord;
-use crate::http;
+/// A byte stream to a client.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Takes connections, with TLS or without.
 #[derive(Clone)]
@@ -16,16 +17,12 @@ pub(crate) enum Acceptor {
 }
 
 impl Acceptor {
-    pub(crate) async fn accept(self, stream: TcpStream, discord: Arc<Discord>) {
+    /// `None` when the client does not trust the certificate; that is the client's to tell.
+    pub(crate) async fn accept(self, stream: TcpStream) -> Option<Box<dyn Stream>> {
         match self {
-            Self::Plain => http::serve(stream, discord).await,
+            Self::Plain => Some(Box::new(stream)),
             #[cfg(feature = "tls")]
-            Self::Tls(acceptor) => {
-                // Whoever does not trust the certificate goes away; that is the client's to tell.
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    http::serve(stream, discord).await;
-                }
-            }
+            Self::Tls(acceptor) => Some(Box::new(acceptor.accept(stream).await.ok()?)),
         }
     }
 }
@@ -37,12 +34,13 @@ pub(crate) use self::generated::generate;
 mod generated {
     use std::io;
     use std::net::IpAddr;
+    use std::sync::Arc;
 
     use rcgen::{CertifiedKey, generate_simple_self_signed};
     use rustls::ServerConfig;
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-    use super::{Acceptor, Arc};
+    use super::Acceptor;
 
     /// A certificate for `localhost` and this address, new each time: the acceptor, and the certificate in PEM.
     pub(crate) fn generate(ip: IpAddr) -> io::Result<(Acceptor, String)> {

@@ -253,7 +253,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         if self.opening.at_resume_url && !self.resume_tried {
             self.violate("GW-140", "an Identify at the URL that is for Resume");
         }
-        for (rule, detail) in judge::identify(data, &identify, self.opening.query.mode) {
+        for (rule, detail) in judge::identify(data, self.opening.query.mode) {
             self.advise(rule, detail);
         }
         if let Some(presence) = &identify.presence {

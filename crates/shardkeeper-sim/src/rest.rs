@@ -1,7 +1,5 @@
 //! What clients ask of REST: at login, and to see something happen.
 
-mod buckets;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +9,8 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-pub(crate) use self::buckets::Buckets;
-use self::buckets::{Admission, Headers, Limit, Refusal};
 use crate::action::Action;
+use crate::buckets::{Admission, Headers, Limit, Refusal};
 use crate::discord::{Discord, State};
 use crate::fault::RestFault;
 use crate::world::{self, Kind, Member};
