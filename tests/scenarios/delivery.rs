@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shardkeeper::{Delivery, Event, EventName, Overflow, SubscriptionOptions, Topic};
-use shardkeeper_tests::{Running, simulator};
+use shardkeeper_tests::{Running, bot, simulator};
 use tokio::sync::mpsc;
 
 fn options(capacity: usize, overflow: Overflow) -> SubscriptionOptions {
@@ -22,6 +22,36 @@ async fn topics_bring_what_they_name() {
         let delivery = messages.next().await.unwrap();
         assert_eq!(delivery.dispatch().unwrap().event(), Some(EventName::MessageCreate));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_of_guilds_brings_theirs_alone_and_one_of_intents_what_they_bring() {
+    let simulator = simulator(2, |_| {});
+    let builder = bot(&simulator);
+    let guild = 281_474_976_u64 << 22;
+    let mut of_guild = builder.subscribe(Topic::all().of_guilds([guild]));
+    let mut voice = builder.subscribe(Topic::intents(shardkeeper::Intents::GUILD_VOICE_STATES));
+    let mut running = Running::start_with(simulator, builder).await;
+    for shard in 0..2 {
+        running.simulator.emit(shard, 200);
+    }
+    running.check().await;
+    running.keeper.stop().await;
+    let mut count = 0;
+    while let Some(event) = of_guild.next().await {
+        let dispatch = event.dispatch().unwrap();
+        let data: serde_json::Value = dispatch.parse().unwrap();
+        let id = if dispatch.name().starts_with("GUILD_CREATE") { &data["id"] } else { &data["guild_id"] };
+        let id = if dispatch.name() == "GUILD_UPDATE" { &data["id"] } else { id };
+        assert_eq!(*id, guild.to_string(), "{}", dispatch.name());
+        count += 1;
+    }
+    assert!((50..200).contains(&count), "about a quarter of all: {count}");
+    let mut names = std::collections::BTreeSet::new();
+    while let Some(event) = voice.next().await {
+        names.insert(event.dispatch().unwrap().name().to_owned());
+    }
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["VOICE_STATE_UPDATE"]);
 }
 
 #[tokio::test(start_paused = true)]

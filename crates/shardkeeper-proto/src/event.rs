@@ -242,6 +242,16 @@ impl EventSet {
         events.into_iter().fold(Self::EMPTY, |set, event| Self(set.0 | 1 << event as u8))
     }
 
+    /// The events of these parts of the protocol.
+    pub fn of_groups(groups: &[EventGroup]) -> Self {
+        Self::of(EventName::ALL.iter().copied().filter(|event| groups.contains(&event.group())))
+    }
+
+    /// The events that any of these intents brings; without those that are always sent (GW-180).
+    pub fn of_intents(intents: Intents) -> Self {
+        Self::of(EventName::ALL.iter().copied().filter(|event| event.intents().intersects(intents)))
+    }
+
     /// Also the events that are not in the table.
     #[must_use]
     pub const fn with_unknown(self) -> Self {
@@ -296,6 +306,20 @@ mod tests {
         // READY, RESUMED, RATE_LIMITED, interactions, command permissions, 3 + 3 of monetization, USER_UPDATE,
         // VOICE_SERVER_UPDATE, GUILD_MEMBERS_CHUNK, SOUNDBOARD_SOUNDS, CHANNEL_INFO.
         assert_eq!(always, 16);
+    }
+
+    #[test]
+    fn sets_of_groups_and_intents() {
+        let members = EventSet::of_groups(&[EventGroup::Members]);
+        assert!(
+            members.contains(Some(EventName::GuildMembersChunk)) && !members.contains(Some(EventName::Ready))
+        );
+        let intents = EventSet::of_intents(Intents::GUILD_MEMBERS | Intents::DIRECT_MESSAGES);
+        for event in [EventName::GuildMemberAdd, EventName::ThreadMembersUpdate, EventName::MessageCreate] {
+            assert!(intents.contains(Some(event)), "{event}");
+        }
+        assert!(!intents.contains(Some(EventName::GuildMembersChunk)), "no intent brings it");
+        assert!(!intents.contains(None));
     }
 
     #[test]

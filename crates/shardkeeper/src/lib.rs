@@ -99,8 +99,8 @@ mod status;
 
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
 pub use shardkeeper_proto::{
-    Activity, Backoff, ChannelInfoField, CloseCode, Command, CommandClass, Encoding, EventGroup, EventName,
-    EventSet, IdentifyBudget, IdentifyPermit, Intents, InvalidCommand, PayloadTooLarge, Presence,
+    Activity, Backoff, ChannelInfoField, CloseCode, Command, CommandClass, Encoding, Envelope, EventGroup,
+    EventName, EventSet, IdentifyBudget, IdentifyPermit, Intents, InvalidCommand, PayloadTooLarge, Presence,
     PresenceUpdate, Priority, RequestMembers, Session, ShardCount, ShardId, Status, Timings, Token,
     TokenError, VoiceStateUpdate, request_channel_info, request_soundboard_sounds,
 };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use shardkeeper_proto::{Envelope, EventSet, ShardId};
 
 use super::hub::Subscriber;
+use super::topic::Candidate;
 use super::{Dispatch, Event, Hub};
 use crate::Lifecycle;
 
@@ -51,10 +52,14 @@ impl Publisher {
         if !self.wanted.contains(event) {
             return;
         }
-        let dispatch = Dispatch::new(self.shard, self.generation, sequence, event, envelope);
+        let mut candidate = Candidate::new(envelope);
+        let mut dispatch = None;
         for subscriber in self.subscribers.iter() {
-            if subscriber.topic.events_of(self.shard).contains(event) {
-                offer(&mut self.spill, subscriber, Event::Dispatch(dispatch.clone()));
+            let topic = &subscriber.topic;
+            if topic.events_of(self.shard).contains(event) && topic.admits(&mut candidate) {
+                let made = || Dispatch::new(self.shard, self.generation, sequence, event, envelope);
+                let dispatch = dispatch.get_or_insert_with(made).clone();
+                offer(&mut self.spill, subscriber, Event::Dispatch(dispatch));
             }
         }
     }

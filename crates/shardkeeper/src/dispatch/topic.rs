@@ -1,31 +1,74 @@
 //! What a subscriber wants to hear.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
-use shardkeeper_proto::{EventName, EventSet, ShardId};
+use shardkeeper_proto::{Envelope, EventGroup, EventName, EventSet, Intents, ShardId};
 
-/// A set of dispatch events, of all shards or some; and whether lifecycle changes are wanted.
-#[derive(Clone, Debug)]
+type Predicate = dyn Fn(&Envelope<'_>) -> bool + Send + Sync;
+
+/// A set of dispatch events, of everything or of some shards or guilds; and whether lifecycle changes are wanted.
+///
+/// What no topic wants is not copied from the wire. A choice by shard costs nothing per event; one by guild costs a pass
+/// over the data of each event of its set, and one by predicate whatever the predicate does, in the shard's own task.
+#[derive(Clone)]
 pub struct Topic {
     events: EventSet,
     lifecycle: bool,
     shards: Option<Arc<[ShardId]>>,
+    guilds: Option<Arc<BTreeSet<u64>>>,
+    predicate: Option<Arc<Predicate>>,
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topic")
+            .field("events", &self.events)
+            .field("lifecycle", &self.lifecycle)
+            .field("shards", &self.shards)
+            .field("guilds", &self.guilds)
+            .field("predicate", &self.predicate.is_some())
+            .finish()
+    }
 }
 
 impl Topic {
+    fn of(events: EventSet) -> Self {
+        Self { events, lifecycle: false, shards: None, guilds: None, predicate: None }
+    }
+
     /// Every dispatch, also those whose names nobody knows yet.
     pub fn all() -> Self {
-        Self { events: EventSet::ALL, lifecycle: false, shards: None }
+        Self::of(EventSet::ALL)
     }
 
     /// These events.
     pub fn events(events: impl IntoIterator<Item = EventName>) -> Self {
-        Self { events: EventSet::of(events), lifecycle: false, shards: None }
+        Self::of(EventSet::of(events))
+    }
+
+    /// The events of these parts of the protocol.
+    pub fn groups(groups: impl IntoIterator<Item = EventGroup>) -> Self {
+        Self::of(EventSet::of_groups(&groups.into_iter().collect::<Vec<_>>()))
+    }
+
+    /// The events that any of these intents brings. Those that need none, such as INTERACTION_CREATE, are not among them.
+    pub fn intents(intents: Intents) -> Self {
+        Self::of(EventSet::of_intents(intents))
     }
 
     /// No dispatches, but everything that happens to the shards and the bot.
     pub fn lifecycle() -> Self {
-        Self { events: EventSet::EMPTY, lifecycle: true, shards: None }
+        Self { lifecycle: true, ..Self::of(EventSet::EMPTY) }
+    }
+
+    /// What the other topic has, too. Its choice of shards, guilds or predicate is not taken over.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.events = self.events.union(other.events);
+        self.lifecycle |= other.lifecycle;
+        self
     }
 
     /// Lifecycle changes too, in order with the dispatches of their shard.
@@ -42,9 +85,33 @@ impl Topic {
         self
     }
 
-    /// The dispatch events wanted of this shard.
+    /// Dispatches of these guilds only; those that belong to no guild do not come.
+    #[must_use]
+    pub fn of_guilds(mut self, guilds: impl IntoIterator<Item = u64>) -> Self {
+        self.guilds = Some(Arc::new(guilds.into_iter().collect()));
+        self
+    }
+
+    /// Only the dispatches that the predicate holds for. It runs for each dispatch that is wanted otherwise, in the
+    /// shard's own task: it must neither wait nor panic.
+    #[must_use]
+    pub fn matching(mut self, predicate: impl Fn(&Envelope<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.predicate = Some(Arc::new(predicate));
+        self
+    }
+
+    /// The dispatch events wanted of this shard, as far as the name decides.
     pub(super) fn events_of(&self, shard: ShardId) -> EventSet {
         if self.covers(Some(shard)) { self.events } else { EventSet::EMPTY }
+    }
+
+    /// Whether a dispatch of a wanted name is wanted by its content.
+    pub(super) fn admits(&self, candidate: &mut Candidate<'_>) -> bool {
+        let of_guild = self.guilds.as_ref().is_none_or(|guilds| {
+            let guild = candidate.guild_id();
+            guild.is_some_and(|guild| guilds.contains(&guild))
+        });
+        of_guild && self.predicate.as_ref().is_none_or(|predicate| predicate(candidate.envelope))
     }
 
     /// Whether a lifecycle change of this shard, or of the whole bot, is wanted.
@@ -57,6 +124,22 @@ impl Topic {
             (Some(shards), Some(shard)) => shards.contains(&shard),
             _ => true,
         }
+    }
+}
+
+/// A dispatch that somebody may want. What several topics ask of it is found once.
+pub(super) struct Candidate<'a> {
+    envelope: &'a Envelope<'a>,
+    guild_id: Option<Option<u64>>,
+}
+
+impl<'a> Candidate<'a> {
+    pub(super) fn new(envelope: &'a Envelope<'a>) -> Self {
+        Self { envelope, guild_id: None }
+    }
+
+    fn guild_id(&mut self) -> Option<u64> {
+        *self.guild_id.get_or_insert_with(|| self.envelope.guild_id())
     }
 }
 
@@ -73,5 +156,26 @@ mod tests {
         assert!(topic.wants_lifecycle(None) && topic.wants_lifecycle(Some(ShardId(1))));
         assert!(!topic.wants_lifecycle(Some(ShardId(2))));
         assert!(Topic::all().events_of(ShardId(7)).contains(None));
+    }
+
+    #[test]
+    fn topics_are_made_of_groups_and_intents_and_each_other() {
+        let topic = Topic::groups([EventGroup::Members]).and(Topic::intents(Intents::GUILD_VOICE_STATES));
+        let events = topic.events_of(ShardId(0));
+        assert!(events.contains(Some(EventName::GuildMemberAdd)));
+        assert!(events.contains(Some(EventName::VoiceStateUpdate)));
+        assert!(!events.contains(Some(EventName::VoiceServerUpdate)));
+    }
+
+    #[test]
+    fn topics_narrow_to_guilds_and_by_predicate() {
+        let payload = br#"{"t":"TYPING_START","s":1,"op":0,"d":{"guild_id":"7","user_id":"3"}}"#;
+        let envelope = Envelope::split(payload).expect("it is one");
+        let admits = |topic: Topic| topic.admits(&mut Candidate::new(&envelope));
+        assert!(admits(Topic::all()) && admits(Topic::all().of_guilds([6, 7])));
+        assert!(!admits(Topic::all().of_guilds([6])));
+        let short = |envelope: &Envelope<'_>| envelope.data.len() < 10;
+        assert!(!admits(Topic::all().of_guilds([7]).matching(short)));
+        assert!(admits(Topic::all().matching(move |envelope| !short(envelope))));
     }
 }
