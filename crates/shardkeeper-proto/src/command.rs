@@ -143,7 +143,7 @@ impl From<VoiceStateUpdate> for Command {
 }
 
 /// Asks for members of a guild (GW-062). They come as GUILD_MEMBERS_CHUNK events.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestMembers {
     guild_id: u64,
     whom: Whom,
@@ -151,7 +151,7 @@ pub struct RequestMembers {
     nonce: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Whom {
     All,
     Prefix { prefix: String, limit: usize },
@@ -190,6 +190,16 @@ impl RequestMembers {
     pub fn nonce(mut self, nonce: impl Into<String>) -> Self {
         self.nonce = Some(nonce.into());
         self
+    }
+
+    /// The guild.
+    pub fn guild_id(&self) -> u64 {
+        self.guild_id
+    }
+
+    /// Whether it asks for every member.
+    pub fn is_for_all(&self) -> bool {
+        self.whom == Whom::All
     }
 
     /// Checks it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
-use shardkeeper_proto::{Command, Intents, Presence, PresenceUpdate, Session, ShardId};
+use shardkeeper_proto::{Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId};
 use tokio::sync::watch;
 
 use crate::builder::Builder;
@@ -11,6 +11,7 @@ use crate::config::ManagerConfig;
 use crate::dispatch::{self, Hub};
 use crate::error::{CommandRejected, Ended, StartError};
 use crate::manager::ShardManager;
+use crate::members::{Members, MembersDesk, MembersError};
 use crate::message::{Farewell, ManagerMessage, ShardMessage};
 use crate::status::ManagerStatus;
 use crate::{Delivery, Subscription, SubscriptionOptions, Topic};
@@ -20,6 +21,7 @@ use crate::{Delivery, Subscription, SubscriptionOptions, Topic};
 pub struct Shardkeeper {
     manager: ActorRef<ManagerMessage>,
     hub: Arc<Hub>,
+    members: Arc<MembersDesk>,
     ended: watch::Receiver<Option<Ended>>,
 }
 
@@ -63,7 +65,7 @@ impl Shardkeeper {
         let ended = config.ended.subscribe();
         let (manager, _) = Actor::spawn(None, ShardManager, config).await.map_err(|_| StartError::Ended)?;
         let mut guard = EndOnDrop(Some(manager.get_cell()));
-        let keeper = Self { manager, hub, ended };
+        let keeper = Self { manager, hub, members: Arc::default(), ended };
         keeper.ask(ManagerMessage::AwaitStart).await.unwrap_or(Err(StartError::Ended))?;
         guard.0 = None;
         Ok(keeper)
@@ -167,6 +169,35 @@ impl Shardkeeper {
         let command = command.into();
         let accepted = self.ask(|reply| ManagerMessage::Command(command, reply)).await;
         accepted.unwrap_or(Err(CommandRejected::ManagerEnded))
+    }
+
+    /// The shard that owns a guild, in the layout that there is now. Another process may run it.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has ended, or does not know the layout yet.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only asks.
+    pub async fn owner_of(&self, guild_id: u64) -> Result<ShardId, CommandRejected> {
+        let owner = self.ask(|reply| ManagerMessage::OwnerOf(guild_id, reply)).await;
+        owner.ok_or(CommandRejected::ManagerEnded)?.ok_or(CommandRejected::Starting)
+    }
+
+    /// Asks for members of a guild and collects the answer, over a resume too. Equal requests at the same time are sent
+    /// once and share one answer; a nonce of the caller's is replaced. All members of a guild can be had once in 30 s: a
+    /// further request waits for its turn (GW-162), and for as long as Discord says, should somebody else have asked.
+    ///
+    /// # Errors
+    ///
+    /// When the request is refused, the session is lost before the answer is complete, or nothing comes for 30 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is sent twice; without anybody who waits for it the answer is given up.
+    pub async fn members(&self, request: RequestMembers) -> Result<Arc<Members>, MembersError> {
+        self.members.ask(self, request).await
     }
 
     /// How everything stands now. A shard that hangs does not delay it. `None` once the manager has ended.

@@ -26,6 +26,8 @@ pub enum ManagerMessage {
     /// From the bot: the address of a shard's actor; `None` when this manager has no such shard, or when it is
     /// about to come back from a crash.
     Shard(ShardId, RpcReplyPort<Option<ActorRef<ShardMessage>>>),
+    /// From the bot: the shard that owns a guild, in the layout that there is now; `None` as long as there is none.
+    OwnerOf(u64, RpcReplyPort<Option<ShardId>>),
     /// From the bot: how everything stands. Answered without asking any shard.
     Status(RpcReplyPort<ManagerStatus>),
     /// From the bot: show this presence on one shard, or on every shard, now and after each later Identify or

@@ -127,6 +127,9 @@ impl Actor for ShardManager {
                 let actor = state.fleet.as_ref().and_then(|fleet| fleet.shards.actor(shard));
                 let _ = reply.send(actor);
             }
+            ManagerMessage::OwnerOf(guild_id, reply) => {
+                let _ = reply.send(state.fleet.as_ref().map(|fleet| fleet.shards.owner_of(guild_id)));
+            }
             ManagerMessage::Status(reply) => drop(reply.send(state.status())),
             ManagerMessage::UpdatePresence(None, presence, reply) => {
                 state.update_presence(presence);

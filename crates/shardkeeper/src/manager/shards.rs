@@ -159,6 +159,10 @@ impl Shards {
         }
     }
 
+    pub(super) fn owner_of(&self, guild_id: u64) -> ShardId {
+        self.count.owner_of(guild_id)
+    }
+
     /// Hands a command to the shard that owns its guild; that one answers.
     pub(super) fn command(&self, command: Command, reply: Reply) {
         let shard = command.shard(self.count);

@@ -1,0 +1,144 @@
+//! Members of a guild, asked for and collected.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use shardkeeper::{Intents, MembersError, RequestMembers, Shardkeeper};
+use shardkeeper_sim::{Fault, Simulator};
+use shardkeeper_tests::{Running, SimDialer, simulator};
+use tokio::time::Instant;
+
+const GUILD: u64 = 281_474_976 << 22;
+
+#[derive(Deserialize)]
+struct Member {
+    user: User,
+}
+
+#[derive(Deserialize)]
+struct User {
+    id: String,
+}
+
+fn large(members: u32) -> Simulator {
+    simulator(1, |config| {
+        config.guilds = 1;
+        config.large_guild_members = members;
+    })
+}
+
+/// Reads what the bot hears until something else is done.
+async fn meanwhile<T>(running: &mut Running, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = running.next() => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_217_218_every_chunk_is_collected_with_presences_and_what_was_not_found() {
+    let mut running = Running::start(large(3500)).await;
+    let keeper = running.keeper.clone();
+    let all =
+        meanwhile(&mut running, keeper.members(RequestMembers::all(GUILD).with_presences())).await.unwrap();
+    assert_eq!((all.raw_members.len(), all.raw_presences.len()), (3500, 3500));
+    let parsed: Vec<Member> = all.members().unwrap();
+    let ids: std::collections::BTreeSet<&str> = parsed.iter().map(|member| member.user.id.as_str()).collect();
+    assert_eq!(ids.len(), 3500);
+    let known: u64 = parsed[7].user.id.parse().unwrap();
+    let some = RequestMembers::users(GUILD, [known, 80_351_110_224_678_912]);
+    let some = meanwhile(&mut running, keeper.members(some)).await.unwrap();
+    assert_eq!((some.raw_members.len(), some.not_found.as_slice()), (1, &[80_351_110_224_678_912][..]));
+    let found =
+        meanwhile(&mut running, keeper.members(RequestMembers::prefix(GUILD, "member", 5))).await.unwrap();
+    assert_eq!(found.raw_members.len(), 5);
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_requests_share_one_answer_and_a_later_one_waits_for_its_turn() {
+    let mut running = Running::start(large(50)).await;
+    let keeper = running.keeper.clone();
+    let start = Instant::now();
+    let both = async {
+        tokio::join!(
+            keeper.members(RequestMembers::all(GUILD)),
+            keeper.members(RequestMembers::all(GUILD).nonce("mine"))
+        )
+    };
+    let (first, second) = meanwhile(&mut running, both).await;
+    // The nonce makes them differ; the second has waited.
+    assert!(!Arc::ptr_eq(&first.unwrap(), &second.unwrap()));
+    assert!(start.elapsed() >= Duration::from_secs(30));
+    let both = async {
+        tokio::join!(keeper.members(RequestMembers::all(GUILD)), keeper.members(RequestMembers::all(GUILD)))
+    };
+    let (first, second) = meanwhile(&mut running, both).await;
+    assert!(Arc::ptr_eq(&first.unwrap(), &second.unwrap()), "one answer for both");
+    assert_eq!((running.simulator.report().commands, running.simulator.report().members_limited), (3, 0));
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_164_when_somebody_else_has_asked_the_answer_comes_when_discord_says() {
+    let mut running = Running::start(large(50)).await;
+    // Another process of the bot, in effect: past the desk.
+    running.keeper.command(RequestMembers::all(GUILD).command().unwrap()).await.unwrap();
+    let keeper = running.keeper.clone();
+    let start = Instant::now();
+    let all = meanwhile(&mut running, keeper.members(RequestMembers::all(GUILD))).await.unwrap();
+    assert_eq!(all.raw_members.len(), 50);
+    assert!(start.elapsed() >= Duration::from_secs(29), "{:?}", start.elapsed());
+    assert_eq!(running.simulator.report().members_limited, 1);
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_216_an_answer_goes_on_over_a_resume_and_fails_with_its_session() {
+    let mut running = Running::start(large(2500)).await;
+    let (keeper, simulator) = (running.keeper.clone(), running.simulator.clone());
+    // Cut as soon as the request was received.
+    let cut = async {
+        let before = simulator.report().commands;
+        let (answer, ()) = tokio::join!(keeper.members(RequestMembers::all(GUILD)), async {
+            simulator.wait_until(|report| report.commands > before).await;
+            simulator.inject(0, Fault::Cut).unwrap();
+        });
+        answer
+    };
+    assert_eq!(meanwhile(&mut running, cut).await.unwrap().raw_members.len(), 2500);
+
+    let lost = async {
+        // It is refused on the way, so that no chunk can come; then the session ends.
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        simulator.inject(0, Fault::Silence).unwrap();
+        let before = simulator.report().commands;
+        let (answer, ()) = tokio::join!(keeper.members(RequestMembers::all(GUILD)), async {
+            simulator.wait_until(|report| report.commands > before).await;
+            simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
+        });
+        answer
+    };
+    let error = meanwhile(&mut running, lost).await.unwrap_err();
+    assert!(matches!(error, MembersError::SessionLost { .. }), "{error}");
+    running.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_never_answered_times_out() {
+    let simulator = large(50);
+    // Without the intent Discord does not answer (GW-212).
+    let builder = Shardkeeper::builder("sim-token", Intents::GUILDS)
+        .api_url(simulator.api_url())
+        .dialer(Arc::new(SimDialer(simulator.clone())));
+    let mut running = Running::start_with(simulator, builder).await;
+    let keeper = running.keeper.clone();
+    let error = meanwhile(&mut running, keeper.members(RequestMembers::all(GUILD))).await.unwrap_err();
+    assert_eq!(error.to_string(), "no chunk of members came within 30 s");
+    let error = keeper.members(RequestMembers::prefix(GUILD, "", 1)).await.unwrap_err();
+    assert!(error.to_string().starts_with("the prefix is empty"), "{error}");
+}
