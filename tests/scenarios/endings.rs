@@ -21,15 +21,17 @@ async fn gw_142_a_successor_resumes_what_was_detached_and_nothing_is_lost() {
     let mut running = Running::start(simulator(4, |_| {})).await;
     running.simulator.start_traffic();
     running.simulator.wait_until(|report| report.sent > 300).await;
-    let sessions = running.keeper.detach().await;
-    assert_eq!(sessions.len(), 4);
-    assert_eq!(running.keeper.ended().await, Ended::Detached);
-    // What was under way is still read.
+    let keeper = running.keeper.clone();
+    let detaching = tokio::spawn(async move { keeper.detach().await });
+    // What is under way is read meanwhile.
     while let Some(event) = running.events.next().await {
         if let Some(dispatch) = event.dispatch() {
             running.simulator.observe(dispatch.shard().0, dispatch.name(), dispatch.data());
         }
     }
+    let sessions = detaching.await.unwrap();
+    assert_eq!(sessions.len(), 4);
+    assert_eq!(running.keeper.ended().await, Ended::Detached);
     // Stored and read back, as a file would.
     let sessions: Vec<shardkeeper::Session> =
         serde_json::from_str(&serde_json::to_string(&sessions).unwrap()).unwrap();
@@ -41,6 +43,28 @@ async fn gw_142_a_successor_resumes_what_was_detached_and_nothing_is_lost() {
     assert_eq!((report.identifies, report.resumes), (4, 4));
     let status = successor.keeper.status().await.unwrap();
     assert!(status.shards.iter().all(|shard| shard.phase == Phase::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_dealt_with_before_a_hand_over_comes_again_after_it() {
+    let mut running = Running::start(simulator(2, |_| {})).await;
+    for shard in 0..2 {
+        running.simulator.emit(shard, 200);
+    }
+    for _ in 0..100 {
+        drop(running.next().await);
+    }
+    // One is in work, and never finished; the others are not even read.
+    let in_work = running.events.next().await.unwrap();
+    let start = Instant::now();
+    let sessions = running.keeper.detach().await;
+    assert_eq!(start.elapsed(), Duration::from_secs(10), "the deadline, and no longer");
+    drop((in_work, running.events));
+    let builder = bot(&running.simulator).sessions(sessions);
+    let mut successor = Running::start_with(running.simulator.clone(), builder).await;
+    // Nothing lost, and nothing twice that was dealt with.
+    successor.check().await;
+    assert_eq!(successor.simulator.report().identifies, 2);
 }
 
 #[tokio::test(start_paused = true)]

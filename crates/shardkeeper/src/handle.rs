@@ -219,8 +219,9 @@ impl Shardkeeper {
         let _ = self.ask(|reply| ManagerMessage::End(Farewell::Stop, reply)).await;
     }
 
-    /// Ends for a successor: each shard closes so that its session stays resumable for some minutes. Give what is
-    /// returned to the next process with [`Builder::sessions`]; it holds secrets, like the token.
+    /// Ends for a successor: each shard closes so that its session stays resumable for some minutes. Subscribers may finish
+    /// what they have, until the configured deadline; what they do not acknowledge comes again to the successor. So read
+    /// on while it ends, or drop the subscriptions first, which acknowledges everything. Give what is returned to the next process with [`Builder::sessions`]; it holds secrets, like the token.
     ///
     /// # Cancel safety
     ///

@@ -34,6 +34,9 @@
 //! - A subscription with [`Overflow::Wait`] gets every event that the session yields. After a crash in the middle
 //!   of publishing, an event can come twice; the stored sequence number never runs ahead of what the subscriptions
 //!   have taken.
+//! - Such a subscription acknowledges a [`Delivery`] by dropping it. A session goes to the next process
+//!   ([`Shardkeeper::detach`]) with the watermark, the sequence up to which everything was acknowledged: what was not dealt
+//!   with comes again there.
 //! - What the other policies drop is announced as [`Event::Lagged`].
 //! - Heartbeats never wait for a subscriber, a command or a large payload.
 //! - At most one Identify per key and 5 s, never below the reserve of the day's budget; a resume needs none.

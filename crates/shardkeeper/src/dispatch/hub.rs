@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_channel::{Sender, TrySendError};
 use tokio::sync::Semaphore;
 
-use super::{Event, Overflow, Subscription, SubscriptionOptions, Topic};
+use super::{Event, Overflow, Parcel, Subscription, SubscriptionOptions, Topic};
 use crate::Lifecycle;
 
 /// How many announcements wait for a lossless subscription that is full. They are rare; nobody who reads at all
@@ -35,7 +35,7 @@ pub(super) struct Subscriber {
     id: u64,
     pub(super) topic: Topic,
     overflow: Overflow,
-    sender: Sender<Event>,
+    sender: Sender<Parcel>,
     missed: Arc<AtomicU64>,
     /// Room for announcements that wait for room.
     late: Arc<Semaphore>,
@@ -91,8 +91,9 @@ impl Hub {
         for subscriber in
             subscribers.iter().filter(|subscriber| subscriber.topic.wants_lifecycle(lifecycle.shard()))
         {
-            if let Err(event) = subscriber.offer(Event::Lifecycle(lifecycle.clone())) {
-                Subscriber::deliver_later(subscriber, event);
+            let parcel = Parcel::from(Event::Lifecycle(lifecycle.clone()));
+            if let Err(parcel) = subscriber.offer(parcel) {
+                Subscriber::deliver_later(subscriber, parcel);
             }
         }
     }
@@ -118,20 +119,25 @@ impl Hub {
 }
 
 impl Subscriber {
+    /// Whether it takes everything, and says when it is done with it.
+    pub(super) fn is_lossless(&self) -> bool {
+        self.overflow == Overflow::Wait
+    }
+
     /// Hands over an event, or gives it back when it has to wait for room.
-    pub(super) fn offer(&self, event: Event) -> Result<(), Event> {
+    pub(super) fn offer(&self, parcel: Parcel) -> Result<(), Parcel> {
         match self.overflow {
-            Overflow::Wait => match self.sender.try_send(event) {
-                Err(TrySendError::Full(event)) => return Err(event),
+            Overflow::Wait => match self.sender.try_send(parcel) {
+                Err(TrySendError::Full(parcel)) => return Err(parcel),
                 Ok(()) | Err(TrySendError::Closed(_)) => {}
             },
             Overflow::DropOldest => {
-                if let Ok(Some(_)) = self.sender.force_send(event) {
+                if let Ok(Some(_)) = self.sender.force_send(parcel) {
                     self.miss(1);
                 }
             }
             Overflow::DropNewest => {
-                if let Err(TrySendError::Full(_)) = self.sender.try_send(event) {
+                if let Err(TrySendError::Full(_)) = self.sender.try_send(parcel) {
                     self.miss(1);
                 }
             }
@@ -144,19 +150,19 @@ impl Subscriber {
     /// # Cancel safety
     ///
     /// A cancelled call has not delivered the event.
-    pub(super) async fn deliver(&self, event: Event) {
-        let _ = self.sender.send(event).await;
+    pub(super) async fn deliver(&self, parcel: Parcel) {
+        let _ = self.sender.send(parcel).await;
     }
 
     /// Delivers an announcement as soon as there is room; beyond a bound it counts as missed.
-    fn deliver_later(subscriber: &Arc<Self>, event: Event) {
+    fn deliver_later(subscriber: &Arc<Self>, parcel: Parcel) {
         let Ok(place) = Arc::clone(&subscriber.late).try_acquire_owned() else {
             subscriber.miss(1);
             return;
         };
         let subscriber = Arc::clone(subscriber);
         tokio::spawn(async move {
-            subscriber.deliver(event).await;
+            subscriber.deliver(parcel).await;
             drop(place);
         });
     }

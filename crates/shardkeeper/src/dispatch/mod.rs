@@ -7,6 +7,7 @@ mod hub;
 mod publisher;
 mod subscription;
 mod topic;
+mod watermark;
 
 use std::fmt;
 use std::ops::Deref;
@@ -21,6 +22,8 @@ pub(crate) use self::hub::Hub;
 pub(crate) use self::publisher::Publisher;
 pub use self::subscription::{Overflow, Subscription, SubscriptionOptions};
 pub use self::topic::Topic;
+use self::watermark::Ticket;
+pub(crate) use self::watermark::Watermark;
 use crate::Lifecycle;
 
 /// One dispatch of the Gateway. Clones share the data.
@@ -145,11 +148,28 @@ impl Event {
     }
 }
 
-/// An event in the hands of a subscriber. Dropping it says that the subscriber is done: an actor that subscribed
-/// has only a bounded number of them at a time.
+/// An event on its way to a subscription.
+#[derive(Clone, Debug)]
+struct Parcel {
+    event: Event,
+    /// What the subscription owes for it, if it may not lose it.
+    ticket: Option<Ticket>,
+}
+
+impl From<Event> for Parcel {
+    fn from(event: Event) -> Self {
+        Self { event, ticket: None }
+    }
+}
+
+/// An event in the hands of a subscriber. Dropping it acknowledges it: for a subscription that loses nothing
+/// ([`Overflow::Wait`]) a session is handed to the next process only as far as everything was acknowledged, and the rest
+/// comes again there. An actor that subscribed has only a bounded number of deliveries at a time.
 #[must_use = "dropping a delivery says that it was dealt with"]
 pub struct Delivery {
     event: Event,
+    #[expect(dead_code, reason = "it is held, and acknowledges by its drop")]
+    ticket: Option<Ticket>,
     #[expect(dead_code, reason = "it is held, and given back by its drop")]
     credit: Option<OwnedSemaphorePermit>,
 }
@@ -161,15 +181,15 @@ impl fmt::Debug for Delivery {
 }
 
 impl Delivery {
-    fn new(event: Event) -> Self {
-        Self { event, credit: None }
+    fn new(parcel: Parcel) -> Self {
+        Self { event: parcel.event, ticket: parcel.ticket, credit: None }
     }
 
     fn on_credit(self, credit: OwnedSemaphorePermit) -> Self {
         Self { credit: Some(credit), ..self }
     }
 
-    /// The event alone, for keeping. Says at once that the subscriber is done.
+    /// The event alone, for keeping. Acknowledges at once.
     pub fn into_event(self) -> Event {
         self.event
     }

@@ -10,7 +10,7 @@ use shardkeeper_proto::{Envelope, EventSet, ShardId};
 
 use super::hub::Subscriber;
 use super::topic::Candidate;
-use super::{Dispatch, Event, Hub};
+use super::{Dispatch, Event, Hub, Parcel, Ticket, Watermark};
 use crate::Lifecycle;
 
 /// How many events the spill holds. Reading pauses with the first one, so that beyond it come only the lifecycle
@@ -25,11 +25,14 @@ pub(crate) struct Publisher {
     subscribers: Arc<[Arc<Subscriber>]>,
     /// Everything that any subscriber wants of this shard.
     wanted: EventSet,
-    spill: VecDeque<(Arc<Subscriber>, Event)>,
+    spill: VecDeque<(Arc<Subscriber>, Parcel)>,
+    watermark: Arc<Watermark>,
+    /// The places of those who want the dispatch at hand; kept for its memory.
+    chosen: Vec<usize>,
 }
 
 impl Publisher {
-    pub(crate) fn new(hub: Arc<Hub>, shard: ShardId, generation: u32) -> Self {
+    pub(crate) fn new(hub: Arc<Hub>, shard: ShardId, generation: u32, watermark: Arc<Watermark>) -> Self {
         let mut publisher = Self {
             hub,
             shard,
@@ -38,6 +41,8 @@ impl Publisher {
             subscribers: Arc::default(),
             wanted: EventSet::EMPTY,
             spill: VecDeque::new(),
+            watermark,
+            chosen: Vec::new(),
         };
         publisher.reload();
         publisher
@@ -49,18 +54,38 @@ impl Publisher {
             self.reload();
         }
         let event = envelope.event_name();
-        if !self.wanted.contains(event) {
+        self.chosen.clear();
+        if self.wanted.contains(event) {
+            let mut candidate = Candidate::new(envelope);
+            for (place, subscriber) in self.subscribers.iter().enumerate() {
+                let topic = &subscriber.topic;
+                if topic.events_of(self.shard).contains(event) && topic.admits(&mut candidate) {
+                    self.chosen.push(place);
+                }
+            }
+        }
+        let lossless = |place: &&usize| self.subscribers[**place].is_lossless();
+        let owed = self.chosen.iter().filter(lossless).count();
+        // Before anybody can acknowledge it.
+        let number = match owed {
+            0 => {
+                self.watermark.pass(sequence);
+                None
+            }
+            owed => Some(self.watermark.owe(sequence, owed)),
+        };
+        if self.chosen.is_empty() {
             return;
         }
-        let mut candidate = Candidate::new(envelope);
-        let mut dispatch = None;
-        for subscriber in self.subscribers.iter() {
-            let topic = &subscriber.topic;
-            if topic.events_of(self.shard).contains(event) && topic.admits(&mut candidate) {
-                let made = || Dispatch::new(self.shard, self.generation, sequence, event, envelope);
-                let dispatch = dispatch.get_or_insert_with(made).clone();
-                offer(&mut self.spill, subscriber, Event::Dispatch(dispatch));
-            }
+        let dispatch = Dispatch::new(self.shard, self.generation, sequence, event, envelope);
+        for place in &self.chosen {
+            let subscriber = &self.subscribers[*place];
+            let ticket = number.filter(|_| subscriber.is_lossless());
+            let parcel = Parcel {
+                event: Event::Dispatch(dispatch.clone()),
+                ticket: ticket.map(|number| Ticket::new(&self.watermark, number)),
+            };
+            offer(&mut self.spill, subscriber, parcel);
         }
     }
 
@@ -71,7 +96,7 @@ impl Publisher {
         }
         for subscriber in self.subscribers.iter() {
             if subscriber.topic.wants_lifecycle(Some(self.shard)) {
-                offer(&mut self.spill, subscriber, Event::Lifecycle(lifecycle.clone()));
+                offer(&mut self.spill, subscriber, Event::Lifecycle(lifecycle.clone()).into());
             }
         }
     }
@@ -87,8 +112,8 @@ impl Publisher {
     ///
     /// Safe: what was not taken stays in the spill, in order.
     pub(crate) async fn catch_up(&mut self) {
-        while let Some((subscriber, event)) = self.spill.front() {
-            subscriber.deliver(event.clone()).await;
+        while let Some((subscriber, parcel)) = self.spill.front() {
+            subscriber.deliver(parcel.clone()).await;
             self.spill.pop_front();
         }
     }
@@ -103,18 +128,18 @@ impl Publisher {
 }
 
 /// Behind something that the same subscriber has not taken yet, or straight into its queue.
-fn offer(spill: &mut VecDeque<(Arc<Subscriber>, Event)>, subscriber: &Arc<Subscriber>, event: Event) {
+fn offer(spill: &mut VecDeque<(Arc<Subscriber>, Parcel)>, subscriber: &Arc<Subscriber>, parcel: Parcel) {
     let waits = spill.iter().any(|(waiting, _)| Arc::ptr_eq(waiting, subscriber));
-    let event = if waits {
-        event
+    let parcel = if waits {
+        parcel
     } else {
-        match subscriber.offer(event) {
+        match subscriber.offer(parcel) {
             Ok(()) => return,
-            Err(event) => event,
+            Err(parcel) => parcel,
         }
     };
-    if spill.len() < SPILL_CAPACITY || matches!(event, Event::Dispatch(_)) {
-        spill.push_back((Arc::clone(subscriber), event));
+    if spill.len() < SPILL_CAPACITY || matches!(parcel.event, Event::Dispatch(_)) {
+        spill.push_back((Arc::clone(subscriber), parcel));
     } else {
         subscriber.miss(1);
     }

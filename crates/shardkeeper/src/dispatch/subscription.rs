@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 use async_channel::Receiver;
 use futures_util::{Stream, StreamExt};
 
-use super::{Delivery, Event, Hub};
+use super::{Delivery, Event, Hub, Parcel};
 
 /// What happens when a subscription is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Overflow {
-    /// Nothing is lost: the shards that have something for it stop reading from Discord until there is room.
+    /// Nothing is lost, and each delivery is acknowledged by being dropped: the shards that have something for it stop reading from Discord until there is room.
     /// Their heartbeats go on. Whoever stops reading for minutes may cost a shard its connection, but it resumes.
     #[default]
     Wait,
@@ -53,14 +53,14 @@ impl Default for SubscriptionOptions {
 #[derive(Debug)]
 #[must_use = "a subscription that is not read fills up"]
 pub struct Subscription {
-    receiver: Pin<Box<Receiver<Event>>>,
+    receiver: Pin<Box<Receiver<Parcel>>>,
     missed: Arc<AtomicU64>,
     hub: Arc<Hub>,
     id: u64,
 }
 
 impl Subscription {
-    pub(super) fn new(receiver: Receiver<Event>, missed: Arc<AtomicU64>, hub: Arc<Hub>, id: u64) -> Self {
+    pub(super) fn new(receiver: Receiver<Parcel>, missed: Arc<AtomicU64>, hub: Arc<Hub>, id: u64) -> Self {
         Self { receiver: Box::pin(receiver), missed, hub, id }
     }
 
@@ -85,9 +85,9 @@ impl Stream for Subscription {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let missed = self.missed.swap(0, Ordering::Relaxed);
         if missed > 0 {
-            return Poll::Ready(Some(Delivery::new(Event::Lagged { missed })));
+            return Poll::Ready(Some(Delivery::new(Event::Lagged { missed }.into())));
         }
-        self.receiver.as_mut().poll_next(cx).map(|event| event.map(Delivery::new))
+        self.receiver.as_mut().poll_next(cx).map(|parcel| parcel.map(Delivery::new))
     }
 }
 

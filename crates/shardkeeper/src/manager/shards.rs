@@ -105,7 +105,12 @@ impl Shards {
             },
             connector: self.connector.clone(),
             pacer: Arc::clone(&self.pacer),
-            publisher: Publisher::new(Arc::clone(&self.config.hub), shard, self.generation),
+            publisher: Publisher::new(
+                Arc::clone(&self.config.hub),
+                shard,
+                self.generation,
+                Arc::clone(entry.slot.watermark()),
+            ),
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),
             presence: entry.presence.clone(),
@@ -243,9 +248,9 @@ impl Shards {
         self.for_each_actor(|actor| actor.kill());
     }
 
-    /// The sessions as they can be resumed.
+    /// The sessions as another process can resume them.
     pub(super) fn sessions(&self) -> Vec<Session> {
-        self.entries.values().filter_map(|entry| entry.slot.load()).collect()
+        self.entries.values().filter_map(|entry| entry.slot.load_acknowledged()).collect()
     }
 
     /// What the watch for silence looks at.

@@ -90,6 +90,7 @@ pub(super) async fn run(parts: Parts) {
         pacer: parts.pacer,
         presence: parts.presence,
         control: parts.control,
+        detaching: false,
     };
     driver.take_presence();
     driver.feed(Input::Start);
@@ -98,6 +99,10 @@ pub(super) async fn run(parts: Parts) {
     }
     driver.core.publisher.catch_up().await;
     driver.core.store_taken();
+    if driver.detaching {
+        // What subscribers have in hand they may finish; the manager's deadline ends the wait.
+        driver.core.slot.watermark().settled().await;
+    }
 }
 
 struct Driver {
@@ -108,6 +113,8 @@ struct Driver {
     pacer: Arc<Pacer>,
     presence: watch::Receiver<Option<PresenceUpdate>>,
     control: mpsc::Receiver<Control>,
+    /// The session goes to another process.
+    detaching: bool,
 }
 
 impl Driver {
@@ -158,7 +165,10 @@ impl Driver {
             }
             Control::GatewayUrl(url) => self.feed(Input::GatewayUrl(url)),
             Control::Stop => self.feed(Input::Stop),
-            Control::Detach => self.feed(Input::Detach),
+            Control::Detach => {
+                self.detaching = true;
+                self.feed(Input::Detach);
+            }
             Control::Crash => panic!("crash drill"),
         }
     }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use shardkeeper_proto::Session;
 use tokio::sync::OwnedMutexGuard;
 
+use crate::dispatch::Watermark;
+
 /// The session of one shard. Its driver writes, the manager reads.
 #[derive(Debug, Default)]
 pub(crate) struct SessionSlot {
@@ -13,6 +15,7 @@ pub(crate) struct SessionSlot {
     /// Apart from the rest, since it changes with each dispatch. Never ahead of what subscriptions have taken.
     sequence: AtomicU64,
     writer: Arc<tokio::sync::Mutex<()>>,
+    watermark: Arc<Watermark>,
 }
 
 impl SessionSlot {
@@ -30,7 +33,9 @@ impl SessionSlot {
 
     pub(crate) fn store(&self, session: Option<Session>) {
         let mut stored = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        self.sequence.store(session.as_ref().map_or(0, |session| session.sequence), Ordering::Release);
+        let sequence = session.as_ref().map_or(0, |session| session.sequence);
+        self.sequence.store(sequence, Ordering::Release);
+        self.watermark.restart(sequence);
         *stored = session;
     }
 
@@ -39,7 +44,19 @@ impl SessionSlot {
         self.sequence.store(sequence, Ordering::Release);
     }
 
-    /// The session with its sequence number, as it can be resumed.
+    /// How far subscriptions are done.
+    pub(crate) fn watermark(&self) -> &Arc<Watermark> {
+        &self.watermark
+    }
+
+    /// The session as another process resumes it: from where the subscriptions of this one are done.
+    pub(crate) fn load_acknowledged(&self) -> Option<Session> {
+        let mut session = self.load()?;
+        session.sequence = session.sequence.min(self.watermark.acknowledged());
+        Some(session)
+    }
+
+    /// The session with its sequence number, as this process resumes it: what subscriptions hold outlives a shard.
     pub(crate) fn load(&self) -> Option<Session> {
         let stored = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let mut session = stored.clone()?;
