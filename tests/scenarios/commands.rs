@@ -1,11 +1,16 @@
 //! Presences, and commands for guilds.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use shardkeeper::{
-    Activity, ChannelInfoField, Command, CommandRejected, Event, Presence, PresenceUpdate, RequestMembers,
-    ShardId, ShardMessage, Status, VoiceStateUpdate, request_channel_info, request_soundboard_sounds,
+    Activity, Change, ChannelInfoField, Command, CommandRejected, Event, EventName, Intents, NotWritten,
+    Presence, PresenceUpdate, RequestMembers, ShardId, ShardMessage, Status, Topic, VoiceStateUpdate,
+    request_channel_info, request_soundboard_sounds,
 };
-use shardkeeper_sim::Fault;
-use shardkeeper_tests::{Running, bot, simulator};
+use shardkeeper_sim::{ConnectFault, Fault};
+use shardkeeper_tests::{Running, bot, bot_with, simulator};
+use tokio::time::Instant;
 
 fn playing(name: &str) -> Presence {
     Presence::new(Status::Online).activity(Activity::playing(name))
@@ -45,7 +50,7 @@ async fn b16_a_presence_survives_a_new_session_and_a_crash() {
     running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
     assert_eq!(shows(&running.simulator, 0).as_deref(), Some("kept"));
     // One shard's own as well.
-    running.keeper.update_shard_presence(ShardId(0), playing("own")).await.unwrap();
+    running.keeper.update_presence_on([ShardId(0)], playing("own")).await.unwrap();
     running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
     running.until_resumed(0).await;
     running.simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
@@ -58,7 +63,7 @@ async fn b16_a_presence_survives_a_new_session_and_a_crash() {
 async fn gw_161_many_presences_keep_the_limit_and_the_last_one_wins() {
     let running = Running::start(simulator(1, |_| {})).await;
     for number in 0..50 {
-        running.keeper.update_shard_presence(ShardId(0), playing(&format!("game {number}"))).await.unwrap();
+        running.keeper.update_presence_on([ShardId(0)], playing(&format!("game {number}"))).await.unwrap();
     }
     running
         .simulator
@@ -72,10 +77,10 @@ async fn gw_161_many_presences_keep_the_limit_and_the_last_one_wins() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_sent_is_refused_with_the_reason() {
     let running = Running::start(simulator(2, |_| {})).await;
-    let error = running.keeper.update_shard_presence(ShardId(2), playing("x")).await.unwrap_err();
+    let error = running.keeper.update_presence_on([ShardId(2)], playing("x")).await.unwrap_err();
     assert_eq!(error, CommandRejected::NoSuchShard { shard: ShardId(2) });
     let error = running.keeper.update_presence(playing(&"x".repeat(5000))).await.unwrap_err();
-    assert!(error.to_string().ends_with("at most 3072 are possible"), "{error}");
+    assert_eq!(error.to_string(), "the name of an activity has 5000 characters, at most 128 are shown");
     running.keeper.stop().await;
     assert_eq!(running.keeper.update_presence(playing("x")).await, Err(CommandRejected::ManagerEnded));
 }
@@ -124,13 +129,7 @@ async fn every_command_reaches_the_shard_of_its_guild_and_is_answered() {
         let guild_id = id(&guild["id"]);
         let voice =
             guild["channels"].as_array().unwrap().iter().find(|channel| channel["type"] == 2).unwrap();
-        let join = VoiceStateUpdate {
-            guild_id,
-            channel_id: Some(id(&voice["id"])),
-            self_mute: true,
-            self_deaf: false,
-        };
-        running.keeper.command(join).await.unwrap();
+        running.keeper.command(VoiceStateUpdate::join(guild_id, id(&voice["id"])).muted()).await.unwrap();
         assert_eq!(
             id(&until_event(&mut running, "VOICE_STATE_UPDATE").await["channel_id"]),
             id(&voice["id"])
@@ -179,28 +178,185 @@ async fn gw_155_157_two_hundred_commands_keep_the_limit_over_a_reconnect() {
     running.check().await;
 }
 
+/// Something harmless, for any guild.
+fn ask_for(guild_id: u64) -> Command {
+    request_channel_info(guild_id, &[ChannelInfoField::Status])
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_command_is_refused_with_its_reason() {
     let simulator = simulator(4, |_| {});
     let builder = bot(&simulator).shard_ids([1], 4);
     let running = Running::start_with(simulator, builder).await;
-    let at = |shard: u64| {
-        Command::from(VoiceStateUpdate {
-            guild_id: shard << 22,
-            channel_id: None,
-            self_mute: false,
-            self_deaf: false,
-        })
-    };
-    let error = running.keeper.command(at(2)).await.unwrap_err();
-    assert_eq!(error, CommandRejected::NoSuchShard { shard: ShardId(2) });
+    let keeper = &running.keeper;
+    let rejection = |command: Command| async move { keeper.command(command).await.unwrap_err().to_string() };
+    let guild = |shard: u64| shard << 22;
+    assert_eq!(
+        rejection(ask_for(guild(2))).await,
+        "guild 8388608 is on shard 2, which is not run by this manager"
+    );
+    let raw = Command::raw(ShardId(3), 200, &()).unwrap();
+    assert_eq!(rejection(raw).await, "shard 3 is not run by this manager");
+    // Past the manager: the actor knows whose guild it is.
+    let actor = keeper.shard(ShardId(1)).await.unwrap();
+    let answer = ractor::call!(actor, |reply| ShardMessage::Command(ask_for(guild(2)), reply)).unwrap();
+    assert_eq!(answer.unwrap_err().to_string(), "the command belongs on shard 2, not on shard 1");
     running.simulator.inject(1, Fault::HalfOpen).unwrap();
-    let mut full = None;
-    for _ in 0..1000 {
-        if let Err(error) = running.keeper.command(at(1)).await {
-            full = Some(error);
-            break;
-        }
+    let answers = futures_util::future::join_all((0..1000).map(|_| keeper.command(ask_for(guild(1))))).await;
+    let full = answers.iter().find_map(|answer| answer.as_ref().err()).unwrap();
+    assert_eq!(full.to_string(), "shard 1 has 512 bulk commands waiting");
+    assert!(answers.iter().filter(|answer| answer.is_ok()).count() >= 512);
+    keeper.stop().await;
+    assert_eq!(rejection(ask_for(guild(1))).await, "the manager has ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_212_213_a_request_without_its_intents_is_refused_here() {
+    let simulator = simulator(1, |_| {});
+    let builder = bot_with(&simulator, Intents::GUILDS);
+    let running = Running::start_with(simulator, builder).await;
+    let error = running.keeper.members(RequestMembers::all(1).with_presences()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the command needs GUILD_MEMBERS | GUILD_PRESENCES, which the bot did not ask for when it started"
+    );
+    running.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accepted_command_says_when_it_is_written_and_when_it_never_is() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let keeper = running.keeper.clone();
+    keeper.command(ask_for(1)).await.unwrap().written().await.unwrap();
+    let presence = serde_json::json!({"guild_id": "1", "fields": ["status"]});
+    let raw = Command::raw(ShardId(0), 43, &presence).unwrap();
+    keeper.command(raw).await.unwrap().written().await.unwrap();
+    running.simulator.wait_until(|report| report.commands >= 2).await;
+    // Nothing can be connected to: what waits expires, each class at its time.
+    running.simulator.arm(ConnectFault::Refuse, 10_000);
+    running.simulator.inject(0, Fault::Cut).unwrap();
+    running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
+    let start = Instant::now();
+    let voice = keeper.command(VoiceStateUpdate::leave(1)).await.unwrap();
+    let bulk = keeper.command(ask_for(1)).await.unwrap();
+    let reading = tokio::spawn(async move { while running.events.next().await.is_some() {} });
+    assert_eq!(voice.written().await, Err(NotWritten::Expired));
+    assert_eq!(start.elapsed().as_secs(), 90);
+    assert_eq!(bulk.written().await, Err(NotWritten::Expired));
+    assert_eq!(start.elapsed().as_secs(), 600);
+    // The end of the shard is the end of what waits for it.
+    let lost = keeper.command(ask_for(1)).await.unwrap();
+    keeper.stop().await;
+    assert_eq!(lost.written().await, Err(NotWritten::Lost));
+    reading.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn b16_a_computed_presence_is_in_every_identify_until_another_is_set() {
+    let simulator = simulator(2, |_| {});
+    let identifies = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&identifies);
+    let builder = bot(&simulator).presence(playing("unused")).presence_with(move |shard| {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        assert!(number != 2, "the bot's own code panics");
+        playing(&format!("{shard} at {number}"))
+    });
+    let mut running = Running::start_with(simulator, builder).await;
+    assert_eq!(shows(&running.simulator, 0).as_deref(), Some("0 at 0"));
+    assert_eq!(shows(&running.simulator, 1).as_deref(), Some("1 at 1"));
+    let keeper = running.keeper.clone();
+    let mut anew = async |shard| {
+        running.simulator.inject(shard, Fault::InvalidSession { resumable: false }).unwrap();
+        running.until_shard(shard, |change| matches!(change, Change::Ready)).await;
+        shows(&running.simulator, shard)
+    };
+    assert_eq!(anew(1).await.as_deref(), Some("1 at 1"), "the panic costs nothing, and leaves the last one");
+    assert_eq!(anew(1).await.as_deref(), Some("1 at 3"));
+    keeper.update_presence_on([ShardId(1)], playing("set")).await.unwrap();
+    assert_eq!(anew(1).await.as_deref(), Some("set"));
+    assert_eq!(anew(0).await.as_deref(), Some("0 at 4"));
+    assert_eq!(identifies.load(Ordering::Relaxed), 5);
+    running.no_violations();
+}
+
+/// A running bot and the ids of its guilds.
+async fn with_guilds(shards: u32, guilds: u32) -> (Running, Vec<u64>) {
+    let simulator = simulator(shards, |config| config.guilds = guilds);
+    let builder = bot(&simulator);
+    let mut creates = builder.subscribe(Topic::events([EventName::GuildCreate]));
+    let running = Running::start_with(simulator, builder).await;
+    let mut ids = Vec::new();
+    while ids.len() < guilds as usize {
+        let Event::Dispatch(dispatch) = &*creates.next().await.unwrap() else { panic!("a dispatch") };
+        ids.push(id(&dispatch.parse::<serde_json::Value>().unwrap()["id"]));
     }
-    assert_eq!(full.unwrap().to_string(), "shard 1 has 256 commands waiting");
+    (running, ids)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_mixed_commands_through_a_resume_break_no_rule() {
+    let (mut running, guilds) = with_guilds(4, 8).await;
+    let keeper = running.keeper.clone();
+    let mut receipts = Vec::new();
+    for number in 0..1000_usize {
+        let guild_id = guilds[number % guilds.len()];
+        let command = match number % 20 {
+            0..2 => VoiceStateUpdate::leave(guild_id).into(),
+            2..12 => RequestMembers::prefix(guild_id, "m", 2).command().unwrap(),
+            12..15 => request_soundboard_sounds(&[guild_id]).remove(0),
+            15..18 => ask_for(guild_id),
+            18 => Command::raw(
+                keeper.owner_of(guild_id).await.unwrap(),
+                31,
+                &serde_json::json!({"guild_ids": [guild_id.to_string()]}),
+            )
+            .unwrap(),
+            _ => {
+                keeper.update_presence(playing(&format!("game {number}"))).await.unwrap();
+                continue;
+            }
+        };
+        receipts.push(keeper.command(command).await.unwrap().written());
+    }
+    assert_eq!(receipts.len(), 950);
+    for shard in 0..4 {
+        running.simulator.inject(shard, Fault::Cut).unwrap();
+    }
+    let receipts = tokio::spawn(futures_util::future::join_all(receipts));
+    running.until_resumed(0).await;
+    let mut written = 0;
+    let mut receipts = receipts;
+    let outcomes = loop {
+        tokio::select! {
+            outcomes = &mut receipts => break outcomes.unwrap(),
+            _ = running.next() => {}
+        }
+    };
+    written += outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    // Those that were on their way when the connections were cut may be lost, and say so; none expires.
+    assert!(!outcomes.contains(&Err(NotWritten::Expired)));
+    assert!(written >= 950 - 4 * 115, "{written}");
+    running
+        .simulator
+        .wait_until(|report| {
+            (0..4).all(|shard| {
+                report.presences.get(&shard).is_some_and(|shown| shown["activities"][0]["name"] == "game 999")
+            })
+        })
+        .await;
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sounds_are_asked_for_on_the_shards_that_own_the_guilds() {
+    let (mut running, mut guilds) = with_guilds(3, 9).await;
+    guilds.sort_unstable();
+    running.keeper.request_soundboard_sounds(&guilds).await.unwrap();
+    let mut answered = std::collections::BTreeSet::new();
+    while answered.len() < 9 {
+        answered.insert(id(&until_event(&mut running, "SOUNDBOARD_SOUNDS").await["guild_id"]));
+    }
+    assert!(answered.into_iter().eq(guilds));
+    assert_eq!(running.simulator.report().commands, 3, "one for each shard");
+    running.check().await;
 }

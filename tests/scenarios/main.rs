@@ -9,5 +9,6 @@ mod endings;
 mod faults;
 mod members;
 mod refusals;
+mod shards;
 mod starting;
 mod wires;

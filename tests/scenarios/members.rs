@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use serde::Deserialize;
-use shardkeeper::{Intents, MembersError, RequestMembers, Shardkeeper};
+use shardkeeper::{MembersError, RequestMembers};
 use shardkeeper_sim::{Fault, Simulator};
-use shardkeeper_tests::{Running, SimDialer, simulator};
+use shardkeeper_tests::{Running, simulator};
 use tokio::time::Instant;
 
 const GUILD: u64 = 281_474_976 << 22;
@@ -130,15 +131,46 @@ async fn gw_216_an_answer_goes_on_over_a_resume_and_fails_with_its_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_never_answered_times_out() {
-    let simulator = large(50);
-    // Without the intent Discord does not answer (GW-212).
-    let builder = Shardkeeper::builder("sim-token", Intents::GUILDS)
-        .api_url(simulator.api_url())
-        .dialer(Arc::new(SimDialer(simulator.clone())));
-    let mut running = Running::start_with(simulator, builder).await;
+    let mut running = Running::start(large(50)).await;
     let keeper = running.keeper.clone();
+    running.simulator.inject(0, Fault::Silence).unwrap();
     let error = meanwhile(&mut running, keeper.members(RequestMembers::all(GUILD))).await.unwrap_err();
     assert_eq!(error.to_string(), "no chunk of members came within 30 s");
     let error = keeper.members(RequestMembers::prefix(GUILD, "", 1)).await.unwrap_err();
     assert!(error.to_string().starts_with("the prefix is empty"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_can_be_read_one_by_one_over_a_resume_too() {
+    let mut running = Running::start(large(3500)).await;
+    let (keeper, simulator) = (running.keeper.clone(), running.simulator.clone());
+    let reading = async {
+        let mut chunks = keeper.members_chunks(RequestMembers::all(GUILD));
+        let mut members = 0;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.unwrap();
+            assert_eq!(chunk.chunk_count, 4);
+            members += chunk.members.raw_members.len();
+            if members == 1000 {
+                simulator.inject(0, Fault::Cut).unwrap();
+            }
+        }
+        members
+    };
+    assert_eq!(meanwhile(&mut running, reading).await, 3500);
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_may_wait_for_the_limits_for_minutes() {
+    let mut running = Running::start(large(50)).await;
+    let keeper = running.keeper.clone();
+    for _ in 0..400 {
+        keeper.command(RequestMembers::prefix(GUILD, "m", 1).command().unwrap()).await.unwrap();
+    }
+    let start = Instant::now();
+    let all = meanwhile(&mut running, keeper.members(RequestMembers::all(GUILD))).await.unwrap();
+    assert_eq!(all.raw_members.len(), 50);
+    assert!(start.elapsed() > Duration::from_secs(170), "{:?}", start.elapsed());
+    running.check().await;
 }

@@ -41,7 +41,12 @@ pub fn simulator(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulat
 
 /// A bot for that simulator, which receives everything.
 pub fn bot(simulator: &Simulator) -> Builder {
-    Shardkeeper::builder("sim-token", Intents::all())
+    bot_with(simulator, Intents::all())
+}
+
+/// A bot for that simulator, which receives what these intents name.
+pub fn bot_with(simulator: &Simulator, intents: Intents) -> Builder {
+    Shardkeeper::builder("sim-token", intents)
         .api_url(simulator.api_url())
         .dialer(Arc::new(SimDialer(simulator.clone())))
         .seed(7)

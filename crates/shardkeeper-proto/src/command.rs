@@ -2,28 +2,34 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
 use crate::payload::{self, MAX_PAYLOAD_BYTES, Payload};
-use crate::{Opcode, PayloadTooLarge, ShardCount, ShardId};
+use crate::{Intents, Opcode, PayloadTooLarge, ShardCount, ShardId};
 
 /// The longest nonce, in bytes: Discord ignores a longer one without a word (GW-214).
 pub const MAX_NONCE_BYTES: usize = 32;
 /// So many members can be asked for by their ids, and found by a prefix (GW-211).
 pub const MAX_REQUESTED_MEMBERS: usize = 100;
-/// So many commands of a class may wait for a shard: about two minutes of all that the limit lets pass.
-pub const COMMANDS_WAITING: usize = 256;
 /// So many guilds fit into one request for sounds, with ids of 20 digits, in either encoding: 23 bytes each as JSON
 /// (GW-027), 25 as ETF.
 const GUILDS_PER_SOUNDS_REQUEST: usize = 160;
 
-/// A command that was checked, for the shard that owns its guild. Its `Debug` shows the opcode and size alone.
+/// A command that was checked, for the shard that owns its guild. Its `Debug` shows the opcode and size, and no content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     payload: Payload,
-    guild_id: u64,
+    address: Address,
     class: CommandClass,
+    needs: Intents,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Address {
+    OwnerOf(u64),
+    Shard(ShardId),
 }
 
 /// How urgent a command is. Voice goes before presences, those go before bulk requests.
@@ -32,8 +38,21 @@ pub struct Command {
 pub enum CommandClass {
     /// Somebody waits for the bot to speak.
     Voice,
-    /// Requests for much that comes later.
+    /// Requests for much that comes later, and raw payloads.
     Bulk,
+}
+
+impl CommandClass {
+    pub(crate) const ALL: [Self; 2] = [Self::Voice, Self::Bulk];
+
+    /// So many commands of the class may wait for a shard. The limit lets at most 115 pass in a minute, 105 of them bulk:
+    /// more would not be sent before they [expire](crate::Timings::voice_lifetime).
+    pub const fn capacity(self) -> usize {
+        match self {
+            Self::Voice => 128,
+            Self::Bulk => 512,
+        }
+    }
 }
 
 impl Command {
@@ -44,12 +63,55 @@ impl Command {
         data: &impl Serialize,
     ) -> Result<Self, PayloadTooLarge> {
         let payload = payload::command(opcode, data)?;
-        Ok(Self { payload, guild_id, class })
+        Ok(Self { payload, address: Address::OwnerOf(guild_id), class, needs: Intents::empty() })
+    }
+
+    /// Whatever else Discord takes, for one shard: `data` is what the payload has as `d`. It waits with the bulk requests.
+    ///
+    /// # Errors
+    ///
+    /// When the opcode is not one for bots to send, or belongs to the session or the presence, which shardkeeper keeps
+    /// itself; when `data` does not become JSON, or is larger than Discord takes.
+    pub fn raw(shard: ShardId, opcode: u8, data: &impl Serialize) -> Result<Self, InvalidCommand> {
+        use Opcode::{RequestChannelInfo, RequestGuildMembers, RequestSoundboardSounds, VoiceStateUpdate};
+        let known = Opcode::from_number(opcode.into());
+        let sendable = matches!(
+            known,
+            None | Some(
+                VoiceStateUpdate | RequestGuildMembers | RequestSoundboardSounds | RequestChannelInfo
+            )
+        );
+        if !sendable {
+            return Err(InvalidCommand::ReservedOpcode { opcode });
+        }
+        let payload = payload::raw(opcode, data)?;
+        Ok(Self {
+            payload,
+            address: Address::Shard(shard),
+            class: CommandClass::Bulk,
+            needs: Intents::empty(),
+        })
     }
 
     /// The shard whose session it belongs on (GW-208, GW-215).
     pub fn shard(&self, count: ShardCount) -> ShardId {
-        count.owner_of(self.guild_id)
+        match self.address {
+            Address::OwnerOf(guild_id) => count.owner_of(guild_id),
+            Address::Shard(shard) => shard,
+        }
+    }
+
+    /// The guild that it is for; `None` for a raw payload.
+    pub fn guild_id(&self) -> Option<u64> {
+        match self.address {
+            Address::OwnerOf(guild_id) => Some(guild_id),
+            Address::Shard(_) => None,
+        }
+    }
+
+    /// The intents without which Discord does not answer it.
+    pub fn needs(&self) -> Intents {
+        self.needs
     }
 
     /// How urgent it is.
@@ -58,9 +120,39 @@ impl Command {
     }
 
     /// What it is.
-    pub fn opcode(&self) -> Opcode {
+    pub fn opcode(&self) -> u8 {
         self.payload.opcode
     }
+}
+
+/// A shard does not take a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandRefused {
+    /// It belongs on another shard's session (GW-208, GW-215).
+    #[error("the command belongs on shard {owner}, not on shard {shard}")]
+    OtherShard {
+        /// The shard that was asked.
+        shard: ShardId,
+        /// The shard that owns the guild.
+        owner: ShardId,
+    },
+    /// Discord would not answer (GW-212, GW-213).
+    #[error("the command needs {missing}, which the bot did not ask for when it started")]
+    MissingIntents {
+        /// What is missing.
+        missing: Intents,
+    },
+    /// So many of its class wait already.
+    #[error("shard {shard} has {capacity} {class} commands waiting")]
+    QueueFull {
+        /// The shard.
+        shard: ShardId,
+        /// The class.
+        class: CommandClass,
+        /// How many may wait.
+        capacity: usize,
+    },
 }
 
 /// A command cannot be sent.
@@ -91,6 +183,18 @@ pub enum InvalidCommand {
         /// What was given.
         limit: usize,
     },
+    /// One that bots do not send, or that the session itself sends.
+    #[error("opcode {opcode} is not for commands: presences and the session have ways of their own")]
+    ReservedOpcode {
+        /// What was given.
+        opcode: u8,
+    },
+    /// The data of a raw payload cannot be encoded.
+    #[error("the data does not become a payload: {reason}")]
+    Unencodable {
+        /// What stands against it.
+        reason: String,
+    },
     /// It is larger than Discord takes.
     #[error(transparent)]
     TooLarge(#[from] PayloadTooLarge),
@@ -120,6 +224,31 @@ pub struct VoiceStateUpdate {
     pub self_mute: bool,
     /// Whether the bot does not listen.
     pub self_deaf: bool,
+}
+
+impl VoiceStateUpdate {
+    /// Joins a channel, or moves to it, to speak and listen. Without the intent GUILD_VOICE_STATES the bot does not see
+    /// its own voice state, and so not the id of its voice session (GW-206).
+    pub const fn join(guild_id: u64, channel_id: u64) -> Self {
+        Self { guild_id, channel_id: Some(channel_id), self_mute: false, self_deaf: false }
+    }
+
+    /// Leaves.
+    pub const fn leave(guild_id: u64) -> Self {
+        Self { guild_id, channel_id: None, self_mute: false, self_deaf: false }
+    }
+
+    /// Does not speak.
+    #[must_use]
+    pub const fn muted(self) -> Self {
+        Self { self_mute: true, ..self }
+    }
+
+    /// Does not listen.
+    #[must_use]
+    pub const fn deafened(self) -> Self {
+        Self { self_deaf: true, ..self }
+    }
 }
 
 impl From<VoiceStateUpdate> for Command {
@@ -247,7 +376,11 @@ impl RequestMembers {
             }
             Whom::Users(users) => data.user_ids = Some(users.iter().copied().map(Id).collect()),
         }
-        Ok(Command::new(Opcode::RequestGuildMembers, self.guild_id, CommandClass::Bulk, &data)?)
+        let command = Command::new(Opcode::RequestGuildMembers, self.guild_id, CommandClass::Bulk, &data)?;
+        let mut needs = Intents::empty();
+        needs.set(Intents::GUILD_MEMBERS, self.is_for_all());
+        needs.set(Intents::GUILD_PRESENCES, self.presences);
+        Ok(Command { needs, ..command })
     }
 }
 
@@ -291,46 +424,68 @@ pub fn request_channel_info(guild_id: u64, fields: &[ChannelInfoField]) -> Comma
     Command::new(Opcode::RequestChannelInfo, guild_id, CommandClass::Bulk, &data).expect("two fields fit")
 }
 
+/// Tells the commands of a shard apart. Whoever feeds the machine numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommandId(pub u64);
+
 /// The commands that wait for a shard.
 #[derive(Debug, Default)]
 pub(crate) struct CommandQueue {
-    voice: VecDeque<Command>,
-    bulk: VecDeque<Command>,
+    voice: VecDeque<Waiting>,
+    bulk: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    id: CommandId,
+    payload: Payload,
+    expires_at: Instant,
 }
 
 impl CommandQueue {
-    pub(crate) fn has_room(&self, class: CommandClass) -> bool {
-        let waiting = match class {
+    fn of(&self, class: CommandClass) -> &VecDeque<Waiting> {
+        match class {
             CommandClass::Voice => &self.voice,
             CommandClass::Bulk => &self.bulk,
-        };
-        waiting.len() < COMMANDS_WAITING
+        }
     }
 
-    /// Beyond its bound nothing is taken: ask [`has_room`](Self::has_room) first.
-    pub(crate) fn push(&mut self, command: Command) {
-        if !self.has_room(command.class) {
-            return;
+    fn of_mut(&mut self, class: CommandClass) -> &mut VecDeque<Waiting> {
+        match class {
+            CommandClass::Voice => &mut self.voice,
+            CommandClass::Bulk => &mut self.bulk,
         }
-        match command.class {
-            CommandClass::Voice => self.voice.push_back(command),
-            CommandClass::Bulk => self.bulk.push_back(command),
-        }
+    }
+
+    pub(crate) fn has_room(&self, class: CommandClass) -> bool {
+        self.of(class).len() < class.capacity()
     }
 
     pub(crate) fn is_waiting(&self, class: CommandClass) -> bool {
-        match class {
-            CommandClass::Voice => !self.voice.is_empty(),
-            CommandClass::Bulk => !self.bulk.is_empty(),
-        }
+        !self.of(class).is_empty()
     }
 
-    pub(crate) fn pop(&mut self, class: CommandClass) -> Option<Payload> {
-        let command = match class {
-            CommandClass::Voice => self.voice.pop_front(),
-            CommandClass::Bulk => self.bulk.pop_front(),
-        };
-        command.map(|command| command.payload)
+    /// The caller has seen that there is room, and gives each command of a class the same time to live.
+    pub(crate) fn push(&mut self, now: Instant, id: CommandId, command: Command, lifetime: Duration) {
+        let expires_at = now + lifetime;
+        self.of_mut(command.class).push_back(Waiting { id, payload: command.payload, expires_at });
+    }
+
+    pub(crate) fn pop(&mut self, class: CommandClass) -> Option<(CommandId, Payload)> {
+        self.of_mut(class).pop_front().map(|waiting| (waiting.id, waiting.payload))
+    }
+
+    /// One whose time is over.
+    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<CommandId> {
+        let expired =
+            |class: &CommandClass| self.of(*class).front().is_some_and(|first| first.expires_at <= now);
+        let class = CommandClass::ALL.into_iter().find(expired)?;
+        self.pop(class).map(|(id, _)| id)
+    }
+
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        let first = |class| self.of(class).front().map(|waiting| waiting.expires_at);
+        CommandClass::ALL.into_iter().filter_map(first).min()
     }
 }
 
@@ -425,19 +580,49 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_has_a_bound_per_class() {
-        let voice = Command::from(VoiceStateUpdate {
-            guild_id: 1,
-            channel_id: None,
-            self_mute: false,
-            self_deaf: false,
-        });
+    fn a_queue_has_a_bound_and_a_lifetime_per_class() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
         let mut queue = CommandQueue::default();
-        for _ in 0..COMMANDS_WAITING + 5 {
-            queue.push(voice.clone());
+        for number in 0..CommandClass::Voice.capacity() as u64 {
+            assert!(queue.has_room(CommandClass::Voice));
+            let at = start + second * u32::try_from(number).unwrap();
+            queue.push(at, CommandId(number), VoiceStateUpdate::leave(1).into(), second * 60);
         }
         assert!(!queue.has_room(CommandClass::Voice) && queue.has_room(CommandClass::Bulk));
-        assert_eq!(std::iter::from_fn(|| queue.pop(CommandClass::Voice)).count(), COMMANDS_WAITING);
-        assert!(!queue.is_waiting(CommandClass::Voice));
+        assert_eq!(queue.next_expiry(), Some(start + second * 60));
+        assert_eq!(queue.pop_expired(start + second * 59), None);
+        let expired = std::iter::from_fn(|| queue.pop_expired(start + second * 61));
+        assert_eq!(expired.collect::<Vec<_>>(), [CommandId(0), CommandId(1)]);
+        assert_eq!(queue.pop(CommandClass::Voice).map(|(id, _)| id), Some(CommandId(2)));
+        assert!(!queue.is_waiting(CommandClass::Bulk));
+    }
+
+    #[test]
+    fn gw_212_213_a_request_knows_the_intents_it_needs() {
+        let needs = |request: RequestMembers| request.command().unwrap().needs();
+        assert_eq!(needs(RequestMembers::all(1)), Intents::GUILD_MEMBERS);
+        assert_eq!(needs(RequestMembers::users(1, [2]).with_presences()), Intents::GUILD_PRESENCES);
+        assert_eq!(needs(RequestMembers::prefix(1, "a", 5)), Intents::empty());
+    }
+
+    #[test]
+    fn a_raw_payload_leaves_the_session_alone() {
+        let raw = |opcode| Command::raw(ShardId(3), opcode, &serde_json::json!({"a": [1, null]}));
+        let command = raw(200).unwrap();
+        assert_eq!(text(&command), r#"{"op":200,"d":{"a":[1,null]}}"#);
+        assert_eq!(command.shard(ShardCount::new(8).unwrap()), ShardId(3));
+        for opcode in [4, 8, 31, 43, 5] {
+            assert!(raw(opcode).is_ok(), "{opcode}");
+        }
+        for opcode in [0, 1, 2, 3, 6, 7, 9, 10, 11] {
+            assert_eq!(raw(opcode), Err(InvalidCommand::ReservedOpcode { opcode }));
+        }
+        let large = Command::raw(ShardId(0), 8, &"x".repeat(5000)).unwrap_err();
+        assert!(large.to_string().ends_with("bytes, at most 4096 are possible"), "{large}");
+        let no_json = std::collections::BTreeMap::from([(vec![1], 2)]);
+        assert!(matches!(Command::raw(ShardId(0), 8, &no_json), Err(InvalidCommand::Unencodable { .. })));
+        let deep = (0..300).fold(serde_json::json!(0), |inner, _| serde_json::json!([inner]));
+        assert!(matches!(Command::raw(ShardId(0), 8, &deep), Err(InvalidCommand::Unencodable { .. })));
     }
 }

@@ -1,5 +1,7 @@
 //! Intents: which events a session receives (section 10 of the rules).
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 bitflags::bitflags! {
@@ -58,6 +60,13 @@ impl Intents {
 
     /// Every intent that any bot may ask for.
     pub const UNPRIVILEGED: Self = Self::all().difference(Self::PRIVILEGED);
+}
+
+impl fmt::Display for Intents {
+    /// By their names, with `|` between them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        bitflags::parser::to_writer(self, f)
+    }
 }
 
 impl Serialize for Intents {

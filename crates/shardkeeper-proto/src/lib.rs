@@ -30,7 +30,7 @@ mod wire;
 pub use backoff::Backoff;
 pub use close::CloseCode;
 pub use command::{
-    COMMANDS_WAITING, ChannelInfoField, Command, CommandClass, InvalidCommand, MAX_NONCE_BYTES,
+    ChannelInfoField, Command, CommandClass, CommandId, CommandRefused, InvalidCommand, MAX_NONCE_BYTES,
     MAX_REQUESTED_MEMBERS, RequestMembers, VoiceStateUpdate, request_channel_info, request_soundboard_sounds,
 };
 pub use envelope::{Envelope, MalformedPayload};
@@ -41,8 +41,8 @@ pub use intents::Intents;
 pub use limit::{COMMANDS_PER_WINDOW, CommandLimiter, PRESENCES_PER_WINDOW, SlidingWindow, Urgency};
 pub use opcode::Opcode;
 pub use payload::{MAX_PAYLOAD_BYTES, MAX_PRESENCE_BYTES, Payload, PayloadTooLarge, PresenceUpdate};
-pub use presence::{Activity, Presence, Status};
-pub use session::Session;
+pub use presence::{Activity, InvalidPresence, MAX_ACTIVITY_CHARS, Presence, Status};
+pub use session::{Session, SessionMismatch};
 pub use shard::{Input, Output, Shard, ShardConfig};
 pub use timings::Timings;
 pub use token::{Token, TokenError};

@@ -13,6 +13,9 @@ pub const COMMANDS_PER_WINDOW: usize = 120;
 pub const PRESENCES_PER_WINDOW: usize = 5;
 /// Room kept for heartbeats that Discord asks for, on top of the periodic ones (GW-159).
 const REQUESTED_RESERVE: usize = 3;
+/// Room that bulk requests leave for presences and voice, which somebody waits for: else a flood would hold these up for
+/// a whole window.
+const COMMAND_RESERVE: usize = 10;
 
 /// Remembers when something happened, as far back as one window goes.
 #[derive(Clone, Debug)]
@@ -57,8 +60,10 @@ pub enum Urgency {
     Vital,
     /// A heartbeat that Discord asked for: leaves room for the periodic ones.
     Requested,
-    /// A user's command: leaves room for both.
+    /// A voice command or a presence: leaves room for both.
     Command,
+    /// A bulk request: leaves room for all of them.
+    Bulk,
 }
 
 /// The command limit of one connection: a new connection starts with a new limiter (GW-157).
@@ -83,8 +88,9 @@ impl CommandLimiter {
     pub fn reserve_heartbeats(&mut self, interval: Duration) {
         let in_window = self.sent.window.as_nanos().div_ceil(interval.as_nanos().max(1));
         // A peer that wants hundreds of heartbeats in a window cannot be obeyed; leave room for one command.
-        self.periodic =
-            usize::try_from(in_window).unwrap_or(usize::MAX).min(COMMANDS_PER_WINDOW - REQUESTED_RESERVE - 1);
+        self.periodic = usize::try_from(in_window)
+            .unwrap_or(usize::MAX)
+            .min(COMMANDS_PER_WINDOW - REQUESTED_RESERVE - COMMAND_RESERVE - 1);
     }
 
     /// When a payload of this urgency may go.
@@ -93,6 +99,7 @@ impl CommandLimiter {
             Urgency::Vital => 0,
             Urgency::Requested => self.periodic,
             Urgency::Command => self.periodic + REQUESTED_RESERVE,
+            Urgency::Bulk => self.periodic + REQUESTED_RESERVE + COMMAND_RESERVE,
         };
         self.sent.free_at(now, COMMANDS_PER_WINDOW - reserve)
     }
@@ -154,13 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn gw_159_115_commands_pass_at_once() {
+    fn gw_159_commands_leave_room_for_heartbeats_and_bulk_ones_for_the_rest() {
         let now = Instant::now();
         let mut limiter = limiter();
-        let passed = std::iter::from_fn(|| {
-            (limiter.free_at(now, Urgency::Command) <= now).then(|| limiter.record(now))
-        });
-        assert_eq!(passed.count(), 115);
+        let mut pass = |urgency| {
+            std::iter::from_fn(|| (limiter.free_at(now, urgency) <= now).then(|| limiter.record(now))).count()
+        };
+        assert_eq!((pass(Urgency::Bulk), pass(Urgency::Command), pass(Urgency::Requested)), (105, 10, 3));
         assert_eq!(limiter.free_at(now, Urgency::Command), now + WINDOW);
     }
 
@@ -181,8 +188,8 @@ mod tests {
         let now = Instant::now();
         let mut limiter = limiter();
         limiter.reserve_heartbeats(Duration::ZERO);
-        assert!(limiter.free_at(now, Urgency::Command) <= now);
+        assert!(limiter.free_at(now, Urgency::Bulk) <= now);
         limiter.record(now);
-        assert!(limiter.free_at(now, Urgency::Command) > now);
+        assert!(limiter.free_at(now, Urgency::Bulk) > now);
     }
 }

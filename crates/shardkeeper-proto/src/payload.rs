@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{Intents, Opcode, Presence, Session, ShardCount, ShardId, Token};
+use crate::{
+    Intents, InvalidCommand, InvalidPresence, Opcode, Presence, Session, ShardCount, ShardId, Token,
+};
 
 /// The largest payload that Discord takes, in bytes (GW-026).
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
@@ -14,10 +16,17 @@ pub const MAX_PRESENCE_BYTES: usize = 3072;
 /// A payload to send. Its `Debug` shows the opcode and size alone, since Identify and Resume hold the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload {
-    /// What it is.
-    pub opcode: Opcode,
+    /// What it is: the number of an [`Opcode`], or of one that only a raw command knows.
+    pub opcode: u8,
     /// The JSON text.
     pub text: String,
+}
+
+impl Payload {
+    /// Whether it is one of this opcode.
+    pub fn is(&self, opcode: Opcode) -> bool {
+        self.opcode == opcode.number()
+    }
 }
 
 impl fmt::Debug for Payload {
@@ -34,7 +43,7 @@ impl fmt::Debug for Payload {
 #[error("the {} takes {bytes} bytes, at most {limit} are possible", self.name())]
 pub struct PayloadTooLarge {
     /// Which command it is.
-    pub opcode: Opcode,
+    pub opcode: u8,
     /// Its size.
     pub bytes: usize,
     /// The bound that it passes.
@@ -42,10 +51,10 @@ pub struct PayloadTooLarge {
 }
 
 impl PayloadTooLarge {
-    const fn name(&self) -> &'static str {
-        match self.opcode {
-            Opcode::PresenceUpdate => "presence",
-            Opcode::RequestGuildMembers => "request for members",
+    fn name(&self) -> &'static str {
+        match Opcode::from_number(self.opcode.into()) {
+            Some(Opcode::PresenceUpdate) => "presence",
+            Some(Opcode::RequestGuildMembers) => "request for members",
             _ => "command",
         }
     }
@@ -63,18 +72,21 @@ impl PresenceUpdate {
     ///
     /// # Errors
     ///
-    /// When it is larger than [`MAX_PRESENCE_BYTES`].
-    pub fn new(presence: Presence) -> Result<Self, PayloadTooLarge> {
+    /// The first thing that Discord would not show; or when it is larger than [`MAX_PRESENCE_BYTES`].
+    pub fn new(presence: Presence) -> Result<Self, InvalidPresence> {
+        presence.check()?;
         let text = encode(Opcode::PresenceUpdate, &presence);
         let bytes = encoded_bytes(&text);
         if bytes > MAX_PRESENCE_BYTES {
-            return Err(PayloadTooLarge { opcode: Opcode::PresenceUpdate, bytes, limit: MAX_PRESENCE_BYTES });
+            let limit = MAX_PRESENCE_BYTES;
+            let opcode = Opcode::PresenceUpdate.number();
+            return Err(PayloadTooLarge { opcode, bytes, limit }.into());
         }
         Ok(Self { presence, text })
     }
 
     pub(crate) fn payload(&self) -> Payload {
-        Payload { opcode: Opcode::PresenceUpdate, text: self.text.clone() }
+        Payload { opcode: Opcode::PresenceUpdate.number(), text: self.text.clone() }
     }
 }
 
@@ -123,7 +135,7 @@ pub(crate) fn identify(identify: &Identify<'_>) -> Payload {
         presence: identify.presence.map(|update| &update.presence),
         intents: identify.intents.bits(),
     };
-    Payload { opcode: Opcode::Identify, text: encode(Opcode::Identify, &data) }
+    Payload { opcode: Opcode::Identify.number(), text: encode(Opcode::Identify, &data) }
 }
 
 /// GW-060.
@@ -135,22 +147,39 @@ pub(crate) fn resume(token: &Token, session: &Session) -> Payload {
         seq: u64,
     }
     let data = Data { token: token.expose(), session_id: &session.id, seq: session.sequence };
-    Payload { opcode: Opcode::Resume, text: encode(Opcode::Resume, &data) }
+    Payload { opcode: Opcode::Resume.number(), text: encode(Opcode::Resume, &data) }
 }
 
 /// GW-056, GW-112.
 pub(crate) fn heartbeat(sequence: Option<u64>) -> Payload {
-    Payload { opcode: Opcode::Heartbeat, text: encode(Opcode::Heartbeat, &sequence) }
+    Payload { opcode: Opcode::Heartbeat.number(), text: encode(Opcode::Heartbeat, &sequence) }
 }
 
 /// A command, if Discord takes one of its size (GW-026).
 pub(crate) fn command(opcode: Opcode, data: &impl Serialize) -> Result<Payload, PayloadTooLarge> {
     let text = encode(opcode, data);
     let bytes = encoded_bytes(&text);
+    check_size(Payload { opcode: opcode.number(), text }, bytes)
+}
+
+/// A command of whatever opcode and data, if they become a payload.
+pub(crate) fn raw(opcode: u8, data: &impl Serialize) -> Result<Payload, InvalidCommand> {
+    let unencodable = |error: &dyn fmt::Display| InvalidCommand::Unencodable { reason: error.to_string() };
+    let text =
+        serde_json::to_string(&Envelope { op: opcode, d: data }).map_err(|error| unencodable(&error))?;
+    // What is too deep for Discord's encodings would end the connection.
+    serde_json::from_str::<serde_json::Value>(&text).map_err(|error| unencodable(&error))?;
+    #[cfg(feature = "etf")]
+    crate::etf::from_json(&text).map_err(|error| unencodable(&error))?;
+    let bytes = encoded_bytes(&text);
+    Ok(check_size(Payload { opcode, text }, bytes)?)
+}
+
+fn check_size(payload: Payload, bytes: usize) -> Result<Payload, PayloadTooLarge> {
     if bytes > MAX_PAYLOAD_BYTES {
-        return Err(PayloadTooLarge { opcode, bytes, limit: MAX_PAYLOAD_BYTES });
+        return Err(PayloadTooLarge { opcode: payload.opcode, bytes, limit: MAX_PAYLOAD_BYTES });
     }
-    Ok(Payload { opcode, text })
+    Ok(payload)
 }
 
 /// The size of a payload in the larger of its encodings: the limit holds for whichever is used.
@@ -165,12 +194,13 @@ fn encoded_bytes(text: &str) -> usize {
     text.len()
 }
 
+#[derive(Serialize)]
+struct Envelope<'a, T> {
+    op: u8,
+    d: &'a T,
+}
+
 fn encode(opcode: Opcode, data: &impl Serialize) -> String {
-    #[derive(Serialize)]
-    struct Envelope<'a, T> {
-        op: u8,
-        d: &'a T,
-    }
     serde_json::to_string(&Envelope { op: opcode.number(), d: data })
         .expect("structs of strings and numbers always encode")
 }
@@ -184,6 +214,19 @@ mod tests {
     fn gw_056_112_heartbeats() {
         assert_eq!(heartbeat(Some(251)).text, r#"{"op":1,"d":251}"#);
         assert_eq!(heartbeat(None).text, r#"{"op":1,"d":null}"#);
+    }
+
+    /// A presence whose payload has exactly so many bytes.
+    fn presence_of(bytes: usize) -> Presence {
+        let playing =
+            |presence: &Presence, chars| presence.clone().activity(Activity::playing("x".repeat(chars)));
+        let size = |presence: &Presence| encoded_bytes(&encode(Opcode::PresenceUpdate, presence));
+        let mut presence = Presence::default();
+        while size(&playing(&presence, 50)) + 40 < bytes {
+            presence = playing(&presence, 50);
+        }
+        let rest = bytes - size(&playing(&presence, 0));
+        playing(&presence, rest)
     }
 
     #[test]
@@ -211,11 +254,7 @@ mod tests {
     #[test]
     fn gw_026_the_largest_identify_fits() {
         let token = Token::new(&"t".repeat(512)).unwrap();
-        let of = |length: usize| {
-            PresenceUpdate::new(Presence::default().activity(Activity::playing("x".repeat(length))))
-        };
-        let overhead = encoded_bytes(&of(0).unwrap().text);
-        let presence = of(MAX_PRESENCE_BYTES - overhead).unwrap();
+        let presence = PresenceUpdate::new(presence_of(MAX_PRESENCE_BYTES)).unwrap();
         let payload = identify(&Identify {
             token: &token,
             shard: ShardId(u32::MAX - 1),
@@ -246,12 +285,9 @@ mod tests {
 
     #[test]
     fn gw_026_a_presence_too_large_is_refused_with_its_size() {
-        let of = |length: usize| {
-            PresenceUpdate::new(Presence::default().activity(Activity::playing("x".repeat(length))))
-        };
-        let overhead = encoded_bytes(&of(0).unwrap().text);
-        assert!(of(MAX_PRESENCE_BYTES - overhead).is_ok());
-        let error = of(MAX_PRESENCE_BYTES - overhead + 1).unwrap_err();
+        let of = |bytes: usize| PresenceUpdate::new(presence_of(bytes));
+        assert!(of(MAX_PRESENCE_BYTES).is_ok());
+        let error = of(MAX_PRESENCE_BYTES + 1).unwrap_err();
         assert_eq!(error.to_string(), "the presence takes 3073 bytes, at most 3072 are possible");
     }
 }

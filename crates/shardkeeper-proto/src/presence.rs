@@ -1,6 +1,14 @@
 //! What the bot shows of itself (section 11 of the rules).
 
 use serde::Serialize;
+use url::{Host, Url};
+
+use crate::PayloadTooLarge;
+
+/// The longest text of an activity, in characters: clients show no activity with a longer one.
+pub const MAX_ACTIVITY_CHARS: usize = 128;
+/// Where a stream may run (GW-195); subdomains too.
+const STREAMING_SITES: [&str; 3] = ["twitch.tv", "youtube.com", "youtu.be"];
 
 /// The bot's status (GW-193).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -39,7 +47,7 @@ impl Activity {
         Self::new(0, name)
     }
 
-    /// Streaming; Discord shows it for Twitch and YouTube URLs only (GW-195).
+    /// "Streaming {name}", with a URL of Twitch or YouTube; Discord knows no other (GW-195).
     pub fn streaming(name: impl Into<String>, url: impl Into<String>) -> Self {
         Self { url: Some(url.into()), ..Self::new(1, name) }
     }
@@ -61,8 +69,68 @@ impl Activity {
 
     /// A custom status: the text alone (GW-196).
     pub fn custom(text: impl Into<String>) -> Self {
-        Self { state: Some(text.into()), ..Self::new(4, "Custom Status") }
+        Self::new(4, "Custom Status").state(text)
     }
+
+    /// A second line of text. That of a custom status is its only one.
+    #[must_use]
+    pub fn state(mut self, text: impl Into<String>) -> Self {
+        self.state = Some(text.into());
+        self
+    }
+
+    fn check(&self) -> Result<(), InvalidPresence> {
+        let texts = [("name", Some(&self.name)), ("state", self.state.as_ref())];
+        for (field, text) in texts {
+            let Some(text) = text else { continue };
+            match text.chars().count() {
+                0 => return Err(InvalidPresence::Empty { field }),
+                1..=MAX_ACTIVITY_CHARS => {}
+                chars => return Err(InvalidPresence::TooLong { field, chars }),
+            }
+        }
+        match &self.url {
+            Some(url) if !is_stream(url) => Err(InvalidPresence::StreamingUrl { url: url.clone() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_stream(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let Some(Host::Domain(domain)) = url.host() else { return false };
+    let belongs =
+        |site: &&str| domain.strip_suffix(*site).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    matches!(url.scheme(), "http" | "https") && STREAMING_SITES.iter().any(belongs)
+}
+
+/// A presence that Discord would not show.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPresence {
+    /// An activity with an empty text.
+    #[error("the {field} of an activity is empty")]
+    Empty {
+        /// Which text.
+        field: &'static str,
+    },
+    /// An activity with a long text.
+    #[error("the {field} of an activity has {chars} characters, at most {MAX_ACTIVITY_CHARS} are shown")]
+    TooLong {
+        /// Which text.
+        field: &'static str,
+        /// Its length.
+        chars: usize,
+    },
+    /// A stream that runs elsewhere (GW-195).
+    #[error("{url:?} is no stream that discord shows: use a URL of twitch.tv or youtube.com")]
+    StreamingUrl {
+        /// What was given.
+        url: String,
+    },
+    /// All of it together is too large.
+    #[error(transparent)]
+    TooLarge(#[from] PayloadTooLarge),
 }
 
 /// A presence: what Identify and the presence command carry. All four fields are always sent (GW-192).
@@ -102,6 +170,10 @@ impl Presence {
         self.afk = afk;
         self
     }
+
+    pub(crate) fn check(&self) -> Result<(), InvalidPresence> {
+        self.activities.iter().try_for_each(Activity::check)
+    }
 }
 
 #[cfg(test)]
@@ -138,5 +210,29 @@ mod tests {
         assert!(
             of(Activity::custom("/help")).contains(r#"{"name":"Custom Status","type":4,"state":"/help"}"#)
         );
+    }
+
+    #[test]
+    fn gw_194_195_what_would_not_be_shown_is_refused() {
+        let check = |activity| crate::PresenceUpdate::new(Presence::default().activity(activity)).map(drop);
+        assert_eq!(check(Activity::playing("ü".repeat(128))), Ok(()));
+        let long = InvalidPresence::TooLong { field: "name", chars: 129 };
+        assert_eq!(check(Activity::playing("ü".repeat(129))), Err(long));
+        assert_eq!(check(Activity::listening("")), Err(InvalidPresence::Empty { field: "name" }));
+        assert_eq!(check(Activity::custom("")), Err(InvalidPresence::Empty { field: "state" }));
+        assert_eq!(check(Activity::playing("chess").state("move 12")), Ok(()));
+        let stream = |url: &str| check(Activity::streaming("s", url));
+        for url in ["https://twitch.tv/x", "https://www.youtube.com/watch?v=1", "http://youtu.be/1"] {
+            assert_eq!(stream(url), Ok(()), "{url}");
+        }
+        for url in [
+            "",
+            "twitch.tv/x",
+            "https://nottwitch.tv/x",
+            "ftp://twitch.tv/x",
+            "https://example.com/twitch.tv",
+        ] {
+            assert_eq!(stream(url), Err(InvalidPresence::StreamingUrl { url: url.into() }), "{url}");
+        }
     }
 }

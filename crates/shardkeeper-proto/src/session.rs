@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Intents, ShardCount, ShardId};
+use url::Url;
+
+use crate::{Intents, ShardConfig, ShardCount, ShardId};
 
 /// A session: Discord's side of a shard, which outlives its connections (GW-124).
 ///
@@ -35,5 +37,69 @@ impl fmt::Debug for Session {
             .field("count", &self.count)
             .field("sequence", &self.sequence)
             .finish_non_exhaustive()
+    }
+}
+
+/// Why a session cannot be resumed by a shard.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionMismatch {
+    /// It belongs to another slot of a layout.
+    #[error("it is one of shard {shard} of {count}, not of shard {wanted} of {wanted_count}")]
+    Slot {
+        /// Its shard.
+        shard: ShardId,
+        /// Its layout.
+        count: ShardCount,
+        /// The shard that was to resume it.
+        wanted: ShardId,
+        /// The layout of that shard.
+        wanted_count: ShardCount,
+    },
+    /// It asked for other intents, and they are fixed for its life (GW-181).
+    #[error("it was begun with the intents {intents}, not with {wanted}")]
+    Intents {
+        /// Its intents.
+        intents: Intents,
+        /// Those of the shard that was to resume it.
+        wanted: Intents,
+    },
+    /// It was made on a connection of another version, encoding or compression (GW-012).
+    #[error("it was begun on a connection with {query:?}, not with {wanted:?}")]
+    Wire {
+        /// The query of its connection.
+        query: String,
+        /// That of the shard that was to resume it.
+        wanted: String,
+    },
+    /// Discord said no URL to resume it at (GW-131).
+    #[error("it has no URL to be resumed at")]
+    NoResumeUrl,
+}
+
+impl Session {
+    /// Whether the shard of this configuration can resume it. Whether Discord still has it is another question.
+    ///
+    /// # Errors
+    ///
+    /// What stands against it.
+    pub fn check(&self, config: &ShardConfig) -> Result<(), SessionMismatch> {
+        if (self.shard, self.count) != (config.shard, config.count) {
+            let (wanted, wanted_count) = (config.shard, config.count);
+            return Err(SessionMismatch::Slot { shard: self.shard, count: self.count, wanted, wanted_count });
+        }
+        if self.intents != config.intents {
+            return Err(SessionMismatch::Intents { intents: self.intents, wanted: config.intents });
+        }
+        let wanted = config.wire.query();
+        if self.query != wanted {
+            return Err(SessionMismatch::Wire { query: self.query.clone(), wanted });
+        }
+        self.resume_url().map(drop).ok_or(SessionMismatch::NoResumeUrl)
+    }
+
+    /// Where it is resumed; without it, it cannot be (GW-131).
+    pub(crate) fn resume_url(&self) -> Option<Url> {
+        Url::parse(self.resume_url.as_deref()?).ok()
     }
 }

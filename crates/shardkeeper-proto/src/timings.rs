@@ -35,6 +35,11 @@ pub struct Timings {
     pub command_window: Duration,
     /// The window of the presence limit. 20 s (GW-161).
     pub presence_window: Duration,
+    /// How long a voice command may wait to be sent. 90 s: beyond a whole window of the limit, which may be full; later
+    /// nobody waits for the bot to speak any more.
+    pub voice_lifetime: Duration,
+    /// How long a bulk request or raw payload may wait to be sent. 10 min: in a shard that is ready they all pass by then.
+    pub bulk_lifetime: Duration,
     /// The least time between two Identify of one key. 5 s (GW-170).
     pub identify_window: Duration,
     /// Added to it for delays on the way to Discord. 250 ms (GW-172).
@@ -58,6 +63,8 @@ impl Default for Timings {
             requeue: seconds(30),
             command_window: seconds(60),
             presence_window: seconds(20),
+            voice_lifetime: seconds(90),
+            bulk_lifetime: seconds(600),
             identify_window: seconds(5),
             identify_margin: Duration::from_millis(250),
         }
@@ -86,6 +93,8 @@ impl Timings {
             requeue: faster(self.requeue),
             command_window: faster(self.command_window),
             presence_window: faster(self.presence_window),
+            voice_lifetime: faster(self.voice_lifetime),
+            bulk_lifetime: faster(self.bulk_lifetime),
             identify_window: faster(self.identify_window),
         }
     }

@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::config::{Layout, ManagerConfig};
 use crate::error::ConfigError;
+use crate::gateway_info::GatewayInfo;
 use crate::restart::RestartPolicy;
 use crate::{Subscription, SubscriptionOptions, Topic};
 
@@ -51,7 +52,9 @@ impl Builder {
                 intents,
                 api_url: Url::parse(DISCORD_API).expect("the constant is a URL"),
                 layout: Layout::Recommended,
+                gateway: None,
                 presence: None,
+                presence_with: None,
                 large_threshold: 50,
                 library: "shardkeeper".to_owned(),
                 compression: Compression::ZlibStream,
@@ -67,6 +70,7 @@ impl Builder {
                 dialer: Arc::new(TcpDialer::new()),
                 seed: None,
                 hub: Arc::default(),
+                members: Arc::default(),
                 ended: watch::Sender::new(None),
             },
         }
@@ -101,8 +105,25 @@ impl Builder {
         self
     }
 
+    /// Computes what the bot shows, for each Identify of a shard, until
+    /// [`update_presence`](crate::Shardkeeper::update_presence) sets something else there. It goes before
+    /// [`presence`](Self::presence). It is called on the shard's own task, so it must return at once; when it panics, or
+    /// makes a presence that cannot be shown, a warning says so and the shard goes without.
+    pub fn presence_with(mut self, presence: impl Fn(ShardId) -> Presence + Send + Sync + 'static) -> Self {
+        self.config.presence_with = Some(Arc::new(presence));
+        self
+    }
+
+    /// What [`gateway_info`](crate::gateway_info) has said, or another process that asked: the manager starts from it, and
+    /// asks itself only when a shard cannot get anywhere. By default it asks when it starts. Do not give an old one: what
+    /// is left of the budget is believed.
+    pub fn gateway(mut self, info: GatewayInfo) -> Self {
+        self.config.gateway = Some(info);
+        self
+    }
+
     /// Sessions that an earlier process detached from: they are resumed, without an Identify, if that was only
-    /// minutes ago. None. Those of other layouts are ignored.
+    /// minutes ago. None. One that does not fit is not used, and a warning says why.
     pub fn sessions(mut self, sessions: impl IntoIterator<Item = Session>) -> Self {
         self.config.sessions.extend(sessions);
         self
@@ -218,7 +239,8 @@ impl Builder {
         if self.config.compression == Compression::Payload && self.config.encoding != Encoding::Json {
             return Err(ConfigError::PayloadCompression);
         }
-        self.config.presence = self.presence.map(PresenceUpdate::new).transpose()?;
+        let presence = self.presence.filter(|_| self.config.presence_with.is_none());
+        self.config.presence = presence.map(PresenceUpdate::new).transpose()?;
         let count =
             self.shards.map(|count| ShardCount::new(count).ok_or(ConfigError::NoShards)).transpose()?;
         self.config.layout = match (count, self.ids) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardkeeper_proto::{
-    Encoding, Intents, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token, Wire,
+    Encoding, Intents, Presence, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token, Wire,
 };
 use shardkeeper_transport::{Compression, Dialer, TransportConfig};
 use tokio::sync::watch;
@@ -14,7 +14,12 @@ use url::Url;
 
 use crate::dispatch::Hub;
 use crate::error::Ended;
+use crate::gateway_info::GatewayInfo;
+use crate::members::MembersDesk;
 use crate::restart::RestartPolicy;
+
+/// Makes the presence for an Identify.
+pub(crate) type PresenceWith = Arc<dyn Fn(ShardId) -> Presence + Send + Sync>;
 
 /// A checked configuration, and the subscriptions made so far: what a
 /// [`ShardManager`](crate::ShardManager) is started with.
@@ -23,7 +28,10 @@ pub struct ManagerConfig {
     pub(crate) intents: Intents,
     pub(crate) api_url: Url,
     pub(crate) layout: Layout,
+    /// What `GET /gateway/bot` said, if somebody has asked already.
+    pub(crate) gateway: Option<GatewayInfo>,
     pub(crate) presence: Option<PresenceUpdate>,
+    pub(crate) presence_with: Option<PresenceWith>,
     pub(crate) large_threshold: u8,
     pub(crate) library: String,
     pub(crate) compression: Compression,
@@ -39,6 +47,7 @@ pub struct ManagerConfig {
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) seed: Option<u64>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) members: Arc<MembersDesk>,
     pub(crate) ended: watch::Sender<Option<Ended>>,
 }
 

@@ -4,7 +4,9 @@ use std::error::Error;
 use std::fmt::Write;
 
 use shardkeeper_proto::shard::Refusal;
-use shardkeeper_proto::{InvalidCommand, PayloadTooLarge, ShardCount, ShardId, TokenError};
+use shardkeeper_proto::{
+    CommandRefused, InvalidCommand, InvalidPresence, SessionMismatch, ShardCount, ShardId, TokenError,
+};
 
 use crate::GatewayInfoError;
 
@@ -47,9 +49,9 @@ pub enum ConfigError {
     /// Payload compression is for JSON alone (GW-034).
     #[error("payload compression goes with the encoding json only: use zlib-stream, or none")]
     PayloadCompression,
-    /// The first presence is too large.
+    /// The first presence cannot be shown.
     #[error(transparent)]
-    Presence(#[from] PayloadTooLarge),
+    Presence(#[from] InvalidPresence),
 }
 
 /// The manager could not start.
@@ -74,13 +76,27 @@ pub enum StartError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandRejected {
-    /// It is larger than Discord takes.
+    /// It is none that Discord takes.
     #[error(transparent)]
-    TooLarge(#[from] PayloadTooLarge),
-    /// The manager has no such shard.
+    Invalid(#[from] InvalidCommand),
+    /// It is none that Discord would show.
+    #[error(transparent)]
+    Presence(#[from] InvalidPresence),
+    /// The shard does not take it.
+    #[error(transparent)]
+    Refused(#[from] CommandRefused),
+    /// Another process runs the shard.
     #[error("shard {shard} is not run by this manager")]
     NoSuchShard {
         /// The shard.
+        shard: ShardId,
+    },
+    /// Another process runs the shard that owns the guild.
+    #[error("guild {guild_id} is on shard {shard}, which is not run by this manager")]
+    GuildElsewhere {
+        /// The guild.
+        guild_id: u64,
+        /// The shard that owns it.
         shard: ShardId,
     },
     /// The shard ended, or is about to come back from a crash.
@@ -89,21 +105,62 @@ pub enum CommandRejected {
         /// The shard.
         shard: ShardId,
     },
-    /// So many commands wait for the shard already.
-    #[error("shard {shard} has {capacity} commands waiting")]
-    QueueFull {
-        /// The shard.
-        shard: ShardId,
-        /// How many may wait.
-        capacity: usize,
-    },
-    /// It is none that Discord takes.
-    #[error(transparent)]
-    Invalid(#[from] InvalidCommand),
     /// The layout is not known yet, so that no shard owns the guild.
     #[error("the manager is still asking discord for its layout")]
     Starting,
     /// The manager ended.
+    #[error("the manager has ended")]
+    ManagerEnded,
+}
+
+/// Shards were not added, removed or restarted: none of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShardsRejected {
+    /// The layout has no such shard.
+    #[error("shard {shard} does not exist among {count} shards: ids go from 0 to {}", count.get() - 1)]
+    NotInLayout {
+        /// The shard.
+        shard: ShardId,
+        /// The layout.
+        count: ShardCount,
+    },
+    /// This manager runs it already.
+    #[error("shard {shard} is run by this manager already")]
+    AlreadyHere {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// This manager does not run it.
+    #[error("shard {shard} is not run by this manager")]
+    NoSuchShard {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// It is being removed.
+    #[error("shard {shard} is being removed")]
+    Leaving {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// A session that none of the shards is to resume.
+    #[error("a session of shard {shard} was given, which is not among the shards to add")]
+    UnwantedSession {
+        /// Its shard.
+        shard: ShardId,
+    },
+    /// A session that its shard cannot resume.
+    #[error("the session of shard {shard} cannot be resumed here")]
+    Session {
+        /// Its shard.
+        shard: ShardId,
+        /// What stands against it.
+        source: SessionMismatch,
+    },
+    /// The layout is not known yet.
+    #[error("the manager is still asking discord for its layout")]
+    Starting,
+    /// The manager ended, or is about to.
     #[error("the manager has ended")]
     ManagerEnded,
 }

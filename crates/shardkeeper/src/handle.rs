@@ -1,19 +1,24 @@
 //! The start of a manager, and the handle by which a bot speaks to it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::Stream;
 use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
-use shardkeeper_proto::{Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId};
+use shardkeeper_proto::{
+    Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId, request_soundboard_sounds,
+};
 use tokio::sync::watch;
 
+use crate::accepted::Accepted;
 use crate::builder::Builder;
 use crate::config::ManagerConfig;
 use crate::dispatch::{self, Hub};
-use crate::error::{CommandRejected, Ended, StartError};
+use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
 use crate::manager::ShardManager;
-use crate::members::{Members, MembersDesk, MembersError};
-use crate::message::{Farewell, ManagerMessage, ShardMessage};
-use crate::status::ManagerStatus;
+use crate::members::{Members, MembersChunk, MembersDesk, MembersError};
+use crate::message::{Farewell, ManagerMessage, RestartBy, ShardMessage};
+use crate::status::{ManagerStatus, ShardStatus};
 use crate::{Delivery, Subscription, SubscriptionOptions, Topic};
 
 /// A running manager. Clones are cheap and speak to the same one; dropping all of them does not end it.
@@ -62,13 +67,20 @@ impl Shardkeeper {
 
     async fn start(config: ManagerConfig) -> Result<Self, StartError> {
         let hub = Arc::clone(&config.hub);
+        let members = Arc::clone(&config.members);
         let ended = config.ended.subscribe();
         let (manager, _) = Actor::spawn(None, ShardManager, config).await.map_err(|_| StartError::Ended)?;
         let mut guard = EndOnDrop(Some(manager.get_cell()));
-        let keeper = Self { manager, hub, members: Arc::default(), ended };
+        let keeper = Self { manager, hub, members, ended };
         keeper.ask(ManagerMessage::AwaitStart).await.unwrap_or(Err(StartError::Ended))?;
         guard.0 = None;
         Ok(keeper)
+    }
+
+    /// The handle of a manager that was spawned as an actor.
+    pub(crate) fn of(manager: ActorRef<ManagerMessage>, config: &ManagerConfig) -> Self {
+        let (hub, members) = (Arc::clone(&config.hub), Arc::clone(&config.members));
+        Self { manager, hub, members, ended: config.ended.subscribe() }
     }
 
     /// Subscribes to a topic, with the default capacity, losing nothing.
@@ -132,43 +144,71 @@ impl Shardkeeper {
         accepted.ok_or(CommandRejected::ManagerEnded)?
     }
 
-    /// Shows a presence on one shard, now and after each later Identify or restart, until another one is set there or
+    /// Shows a presence on these shards, now and after each later Identify or restart, until another one is set there or
     /// on every shard.
     ///
     /// # Errors
     ///
-    /// When it is too large, was not accepted by the shard, or the manager does not run this shard.
+    /// When it cannot be shown, or the manager does not run one of the shards; then it is shown on none.
     ///
     /// # Cancel safety
     ///
     /// Once it was polled, it is on its way.
-    pub async fn update_shard_presence(
+    pub async fn update_presence_on(
         &self,
-        shard: ShardId,
+        shards: impl IntoIterator<Item = ShardId>,
         presence: Presence,
     ) -> Result<(), CommandRejected> {
-        let update = PresenceUpdate::new(presence)?;
-        let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(Some(shard), update, reply)).await;
-        accepted.unwrap_or(Err(CommandRejected::ShardEnded { shard }))
+        let (update, shards) = (PresenceUpdate::new(presence)?, shards.into_iter().collect());
+        let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(Some(shards), update, reply)).await;
+        accepted.ok_or(CommandRejected::ManagerEnded)?
     }
 
     /// Sends a command on the shard that owns its guild: [`VoiceStateUpdate`](crate::VoiceStateUpdate),
     /// [`RequestMembers`](crate::RequestMembers), [`request_soundboard_sounds`](crate::request_soundboard_sounds),
     /// [`request_channel_info`](crate::request_channel_info). `Ok` means accepted for sending: it goes when the shard
-    /// is ready and the limits allow, also over a reconnect.
+    /// is ready and the limits allow, also over a reconnect; [`Accepted::written`] waits for that.
     ///
     /// # Errors
     ///
-    /// When the shard is not one of this manager, has [too many](shardkeeper_proto::COMMANDS_WAITING) waiting, or is
-    /// about to come back from a crash.
+    /// The first check that it fails: the shard is not one of this manager, or about to come back from a crash; an intent
+    /// is missing; too many of its [class](crate::CommandClass::capacity) wait.
+    ///
+    /// # Bounds
+    ///
+    /// At most 120 payloads pass in any 60 s, heartbeats included, for which there is always room (GW-155); voice goes
+    /// before presences, and these before bulk requests, which leave room for ten of the others. What cannot be sent in
+    /// [`Timings::voice_lifetime`](crate::Timings::voice_lifetime) or [`Timings::bulk_lifetime`](crate::Timings::bulk_lifetime)
+    /// is given up. A crash of the shard loses what waits.
     ///
     /// # Cancel safety
     ///
     /// Once it was polled, it is on its way.
-    pub async fn command(&self, command: impl Into<Command>) -> Result<(), CommandRejected> {
+    pub async fn command(&self, command: impl Into<Command>) -> Result<Accepted, CommandRejected> {
         let command = command.into();
         let accepted = self.ask(|reply| ManagerMessage::Command(command, reply)).await;
         accepted.unwrap_or(Err(CommandRejected::ManagerEnded))
+    }
+
+    /// Asks for the soundboard sounds of guilds, each on the shard that owns it. They come as one SOUNDBOARD_SOUNDS event
+    /// per guild.
+    ///
+    /// # Errors
+    ///
+    /// When a command is not accepted; those for shards of lower ids are on their way then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Each command is sent or not; a cancelled caller does not know which.
+    pub async fn request_soundboard_sounds(&self, guild_ids: &[u64]) -> Result<(), CommandRejected> {
+        let mut owned: BTreeMap<ShardId, Vec<u64>> = BTreeMap::new();
+        for &guild_id in guild_ids {
+            owned.entry(self.owner_of(guild_id).await?).or_default().push(guild_id);
+        }
+        for command in owned.values().flat_map(|guild_ids| request_soundboard_sounds(guild_ids)) {
+            self.command(command).await?;
+        }
+        Ok(())
     }
 
     /// The shard that owns a guild, in the layout that there is now. Another process may run it.
@@ -200,6 +240,24 @@ impl Shardkeeper {
         self.members.ask(self, request).await
     }
 
+    /// Asks for members of a guild as [`members`](Self::members) does, and yields each chunk as it comes: for guilds whose
+    /// members do not all have to be held at once. The request is sent when the stream is first polled. Equal requests are
+    /// not shared.
+    ///
+    /// # Errors
+    ///
+    /// As [`members`](Self::members); after an error it ends.
+    ///
+    /// # Bounds
+    ///
+    /// 64 chunks wait to be read; beyond that the shard stops reading from Discord.
+    pub fn members_chunks(
+        &self,
+        request: RequestMembers,
+    ) -> impl Stream<Item = Result<MembersChunk, MembersError>> + Send + Unpin + 'static {
+        self.members.chunks(self, request)
+    }
+
     /// How everything stands now. A shard that hangs does not delay it. `None` once the manager has ended.
     ///
     /// # Cancel safety
@@ -207,6 +265,81 @@ impl Shardkeeper {
     /// Safe: it only asks.
     pub async fn status(&self) -> Option<ManagerStatus> {
         self.ask(ManagerMessage::Status).await
+    }
+
+    /// How one shard stands now. `None` when this manager does not run it, or has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only asks.
+    pub async fn shard_status(&self, shard: ShardId) -> Option<ShardStatus> {
+        self.ask(|reply| ManagerMessage::ShardStatus(shard, reply)).await?
+    }
+
+    /// Runs more shards of the layout, from now on; with sessions that another process has given up by
+    /// [`remove_shards`](Self::remove_shards) or [`detach`](Self::detach) they resume, without an Identify. Returns when
+    /// they are started; [`Lifecycle`](crate::Lifecycle) says when they are ready.
+    ///
+    /// # Errors
+    ///
+    /// When a shard does not belong to the layout or runs here already, or a session does not fit; then none is added.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it was polled, it takes its course.
+    pub async fn add_shards(
+        &self,
+        shards: impl IntoIterator<Item = ShardId>,
+        sessions: impl IntoIterator<Item = Session>,
+    ) -> Result<(), ShardsRejected> {
+        let (shards, sessions) = (shards.into_iter().collect(), sessions.into_iter().collect());
+        let added = self.ask(|reply| ManagerMessage::AddShards(shards, sessions, reply)).await;
+        added.unwrap_or(Err(ShardsRejected::ManagerEnded))
+    }
+
+    /// Runs these shards no longer. They close so that their sessions stay resumable for some minutes: returns these, for
+    /// another process to [add](Self::add_shards). As with [`detach`](Self::detach), what subscribers do not acknowledge
+    /// within the configured deadline comes again there.
+    ///
+    /// # Errors
+    ///
+    /// When the manager does not run one of them; then none is removed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it was polled, it takes its course, and a cancelled caller loses the sessions.
+    pub async fn remove_shards(
+        &self,
+        shards: impl IntoIterator<Item = ShardId>,
+    ) -> Result<Vec<Session>, ShardsRejected> {
+        let shards = shards.into_iter().collect();
+        let removed = self.ask(|reply| ManagerMessage::RemoveShards(shards, reply)).await;
+        removed.unwrap_or(Err(ShardsRejected::ManagerEnded))
+    }
+
+    /// Makes another connection for a shard, also for one in quarantine, or refused by Discord. One that is just
+    /// connecting goes on with that. Returns when the shard was told.
+    ///
+    /// # Errors
+    ///
+    /// When the manager does not run it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it was polled, it takes its course.
+    pub async fn restart_shard(&self, shard: ShardId, by: RestartBy) -> Result<(), ShardsRejected> {
+        let restarted = self.ask(|reply| ManagerMessage::RestartShard(shard, by, reply)).await;
+        restarted.unwrap_or(Err(ShardsRejected::ManagerEnded))
+    }
+
+    /// The sessions as another process could resume them if this one ended now: to be stored against a crash. They hold
+    /// secrets, like the token. Empty once the manager has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only asks.
+    pub async fn sessions(&self) -> Vec<Session> {
+        self.ask(ManagerMessage::Sessions).await.unwrap_or_default()
     }
 
     /// Ends for good: each shard closes with 1000, which gives its session up and shows the bot as offline. Returns

@@ -84,6 +84,7 @@
 //! - **The waits between connections have a lower half.** With full jitter a gateway that closes each connection at
 //!   once would be asked in bursts.
 
+mod accepted;
 mod builder;
 mod config;
 mod dispatch;
@@ -103,26 +104,30 @@ mod status;
 
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
 pub use shardkeeper_proto::{
-    Activity, Backoff, ChannelInfoField, CloseCode, Command, CommandClass, Encoding, Envelope, EventGroup,
-    EventName, EventSet, IdentifyBudget, IdentifyPermit, Intents, InvalidCommand, PayloadTooLarge, Presence,
-    PresenceUpdate, Priority, RequestMembers, Session, ShardCount, ShardId, Status, Timings, Token,
-    TokenError, VoiceStateUpdate, request_channel_info, request_soundboard_sounds,
+    Activity, Backoff, ChannelInfoField, CloseCode, Command, CommandClass, CommandRefused, Encoding,
+    Envelope, EventGroup, EventName, EventSet, IdentifyBudget, IdentifyPermit, Intents, InvalidCommand,
+    InvalidPresence, PayloadTooLarge, Presence, PresenceUpdate, Priority, RequestMembers, Session,
+    ShardCount, ShardId, Status, Timings, Token, TokenError, VoiceStateUpdate, request_channel_info,
+    request_soundboard_sounds,
 };
 pub use shardkeeper_transport::{
     BoxedIo, CertificateError, Compression, ConnectError, Dialer, TcpDialer, client_config_trusting,
 };
 
+pub use self::accepted::{Accepted, NotWritten};
 pub use self::builder::{Builder, DISCORD_API};
 pub use self::config::ManagerConfig;
 pub use self::dispatch::{Delivery, Dispatch, Event, Overflow, Subscription, SubscriptionOptions, Topic};
-pub use self::error::{CommandRejected, ConfigError, Ended, StartError};
+pub use self::error::{CommandRejected, ConfigError, Ended, ShardsRejected, StartError};
 pub use self::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
 pub use self::handle::Shardkeeper;
 pub use self::identify_queue::{IdentifyQueue, QueueArguments, QueueState};
 pub use self::lifecycle::Lifecycle;
 pub use self::manager::{ManagerState, ShardManager};
-pub use self::members::{Members, MembersError};
-pub use self::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShardReport};
+pub use self::members::{Members, MembersChunk, MembersError};
+pub use self::message::{
+    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport,
+};
 pub use self::restart::RestartPolicy;
 pub use self::shard::{ShardActor, ShardArguments, ShardState};
-pub use self::status::{IdentifyStatus, ManagerStatus, Phase, ShardStatus};
+pub use self::status::{Disconnect, IdentifyStatus, LATENCIES, ManagerStatus, Phase, ShardStatus};

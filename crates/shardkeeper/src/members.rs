@@ -3,21 +3,26 @@
 //! Input: a request. Output: one answer, made of the chunks that come as events (section 13 of the rules). Built on what
 //! any bot has: a command, and a subscription to its answers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use shardkeeper_proto::shard::Change;
-use shardkeeper_proto::{Envelope, EventName, RequestMembers, ShardId};
+use shardkeeper_proto::{Command, Envelope, EventName, RequestMembers, ShardId};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{CommandRejected, Event, Lifecycle, Shardkeeper, Subscription, SubscriptionOptions, Topic};
+use crate::{
+    CommandRejected, Delivery, Event, Lifecycle, NotWritten, Shardkeeper, Subscription, SubscriptionOptions,
+    Topic,
+};
 
 /// All members of a guild can be asked for once in so long (GW-162).
 const ALL_MEMBERS_WINDOW: Duration = Duration::from_secs(30);
@@ -36,6 +41,26 @@ pub struct Members {
     pub raw_presences: Vec<Box<RawValue>>,
     /// The ids that were asked for and belong to no member (GW-219); those that are no ids at all are left out.
     pub not_found: Vec<u64>,
+}
+
+/// A part of the members that a request has found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MembersChunk {
+    /// Which part it is, counted from 0. They may come in any order.
+    pub chunk_index: u64,
+    /// How many parts there are.
+    pub chunk_count: u64,
+    /// What is in it.
+    pub members: Members,
+}
+
+impl From<Chunk> for MembersChunk {
+    fn from(chunk: Chunk) -> Self {
+        let not_found = chunk.not_found.iter().filter_map(|id| id.as_str()?.parse::<u64>().ok()).collect();
+        let members = Members { raw_members: chunk.members, raw_presences: chunk.presences, not_found };
+        Self { chunk_index: chunk.chunk_index, chunk_count: chunk.chunk_count, members }
+    }
 }
 
 impl Members {
@@ -62,6 +87,9 @@ pub enum MembersError {
         /// The shard.
         shard: ShardId,
     },
+    /// The request could not be sent before its [time](crate::Timings::bulk_lifetime) was over.
+    #[error("the request for members could not be sent before its time was over")]
+    Expired,
     /// Nothing came for so long.
     #[error("no chunk of members came within {} s", after.as_secs())]
     TimedOut {
@@ -114,8 +142,7 @@ impl MembersDesk {
         if let Some(asking) = state.asking.get(&request).and_then(WeakShared::upgrade) {
             return asking;
         }
-        let (desk, keeper, wanted) = (Arc::clone(self), keeper.clone(), request.clone());
-        let asking = async move { desk.collect(&keeper, wanted).await }.boxed().shared();
+        let asking = Arc::clone(self).collect(keeper.clone(), request.clone()).boxed().shared();
         state.asking.extend(asking.downgrade().map(|weak| (request, weak)));
         asking
     }
@@ -137,33 +164,162 @@ impl MembersDesk {
         }
     }
 
-    async fn collect(&self, keeper: &Shardkeeper, request: RequestMembers) -> Answer {
+    /// Asks for members, one chunk after the other. Equal requests are not shared: each reads at its own pace.
+    pub(crate) fn chunks(
+        self: &Arc<Self>,
+        keeper: &Shardkeeper,
+        request: RequestMembers,
+    ) -> BoxStream<'static, Result<MembersChunk, MembersError>> {
+        let (desk, keeper) = (Arc::clone(self), keeper.clone());
+        let begun = async move { Asked::begin(desk, keeper, request).await };
+        let chunks = begun.map_ok(|asked| stream::try_unfold(asked, Asked::next));
+        chunks.try_flatten_stream().boxed()
+    }
+
+    async fn collect(self: Arc<Self>, keeper: Shardkeeper, request: RequestMembers) -> Answer {
+        let mut all = Members::default();
+        // In the order in which the guild has them, whatever order they come in (GW-218).
+        let mut chunks: Vec<MembersChunk> = self.chunks(&keeper, request).try_collect().await?;
+        chunks.sort_unstable_by_key(|chunk| chunk.chunk_index);
+        for chunk in chunks {
+            all.raw_members.extend(chunk.members.raw_members);
+            all.raw_presences.extend(chunk.members.raw_presences);
+            all.not_found.extend(chunk.members.not_found);
+        }
+        Ok(Arc::new(all))
+    }
+}
+
+/// A request that is being answered.
+struct Asked {
+    desk: Arc<MembersDesk>,
+    keeper: Shardkeeper,
+    command: Command,
+    shard: ShardId,
+    guild_id: u64,
+    nonce: String,
+    answers: Answers,
+    seen: BTreeSet<u64>,
+    complete: bool,
+}
+
+impl Asked {
+    async fn begin(
+        desk: Arc<MembersDesk>,
+        keeper: Shardkeeper,
+        request: RequestMembers,
+    ) -> Result<Self, MembersError> {
         // Unique within the manager; at most 32 bytes (GW-214).
-        let nonce = format!("sk-{:x}", self.last_nonce.fetch_add(1, Ordering::Relaxed));
+        let nonce = format!("sk-{:x}", desk.last_nonce.fetch_add(1, Ordering::Relaxed));
         let guild_id = request.guild_id();
         let everybody = request.is_for_all();
         let command = request.nonce(nonce.as_str()).command().map_err(CommandRejected::from)?;
         let shard = keeper.owner_of(guild_id).await?;
         if everybody {
-            self.turn(guild_id).await;
+            desk.turn(guild_id).await;
         }
-        loop {
-            // Only while it is read: one that is full would make the shard wait.
-            let options = SubscriptionOptions { capacity: BACKLOG, ..SubscriptionOptions::default() };
-            let mut answers = keeper.subscribe_with(topic(shard, &nonce), options);
-            keeper.command(command.clone()).await?;
-            match chunks(&mut answers, shard, &nonce).await? {
-                Outcome::Complete(members) => return Ok(Arc::new(members)),
-                // GW-164: somebody else has asked. Our turn is when Discord says so.
-                Outcome::RateLimited { retry_after } => {
-                    let at = Instant::now() + retry_after;
-                    drop(answers);
-                    self.state().free_at.insert(guild_id, at + ALL_MEMBERS_WINDOW);
-                    sleep_until(at).await;
+        let answers = Answers::to(&keeper, &command, shard, &nonce).await?;
+        let seen = BTreeSet::new();
+        Ok(Self { desk, keeper, command, shard, guild_id, nonce, answers, seen, complete: false })
+    }
+
+    /// The next chunk that has not come before, at any place and however often (GW-218).
+    async fn next(mut self) -> Result<Option<(MembersChunk, Self)>, MembersError> {
+        while !self.complete {
+            let delivery = self.answers.next().await?;
+            match &*delivery {
+                Event::Dispatch(dispatch) if dispatch.event() == Some(EventName::RateLimited) => {
+                    let limited: RateLimited = dispatch.parse().map_err(malformed)?;
+                    if limited.opcode == 8 && limited.meta["nonce"] == self.nonce {
+                        // A day at most: whatever asks for more is no rate limit.
+                        let seconds = limited.retry_after.clamp(0.0, 86_400.0);
+                        drop(delivery);
+                        self.ask_again(Duration::from_secs_f64(seconds)).await?;
+                    }
                 }
+                Event::Dispatch(dispatch) => {
+                    let chunk: Chunk = dispatch.parse().map_err(malformed)?;
+                    let mine = chunk.nonce.as_deref() == Some(self.nonce.as_str());
+                    if mine && chunk.chunk_index < chunk.chunk_count && self.seen.insert(chunk.chunk_index) {
+                        self.complete = self.seen.len() as u64 == chunk.chunk_count;
+                        return Ok(Some((chunk.into(), self)));
+                    }
+                }
+                Event::Lifecycle(Lifecycle::Shard { change: Change::Ready | Change::Stopped, .. }) => {
+                    return Err(MembersError::SessionLost { shard: self.shard });
+                }
+                Event::Lifecycle(Lifecycle::Ended) => return Err(MembersError::ManagerEnded),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// GW-164: somebody else has asked. Our turn is when Discord says so.
+    async fn ask_again(&mut self, retry_after: Duration) -> Result<(), MembersError> {
+        let at = Instant::now() + retry_after;
+        // Nobody reads it meanwhile, and one that is full would make the shard wait.
+        let nothing = self.keeper.subscribe(Topic::events([]));
+        self.answers = Answers { subscription: nothing, first: None };
+        self.desk.state().free_at.insert(self.guild_id, at + ALL_MEMBERS_WINDOW);
+        sleep_until(at).await;
+        self.answers = Answers::to(&self.keeper, &self.command, self.shard, &self.nonce).await?;
+        Ok(())
+    }
+}
+
+/// Where the answers to a request come from.
+struct Answers {
+    subscription: Subscription,
+    /// One that was faster than the word that the request was written.
+    first: Option<Delivery>,
+}
+
+impl Answers {
+    /// Sends the request. It may wait for the limits for minutes, so the time for an answer begins when it was written.
+    async fn to(
+        keeper: &Shardkeeper,
+        command: &Command,
+        shard: ShardId,
+        nonce: &str,
+    ) -> Result<Self, MembersError> {
+        loop {
+            let options = SubscriptionOptions { capacity: BACKLOG, ..SubscriptionOptions::default() };
+            let mut subscription = keeper.subscribe_with(topic(shard, nonce), options);
+            let mut written = pin!(keeper.command(command.clone()).await?.written());
+            let written = loop {
+                // What happens to the shard until then does not concern us, but has to be read.
+                tokio::select! {
+                    written = &mut written => break written,
+                    Some(delivery) = subscription.next() => {
+                        if let Event::Dispatch(_) = &*delivery {
+                            return Ok(Self { subscription, first: Some(delivery) });
+                        }
+                    }
+                }
+            };
+            match written {
+                Ok(()) => return Ok(Self { subscription, first: None }),
+                Err(NotWritten::Expired) => return Err(MembersError::Expired),
+                // Its connection ended. When it is not sent at all nobody answers, and twice does no harm.
+                Err(NotWritten::Lost) => {}
             }
         }
     }
+
+    async fn next(&mut self) -> Result<Delivery, MembersError> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        match timeout(IDLE, self.subscription.next()).await {
+            Ok(delivery) => delivery.ok_or(MembersError::ManagerEnded),
+            Err(_) => Err(MembersError::TimedOut { after: IDLE }),
+        }
+    }
+}
+
+fn malformed(error: serde_json::Error) -> MembersError {
+    MembersError::Malformed(Arc::new(error))
 }
 
 /// The answers to this request, and what becomes of the shard's session.
@@ -175,11 +331,6 @@ fn topic(shard: ShardId, nonce: &str) -> Topic {
         .of_shards([shard])
         .matching(mine)
         .with_lifecycle()
-}
-
-enum Outcome {
-    Complete(Members),
-    RateLimited { retry_after: Duration },
 }
 
 #[derive(Deserialize)]
@@ -201,51 +352,4 @@ struct RateLimited {
     retry_after: f64,
     /// Of another shape for another command (GW-165).
     meta: serde_json::Value,
-}
-
-/// Collects chunks until each one has come, at any place and however often (GW-218).
-async fn chunks(answers: &mut Subscription, shard: ShardId, nonce: &str) -> Result<Outcome, MembersError> {
-    let malformed = |error| MembersError::Malformed(Arc::new(error));
-    let mut chunks: BTreeMap<u64, Chunk> = BTreeMap::new();
-    loop {
-        let Ok(delivery) = timeout(IDLE, answers.next()).await else {
-            return Err(MembersError::TimedOut { after: IDLE });
-        };
-        let delivery = delivery.ok_or(MembersError::ManagerEnded)?;
-        match &*delivery {
-            Event::Dispatch(dispatch) if dispatch.event() == Some(EventName::RateLimited) => {
-                let limited: RateLimited = dispatch.parse().map_err(malformed)?;
-                if limited.opcode == 8 && limited.meta["nonce"] == nonce {
-                    // A day at most: whatever asks for more is no rate limit.
-                    let seconds = limited.retry_after.clamp(0.0, 86_400.0);
-                    return Ok(Outcome::RateLimited { retry_after: Duration::from_secs_f64(seconds) });
-                }
-            }
-            Event::Dispatch(dispatch) => {
-                let chunk: Chunk = dispatch.parse().map_err(malformed)?;
-                if chunk.nonce.as_deref() == Some(nonce) && chunk.chunk_index < chunk.chunk_count {
-                    let count = chunk.chunk_count;
-                    chunks.insert(chunk.chunk_index, chunk);
-                    if chunks.len() as u64 == count {
-                        return Ok(Outcome::Complete(join(chunks)));
-                    }
-                }
-            }
-            Event::Lifecycle(Lifecycle::Shard { change: Change::Ready | Change::Stopped, .. }) => {
-                return Err(MembersError::SessionLost { shard });
-            }
-            Event::Lifecycle(Lifecycle::Ended) => return Err(MembersError::ManagerEnded),
-            _ => {}
-        }
-    }
-}
-
-fn join(chunks: BTreeMap<u64, Chunk>) -> Members {
-    let mut all = Members::default();
-    for chunk in chunks.into_values() {
-        all.raw_members.extend(chunk.members);
-        all.raw_presences.extend(chunk.presences);
-        all.not_found.extend(chunk.not_found.iter().filter_map(|id| id.as_str()?.parse::<u64>().ok()));
-    }
-    all
 }

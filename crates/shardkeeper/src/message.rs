@@ -7,11 +7,13 @@ use shardkeeper_proto::shard::Refusal;
 use shardkeeper_proto::{
     Command, IdentifyBudget, IdentifyPermit, PresenceUpdate, Priority, Session, ShardId,
 };
-
-use crate::error::{CommandRejected, StartError};
-use crate::gateway_info::{GatewayInfo, GatewayInfoError};
-use crate::status::ManagerStatus;
 use url::Url;
+
+use crate::Shardkeeper;
+use crate::accepted::Accepted;
+use crate::error::{CommandRejected, ShardsRejected, StartError};
+use crate::gateway_info::{GatewayInfo, GatewayInfoError};
+use crate::status::{ManagerStatus, ShardStatus};
 
 /// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
 pub type Incarnation = u64;
@@ -28,14 +30,28 @@ pub enum ManagerMessage {
     Shard(ShardId, RpcReplyPort<Option<ActorRef<ShardMessage>>>),
     /// From the bot: the shard that owns a guild, in the layout that there is now; `None` as long as there is none.
     OwnerOf(u64, RpcReplyPort<Option<ShardId>>),
+    /// From the bot: a handle on this manager, for whatever goes beyond a message: subscribing, collecting members.
+    Handle(RpcReplyPort<Shardkeeper>),
     /// From the bot: how everything stands. Answered without asking any shard.
     Status(RpcReplyPort<ManagerStatus>),
-    /// From the bot: show this presence on one shard, or on every shard, now and after each later Identify or
-    /// restart. Answers whether it was accepted for sending; a shard that is down sends it when it is back.
-    UpdatePresence(Option<ShardId>, PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
+    /// From the bot: how one shard stands; `None` when this manager has no such shard.
+    ShardStatus(ShardId, RpcReplyPort<Option<ShardStatus>>),
+    /// From the bot: show this presence on every shard (`None`) or on these, now and after each later Identify or restart.
+    /// Answers whether it was accepted; a shard that is down sends it when it is back.
+    UpdatePresence(Option<Vec<ShardId>>, PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
+    /// From the bot: run these shards too, of the layout that there is, and resume these sessions of theirs. Answers when
+    /// they are started, and not yet ready.
+    AddShards(Vec<ShardId>, Vec<Session>, RpcReplyPort<Result<(), ShardsRejected>>),
+    /// From the bot: run these shards no longer. Answers with their sessions when they have closed so that another process
+    /// can resume them, or the deadline of an end has passed.
+    RemoveShards(Vec<ShardId>, RpcReplyPort<Result<Vec<Session>, ShardsRejected>>),
+    /// From the bot: make another connection for this shard. Answers when it was told to.
+    RestartShard(ShardId, RestartBy, RpcReplyPort<Result<(), ShardsRejected>>),
+    /// From the bot: the sessions as another process could resume them now. They go on here.
+    Sessions(RpcReplyPort<Vec<Session>>),
     /// From the bot: send a command on the shard that owns its guild. Answers whether it was accepted for sending; it is
     /// sent when the shard is ready and the limits allow, also over a reconnect. A crash of the shard loses it.
-    Command(Command, RpcReplyPort<Result<(), CommandRejected>>),
+    Command(Command, RpcReplyPort<Result<Accepted, CommandRejected>>),
     /// From the bot: end. Answers with the sessions that can be resumed, when every shard has ended or the deadline
     /// has passed.
     End(Farewell, RpcReplyPort<Vec<Session>>),
@@ -57,6 +73,8 @@ pub enum ManagerMessage {
         /// Which life of its actor ended.
         incarnation: Incarnation,
     },
+    /// From its own timer: shards of this removal that have not closed by now are killed.
+    RemovalDeadline(u64),
     /// From its own timer: look for shards that have fallen silent.
     Look,
     /// From its own timer: what has not ended by now is killed.
@@ -70,6 +88,15 @@ pub enum Farewell {
     Stop,
     /// For a successor: sessions can be resumed for some minutes.
     Detach,
+}
+
+/// How a shard gets another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RestartBy {
+    /// For the session that it has. Nothing is lost.
+    Resume,
+    /// For a new session: costs one of the day's Identify, and the events in between.
+    Identify,
 }
 
 /// What a shard's actor reports.
@@ -95,9 +122,10 @@ pub enum ShardMessage {
     /// From the bot: show this presence, now and after each later Identify of this incarnation. Answers whether it
     /// was accepted for sending; the newest wins.
     UpdatePresence(PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
-    /// From the bot: send a command, as [`ManagerMessage::Command`] does. Whether the guild is one of this shard is
-    /// not checked here.
-    Command(Command, RpcReplyPort<Result<(), CommandRejected>>),
+    /// From the bot: send a command, as [`ManagerMessage::Command`] does. One for a guild of another shard is refused.
+    Command(Command, RpcReplyPort<Result<Accepted, CommandRejected>>),
+    /// From the manager: make another connection.
+    Restart(RestartBy),
     /// From an operator: make the driver panic, to see the supervision at work. The shard resumes.
     CrashDrill,
     /// From the manager: end, and give the session up.

@@ -4,7 +4,11 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
+use shardkeeper_proto::shard::{Initiator, Reason};
 use shardkeeper_proto::{ShardCount, ShardId};
+
+/// So many heartbeats are remembered: about eleven minutes of them.
+pub const LATENCIES: usize = 16;
 
 /// Where a shard stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -67,8 +71,8 @@ pub struct ShardStatus {
     pub restarts: u32,
     /// Where it stands.
     pub phase: Phase,
-    /// When it came there.
-    #[serde(skip)]
+    /// When it came there. As JSON: `in_phase_ms`, for how long it has been there.
+    #[serde(rename = "in_phase_ms", serialize_with = "elapsed")]
     pub since: Option<Instant>,
     /// Which session it has, counted from 1; 0 before the first. Discord's own name for it stays secret.
     pub session: u32,
@@ -77,14 +81,40 @@ pub struct ShardStatus {
     /// The time a heartbeat took, on this connection.
     #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
     pub latency: Option<Duration>,
+    /// What the last heartbeats took, the newest last: at most [`LATENCIES`] of them, over all connections.
+    #[serde(rename = "latencies_ms", serialize_with = "all_milliseconds")]
+    pub latencies: Vec<Duration>,
     /// Dispatches received.
     pub dispatches: u64,
     /// Sessions begun.
     pub identifies: u32,
     /// Sessions resumed.
     pub resumes: u32,
-    /// Why the last connection ended, or the actor crashed.
+    /// Connections that ended, or were given up.
+    pub disconnects: u32,
+    /// How many of those had zombied.
+    pub zombied: u32,
+    /// How the last connection ended.
+    pub last_disconnect: Option<Disconnect>,
+    /// Why the last connection ended or could not be made, or the actor crashed, in words.
     pub last_reason: Option<String>,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Disconnect {
+    /// Why.
+    #[serde(skip)]
+    pub reason: Reason,
+    /// Who ended it.
+    #[serde(serialize_with = "displayed")]
+    pub initiator: Initiator,
+    /// The close code that Discord sent, if it did.
+    pub close_code: Option<u16>,
+    /// When. As JSON: `ago_ms`.
+    #[serde(rename = "ago_ms", serialize_with = "elapsed_since")]
+    pub at: Instant,
 }
 
 // Serde passes a reference to the field.
@@ -94,6 +124,28 @@ fn milliseconds<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Res
         Some(latency) => serializer.serialize_some(&(latency.as_secs_f64() * 1000.0)),
         None => serializer.serialize_none(),
     }
+}
+
+// As above.
+#[allow(clippy::ref_option)]
+fn elapsed<S: Serializer>(since: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
+    milliseconds(&since.map(elapsed_now), serializer)
+}
+
+fn elapsed_since<S: Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+    milliseconds(&Some(elapsed_now(*at)), serializer)
+}
+
+fn elapsed_now(at: Instant) -> Duration {
+    tokio::time::Instant::now().into_std().saturating_duration_since(at)
+}
+
+fn all_milliseconds<S: Serializer>(latencies: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(latencies.iter().map(|latency| latency.as_secs_f64() * 1000.0))
+}
+
+fn displayed<S: Serializer>(initiator: &Initiator, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(initiator)
 }
 
 /// How the identify queue stands.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use shardkeeper_proto::shard::Change;
 use shardkeeper_proto::{
-    Envelope, Grant, IdentifyBudget, IdentifyLimiter, IdentifyPermit, Input, Intents, Opcode, Output,
-    Priority, RequestMembers, Shard, ShardConfig, ShardCount, ShardId, Timings, Token, VoiceStateUpdate,
-    Wire,
+    CommandId, Envelope, Grant, IdentifyBudget, IdentifyLimiter, IdentifyPermit, Input, Intents, Opcode,
+    Output, Priority, RequestMembers, Shard, ShardConfig, ShardCount, ShardId, Timings, Token,
+    VoiceStateUpdate, Wire,
 };
 
 const PAYLOADS: [&str; 12] = [
@@ -77,7 +77,7 @@ impl World {
                     self.wakes_at = at;
                     break;
                 }
-                Output::Send(payload) if payload.opcode == Opcode::Identify => {
+                Output::Send(payload) if payload.is(Opcode::Identify) => {
                     assert!(self.permits > 0, "an Identify without a permit");
                     self.permits -= 1;
                 }
@@ -130,14 +130,15 @@ fuzz_target!(|bytes: &[u8]| {
             9 => world.feed(Input::ConnectDelayed(Duration::from_millis(u64::from(value) * 10)), chance),
             10 => {
                 let command = RequestMembers::all(u64::from(value) << 22).command().expect("it is sound");
-                world.feed(Input::Command(command), chance);
+                world.feed(Input::Command(CommandId(0), command), chance);
             }
             11 => {
                 let update =
                     VoiceStateUpdate { guild_id: 1, channel_id: None, self_mute: false, self_deaf: false };
-                world.feed(Input::Command(update.into()), chance);
+                world.feed(Input::Command(CommandId(0), update.into()), chance);
             }
-            12 | 13 => {
+            12 => world.feed(Input::Reconnect { fresh: value & 1 == 1 }, chance),
+            13 => {
                 let text = format!(r#"{{"t":"TYPING_START","s":{value},"op":0,"d":{{}}}}"#);
                 let envelope = Envelope::split(text.as_bytes()).expect("it is sound");
                 world.feed(Input::Payload(&envelope), chance);

@@ -77,6 +77,8 @@ pub enum Reason {
     ResumedTimeout,
     /// What came in could not be read.
     Unreadable,
+    /// The shard was told to make another one.
+    Requested,
     /// The shard was told to stop, and gives the session up.
     Stopping,
     /// The shard was told to stop, and keeps the session.
@@ -94,7 +96,25 @@ pub enum Initiator {
     Transport,
 }
 
+impl fmt::Display for Initiator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gateway => "gateway",
+            Self::Shard => "shard",
+            Self::Transport => "transport",
+        })
+    }
+}
+
 impl Reason {
+    /// The close code that Discord sent, if it did.
+    pub const fn close_code(self) -> Option<CloseCode> {
+        match self {
+            Self::Closed(code) => Some(code),
+            _ => None,
+        }
+    }
+
     /// Who ended the connection.
     pub const fn initiator(self) -> Initiator {
         match self {
@@ -120,6 +140,7 @@ impl fmt::Display for Reason {
             Self::ReadyTimeout => f.write_str("no answer to identify in time"),
             Self::ResumedTimeout => f.write_str("no answer to resume in time"),
             Self::Unreadable => f.write_str("received something unreadable"),
+            Self::Requested => f.write_str("told to connect anew"),
             Self::Stopping => f.write_str("stopped"),
             Self::Detaching => f.write_str("detached"),
         }

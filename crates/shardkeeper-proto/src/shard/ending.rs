@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Change, Next, Output, Reason, Refusal, Shard, State, Then, resume_url};
+use super::{Change, Next, Output, Reason, Refusal, Shard, State, Then};
 use crate::close::{CloseCode, Recovery, ours};
 
 impl Shard {
     /// We end the connection: close it, and wait for the handshake.
     pub(super) fn end_connection(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, reason: Reason) {
         let code = match reason {
-            Reason::ReconnectRequested => ours::RECONNECT,
+            Reason::ReconnectRequested | Reason::Requested => ours::RECONNECT,
             Reason::Zombied => ours::ZOMBIED,
             Reason::InvalidSession { .. } => ours::INVALID_SESSION,
             Reason::Unreadable => ours::UNREADABLE,
@@ -21,6 +21,17 @@ impl Shard {
             State::Closing { deadline: now + self.config.timings.close, then: Then::Retry { after } };
         self.changed(Change::Disconnected { reason, next: self.next(after) });
         self.outputs.push_back(Output::Close(code));
+    }
+
+    /// Somebody wants another connection. An attempt to make one goes on, for the session that it was begun for.
+    pub(super) fn reconnect(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, fresh: bool) {
+        let attempting = matches!(self.state, State::Connecting { .. } | State::AwaitingHello { .. });
+        if fresh && !attempting {
+            self.drop_session();
+        }
+        if self.is_open() && !attempting {
+            self.end_connection(now, random, Reason::Requested);
+        }
     }
 
     /// The connection is over, or never was.
@@ -132,7 +143,7 @@ impl Shard {
             },
             _ => false,
         };
-        let homeless = self.session.as_ref().is_some_and(|session| resume_url(session).is_none());
+        let homeless = self.session.as_ref().is_some_and(|session| session.resume_url().is_none());
         if lost || homeless || self.failed_resumes >= self.config.max_failed_resumes {
             self.drop_session();
         }
@@ -166,7 +177,7 @@ impl Shard {
     pub(super) fn forget_connection(&mut self) {
         self.leave_queue();
         self.heartbeat = None;
-        self.flush_at = None;
+        self.flush_at = self.commands.next_expiry();
     }
 
     /// In the states in which the identify queue may know this shard, tells it to forget it.

@@ -35,8 +35,8 @@ use self::heartbeat::{Heartbeat, Tick};
 use crate::command::CommandQueue;
 use crate::payload::Payload;
 use crate::{
-    Command, CommandClass, CommandLimiter, Envelope, IdentifyPermit, Intents, PresenceUpdate, Priority,
-    Session, ShardCount, ShardId, Timings, Token, Wire,
+    Command, CommandId, CommandLimiter, CommandRefused, Envelope, IdentifyPermit, Intents, PresenceUpdate,
+    Priority, Session, ShardCount, ShardId, Timings, Token, Wire,
 };
 
 /// So many unreadable payloads in a row and the connection is given up.
@@ -101,13 +101,19 @@ pub enum Input<'a> {
     GatewayUrl(Url),
     /// Set the presence, now and in each later Identify.
     Presence(PresenceUpdate),
-    /// Send a command, as soon as the session and the limits allow. Without room for its class it is lost: ask
-    /// [`Shard::has_room`] first.
-    Command(Command),
+    /// Send a command, as soon as the session and the limits allow, if [`Shard::check_command`] has nothing against it;
+    /// otherwise it is expired at once.
+    Command(CommandId, Command),
     /// The driver stopped reading from the connection, or reads again.
     ReadingPaused(bool),
     /// The time that [`Output::Timeout`] named has come.
     Timeout,
+    /// Give the connection up and make another one: for the same session, or a fresh one. Without a connection nothing
+    /// happens but that a session is dropped which is not to be resumed.
+    Reconnect {
+        /// Whether to start another session.
+        fresh: bool,
+    },
     /// End, and give the session up.
     Stop,
     /// End, and leave the session for another process to resume.
@@ -122,6 +128,10 @@ pub enum Output {
     Connect(Url),
     /// Send a payload.
     Send(Payload),
+    /// The payload just put out was this command.
+    CommandSent(CommandId),
+    /// This command has waited too long, and is not sent any more.
+    CommandExpired(CommandId),
     /// Close with this code; go on reading until [`Input::Closed`] or [`Output::Disconnect`].
     Close(u16),
     /// Drop the connection, or the attempt to open one, now.
@@ -172,11 +182,6 @@ enum Then {
     Stop,
 }
 
-/// Where a session is resumed; without it, it cannot be (GW-131).
-fn resume_url(session: &Session) -> Option<Url> {
-    Url::parse(session.resume_url.as_deref()?).ok()
-}
-
 /// The machine of one shard. See the [module](self) for its contract.
 pub struct Shard {
     config: ShardConfig,
@@ -217,18 +222,10 @@ impl fmt::Debug for Shard {
 }
 
 impl Shard {
-    /// A shard that does nothing yet. With a session it begins by resuming it; a session of another shard or
-    /// layout, of connections with another query (GW-012) or with other intents (GW-181) is not used, nor one without
-    /// a URL to resume it at (GW-131).
+    /// A shard that does nothing yet. With a session it begins by resuming it; one that [does not
+    /// fit](Session::check) is not used.
     pub fn new(config: ShardConfig, session: Option<Session>) -> Self {
-        let fits = |session: &Session| {
-            session.shard == config.shard
-                && session.count == config.count
-                && session.query == config.wire.query()
-                && session.intents == config.intents
-                && resume_url(session).is_some()
-        };
-        let session = session.filter(fits);
+        let session = session.filter(|session| session.check(&config).is_ok());
         let limiter = CommandLimiter::new(config.timings.command_window, config.timings.presence_window);
         Self {
             state: State::Idle,
@@ -261,9 +258,25 @@ impl Shard {
         matches!(self.state, State::Ready { .. })
     }
 
-    /// Whether another command of this class may wait here.
-    pub fn has_room(&self, class: CommandClass) -> bool {
-        self.commands.has_room(class)
+    /// Whether this shard takes a command now.
+    ///
+    /// # Errors
+    ///
+    /// What stands against it.
+    pub fn check_command(&self, command: &Command) -> Result<(), CommandRefused> {
+        let (shard, owner) = (self.config.shard, command.shard(self.config.count));
+        if owner != shard {
+            return Err(CommandRefused::OtherShard { shard, owner });
+        }
+        let missing = command.needs().difference(self.config.intents);
+        if !missing.is_empty() {
+            return Err(CommandRefused::MissingIntents { missing });
+        }
+        let class = command.class();
+        if !self.commands.has_room(class) {
+            return Err(CommandRefused::QueueFull { shard, class, capacity: class.capacity() });
+        }
+        Ok(())
     }
 
     /// Whether dispatches may come now: only then does it help a slow subscriber not to read.
@@ -326,10 +339,7 @@ impl Shard {
                 self.presence_unsent = true;
                 self.flush(now);
             }
-            Input::Command(command) => {
-                self.commands.push(command);
-                self.flush(now);
-            }
+            Input::Command(id, command) => self.take_command(now, id, command),
             Input::ReadingPaused(paused) => {
                 self.reading_paused = paused;
                 if let Some(heartbeat) = &mut self.heartbeat {
@@ -337,6 +347,7 @@ impl Shard {
                 }
             }
             Input::Timeout => self.timeout(now, random),
+            Input::Reconnect { fresh } => self.reconnect(now, random, fresh),
             Input::Stop => self.stop(now, Reason::Stopping),
             Input::Detach => self.stop(now, Reason::Detaching),
         }

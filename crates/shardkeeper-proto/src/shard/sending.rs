@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Output, Shard};
 use crate::payload::{self, Payload};
-use crate::{CommandClass, Urgency};
+use crate::{Command, CommandClass, CommandId, Urgency};
 
 impl Shard {
     pub(super) fn send(&mut self, now: Instant, payload: Payload) {
@@ -17,7 +17,21 @@ impl Shard {
         self.send(now, payload::heartbeat(sequence));
     }
 
-    /// Sends what waits, as far as the limits allow.
+    pub(super) fn take_command(&mut self, now: Instant, id: CommandId, command: Command) {
+        if self.check_command(&command).is_err() {
+            self.outputs.push_back(Output::CommandExpired(id));
+            return;
+        }
+        let timings = &self.config.timings;
+        let lifetime = match command.class() {
+            CommandClass::Voice => timings.voice_lifetime,
+            CommandClass::Bulk => timings.bulk_lifetime,
+        };
+        self.commands.push(now, id, command, lifetime);
+        self.flush(now);
+    }
+
+    /// Sends what waits, as far as the limits allow, and gives up what has waited too long.
     pub(super) fn flush(&mut self, now: Instant) {
         if let Some(heartbeat) = &mut self.heartbeat
             && heartbeat.requested
@@ -25,6 +39,9 @@ impl Shard {
         {
             heartbeat.requested = false;
             self.send_heartbeat(now);
+        }
+        while let Some(id) = self.commands.pop_expired(now) {
+            self.outputs.push_back(Output::CommandExpired(id));
         }
         if self.is_ready() {
             self.flush_commands(now, CommandClass::Voice);
@@ -46,25 +63,30 @@ impl Shard {
     }
 
     fn flush_commands(&mut self, now: Instant, class: CommandClass) {
-        while self.commands.is_waiting(class) && self.limiter.free_at(now, Urgency::Command) <= now {
-            if let Some(payload) = self.commands.pop(class) {
+        while self.commands.is_waiting(class) && self.limiter.free_at(now, urgency(class)) <= now {
+            if let Some((id, payload)) = self.commands.pop(class) {
                 self.send(now, payload);
+                self.outputs.push_back(Output::CommandSent(id));
             }
         }
     }
 
-    /// When the limits let something pass that waits.
+    /// When the limits let something pass that waits, or something has waited too long.
     fn next_flush(&mut self, now: Instant) -> Option<Instant> {
         let requested = self.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.requested);
         let requested = requested.then(|| self.limiter.free_at(now, Urgency::Requested));
-        if !self.is_ready() {
-            return requested;
-        }
-        let presence = self.presence_unsent.then(|| self.limiter.presence_free_at(now));
-        let waiting = [CommandClass::Voice, CommandClass::Bulk]
-            .into_iter()
-            .any(|class| self.commands.is_waiting(class));
-        let command = waiting.then(|| self.limiter.free_at(now, Urgency::Command));
-        requested.into_iter().chain(presence).chain(command).min()
+        let expiry = self.commands.next_expiry();
+        let ready = self.is_ready();
+        let presence = (ready && self.presence_unsent).then(|| self.limiter.presence_free_at(now));
+        let waiting = CommandClass::ALL.into_iter().filter(|class| ready && self.commands.is_waiting(*class));
+        let command = waiting.map(|class| self.limiter.free_at(now, urgency(class))).min();
+        requested.into_iter().chain(expiry).chain(presence).chain(command).min()
+    }
+}
+
+fn urgency(class: CommandClass) -> Urgency {
+    match class {
+        CommandClass::Voice => Urgency::Command,
+        CommandClass::Bulk => Urgency::Bulk,
     }
 }

@@ -903,14 +903,21 @@ fn gw_074_a_permit_that_comes_late_is_not_spent() {
     }
 }
 
+/// A guild that the shard of the bench owns.
+fn guild(number: u64) -> u64 {
+    3 << 22 | number
+}
+
+fn members(number: u64) -> Command {
+    RequestMembers::prefix(guild(number), "a", 1).command().unwrap()
+}
+
 fn bulk(number: u64) -> Input<'static> {
-    Input::Command(RequestMembers::all(number).command().unwrap())
+    Input::Command(CommandId(number), members(number))
 }
 
 fn voice() -> Input<'static> {
-    Input::Command(
-        VoiceStateUpdate { guild_id: 1, channel_id: None, self_mute: false, self_deaf: false }.into(),
-    )
+    Input::Command(CommandId(1000), VoiceStateUpdate::leave(guild(1)).into())
 }
 
 #[test]
@@ -935,7 +942,7 @@ fn gw_155_158_159_never_more_than_120_in_any_minute_heartbeats_included() {
     let mut times = vec![begin];
     let mut fed = 0;
     while bench.now < begin + Duration::from_secs(600) {
-        while bench.shard.has_room(CommandClass::Bulk) && fed < 1000 {
+        while fed < 1000 && bench.shard.check_command(&members(fed)).is_ok() {
             bench.feed(bulk(fed));
             fed += 1;
         }
@@ -963,7 +970,7 @@ fn gw_120_a_heartbeat_is_not_late_behind_commands() {
     for number in 0..200 {
         bench.feed(bulk(number));
     }
-    assert_eq!(bench.sent().len(), 114, "Identify, five for heartbeats, and these");
+    assert_eq!(bench.sent().len(), 104, "Identify, five for heartbeats, ten for what is urgent, and these");
     bench.clear();
     while bench.now < due {
         bench.sleep();
@@ -982,8 +989,105 @@ fn gw_157_160_commands_survive_a_reconnect_and_its_window_is_new() {
     bench.closed(None).reconnect().feed(Input::Connected).clear().hello();
     assert_eq!(bench.sent().len(), 1, "the Resume alone");
     bench.clear().receive(r#"{"t":"RESUMED","s":9,"op":0,"d":{}}"#);
-    assert_eq!(bench.sent().len(), 200 - 114);
-    assert!(bench.sent()[0].contains(r#""guild_id":"114""#), "in their order");
+    assert_eq!(bench.sent().len(), 200 - 104);
+    assert!(bench.sent()[0].contains(&guild(104).to_string()), "in their order");
+}
+
+#[test]
+fn a_presence_overtakes_500_requests_and_only_the_newest_is_sent() {
+    let mut bench = Bench::new();
+    bench.up();
+    for number in 0..500 {
+        bench.feed(bulk(number));
+    }
+    bench.clear();
+    for number in 0..50 {
+        bench.feed(Input::Presence(presence(&format!("game {number}"))));
+    }
+    bench.feed(voice());
+    assert_eq!(bench.sent().len(), 6, "five presences and a voice command, at once");
+    for _ in 0..4 {
+        bench.feed(voice());
+    }
+    bench.clear().feed(voice());
+    assert!(bench.sent().is_empty(), "the window is full");
+    let full_until = bench.now + Duration::from_secs(60);
+    while bench.sent().iter().all(|text| text.starts_with(r#"{"op":1,"#)) {
+        bench.sleep();
+    }
+    assert!(bench.now <= full_until);
+    let commands: Vec<&str> =
+        bench.sent().into_iter().filter(|text| !text.starts_with(r#"{"op":1,"#)).take(3).collect();
+    assert!(commands[0].starts_with(r#"{"op":4,"#), "{commands:?}");
+    assert!(commands[1].starts_with(r#"{"op":3,"#) && commands[1].contains("game 49"), "{commands:?}");
+    assert!(commands[2].starts_with(r#"{"op":8,"#), "{commands:?}");
+}
+
+#[test]
+fn commands_that_waited_too_long_are_given_up_by_class_and_say_so() {
+    let mut bench = Bench::new();
+    bench.up();
+    bench.closed(None).feed(voice()).feed(bulk(7)).clear();
+    let begin = bench.now;
+    let expired = |bench: &Bench, id| {
+        bench.has(|out| matches!(out, Output::CommandExpired(CommandId(it)) if *it == id))
+    };
+    // No connection can be had; the machine wakes for them all the same.
+    let mut times = Vec::new();
+    for id in [1000, 7] {
+        while !expired(&bench, id) {
+            bench.clear().sleep();
+            bench.feed(Input::ConnectFailed);
+        }
+        times.push((bench.now - begin).as_secs());
+    }
+    assert_eq!(times, [90, 600]);
+}
+
+#[test]
+fn a_command_that_is_not_for_this_shard_is_refused() {
+    let bench = Bench::new();
+    let refused = |command: Command| bench.shard.check_command(&command).unwrap_err().to_string();
+    let elsewhere = Command::raw(ShardId(1), 4, &"").unwrap();
+    assert_eq!(refused(elsewhere), "the command belongs on shard 1, not on shard 3");
+    let all = RequestMembers::all(guild(1)).with_presences().command().unwrap();
+    assert_eq!(
+        refused(all),
+        "the command needs GUILD_MEMBERS | GUILD_PRESENCES, which the bot did not ask for when it started"
+    );
+}
+
+#[test]
+fn a_shard_that_is_told_to_reconnect_resumes_or_identifies_and_says_why() {
+    for (fresh, next) in [(false, 6), (true, 2)] {
+        let mut bench = Bench::new();
+        bench.up();
+        bench.clear().feed(Input::Reconnect { fresh });
+        assert!(bench.has(|out| matches!(out, Output::Close(4000..))), "the session stays good");
+        let told = |out: &Output| {
+            matches!(out, Output::Changed(Change::Disconnected { reason: Reason::Requested, .. }))
+        };
+        assert!(bench.has(told));
+        bench.closed(Some(4000)).reconnect();
+        if fresh {
+            bench.feed(Input::Turn);
+        }
+        bench.feed(Input::Connected).clear().hello();
+        if fresh {
+            bench.permit();
+        }
+        assert!(bench.sent()[0].starts_with(&format!(r#"{{"op":{next},"#)), "{:?}", bench.sent());
+    }
+}
+
+#[test]
+fn told_to_start_afresh_between_connections_it_identifies_next() {
+    let mut bench = Bench::new();
+    bench.up();
+    bench.closed(None).feed(Input::Reconnect { fresh: true });
+    assert!(bench.has(|out| matches!(out, Output::SessionChanged(None))));
+    bench.clear().sleep();
+    assert!(bench.has(|out| matches!(out, Output::Enqueue(_))), "{:?}", bench.out);
 }
 
 #[test]
@@ -1059,7 +1163,7 @@ fn step() -> impl Strategy<Value = Step> {
         r#"{"op":0,"t":"READY","s":1,"d":[]}"#,
     ]);
     prop_oneof![
-        6 => (0_u8..13).prop_map(Step::Feed),
+        6 => (0_u8..15).prop_map(Step::Feed),
         6 => texts.prop_map(Step::Receive),
         3 => ((0_u64..30), prop::sample::select(vec!["X", "RESUMED"])).prop_map(|(s, t)| Step::Dispatch(s, t)),
         1 => codes.prop_map(Step::Closed),
@@ -1111,6 +1215,9 @@ proptest! {
                 Step::Feed(11) => {
                     bench.feed(voice());
                 }
+                Step::Feed(fresh @ (12 | 13)) => {
+                    bench.feed(Input::Reconnect { fresh: fresh == 12 });
+                }
                 Step::Feed(_) => {
                     connected |= matches!(bench.shard.state, State::Connecting { .. });
                     bench.feed(Input::Connected);
@@ -1137,9 +1244,9 @@ proptest! {
                 match output {
                     Output::Send(payload) => {
                         prop_assert!(connected, "sent without a connection: {payload:?}");
-                        let vital = matches!(payload.opcode, Opcode::Identify | Opcode::Resume | Opcode::Heartbeat);
+                        let vital = [Opcode::Identify, Opcode::Resume, Opcode::Heartbeat].iter().any(|vital| payload.is(*vital));
                         prop_assert!(vital || bench.shard.is_ready(), "GW-029: {payload:?} before the session");
-                        if payload.opcode == Opcode::Identify {
+                        if payload.is(Opcode::Identify) {
                             prop_assert!(permits > 0, "an Identify without a permit");
                             permits -= 1;
                         }

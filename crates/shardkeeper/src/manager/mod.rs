@@ -5,24 +5,27 @@
 
 mod shards;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use shardkeeper_proto::close::Scope;
 use shardkeeper_proto::shard::Refusal;
-use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, ShardCount, ShardId};
+use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, Session, ShardCount, ShardId};
 use tokio::task::AbortHandle;
 
 use self::shards::Shards;
-use crate::Lifecycle;
 use crate::config::{Layout, ManagerConfig};
-use crate::error::{CommandRejected, ConfigError, Ended, StartError};
+use crate::error::{CommandRejected, ConfigError, Ended, ShardsRejected, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
 use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
-use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShardReport};
+use crate::message::{
+    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport,
+};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
 use crate::status::{IdentifyStatus, ManagerStatus};
+use crate::{Lifecycle, Shardkeeper};
 
 /// So often the gateway is asked again, at most, for shards that cannot reach it. An outage lasts minutes.
 const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(60);
@@ -57,12 +60,22 @@ struct Fleet {
     shards: Shards,
     all_ready_announced: bool,
     silence: SilenceWatch,
+    removals: Vec<Removal>,
+    last_removal: u64,
+}
+
+/// Shards that are on their way out.
+struct Removal {
+    number: u64,
+    waiting: BTreeSet<ShardId>,
+    sessions: Vec<Session>,
+    reply: RpcReplyPort<Result<Vec<Session>, ShardsRejected>>,
 }
 
 struct Stopping {
     farewell: Farewell,
     outcome: Ended,
-    replies: Vec<RpcReplyPort<Vec<shardkeeper_proto::Session>>>,
+    replies: Vec<RpcReplyPort<Vec<Session>>>,
 }
 
 impl Drop for ManagerState {
@@ -104,7 +117,10 @@ impl Actor for ShardManager {
         myself: ActorRef<ManagerMessage>,
         state: &mut ManagerState,
     ) -> Result<(), ActorProcessingErr> {
-        state.request_gateway(&myself, Duration::ZERO);
+        match state.config.gateway.clone() {
+            Some(info) => drop(myself.cast(ManagerMessage::Gateway(Ok(info)))),
+            None => state.request_gateway(&myself, Duration::ZERO),
+        }
         Ok(())
     }
 
@@ -130,15 +146,34 @@ impl Actor for ShardManager {
             ManagerMessage::OwnerOf(guild_id, reply) => {
                 let _ = reply.send(state.fleet.as_ref().map(|fleet| fleet.shards.owner_of(guild_id)));
             }
+            ManagerMessage::Handle(reply) => drop(reply.send(Shardkeeper::of(myself, &state.config))),
             ManagerMessage::Status(reply) => drop(reply.send(state.status())),
+            ManagerMessage::ShardStatus(shard, reply) => {
+                let status = state.fleet.as_ref().and_then(|fleet| fleet.shards.status_of(shard));
+                let _ = reply.send(status);
+            }
             ManagerMessage::UpdatePresence(None, presence, reply) => {
                 state.update_presence(presence);
                 let _ = reply.send(Ok(()));
             }
-            ManagerMessage::UpdatePresence(Some(shard), presence, reply) => match &mut state.fleet {
-                Some(fleet) => fleet.shards.update_presence(shard, presence, reply),
-                None => drop(reply.send(Err(CommandRejected::NoSuchShard { shard }))),
-            },
+            ManagerMessage::UpdatePresence(Some(shards), presence, reply) => {
+                let _ = reply.send(match &mut state.fleet {
+                    Some(fleet) => fleet.shards.update_presence(&shards, &presence),
+                    None => Err(CommandRejected::Starting),
+                });
+            }
+            ManagerMessage::AddShards(ids, sessions, reply) => {
+                let _ = reply.send(state.add_shards(&myself, &ids, sessions).await?);
+            }
+            ManagerMessage::RemoveShards(ids, reply) => state.remove_shards(&myself, &ids, reply),
+            ManagerMessage::RestartShard(shard, by, reply) => {
+                let _ = reply.send(state.restart_shard(&myself, shard, by).await?);
+            }
+            ManagerMessage::Sessions(reply) => {
+                let sessions = state.fleet.as_ref().map(|fleet| fleet.shards.sessions());
+                let _ = reply.send(sessions.unwrap_or_default());
+            }
+            ManagerMessage::RemovalDeadline(number) => state.removal_deadline(number),
             ManagerMessage::Command(command, reply) => match &state.fleet {
                 Some(fleet) => fleet.shards.command(command, reply),
                 None => drop(reply.send(Err(CommandRejected::Starting))),
@@ -278,8 +313,16 @@ impl ManagerState {
         let layout = (GENERATION, count, ids.as_slice());
         let shards = Shards::new(Arc::clone(&self.config), info.url.clone(), layout, self.presence.as_ref());
         let silence = SilenceWatch::default();
-        let fleet =
-            self.fleet.insert(Fleet { info, queue, ledger, shards, all_ready_announced: false, silence });
+        let fleet = self.fleet.insert(Fleet {
+            info,
+            queue,
+            ledger,
+            shards,
+            all_ready_announced: false,
+            silence,
+            removals: Vec::new(),
+            last_removal: 0,
+        });
         for shard in ids {
             fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
         }
@@ -339,23 +382,30 @@ impl ManagerState {
         match report {
             ShardReport::Ready => {
                 fleet.shards.set_ready(shard);
-                if !fleet.all_ready_announced && fleet.shards.all_were_ready() {
-                    fleet.all_ready_announced = true;
-                    let lifecycle =
-                        Lifecycle::AllReady { generation: GENERATION, shards: fleet.shards.len() };
-                    tracing::info!("{lifecycle}");
-                    self.config.hub.announce(&lifecycle);
-                }
+                self.announce_if_all_ready();
             }
             ShardReport::Refused(refusal) => {
                 fleet.shards.set_ended(shard);
+                self.finish_removals();
                 self.refused(myself, refusal);
             }
             ShardReport::AskGateway => self.refresh_gateway(myself),
             ShardReport::Ended => {
                 fleet.shards.set_ended(shard);
+                self.finish_removals();
                 self.end_if_all_ended(myself);
             }
+        }
+    }
+
+    fn announce_if_all_ready(&mut self) {
+        let Some(fleet) = &mut self.fleet else { return };
+        let shards = fleet.shards.len();
+        if !fleet.all_ready_announced && shards > 0 && fleet.shards.all_were_ready() {
+            fleet.all_ready_announced = true;
+            let lifecycle = Lifecycle::AllReady { generation: GENERATION, shards };
+            tracing::info!("{lifecycle}");
+            self.config.hub.announce(&lifecycle);
         }
     }
 
@@ -426,8 +476,10 @@ impl ManagerState {
         }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
         let _ = fleet.queue.cast(QueueMessage::Gone { shard });
-        if self.stopping.is_some() {
+        let leaving = fleet.shards.is_leaving(shard);
+        if leaving || self.stopping.is_some() {
             fleet.shards.set_ended(shard);
+            self.finish_removals();
             self.end_if_all_ended(myself);
             return Ok(());
         }
@@ -479,6 +531,99 @@ impl ManagerState {
         Ok(())
     }
 
+    // ── Changing the set of shards ──────────────────────────────────────────────────────────────────────────
+
+    async fn add_shards(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        ids: &[ShardId],
+        sessions: Vec<Session>,
+    ) -> Result<Result<(), ShardsRejected>, ActorProcessingErr> {
+        let fleet = match &mut self.fleet {
+            _ if self.stopping.is_some() => return Ok(Err(ShardsRejected::ManagerEnded)),
+            None => return Ok(Err(ShardsRejected::Starting)),
+            Some(fleet) => fleet,
+        };
+        if let Err(rejected) = fleet.shards.add(ids, sessions, self.presence.as_ref()) {
+            return Ok(Err(rejected));
+        }
+        tracing::info!(shards = ids.len(), "adding shards");
+        for shard in ids {
+            fleet.shards.spawn(myself, *shard, &fleet.queue, self.random.fork()).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn remove_shards(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        ids: &[ShardId],
+        reply: RpcReplyPort<Result<Vec<Session>, ShardsRejected>>,
+    ) {
+        let begun = match &mut self.fleet {
+            _ if self.stopping.is_some() => Err(ShardsRejected::ManagerEnded),
+            None => Err(ShardsRejected::Starting),
+            Some(fleet) => fleet.shards.begin_removal(ids).map(|waiting| (fleet, waiting)),
+        };
+        match begun {
+            Ok((fleet, waiting)) => {
+                tracing::info!(shards = waiting.len(), "removing shards");
+                fleet.last_removal += 1;
+                let number = fleet.last_removal;
+                fleet.removals.push(Removal { number, waiting, sessions: Vec::new(), reply });
+                myself.send_after(self.config.end_deadline, move || ManagerMessage::RemovalDeadline(number));
+                self.finish_removals();
+            }
+            Err(rejected) => drop(reply.send(Err(rejected))),
+        }
+    }
+
+    /// Lets go of the shards that have closed, and answers for removals that are complete.
+    fn finish_removals(&mut self) {
+        let Some(fleet) = &mut self.fleet else { return };
+        if fleet.removals.is_empty() || self.stopping.is_some() {
+            return;
+        }
+        for removal in &mut fleet.removals {
+            let left = removal.waiting.iter().copied().filter(|shard| fleet.shards.has_left(*shard));
+            for shard in left.collect::<Vec<_>>() {
+                removal.waiting.remove(&shard);
+                removal.sessions.extend(fleet.shards.remove(shard));
+            }
+        }
+        for removal in fleet.removals.extract_if(.., |removal| removal.waiting.is_empty()) {
+            let _ = removal.reply.send(Ok(removal.sessions));
+        }
+        // The last one that the others waited for may be gone.
+        self.announce_if_all_ready();
+    }
+
+    fn removal_deadline(&mut self, number: u64) {
+        let Some(fleet) = &self.fleet else { return };
+        for removal in fleet.removals.iter().filter(|removal| removal.number == number) {
+            removal.waiting.iter().for_each(|shard| fleet.shards.kill(*shard));
+        }
+    }
+
+    async fn restart_shard(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        shard: ShardId,
+        by: RestartBy,
+    ) -> Result<Result<(), ShardsRejected>, ActorProcessingErr> {
+        let fleet = match &mut self.fleet {
+            _ if self.stopping.is_some() => return Ok(Err(ShardsRejected::ManagerEnded)),
+            None => return Ok(Err(ShardsRejected::Starting)),
+            Some(fleet) => fleet,
+        };
+        match fleet.shards.restart(shard, by) {
+            Ok(true) => fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?,
+            Ok(false) => {}
+            Err(rejected) => return Ok(Err(rejected)),
+        }
+        Ok(Ok(()))
+    }
+
     // ── Ending ──────────────────────────────────────────────────────────────────────────────────────────────
 
     fn begin_end(
@@ -486,7 +631,7 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         farewell: Farewell,
         outcome: Ended,
-        reply: Option<RpcReplyPort<Vec<shardkeeper_proto::Session>>>,
+        reply: Option<RpcReplyPort<Vec<Session>>>,
     ) {
         if let Some(stopping) = &mut self.stopping {
             // It is under way; a stop on top of a detach does not take the sessions back.

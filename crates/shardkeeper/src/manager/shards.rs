@@ -1,6 +1,6 @@
 //! The manager's book of shards: what each one is, and what survives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,10 +10,11 @@ use shardkeeper_proto::{Command, PresenceUpdate, Session, ShardConfig, ShardCoun
 use shardkeeper_transport::Connector;
 use url::Url;
 
+use crate::accepted::Accepted;
 use crate::config::ManagerConfig;
 use crate::dispatch::Publisher;
-use crate::error::CommandRejected;
-use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardMessage};
+use crate::error::{CommandRejected, ShardsRejected};
+use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
 use crate::pacer::Pacer;
 use crate::restart::{Restart, RestartBook};
 use crate::shard::board::Board;
@@ -21,8 +22,6 @@ use crate::shard::slot::SessionSlot;
 use crate::shard::{ShardActor, ShardArguments};
 use crate::silence::Reading;
 use crate::status::ShardStatus;
-
-type Reply = RpcReplyPort<Result<(), CommandRejected>>;
 
 pub(super) struct Shards {
     config: Arc<ManagerConfig>,
@@ -43,6 +42,22 @@ struct Entry {
     presence: Option<PresenceUpdate>,
     was_ready: bool,
     ended: bool,
+    /// It is being removed; it takes nothing more.
+    leaving: bool,
+}
+
+impl Entry {
+    fn status(&self) -> ShardStatus {
+        self.board.read(self.slot.load().map_or(0, |session| session.sequence))
+    }
+
+    fn set_presence(&mut self, presence: &PresenceUpdate) {
+        self.presence = Some(presence.clone());
+        if let Some(actor) = &self.actor {
+            let (reply, _) = ractor::concurrency::oneshot();
+            let _ = actor.cast(ShardMessage::UpdatePresence(presence.clone(), reply.into()));
+        }
+    }
 }
 
 impl Shards {
@@ -52,31 +67,147 @@ impl Shards {
         (generation, count, ids): (u32, ShardCount, &[ShardId]),
         presence: Option<&PresenceUpdate>,
     ) -> Self {
-        let entry = |shard: ShardId| {
-            let fits = |session: &&Session| session.shard == shard && session.count == count;
-            let session = config.sessions.iter().find(fits).cloned();
-            let entry = Entry {
-                slot: Arc::new(SessionSlot::new(session)),
-                board: Arc::new(Board::new(shard, count, generation)),
-                incarnation: 0,
-                actor: None,
-                presence: presence.cloned(),
-                was_ready: false,
-                ended: false,
-            };
-            (shard, entry)
-        };
         let rate = NonZeroU32::new(config.connects_per_second).unwrap_or(NonZeroU32::MIN);
-        Self {
-            entries: ids.iter().copied().map(entry).collect(),
+        let mut shards = Self {
+            entries: BTreeMap::new(),
             connector: Connector::new(Arc::clone(&config.dialer), config.transport()),
             pacer: Arc::new(Pacer::new(rate)),
             restarts: RestartBook::new(config.restart_policy),
-            config,
+            config: Arc::clone(&config),
             gateway_url,
             generation,
             count,
+        };
+        for &shard in ids {
+            let session =
+                config.sessions.iter().find(|session| session.shard == shard && session.count == count);
+            shards.insert(shard, session.cloned(), presence);
         }
+        for session in &config.sessions {
+            if let Err(mismatch) = session.check(&shards.shard_config(session.shard)) {
+                tracing::warn!(shard.id = session.shard.0, "a session cannot be resumed: {mismatch}");
+            }
+        }
+        shards
+    }
+
+    fn insert(&mut self, shard: ShardId, session: Option<Session>, presence: Option<&PresenceUpdate>) {
+        let entry = Entry {
+            slot: Arc::new(SessionSlot::new(session)),
+            board: Arc::new(Board::new(shard, self.count, self.generation)),
+            incarnation: 0,
+            actor: None,
+            presence: presence.cloned(),
+            was_ready: false,
+            ended: false,
+            leaving: false,
+        };
+        self.entries.insert(shard, entry);
+    }
+
+    fn shard_config(&self, shard: ShardId) -> ShardConfig {
+        ShardConfig {
+            token: self.config.token.clone(),
+            shard,
+            count: self.count,
+            intents: self.config.intents,
+            large_threshold: self.config.large_threshold,
+            library: self.config.library.clone(),
+            gateway_url: self.gateway_url.clone(),
+            wire: self.config.wire(),
+            max_failed_resumes: self.config.max_failed_resumes,
+            timings: self.config.timings,
+        }
+    }
+
+    /// Takes on shards of this layout, which are not started yet: all of them, or none.
+    pub(super) fn add(
+        &mut self,
+        ids: &[ShardId],
+        sessions: Vec<Session>,
+        presence: Option<&PresenceUpdate>,
+    ) -> Result<(), ShardsRejected> {
+        let mut new: BTreeMap<ShardId, Option<Session>> = BTreeMap::new();
+        for &shard in ids {
+            match self.entries.get(&shard) {
+                _ if !self.count.contains(shard) => {
+                    return Err(ShardsRejected::NotInLayout { shard, count: self.count });
+                }
+                Some(Entry { leaving: true, .. }) => return Err(ShardsRejected::Leaving { shard }),
+                Some(_) => return Err(ShardsRejected::AlreadyHere { shard }),
+                None => drop(new.insert(shard, None)),
+            }
+        }
+        for session in sessions {
+            let shard = session.shard;
+            session
+                .check(&self.shard_config(shard))
+                .map_err(|source| ShardsRejected::Session { shard, source })?;
+            *new.get_mut(&shard).ok_or(ShardsRejected::UnwantedSession { shard })? = Some(session);
+        }
+        for (shard, session) in new {
+            self.insert(shard, session, presence);
+        }
+        Ok(())
+    }
+
+    /// Begins to remove shards: all of them, or none. Returns those that still have something to end.
+    pub(super) fn begin_removal(&mut self, ids: &[ShardId]) -> Result<BTreeSet<ShardId>, ShardsRejected> {
+        for &shard in ids {
+            match self.entries.get(&shard) {
+                None => return Err(ShardsRejected::NoSuchShard { shard }),
+                Some(Entry { leaving: true, .. }) => return Err(ShardsRejected::Leaving { shard }),
+                Some(_) => {}
+            }
+        }
+        let ids: BTreeSet<ShardId> = ids.iter().copied().collect();
+        for shard in &ids {
+            if let Some(entry) = self.entries.get_mut(shard) {
+                entry.leaving = true;
+                if let Some(actor) = entry.actor.as_ref().filter(|_| !entry.ended) {
+                    let _ = actor.cast(ShardMessage::Detach);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Whether a shard that is being removed has nothing more to end.
+    pub(super) fn has_left(&self, shard: ShardId) -> bool {
+        self.entries.get(&shard).is_none_or(|entry| entry.actor.is_none() || entry.ended)
+    }
+
+    /// Forgets a shard, and returns its session as another process can resume it.
+    pub(super) fn remove(&mut self, shard: ShardId) -> Option<Session> {
+        self.entries.remove(&shard)?.slot.load_acknowledged()
+    }
+
+    pub(super) fn is_leaving(&self, shard: ShardId) -> bool {
+        self.entries.get(&shard).is_some_and(|entry| entry.leaving)
+    }
+
+    pub(super) fn kill(&self, shard: ShardId) {
+        if let Some(actor) = self.actor(shard) {
+            actor.kill();
+        }
+    }
+
+    /// Lets a shard make another connection. `true` when it has no actor that could, and wants one now.
+    pub(super) fn restart(&mut self, shard: ShardId, by: RestartBy) -> Result<bool, ShardsRejected> {
+        let entry = self.entries.get_mut(&shard).ok_or(ShardsRejected::NoSuchShard { shard })?;
+        if entry.leaving {
+            return Err(ShardsRejected::Leaving { shard });
+        }
+        if let Some(actor) = entry.actor.as_ref().filter(|_| !entry.ended) {
+            let _ = actor.cast(ShardMessage::Restart(by));
+            return Ok(false);
+        }
+        // Refused by Discord once, or in quarantine after crashes.
+        entry.ended = false;
+        if by == RestartBy::Identify {
+            entry.slot.store(None);
+        }
+        Ok(true)
     }
 
     /// Starts a shard's actor: its first, or the next one after a crash.
@@ -87,22 +218,12 @@ impl Shards {
         queue: &ActorRef<QueueMessage>,
         random: fastrand::Rng,
     ) -> Result<(), ActorProcessingErr> {
+        let config = self.shard_config(shard);
         let Some(entry) = self.entries.get_mut(&shard) else { return Ok(()) };
         entry.incarnation += 1;
         let arguments = ShardArguments {
             incarnation: entry.incarnation,
-            config: ShardConfig {
-                token: self.config.token.clone(),
-                shard,
-                count: self.count,
-                intents: self.config.intents,
-                large_threshold: self.config.large_threshold,
-                library: self.config.library.clone(),
-                gateway_url: self.gateway_url.clone(),
-                wire: self.config.wire(),
-                max_failed_resumes: self.config.max_failed_resumes,
-                timings: self.config.timings,
-            },
+            config,
             connector: self.connector.clone(),
             pacer: Arc::clone(&self.pacer),
             publisher: Publisher::new(
@@ -114,6 +235,7 @@ impl Shards {
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),
             presence: entry.presence.clone(),
+            presence_with: self.config.presence_with.clone(),
             queue: queue.clone(),
             manager: manager.clone(),
             random,
@@ -139,29 +261,27 @@ impl Shards {
         self.entries.values().filter_map(|entry| entry.actor.as_ref()).for_each(each);
     }
 
-    /// Remembers the shard's presence, and lets its actor answer for the sending. One that is down sends it when it
-    /// is back.
-    pub(super) fn update_presence(&mut self, shard: ShardId, presence: PresenceUpdate, reply: Reply) {
-        let Some(entry) = self.entries.get_mut(&shard).filter(|entry| !entry.ended) else {
-            let _ = reply.send(Err(CommandRejected::NoSuchShard { shard }));
-            return;
-        };
-        entry.presence = Some(presence.clone());
-        match &entry.actor {
-            // An actor that is just ending drops the reply, which the asker takes for a refusal.
-            Some(actor) => drop(actor.cast(ShardMessage::UpdatePresence(presence, reply))),
-            None => drop(reply.send(Ok(()))),
+    /// Remembers the presence of these shards, and tells their actors. One that is down sends it when it is back.
+    pub(super) fn update_presence(
+        &mut self,
+        shards: &[ShardId],
+        presence: &PresenceUpdate,
+    ) -> Result<(), CommandRejected> {
+        for &shard in shards {
+            if !self.entries.get(&shard).is_some_and(|entry| !entry.ended && !entry.leaving) {
+                return Err(CommandRejected::NoSuchShard { shard });
+            }
         }
+        for shard in shards {
+            if let Some(entry) = self.entries.get_mut(shard) {
+                entry.set_presence(presence);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn update_every_presence(&mut self, presence: &PresenceUpdate) {
-        for entry in self.entries.values_mut() {
-            entry.presence = Some(presence.clone());
-            if let Some(actor) = &entry.actor {
-                let (reply, _) = ractor::concurrency::oneshot();
-                let _ = actor.cast(ShardMessage::UpdatePresence(presence.clone(), reply.into()));
-            }
-        }
+        self.entries.values_mut().for_each(|entry| entry.set_presence(presence));
     }
 
     pub(super) fn owner_of(&self, guild_id: u64) -> ShardId {
@@ -169,11 +289,15 @@ impl Shards {
     }
 
     /// Hands a command to the shard that owns its guild; that one answers.
-    pub(super) fn command(&self, command: Command, reply: Reply) {
+    pub(super) fn command(&self, command: Command, reply: RpcReplyPort<Result<Accepted, CommandRejected>>) {
         let shard = command.shard(self.count);
-        let entry = self.entries.get(&shard).filter(|entry| !entry.ended);
+        let elsewhere = match command.guild_id() {
+            Some(guild_id) => CommandRejected::GuildElsewhere { guild_id, shard },
+            None => CommandRejected::NoSuchShard { shard },
+        };
+        let entry = self.entries.get(&shard).filter(|entry| !entry.ended && !entry.leaving);
         match entry.map(|entry| &entry.actor) {
-            None => drop(reply.send(Err(CommandRejected::NoSuchShard { shard }))),
+            None => drop(reply.send(Err(elsewhere))),
             Some(None) => drop(reply.send(Err(CommandRejected::ShardEnded { shard }))),
             // An actor that is just ending drops the reply, which the asker takes for a refusal.
             Some(Some(actor)) => drop(actor.cast(ShardMessage::Command(command, reply))),
@@ -263,9 +387,10 @@ impl Shards {
     }
 
     pub(super) fn status(&self) -> Vec<ShardStatus> {
-        self.entries
-            .values()
-            .map(|entry| entry.board.read(entry.slot.load().map_or(0, |session| session.sequence)))
-            .collect()
+        self.entries.values().map(Entry::status).collect()
+    }
+
+    pub(super) fn status_of(&self, shard: ShardId) -> Option<ShardStatus> {
+        self.entries.get(&shard).map(Entry::status)
     }
 }

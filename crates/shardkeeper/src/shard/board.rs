@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use shardkeeper_proto::shard::Change;
+use shardkeeper_proto::shard::{Change, Reason};
 use shardkeeper_proto::{ShardCount, ShardId};
 
-use crate::status::{Phase, ShardStatus};
+use crate::status::{Disconnect, LATENCIES, Phase, ShardStatus};
 
 /// The status of a shard, written by its driver and the manager, read by anyone: no question waits for a shard.
 #[derive(Debug)]
@@ -29,9 +29,13 @@ impl Board {
                 session: 0,
                 sequence: 0,
                 latency: None,
+                latencies: Vec::new(),
                 dispatches: 0,
                 identifies: 0,
                 resumes: 0,
+                disconnects: 0,
+                zombied: 0,
+                last_disconnect: None,
                 last_reason: None,
             }),
             dispatches: AtomicU64::new(0),
@@ -49,7 +53,14 @@ impl Board {
     }
 
     pub(crate) fn set_latency(&self, latency: Option<Duration>) {
-        self.status().latency = latency;
+        let mut status = self.status();
+        status.latency = latency;
+        if let Some(latency) = latency {
+            if status.latencies.len() == LATENCIES {
+                status.latencies.remove(0);
+            }
+            status.latencies.push(latency);
+        }
     }
 
     pub(crate) fn set_reason(&self, reason: String) {
@@ -78,6 +89,10 @@ impl Board {
                 Phase::Ready
             }
             Change::Disconnected { reason, .. } => {
+                status.disconnects += 1;
+                status.zombied += u32::from(*reason == Reason::Zombied);
+                let (initiator, close_code) = (reason.initiator(), reason.close_code().map(|code| code.0));
+                status.last_disconnect = Some(Disconnect { reason: *reason, initiator, close_code, at: now });
                 status.last_reason = Some(reason.to_string());
                 status.latency = None;
                 Phase::Disconnected

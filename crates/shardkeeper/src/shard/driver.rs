@@ -3,6 +3,7 @@
 //! Input: what the connection receives, what the control plane says, the clock. Output: dispatches to the
 //! publisher, payloads to the connection, reports to the shard's actor.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,7 @@ use futures_util::future::BoxFuture;
 use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::shard::{Change, Reason};
 use shardkeeper_proto::{
-    COMMANDS_WAITING, Command, Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard,
-    ShardConfig, ShardId,
+    Command, Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
 use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
 use tokio::sync::{mpsc, watch};
@@ -20,8 +20,11 @@ use url::Url;
 
 use super::board::Board;
 use super::codec::Codec;
+use super::receipts::Receipts;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
+use crate::accepted::Accepted;
+use crate::config::PresenceWith;
 use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
 use crate::message::{QueueMessage, ShardMessage};
@@ -38,11 +41,18 @@ const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
 pub(super) enum Control {
     Turn,
     Permit(IdentifyPermit),
-    Command(Command, RpcReplyPort<Result<(), CommandRejected>>),
+    Reconnect { fresh: bool },
     GatewayUrl(Url),
     Stop,
     Detach,
     Crash,
+}
+
+/// A command that somebody wants to be sent.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) command: Command,
+    pub(super) reply: RpcReplyPort<Result<Accepted, CommandRejected>>,
 }
 
 /// What a driver works with.
@@ -54,9 +64,11 @@ pub(super) struct Parts {
     pub(super) slot: Arc<SessionSlot>,
     pub(super) board: Arc<Board>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
+    pub(super) presence_with: Option<PresenceWith>,
     pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
     pub(super) actor: ActorRef<ShardMessage>,
     pub(super) control: mpsc::Receiver<Control>,
+    pub(super) commands: mpsc::Receiver<Asked>,
     pub(super) random: fastrand::Rng,
 }
 
@@ -81,6 +93,7 @@ pub(super) async fn run(parts: Parts) {
             for_link: Vec::new(),
             reading_paused: false,
             identify_in_flight: false,
+            receipts: Receipts::default(),
             not_stored: None,
             latency: None,
         },
@@ -89,7 +102,9 @@ pub(super) async fn run(parts: Parts) {
         connector: parts.connector,
         pacer: parts.pacer,
         presence: parts.presence,
+        presence_with: parts.presence_with,
         control: parts.control,
+        commands: parts.commands,
         detaching: false,
     };
     driver.take_presence();
@@ -112,7 +127,9 @@ struct Driver {
     connector: Connector,
     pacer: Arc<Pacer>,
     presence: watch::Receiver<Option<PresenceUpdate>>,
+    presence_with: Option<PresenceWith>,
     control: mpsc::Receiver<Control>,
+    commands: mpsc::Receiver<Asked>,
     /// The session goes to another process.
     detaching: bool,
 }
@@ -136,6 +153,11 @@ impl Driver {
                 self.receive_pending(MESSAGES_BEFORE_TIMEOUT);
                 self.feed(Input::Timeout);
             }
+            Some(asked) = self.commands.recv() => {
+                self.command(asked);
+                // Whoever asks without end does not keep us from reading.
+                self.receive_pending(1);
+            }
             () = self.core.publisher.catch_up(), if behind => self.core.store_taken(),
             event = self.link.next(reading) => {
                 match event {
@@ -154,15 +176,11 @@ impl Driver {
     fn control(&mut self, control: Control) {
         match control {
             Control::Turn => self.feed(Input::Turn),
-            Control::Permit(permit) => self.feed(Input::Permit(permit)),
-            Control::Command(command, reply) => {
-                let room = self.core.machine.has_room(command.class());
-                let full = CommandRejected::QueueFull { shard: self.core.shard, capacity: COMMANDS_WAITING };
-                let _ = reply.send(if room { Ok(()) } else { Err(full) });
-                if room {
-                    self.feed(Input::Command(command));
-                }
+            Control::Permit(permit) => {
+                self.compute_presence();
+                self.feed(Input::Permit(permit));
             }
+            Control::Reconnect { fresh } => self.feed(Input::Reconnect { fresh }),
             Control::GatewayUrl(url) => self.feed(Input::GatewayUrl(url)),
             Control::Stop => self.feed(Input::Stop),
             Control::Detach => {
@@ -173,10 +191,38 @@ impl Driver {
         }
     }
 
+    fn command(&mut self, Asked { command, reply }: Asked) {
+        if let Err(refused) = self.core.machine.check_command(&command) {
+            let _ = reply.send(Err(refused.into()));
+            return;
+        }
+        let (id, accepted) = self.core.receipts.open();
+        let _ = reply.send(Ok(accepted));
+        self.feed(Input::Command(id, command));
+    }
+
     fn take_presence(&mut self) {
         let presence = self.presence.borrow_and_update().clone();
         if let Some(presence) = presence {
             self.feed(Input::Presence(presence));
+        }
+    }
+
+    /// What the coming Identify shows, unless the bot has set something since.
+    fn compute_presence(&mut self) {
+        let Some(presence_with) = self.presence_with.as_ref().filter(|_| self.presence.borrow().is_none())
+        else {
+            return;
+        };
+        let shard = self.core.shard;
+        // It is the bot's own code: what is wrong with it is not to cost the shard.
+        let made = std::panic::catch_unwind(AssertUnwindSafe(|| PresenceUpdate::new(presence_with(shard))));
+        match made {
+            Ok(Ok(presence)) => self.feed(Input::Presence(presence)),
+            Ok(Err(error)) => {
+                tracing::warn!(shard.id = shard.0, "the computed presence cannot be shown: {error}")
+            }
+            Err(_) => tracing::warn!(shard.id = shard.0, "computing the presence panicked"),
         }
     }
 
@@ -227,13 +273,15 @@ impl Driver {
             }
             (Output::Disconnect, _) => {
                 self.core.identify_is_over();
+                self.core.receipts.disconnected();
                 self.link = Link::Down;
             }
             (Output::Send(payload), Link::Up(connection)) => {
-                self.core.identify_in_flight |= payload.opcode == Opcode::Identify;
+                self.core.identify_in_flight |= payload.is(Opcode::Identify);
                 // When its buffer is full, the connection says so as its end.
                 let _ = self.codec.enqueue(payload, connection);
             }
+            (Output::CommandSent(id), _) => self.core.receipts.sent(id),
             (Output::Close(code), Link::Up(connection)) => {
                 let _ = connection.enqueue_close(code, "");
             }
@@ -333,6 +381,7 @@ struct Core {
     reading_paused: bool,
     /// Identify was handed to the connection, and is not known to be written yet.
     identify_in_flight: bool,
+    receipts: Receipts,
     /// What may be stored once every lossless subscription has taken it.
     not_stored: Option<u64>,
     latency: Option<Duration>,
@@ -352,7 +401,10 @@ impl Core {
                     self.feed(Input::Malformed, None);
                 }
             },
-            Event::Flushed => self.identify_is_over(),
+            Event::Flushed => {
+                self.identify_is_over();
+                self.receipts.flushed();
+            }
             Event::Closed(closed) => {
                 if let Some(error) = &closed.error {
                     tracing::debug!(
@@ -398,6 +450,7 @@ impl Core {
                     self.ask(QueueMessage::Claim { shard: self.shard, priority, actor: self.actor.clone() });
                 }
                 Output::AskGateway => self.report(ShardMessage::AskGateway),
+                Output::CommandExpired(id) => self.receipts.expired(id),
                 Output::LeaveQueue => self.ask(QueueMessage::Leave { shard: self.shard }),
                 for_link => self.for_link.push(for_link),
             }

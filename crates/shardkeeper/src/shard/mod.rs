@@ -6,26 +6,32 @@
 pub(crate) mod board;
 mod codec;
 mod driver;
+mod receipts;
 pub(crate) mod slot;
 
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use shardkeeper_proto::{PresenceUpdate, ShardConfig, ShardId};
+use shardkeeper_proto::{CommandClass, CommandRefused, PresenceUpdate, ShardConfig, ShardId};
 use shardkeeper_transport::Connector;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use self::board::Board;
-use self::driver::Control;
+use self::driver::{Asked, Control};
 use self::slot::SessionSlot;
+use crate::config::PresenceWith;
 use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
-use crate::message::{Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShardReport};
+use crate::message::{Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::pacer::Pacer;
 
 /// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
 const CONTROL_CAPACITY: usize = 64;
+/// How many commands wait for a driver, in a channel of their own so that a flood of them does not keep it from ending:
+/// all that may wait in the machine, should they come at once.
+const COMMAND_CAPACITY: usize = CommandClass::Voice.capacity() + CommandClass::Bulk.capacity();
 
 /// The actor of one shard. It holds nothing that would be missed: sessions, layout and presence are the manager's.
 pub struct ShardActor;
@@ -40,6 +46,7 @@ pub struct ShardArguments {
     pub(crate) slot: Arc<SessionSlot>,
     pub(crate) board: Arc<Board>,
     pub(crate) presence: Option<PresenceUpdate>,
+    pub(crate) presence_with: Option<PresenceWith>,
     pub(crate) queue: ActorRef<QueueMessage>,
     pub(crate) manager: ActorRef<ManagerMessage>,
     pub(crate) random: fastrand::Rng,
@@ -55,6 +62,7 @@ pub struct ShardState {
     /// The newest presence: however many are set, a driver that is late misses the older ones alone (GW-161).
     presence: watch::Sender<Option<PresenceUpdate>>,
     control: mpsc::Sender<Control>,
+    commands: mpsc::Sender<Asked>,
     /// Until the actor runs.
     parts: Option<driver::Parts>,
     driver: Option<AbortOnDrop>,
@@ -86,6 +94,7 @@ impl Actor for ShardActor {
         arguments: ShardArguments,
     ) -> Result<ShardState, ActorProcessingErr> {
         let (control, receiver) = mpsc::channel(CONTROL_CAPACITY);
+        let (commands, asked) = mpsc::channel(COMMAND_CAPACITY);
         let (queue, queue_address) = watch::channel(arguments.queue);
         let (presence, newest_presence) = watch::channel(arguments.presence);
         Ok(ShardState {
@@ -95,6 +104,7 @@ impl Actor for ShardActor {
             queue,
             presence,
             control,
+            commands,
             parts: Some(driver::Parts {
                 config: arguments.config,
                 connector: arguments.connector,
@@ -103,9 +113,11 @@ impl Actor for ShardActor {
                 slot: arguments.slot,
                 board: arguments.board,
                 presence: newest_presence,
+                presence_with: arguments.presence_with,
                 queue: queue_address,
                 actor: myself,
                 control: receiver,
+                commands: asked,
                 random: arguments.random,
             }),
             driver: None,
@@ -143,12 +155,9 @@ impl Actor for ShardActor {
                 let accepted = state.presence.send(Some(presence));
                 let _ = reply.send(accepted.map_err(|_| CommandRejected::ShardEnded { shard: state.shard }));
             }
-            ShardMessage::Command(command, reply) => {
-                if let Err(error) = state.control(Control::Command(command, reply))
-                    && let Control::Command(_, reply) = error.into_inner()
-                {
-                    let _ = reply.send(Err(state.rejection()));
-                }
+            ShardMessage::Command(command, reply) => state.ask(Asked { command, reply }),
+            ShardMessage::Restart(by) => {
+                drop(state.control(Control::Reconnect { fresh: by == RestartBy::Identify }));
             }
             ShardMessage::CrashDrill => drop(state.control(Control::Crash)),
             ShardMessage::Stop => state.end(Control::Stop),
@@ -172,7 +181,7 @@ impl Actor for ShardActor {
 }
 
 impl ShardState {
-    fn control(&self, control: Control) -> Result<(), mpsc::error::TrySendError<Control>> {
+    fn control(&self, control: Control) -> Result<(), TrySendError<Control>> {
         self.control.try_send(control)
     }
 
@@ -190,12 +199,17 @@ impl ShardState {
         }
     }
 
-    fn rejection(&self) -> CommandRejected {
-        if self.control.is_closed() {
-            CommandRejected::ShardEnded { shard: self.shard }
-        } else {
-            CommandRejected::QueueFull { shard: self.shard, capacity: CONTROL_CAPACITY }
-        }
+    fn ask(&self, asked: Asked) {
+        let (asked, rejection) = match self.commands.try_send(asked) {
+            Ok(()) => return,
+            Err(TrySendError::Closed(asked)) => (asked, CommandRejected::ShardEnded { shard: self.shard }),
+            Err(TrySendError::Full(asked)) => {
+                let class = asked.command.class();
+                let full = CommandRefused::QueueFull { shard: self.shard, class, capacity: class.capacity() };
+                (asked, full.into())
+            }
+        };
+        let _ = asked.reply.send(Err(rejection));
     }
 
     fn report(&self, report: ShardReport) {

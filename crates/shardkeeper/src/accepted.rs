@@ -1,0 +1,56 @@
+//! What becomes of a command after it was accepted.
+
+use tokio::sync::oneshot;
+
+/// A command that a shard has accepted for sending. It goes when the shard is ready and the limits allow, over a resume
+/// too; to drop this changes nothing.
+#[derive(Debug)]
+pub struct Accepted(oneshot::Receiver<Result<(), NotWritten>>);
+
+/// The driver's end of an [`Accepted`]. Dropped without a word it says that the command is lost.
+#[derive(Debug)]
+pub(crate) struct Receipt(oneshot::Sender<Result<(), NotWritten>>);
+
+/// An accepted command was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotWritten {
+    /// It waited for as long as its class may: [`Timings::voice_lifetime`](crate::Timings::voice_lifetime),
+    /// [`Timings::bulk_lifetime`](crate::Timings::bulk_lifetime).
+    #[error("the command could not be sent before its time was over")]
+    Expired,
+    /// The shard ended or crashed, or the connection ended while it was being written: Discord may have it, or not.
+    #[error("the command was lost with its shard or connection")]
+    Lost,
+}
+
+pub(crate) fn receipt() -> (Receipt, Accepted) {
+    let (sender, receiver) = oneshot::channel();
+    (Receipt(sender), Accepted(receiver))
+}
+
+impl Accepted {
+    /// Waits until it was handed to the operating system for sending. Discord does not say whether it arrived.
+    ///
+    /// # Errors
+    ///
+    /// When that does not happen any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the command goes its way.
+    pub async fn written(self) -> Result<(), NotWritten> {
+        self.0.await.unwrap_or(Err(NotWritten::Lost))
+    }
+}
+
+impl Receipt {
+    pub(crate) fn written(self) {
+        // Hardly anybody waits for it.
+        let _ = self.0.send(Ok(()));
+    }
+
+    pub(crate) fn expired(self) {
+        let _ = self.0.send(Err(NotWritten::Expired));
+    }
+}

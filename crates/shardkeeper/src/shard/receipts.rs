@@ -1,0 +1,47 @@
+//! Who waits to hear what became of a command.
+
+use std::collections::HashMap;
+
+use shardkeeper_proto::CommandId;
+
+use crate::accepted::{Accepted, Receipt, receipt};
+
+/// The receipts of the commands of one shard. Bounded as the machine's queue is.
+#[derive(Debug, Default)]
+pub(super) struct Receipts {
+    last: u64,
+    waiting: HashMap<CommandId, Receipt>,
+    /// Handed to the connection, and not known to be written yet.
+    in_flight: Vec<Receipt>,
+}
+
+impl Receipts {
+    pub(super) fn open(&mut self) -> (CommandId, Accepted) {
+        self.last += 1;
+        let (receipt, accepted) = receipt();
+        let id = CommandId(self.last);
+        self.waiting.insert(id, receipt);
+        (id, accepted)
+    }
+
+    /// The command was handed to the connection.
+    pub(super) fn sent(&mut self, id: CommandId) {
+        self.in_flight.extend(self.waiting.remove(&id));
+    }
+
+    pub(super) fn expired(&mut self, id: CommandId) {
+        if let Some(receipt) = self.waiting.remove(&id) {
+            receipt.expired();
+        }
+    }
+
+    /// The connection has written everything.
+    pub(super) fn flushed(&mut self) {
+        self.in_flight.drain(..).for_each(Receipt::written);
+    }
+
+    /// The connection is gone, with whatever was on its way.
+    pub(super) fn disconnected(&mut self) {
+        self.in_flight.clear();
+    }
+}
