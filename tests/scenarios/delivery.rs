@@ -102,6 +102,90 @@ async fn b4_a_lossless_subscriber_that_stalls_for_five_minutes_loses_nothing_and
     assert_eq!((report.identifies, report.resumes), (1, 0), "the session lived");
 }
 
+/// What a subscriber gets after it has done something else for five minutes of 10 events a second: how many events are
+/// held for it, with how many bytes; how many it reads; how many it is told to have missed; and the heartbeats meanwhile.
+async fn stalled(overflow: Overflow) -> (usize, usize, u64, u64, u64) {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let mut slow = running.keeper.subscribe_with(Topic::all(), options(100, overflow));
+    let heartbeats = running.simulator.report().heartbeats;
+    for _ in 0..300 {
+        running.simulator.emit(0, 10);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let heartbeats = running.simulator.report().heartbeats - heartbeats;
+    let held = slow.backlog();
+    let reader = tokio::spawn(async move {
+        let (mut bytes, mut read, mut missed) = (0, 0, 0);
+        while let Some(delivery) = slow.next().await {
+            match &*delivery {
+                Event::Dispatch(dispatch) => {
+                    bytes += if read < 100 { dispatch.data().len() } else { 0 };
+                    read += 1;
+                }
+                Event::Lagged { missed: more } => missed += more,
+                event => panic!("{event:?}"),
+            }
+        }
+        (bytes, read, missed)
+    });
+    running.check().await;
+    let report = running.simulator.report();
+    assert_eq!((report.identifies, report.resumes), (1, 0), "the session lived");
+    running.keeper.stop().await;
+    let (bytes, read, missed) = reader.await.unwrap();
+    (held, bytes, read, missed, heartbeats)
+}
+
+#[tokio::test(start_paused = true)]
+async fn b4_whatever_the_policy_a_stalled_subscriber_costs_bounded_memory_and_no_session() {
+    for overflow in [Overflow::Wait, Overflow::DropOldest, Overflow::DropNewest] {
+        let (held, bytes, read, missed, heartbeats) = stalled(overflow).await;
+        assert_eq!(held, 100, "{overflow:?}");
+        assert!(bytes < 400_000, "{overflow:?} holds {bytes} bytes");
+        assert!((6..=9).contains(&heartbeats), "{overflow:?}: {heartbeats} in five minutes");
+        let expected = if overflow == Overflow::Wait { (3000, 0) } else { (100, 2900) };
+        assert_eq!((read, missed), expected, "{overflow:?}: read and missed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn b4_a_subscriber_that_never_reads_or_panics_stops_nobody_else() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let never_read = running.keeper.subscribe_with(Topic::all(), options(10, Overflow::DropNewest));
+    let mut panics = running.keeper.subscribe(Topic::all());
+    let panicked = tokio::spawn(async move {
+        let delivery = panics.next().await.unwrap();
+        panic!("on {delivery:?}");
+    });
+    let predicate = Topic::all().matching(|_| panic!("in the shard's own task"));
+    let judged = running.keeper.subscribe(predicate);
+    running.simulator.emit(0, 500);
+    running.check().await;
+    assert!(panicked.await.unwrap_err().is_panic());
+    assert_eq!((never_read.backlog(), judged.backlog()), (10, 500));
+    let status = running.keeper.shard_status(shardkeeper::ShardId(0)).await.unwrap();
+    assert_eq!((status.restarts, status.disconnects), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscribing_and_unsubscribing_changes_at_once_what_is_copied() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let typing = running.keeper.subscribe(Topic::events([EventName::TypingStart]));
+    running.simulator.emit(0, 300);
+    running.check().await;
+    let before = typing.backlog();
+    assert!(before > 0);
+    let messages = running.keeper.subscribe(Topic::events([EventName::MessageCreate]));
+    assert_eq!(messages.backlog(), 0, "nothing of what was before");
+    running.simulator.emit(0, 300);
+    running.check().await;
+    assert!(messages.backlog() > 20 && typing.backlog() > before);
+    // A full one that is dropped does not hold the shard up.
+    drop((typing, messages));
+    running.simulator.emit(0, 300);
+    running.check().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_lost_while_a_subscriber_stalls_is_resumed_and_nothing_is_lost() {
     let mut running = Running::start(simulator(1, |_| {})).await;

@@ -100,6 +100,8 @@ mod pacer;
 mod restart;
 mod shard;
 mod silence;
+#[cfg(feature = "songbird")]
+pub mod songbird;
 mod status;
 
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};

@@ -2,11 +2,33 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use shardkeeper_proto::{Envelope, EventGroup, EventName, EventSet, Intents, ShardId};
 
-type Predicate = dyn Fn(&Envelope<'_>) -> bool + Send + Sync;
+/// The bot's own code, at work in a shard's task.
+struct Predicate {
+    holds: Box<dyn Fn(&Envelope<'_>) -> bool + Send + Sync>,
+    panicked: AtomicBool,
+}
+
+impl Predicate {
+    /// One that panicked is not asked again, and holds: rather too much than too little.
+    fn holds(&self, envelope: &Envelope<'_>) -> bool {
+        if self.panicked.load(Ordering::Relaxed) {
+            return true;
+        }
+        panic::catch_unwind(AssertUnwindSafe(|| (self.holds)(envelope))).unwrap_or_else(|_| {
+            self.panicked.store(true, Ordering::Relaxed);
+            tracing::error!(
+                "the predicate of a topic panicked: from now on everything comes that it would have judged"
+            );
+            true
+        })
+    }
+}
 
 /// A set of dispatch events, of everything or of some shards or guilds; and whether lifecycle changes are wanted.
 ///
@@ -93,10 +115,11 @@ impl Topic {
     }
 
     /// Only the dispatches that the predicate holds for. It runs for each dispatch that is wanted otherwise, in the
-    /// shard's own task: it must neither wait nor panic.
+    /// shard's own task, so it must not wait. When it panics, the log says so once, and from then on everything comes.
     #[must_use]
     pub fn matching(mut self, predicate: impl Fn(&Envelope<'_>) -> bool + Send + Sync + 'static) -> Self {
-        self.predicate = Some(Arc::new(predicate));
+        self.predicate =
+            Some(Arc::new(Predicate { holds: Box::new(predicate), panicked: AtomicBool::new(false) }));
         self
     }
 
@@ -111,7 +134,7 @@ impl Topic {
             let guild = candidate.guild_id();
             guild.is_some_and(|guild| guilds.contains(&guild))
         });
-        of_guild && self.predicate.as_ref().is_none_or(|predicate| predicate(candidate.envelope))
+        of_guild && self.predicate.as_ref().is_none_or(|predicate| predicate.holds(candidate.envelope))
     }
 
     /// Whether a lifecycle change of this shard, or of the whole bot, is wanted.
@@ -177,5 +200,20 @@ mod tests {
         let short = |envelope: &Envelope<'_>| envelope.data.len() < 10;
         assert!(!admits(Topic::all().of_guilds([7]).matching(short)));
         assert!(admits(Topic::all().matching(move |envelope| !short(envelope))));
+    }
+
+    #[test]
+    fn a_predicate_that_panics_is_not_asked_again_and_lets_everything_come() {
+        let envelope = Envelope::split(br#"{"t":"X","s":1,"op":0,"d":{}}"#).expect("it is one");
+        let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let topic = Topic::all().matching(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            panic!("the bot's own fault")
+        });
+        for _ in 0..3 {
+            assert!(topic.admits(&mut Candidate::new(&envelope)));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 }
