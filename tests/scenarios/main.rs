@@ -10,4 +10,5 @@ mod faults;
 mod members;
 mod refusals;
 mod starting;
+mod typed;
 mod wires;
