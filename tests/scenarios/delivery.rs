@@ -20,7 +20,7 @@ async fn topics_bring_what_they_name() {
     assert!(messages.backlog() > 20);
     while messages.backlog() > 0 {
         let delivery = messages.next().await.unwrap();
-        assert_eq!(delivery.dispatch().unwrap().event(), Some(EventName::MessageCreate));
+        assert_eq!(delivery.dispatch().unwrap().event_name(), Some(EventName::MessageCreate));
     }
 }
 

@@ -11,4 +11,5 @@ mod members;
 mod refusals;
 mod shards;
 mod starting;
+mod typed;
 mod wires;

@@ -19,9 +19,10 @@ use shardkeeper_proto::shard::Change;
 use shardkeeper_proto::{Command, Envelope, EventName, RequestMembers, ShardId};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::dispatch::parse;
 use crate::{
-    CommandRejected, Delivery, Event, Lifecycle, NotWritten, Shardkeeper, Subscription, SubscriptionOptions,
-    Topic,
+    CommandRejected, Delivery, Event, JsonError, Lifecycle, NotWritten, Shardkeeper, Subscription,
+    SubscriptionOptions, Topic,
 };
 
 /// All members of a guild can be asked for once in so long (GW-162).
@@ -69,8 +70,8 @@ impl Members {
     /// # Errors
     ///
     /// When one is no `T`.
-    pub fn members<T: DeserializeOwned>(&self) -> Result<Vec<T>, serde_json::Error> {
-        self.raw_members.iter().map(|member| serde_json::from_str(member.get())).collect()
+    pub fn members<T: DeserializeOwned>(&self) -> Result<Vec<T>, JsonError> {
+        self.raw_members.iter().map(|member| parse(member.get().as_bytes())).collect()
     }
 }
 
@@ -98,7 +99,7 @@ pub enum MembersError {
     },
     /// A chunk is not what it should be.
     #[error("a chunk of members cannot be read")]
-    Malformed(#[source] Arc<serde_json::Error>),
+    Malformed(#[source] Arc<JsonError>),
     /// The manager ended.
     #[error("the manager has ended")]
     ManagerEnded,
@@ -228,7 +229,7 @@ impl Asked {
         while !self.complete {
             let delivery = self.answers.next().await?;
             match &*delivery {
-                Event::Dispatch(dispatch) if dispatch.event() == Some(EventName::RateLimited) => {
+                Event::Dispatch(dispatch) if dispatch.event_name() == Some(EventName::RateLimited) => {
                     let limited: RateLimited = dispatch.parse().map_err(malformed)?;
                     if limited.opcode == 8 && limited.meta["nonce"] == self.nonce {
                         // A day at most: whatever asks for more is no rate limit.
@@ -318,7 +319,7 @@ impl Answers {
     }
 }
 
-fn malformed(error: serde_json::Error) -> MembersError {
+fn malformed(error: JsonError) -> MembersError {
     MembersError::Malformed(Arc::new(error))
 }
 

@@ -1,0 +1,282 @@
+//! JSON text into the types of subscribers.
+//!
+//! Input: the data of a dispatch. Output: a value, or what is wrong with the data, in words that hold nothing of it.
+
+use std::error::Error;
+use std::fmt;
+
+use serde::Deserialize;
+#[cfg(any(feature = "simd-json", feature = "twilight"))]
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+/// Reads the data into whatever is wanted of it.
+pub(crate) fn parse<'de, T: Deserialize<'de>>(data: &'de [u8]) -> Result<T, JsonError> {
+    serde_json::from_slice(data).map_err(JsonError)
+}
+
+/// Reads the data by whatever is fastest for a type that takes most of it. Errors are always those of serde_json.
+#[cfg(any(feature = "simd-json", feature = "twilight"))]
+pub(super) fn whole<T: DeserializeOwned>(data: &[u8]) -> Result<T, JsonError> {
+    #[cfg(feature = "simd-json")]
+    if data.len() >= simd::PAYS_FROM
+        && let Some(value) = simd::read(data)
+    {
+        return Ok(value);
+    }
+    parse(data)
+}
+
+/// JSON that could not be read. Says what kind of mistake it was and where, and nothing of what was read: serde_json's own
+/// words can quote it.
+pub struct JsonError(serde_json::Error);
+
+impl JsonError {
+    /// serde_json's error. Its text can contain parts of the event, such as what somebody wrote.
+    pub fn into_inner(self) -> serde_json::Error {
+        self.0
+    }
+
+    /// What kind of mistake it was.
+    pub fn category(&self) -> Category {
+        self.0.classify()
+    }
+
+    /// The line in the data, from 1.
+    pub fn line(&self) -> usize {
+        self.0.line()
+    }
+
+    /// The column in that line, in bytes, from 1; it is where reading ended, behind the mistake.
+    pub fn column(&self) -> usize {
+        self.0.column()
+    }
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.category() {
+            Category::Data => "a value is missing or of another kind",
+            Category::Syntax => "it is no JSON",
+            Category::Eof => "it ends too early",
+            Category::Io => "it cannot be read",
+        };
+        write!(f, "{what}, before line {} column {}", self.line(), self.column())
+    }
+}
+
+impl fmt::Debug for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JsonError")
+            .field("category", &self.category())
+            .field("line", &self.line())
+            .field("column", &self.column())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Error for JsonError {}
+
+#[cfg(feature = "simd-json")]
+mod simd {
+    use std::cell::Cell;
+
+    use serde::de::DeserializeOwned;
+    use simd_json::Buffers;
+
+    /// From this size on simd-json took at most 0.9 of serde_json's time, for every type that took most of its data
+    /// (`benches/parse.rs`). Below, it is a matter of about a microsecond.
+    pub(super) const PAYS_FROM: usize = 4096;
+    /// A thread keeps the buffers of an event up to this size for the next one: about four times as much memory. With new
+    /// ones each time an event of 70 KB can take twice as long; from 700 KB on it made no difference.
+    const KEPT: usize = 512 * 1024;
+    /// What serde_json takes, so that a type of any depth ends up the same.
+    const MAX_DEPTH: usize = 127;
+
+    struct Scratch {
+        /// simd-json writes into its input, and a dispatch's data is shared.
+        copy: Vec<u8>,
+        buffers: Buffers,
+    }
+
+    thread_local! {
+        /// Taken while in use: a `Deserialize` may parse another dispatch.
+        static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
+    }
+
+    /// `None` leaves the judgement to serde_json: the data is no `T`, or `T` needs what simd-json does not have, such as
+    /// `RawValue`, maps by number, and numbers beyond 64 bits.
+    pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Option<T> {
+        let mut scratch = SCRATCH
+            .take()
+            .unwrap_or_else(|| Scratch { copy: Vec::new(), buffers: Buffers::with_max_depth(0, MAX_DEPTH) });
+        scratch.copy.clear();
+        scratch.copy.extend_from_slice(data);
+        let value = simd_json::serde::from_slice_with_buffers(&mut scratch.copy, &mut scratch.buffers).ok();
+        if scratch.copy.capacity() <= KEPT {
+            SCRATCH.set(Some(scratch));
+        }
+        value
+    }
+}
+
+#[cfg(all(test, feature = "simd-json"))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde::Deserialize;
+    use serde_json::Value;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    /// Valid JSON as it comes, with everything that JSON has.
+    fn json() -> impl Strategy<Value = String> {
+        let string = r#""([ -!#-\[\]-~äß🦆]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,12}""#;
+        let number = r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?";
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            any::<bool>().prop_map(|value| value.to_string()),
+            any::<i64>().prop_map(|value| value.to_string()),
+            number.prop_map(String::from),
+            string.prop_map(String::from),
+        ];
+        leaf.prop_recursive(4, 64, 6, move |inner| {
+            let field = (string, inner.clone()).prop_map(|(key, value)| format!("{key}: {value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..6).prop_map(|values| format!("[{}]", values.join(","))),
+                prop::collection::vec(field, 0..6).prop_map(|fields| format!("{{{}}}", fields.join(", "))),
+            ]
+        })
+    }
+
+    /// Equal, but for the last bits of a float: without its `float_roundtrip` serde_json does not promise them.
+    fn alike(left: &Value, right: &Value) -> bool {
+        match (left, right) {
+            (Value::Array(left), Value::Array(right)) => {
+                left.len() == right.len() && left.iter().zip(right).all(|(left, right)| alike(left, right))
+            }
+            (Value::Object(left), Value::Object(right)) => {
+                left.len() == right.len()
+                    && left.iter().zip(right).all(|(left, right)| left.0 == right.0 && alike(left.1, right.1))
+            }
+            (Value::Number(left), Value::Number(right)) if left.is_f64() || right.is_f64() => {
+                let both = left.as_f64().zip(right.as_f64());
+                both.is_some_and(|(left, right)| (left - right).abs() <= left.abs() * 1e-15)
+            }
+            _ => left == right,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn what_simd_json_takes_serde_json_takes_likewise(
+            text in json(), at in any::<prop::sample::Index>(), put in any::<Option<u8>>(),
+        ) {
+            let mut text = text.into_bytes();
+            if let Some(put) = put {
+                let at = at.index(text.len());
+                text[at] = put;
+            }
+            let Some(value) = simd::read::<Value>(&text) else { return Ok(()) };
+            let expected: Value = serde_json::from_slice(&text).unwrap();
+            prop_assert!(alike(&value, &expected), "{value} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn numbers_fit_the_same_types() {
+        fn agree<T: DeserializeOwned + PartialEq + std::fmt::Debug>(text: &str) {
+            if let Some(value) = simd::read::<T>(text.as_bytes()) {
+                assert_eq!(value, serde_json::from_str::<T>(text).unwrap(), "{text}");
+            }
+        }
+        for text in [
+            "0",
+            "1",
+            "-1",
+            "127",
+            "128",
+            "255",
+            "256",
+            "-128",
+            "-129",
+            "65536",
+            "4294967296",
+            "1.0",
+            "1e2",
+            "-1e400",
+            "1e400",
+            "9223372036854775807",
+            "9223372036854775808",
+            "-9223372036854775808",
+            "-9223372036854775809",
+            "18446744073709551615",
+            "18446744073709551616",
+            "0.5",
+            "-0.5",
+            "\"1\"",
+            "true",
+            "null",
+        ] {
+            agree::<u8>(text);
+            agree::<i8>(text);
+            agree::<u32>(text);
+            agree::<i32>(text);
+            agree::<u64>(text);
+            agree::<i64>(text);
+            agree::<f32>(text);
+            agree::<f64>(text);
+            agree::<Option<bool>>(text);
+        }
+    }
+
+    fn large(rest: &str) -> Vec<u8> {
+        format!(r#"{{"padding":"{}",{rest}}}"#, "x".repeat(simd::PAYS_FROM)).into_bytes()
+    }
+
+    #[test]
+    fn types_beyond_simd_json_are_read_all_the_same() {
+        #[derive(Deserialize)]
+        struct Odd {
+            raw: Box<RawValue>,
+            by_number: BTreeMap<u64, bool>,
+            huge: f64,
+        }
+        let data = large(r#""raw":{"a": [1 ]},"by_number":{"7":true},"huge":123456789012345678901234567890"#);
+        let odd: Odd = whole(&data).unwrap();
+        assert_eq!(odd.raw.get(), r#"{"a": [1 ]}"#);
+        assert_eq!(
+            (odd.by_number, odd.huge),
+            (BTreeMap::from([(7, true)]), 123_456_789_012_345_678_901_234_567_890.0)
+        );
+    }
+
+    #[test]
+    fn a_value_that_parses_another_one_inside_is_read() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(from = "Value")]
+        struct Nested(usize);
+        impl From<Value> for Nested {
+            fn from(_: Value) -> Self {
+                Self(simd::read::<Value>(&large(r#""a":1"#)).unwrap().as_object().unwrap().len())
+            }
+        }
+        assert_eq!(whole::<Nested>(&large(r#""b":2"#)).unwrap(), Nested(2));
+    }
+
+    #[test]
+    fn errors_are_those_of_serde_json() {
+        #[derive(Debug, Deserialize)]
+        struct Number {
+            #[expect(dead_code, reason = "it is never made")]
+            a: u8,
+        }
+        for data in [large(r#""a":"text""#), large(r#""a":"#), large(r#""b":1"#)] {
+            let expected = serde_json::from_slice::<Number>(&data).unwrap_err().to_string();
+            assert_eq!(whole::<Number>(&data).unwrap_err().into_inner().to_string(), expected);
+        }
+    }
+}

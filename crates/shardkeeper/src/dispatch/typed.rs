@@ -1,0 +1,251 @@
+//! Dispatches as the events of twilight-model.
+//!
+//! Input: an event's name and its data. Output: what twilight's cache and standby take. The name picks the model;
+//! `GatewayEventDeserializer` is not used (see "Decisions" in the crate's documentation).
+
+use serde::Deserialize;
+use shardkeeper_proto::EventName;
+use twilight_model::gateway::OpCode;
+use twilight_model::gateway::event::Event;
+use twilight_model::gateway::payload::incoming::rate_limited::RateLimitMetadata;
+use twilight_model::gateway::payload::incoming::{GuildCreate, RateLimited};
+use twilight_model::guild::{Guild, UnavailableGuild};
+use twilight_model::id::Id;
+use twilight_model::id::marker::GuildMarker;
+
+use super::json::{self, JsonError};
+
+/// An event does not fit its model: Discord has changed it, or sent something odd. The dispatch still has its data.
+#[derive(Debug, thiserror::Error)]
+#[error("{event} of {bytes} bytes does not fit its model, use its raw data")]
+#[non_exhaustive]
+pub struct MalformedEvent {
+    /// The event.
+    pub event: EventName,
+    /// The size of its data.
+    pub bytes: usize,
+    /// What is wrong, and where.
+    pub source: JsonError,
+}
+
+/// The event, or `None` when there is no model of that name.
+pub(super) fn typed(event: EventName, data: &[u8]) -> Result<Option<Event>, MalformedEvent> {
+    read(event, data).map_err(|source| MalformedEvent { event, bytes: data.len(), source })
+}
+
+fn read(event: EventName, data: &[u8]) -> Result<Option<Event>, JsonError> {
+    Ok(Some(match event {
+        EventName::Ready => Event::Ready(json::whole(data)?),
+        // Its data means nothing.
+        EventName::Resumed => Event::Resumed,
+        EventName::RateLimited => Event::RateLimited(rate_limited(data)?),
+        EventName::ApplicationCommandPermissionsUpdate => Event::CommandPermissionsUpdate(json::whole(data)?),
+        EventName::AutoModerationRuleCreate => Event::AutoModerationRuleCreate(json::whole(data)?),
+        EventName::AutoModerationRuleUpdate => Event::AutoModerationRuleUpdate(json::whole(data)?),
+        EventName::AutoModerationRuleDelete => Event::AutoModerationRuleDelete(json::whole(data)?),
+        EventName::AutoModerationActionExecution => Event::AutoModerationActionExecution(json::whole(data)?),
+        EventName::ChannelCreate => Event::ChannelCreate(json::whole(data)?),
+        EventName::ChannelUpdate => Event::ChannelUpdate(json::whole(data)?),
+        EventName::ChannelDelete => Event::ChannelDelete(json::whole(data)?),
+        EventName::ChannelPinsUpdate => Event::ChannelPinsUpdate(json::whole(data)?),
+        EventName::ThreadCreate => Event::ThreadCreate(json::whole(data)?),
+        EventName::ThreadUpdate => Event::ThreadUpdate(json::whole(data)?),
+        EventName::ThreadDelete => Event::ThreadDelete(json::whole(data)?),
+        EventName::ThreadListSync => Event::ThreadListSync(json::whole(data)?),
+        EventName::ThreadMemberUpdate => Event::ThreadMemberUpdate(json::whole(data)?),
+        EventName::ThreadMembersUpdate => Event::ThreadMembersUpdate(json::whole(data)?),
+        EventName::EntitlementCreate => Event::EntitlementCreate(json::whole(data)?),
+        EventName::EntitlementUpdate => Event::EntitlementUpdate(json::whole(data)?),
+        EventName::EntitlementDelete => Event::EntitlementDelete(json::whole(data)?),
+        EventName::SubscriptionCreate => Event::SubscriptionCreate(json::whole(data)?),
+        EventName::SubscriptionUpdate => Event::SubscriptionUpdate(json::whole(data)?),
+        EventName::SubscriptionDelete => Event::SubscriptionDelete(json::whole(data)?),
+        EventName::GuildCreate => Event::GuildCreate(Box::new(guild_create(data)?)),
+        EventName::GuildUpdate => Event::GuildUpdate(json::whole(data)?),
+        EventName::GuildDelete => Event::GuildDelete(json::whole(data)?),
+        EventName::GuildAuditLogEntryCreate => Event::GuildAuditLogEntryCreate(json::whole(data)?),
+        EventName::GuildBanAdd => Event::BanAdd(json::whole(data)?),
+        EventName::GuildBanRemove => Event::BanRemove(json::whole(data)?),
+        EventName::GuildEmojisUpdate => Event::GuildEmojisUpdate(json::whole(data)?),
+        EventName::GuildStickersUpdate => Event::GuildStickersUpdate(json::whole(data)?),
+        EventName::GuildIntegrationsUpdate => Event::GuildIntegrationsUpdate(json::whole(data)?),
+        EventName::IntegrationCreate => Event::IntegrationCreate(json::whole(data)?),
+        EventName::IntegrationUpdate => Event::IntegrationUpdate(json::whole(data)?),
+        EventName::IntegrationDelete => Event::IntegrationDelete(json::whole(data)?),
+        EventName::GuildMemberAdd => Event::MemberAdd(json::whole(data)?),
+        EventName::GuildMemberRemove => Event::MemberRemove(json::whole(data)?),
+        EventName::GuildMemberUpdate => Event::MemberUpdate(json::whole(data)?),
+        EventName::GuildMembersChunk => Event::MemberChunk(json::whole(data)?),
+        EventName::GuildRoleCreate => Event::RoleCreate(json::whole(data)?),
+        EventName::GuildRoleUpdate => Event::RoleUpdate(json::whole(data)?),
+        EventName::GuildRoleDelete => Event::RoleDelete(json::whole(data)?),
+        EventName::GuildScheduledEventCreate => Event::GuildScheduledEventCreate(json::whole(data)?),
+        EventName::GuildScheduledEventUpdate => Event::GuildScheduledEventUpdate(json::whole(data)?),
+        EventName::GuildScheduledEventDelete => Event::GuildScheduledEventDelete(json::whole(data)?),
+        EventName::GuildScheduledEventUserAdd => Event::GuildScheduledEventUserAdd(json::whole(data)?),
+        EventName::GuildScheduledEventUserRemove => Event::GuildScheduledEventUserRemove(json::whole(data)?),
+        EventName::InteractionCreate => Event::InteractionCreate(json::whole(data)?),
+        EventName::InviteCreate => Event::InviteCreate(json::whole(data)?),
+        EventName::InviteDelete => Event::InviteDelete(json::whole(data)?),
+        EventName::MessageCreate => Event::MessageCreate(json::whole(data)?),
+        EventName::MessageUpdate => Event::MessageUpdate(json::whole(data)?),
+        EventName::MessageDelete => Event::MessageDelete(json::whole(data)?),
+        EventName::MessageDeleteBulk => Event::MessageDeleteBulk(json::whole(data)?),
+        EventName::MessageReactionAdd => Event::ReactionAdd(json::whole(data)?),
+        EventName::MessageReactionRemove => Event::ReactionRemove(json::whole(data)?),
+        EventName::MessageReactionRemoveAll => Event::ReactionRemoveAll(json::whole(data)?),
+        EventName::MessageReactionRemoveEmoji => Event::ReactionRemoveEmoji(json::whole(data)?),
+        EventName::MessagePollVoteAdd => Event::MessagePollVoteAdd(json::whole(data)?),
+        EventName::MessagePollVoteRemove => Event::MessagePollVoteRemove(json::whole(data)?),
+        EventName::PresenceUpdate => Event::PresenceUpdate(json::whole(data)?),
+        EventName::TypingStart => Event::TypingStart(json::whole(data)?),
+        EventName::UserUpdate => Event::UserUpdate(json::whole(data)?),
+        EventName::StageInstanceCreate => Event::StageInstanceCreate(json::whole(data)?),
+        EventName::StageInstanceUpdate => Event::StageInstanceUpdate(json::whole(data)?),
+        EventName::StageInstanceDelete => Event::StageInstanceDelete(json::whole(data)?),
+        EventName::VoiceStateUpdate => Event::VoiceStateUpdate(json::whole(data)?),
+        EventName::VoiceServerUpdate => Event::VoiceServerUpdate(json::whole(data)?),
+        EventName::WebhooksUpdate => Event::WebhooksUpdate(json::whole(data)?),
+        _ => return Ok(None),
+    }))
+}
+
+/// The model's own `Deserialize` wants the name of a variant around `meta`, where Discord has none (GW-163).
+fn rate_limited(data: &[u8]) -> Result<RateLimited, JsonError> {
+    #[derive(Deserialize)]
+    struct Data {
+        opcode: OpCode,
+        retry_after: f32,
+        meta: Meta,
+    }
+    #[derive(Deserialize)]
+    struct Meta {
+        guild_id: Id<GuildMarker>,
+        nonce: Option<String>,
+    }
+    let Data { opcode, retry_after, meta: Meta { guild_id, nonce } } = json::whole(data)?;
+    Ok(RateLimited { opcode, retry_after, meta: RateLimitMetadata::RequestGuildMembers { guild_id, nonce } })
+}
+
+/// `unavailable` decides (GW-252). A guild has it as a field, so that a large one is read once; one that is not available
+/// has little else, and is no guild from its first bytes on. The model's own `Deserialize` would buffer every value
+/// before it tries the two.
+fn guild_create(data: &[u8]) -> Result<GuildCreate, JsonError> {
+    match json::whole::<Guild>(data) {
+        Ok(Guild { id, unavailable: Some(true), .. }) => {
+            Ok(GuildCreate::Unavailable(UnavailableGuild { id, unavailable: true }))
+        }
+        Ok(guild) => Ok(GuildCreate::Available(guild)),
+        Err(error) => json::parse(data).map(GuildCreate::Unavailable).map_err(|_| error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use twilight_model::gateway::event::EventType;
+
+    use super::*;
+
+    fn kind(event: EventName, data: &str) -> EventType {
+        typed(event, data.as_bytes()).unwrap().unwrap().kind()
+    }
+
+    fn guild(more: &str) -> String {
+        let nulls = [
+            "afk_channel_id",
+            "application_id",
+            "banner",
+            "description",
+            "discovery_splash",
+            "icon",
+            "rules_channel_id",
+            "safety_alerts_channel_id",
+            "splash",
+            "system_channel_id",
+            "vanity_url_code",
+            "widget_channel_id",
+            "public_updates_channel_id",
+        ];
+        let nulls: String = nulls.iter().map(|name| format!(r#""{name}":null,"#)).collect();
+        format!(
+            r#"{{{nulls}"afk_timeout":300,"default_message_notifications":0,"emojis":[],"explicit_content_filter":0,
+            "features":[],"large":false,"mfa_level":0,"name":"a guild","nsfw_level":0,"owner_id":"5",
+            "preferred_locale":"de","premium_progress_bar_enabled":false,"premium_tier":0,"roles":[],
+            "system_channel_flags":0,"verification_level":0,"id":"7"{more}}}"#
+        )
+    }
+
+    #[test]
+    fn gw_252_unavailable_decides_what_a_guild_create_is() {
+        let create = |data: &str| match typed(EventName::GuildCreate, data.as_bytes()).unwrap() {
+            Some(Event::GuildCreate(create)) => *create,
+            other => panic!("{other:?}"),
+        };
+        for available in [guild(""), guild(r#","unavailable":false"#)] {
+            assert!(matches!(create(&available), GuildCreate::Available(guild) if guild.name == "a guild"));
+        }
+        for unavailable in [r#"{"id":"7","unavailable":true}"#, &guild(r#","unavailable":true"#)] {
+            assert!(matches!(create(unavailable), GuildCreate::Unavailable(guild) if guild.id.get() == 7));
+        }
+        for neither in [r#"{"id":"7","unavailable":false}"#, r#"{"id":"7"}"#, "{}", "[]"] {
+            assert!(typed(EventName::GuildCreate, neither.as_bytes()).is_err(), "{neither}");
+        }
+    }
+
+    #[test]
+    fn gw_021_events_without_a_model_are_none_whatever_their_data_is() {
+        for event in
+            [EventName::ChannelInfo, EventName::MessageReactionAddMany, EventName::GuildSoundboardSoundCreate]
+        {
+            for data in ["{}", "null", "no JSON"] {
+                assert!(typed(event, data.as_bytes()).unwrap().is_none(), "{event}");
+            }
+        }
+        assert_eq!(kind(EventName::Resumed, "null"), EventType::Resumed);
+    }
+
+    #[test]
+    fn gw_163_a_rate_limit_tells_the_guild_and_the_nonce() {
+        let data = r#"{"opcode":8,"retry_after":29.5,"meta":{"guild_id":"7","nonce":"n"}}"#;
+        let typed = typed(EventName::RateLimited, data.as_bytes()).unwrap();
+        let meta =
+            RateLimitMetadata::RequestGuildMembers { guild_id: Id::new(7), nonce: Some("n".to_owned()) };
+        let limited = RateLimited { opcode: OpCode::RequestGuildMembers, retry_after: 29.5, meta };
+        assert_eq!(typed, Some(Event::RateLimited(limited)));
+    }
+
+    #[test]
+    fn an_error_tells_the_event_and_the_place_and_nothing_of_the_content() {
+        for (data, what) in [
+            (r#""secret""#, "a value is missing or of another kind, before line 1 column 8"),
+            (
+                r#"{"guild_id":"secret","secret":"secret"}"#,
+                "a value is missing or of another kind, before line 1 column 20",
+            ),
+            (r#"{"guild_id":secret}"#, "it is no JSON, before line 1 column 13"),
+            (r#"{"channel_id":"secret"#, "it ends too early, before line 1 column 21"),
+        ] {
+            let error = typed(EventName::TypingStart, data.as_bytes()).unwrap_err();
+            let text = format!("{error} {error:?} {}", crate::error::chain(&error));
+            assert!(!text.contains("secret"), "{text}");
+            assert_eq!(
+                crate::error::chain(&error),
+                format!(
+                    "TYPING_START of {} bytes does not fit its model, use its raw data: {what}",
+                    data.len()
+                )
+            );
+        }
+        // Whoever wants the words can have them.
+        let error = typed(EventName::TypingStart, br#""secret""#).unwrap_err();
+        assert!(error.source.into_inner().to_string().contains("secret"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(event in prop::sample::select(EventName::ALL), data in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = typed(event, &data);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Events as twilight's models have them.
+
+use std::collections::BTreeMap;
+
+use futures_util::FutureExt;
+use shardkeeper::{
+    ChannelInfoField, Dispatch, Event, EventName, RequestMembers, request_channel_info,
+    request_soundboard_sounds,
+};
+use shardkeeper_sim::{Action, Fault, Mix};
+use shardkeeper_tests::{Running, simulator};
+use twilight_cache_inmemory::DefaultInMemoryCache;
+use twilight_model::gateway::event::Event as Typed;
+use twilight_model::gateway::payload::incoming::{GuildCreate, MessageCreate};
+use twilight_standby::Standby;
+
+const GUILD: u64 = 281_474_976 << 22;
+
+/// Events that twilight-model has no model for. Every other one is typed.
+const RAW: &[EventName] = &[
+    EventName::ChannelInfo,
+    EventName::VoiceChannelStatusUpdate,
+    EventName::VoiceChannelStartTimeUpdate,
+    EventName::GuildSoundboardSoundCreate,
+    EventName::GuildSoundboardSoundUpdate,
+    EventName::GuildSoundboardSoundDelete,
+    EventName::GuildSoundboardSoundsUpdate,
+    EventName::SoundboardSounds,
+    EventName::VoiceChannelEffectSend,
+    EventName::GuildJoinRequestCreate,
+    EventName::GuildJoinRequestUpdate,
+    EventName::GuildJoinRequestDelete,
+    EventName::GuildScheduledEventExceptionCreate,
+    EventName::GuildScheduledEventExceptionUpdate,
+    EventName::GuildScheduledEventExceptionDelete,
+    EventName::GuildScheduledEventExceptionsDelete,
+    EventName::MessageReactionAddMany,
+    EventName::EmbeddedActivityUpdateV2,
+];
+
+/// What a bot hears in which everything happens: many of each event that the simulator has.
+async fn everything() -> (Running, Vec<Dispatch>) {
+    let mut running = Running::start(simulator(1, |config| {
+        config.mix = Mix::Everything;
+        config.large_guild_members = 1200;
+    }))
+    .await;
+    // What came while it started was read by then; a new session sends it once more.
+    running.simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
+    let mut heard = Vec::new();
+    let all = || RequestMembers::all(GUILD).with_presences().command().unwrap();
+    let mut is_asked = false;
+    loop {
+        if let Event::Dispatch(dispatch) = &*running.next().await {
+            heard.push(dispatch.clone());
+            if !is_asked && dispatch.event_name() == Some(EventName::GuildCreate) {
+                is_asked = true;
+                // Twice within 30 s: the second one is refused with RATE_LIMITED.
+                running.keeper.command(all()).await.unwrap();
+                running.keeper.command(all()).await.unwrap();
+                for command in request_soundboard_sounds(&[GUILD]) {
+                    running.keeper.command(command).await.unwrap();
+                }
+                running
+                    .keeper
+                    .command(request_channel_info(GUILD, &[ChannelInfoField::Status]))
+                    .await
+                    .unwrap();
+                running.simulator.act(&Action::GuildOutage { guild: 1, lasts_ms: 1000 }).unwrap();
+                running.simulator.emit(0, 4000);
+            }
+            if dispatch.event_name() == Some(EventName::Resumed) {
+                return (running, heard);
+            }
+        }
+        if is_asked && heard.len() > 4000 {
+            let _ = running.simulator.inject(0, Fault::Reconnect);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_event_is_typed_or_raw_as_the_table_says() {
+    let (_running, heard) = everything().await;
+    let mut samples: BTreeMap<&str, Vec<&Dispatch>> = BTreeMap::new();
+    for dispatch in &heard {
+        samples.entry(dispatch.name()).or_default().push(dispatch);
+    }
+    for event in EventName::ALL {
+        let name = event.as_str();
+        let samples = samples.remove(name).unwrap_or_default();
+        if RAW.contains(event) {
+            // Some of them the simulator does not send.
+            let empty = Dispatch::sample(name, b"{}");
+            for dispatch in samples.into_iter().chain([&empty]) {
+                assert!(dispatch.event().unwrap().is_none(), "{name}");
+            }
+        } else {
+            assert!(!samples.is_empty(), "no {name}");
+            for dispatch in samples {
+                let typed = dispatch.event().unwrap_or_else(|error| panic!("{error:?}"));
+                assert_eq!(typed.as_ref().and_then(|typed| typed.kind().name()), Some(name));
+                // Large ones are read another way, to the same result.
+                let large = [dispatch.data(), &[b' '; 4096]].concat();
+                assert_eq!(Dispatch::sample(name, &large).event().unwrap(), typed);
+            }
+        }
+    }
+    // Names that nobody knows.
+    for dispatch in samples.values().flatten() {
+        assert!(dispatch.event_name().is_none() && dispatch.event().unwrap().is_none(), "{dispatch:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn twilights_cache_and_standby_take_what_comes_out() {
+    let (_running, heard) = everything().await;
+    let (cache, standby) = (DefaultInMemoryCache::new(), Standby::new());
+    let mut outage = standby.wait_for_event(|event: &Typed| matches!(event, Typed::GuildDelete(_))).boxed();
+    let mut message = None;
+    for dispatch in &heard {
+        let Some(event) = dispatch.event().unwrap() else { continue };
+        cache.update(&event);
+        standby.process(&event);
+        match event {
+            Typed::GuildCreate(create) => {
+                assert!(matches!(&*create, GuildCreate::Available(_)));
+                assert!(cache.guild(create.id()).is_some());
+            }
+            Typed::MessageCreate(created) if message.is_none() => {
+                let channel = created.channel_id;
+                let next = standby.wait_for_message(channel, |_: &MessageCreate| true).boxed();
+                message = Some((channel, next));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(cache.stats().guilds(), 2);
+    // Some have left since.
+    assert!((1000..1200).contains(&cache.stats().members()), "{}", cache.stats().members());
+    assert!(cache.current_user().is_some());
+    assert!(
+        matches!((&mut outage).now_or_never(), Some(Ok(Typed::GuildDelete(delete))) if delete.unavailable == Some(true))
+    );
+    let (channel, next) = message.expect("somebody wrote");
+    assert_eq!(next.now_or_never().expect("it has come").unwrap().channel_id, channel);
+    assert!(cache.channel_messages(channel).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_does_not_fit_its_model_is_told_and_nothing_else_happens() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    running.simulator.emit(0, 50);
+    // A dispatch of an unknown name, and keys in an odd order.
+    running.simulator.inject(0, Fault::Odd).unwrap();
+    running.simulator.inject(0, Fault::Huge { bytes: 3_000_000 }).unwrap();
+    let (mut unknown, mut huge) = (false, false);
+    while !(unknown && huge) {
+        if let Event::Dispatch(dispatch) = &*running.next().await {
+            let typed = dispatch.event().unwrap();
+            unknown |= dispatch.event_name().is_none() && typed.is_none();
+            if let Some(Typed::GuildUpdate(guild)) = typed {
+                huge |= guild.description.as_ref().is_some_and(|text| text.len() == 3_000_000);
+            }
+            let wrong = Dispatch::sample("GUILD_UPDATE", &dispatch.data()[1..]);
+            assert_eq!(wrong.event().unwrap_err().event, EventName::GuildUpdate);
+        }
+    }
+    running.check().await;
+}
