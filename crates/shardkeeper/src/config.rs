@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::dispatch::Hub;
 use crate::error::Ended;
+use crate::identify_gate::IdentifyGate;
 use crate::restart::RestartPolicy;
 
 /// A checked configuration, and the subscriptions made so far: what a
@@ -33,6 +34,7 @@ pub struct ManagerConfig {
     pub(crate) max_message_bytes: usize,
     pub(crate) connects_per_second: u32,
     pub(crate) identify_reserve: u32,
+    pub(crate) identify_gate: Option<Arc<dyn IdentifyGate>>,
     pub(crate) restart_policy: RestartPolicy,
     pub(crate) end_deadline: Duration,
     pub(crate) sessions: Vec<Session>,
