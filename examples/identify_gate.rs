@@ -122,12 +122,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// One process of the bot: every `PROCESSES`th shard.
+/// One process of the bot, with its part of the shards.
 async fn run_shards(process: u32) -> Result<(), Box<dyn Error>> {
     let gate = FileGate { directory: std::env::var("GATE")?.into() };
+    let part = SHARDS / PROCESSES;
     let bot = Shardkeeper::builder(std::env::var("DISCORD_TOKEN")?, Intents::GUILDS)
         .api_url(std::env::var("API_URL")?)
-        .shard_ids((process..SHARDS).step_by(PROCESSES as usize), SHARDS)
+        .shard_ids(process * part..(process + 1) * part, SHARDS)
         .identify_gate(Arc::new(gate));
     let mut lifecycle = bot.subscribe(Topic::lifecycle());
     let bot = bot.start().await?;
