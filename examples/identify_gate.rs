@@ -22,7 +22,7 @@ const SHARDS: u32 = 6;
 
 /// A gate in a directory that the processes share.
 ///
-/// Each key has a file. Who locks it has the key's pass, and it holds the time of the last Identify. The system takes the lock
+/// Each key has a file, which holds the time of its last Identify. Who locks it has the key's pass. The system takes the lock
 /// back when a process dies: that is the lease. Who comes next to a free key is left to chance. When the machine's clock is
 /// set forward within a window, that window is cut short, and Discord refuses one Identify.
 ///
@@ -53,12 +53,12 @@ impl IdentifyGate for FileGate {
                     return Ok(IdentifyPass::new(move || pass.spent()));
                 }
                 drop((key, shared));
-                let mut keys = lock(&keys, File::try_lock).await?;
-                // Nobody has a pass, and when this is over no window runs. An empty file is a new directory.
-                if read(&mut keys)? != 0 {
+                let (mut keys, number) = (lock(&keys, File::try_lock).await?, request.max_concurrency.into());
+                // Nobody has a pass, and when this is over no window runs. In a new directory the number is 0.
+                if ![0, number].contains(&read(&mut keys)?) {
                     sleep(request.window).await;
                 }
-                write(&mut keys, request.max_concurrency.into())?;
+                write(&mut keys, number)?;
             }
         })
     }
