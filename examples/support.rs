@@ -19,6 +19,15 @@ impl Discord {
     ///
     /// When the simulator cannot listen on the loopback address.
     pub async fn find() -> std::io::Result<Self> {
+        Self::find_with(|_| {}).await
+    }
+
+    /// As [`find`](Self::find), with a simulated one of the example's liking.
+    ///
+    /// # Errors
+    ///
+    /// When the simulator cannot listen on the loopback address.
+    pub async fn find_with(configure: impl FnOnce(&mut SimConfig)) -> std::io::Result<Self> {
         if let Ok(token) = std::env::var("DISCORD_TOKEN") {
             return Ok(Self { token, api_url: DISCORD_API.to_owned(), simulator: None });
         }
@@ -27,6 +36,7 @@ impl Discord {
         config.max_concurrency = 2;
         config.guilds = 8;
         config.events_per_second = 50.0;
+        configure(&mut config);
         let token = config.token.clone();
         let simulator = Simulator::bind(config, ([127, 0, 0, 1], 0).into()).await?;
         simulator.start_traffic();

@@ -7,6 +7,7 @@ mod crashes;
 mod delivery;
 mod endings;
 mod faults;
+mod identify_gate;
 mod members;
 mod refusals;
 mod shards;

@@ -73,6 +73,18 @@ impl IdentifyBudget {
         if self.remaining > self.floor { now } else { self.resets_at(now) }
     }
 
+    /// Whether one more Identify is allowed now, while `out` permits may still be spent: they count as spent, else
+    /// several could be had for the last one.
+    pub fn affords(&mut self, now: Instant, out: usize) -> bool {
+        self.left(now).saturating_sub(self.floor) > u32::try_from(out).unwrap_or(u32::MAX)
+    }
+
+    /// What is left now: a period that is over is forgotten.
+    pub fn left(&mut self, now: Instant) -> u32 {
+        self.refresh(now);
+        self.remaining
+    }
+
     /// Counts one Identify (GW-169). Saturates: one that was sent counts, whatever the budget says.
     pub fn spend(&mut self, now: Instant) {
         self.refresh(now);
@@ -212,9 +224,8 @@ impl IdentifyLimiter {
         if self.waiting == 0 || self.budget.free_at(now) > now {
             return None;
         }
-        // Permits that are out count as spent, else several could be had for the last one of the budget.
         let out = self.keys.iter().filter(|key| key.granted.is_some()).count();
-        let affordable = self.budget.remaining - self.budget.floor > u32::try_from(out).unwrap_or(u32::MAX);
+        let affordable = self.budget.affords(now, out);
         for key in &mut self.keys {
             if affordable && let Some(shard) = key.grant(now) {
                 self.waiting -= 1;

@@ -15,6 +15,7 @@ use url::Url;
 use crate::config::{Layout, ManagerConfig};
 use crate::error::ConfigError;
 use crate::gateway_info::GatewayInfo;
+use crate::identify_gate::IdentifyGate;
 use crate::restart::RestartPolicy;
 use crate::{Subscription, SubscriptionOptions, Topic};
 
@@ -64,6 +65,7 @@ impl Builder {
                 max_message_bytes: TransportConfig::default().max_message_bytes,
                 connects_per_second: 50,
                 identify_reserve: 10,
+                identify_gate: None,
                 restart_policy: RestartPolicy::default(),
                 end_deadline: Duration::from_secs(10),
                 sessions: Vec::new(),
@@ -91,8 +93,9 @@ impl Builder {
 
     /// Runs only these shards of `count`; another process runs the others.
     ///
-    /// Each process keeps the pace of Identify by itself, and knows nothing of the others': give each one shards of
-    /// keys of its own (`shard_id % max_concurrency`, GW-174), or start them one after the other.
+    /// Each process keeps the pace of Identify by itself, and knows nothing of the others'. Let them share it with an
+    /// [`identify_gate`](Self::identify_gate); or give each one shards of keys of its own (`shard_id % max_concurrency`,
+    /// GW-174), or start them one after the other.
     pub fn shard_ids(mut self, ids: impl IntoIterator<Item = u32>, count: u32) -> Self {
         self.ids = Some(ids.into_iter().collect());
         self.shards = Some(count);
@@ -172,6 +175,13 @@ impl Builder {
     /// the bot may spend some that this one does not know of.
     pub fn identify_reserve(mut self, identifies: u32) -> Self {
         self.config.identify_reserve = identifies;
+        self
+    }
+
+    /// Where this manager asks, beside its own queue, before a shard identifies: what several processes of one bot share
+    /// (GW-174). None; one process needs none. See [`IdentifyGate`].
+    pub fn identify_gate(mut self, gate: Arc<dyn IdentifyGate>) -> Self {
+        self.config.identify_gate = Some(gate);
         self
     }
 

@@ -15,6 +15,7 @@ use url::Url;
 use crate::dispatch::Hub;
 use crate::error::Ended;
 use crate::gateway_info::GatewayInfo;
+use crate::identify_gate::IdentifyGate;
 use crate::members::MembersDesk;
 use crate::restart::RestartPolicy;
 
@@ -41,6 +42,7 @@ pub struct ManagerConfig {
     pub(crate) max_message_bytes: usize,
     pub(crate) connects_per_second: u32,
     pub(crate) identify_reserve: u32,
+    pub(crate) identify_gate: Option<Arc<dyn IdentifyGate>>,
     pub(crate) restart_policy: RestartPolicy,
     pub(crate) end_deadline: Duration,
     pub(crate) sessions: Vec<Session>,

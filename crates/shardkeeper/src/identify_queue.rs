@@ -1,18 +1,20 @@
 //! The actor that lets shards identify, as fast as Discord allows and no faster.
 //!
 //! Input: shards that join, reach Hello, identify or leave. Output: turns to connect and permits to identify, to
-//! the shards' actors. The rules are in [`IdentifyLimiter`]; here are its clock and its post.
+//! the shards' actors. The rules are in [`IdentifyLimiter`]; here are its clock and its post. What several processes share
+//! is asked of an [`IdentifyGate`](crate::identify_gate::IdentifyGate), permit by permit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use shardkeeper_proto::{Grant, IdentifyBudget, IdentifyLimiter, ShardId};
+use shardkeeper_proto::{Grant, IdentifyBudget, IdentifyLimiter, IdentifyPermit, Priority, ShardId};
 use tokio::task::AbortHandle;
 
 use crate::Lifecycle;
 use crate::dispatch::Hub;
+use crate::identify_gate::{Asking, IdentifyPass, IdentifyRequest};
 use crate::message::{QueueMessage, ShardMessage};
 use crate::status::IdentifyStatus;
 
@@ -34,15 +36,19 @@ pub struct QueueArguments {
     pub(crate) hub: Arc<Hub>,
     /// It stands in for one that crashed: what that one let through last is not known.
     pub(crate) replacement: bool,
+    /// What there is to do with the gate, if there is one.
+    pub(crate) asking: Option<Asking>,
 }
 
 /// The state of an [`IdentifyQueue`].
 pub struct QueueState {
     limiter: IdentifyLimiter,
     max_concurrency: u32,
+    window: Duration,
     ledger: Arc<Mutex<Ledger>>,
     hub: Arc<Hub>,
-    actors: HashMap<ShardId, ActorRef<ShardMessage>>,
+    shards: HashMap<ShardId, (Priority, ActorRef<ShardMessage>)>,
+    asking: Option<Asking>,
     alarm: Option<AbortHandle>,
     frozen: bool,
     low: bool,
@@ -73,9 +79,11 @@ impl Actor for IdentifyQueue {
         let mut state = QueueState {
             limiter,
             max_concurrency: arguments.max_concurrency,
+            window: arguments.window,
             ledger: arguments.ledger,
             hub: arguments.hub,
-            actors: HashMap::new(),
+            shards: HashMap::new(),
+            asking: arguments.asking,
             alarm: None,
             frozen: false,
             low: false,
@@ -94,39 +102,45 @@ impl Actor for IdentifyQueue {
         let mut sent = 0;
         match message {
             QueueMessage::Join { shard, priority, actor } => {
-                state.actors.insert(shard, actor);
+                state.shards.insert(shard, (priority, actor));
                 state.limiter.join(shard, priority);
             }
             QueueMessage::Claim { shard, priority, actor } => {
-                state.actors.insert(shard, actor);
+                state.shards.insert(shard, (priority, actor));
                 state.limiter.claim(shard, priority);
             }
-            QueueMessage::Leave { shard } => {
-                state.actors.remove(&shard);
-                state.limiter.leave(shard);
-            }
+            QueueMessage::Leave { shard } => state.leave(shard),
             QueueMessage::Sent { shard, at } => {
-                state.actors.remove(&shard);
-                state.limiter.sent(shard, at);
+                state.sent(shard, at);
                 sent = 1;
             }
             QueueMessage::Gone { shard } => {
-                state.actors.remove(&shard);
                 // Whether a permit that it held was spent nobody knows: it counts.
-                if state.limiter.holds_permit(shard) {
-                    state.limiter.sent(shard, now());
+                if state.holds_permit(shard) {
+                    state.sent(shard, now());
                     sent = 1;
                 }
-                state.limiter.leave(shard);
+                state.leave(shard);
             }
             QueueMessage::Update { max_concurrency, budget } => {
-                state.max_concurrency = max_concurrency;
                 state.limiter.update(max_concurrency, budget);
+                if std::mem::replace(&mut state.max_concurrency, max_concurrency) != max_concurrency {
+                    state.ask_anew(&myself);
+                }
             }
-            QueueMessage::Freeze => state.frozen = true,
+            QueueMessage::Passed { shard, ask, pass } => state.passed(shard, ask, pass),
+            QueueMessage::GateFailed { shard, ask, error, retry_after } => {
+                if state.asking.as_mut().is_some_and(|asking| asking.failed(shard, ask)) {
+                    state.tell(&Lifecycle::IdentifyGateFailed { error, retry_after });
+                }
+            }
+            QueueMessage::Freeze => {
+                state.frozen = true;
+                state.asking.as_mut().map(Asking::take_asks);
+            }
             QueueMessage::Wake => {}
         }
-        state.grant();
+        state.grant(&myself);
         state.write_ledger(sent);
         state.warn();
         state.set_alarm(&myself);
@@ -135,20 +149,84 @@ impl Actor for IdentifyQueue {
 }
 
 impl QueueState {
-    fn grant(&mut self) {
+    fn grant(&mut self, myself: &ActorRef<QueueMessage>) {
         if self.frozen {
             return;
         }
         while let Some(grant) = self.limiter.poll(now()) {
-            let (shard, message) = match grant {
-                Grant::Connect(shard) => (shard, ShardMessage::Turn),
-                Grant::Identify(shard, permit) => (shard, ShardMessage::Permit(permit)),
-            };
-            let told = self.actors.get(&shard).is_some_and(|actor| actor.cast(message).is_ok());
-            if !told {
-                self.actors.remove(&shard);
-                self.limiter.leave(shard);
+            match grant {
+                Grant::Connect(shard) => self.send(shard, ShardMessage::Turn),
+                Grant::Identify(shard, permit) => self.permit(myself, shard, permit),
             }
+        }
+    }
+
+    /// Hands the permit over; with a gate, when there is a pass for it.
+    fn permit(&mut self, myself: &ActorRef<QueueMessage>, shard: ShardId, permit: IdentifyPermit) {
+        let Some((priority, _)) = self.shards.get(&shard) else { return self.leave(shard) };
+        match &mut self.asking {
+            None => self.send(shard, ShardMessage::Permit(permit)),
+            Some(asking) => {
+                let request = IdentifyRequest {
+                    shard,
+                    max_concurrency: self.max_concurrency,
+                    window: self.window,
+                    priority: *priority,
+                    budget: *self.limiter.budget(),
+                };
+                asking.ask(myself, request, permit);
+            }
+        }
+    }
+
+    fn passed(&mut self, shard: ShardId, ask: u64, pass: IdentifyPass) {
+        let Some(asking) = &mut self.asking else { return };
+        let permit = asking.passed(shard, ask, pass);
+        if asking.recovered() {
+            let lifecycle = Lifecycle::IdentifyGateRecovered;
+            tracing::info!("{lifecycle}");
+            self.hub.announce(&lifecycle);
+        }
+        if let Some(permit) = permit {
+            self.send(shard, ShardMessage::Permit(permit));
+        }
+    }
+
+    /// The keys are others: who waits at the gate waits for the wrong one.
+    fn ask_anew(&mut self, myself: &ActorRef<QueueMessage>) {
+        for (shard, permit) in self.asking.as_mut().map(Asking::take_asks).unwrap_or_default() {
+            self.permit(myself, shard, permit);
+        }
+    }
+
+    /// What cannot be handed over is unspent.
+    fn send(&mut self, shard: ShardId, message: ShardMessage) {
+        if self.shards.get(&shard).is_none_or(|(_, actor)| actor.cast(message).is_err()) {
+            self.leave(shard);
+        }
+    }
+
+    fn leave(&mut self, shard: ShardId) {
+        self.shards.remove(&shard);
+        self.limiter.leave(shard);
+        if let Some(asking) = &mut self.asking {
+            asking.left(shard);
+        }
+    }
+
+    fn sent(&mut self, shard: ShardId, at: Instant) {
+        self.shards.remove(&shard);
+        self.limiter.sent(shard, at);
+        if let Some(asking) = &mut self.asking {
+            asking.spent(shard);
+        }
+    }
+
+    /// Whether the shard was handed a permit, and has not said what became of it.
+    fn holds_permit(&self, shard: ShardId) -> bool {
+        match &self.asking {
+            Some(asking) => asking.is_out(shard),
+            None => self.limiter.holds_permit(shard),
         }
     }
 
@@ -157,7 +235,7 @@ impl QueueState {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         ledger.budget = budget;
         ledger.status = IdentifyStatus {
-            waiting: self.limiter.waiting(),
+            waiting: self.limiter.waiting() + self.asking.as_ref().map_or(0, Asking::waiting),
             sent: ledger.status.sent + sent,
             remaining: budget.remaining(),
             total: budget.total(),

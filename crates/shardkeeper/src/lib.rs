@@ -39,7 +39,8 @@
 //!   with comes again there.
 //! - What the other policies drop is announced as [`Event::Lagged`].
 //! - Heartbeats never wait for a subscriber, a command or a large payload.
-//! - At most one Identify per key and 5 s, never below the reserve of the day's budget; a resume needs none.
+//! - At most one Identify per key and 5 s, never below the reserve of the day's budget; a resume needs none. Over several
+//!   processes too, when they share an [`IdentifyGate`](identify_gate::IdentifyGate).
 //! - The token and session ids are in no log line, error or `Debug` output; neither is the content of events.
 //!
 //! # Where Discord's documentation is silent
@@ -70,6 +71,10 @@
 //! - **Identify has two steps: a turn to connect, then a permit to identify.** A shard gets its turn when the one before
 //!   it in its key gets its permit, so that it connects while that one's window runs. With a permit alone either all
 //!   shards of a cold start would sit at Hello for minutes, or each would cost its window plus a handshake.
+//! - **Processes share the pace through a gate behind the queue, not through a queue of their own.** An
+//!   [`IdentifyGate`](identify_gate::IdentifyGate) answers one question, "may this shard identify now?". Turns, priorities,
+//!   budget and crashes stay in the queue, so that a gate is a lock and a time; and without one nothing is asked. A key is
+//!   asked for by one shard per process at a time, so between processes order is the gate's.
 //! - **governor paces connections, and nothing else.** For Identify the window has to count from when the payload was
 //!   written, and unspent permits have to come back; for commands its bucket would admit nearly twice the limit in the
 //!   worst minute. Both are exact values of `shardkeeper-proto`. For "a burst, then a rate" it is what one wants.
@@ -104,6 +109,7 @@ mod dispatch;
 mod error;
 mod gateway_info;
 mod handle;
+pub mod identify_gate;
 mod identify_queue;
 mod lifecycle;
 mod manager;
@@ -116,6 +122,7 @@ mod silence;
 #[cfg(feature = "songbird")]
 pub mod songbird;
 mod status;
+mod task;
 
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
 pub use shardkeeper_proto::{

@@ -48,6 +48,16 @@ pub enum Lifecycle {
         /// What it said.
         error: String,
     },
+    /// The identify gate failed, and is asked again. Shards that need an Identify wait; resumes go on. Told once, until
+    /// [`IdentifyGateRecovered`](Self::IdentifyGateRecovered).
+    IdentifyGateFailed {
+        /// What it said.
+        error: String,
+        /// When it is asked again.
+        retry_after: Duration,
+    },
+    /// The identify gate works again.
+    IdentifyGateRecovered,
     /// `GET /gateway/bot` failed, and is tried again.
     GatewayUnavailable {
         /// Why.
@@ -103,6 +113,10 @@ impl fmt::Display for Lifecycle {
                 write!(f, "shard {shard}: silent for {quiet_for:.0?}, though its heartbeats are acknowledged")
             }
             Self::QueueCrashed { error } => write!(f, "identify queue: crashed ({error}), replaced"),
+            Self::IdentifyGateFailed { error, retry_after } => {
+                write!(f, "identify gate: failed ({error}), next try {}", In(*retry_after))
+            }
+            Self::IdentifyGateRecovered => f.write_str("identify gate: works again"),
             Self::GatewayUnavailable { error, retry_after } => {
                 write!(f, "gateway address not available ({error}), next try {}", In(*retry_after))
             }

@@ -1,6 +1,6 @@
 //! What the actors tell each other, and what a bot tells them. Each variant names its sender.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::shard::Refusal;
@@ -13,6 +13,7 @@ use crate::Shardkeeper;
 use crate::accepted::Accepted;
 use crate::error::{CommandRejected, ShardsRejected, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError};
+use crate::identify_gate::IdentifyPass;
 use crate::status::{ManagerStatus, ShardStatus};
 
 /// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
@@ -196,6 +197,26 @@ pub enum QueueMessage {
         max_concurrency: u32,
         /// The budget.
         budget: IdentifyBudget,
+    },
+    /// From a task that asks the identify gate: the shard has a pass.
+    Passed {
+        /// Which shard.
+        shard: ShardId,
+        /// Which ask.
+        ask: u64,
+        /// The pass.
+        pass: IdentifyPass,
+    },
+    /// From a task that asks the identify gate: that failed, and it asks again.
+    GateFailed {
+        /// Which shard.
+        shard: ShardId,
+        /// Which ask.
+        ask: u64,
+        /// What the gate said.
+        error: String,
+        /// When it is asked again.
+        retry_after: Duration,
     },
     /// From the manager: grant nothing any more.
     Freeze,

@@ -19,6 +19,7 @@ use self::shards::Shards;
 use crate::config::{Layout, ManagerConfig};
 use crate::error::{CommandRejected, ConfigError, Ended, ShardsRejected, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
+use crate::identify_gate::Asking;
 use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
 use crate::message::{
     Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport,
@@ -338,12 +339,17 @@ impl ManagerState {
         replacement: bool,
     ) -> Result<ActorRef<QueueMessage>, ActorProcessingErr> {
         let timings = &self.config.timings;
+        let asking = self.config.identify_gate.as_ref().map(|gate| {
+            let random = self.config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+            Asking::new(Arc::clone(gate), timings.reconnect, random)
+        });
         let arguments = QueueArguments {
             max_concurrency: info.session_start_limit.max_concurrency,
             window: timings.identify_window + timings.identify_margin,
             ledger: Arc::clone(ledger),
             hub: Arc::clone(&self.config.hub),
             replacement,
+            asking,
         };
         let (queue, _) = Actor::spawn_linked(None, IdentifyQueue, arguments, myself.get_cell()).await?;
         Ok(queue)

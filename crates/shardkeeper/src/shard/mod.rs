@@ -16,7 +16,6 @@ use shardkeeper_proto::{CommandClass, CommandRefused, PresenceUpdate, ShardConfi
 use shardkeeper_transport::Connector;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 
 use self::board::Board;
 use self::driver::{Asked, Control};
@@ -26,6 +25,7 @@ use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
 use crate::message::{Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::pacer::Pacer;
+use crate::task::{AbortOnDrop, panic_message};
 
 /// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
 const CONTROL_CAPACITY: usize = 64;
@@ -65,17 +65,9 @@ pub struct ShardState {
     commands: mpsc::Sender<Asked>,
     /// Until the actor runs.
     parts: Option<driver::Parts>,
+    /// However the actor ends, its driver ends, and the connection with it: without a close frame, so that the session
+    /// stays resumable.
     driver: Option<AbortOnDrop>,
-}
-
-/// However the actor ends, its driver ends, and the connection with it: without a close frame, so that the session
-/// stays resumable.
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// The driver panicked: an invariant of ours is broken.
@@ -216,11 +208,4 @@ impl ShardState {
         let (shard, incarnation) = (self.shard, self.incarnation);
         let _ = self.manager.cast(ManagerMessage::Report { shard, incarnation, report });
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
-        .to_owned()
 }

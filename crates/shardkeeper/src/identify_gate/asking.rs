@@ -1,0 +1,358 @@
+//! The identify queue's side of the gate: it asks for passes, asks again, and keeps those that are out.
+//!
+//! Input: permits that the limiter granted. Output: the same permits, each with a pass that was taken for it.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use ractor::ActorRef;
+use shardkeeper_proto::{Backoff, IdentifyPermit, ShardId};
+
+use super::{IdentifyGate, IdentifyPass, IdentifyRequest};
+use crate::message::QueueMessage;
+use crate::task::{AbortOnDrop, panic_message};
+
+/// What a queue has to do with its gate.
+pub(crate) struct Asking {
+    gate: Arc<dyn IdentifyGate>,
+    backoff: Backoff,
+    random: fastrand::Rng,
+    /// Numbers the asks, so that what an earlier one got is not taken for the present one's.
+    asked: u64,
+    asks: HashMap<ShardId, Ask>,
+    out: HashMap<ShardId, IdentifyPass>,
+    /// It failed, and has not been seen to work since.
+    broken: bool,
+}
+
+struct Ask {
+    number: u64,
+    permit: IdentifyPermit,
+    failed: bool,
+    _task: AbortOnDrop,
+}
+
+/// What a queue leaves behind may still be spent, and nobody would tell.
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.out.drain().for_each(|(_, pass)| pass.spent());
+    }
+}
+
+impl Asking {
+    pub(crate) fn new(gate: Arc<dyn IdentifyGate>, backoff: Backoff, random: fastrand::Rng) -> Self {
+        let (asks, out) = (HashMap::new(), HashMap::new());
+        Self { gate, backoff, random, asked: 0, asks, out, broken: false }
+    }
+
+    /// Asks for a pass; it comes as [`QueueMessage::Passed`].
+    pub(crate) fn ask(
+        &mut self,
+        queue: &ActorRef<QueueMessage>,
+        request: IdentifyRequest,
+        permit: IdentifyPermit,
+    ) {
+        self.asked += 1;
+        let (shard, number) = (request.shard, self.asked);
+        let (gate, queue) = (Arc::clone(&self.gate), queue.clone());
+        let task = tokio::spawn(ask(gate, request, number, queue, self.backoff, self.random.fork()));
+        let task = AbortOnDrop(task.abort_handle());
+        self.asks.insert(shard, Ask { number, permit, failed: false, _task: task });
+    }
+
+    /// Takes back every permit that still waits, to ask anew.
+    pub(crate) fn take_asks(&mut self) -> Vec<(ShardId, IdentifyPermit)> {
+        self.asks.drain().map(|(shard, ask)| (shard, ask.permit)).collect()
+    }
+
+    /// How many permits wait for a pass.
+    pub(crate) fn waiting(&self) -> usize {
+        self.asks.len()
+    }
+
+    /// The permit that this pass is for; a pass that nobody waits for any more returns.
+    pub(crate) fn passed(
+        &mut self,
+        shard: ShardId,
+        number: u64,
+        pass: IdentifyPass,
+    ) -> Option<IdentifyPermit> {
+        self.asks.get(&shard).filter(|ask| ask.number == number)?;
+        let ask = self.asks.remove(&shard)?;
+        self.out.insert(shard, pass);
+        Some(ask.permit)
+    }
+
+    /// An ask failed. Whether that is news.
+    pub(crate) fn failed(&mut self, shard: ShardId, number: u64) -> bool {
+        match self.asks.get_mut(&shard).filter(|ask| ask.number == number) {
+            Some(ask) => {
+                ask.failed = true;
+                !std::mem::replace(&mut self.broken, true)
+            }
+            None => false,
+        }
+    }
+
+    /// Whether it is news that the gate works: nobody who waits has been refused.
+    pub(crate) fn recovered(&mut self) -> bool {
+        self.broken && {
+            self.broken = self.asks.values().any(|ask| ask.failed);
+            !self.broken
+        }
+    }
+
+    /// The shard went away, and spent nothing.
+    pub(crate) fn left(&mut self, shard: ShardId) {
+        self.asks.remove(&shard);
+        self.out.remove(&shard);
+    }
+
+    /// The shard spent its pass, or may have.
+    pub(crate) fn spent(&mut self, shard: ShardId) {
+        if let Some(pass) = self.out.remove(&shard) {
+            pass.spent();
+        }
+    }
+
+    /// Whether the shard has a pass.
+    pub(crate) fn is_out(&self, shard: ShardId) -> bool {
+        self.out.contains_key(&shard)
+    }
+}
+
+/// Until there is a pass.
+async fn ask(
+    gate: Arc<dyn IdentifyGate>,
+    request: IdentifyRequest,
+    number: u64,
+    queue: ActorRef<QueueMessage>,
+    backoff: Backoff,
+    mut random: fastrand::Rng,
+) {
+    let shard = request.shard;
+    let mut failed: u32 = 0;
+    loop {
+        let asking = AssertUnwindSafe(async { gate.admit(request.clone()).await });
+        let error = match asking.catch_unwind().await {
+            Ok(Ok(pass)) => {
+                let _ = queue.cast(QueueMessage::Passed { shard, ask: number, pass });
+                return;
+            }
+            Ok(Err(error)) => crate::error::chain(error.as_ref()),
+            Err(panic) => format!("panicked: {}", panic_message(panic.as_ref())),
+        };
+        failed = failed.saturating_add(1);
+        let retry_after = backoff.delay(failed, random.f64());
+        let _ = queue.cast(QueueMessage::GateFailed { shard, ask: number, error, retry_after });
+        tokio::time::sleep(retry_after).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use futures_util::future::BoxFuture;
+    use ractor::{Actor, ActorProcessingErr};
+    use shardkeeper_proto::{IdentifyBudget, Priority};
+
+    use super::*;
+    use crate::identify_gate::{GateError, LocalGate};
+    use crate::identify_queue::{Ledger, QueueArguments};
+    use crate::message::ShardMessage;
+    use crate::status::IdentifyStatus;
+    use crate::{IdentifyQueue, ShardId};
+
+    /// A local gate that writes down what it sees.
+    #[derive(Clone, Default)]
+    struct Witness {
+        gate: LocalGate,
+        seen: Arc<Mutex<Vec<String>>>,
+    }
+
+    /// Writes it down when it is dropped.
+    struct Note(Witness, String);
+
+    impl Note {
+        fn change(&mut self, text: String) {
+            self.1 = text;
+        }
+    }
+
+    impl Drop for Note {
+        fn drop(&mut self) {
+            self.0.seen.lock().unwrap().push(std::mem::take(&mut self.1));
+        }
+    }
+
+    impl Witness {
+        async fn until(&self, seen: &[&str]) {
+            while *self.seen.lock().unwrap() != seen {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    impl IdentifyGate for Witness {
+        fn admit(&self, request: IdentifyRequest) -> BoxFuture<'_, Result<IdentifyPass, GateError>> {
+            Box::pin(async move {
+                let (shard, keys) = (request.shard, request.max_concurrency);
+                let mut note = Note(self.clone(), format!("shard {shard} of {keys} left"));
+                let pass = self.gate.admit(request).await?;
+                note.change(format!("shard {shard} returned it"));
+                Ok(IdentifyPass::new(move || {
+                    note.change(format!("shard {shard} spent it"));
+                    pass.spent();
+                }))
+            })
+        }
+    }
+
+    /// A shard that keeps silent.
+    struct Silent;
+
+    impl Actor for Silent {
+        type Msg = ShardMessage;
+        type State = Arc<Mutex<u32>>;
+        type Arguments = Arc<Mutex<u32>>;
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<ShardMessage>,
+            permits: Self::State,
+        ) -> Result<Self::State, ActorProcessingErr> {
+            Ok(permits)
+        }
+
+        async fn handle(
+            &self,
+            _: ActorRef<ShardMessage>,
+            message: ShardMessage,
+            permits: &mut Self::State,
+        ) -> Result<(), ActorProcessingErr> {
+            if let ShardMessage::Permit(_) = message {
+                *permits.lock().unwrap() += 1;
+            }
+            Ok(())
+        }
+    }
+
+    struct Bench {
+        queue: ActorRef<QueueMessage>,
+        actor: ActorRef<ShardMessage>,
+        permits: Arc<Mutex<u32>>,
+    }
+
+    fn budget() -> IdentifyBudget {
+        IdentifyBudget::new(std::time::Instant::now(), 1000, 1000, Duration::ZERO, 0)
+    }
+
+    impl Bench {
+        async fn start(gate: &Witness) -> Self {
+            let backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+            let arguments = QueueArguments {
+                max_concurrency: 1,
+                window: Duration::from_secs(5),
+                ledger: Arc::new(Mutex::new(Ledger { status: IdentifyStatus::default(), budget: budget() })),
+                hub: Arc::default(),
+                replacement: false,
+                asking: Some(Asking::new(Arc::new(gate.clone()), backoff, fastrand::Rng::with_seed(7))),
+            };
+            let (queue, _) = Actor::spawn(None, IdentifyQueue, arguments).await.unwrap();
+            let permits = Arc::default();
+            let (actor, _) = Actor::spawn(None, Silent, Arc::clone(&permits)).await.unwrap();
+            Self { queue, actor, permits }
+        }
+
+        fn claim(&self, shard: u32) {
+            let (shard, priority, actor) = (ShardId(shard), Priority::ColdStart, self.actor.clone());
+            self.tell(QueueMessage::Claim { shard, priority, actor });
+        }
+
+        fn tell(&self, message: QueueMessage) {
+            self.queue.cast(message).unwrap();
+        }
+
+        async fn permits(&self, permits: u32) {
+            while *self.permits.lock().unwrap() != permits {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_173_a_pass_that_is_not_needed_returns() {
+        let gate = Witness::default();
+        let bench = Bench::start(&gate).await;
+        bench.claim(0);
+        bench.permits(1).await;
+        bench.tell(QueueMessage::Leave { shard: ShardId(0) });
+        gate.until(&["shard 0 returned it"]).await;
+        bench.claim(1);
+        bench.permits(2).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_dies_with_a_pass_has_spent_it_and_one_that_waits_has_not() {
+        let gate = Witness::default();
+        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
+        here.claim(0);
+        here.permits(1).await;
+        there.claim(1);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        there.tell(QueueMessage::Gone { shard: ShardId(1) });
+        gate.until(&["shard 1 of 1 left"]).await;
+        here.tell(QueueMessage::Gone { shard: ShardId(0) });
+        gate.until(&["shard 1 of 1 left", "shard 0 spent it"]).await;
+        // Where nothing was spent no window runs but the gate's.
+        let start = tokio::time::Instant::now();
+        there.claim(1);
+        there.permits(1).await;
+        assert!(start.elapsed() >= Duration::from_millis(4900), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_dies_has_spent_what_was_out_and_leaves_the_gate() {
+        let gate = Witness::default();
+        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
+        here.claim(0);
+        here.permits(1).await;
+        there.claim(1);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        there.queue.kill();
+        gate.until(&["shard 1 of 1 left"]).await;
+        here.queue.kill();
+        gate.until(&["shard 1 of 1 left", "shard 0 spent it"]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_177_who_waits_at_the_gate_asks_anew_when_the_keys_change() {
+        let gate = Witness::default();
+        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
+        here.claim(0);
+        here.permits(1).await;
+        there.claim(1);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        there.tell(QueueMessage::Update { max_concurrency: 1, budget: budget() });
+        there.tell(QueueMessage::Update { max_concurrency: 2, budget: budget() });
+        gate.until(&["shard 1 of 1 left"]).await;
+        here.tell(QueueMessage::Leave { shard: ShardId(0) });
+        there.permits(1).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frozen_queue_leaves_the_gate() {
+        let gate = Witness::default();
+        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
+        here.claim(0);
+        here.permits(1).await;
+        there.claim(1);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        there.tell(QueueMessage::Freeze);
+        gate.until(&["shard 1 of 1 left"]).await;
+    }
+}

@@ -1,0 +1,167 @@
+//! The gate between managers that live in one process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use shardkeeper_proto::{IdentifyBudget, Priority};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest};
+
+/// An [`IdentifyGate`] for several managers of one bot in one process: clones are one gate.
+///
+/// Who is more urgent goes first, then who asked first. It also counts the budget over all of them: the least that any of
+/// them knows, less what passes through here. It knows nothing of what was sent before it was made.
+#[derive(Clone, Debug, Default)]
+pub struct LocalGate {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    arrivals: u64,
+    /// Those who wait and those who hold a pass, in the order of service.
+    places: BTreeMap<(Priority, u64), Holder>,
+    /// Until when keys are shut.
+    shut: HashMap<Key, Instant>,
+    budget: Option<IdentifyBudget>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    key: Key,
+    admitted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    number: u32,
+    max_concurrency: u32,
+}
+
+impl Key {
+    /// Keys of different numbers of keys are one (GW-177).
+    fn is_one_with(self, other: Self) -> bool {
+        self.max_concurrency != other.max_concurrency || self.number == other.number
+    }
+}
+
+/// The identify budget that all processes share is used up, but for the reserve.
+#[derive(Debug, thiserror::Error)]
+#[error("the identify budget is used up, full again in {resets_after:.0?}")]
+struct BudgetUsedUp {
+    resets_after: Duration,
+}
+
+enum Turn {
+    Now,
+    /// If nothing changes before.
+    At(Instant),
+    AfterOthers,
+}
+
+impl IdentifyGate for LocalGate {
+    fn admit(&self, request: IdentifyRequest) -> BoxFuture<'_, Result<IdentifyPass, GateError>> {
+        Box::pin(async move {
+            let place = self.shared.enter(&request);
+            loop {
+                // Made before the look, so that no change in between is missed.
+                let changed = self.shared.changed.notified();
+                match place.turn()? {
+                    Turn::Now => break,
+                    Turn::At(at) => drop(timeout_at(at, changed).await),
+                    Turn::AfterOthers => changed.await,
+                }
+            }
+            Ok(IdentifyPass::new(move || place.spent(request.window)))
+        })
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(self: &Arc<Self>, request: &IdentifyRequest) -> Place {
+        let mut state = self.state();
+        state.learn(request.budget);
+        state.arrivals += 1;
+        let number = (request.priority, state.arrivals);
+        let key = Key { number: request.key(), max_concurrency: request.max_concurrency };
+        state.places.insert(number, Holder { key, admitted: false });
+        Place { shared: Arc::clone(self), number, key }
+    }
+}
+
+/// A place in the gate, from the asking until the pass is over.
+struct Place {
+    shared: Arc<Shared>,
+    number: (Priority, u64),
+    key: Key,
+}
+
+impl Place {
+    fn turn(&self) -> Result<Turn, BudgetUsedUp> {
+        let mut state = self.shared.state();
+        let before = |number: &(Priority, u64), holder: &Holder| {
+            *number != self.number
+                && holder.key.is_one_with(self.key)
+                && (holder.admitted || *number < self.number)
+        };
+        if state.places.iter().any(|(number, holder)| before(number, holder)) {
+            return Ok(Turn::AfterOthers);
+        }
+        let now = Instant::now();
+        let shut = state.shut.iter().filter(|(key, at)| key.is_one_with(self.key) && **at > now);
+        if let Some(at) = shut.map(|(_, at)| *at).max() {
+            return Ok(Turn::At(at));
+        }
+        let out = state.places.values().filter(|holder| holder.admitted).count();
+        if let Some(budget) = &mut state.budget
+            && !budget.affords(now.into_std(), out)
+        {
+            let now = now.into_std();
+            return Err(BudgetUsedUp { resets_after: budget.resets_at(now).saturating_duration_since(now) });
+        }
+        state.places.insert(self.number, Holder { key: self.key, admitted: true });
+        Ok(Turn::Now)
+    }
+
+    fn spent(&self, window: Duration) {
+        let mut state = self.shared.state();
+        let now = Instant::now();
+        state.shut.retain(|_, at| *at > now);
+        state.shut.insert(self.key, now + window);
+        if let Some(budget) = &mut state.budget {
+            budget.spend(now.into_std());
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.state().places.remove(&self.number);
+        self.shared.changed.notify_waiters();
+    }
+}
+
+impl State {
+    /// Whoever knows of the least knows best: the others have not heard of what was spent.
+    fn learn(&mut self, mut said: IdentifyBudget) {
+        let now = Instant::now().into_std();
+        let (left, known) = (said.left(now), self.budget.as_mut().map(|known| known.left(now)));
+        if known.is_none_or(|known| left < known) {
+            self.budget = Some(said);
+        }
+    }
+}
