@@ -1,0 +1,102 @@
+//! A bot that is an actor among actors: it spawns the manager as its child, speaks to it by messages alone, and gets events
+//! into its mailbox. It counts the messages per shard, shows the count as its presence, and ends when it has seen enough.
+
+use std::collections::BTreeMap;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use shardkeeper::{
+    Activity, Delivery, EventName, Farewell, Intents, ManagerConfig, ManagerMessage, Presence,
+    PresenceUpdate, ShardId, ShardManager, Shardkeeper, Status, SubscriptionOptions, Topic,
+};
+use shardkeeper_examples::Discord;
+
+struct Bot;
+
+enum BotMessage {
+    /// Dropping the delivery says that it was dealt with; until then it counts against the credit.
+    Event(Delivery),
+}
+
+struct BotState {
+    manager: ActorRef<ManagerMessage>,
+    counts: BTreeMap<ShardId, u64>,
+}
+
+impl Actor for Bot {
+    type Msg = BotMessage;
+    type State = BotState;
+    type Arguments = ManagerConfig;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<BotMessage>,
+        config: ManagerConfig,
+    ) -> Result<BotState, ActorProcessingErr> {
+        let (manager, _) = Actor::spawn_linked(None, ShardManager, config, myself.get_cell()).await?;
+        let keeper = ractor::call!(manager, ManagerMessage::Handle)?;
+        let messages = Topic::events([EventName::MessageCreate]);
+        keeper.subscribe_actor(messages, SubscriptionOptions::default(), myself, BotMessage::Event);
+        Ok(BotState { manager, counts: BTreeMap::new() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<BotMessage>,
+        BotMessage::Event(delivery): BotMessage,
+        state: &mut BotState,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(dispatch) = delivery.dispatch() else { return Ok(()) };
+        *state.counts.entry(dispatch.shard()).or_default() += 1;
+        let total: u64 = state.counts.values().sum();
+        if total.is_multiple_of(10) {
+            let presence =
+                Presence::new(Status::Online).activity(Activity::watching(format!("{total} messages")));
+            let update = PresenceUpdate::new(presence)?;
+            let answer = |reply| ManagerMessage::UpdatePresence(None, update, reply);
+            ractor::call!(state.manager, answer)??;
+            println!("{total} messages");
+        }
+        if total >= 30 {
+            // The answer is the sessions; after a stop there are none.
+            let _ = ractor::call!(state.manager, |reply| ManagerMessage::End(Farewell::Stop, reply));
+            myself.stop(None);
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<BotMessage>,
+        event: SupervisionEvent,
+        _: &mut BotState,
+    ) -> Result<(), ActorProcessingErr> {
+        // The manager brings back its own children. When it ends itself, as on a token that Discord refuses, so do we.
+        match event {
+            SupervisionEvent::ActorFailed(_, error) => myself.stop(Some(error.to_string())),
+            SupervisionEvent::ActorTerminated(..) => myself.stop(None),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<BotMessage>,
+        state: &mut BotState,
+    ) -> Result<(), ActorProcessingErr> {
+        for (shard, count) in &state.counts {
+            println!("shard {shard}: {count} messages");
+        }
+        Ok(())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let discord = Discord::find().await?;
+    let config =
+        Shardkeeper::builder(discord.token(), Intents::GUILD_MESSAGES).api_url(discord.api_url()).build()?;
+    let (_, done) = Actor::spawn(None, Bot, config).await?;
+    done.await?;
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Presences that change: computed for each Identify, rotated on every shard, and one shard that shows its own.
+
+use std::time::Duration;
+
+use shardkeeper::{Activity, Event, Intents, Lifecycle, Presence, ShardId, Shardkeeper, Status, Topic};
+use shardkeeper_examples::Discord;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let discord = Discord::find().await?;
+    // What a shard shows from its Identify on. What is set later goes before it, also in later Identifies.
+    let bot =
+        Shardkeeper::builder(discord.token(), Intents::GUILDS).api_url(discord.api_url()).presence_with(
+            |shard| Presence::new(Status::Idle).activity(Activity::custom(format!("shard {shard} wakes up"))),
+        );
+    let mut lifecycle = bot.subscribe(Topic::lifecycle());
+    let bot = bot.start().await?;
+    while let Some(event) = lifecycle.next().await {
+        if let Event::Lifecycle(Lifecycle::AllReady { shards, .. }) = &*event {
+            println!("all {shards} shards are ready");
+            break;
+        }
+    }
+    drop(lifecycle);
+
+    let rotation = [
+        Activity::playing("with shards"),
+        Activity::listening("the Gateway").state("as every day"),
+        Activity::watching("heartbeats"),
+        Activity::competing("uptime"),
+        Activity::streaming("the logs", "https://www.twitch.tv/discord"),
+    ];
+    // Five in 20 s are the limit. Faster ones wait, and the newest wins.
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    for activity in rotation {
+        every.tick().await;
+        println!("{activity:?}");
+        bot.update_presence(Presence::new(Status::Online).activity(activity)).await?;
+    }
+    bot.update_presence_on([ShardId(0)], Presence::new(Status::Dnd)).await?;
+
+    // Discord shows it as a refusal of its own would not: with what is wrong.
+    let refused = Presence::default().activity(Activity::streaming("it", "https://example.com"));
+    if let Err(error) = bot.update_presence(refused).await {
+        println!("{error}");
+    }
+
+    if let Some(simulator) = discord.simulator() {
+        println!("waiting for the limit to let the last ones pass");
+        simulator
+            .wait_until(|report| {
+                let status = |shard: u32| report.presences.get(&shard).map(|presence| &presence["status"]);
+                status(0) == Some(&"dnd".into()) && status(1) == Some(&"online".into())
+            })
+            .await;
+        println!("the simulator shows shard 0 as dnd, and shard 1 as online");
+    }
+    bot.stop().await;
+    Ok(())
+}
