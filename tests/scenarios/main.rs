@@ -10,6 +10,7 @@ mod faults;
 mod identify_gate;
 mod members;
 mod refusals;
+mod sessions;
 mod shards;
 mod starting;
 mod typed;

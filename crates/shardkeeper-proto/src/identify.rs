@@ -273,10 +273,11 @@ impl IdentifyLimiter {
         }
     }
 
-    /// Shuts every key for a whole window: for a limiter that does not know what was sent before it was made.
-    pub fn hold_all(&mut self, now: Instant) {
+    /// Shuts every key for the window of an Identify at this time: for a limiter that does not know whose it was, since it
+    /// was sent before it was made.
+    pub fn hold_all(&mut self, at: Instant) {
         for key in &mut self.keys {
-            key.free_at = Some(now + self.window);
+            key.free_at = Some(at + self.window);
         }
     }
 

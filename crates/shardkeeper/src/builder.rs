@@ -17,6 +17,7 @@ use crate::error::ConfigError;
 use crate::gateway_info::GatewayInfo;
 use crate::identify_gate::IdentifyGate;
 use crate::restart::RestartPolicy;
+use crate::store::SessionStore;
 use crate::{Subscription, SubscriptionOptions, Topic};
 
 /// Discord's API, version 10.
@@ -69,6 +70,8 @@ impl Builder {
                 restart_policy: RestartPolicy::default(),
                 end_deadline: Duration::from_secs(10),
                 sessions: Vec::new(),
+                store: None,
+                max_session_age: Duration::from_secs(3600),
                 dialer: Arc::new(TcpDialer::new()),
                 seed: None,
                 hub: Arc::default(),
@@ -129,6 +132,23 @@ impl Builder {
     /// minutes ago. None. One that does not fit is not used, and a warning says why.
     pub fn sessions(mut self, sessions: impl IntoIterator<Item = Session>) -> Self {
         self.config.sessions.extend(sessions);
+        self
+    }
+
+    /// Where sessions and the identify budget are kept for the next process: it resumes from there, whether this one ends by
+    /// [`detach`](crate::Shardkeeper::detach) or by `kill -9`. None: they go with the process, but for what `detach` returns.
+    ///
+    /// Some times a second what has changed is stored; no event waits for it. See [`store`](crate::store), and
+    /// [`FileStore`](crate::store::FileStore) for one on disk.
+    pub fn session_store(mut self, store: Arc<dyn SessionStore>) -> Self {
+        self.config.store = Some(store);
+        self
+    }
+
+    /// How old a stored session may be to be resumed. 1 h: Discord forgets sessions after minutes, nobody knows exactly how
+    /// many, and a vain Resume costs no Identify, but some seconds.
+    pub fn max_session_age(mut self, age: Duration) -> Self {
+        self.config.max_session_age = age;
         self
     }
 

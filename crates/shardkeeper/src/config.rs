@@ -18,6 +18,7 @@ use crate::gateway_info::GatewayInfo;
 use crate::identify_gate::IdentifyGate;
 use crate::members::MembersDesk;
 use crate::restart::RestartPolicy;
+use crate::store::SessionStore;
 
 /// Makes the presence for an Identify.
 pub(crate) type PresenceWith = Arc<dyn Fn(ShardId) -> Presence + Send + Sync>;
@@ -46,6 +47,8 @@ pub struct ManagerConfig {
     pub(crate) restart_policy: RestartPolicy,
     pub(crate) end_deadline: Duration,
     pub(crate) sessions: Vec<Session>,
+    pub(crate) store: Option<Arc<dyn SessionStore>>,
+    pub(crate) max_session_age: Duration,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) seed: Option<u64>,
     pub(crate) hub: Arc<Hub>,

@@ -26,6 +26,8 @@ pub struct IdentifyQueue;
 pub(crate) struct Ledger {
     pub(crate) status: IdentifyStatus,
     pub(crate) budget: IdentifyBudget,
+    /// When the last Identify was sent.
+    pub(crate) last_identify: Option<Instant>,
 }
 
 /// What an [`IdentifyQueue`] is started with. Only the manager makes one.
@@ -34,8 +36,8 @@ pub struct QueueArguments {
     pub(crate) window: Duration,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) hub: Arc<Hub>,
-    /// It stands in for one that crashed: what that one let through last is not known.
-    pub(crate) replacement: bool,
+    /// An Identify that an earlier queue may have let through: no key opens within its window.
+    pub(crate) last_identify: Option<Instant>,
     /// What there is to do with the gate, if there is one.
     pub(crate) asking: Option<Asking>,
 }
@@ -53,6 +55,7 @@ pub struct QueueState {
     frozen: bool,
     low: bool,
     exhausted: bool,
+    last_identify: Option<Instant>,
 }
 
 impl Drop for QueueState {
@@ -73,8 +76,8 @@ impl Actor for IdentifyQueue {
     ) -> Result<QueueState, ActorProcessingErr> {
         let budget = arguments.ledger.lock().unwrap_or_else(PoisonError::into_inner).budget;
         let mut limiter = IdentifyLimiter::new(arguments.max_concurrency, arguments.window, budget);
-        if arguments.replacement {
-            limiter.hold_all(now());
+        if let Some(at) = arguments.last_identify {
+            limiter.hold_all(at);
         }
         let mut state = QueueState {
             limiter,
@@ -88,6 +91,7 @@ impl Actor for IdentifyQueue {
             frozen: false,
             low: false,
             exhausted: false,
+            last_identify: arguments.last_identify,
         };
         state.write_ledger(0);
         Ok(state)
@@ -215,6 +219,7 @@ impl QueueState {
     }
 
     fn sent(&mut self, shard: ShardId, at: Instant) {
+        self.last_identify = self.last_identify.max(Some(at));
         self.shards.remove(&shard);
         self.limiter.sent(shard, at);
         if let Some(asking) = &mut self.asking {
@@ -234,6 +239,7 @@ impl QueueState {
         let budget = *self.limiter.budget();
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         ledger.budget = budget;
+        ledger.last_identify = self.last_identify;
         ledger.status = IdentifyStatus {
             waiting: self.limiter.waiting() + self.asking.as_ref().map_or(0, Asking::waiting),
             sent: ledger.status.sent + sent,

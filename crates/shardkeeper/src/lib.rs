@@ -117,11 +117,13 @@ mod members;
 mod message;
 mod pacer;
 mod restart;
+mod session_keeper;
 mod shard;
 mod silence;
 #[cfg(feature = "songbird")]
 pub mod songbird;
 mod status;
+pub mod store;
 mod task;
 
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
@@ -155,5 +157,6 @@ pub use self::message::{
     Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport,
 };
 pub use self::restart::RestartPolicy;
+pub use self::session_keeper::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
 pub use self::shard::{ShardActor, ShardArguments, ShardState};
 pub use self::status::{Disconnect, IdentifyStatus, LATENCIES, ManagerStatus, Phase, ShardStatus};

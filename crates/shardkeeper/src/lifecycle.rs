@@ -58,6 +58,21 @@ pub enum Lifecycle {
     },
     /// The identify gate works again.
     IdentifyGateRecovered,
+    /// The session keeper broke down and was replaced.
+    KeeperCrashed {
+        /// What it said.
+        error: String,
+    },
+    /// Sessions cannot be stored, and are tried again. Until they are, the end of the process costs more than it should.
+    /// Once, until it works again.
+    StoreFailed {
+        /// Why.
+        error: String,
+        /// When it is tried again; nothing when the store has not answered yet.
+        retry_after: Duration,
+    },
+    /// Sessions are stored again.
+    StoreRecovered,
     /// `GET /gateway/bot` failed, and is tried again.
     GatewayUnavailable {
         /// Why.
@@ -117,6 +132,11 @@ impl fmt::Display for Lifecycle {
                 write!(f, "identify gate: failed ({error}), next try {}", In(*retry_after))
             }
             Self::IdentifyGateRecovered => f.write_str("identify gate: works again"),
+            Self::KeeperCrashed { error } => write!(f, "session keeper: crashed ({error}), replaced"),
+            Self::StoreFailed { error, retry_after } => {
+                write!(f, "sessions cannot be stored ({error}), next try {}", In(*retry_after))
+            }
+            Self::StoreRecovered => f.write_str("sessions are stored again"),
             Self::GatewayUnavailable { error, retry_after } => {
                 write!(f, "gateway address not available ({error}), next try {}", In(*retry_after))
             }

@@ -15,6 +15,7 @@ use crate::error::{CommandRejected, ShardsRejected, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError};
 use crate::identify_gate::IdentifyPass;
 use crate::status::{ManagerStatus, ShardStatus};
+use crate::store::{StoreError, Stored};
 
 /// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
 pub type Incarnation = u64;
@@ -65,6 +66,10 @@ pub enum ManagerMessage {
         /// What it reports.
         report: ShardReport,
     },
+    /// From its own task: what the session store holds, or why that is not known.
+    Stored(Result<Stored, StoreError>),
+    /// From its own task: the session store holds everything.
+    Flushed,
     /// From its own request.
     Gateway(Result<GatewayInfo, GatewayInfoError>),
     /// From its own timer: a shard that crashed may come back.

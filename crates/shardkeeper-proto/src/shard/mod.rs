@@ -140,6 +140,8 @@ pub enum Output {
     Deliver {
         /// The sequence number.
         sequence: u64,
+        /// Whether it came again as part of a resume, before RESUMED.
+        replayed: bool,
     },
     /// Ask the identify queue for a turn to connect.
     Enqueue(Priority),

@@ -145,7 +145,7 @@ impl Shard {
                         deadline: now + self.config.timings.resumed,
                         replayed: replayed + 1,
                     };
-                    self.outputs.push_back(Output::Deliver { sequence });
+                    self.outputs.push_back(Output::Deliver { sequence, replayed: true });
                 }
                 // Else it was delivered before the connection was lost (GW-020).
             }
@@ -153,7 +153,7 @@ impl Shard {
                 // Closing after the session was given up: nothing belongs to it any more.
                 let Some(session) = &mut self.session else { return };
                 session.sequence = session.sequence.max(sequence);
-                self.outputs.push_back(Output::Deliver { sequence });
+                self.outputs.push_back(Output::Deliver { sequence, replayed: false });
             }
             _ => {}
         }
@@ -205,7 +205,7 @@ impl Shard {
         self.failed_resumes = 0;
         self.avoid_resume_url = false;
         self.changed(change);
-        self.outputs.push_back(Output::Deliver { sequence });
+        self.outputs.push_back(Output::Deliver { sequence, replayed: false });
         self.flush(now);
     }
 }

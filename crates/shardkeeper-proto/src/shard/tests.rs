@@ -151,7 +151,7 @@ impl Bench {
     fn delivered(&self) -> Vec<u64> {
         self.out
             .iter()
-            .filter_map(|out| if let Output::Deliver { sequence } = out { Some(*sequence) } else { None })
+            .filter_map(|out| if let Output::Deliver { sequence, .. } = out { Some(*sequence) } else { None })
             .collect()
     }
 
@@ -203,7 +203,7 @@ fn gw_010_108_124_the_path_to_ready() {
     bench.clear().ready();
     assert!(matches!(
         &bench.out[..],
-        [Output::SessionChanged(Some(stored)), Output::Changed(Change::Ready), Output::Deliver { sequence: 1 }]
+        [Output::SessionChanged(Some(stored)), Output::Changed(Change::Ready), Output::Deliver { sequence: 1, replayed: false }]
             if *stored == session(1)
     ));
 }

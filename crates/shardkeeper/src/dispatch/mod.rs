@@ -39,6 +39,7 @@ pub struct Dispatch {
     shard: ShardId,
     generation: u32,
     sequence: u64,
+    replayed: bool,
     name: Name,
     /// One allocation, which also holds the count of its owners.
     data: Arc<[u8]>,
@@ -52,9 +53,8 @@ enum Name {
 
 impl Dispatch {
     pub(crate) fn new(
-        shard: ShardId,
-        generation: u32,
-        sequence: u64,
+        (shard, generation): (ShardId, u32),
+        (sequence, replayed): (u64, bool),
         event: Option<EventName>,
         envelope: &Envelope<'_>,
     ) -> Self {
@@ -62,7 +62,7 @@ impl Dispatch {
             Some(event) => Name::Known(event),
             None => Name::Unknown(envelope.event.as_deref().unwrap_or_default().into()),
         };
-        Self { shard, generation, sequence, name, data: envelope.data.into() }
+        Self { shard, generation, sequence, replayed, name, data: envelope.data.into() }
     }
 
     /// A dispatch that no shard received, for tests of whatever handles dispatches. Shard, generation and sequence are 0.
@@ -71,7 +71,7 @@ impl Dispatch {
             Some(event) => Name::Known(event),
             None => Name::Unknown(name.into()),
         };
-        Self { shard: ShardId(0), generation: 0, sequence: 0, name, data: data.into() }
+        Self { shard: ShardId(0), generation: 0, sequence: 0, replayed: false, name, data: data.into() }
     }
 
     /// The shard that received it.
@@ -87,6 +87,12 @@ impl Dispatch {
     /// Its number within the session. Rises, but not by one each time.
     pub fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// Whether Discord sent it as part of a resume. Such a one may have come before, to a process that ended before it had
+    /// [acknowledged](Delivery) it, or to a shard that crashed; any other comes for the first time.
+    pub fn is_replayed(&self) -> bool {
+        self.replayed
     }
 
     /// The event's name on the wire.

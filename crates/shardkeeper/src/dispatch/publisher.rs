@@ -49,7 +49,7 @@ impl Publisher {
     }
 
     /// Publishes a dispatch. If nobody wants the event, nothing is copied, allocated or locked.
-    pub(crate) fn publish(&mut self, envelope: &Envelope<'_>, sequence: u64) {
+    pub(crate) fn publish(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
         if self.version != self.hub.version() {
             self.reload();
         }
@@ -77,7 +77,7 @@ impl Publisher {
         if self.chosen.is_empty() {
             return;
         }
-        let dispatch = Dispatch::new(self.shard, self.generation, sequence, event, envelope);
+        let dispatch = Dispatch::new((self.shard, self.generation), (sequence, replayed), event, envelope);
         for place in &self.chosen {
             let subscriber = &self.subscribers[*place];
             let ticket = number.filter(|_| subscriber.is_lossless());

@@ -257,9 +257,13 @@ mod tests {
             let arguments = QueueArguments {
                 max_concurrency: 1,
                 window: Duration::from_secs(5),
-                ledger: Arc::new(Mutex::new(Ledger { status: IdentifyStatus::default(), budget: budget() })),
+                ledger: Arc::new(Mutex::new(Ledger {
+                    status: IdentifyStatus::default(),
+                    budget: budget(),
+                    last_identify: None,
+                })),
                 hub: Arc::default(),
-                replacement: false,
+                last_identify: None,
                 asking: Some(Asking::new(Arc::new(gate.clone()), backoff, fastrand::Rng::with_seed(7))),
             };
             let (queue, _) = Actor::spawn(None, IdentifyQueue, arguments).await.unwrap();

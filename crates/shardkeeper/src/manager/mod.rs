@@ -5,7 +5,7 @@
 
 mod shards;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,17 @@ use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
 use crate::message::{
     Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport,
 };
+use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
 use crate::status::{IdentifyStatus, ManagerStatus};
+use crate::store::{self, BudgetRecord, SessionRecord, SessionStore, StoreError, Stored};
 use crate::{Lifecycle, Shardkeeper};
 
 /// So often the gateway is asked again, at most, for shards that cannot reach it. An outage lasts minutes.
 const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(60);
+/// So long the session store may take to say what it holds; it is asked again meanwhile.
+const LOAD_DEADLINE: Duration = Duration::from_secs(10);
+const LOAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// The only generation, until the bot can be resharded.
 const GENERATION: u32 = 1;
 
@@ -50,6 +55,10 @@ pub struct ManagerState {
     asked_at: Option<tokio::time::Instant>,
     /// From the first answer of `GET /gateway/bot` on.
     fleet: Option<Fleet>,
+    /// What the session store holds; `None` until it has said so.
+    stored: Option<Stored>,
+    /// The gateway's answer, as long as the store has not answered.
+    answer: Option<GatewayInfo>,
     stopping: Option<Stopping>,
 }
 
@@ -58,6 +67,9 @@ struct Fleet {
     info: GatewayInfo,
     queue: ActorRef<QueueMessage>,
     ledger: Arc<Mutex<Ledger>>,
+    book: Arc<Mutex<Book>>,
+    /// With a session store only.
+    keeper: Option<ActorRef<KeeperMessage>>,
     shards: Shards,
     all_ready_announced: bool,
     silence: SilenceWatch,
@@ -76,6 +88,8 @@ struct Removal {
 struct Stopping {
     farewell: Farewell,
     outcome: Ended,
+    /// Every shard has ended, and the store takes what is left.
+    flushing: bool,
     replies: Vec<RpcReplyPort<Vec<Session>>>,
 }
 
@@ -109,6 +123,8 @@ impl Actor for ShardManager {
             request: None,
             asked_at: None,
             fleet: None,
+            stored: None,
+            answer: None,
             stopping: None,
         })
     }
@@ -118,6 +134,10 @@ impl Actor for ShardManager {
         myself: ActorRef<ManagerMessage>,
         state: &mut ManagerState,
     ) -> Result<(), ActorProcessingErr> {
+        match &state.config.store {
+            Some(store) => load_store(Arc::clone(store), myself.clone()),
+            None => state.stored = Some(Stored::default()),
+        }
         match state.config.gateway.clone() {
             Some(info) => drop(myself.cast(ManagerMessage::Gateway(Ok(info)))),
             None => state.request_gateway(&myself, Duration::ZERO),
@@ -139,6 +159,8 @@ impl Actor for ShardManager {
                     state.starting.push(reply);
                 }
             }
+            ManagerMessage::Stored(stored) => state.stored(&myself, stored).await?,
+            ManagerMessage::Flushed => state.finish_end(&myself),
             ManagerMessage::Gateway(answer) => state.gateway(&myself, answer).await?,
             ManagerMessage::Shard(shard, reply) => {
                 let actor = state.fleet.as_ref().and_then(|fleet| fleet.shards.actor(shard));
@@ -197,7 +219,7 @@ impl Actor for ShardManager {
                 if let Some(fleet) = &mut state.fleet {
                     fleet.shards.kill_all();
                 }
-                state.end(&myself);
+                state.finish_end(&myself);
             }
         }
         Ok(())
@@ -249,6 +271,7 @@ impl ManagerState {
             return Ok(());
         }
         match answer {
+            Ok(info) if self.stored.is_none() => self.answer = Some(info),
             Ok(info) => match self.layout(&info) {
                 Ok((count, ids)) => {
                     self.start_fleet(myself, info, count, ids).await?;
@@ -269,6 +292,25 @@ impl ManagerState {
             Err(error) => self.refuse_start(myself, StartError::Gateway(error)),
         }
         Ok(())
+    }
+
+    /// What the store holds is known, or will not be.
+    async fn stored(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        stored: Result<Stored, StoreError>,
+    ) -> Result<(), ActorProcessingErr> {
+        self.stored = Some(stored.unwrap_or_else(|error| {
+            let error = crate::error::chain(error.as_ref());
+            let lifecycle = Lifecycle::StoreFailed { error, retry_after: Duration::ZERO };
+            tracing::error!("starting without the stored sessions: {lifecycle}");
+            self.config.hub.announce(&lifecycle);
+            Stored::default()
+        }));
+        match self.answer.take() {
+            Some(info) => self.gateway(myself, Ok(info)).await,
+            None => Ok(()),
+        }
     }
 
     fn refuse_start(&mut self, myself: &ActorRef<ManagerMessage>, error: StartError) {
@@ -300,10 +342,17 @@ impl ManagerState {
         count: ShardCount,
         ids: Vec<ShardId>,
     ) -> Result<(), ActorProcessingErr> {
-        let limit = info.session_start_limit;
+        let stored = self.stored.take().unwrap_or_default();
+        let mut limit = info.session_start_limit;
+        if let Some(spent) = stored.budget.filter(|_| self.config.gateway.is_some()) {
+            limit.remaining = limit.remaining.min(remaining(&spent, &limit));
+        }
+        let last_identify = stored.budget.and_then(|budget| budget.last_identify_ms);
+        let last_identify = last_identify.and_then(|at| now().checked_sub(store::from_wall(at)));
         let budget = budget(&limit, self.config.identify_reserve);
-        let ledger = Arc::new(Mutex::new(Ledger { status: IdentifyStatus::default(), budget }));
-        let queue = self.spawn_queue(myself, &info, &ledger, false).await?;
+        let ledger = Ledger { status: IdentifyStatus::default(), budget, last_identify };
+        let ledger = Arc::new(Mutex::new(ledger));
+        let queue = self.spawn_queue(myself, &info, &ledger, last_identify).await?;
         tracing::info!(
             shards = ids.len(),
             count = count.get(),
@@ -311,13 +360,25 @@ impl ManagerState {
             remaining = limit.remaining,
             "starting"
         );
-        let layout = (GENERATION, count, ids.as_slice());
-        let shards = Shards::new(Arc::clone(&self.config), info.url.clone(), layout, self.presence.as_ref());
+        let book = Book { slots: BTreeMap::new(), generation: GENERATION, ledger: Arc::clone(&ledger) };
+        let book = Arc::new(Mutex::new(book));
+        let (sessions, mut known) = self.usable(stored.sessions);
+        // What belongs to shards of other processes is theirs.
+        known.retain(|record| {
+            let (of, shard) = record.slot();
+            (of == count && ids.contains(&shard)) || record.check(self.config.max_session_age).is_err()
+        });
+        let config = Arc::clone(&self.config);
+        let mut shards = Shards::new(config, info.url.clone(), (GENERATION, count), Arc::clone(&book));
+        shards.add_first(&ids, &sessions, self.presence.as_ref());
+        let keeper = self.spawn_keeper(myself, &book, known).await?;
         let silence = SilenceWatch::default();
         let fleet = self.fleet.insert(Fleet {
             info,
             queue,
             ledger,
+            book,
+            keeper,
             shards,
             all_ready_announced: false,
             silence,
@@ -336,7 +397,7 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         info: &GatewayInfo,
         ledger: &Arc<Mutex<Ledger>>,
-        replacement: bool,
+        last_identify: Option<Instant>,
     ) -> Result<ActorRef<QueueMessage>, ActorProcessingErr> {
         let timings = &self.config.timings;
         let asking = self.config.identify_gate.as_ref().map(|gate| {
@@ -348,11 +409,43 @@ impl ManagerState {
             window: timings.identify_window + timings.identify_margin,
             ledger: Arc::clone(ledger),
             hub: Arc::clone(&self.config.hub),
-            replacement,
+            last_identify,
             asking,
         };
         let (queue, _) = Actor::spawn_linked(None, IdentifyQueue, arguments, myself.get_cell()).await?;
         Ok(queue)
+    }
+
+    /// The sessions to start from, those that the bot was given before those that were stored; and everything stored.
+    fn usable(&self, stored: Vec<SessionRecord>) -> (Vec<Session>, Vec<SessionRecord>) {
+        let mut sessions = self.config.sessions.clone();
+        let mut refused = Vec::new();
+        for record in &stored {
+            match record.check(self.config.max_session_age) {
+                Ok(()) => sessions.push(record.session.clone()),
+                Err(reason) => refused.push(reason),
+            }
+        }
+        if let Some(reason) = refused.first() {
+            tracing::warn!(
+                sessions = refused.len(),
+                "stored sessions are not used, the first since {reason}"
+            );
+        }
+        (sessions, stored)
+    }
+
+    async fn spawn_keeper(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        book: &Arc<Mutex<Book>>,
+        stored: Vec<SessionRecord>,
+    ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
+        let Some(store) = self.config.store.clone() else { return Ok(None) };
+        let (book, hub) = (Arc::clone(book), Arc::clone(&self.config.hub));
+        let arguments = KeeperArguments { store, book, hub, random: self.random.fork(), stored };
+        let (keeper, _) = Actor::spawn_linked(None, SessionKeeper, arguments, myself.get_cell()).await?;
+        Ok(Some(keeper))
     }
 
     // ── Running ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -388,6 +481,9 @@ impl ManagerState {
         match report {
             ShardReport::Ready => {
                 fleet.shards.set_ready(shard);
+                if let Some(keeper) = &fleet.keeper {
+                    let _ = keeper.cast(KeeperMessage::LookNow);
+                }
                 self.announce_if_all_ready();
             }
             ShardReport::Refused(refusal) => {
@@ -480,6 +576,9 @@ impl ManagerState {
         if child.get_id() == fleet.queue.get_id() {
             return if self.stopping.is_some() { Ok(()) } else { self.replace_queue(myself, error).await };
         }
+        if fleet.keeper.as_ref().is_some_and(|keeper| keeper.get_id() == child.get_id()) {
+            return self.replace_keeper(myself, error).await;
+        }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
         let _ = fleet.queue.cast(QueueMessage::Gone { shard });
         let leaving = fleet.shards.is_leaving(shard);
@@ -520,6 +619,24 @@ impl ManagerState {
         }
     }
 
+    /// The new one stores everything again: what the old one has stored is not known.
+    async fn replace_keeper(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        error: String,
+    ) -> Result<(), ActorProcessingErr> {
+        let lifecycle = Lifecycle::KeeperCrashed { error };
+        tracing::error!("{lifecycle}");
+        self.config.hub.announce(&lifecycle);
+        let Some(fleet) = &self.fleet else { return Ok(()) };
+        let book = Arc::clone(&fleet.book);
+        let keeper = self.spawn_keeper(myself, &book, Vec::new()).await?;
+        if let Some(fleet) = &mut self.fleet {
+            fleet.keeper = keeper;
+        }
+        Ok(())
+    }
+
     async fn replace_queue(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
@@ -529,7 +646,7 @@ impl ManagerState {
         tracing::error!("{lifecycle}");
         self.config.hub.announce(&lifecycle);
         let Some(fleet) = &self.fleet else { return Ok(()) };
-        let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, true).await?;
+        let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, Some(now())).await?;
         fleet.shards.for_each_actor(|actor| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone()))));
         if let Some(fleet) = &mut self.fleet {
             fleet.queue = queue;
@@ -644,7 +761,8 @@ impl ManagerState {
             stopping.replies.extend(reply);
             return;
         }
-        self.stopping = Some(Stopping { farewell, outcome, replies: reply.into_iter().collect() });
+        self.stopping =
+            Some(Stopping { farewell, outcome, flushing: false, replies: reply.into_iter().collect() });
         if let Some(request) = &self.request {
             request.abort();
         }
@@ -657,12 +775,25 @@ impl ManagerState {
 
     fn end_if_all_ended(&mut self, myself: &ActorRef<ManagerMessage>) {
         let ended = self.fleet.as_ref().is_none_or(|fleet| fleet.shards.all_ended());
-        if ended && self.stopping.is_some() {
-            self.end(myself);
-        }
+        let Some(stopping) = self.stopping.as_mut().filter(|stopping| ended && !stopping.flushing) else {
+            return;
+        };
+        let Some(keeper) = self.fleet.as_ref().and_then(|fleet| fleet.keeper.as_ref()) else {
+            self.finish_end(myself);
+            return;
+        };
+        // The last word on each session goes into the store; until the deadline.
+        stopping.flushing = true;
+        let (reply, flushed) = ractor::concurrency::oneshot();
+        let _ = keeper.cast(KeeperMessage::Flush(reply.into()));
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            let _ = flushed.await;
+            let _ = myself.cast(ManagerMessage::Flushed);
+        });
     }
 
-    fn end(&mut self, myself: &ActorRef<ManagerMessage>) {
+    fn finish_end(&mut self, myself: &ActorRef<ManagerMessage>) {
         let Some(stopping) = &mut self.stopping else { return };
         let sessions = match (stopping.farewell, &self.fleet) {
             (Farewell::Detach, Some(fleet)) => fleet.shards.sessions(),
@@ -680,6 +811,29 @@ impl ManagerState {
 fn budget(limit: &SessionStartLimit, reserve: u32) -> IdentifyBudget {
     let reset_after = Duration::from_millis(limit.reset_after_ms);
     IdentifyBudget::new(now(), limit.total, limit.remaining, reset_after, reserve)
+}
+
+/// What is left of a budget by our own count: everything, when its period is over.
+fn remaining(spent: &BudgetRecord, limit: &SessionStartLimit) -> u32 {
+    let counts = spent.total == limit.total && spent.resets_at_ms > store::wall_ms();
+    if counts { spent.remaining } else { limit.remaining }
+}
+
+/// Asks the store what it holds, several times if need be: to start without its sessions costs an Identify for each.
+fn load_store(store: Arc<dyn SessionStore>, manager: ActorRef<ManagerMessage>) {
+    tokio::spawn(async move {
+        let deadline = tokio::time::Instant::now() + LOAD_DEADLINE;
+        let stored = loop {
+            match tokio::time::timeout_at(deadline, store.load()).await {
+                Ok(Err(_)) if tokio::time::Instant::now() + LOAD_AGAIN_AFTER < deadline => {
+                    tokio::time::sleep(LOAD_AGAIN_AFTER).await;
+                }
+                Ok(stored) => break stored,
+                Err(elapsed) => break Err(elapsed.into()),
+            }
+        };
+        let _ = manager.cast(ManagerMessage::Stored(stored));
+    });
 }
 
 fn now() -> Instant {

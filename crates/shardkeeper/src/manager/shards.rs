@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -17,6 +17,7 @@ use crate::error::{CommandRejected, ShardsRejected};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
 use crate::pacer::Pacer;
 use crate::restart::{Restart, RestartBook};
+use crate::session_keeper::Book;
 use crate::shard::board::Board;
 use crate::shard::slot::SessionSlot;
 use crate::shard::{ShardActor, ShardArguments};
@@ -31,6 +32,8 @@ pub(super) struct Shards {
     connector: Connector,
     pacer: Arc<Pacer>,
     restarts: RestartBook,
+    /// What the session keeper looks at.
+    book: Arc<Mutex<Book>>,
     entries: BTreeMap<ShardId, Entry>,
 }
 
@@ -64,31 +67,41 @@ impl Shards {
     pub(super) fn new(
         config: Arc<ManagerConfig>,
         gateway_url: Url,
-        (generation, count, ids): (u32, ShardCount, &[ShardId]),
-        presence: Option<&PresenceUpdate>,
+        (generation, count): (u32, ShardCount),
+        book: Arc<Mutex<Book>>,
     ) -> Self {
         let rate = NonZeroU32::new(config.connects_per_second).unwrap_or(NonZeroU32::MIN);
-        let mut shards = Self {
+        Self {
             entries: BTreeMap::new(),
             connector: Connector::new(Arc::clone(&config.dialer), config.transport()),
             pacer: Arc::new(Pacer::new(rate)),
             restarts: RestartBook::new(config.restart_policy),
-            config: Arc::clone(&config),
+            config,
             gateway_url,
             generation,
             count,
-        };
+            book,
+        }
+    }
+
+    /// Takes on the shards of a start, which are not started yet, with whichever of these sessions they can resume: the
+    /// first of each.
+    pub(super) fn add_first(
+        &mut self,
+        ids: &[ShardId],
+        sessions: &[Session],
+        presence: Option<&PresenceUpdate>,
+    ) {
+        let check = |session: &Session| session.check(&self.shard_config(session.shard));
+        let misfits: Vec<_> = sessions.iter().filter_map(|session| check(session).err()).collect();
+        if let Some(misfit) = misfits.first() {
+            tracing::warn!(sessions = misfits.len(), "sessions cannot be resumed, the first since {misfit}");
+        }
         for &shard in ids {
-            let session =
-                config.sessions.iter().find(|session| session.shard == shard && session.count == count);
-            shards.insert(shard, session.cloned(), presence);
+            let fits = |session: &&Session| session.check(&self.shard_config(shard)).is_ok();
+            let session = sessions.iter().find(fits).cloned();
+            self.insert(shard, session, presence);
         }
-        for session in &config.sessions {
-            if let Err(mismatch) = session.check(&shards.shard_config(session.shard)) {
-                tracing::warn!(shard.id = session.shard.0, "a session cannot be resumed: {mismatch}");
-            }
-        }
-        shards
     }
 
     fn insert(&mut self, shard: ShardId, session: Option<Session>, presence: Option<&PresenceUpdate>) {
@@ -102,7 +115,12 @@ impl Shards {
             ended: false,
             leaving: false,
         };
+        self.book().slots.insert((self.count, shard), Arc::clone(&entry.slot));
         self.entries.insert(shard, entry);
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shard_config(&self, shard: ShardId) -> ShardConfig {
@@ -179,6 +197,7 @@ impl Shards {
 
     /// Forgets a shard, and returns its session as another process can resume it.
     pub(super) fn remove(&mut self, shard: ShardId) -> Option<Session> {
+        self.book().slots.remove(&(self.count, shard));
         self.entries.remove(&shard)?.slot.load_acknowledged()
     }
 
@@ -364,6 +383,9 @@ impl Shards {
                 Farewell::Detach => ShardMessage::Detach,
             };
             let told = entry.actor.as_ref().is_some_and(|actor| actor.cast(message).is_ok());
+            if !told && farewell == Farewell::Stop {
+                entry.slot.store(None);
+            }
             entry.ended |= !told;
         }
     }

@@ -434,9 +434,9 @@ impl Core {
                     self.wakes_at = at;
                     return;
                 }
-                Output::Deliver { sequence } => {
+                Output::Deliver { sequence, replayed } => {
                     let envelope = envelope.expect("the machine delivers only what it was just fed");
-                    self.deliver(envelope, sequence);
+                    self.deliver(envelope, sequence, replayed);
                 }
                 Output::SessionChanged(session) => {
                     self.not_stored = None;
@@ -463,9 +463,9 @@ impl Core {
         self.publisher.is_behind() && self.machine.expects_dispatches()
     }
 
-    fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64) {
+    fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
         self.board.count_dispatch();
-        self.publisher.publish(envelope, sequence);
+        self.publisher.publish(envelope, sequence, replayed);
         if self.publisher.is_behind() {
             self.not_stored = Some(sequence);
         } else {

@@ -14,6 +14,8 @@ pub(crate) struct SessionSlot {
     session: Mutex<Option<Session>>,
     /// Apart from the rest, since it changes with each dispatch. Never ahead of what subscriptions have taken.
     sequence: AtomicU64,
+    /// Counts the sessions that were here.
+    version: AtomicU64,
     writer: Arc<tokio::sync::Mutex<()>>,
     watermark: Arc<Watermark>,
 }
@@ -36,7 +38,13 @@ impl SessionSlot {
         let sequence = session.as_ref().map_or(0, |session| session.sequence);
         self.sequence.store(sequence, Ordering::Release);
         self.watermark.restart(sequence);
+        self.version.fetch_add(1, Ordering::AcqRel);
         *stored = session;
+    }
+
+    /// Differs when what another process would resume is something else.
+    pub(crate) fn stamp(&self) -> (u64, u64) {
+        (self.version.load(Ordering::Acquire), self.watermark.acknowledged())
     }
 
     /// Everything up to this sequence number was taken.

@@ -1,0 +1,185 @@
+//! Checks that any [`SessionStore`] has to pass.
+
+use shardkeeper_proto::{Intents, Session, ShardCount, ShardId};
+
+use super::record::FORMAT;
+use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
+
+/// A store breaks its contract.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Broken {
+    /// It could not do its work.
+    #[error("the store failed while {doing}")]
+    Failed {
+        /// At what.
+        doing: &'static str,
+        /// Why.
+        source: StoreError,
+    },
+    /// It holds something else than it should.
+    #[error("{rule}: the store holds {found} instead of {expected}")]
+    Wrong {
+        /// What it did not keep.
+        rule: &'static str,
+        /// What it holds.
+        found: String,
+        /// What it should hold.
+        expected: String,
+    },
+}
+
+/// Checks a store. Each `open()` stands for another process: what it returns replaces the one before, which is dropped
+/// first. The store must be empty to begin with.
+///
+/// # Errors
+///
+/// The first rule that it does not keep.
+pub async fn check<S: SessionStore>(open: impl AsyncFn() -> S) -> Result<(), Broken> {
+    let mut bench = Bench { store: Some(open().await), expected: Stored::default() };
+    bench.holds("it is empty at first").await?;
+
+    bench.save(vec![record(0, 4, 1), record(3, 4, 1), record(0, 8, 1)], vec![], None).await?;
+    bench.holds("each slot of each layout has a record of its own").await?;
+    bench.reopen(&open, "records outlive the process").await?;
+
+    bench.save(vec![record(3, 4, 2)], vec![], Some(budget(990))).await?;
+    bench.holds("a record replaces that of its slot, and no other").await?;
+    bench.reopen(&open, "the budget outlives the process").await?;
+
+    bench.save(vec![record(1, 4, 9)], vec![(0, 4), (2, 4)], None).await?;
+    bench.holds("a slot is emptied, also one that is empty, and the budget stays").await?;
+    bench.save(vec![], vec![], Some(budget(989))).await?;
+    bench.reopen(&open, "the budget is replaced").await?;
+
+    let many: Vec<SessionRecord> = (0..2000).map(|shard| record(shard, 2000, u64::from(shard))).collect();
+    bench.save(many, vec![], None).await?;
+    bench.reopen(&open, "thousands of shards are stored at once").await?;
+    bench.save(vec![], (0..2000).map(|shard| (shard, 2000)).collect(), None).await?;
+    bench.reopen(&open, "thousands of slots are emptied at once").await?;
+
+    let odd = Session {
+        id: "\u{0}\"\\ü🦆".into(),
+        resume_url: None,
+        sequence: u64::MAX,
+        ..record(7, 8, 0).session
+    };
+    bench.save(vec![SessionRecord::new(odd, u32::MAX)], vec![], None).await?;
+    bench.reopen(&open, "any text and number comes back as it was").await
+}
+
+struct Bench<S> {
+    store: Option<S>,
+    expected: Stored,
+}
+
+impl<S: SessionStore> Bench<S> {
+    async fn save(
+        &mut self,
+        sessions: Vec<SessionRecord>,
+        removed: Vec<(u32, u32)>,
+        budget: Option<BudgetRecord>,
+    ) -> Result<(), Broken> {
+        let count = |count| ShardCount::new(count).expect("none is zero");
+        let removed: Vec<_> = removed.into_iter().map(|(shard, of)| (count(of), ShardId(shard))).collect();
+        let replaced = |old: &SessionRecord| {
+            removed.contains(&old.slot()) || sessions.iter().any(|new| new.slot() == old.slot())
+        };
+        self.expected.sessions.retain(|old| !replaced(old));
+        self.expected.sessions.extend(sessions.iter().cloned());
+        self.expected.budget = budget.or(self.expected.budget);
+        let changes = Changes { sessions, removed, budget };
+        let Some(store) = &self.store else { return Ok(()) };
+        store.save(changes).await.map_err(|source| Broken::Failed { doing: "saving", source })
+    }
+
+    async fn reopen(&mut self, open: &impl AsyncFn() -> S, rule: &'static str) -> Result<(), Broken> {
+        self.store = None;
+        self.store = Some(open().await);
+        self.holds(rule).await
+    }
+
+    async fn holds(&mut self, rule: &'static str) -> Result<(), Broken> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let mut found = store.load().await.map_err(|source| Broken::Failed { doing: "loading", source })?;
+        found.sessions.sort_by_key(SessionRecord::slot);
+        self.expected.sessions.sort_by_key(SessionRecord::slot);
+        if found != self.expected {
+            let (found, expected) = (format!("{found:?}"), format!("{:?}", self.expected));
+            return Err(Broken::Wrong { rule, found, expected });
+        }
+        Ok(())
+    }
+}
+
+fn record(shard: u32, count: u32, sequence: u64) -> SessionRecord {
+    let session = Session {
+        id: format!("session of {shard}"),
+        resume_url: Some("wss://resume.example".into()),
+        sequence,
+        shard: ShardId(shard),
+        count: ShardCount::new(count).expect("none is zero"),
+        intents: Intents::GUILDS,
+        query: "v=10&encoding=json".into(),
+    };
+    SessionRecord::new(session, 1)
+}
+
+fn budget(remaining: u32) -> BudgetRecord {
+    BudgetRecord { format: FORMAT, total: 1000, remaining, resets_at_ms: 7, last_identify_ms: Some(5) }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    use super::super::MemoryStore;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_store_in_memory_conforms() {
+        let store = MemoryStore::default();
+        check(async || store.clone()).await.unwrap();
+    }
+
+    /// Stores that get it wrong, each in its way.
+    #[derive(Clone)]
+    struct Wrong {
+        store: MemoryStore,
+        spoil: fn(&mut Changes),
+    }
+
+    impl SessionStore for Wrong {
+        fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>> {
+            self.store.load()
+        }
+
+        fn save(&self, mut changes: Changes) -> BoxFuture<'_, Result<(), StoreError>> {
+            (self.spoil)(&mut changes);
+            self.store.save(changes).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn stores_that_get_it_wrong_are_told_what() {
+        type Spoil = fn(&mut Changes);
+        let spoils: [(Spoil, &str); 4] = [
+            (|changes| changes.sessions.truncate(2), "each slot of each layout"),
+            (|changes| changes.removed.clear(), "a slot is emptied"),
+            (|changes| changes.budget = None, "a record replaces"),
+            (
+                |changes| changes.sessions.iter_mut().for_each(|record| record.session.sequence %= 2),
+                "a record replaces",
+            ),
+        ];
+        for (spoil, rule) in spoils {
+            let store = Wrong { store: MemoryStore::default(), spoil };
+            let broken = check(async || store.clone()).await.unwrap_err();
+            assert!(broken.to_string().starts_with(rule), "{rule}: {broken}");
+        }
+        let forgetful = async || MemoryStore::default();
+        let broken = check(forgetful).await.unwrap_err();
+        assert!(broken.to_string().starts_with("records outlive the process"), "{broken}");
+    }
+}

@@ -1,0 +1,375 @@
+//! A store in one file, by redb: transactions that survive the end of the process and of the machine at any byte.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+
+use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
+
+/// By shard count and shard.
+const SESSIONS: TableDefinition<'_, (u32, u32), &[u8]> = TableDefinition::new("sessions");
+const BUDGET: TableDefinition<'_, (), &[u8]> = TableDefinition::new("budget");
+
+/// Keeps sessions in a file that its owner alone may read. A file is open in one process at a time.
+///
+/// A save is one transaction with one `fsync`, on tokio's pool for blocking work.
+#[derive(Clone, Debug)]
+pub struct FileStore(Arc<Database>);
+
+/// The file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// It cannot be opened or made.
+    #[error("{} cannot be opened", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has it open.
+    #[error("{} is in use by another process: a session can be resumed by one alone", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is no store, or damaged.
+    #[error("{} holds no sessions: remove it to start anew", path.display())]
+    NoStore {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: redb::DatabaseError,
+    },
+}
+
+impl FileStore {
+    /// Opens the file, or makes it. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, is open elsewhere, or holds something else.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let file = private(path).map_err(|source| OpenError::File { path: path.into(), source })?;
+        match Database::builder().create_file(file) {
+            Ok(database) => Ok(Self(Arc::new(database))),
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(OpenError::InUse { path: path.into() }),
+            Err(source) => Err(OpenError::NoStore { path: path.into(), source }),
+        }
+    }
+
+    /// On something else than a file, for tests of what a power failure leaves.
+    #[cfg(test)]
+    fn on(backend: impl redb::StorageBackend) -> Result<Self, redb::DatabaseError> {
+        Database::builder().create_with_backend(backend).map(|database| Self(Arc::new(database)))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || work(&database)).await?
+    }
+}
+
+/// A file that its owner alone may read.
+fn private(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    // One that was there before may have been more open.
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(file)
+}
+
+impl SessionStore for FileStore {
+    fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>> {
+        self.blocking(load).boxed()
+    }
+
+    fn save(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.blocking(move |database| save(database, &changes)).boxed()
+    }
+}
+
+fn load(database: &Database) -> Result<Stored, StoreError> {
+    let transaction = database.begin_read()?;
+    let mut stored = Stored::default();
+    match transaction.open_table(SESSIONS) {
+        Ok(table) => {
+            for entry in table.iter()? {
+                let ((count, shard), record) = entry.map(|(slot, record)| (slot.value(), record))?;
+                match serde_json::from_slice::<SessionRecord>(record.value()) {
+                    Ok(record) => stored.sessions.push(record),
+                    // A later version has written it; the others may be good.
+                    Err(error) => {
+                        let at = error.column();
+                        tracing::warn!(
+                            shard.id = shard,
+                            shard.count = count,
+                            "a stored session cannot be read, from byte {at} on"
+                        );
+                    }
+                }
+            }
+        }
+        // Nothing was ever stored.
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match transaction.open_table(BUDGET) {
+        Ok(table) => {
+            let record = table.get(())?;
+            stored.budget =
+                record.and_then(|record| serde_json::from_slice::<BudgetRecord>(record.value()).ok());
+        }
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(stored)
+}
+
+fn save(database: &Database, changes: &Changes) -> Result<(), StoreError> {
+    let transaction = database.begin_write()?;
+    {
+        let mut sessions = transaction.open_table(SESSIONS)?;
+        for (count, shard) in &changes.removed {
+            sessions.remove((count.get(), shard.0))?;
+        }
+        for record in &changes.sessions {
+            let (count, shard) = record.slot();
+            sessions.insert((count.get(), shard.0), serde_json::to_vec(record)?.as_slice())?;
+        }
+    }
+    if let Some(budget) = &changes.budget {
+        transaction.open_table(BUDGET)?.insert((), serde_json::to_vec(budget)?.as_slice())?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use proptest::prelude::*;
+    use shardkeeper_proto::{Intents, Session, ShardCount, ShardId};
+
+    use super::*;
+    use crate::store::conformance;
+
+    /// A directory of the test's own, which goes with it.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("shardkeeper-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_store_in_a_file_conforms() {
+        let directory = Directory::new("conforms");
+        let path = directory.0.join("sessions");
+        conformance::check(async || FileStore::open(&path).unwrap()).await.unwrap();
+    }
+
+    #[test]
+    fn a_file_is_its_owners_alone_and_open_once() {
+        let directory = Directory::new("alone");
+        let path = directory.0.join("sessions");
+        std::fs::write(&path, "").unwrap();
+        #[cfg(unix)]
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        let store = FileStore::open(&path).unwrap();
+        #[cfg(unix)]
+        {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        let error = FileStore::open(&path).unwrap_err();
+        assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
+        drop(store);
+        FileStore::open(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_store_is_told_by_name_and_left_as_it_is() {
+        let directory = Directory::new("foreign");
+        let path = directory.0.join("notes");
+        let notes = "somebody else's notes ".repeat(1000);
+        std::fs::write(&path, &notes).unwrap();
+        let error = FileStore::open(&path).unwrap_err();
+        assert!(error.to_string().ends_with("holds no sessions: remove it to start anew"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), notes);
+        assert!(matches!(FileStore::open(directory.0.join("a/b")), Err(OpenError::File { .. })));
+    }
+
+    /// A disk that keeps what was synced, and of the rest whatever it likes.
+    #[derive(Clone, Debug, Default)]
+    struct Disk(Arc<Mutex<Platter>>);
+
+    #[derive(Debug, Default)]
+    struct Platter {
+        synced: Vec<u8>,
+        /// What was done since, in order.
+        pending: Vec<Done>,
+        now: Vec<u8>,
+        /// After so many operations the power fails.
+        left: Option<usize>,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Done {
+        Write(u64, Vec<u8>),
+        Length(u64),
+    }
+
+    impl Done {
+        fn to(&self, bytes: &mut Vec<u8>) {
+            match self {
+                Self::Length(length) => bytes.resize(usize::try_from(*length).unwrap(), 0),
+                Self::Write(offset, data) => {
+                    let offset = usize::try_from(*offset).unwrap();
+                    bytes.resize(bytes.len().max(offset + data.len()), 0);
+                    bytes[offset..offset + data.len()].copy_from_slice(data);
+                }
+            }
+        }
+    }
+
+    impl Platter {
+        fn work(&mut self) -> io::Result<()> {
+            match &mut self.left {
+                Some(0) => Err(io::Error::other("no power")),
+                Some(left) => {
+                    *left -= 1;
+                    Ok(())
+                }
+                None => Ok(()),
+            }
+        }
+
+        fn done(&mut self, done: Done) {
+            done.to(&mut self.now);
+            self.pending.push(done);
+        }
+    }
+
+    impl Disk {
+        /// The disk after a power failure: of the unsynced operations those that `kept` says, each write perhaps cut short.
+        fn after_failure(&self, mut kept: impl FnMut() -> (bool, f64)) -> Self {
+            let platter = self.0.lock().unwrap();
+            let mut bytes = platter.synced.clone();
+            for done in &platter.pending {
+                let (keep, share) = kept();
+                match done {
+                    Done::Write(offset, data) if keep => {
+                        let cut = (data.len() as f64 * share) as usize;
+                        Done::Write(*offset, data[..cut].to_vec()).to(&mut bytes);
+                    }
+                    Done::Length(_) if keep => done.to(&mut bytes),
+                    _ => {}
+                }
+            }
+            let platter = Platter { synced: bytes.clone(), now: bytes, ..Platter::default() };
+            Self(Arc::new(Mutex::new(platter)))
+        }
+    }
+
+    impl redb::StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.0.lock().unwrap().now.len() as u64)
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            let platter = self.0.lock().unwrap();
+            let offset = usize::try_from(offset).unwrap();
+            let bytes = platter.now.get(offset..offset + out.len());
+            out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+
+        fn set_len(&self, length: u64) -> io::Result<()> {
+            let mut platter = self.0.lock().unwrap();
+            platter.work()?;
+            platter.done(Done::Length(length));
+            Ok(())
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            let mut platter = self.0.lock().unwrap();
+            platter.work()?;
+            platter.synced = platter.now.clone();
+            platter.pending.clear();
+            Ok(())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            let mut platter = self.0.lock().unwrap();
+            platter.work()?;
+            platter.done(Done::Write(offset, data.to_vec()));
+            Ok(())
+        }
+    }
+
+    fn changes(sequence: u64) -> Changes {
+        let record = |shard| {
+            let session = Session {
+                id: format!("session of {shard}, which is as long as those of Discord"),
+                resume_url: Some("wss://resume.example".into()),
+                sequence,
+                shard: ShardId(shard),
+                count: ShardCount::new(64).unwrap(),
+                intents: Intents::GUILDS,
+                query: "v=10&encoding=json".into(),
+            };
+            SessionRecord { stored_at_ms: 0, ..SessionRecord::new(session, 1) }
+        };
+        Changes { sessions: (0..64).map(record).collect(), ..Changes::default() }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn a_power_failure_at_any_byte_leaves_what_was_saved_or_what_was_being_saved(
+            fails_after in 0_usize..400, seed in any::<u64>(),
+        ) {
+            let disk = Disk::default();
+            let store = FileStore::on(disk.clone()).unwrap();
+            save(&store.0, &changes(1)).unwrap();
+            disk.0.lock().unwrap().left = Some(fails_after);
+            let mut saved = 1;
+            while saved < 20 && save(&store.0, &changes(saved + 1)).is_ok() {
+                saved += 1;
+            }
+            let mut random = fastrand::Rng::with_seed(seed);
+            let after = disk.after_failure(|| (random.bool(), if random.bool() { 1.0 } else { random.f64() }));
+            drop(store);
+            let found = load(&FileStore::on(after).unwrap().0).unwrap().sessions;
+            prop_assert_eq!(found.len(), 64);
+            let sequence = found[0].session.sequence;
+            prop_assert!(sequence == saved || sequence == saved + 1, "{} of {}", sequence, saved);
+            prop_assert!(found.iter().all(|record| record.session.sequence == sequence), "a part of it");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! A store that lives as long as its process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use shardkeeper_proto::{ShardCount, ShardId};
+
+use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
+
+/// Keeps sessions in memory: for tests, and for managers that follow each other within one process. Clones share what
+/// they hold.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore(Arc<Mutex<Held>>);
+
+#[derive(Debug, Default)]
+struct Held {
+    sessions: BTreeMap<(ShardCount, ShardId), SessionRecord>,
+    budget: Option<BudgetRecord>,
+}
+
+impl SessionStore for MemoryStore {
+    fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = Stored::new(held.sessions.values().cloned().collect(), held.budget);
+        std::future::ready(Ok(stored)).boxed()
+    }
+
+    fn save(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for slot in &changes.removed {
+                held.sessions.remove(slot);
+            }
+            held.sessions.extend(changes.sessions.into_iter().map(|record| (record.slot(), record)));
+            held.budget = changes.budget.or(held.budget);
+            Ok(())
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,81 @@
+//! Where sessions and the identify budget outlive the process.
+//!
+//! Input: records from the session keeper, some times a second at most. Output: the same records to the next process, which
+//! resumes from them. Nothing of it is on the way of an event.
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+#[cfg(feature = "file-store")]
+mod file;
+mod memory;
+mod record;
+
+use futures_util::future::BoxFuture;
+use shardkeeper_proto::{ShardCount, ShardId};
+
+#[cfg(feature = "file-store")]
+pub use self::file::{FileStore, OpenError};
+pub use self::memory::MemoryStore;
+pub use self::record::{BudgetRecord, RecordRefused, SessionRecord};
+pub(crate) use self::record::{budget_record, from_wall, wall_ms};
+
+/// Why a store could not do its work. It is shown with its sources, and must not contain secrets.
+pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Keeps the sessions of one bot, and what it has spent of the day's Identify. One manager uses it at a time.
+///
+/// What it holds is as secret as the token: whoever has both can resume the sessions. Make it readable to the bot alone.
+/// It never holds the token itself, nor anything of an event.
+///
+/// # Errors
+///
+/// An error is told once as [`Lifecycle::StoreFailed`](crate::Lifecycle::StoreFailed), and tried again with growing waits;
+/// no shard is stopped by it. Until it works again, a crash of the process repeats more events, or costs sessions.
+pub trait SessionStore: Send + Sync + 'static {
+    /// Everything that is stored. Asked once, when a manager starts.
+    fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>>;
+
+    /// Stores the changes: all of them or, with an error, none. When it completes, they survive the end of the process and of
+    /// the machine. The next call comes after this one has completed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it completes, the changes are stored or not, but not some of them.
+    fn save(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// What a store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The sessions, at most one of each slot of a layout.
+    pub sessions: Vec<SessionRecord>,
+    /// The budget, if it was ever stored.
+    pub budget: Option<BudgetRecord>,
+}
+
+impl Stored {
+    /// What a store of one's own has found.
+    pub fn new(sessions: Vec<SessionRecord>, budget: Option<BudgetRecord>) -> Self {
+        Self { sessions, budget }
+    }
+}
+
+/// What is to be stored. Nothing else changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Changes {
+    /// Sessions that are new, or have got on. Each replaces the one of its [slot](SessionRecord::slot).
+    pub sessions: Vec<SessionRecord>,
+    /// Slots that have no session any more.
+    pub removed: Vec<(ShardCount, ShardId)>,
+    /// The budget, if it has changed.
+    pub budget: Option<BudgetRecord>,
+}
+
+impl Changes {
+    /// Whether there is nothing to store.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.removed.is_empty() && self.budget.is_none()
+    }
+}

@@ -1,0 +1,169 @@
+//! What is stored: versioned values, with times of the wall clock, since they outlive every other one.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use shardkeeper_proto::{IdentifyBudget, Session, ShardCount, ShardId};
+
+/// The format that is written. A change that an older version would misread raises it.
+pub(super) const FORMAT: u32 = 1;
+
+/// A session as another process can resume it. A secret, like the token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SessionRecord {
+    /// The format of this record.
+    pub format: u32,
+    /// The session. Its sequence is the watermark: everything up to there was acknowledged by every lossless subscription.
+    pub session: Session,
+    /// The generation of the layout that the shard belonged to.
+    pub generation: u32,
+    /// When it was stored, in milliseconds of Unix time.
+    pub stored_at_ms: u64,
+}
+
+/// A stored session is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordRefused {
+    /// A later version of this library has written it.
+    #[error("it has format {format}, this version reads up to {FORMAT}")]
+    Format {
+        /// Its format.
+        format: u32,
+    },
+    /// Discord has forgotten it by now.
+    #[error("it is {age:.0?} old, more than {limit:.0?}")]
+    TooOld {
+        /// Its age.
+        age: Duration,
+        /// What is allowed.
+        limit: Duration,
+    },
+}
+
+impl SessionRecord {
+    /// The record of a session as of now.
+    pub fn new(session: Session, generation: u32) -> Self {
+        Self { format: FORMAT, session, generation, stored_at_ms: wall_ms() }
+    }
+
+    /// The slot of a layout that it belongs to. A store holds one record of each.
+    pub fn slot(&self) -> (ShardCount, ShardId) {
+        (self.session.count, self.session.shard)
+    }
+
+    /// Whether it can be used at all. Whether it fits the shard is [another question](Session::check).
+    ///
+    /// # Errors
+    ///
+    /// What stands against it.
+    pub fn check(&self, max_age: Duration) -> Result<(), RecordRefused> {
+        if self.format > FORMAT {
+            return Err(RecordRefused::Format { format: self.format });
+        }
+        // A clock that was set back makes it young, which costs one vain Resume.
+        let age = Duration::from_millis(wall_ms().saturating_sub(self.stored_at_ms));
+        if age > max_age {
+            return Err(RecordRefused::TooOld { age, limit: max_age });
+        }
+        Ok(())
+    }
+}
+
+/// What the bot has left of the day's Identify (GW-166).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BudgetRecord {
+    /// The format of this record.
+    pub format: u32,
+    /// What a period allows.
+    pub total: u32,
+    /// What is left of this one.
+    pub remaining: u32,
+    /// When the period ends, in milliseconds of Unix time.
+    pub resets_at_ms: u64,
+    /// When the last Identify was sent, in milliseconds of Unix time; `None` before the first.
+    pub last_identify_ms: Option<u64>,
+}
+
+pub(crate) fn budget_record(
+    now: Instant,
+    budget: &IdentifyBudget,
+    last_identify: Option<Instant>,
+) -> BudgetRecord {
+    BudgetRecord {
+        format: FORMAT,
+        total: budget.total(),
+        remaining: budget.remaining(),
+        resets_at_ms: to_wall(now, budget.resets_at(now)),
+        last_identify_ms: last_identify.map(|at| to_wall(now, at)),
+    }
+}
+
+/// Now, in milliseconds of Unix time.
+pub(crate) fn wall_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A moment of this process as one of the wall clock.
+fn to_wall(now: Instant, at: Instant) -> u64 {
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let (ahead, behind) = (at.saturating_duration_since(now), now.saturating_duration_since(at));
+    wall_ms().saturating_add(milliseconds(ahead)).saturating_sub(milliseconds(behind))
+}
+
+/// How long ago a moment of the wall clock was; nothing when it is still to come.
+pub(crate) fn from_wall(at_ms: u64) -> Duration {
+    Duration::from_millis(wall_ms().saturating_sub(at_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> SessionRecord {
+        let session = Session {
+            id: "S".into(),
+            resume_url: Some("wss://resume.example".into()),
+            sequence: 42,
+            shard: ShardId(3),
+            count: ShardCount::new(16).unwrap(),
+            intents: shardkeeper_proto::Intents::GUILDS,
+            query: "v=10&encoding=json".into(),
+        };
+        SessionRecord::new(session, 1)
+    }
+
+    #[test]
+    fn a_record_is_refused_when_it_is_too_old_or_of_a_later_version() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(record().check(hour), Ok(()));
+        let later = SessionRecord { format: FORMAT + 1, ..record() };
+        assert_eq!(later.check(hour), Err(RecordRefused::Format { format: FORMAT + 1 }));
+        let old = SessionRecord { stored_at_ms: wall_ms() - 3_700_000, ..record() };
+        assert!(matches!(old.check(hour), Err(RecordRefused::TooOld { .. })));
+        assert!(old.check(hour).unwrap_err().to_string().ends_with("old, more than 3600s"));
+        let future = SessionRecord { stored_at_ms: wall_ms() + 1_000_000, ..record() };
+        assert_eq!(future.check(hour), Ok(()));
+    }
+
+    #[test]
+    fn what_is_written_stays_readable() {
+        let text = r#"{"format":1,"session":{"id":"S","resume_url":"wss://resume.example","sequence":42,"shard":3,
+            "count":16,"intents":1,"query":"v=10&encoding=json"},"generation":1,"stored_at_ms":7}"#;
+        let read: SessionRecord = serde_json::from_str(text).unwrap();
+        assert_eq!(read, SessionRecord { stored_at_ms: 7, ..record() });
+        let text = r#"{"format":1,"total":1000,"remaining":990,"resets_at_ms":9,"last_identify_ms":null}"#;
+        let budget: BudgetRecord = serde_json::from_str(text).unwrap();
+        assert_eq!((budget.remaining, budget.last_identify_ms), (990, None));
+    }
+
+    #[test]
+    fn nothing_printed_holds_the_session_id() {
+        let secret =
+            SessionRecord { session: Session { id: "secret".into(), ..record().session }, ..record() };
+        assert!(!format!("{secret:?}").contains("secret"));
+    }
+}

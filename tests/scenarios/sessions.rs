@@ -1,0 +1,362 @@
+//! Sessions that outlive their process, in a store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use shardkeeper::store::{Changes, FileStore, MemoryStore, SessionStore, StoreError, Stored};
+use shardkeeper::{
+    Delivery, Ended, Event, EventName, Intents, KeeperMessage, Lifecycle, ShardId, Shardkeeper, Subscription,
+    SubscriptionOptions, Topic,
+};
+use shardkeeper_sim::Simulator;
+use shardkeeper_tests::{Running, bot, bot_with, simulator};
+use tokio::time::{Instant, sleep, timeout};
+
+/// What a bot would write down of its events, beyond the life of a process: what came, and what came again.
+#[derive(Default)]
+struct Log {
+    seen: BTreeMap<(u32, String), u64>,
+    repeated: u64,
+}
+
+impl Log {
+    /// Every event has a trace of its own in its data.
+    fn note(&mut self, simulator: &Simulator, delivery: &Delivery) {
+        let Event::Dispatch(dispatch) = &**delivery else { return };
+        if dispatch.event_name() == Some(EventName::Resumed) {
+            return;
+        }
+        let key = (dispatch.shard().0, String::from_utf8_lossy(dispatch.data()).into_owned());
+        match self.seen.entry(key).and_modify(|times| *times += 1).or_insert(1) {
+            1 => simulator.observe(dispatch.shard().0, dispatch.name(), dispatch.data()),
+            _ => {
+                assert!(dispatch.is_replayed(), "{dispatch:?} came again, and does not say so");
+                self.repeated += 1;
+            }
+        }
+    }
+
+    async fn read(
+        &mut self,
+        simulator: &Simulator,
+        events: &mut Subscription,
+        until: impl Fn(&Simulator) -> bool,
+    ) {
+        while !until(simulator) {
+            let next = timeout(Duration::from_secs(3600), events.next()).await;
+            let Some(delivery) = next.unwrap_or_else(|_| panic!("{:?}", simulator.delivery())) else {
+                return;
+            };
+            self.note(simulator, &delivery);
+        }
+    }
+}
+
+fn all_seen(simulator: &Simulator) -> bool {
+    simulator.delivery().delivered >= simulator.delivery().sent
+}
+
+fn everything() -> (Topic, SubscriptionOptions) {
+    (Topic::all(), SubscriptionOptions { capacity: 1 << 14, ..SubscriptionOptions::default() })
+}
+
+async fn start(simulator: &Simulator, store: &MemoryStore) -> (Shardkeeper, Subscription) {
+    let builder = bot(simulator).session_store(Arc::new(store.clone()));
+    let (topic, options) = everything();
+    let events = builder.subscribe_with(topic, options);
+    (builder.start().await.unwrap(), events)
+}
+
+/// The end that no process prepares for. Returns when nothing of it is left.
+async fn kill(keeper: Shardkeeper) {
+    keeper.manager().kill();
+    assert_eq!(keeper.ended().await, Ended::Crashed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_process_costs_no_event_and_no_identify_whatever_is_open() {
+    let simulator = simulator(4, |_| {});
+    let store = MemoryStore::default();
+    let mut log = Log::default();
+    let mut kept = Vec::new();
+    let mut events_before = 0;
+    for round in 0..10_u64 {
+        let (keeper, mut events) = start(&simulator, &store).await;
+        simulator.wait_until(|report| report.ready_sessions == 4).await;
+        while store.load().await.unwrap().sessions.len() < 4 {
+            tokio::task::yield_now().await;
+        }
+        for shard in 0..4 {
+            simulator.emit(shard, 100);
+        }
+        let goal = events_before + 250;
+        log.read(&simulator, &mut events, |simulator| simulator.delivery().delivered >= goal).await;
+        sleep(Duration::from_millis(77 * round)).await;
+        // Some are taken and not done with, some wait in the subscription, some have not come.
+        for _ in 0..round {
+            kept.extend(events.next().now_or_never().flatten());
+        }
+        kill(keeper).await;
+        events_before = simulator.delivery().delivered;
+        sleep(Duration::from_secs(5)).await;
+        // What was taken and not noted is as good as never taken. By now nobody is left who would hear of it.
+        drop(events);
+        kept.clear();
+    }
+    simulator.stop_traffic();
+    let (keeper, mut events) = start(&simulator, &store).await;
+    log.read(&simulator, &mut events, all_seen).await;
+    let delivery = simulator.delivery();
+    assert_eq!((delivery.lost, delivery.duplicated), (0, 0), "{delivery:?}");
+    let report = simulator.report();
+    assert_eq!((report.identifies, report.resumes), (4, 40));
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
+    assert!(log.repeated > 0 && log.repeated < 10 * 450, "{}", log.repeated);
+    keeper.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deploy_hands_everything_over_without_a_repetition() {
+    let simulator = simulator(4, |_| {});
+    let store = MemoryStore::default();
+    let mut log = Log::default();
+    for _ in 0..5 {
+        let (keeper, mut events) = start(&simulator, &store).await;
+        simulator.wait_until(|report| report.ready_sessions == 4).await;
+        for shard in 0..4 {
+            simulator.emit(shard, 50);
+        }
+        let ending = tokio::spawn(async move { keeper.detach().await });
+        log.read(&simulator, &mut events, |_| false).await;
+        assert_eq!(ending.await.unwrap().len(), 4);
+        sleep(Duration::from_secs(20)).await;
+    }
+    simulator.stop_traffic();
+    let (keeper, mut events) = start(&simulator, &store).await;
+    log.read(&simulator, &mut events, all_seen).await;
+    assert_eq!(log.repeated, 0);
+    assert_eq!(simulator.report().identifies, 4);
+    keeper.stop().await;
+    assert_eq!(store.load().await.unwrap().sessions, [], "given up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_session_that_does_not_fit_is_refused_with_its_reason() {
+    let simulator = simulator(2, |_| {});
+    let store = MemoryStore::default();
+    let (keeper, events) = start(&simulator, &store).await;
+    simulator.wait_until(|report| report.ready_sessions == 2).await;
+    sleep(Duration::from_secs(1)).await;
+    drop(events);
+    keeper.detach().await;
+    // Other intents: their sessions stay what they are (GW-181).
+    let builder = bot_with(&simulator, Intents::GUILDS).session_store(Arc::new(store.clone()));
+    let mut running = Running::start_with(simulator.clone(), builder).await;
+    assert_eq!((simulator.report().identifies, simulator.report().resumes), (4, 0));
+    running.keeper.detach().await;
+    // Too old.
+    let mut stored = store.load().await.unwrap();
+    assert_eq!(stored.sessions.len(), 2);
+    stored.sessions[0].stored_at_ms -= 3_700_000;
+    let old = MemoryStore::default();
+    let mut changes = Changes::default();
+    (changes.sessions, changes.budget) = (stored.sessions, stored.budget);
+    old.save(changes).await.unwrap();
+    let builder = bot_with(&simulator, Intents::GUILDS).session_store(Arc::new(old));
+    running = Running::start_with(simulator.clone(), builder).await;
+    assert_eq!((simulator.report().identifies, simulator.report().resumes), (5, 1));
+    running.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_process_has_stored_is_left_alone() {
+    let simulator = simulator(2, |config| config.max_concurrency = 2);
+    let store = MemoryStore::default();
+    let process = |shard: u32| bot(&simulator).shard_ids([shard], 2).session_store(Arc::new(store.clone()));
+    let first = process(0).start().await.unwrap();
+    let second = process(1).start().await.unwrap();
+    simulator.wait_until(|report| report.ready_sessions == 2).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.load().await.unwrap().sessions.len(), 2);
+    // A shard that moves away takes its record with it.
+    first.remove_shards([ShardId(0)]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let left = store.load().await.unwrap().sessions;
+    assert_eq!(left.iter().map(|record| record.session.shard).collect::<Vec<_>>(), [ShardId(1)]);
+    first.stop().await;
+    second.detach().await;
+    assert_eq!(store.load().await.unwrap().sessions.len(), 1);
+}
+
+/// A store that fails, or hangs, when it is told to.
+#[derive(Clone, Default)]
+struct Moody {
+    store: MemoryStore,
+    fails: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
+    saves: Arc<AtomicU64>,
+}
+
+impl SessionStore for Moody {
+    fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>> {
+        async {
+            if self.fails.load(Ordering::Relaxed) {
+                Err("the disk is gone".into())
+            } else {
+                self.store.load().await
+            }
+        }
+        .boxed()
+    }
+
+    fn save(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.saves.fetch_add(1, Ordering::Relaxed);
+        async move {
+            while self.hangs.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(100)).await;
+            }
+            if self.fails.load(Ordering::Relaxed) {
+                return Err("no space left on device".into());
+            }
+            self.store.save(changes).await
+        }
+        .boxed()
+    }
+}
+
+fn is_store_failure(lifecycle: &Lifecycle) -> bool {
+    matches!(lifecycle, Lifecycle::StoreFailed { .. })
+}
+
+fn is_store_recovery(lifecycle: &Lifecycle) -> bool {
+    matches!(lifecycle, Lifecycle::StoreRecovered)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_or_hangs_is_told_and_stops_nobody() {
+    let simulator = simulator(2, |_| {});
+    let store = Moody::default();
+    let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+    let mut running = Running::start_with(simulator, builder).await;
+    for mood in [&store.fails, &store.hangs] {
+        mood.store(true, Ordering::Relaxed);
+        running.simulator.emit(0, 10);
+        let Lifecycle::StoreFailed { error, .. } = running.until(is_store_failure).await else { panic!() };
+        assert!(error == "no space left on device" || error == "no answer for 10 s", "{error}");
+        let saves = store.saves.load(Ordering::Relaxed);
+        let later = Instant::now() + Duration::from_secs(600);
+        running.simulator.start_traffic();
+        while Instant::now() < later {
+            let event = running.next().await;
+            assert!(!event.lifecycle().is_some_and(is_store_failure), "told once");
+        }
+        running.simulator.stop_traffic();
+        let tries = store.saves.load(Ordering::Relaxed) - saves;
+        assert!(tries < 40, "{tries} tries in ten minutes");
+        mood.store(false, Ordering::Relaxed);
+        running.until(is_store_recovery).await;
+    }
+    running.check().await;
+    running.keeper.detach().await;
+    assert_eq!(store.store.load().await.unwrap().sessions.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_does_not_wait_for_a_store_that_hangs_beyond_its_deadline() {
+    let simulator = simulator(1, |_| {});
+    let store = Moody::default();
+    let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+    let running = Running::start_with(simulator, builder).await;
+    store.hangs.store(true, Ordering::Relaxed);
+    running.simulator.emit(0, 10);
+    drop(running.events);
+    let before = Instant::now();
+    assert_eq!(running.keeper.detach().await.len(), 1);
+    assert_eq!(before.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_read_at_the_start_is_tried_again_and_then_done_without() {
+    let simulator = simulator(1, |_| {});
+    let store = Moody::default();
+    store.fails.store(true, Ordering::Relaxed);
+    let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+    let mut lifecycle = builder.subscribe(Topic::lifecycle());
+    let before = Instant::now();
+    let keeper = builder.start().await.unwrap();
+    assert!((9..=10).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
+    let first = lifecycle.next().await.unwrap();
+    assert!(is_store_failure(first.lifecycle().unwrap()), "{first:?}");
+    drop((first, lifecycle));
+    simulator.wait_until(|report| report.ready_sessions == 1).await;
+    keeper.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_170_a_process_that_starts_at_once_waits_for_the_window_of_the_one_before() {
+    let simulator = simulator(1, |_| {});
+    let store = MemoryStore::default();
+    for _ in 0..4 {
+        let (keeper, events) = start(&simulator, &store).await;
+        simulator.wait_until(|report| report.ready_sessions == 1).await;
+        sleep(Duration::from_secs(1)).await;
+        drop(events);
+        // Its session is given up: the next process has to identify.
+        keeper.stop().await;
+    }
+    assert_eq!(simulator.report().identifies, 4);
+    assert!(simulator.report().violations.is_empty(), "{:?}", simulator.report().violations);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prefetched_answer_does_not_give_back_what_was_spent_since() {
+    let simulator = simulator(2, |_| {});
+    let token = shardkeeper::Token::new("sim-token").unwrap();
+    let dialer = shardkeeper_tests::SimDialer(simulator.clone());
+    let url = simulator.api_url().parse().unwrap();
+    let info = shardkeeper::gateway_info(&dialer, &url, &token).await.unwrap();
+    let store = MemoryStore::default();
+    let process = || bot(&simulator).gateway(info.clone()).session_store(Arc::new(store.clone()));
+    let first = Running::start_with(simulator.clone(), process()).await;
+    sleep(Duration::from_secs(1)).await;
+    first.keeper.stop().await;
+    let second = Running::start_with(simulator.clone(), process()).await;
+    assert_eq!(second.keeper.status().await.unwrap().identify.remaining, 996);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_keeper_that_dies_is_replaced_and_goes_on() {
+    let simulator = simulator(2, |_| {});
+    let store = Moody::default();
+    let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+    let mut running = Running::start_with(simulator, builder).await;
+    let manager = running.keeper.manager().clone();
+    let keeper = || {
+        let is_keeper = |child: &ractor::ActorCell| child.is_message_type_of::<KeeperMessage>() == Some(true);
+        manager.get_cell().get_children().into_iter().find(is_keeper).unwrap()
+    };
+    for _ in 0..3 {
+        keeper().kill();
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::KeeperCrashed { .. })).await;
+        let before = store.saves.load(Ordering::Relaxed);
+        running.simulator.emit(0, 1);
+        while store.saves.load(Ordering::Relaxed) == before {
+            drop(running.next().now_or_never());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+    running.check().await;
+}
+
+#[tokio::test]
+async fn a_file_of_thousands_of_shards_is_stored_in_one_transaction() {
+    let path = std::env::temp_dir().join(format!("shardkeeper-scenario-{}", std::process::id()));
+    let store = FileStore::open(&path).unwrap();
+    shardkeeper::store::conformance::check(async || store.clone()).await.unwrap();
+    drop(store);
+    std::fs::remove_file(&path).unwrap();
+}
