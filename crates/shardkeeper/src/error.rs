@@ -175,7 +175,7 @@ pub enum Ended {
     Detached,
     /// Discord refuses the bot.
     Refused(Refusal),
-    /// It broke down.
+    /// It broke down, or was stopped or killed by its address.
     Crashed,
 }
 

@@ -7,6 +7,10 @@ use shardkeeper_proto::ShardId;
 use shardkeeper_proto::shard::{Change, Next, Refusal};
 
 /// A change in the life of a shard or of the whole bot. `Display` makes a line of it.
+///
+/// # Ordering
+///
+/// [`Shard`](Self::Shard) comes at its place among the dispatches of its shard; the others come when they come.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Lifecycle {

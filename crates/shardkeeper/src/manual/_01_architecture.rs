@@ -1,4 +1,4 @@
-//! 1. Architecture: the parts, the two planes, and the life of one shard.
+//! Architecture: the parts, the two planes, and the life of one shard.
 //!
 //! # Bird's eye
 //!
@@ -131,6 +131,10 @@
 //! 11. **Ended.** [`Shardkeeper::detach`] closes with 4905, which keeps the session for some minutes, and
 //!     [`Shardkeeper::stop`] with 1000, which gives it up. The driver lets its subscribers take what is under way, the actor
 //!     reports and stops, and the manager answers when the last one has, or when [`Builder::end_deadline`] has passed.
+//!
+//! ---
+//!
+//! Next: [Supervision](super::_02_supervision).
 
 #[cfg(doc)]
 use crate::*;

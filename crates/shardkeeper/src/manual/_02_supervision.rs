@@ -1,4 +1,4 @@
-//! 2. Supervision: what breaks, who notices, what is done, and what survives.
+//! Supervision: what breaks, who notices, what is done, and what survives.
 //!
 //! # Two kinds of failure
 //!
@@ -134,6 +134,10 @@
 //!     println!("ended: {:?}", bot.ended().await);
 //! }
 //! ```
+//!
+//! ---
+//!
+//! Before: [Architecture](super::_01_architecture). Next: [Delivery](super::_03_delivery).
 
 #[cfg(doc)]
 use crate::*;

@@ -1,4 +1,4 @@
-//! 3. Delivery: topics, subscriptions, order, loss, acknowledgement and back-pressure.
+//! Delivery: topics, subscriptions, order, loss, acknowledgement and back-pressure.
 //!
 //! # Topics
 //!
@@ -159,6 +159,10 @@
 //!     }
 //! }
 //! ```
+//!
+//! ---
+//!
+//! Before: [Supervision](super::_02_supervision). Next: [Commands](super::_04_commands).
 
 #[cfg(doc)]
 use crate::*;

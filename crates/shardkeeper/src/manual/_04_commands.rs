@@ -1,4 +1,4 @@
-//! 4. Commands: what a bot says to Discord over a shard, and what can come of it.
+//! Commands: what a bot says to Discord over a shard, and what can come of it.
 //!
 //! # Which there are
 //!
@@ -117,6 +117,10 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! ---
+//!
+//! Before: [Delivery](super::_03_delivery). Next: [Shards](super::_05_shards).
 
 #[cfg(doc)]
 use crate::*;

@@ -1,4 +1,4 @@
-//! 5. Shards: which ones a process runs; how they are moved, watched, ended and handed over.
+//! Shards: which ones a process runs; how they are moved, watched, ended and handed over.
 //!
 //! # Which shards to run
 //!
@@ -131,6 +131,10 @@
 //!     Ok(Shardkeeper::builder(token, Intents::GUILDS).sessions(sessions).start().await?)
 //! }
 //! ```
+//!
+//! ---
+//!
+//! Before: [Commands](super::_04_commands). Next: [Defaults](super::_06_defaults).
 
 #[cfg(doc)]
 use crate::*;

@@ -1,4 +1,4 @@
-//! 6. Defaults: every number, its reason, and where it is changed.
+//! Defaults: every number, its reason, and where it is changed.
 //!
 //! A test compares the numbers that the code has in public with those here.
 //!
@@ -115,6 +115,10 @@
 //! | window of a zstd stream | 8 MiB at most | What a peer can make a connection hold. |
 //! | a token | 512 bytes at most | Identify has to hold it beside the largest presence. |
 //! | our close codes | 1000 to stop, 4900 to 4905 else | All but 1000 keep the session; each names its reason. |
+//!
+//! ---
+//!
+//! Before: [Shards](super::_05_shards). Next: [Decisions](super::_07_decisions).
 
 #[cfg(doc)]
 use crate::*;

@@ -1,4 +1,4 @@
-//! 7. Decisions: what was decided otherwise than one might expect, and why.
+//! Decisions: what was decided otherwise than one might expect, and why.
 //!
 //! Each record has the context, the decision, what follows from it, and what was rejected.
 //!
@@ -145,6 +145,10 @@
 //! | Gaps in the sequence | are no error | |
 //! | A session of another compression or encoding | is not resumed | |
 //! | An ETF dispatch that is no valid JSON (a number beyond 64 bits, text that is no UTF-8) | is dropped, and logged; the sequence goes on with the next one | |
+//!
+//! ---
+//!
+//! Before: [Defaults](super::_06_defaults). Next: [Coming from elsewhere](super::_08_coming_from).
 
 #[cfg(doc)]
 use crate::*;

@@ -1,4 +1,4 @@
-//! 8. Coming from elsewhere: what is the equal of what, and what differs.
+//! Coming from elsewhere: what is the equal of what, and what differs.
 //!
 //! The first part is for people who move a bot, one section per library. The second part lists, call by call, what the shard
 //! managers offer whose jobs this library takes over. "None" means that there is no equal; the remark says why, or what to do
@@ -282,6 +282,10 @@
 //! | `ErrRateLimited` | [`CommandRefused::QueueFull`] | it waits first |
 //! | `ErrIdentifyRateLimited` | none | a shard waits for its permit |
 //! | the encoding as a package | [`Builder::encoding`] | JSON, and ETF with the feature `etf` |
+//!
+//! ---
+//!
+//! Before: [Decisions](super::_07_decisions). [The manual](super).
 
 #[cfg(doc)]
 use crate::*;
