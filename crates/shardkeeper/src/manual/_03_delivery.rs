@@ -115,7 +115,7 @@
 //! | voice commands of a shard | [`CommandClass::capacity`]: 128 | [`CommandRefused::QueueFull`] |
 //! | bulk commands of a shard | [`CommandClass::capacity`]: 512 | [`CommandRefused::QueueFull`] |
 //! | presences of a shard | 1 | the newest wins |
-//! | controls on their way to a driver (turn, permit, stop, restart) | 64 | a permit goes back unspent; a shard to be ended is dropped without a close frame |
+//! | controls on their way to a driver (turn, permit, stop, restart) | 64 | a permit goes back unspent; a restart is lost; a shard to be ended is dropped without a close frame |
 //! | one incoming message, compressed or not | [`Builder::max_message_bytes`]: 64 MiB | the connection is given up, and resumed |
 //! | bytes that wait to be written | 512 KiB | the connection is given up, and resumed |
 //! | one outgoing payload | [`MAX_PAYLOAD_BYTES`](shardkeeper_proto::MAX_PAYLOAD_BYTES): 4096 bytes | refused before it is accepted |
