@@ -220,3 +220,42 @@ async fn gw_079_189_an_intent_that_is_withdrawn_ends_the_bot_by_name() {
     assert!(matches!(ended, Ended::Refused(refusal) if refusal.code.0 == 4014), "{ended:?}");
     assert!(running.simulator.report().identifies <= 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_the_budget_does_not_suffice_for_can_be_refused_as_a_whole() {
+    let simulator = simulator(4, |config| config.identify_remaining = 13);
+    let error = bot(&simulator).whole_start(true).start().await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("4 shards have to identify, and 13 identifies are left of which 10 are kept: wait "),
+        "{error}"
+    );
+    assert_eq!(simulator.report().identifies, 0);
+    let builder = bot(&simulator).whole_start(true).identify_reserve(9);
+    Running::start_with(simulator, builder).await.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_166_a_scarce_budget_is_told_by_level() {
+    let simulator = simulator(16, |config| {
+        (config.identify_total, config.identify_remaining) = (40, 25);
+        config.max_concurrency = 1;
+    });
+    let builder = bot(&simulator).identify_reserve(1);
+    let mut lifecycle = builder.subscribe(shardkeeper::Topic::lifecycle());
+    let mut running = Running::start_with(simulator, builder).await;
+    for _ in 0..6 {
+        running.simulator.inject(0, shardkeeper_sim::Fault::InvalidSession { resumable: false }).unwrap();
+        running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+    }
+    running.keeper.stop().await;
+    let mut levels = Vec::new();
+    while let Some(event) = lifecycle.next().await {
+        if let Some(shardkeeper::Lifecycle::BudgetLow { remaining, .. }) = event.lifecycle() {
+            levels.push(*remaining);
+        }
+    }
+    assert_eq!(levels, [19, 9, 3]);
+    assert_eq!(running.simulator.report().remaining, 3);
+}

@@ -271,7 +271,8 @@ impl From<VoiceStateUpdate> for Command {
     }
 }
 
-/// Asks for members of a guild (GW-062). They come as GUILD_MEMBERS_CHUNK events.
+/// Asks for members of a guild (GW-062). They come as GUILD_MEMBERS_CHUNK events, of at most 1000 members each (GW-217).
+/// [`command`](Self::command) checks it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestMembers {
     guild_id: u64,
@@ -293,12 +294,12 @@ impl RequestMembers {
         Self::whom(guild_id, Whom::All)
     }
 
-    /// The members whose names begin so; at most `limit` of them, which is 1 to 100.
+    /// The members whose names begin so, with at least one character; at most `limit` of them, which is 1 to 100.
     pub fn prefix(guild_id: u64, prefix: impl Into<String>, limit: usize) -> Self {
         Self::whom(guild_id, Whom::Prefix { prefix: prefix.into(), limit })
     }
 
-    /// These users, as far as they are members: at most 100.
+    /// These users, as far as they are members: 1 to 100.
     pub fn users(guild_id: u64, users: impl IntoIterator<Item = u64>) -> Self {
         Self::whom(guild_id, Whom::Users(users.into_iter().collect()))
     }
@@ -385,7 +386,8 @@ impl RequestMembers {
 }
 
 /// Asks for the sounds of guilds that one shard owns (GW-066): in as many commands as the size of one needs (GW-222).
-/// They come as one SOUNDBOARD_SOUNDS event per guild.
+/// They come as one SOUNDBOARD_SOUNDS event per guild. The owner of the first guild of each command gets it, and answers for
+/// its own guilds alone. Without guilds there is no command.
 pub fn request_soundboard_sounds(guild_ids: &[u64]) -> Vec<Command> {
     #[derive(Serialize)]
     struct Data {

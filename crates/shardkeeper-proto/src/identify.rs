@@ -107,9 +107,12 @@ impl IdentifyBudget {
         self.ends_at.unwrap_or(now + BUDGET_PERIOD)
     }
 
-    /// Whether less than a tenth is left.
-    pub const fn is_low(&self) -> bool {
-        self.remaining < self.total.div_ceil(10)
+    /// How scarce it is: 0 as long as half of it is left, 1 below that, 2 below a quarter, 3 below a tenth.
+    pub const fn scarcity(&self) -> u8 {
+        let left = self.remaining;
+        (left < self.total.div_ceil(2)) as u8
+            + (left < self.total.div_ceil(4)) as u8
+            + (left < self.total.div_ceil(10)) as u8
     }
 }
 
@@ -226,8 +229,12 @@ impl IdentifyLimiter {
         }
         let out = self.keys.iter().filter(|key| key.granted.is_some()).count();
         let affordable = self.budget.affords(now, out);
+        // A shard that identifies again and again does not spend what the others need to start at all.
+        let starting = self.keys.iter().flat_map(|key| key.queue.keys());
+        let starting = starting.filter(|(priority, _)| *priority == Priority::ColdStart).count();
+        let plenty = self.budget.affords(now, out + starting);
         for key in &mut self.keys {
-            if affordable && let Some(shard) = key.grant(now) {
+            if affordable && let Some(shard) = key.grant(now, plenty) {
                 self.waiting -= 1;
                 return Some(Grant::Identify(shard, IdentifyPermit::issue()));
             }
@@ -293,11 +300,12 @@ impl IdentifyLimiter {
 }
 
 impl Key {
-    fn grant(&mut self, now: Instant) -> Option<ShardId> {
+    fn grant(&mut self, now: Instant, plenty: bool) -> Option<ShardId> {
         if self.granted.is_some() || self.free_at.is_some_and(|at| at > now) {
             return None;
         }
-        let (&place, _) = self.queue.iter().find(|(_, state)| **state == Place::AtHello)?;
+        let may = |(priority, _): &(Priority, ShardId)| plenty || *priority != Priority::LostSession;
+        let (&place, _) = self.queue.iter().find(|(place, state)| **state == Place::AtHello && may(place))?;
         self.queue.remove(&place);
         self.granted = Some(place.1);
         self.granted
@@ -497,5 +505,22 @@ mod tests {
         let later = now + WINDOW;
         assert!(matches!(limiter.poll(later), Some(Grant::Identify(ShardId(1), _))));
         assert!(matches!(limiter.poll(later), Some(Grant::Identify(ShardId(2), _))));
+    }
+
+    #[test]
+    fn gw_166_what_the_others_need_to_start_is_not_spent_by_a_shard_that_starts_again() {
+        let now = Instant::now();
+        let budget = IdentifyBudget::new(now, 1000, 13, Duration::from_secs(3600), 10);
+        let mut limiter = IdentifyLimiter::new(16, Duration::from_secs(5), budget);
+        limiter.claim(ShardId(0), Priority::LostSession);
+        for shard in 1..4 {
+            limiter.claim(ShardId(shard), Priority::ColdStart);
+        }
+        let mut granted = Vec::new();
+        while let Some(Grant::Identify(shard, _permit)) = limiter.poll(now) {
+            limiter.sent(shard, now);
+            granted.push(shard.0);
+        }
+        assert_eq!(granted, [1, 2, 3]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::EventName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 bitflags::bitflags! {
@@ -57,6 +58,11 @@ impl Intents {
     /// The intents that must be switched on in the developer portal, else Identify ends in close 4014.
     pub const PRIVILEGED: Self =
         Self::GUILD_MEMBERS.union(Self::GUILD_PRESENCES).union(Self::MESSAGE_CONTENT);
+
+    /// The intents that bring these events; where one of several is enough, all of them. Those that need none add nothing.
+    pub fn of_events(events: impl IntoIterator<Item = EventName>) -> Self {
+        events.into_iter().fold(Self::empty(), |intents, event| intents | event.intents())
+    }
 
     /// Every intent that any bot may ask for.
     pub const UNPRIVILEGED: Self = Self::all().difference(Self::PRIVILEGED);

@@ -261,7 +261,7 @@ mod tests {
             count: ShardCount::new(u32::MAX).unwrap(),
             intents: Intents::all(),
             large_threshold: 250,
-            library: "shardkeeper",
+            library: &"l".repeat(100),
             compress: true,
             presence: Some(&presence),
         });

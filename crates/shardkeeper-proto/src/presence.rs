@@ -25,7 +25,8 @@ pub enum Status {
     Invisible,
 }
 
-/// What the bot does. A bot can set name, state, type and URL, and nothing else (GW-194).
+/// What the bot does. A bot can set name, state, type and URL, and nothing else (GW-194). Each text has 1 to 128 characters;
+/// [`PresenceUpdate::new`](crate::PresenceUpdate::new) checks that, and where a stream runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Activity {
     name: String,

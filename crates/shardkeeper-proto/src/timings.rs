@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::Backoff;
 
-/// Deadlines, waits and windows. The defaults are for the real Discord.
+/// Deadlines, waits and windows. The defaults are for the real Discord. Construct it with `Default`, then set fields; the
+/// three windows are Discord's, and shorter ones break its limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Timings {
@@ -74,6 +75,10 @@ impl Default for Timings {
 impl Timings {
     /// Everything `factor` times as fast, for a simulated Discord whose clock runs as fast. Two things stay, since
     /// the machine and the network run no faster: the deadlines of connect and close, and the identify margin.
+    ///
+    /// # Panics
+    ///
+    /// When the factor is not above zero.
     #[must_use]
     pub fn compressed(self, factor: f64) -> Self {
         let faster = |duration: Duration| duration.div_f64(factor);

@@ -31,7 +31,7 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// When it is empty, or holds something that cannot stand in an HTTP header.
+    /// When it is empty, longer than 512 bytes, or holds something that cannot stand in an HTTP header.
     pub fn new(token: &str) -> Result<Self, TokenError> {
         let token = token.trim();
         let token = token.strip_prefix("Bot ").unwrap_or(token).trim_start();

@@ -23,7 +23,11 @@ use crate::{Subscription, SubscriptionOptions, Topic};
 /// Discord's API, version 10.
 pub const DISCORD_API: &str = "https://discord.com/api/v10";
 
-/// Configures a [`Shardkeeper`](crate::Shardkeeper). Everything but token and intents has a default.
+/// The longest name of a library, in bytes.
+const MAX_LIBRARY_BYTES: usize = 100;
+
+/// Configures a [`Shardkeeper`](crate::Shardkeeper). Everything but token and intents has a default; nothing is checked before
+/// [`build`](Self::build). The manual lists [all defaults](crate::manual::_06_defaults).
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
     token: String,
@@ -66,6 +70,7 @@ impl Builder {
                 max_message_bytes: TransportConfig::default().max_message_bytes,
                 connects_per_second: 50,
                 identify_reserve: 10,
+                whole_start: false,
                 identify_gate: None,
                 restart_policy: RestartPolicy::default(),
                 end_deadline: Duration::from_secs(10),
@@ -81,14 +86,15 @@ impl Builder {
         }
     }
 
-    /// The API's URL with its version. [`DISCORD_API`]; another one for a proxy or a simulator.
+    /// The API's URL with its version. [`DISCORD_API`]; another one for a proxy or a simulator. It gets the token.
     pub fn api_url(mut self, url: impl Into<String>) -> Self {
         self.api_url = url.into();
         self
     }
 
     /// The number of shards. What Discord recommends; a fixed number is for bots whose shards are spread over
-    /// processes, which must agree on it.
+    /// processes, which must agree on it. One that Discord does not take ends the manager
+    /// ([`Ended::Refused`](crate::Ended::Refused)); zero is refused by [`build`](Self::build).
     pub fn shards(mut self, count: u32) -> Self {
         self.shards = Some(count);
         self
@@ -105,7 +111,7 @@ impl Builder {
         self
     }
 
-    /// What the bot shows from its first Identify on. Online, without activity.
+    /// What the bot shows from its first Identify on. Online, without activity. [`build`](Self::build) checks it.
     pub fn presence(mut self, presence: Presence) -> Self {
         self.presence = Some(presence);
         self
@@ -129,7 +135,7 @@ impl Builder {
     }
 
     /// Sessions that an earlier process detached from: they are resumed, without an Identify, if that was only
-    /// minutes ago. None. One that does not fit is not used, and a warning says why.
+    /// minutes ago. None. One that does not fit is not used, and a warning says why. Each call adds to those before.
     pub fn sessions(mut self, sessions: impl IntoIterator<Item = Session>) -> Self {
         self.config.sessions.extend(sessions);
         self
@@ -166,33 +172,35 @@ impl Builder {
         self
     }
 
-    /// From how many members on a guild comes without those offline: 50 to 250. 50, Discord's own default.
+    /// From how many members on a guild comes without those offline: 50 to 250. 50, Discord's own default. More costs
+    /// traffic and memory at each start of a session; [`build`](Self::build) refuses what Discord does.
     pub fn large_threshold(mut self, members: u8) -> Self {
         self.config.large_threshold = members;
         self
     }
 
-    /// Deadlines, waits and windows of the protocol. See [`Timings`] for each with its reason.
+    /// Deadlines, waits and windows of the protocol. See [`Timings`] for each with its reason. Windows that are shorter than
+    /// Discord's break its limits.
     pub fn timings(mut self, timings: Timings) -> Self {
         self.config.timings = timings;
         self
     }
 
     /// How many resumes in a row may fail without an answer before the session is given up for a new one. 3: each costs
-    /// a minute at most, a new session costs an Identify and the events in between.
+    /// a minute at most, a new session costs an Identify and the events in between. Zero counts as one.
     pub fn max_failed_resumes(mut self, resumes: u32) -> Self {
         self.config.max_failed_resumes = resumes.max(1);
         self
     }
 
-    /// How crashes are answered. See [`RestartPolicy`].
+    /// How crashes are answered. See [`RestartPolicy`] for each of its numbers.
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
         self.config.restart_policy = policy;
         self
     }
 
     /// How many of the day's Identify are never spent. 10: reaching zero resets the token, and other processes of
-    /// the bot may spend some that this one does not know of.
+    /// the bot may spend some that this one does not know of. At most half of the day's total is kept.
     pub fn identify_reserve(mut self, identifies: u32) -> Self {
         self.config.identify_reserve = identifies;
         self
@@ -205,40 +213,58 @@ impl Builder {
         self
     }
 
+    /// Whether to refuse to start ([`StartError::Budget`](crate::StartError::Budget)) when the day's Identify do not suffice
+    /// for every shard that has no session to resume. Off: as many start as can, and the others wait for the next period,
+    /// with a [`Lifecycle::BudgetExhausted`](crate::Lifecycle::BudgetExhausted).
+    pub fn whole_start(mut self, whole: bool) -> Self {
+        self.config.whole_start = whole;
+        self
+    }
+
+    /// The name by which the bot's library calls itself in Identify, as browser and device (GW-071). `shardkeeper`; at most
+    /// 100 bytes, so that a large presence fits in beside it.
+    pub fn library(mut self, name: impl Into<String>) -> Self {
+        self.config.library = name.into();
+        self
+    }
+
     /// How many connections per second are opened, over all shards; as many may open at once. 50: so 2,000 shards
-    /// that lost their connections together are back within 40 s, and nobody is stormed.
+    /// that lost their connections together are back within 40 s, and nobody is stormed. Zero counts as one.
     pub fn connects_per_second(mut self, connects: u32) -> Self {
         self.config.connects_per_second = connects.max(1);
         self
     }
 
     /// The largest message that is accepted, after decompression, in bytes. 64 MiB; READY and guilds of several
-    /// MiB are real (GW-014). It bounds what a broken peer can cost.
+    /// MiB are real (GW-014). It bounds what a broken peer can cost, per shard up to twice as much. A message beyond it ends
+    /// the connection: with too small a bound a shard is never ready.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.config.max_message_bytes = bytes;
         self
     }
 
     /// How long [`stop`](crate::Shardkeeper::stop) and [`detach`](crate::Shardkeeper::detach) may take. 10 s; a closing
-    /// handshake takes 3 at most, the rest is for subscribers to take what is under way.
+    /// handshake takes 3 at most, the rest is for subscribers to take what is under way. What has not ended by then is
+    /// killed, without a close frame.
     pub fn end_deadline(mut self, deadline: Duration) -> Self {
         self.config.end_deadline = deadline;
         self
     }
 
-    /// How byte streams are opened. TCP and TLS; tests put streams in memory here.
+    /// How byte streams are opened, to the API and the Gateway. TCP and TLS; tests put streams in memory here, others a proxy.
     pub fn dialer(mut self, dialer: Arc<dyn Dialer>) -> Self {
         self.config.dialer = dialer;
         self
     }
 
-    /// Makes jitter and waits repeatable. They are random.
+    /// Makes jitter and waits repeatable, for tests. They are random; processes of the same seed would move in step.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = Some(seed);
         self
     }
 
-    /// Subscribes before anything starts, so that nothing is missed.
+    /// Subscribes before anything starts, so that nothing is missed. It holds 1024 events and loses none; read it from the
+    /// start on, or its shards wait.
     pub fn subscribe(&self, topic: Topic) -> Subscription {
         self.subscribe_with(topic, SubscriptionOptions::default())
     }
@@ -265,6 +291,10 @@ impl Builder {
         }
         if !(50..=250).contains(&self.config.large_threshold) {
             return Err(ConfigError::LargeThreshold { value: self.config.large_threshold });
+        }
+        let bytes = self.config.library.len();
+        if bytes > MAX_LIBRARY_BYTES {
+            return Err(ConfigError::LibraryName { bytes, limit: MAX_LIBRARY_BYTES });
         }
         if self.config.compression == Compression::Payload && self.config.encoding != Encoding::Json {
             return Err(ConfigError::PayloadCompression);

@@ -43,6 +43,7 @@ pub struct ManagerConfig {
     pub(crate) max_message_bytes: usize,
     pub(crate) connects_per_second: u32,
     pub(crate) identify_reserve: u32,
+    pub(crate) whole_start: bool,
     pub(crate) identify_gate: Option<Arc<dyn IdentifyGate>>,
     pub(crate) restart_policy: RestartPolicy,
     pub(crate) end_deadline: Duration,

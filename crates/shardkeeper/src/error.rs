@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::time::Duration;
 
 use shardkeeper_proto::shard::Refusal;
 use shardkeeper_proto::{
@@ -46,6 +47,14 @@ pub enum ConfigError {
         /// What was given.
         value: u8,
     },
+    /// The name of the library is too long.
+    #[error("the library's name has {bytes} bytes, at most {limit} are possible")]
+    LibraryName {
+        /// Its length.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// Payload compression is for JSON alone (GW-034).
     #[error("payload compression goes with the encoding json only: use zlib-stream, or none")]
     PayloadCompression,
@@ -67,6 +76,21 @@ pub enum StartError {
     /// A shard was asked for that the recommended layout does not have.
     #[error("the layout does not fit")]
     Layout(#[source] ConfigError),
+    /// What is left of the day's Identify does not suffice for all shards ([`Builder::whole_start`](crate::Builder::whole_start)).
+    #[error(
+        "{needed} shards have to identify, and {left} identifies are left of which {reserve} are kept: \
+         wait {resets_after:.0?}, or let some of them start"
+    )]
+    Budget {
+        /// How many shards have no session to resume.
+        needed: usize,
+        /// What is left.
+        left: u32,
+        /// What is never spent.
+        reserve: u32,
+        /// When everything is there again.
+        resets_after: Duration,
+    },
     /// The actors could not be spawned, or ended at once.
     #[error("the manager ended before it had started")]
     Ended,
@@ -175,7 +199,7 @@ pub enum Ended {
     Detached,
     /// Discord refuses the bot.
     Refused(Refusal),
-    /// It broke down.
+    /// It broke down, or was stopped or killed by its address.
     Crashed,
 }
 

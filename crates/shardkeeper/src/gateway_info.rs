@@ -130,6 +130,15 @@ impl GatewayInfoError {
 ///
 /// See [`GatewayInfoError`]; none holds the token.
 ///
+/// # Bounds
+///
+/// It takes 15 s at most, and an answer of 64 KiB. It asks once: whether to try again is the caller's to decide, by
+/// [`GatewayInfoError::is_retryable`] and [`retry_after`](GatewayInfoError::retry_after).
+///
+/// # Panics
+///
+/// Outside a tokio runtime with time.
+///
 /// # Cancel safety
 ///
 /// Safe: dropping it drops the connection.

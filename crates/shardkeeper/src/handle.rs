@@ -51,6 +51,10 @@ impl Builder {
     ///
     /// When the configuration cannot work, or Discord does not accept the token.
     ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with time, and I/O for the default dialer.
+    ///
     /// # Cancel safety
     ///
     /// Cancelling it ends the manager.
@@ -60,7 +64,8 @@ impl Builder {
 }
 
 impl Shardkeeper {
-    /// Configures a manager for the bot of this token, which asks to receive what these intents name.
+    /// Configures a manager for the bot of this token, which asks to receive what these intents name. A leading `Bot ` and
+    /// white space around the token are taken off.
     pub fn builder(token: impl Into<String>, intents: Intents) -> Builder {
         Builder::new(token.into(), intents)
     }
@@ -83,17 +88,23 @@ impl Shardkeeper {
         Self { manager, hub, members, ended: config.ended.subscribe() }
     }
 
-    /// Subscribes to a topic, with the default capacity, losing nothing.
+    /// Subscribes to a topic, losing nothing. Each event from now on that matches comes; 1024 of them wait to be read, and
+    /// then their shards do.
     pub fn subscribe(&self, topic: Topic) -> Subscription {
         self.subscribe_with(topic, SubscriptionOptions::default())
     }
 
-    /// Subscribes to a topic. Each event from now on that matches comes.
+    /// Subscribes to a topic, with a capacity and a policy of the caller's. Each event from now on that matches comes. After
+    /// the end of the manager it yields nothing.
     pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
         self.hub.subscribe(topic, options)
     }
 
-    /// Sends each event of a topic to an actor, as the message that `into` makes of it.
+    /// Sends each event of a topic to an actor, as the message that `into` makes of it, until the actor or the manager ends.
+    ///
+    /// # Ordering
+    ///
+    /// That of a [`Subscription`].
     ///
     /// # Bounds
     ///
@@ -114,7 +125,7 @@ impl Shardkeeper {
         tokio::spawn(dispatch::forward(subscription, options.capacity, actor, into));
     }
 
-    /// The address of a shard's actor. After a crash it has a new one.
+    /// The address of a shard's actor. After a crash it has a new one. Its mailbox has no bound, so wait for answers.
     ///
     /// # Errors
     ///
@@ -133,7 +144,7 @@ impl Shardkeeper {
     ///
     /// # Errors
     ///
-    /// When it is too large, or the manager has ended.
+    /// When it cannot be shown, or the manager has ended.
     ///
     /// # Cancel safety
     ///
@@ -181,6 +192,10 @@ impl Shardkeeper {
     /// [`Timings::voice_lifetime`](crate::Timings::voice_lifetime) or [`Timings::bulk_lifetime`](crate::Timings::bulk_lifetime)
     /// is given up. A crash of the shard loses what waits.
     ///
+    /// # Ordering
+    ///
+    /// Commands of one class and shard are sent in the order in which they were accepted.
+    ///
     /// # Cancel safety
     ///
     /// Once it was polled, it is on its way.
@@ -196,6 +211,10 @@ impl Shardkeeper {
     /// # Errors
     ///
     /// When a command is not accepted; those for shards of lower ids are on their way then.
+    ///
+    /// # Bounds
+    ///
+    /// One bulk command per shard and 160 guilds.
     ///
     /// # Cancel safety
     ///
@@ -233,6 +252,10 @@ impl Shardkeeper {
     ///
     /// When the request is refused, the session is lost before the answer is complete, or nothing comes for 30 s.
     ///
+    /// # Bounds
+    ///
+    /// The whole answer is held in memory: [`members_chunks`](Self::members_chunks) is for large guilds.
+    ///
     /// # Cancel safety
     ///
     /// Nothing is sent twice; without anybody who waits for it the answer is given up.
@@ -251,6 +274,10 @@ impl Shardkeeper {
     /// # Bounds
     ///
     /// 64 chunks wait to be read; beyond that the shard stops reading from Discord.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe between chunks; dropping it gives the rest of the answer up.
     pub fn members_chunks(
         &self,
         request: RequestMembers,
@@ -354,7 +381,8 @@ impl Shardkeeper {
 
     /// Ends for a successor: each shard closes so that its session stays resumable for some minutes. Subscribers may finish
     /// what they have, until the configured deadline; what they do not acknowledge comes again to the successor. So read
-    /// on while it ends, or drop the subscriptions first, which acknowledges everything. Give what is returned to the next process with [`Builder::sessions`]; it holds secrets, like the token.
+    /// on while it ends, or drop the subscriptions first, which acknowledges everything. Give what is returned to the next
+    /// process with [`Builder::sessions`]; it holds secrets, like the token. Empty when the manager has ended before.
     ///
     /// # Cancel safety
     ///
@@ -376,7 +404,9 @@ impl Shardkeeper {
         }
     }
 
-    /// The manager's own address.
+    /// The manager's own address, for messages, and for whoever supervises it. An actor's `stop` and `kill` on it are no orderly
+    /// end: they drop every connection without a close frame, and [`ended`](Self::ended) says
+    /// [`Crashed`](Ended::Crashed). Its mailbox has no bound, so wait for answers.
     pub fn manager(&self) -> &ActorRef<ManagerMessage> {
         &self.manager
     }

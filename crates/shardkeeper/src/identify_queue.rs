@@ -53,7 +53,7 @@ pub struct QueueState {
     asking: Option<Asking>,
     alarm: Option<AbortHandle>,
     frozen: bool,
-    low: bool,
+    scarcity: u8,
     exhausted: bool,
     last_identify: Option<Instant>,
 }
@@ -89,7 +89,7 @@ impl Actor for IdentifyQueue {
             asking: arguments.asking,
             alarm: None,
             frozen: false,
-            low: false,
+            scarcity: 0,
             exhausted: false,
             last_identify: arguments.last_identify,
         };
@@ -249,13 +249,13 @@ impl QueueState {
         };
     }
 
-    /// Tells once when the budget becomes low, and once when it is used up.
+    /// Tells when the budget becomes scarcer, and when it is used up: each once.
     fn warn(&mut self) {
         let now = now();
         let mut budget = *self.limiter.budget();
-        let low = budget.is_low();
+        let scarcity = budget.scarcity();
         let exhausted = self.limiter.waiting() > 0 && budget.free_at(now) > now;
-        if low && !self.low {
+        if scarcity > self.scarcity {
             let (remaining, total) = (budget.remaining(), budget.total());
             self.tell(&Lifecycle::BudgetLow { remaining, total });
         }
@@ -263,7 +263,7 @@ impl QueueState {
             let resets_after = budget.resets_at(now).saturating_duration_since(now);
             self.tell(&Lifecycle::BudgetExhausted { resets_after });
         }
-        (self.low, self.exhausted) = (low, exhausted);
+        (self.scarcity, self.exhausted) = (scarcity, exhausted);
     }
 
     fn tell(&self, lifecycle: &Lifecycle) {

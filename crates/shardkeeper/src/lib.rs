@@ -19,88 +19,57 @@
 //! # }
 //! ```
 //!
-//! # How it works
+//! The bot reads events when it likes, from as many tasks as it likes. What happens to connections is not its business;
+//! [`Topic::lifecycle`] tells it all the same.
 //!
-//! Two planes. Actors carry control: a [`ShardManager`] supervises one [`ShardActor`] per shard and the
-//! [`IdentifyQueue`]. Data never passes a mailbox: each shard has a driver task, which reads the connection, runs
-//! the protocol's machine (`shardkeeper-proto`) and hands dispatches to the subscriptions.
+//! # The manual
 //!
-//! Session, sequence and presence belong to the manager. When a shard's driver or actor breaks down, the manager
-//! sees it and starts it anew, and it resumes from there: no Identify is spent, and nothing is lost.
+//! 1. [Architecture](manual::_01_architecture): the parts, the two planes, the life of one shard
+//! 2. [Supervision](manual::_02_supervision): what breaks, who notices, what survives
+//! 3. [Delivery](manual::_03_delivery): topics, subscriptions, order, loss, acknowledgement, back-pressure, bounds
+//! 4. [Commands](manual::_04_commands): voice, presences, members; limits and rejections
+//! 5. [Shards](manual::_05_shards): which ones to run; moving, status, sessions, endings, several processes
+//! 6. [Defaults](manual::_06_defaults): every number with its reason
+//! 7. [Decisions](manual::_07_decisions): why it is built so, and what was chosen where Discord says nothing
+//! 8. [Coming from elsewhere](manual::_08_coming_from): twilight, serenity, discord.js, discordeno, discljord and others, call
+//!    by call
+//!
+//! # Where to begin
+//!
+//! [`Shardkeeper::builder`] makes a [`Builder`], which starts a [`Shardkeeper`]: the handle on a running [`ShardManager`].
+//! [`Topic`] and [`Subscription`] are for hearing, [`Shardkeeper::command`] and [`Shardkeeper::update_presence`] for saying.
 //!
 //! # Guarantees
 //!
-//! - The events of one shard come in Discord's order.
-//! - A subscription with [`Overflow::Wait`] gets every event that the session yields. After a crash in the middle
-//!   of publishing, an event can come twice; the stored sequence number never runs ahead of what the subscriptions
-//!   have taken.
-//! - Such a subscription acknowledges a [`Delivery`] by dropping it. A session goes to the next process
-//!   ([`Shardkeeper::detach`]) with the watermark, the sequence up to which everything was acknowledged: what was not dealt
-//!   with comes again there.
-//! - What the other policies drop is announced as [`Event::Lagged`].
-//! - Heartbeats never wait for a subscriber, a command or a large payload.
-//! - At most one Identify per key and 5 s, never below the reserve of the day's budget; a resume needs none. Over several
-//!   processes too, when they share an [`IdentifyGate`](identify_gate::IdentifyGate).
-//! - The token and session ids are in no log line, error or `Debug` output; neither is the content of events.
+//! - **Order.** The events of one shard come in Discord's order.
+//! - **Loss.** A subscription with [`Overflow::Wait`] gets every event that the session yields. What the other policies drop is
+//!   announced as [`Event::Lagged`].
+//! - **Doubling.** None over a resume. After a crash in the middle of publishing an event can come twice; the stored sequence
+//!   never runs ahead of what the subscriptions have taken.
+//! - **Hand-over.** A session goes to the next process as far as its events were acknowledged, by dropping each [`Delivery`]:
+//!   what was not dealt with comes again there, and says so ([`Dispatch::is_replayed`]). It goes by [`Shardkeeper::detach`], or
+//!   by a [session store](Builder::session_store), whatever became of this process.
+//! - **Crashes.** A shard whose code breaks down resumes from the session that the manager keeps: no Identify is spent.
+//! - **Heartbeats** never wait for a subscriber, a command or a large payload.
+//! - **Identify.** At most one per key and 5 s, never below the reserve of the day's budget; a resume needs none.
+//! - **Bounds.** Every queue has one, and a rule for being full.
+//! - **Secrets.** The token and session ids are in no log line, error or `Debug` output; neither is the content of events.
 //!
-//! # Where Discord's documentation is silent
+//! Supervision catches panics: a bot must not be built with `panic = "abort"`.
 //!
-//! | what | what shardkeeper does | to change it |
+//! # Features
+//!
+//! Each only adds. All but the first are off by default.
+//!
+//! | feature | adds | needs |
 //! |---|---|---|
-//! | Deadlines for Hello, READY and RESUMED | 20 s, 120 s, and 60 s without progress; then another connection, and the session is kept | [`Timings`] |
-//! | Heartbeats without an answer | one, and the connection is given up; not while a subscriber keeps us from reading | |
-//! | The wait after op 9 | 1 to 5 s, by chance | [`Timings`] |
-//! | Op 9: the same connection, or another | another one | |
-//! | Close codes 1000, 4001, 4002, 4005, 4008 and unknown ones | one Resume, then a new session | |
-//! | Close code 4003 | a new session | |
-//! | Resumes that are never answered | three, then a new session | [`Builder::max_failed_resumes`] |
-//! | A resume URL that cannot be reached | the bootstrap URL and the resume URL in turn; the session is kept until Discord refuses it | |
-//! | The size of a payload | 4096 bytes in the larger of its encodings, whichever is used | |
-//! | `large_threshold` | 50 | [`Builder::large_threshold`] |
-//! | Presences beyond 5 in 20 s | wait; the newest wins | |
-//! | Gaps in the sequence | are no error | |
-//! | A session of another compression or encoding | is not resumed | |
-//! | An ETF dispatch that is no valid JSON (a number beyond 64 bits, text that is no UTF-8) | is dropped, and logged; the sequence goes on with the next one | |
-//!
-//! # Decisions
-//!
-//! What was decided otherwise than one might expect, and why.
-//!
-//! - **A dispatch's data is an `Arc<[u8]>`, not a `Bytes`.** Both share on clone; but a `Bytes` made from a copy
-//!   allocates a second time when it is cloned first, and a dispatch for two subscribers is.
-//! - **Identify has two steps: a turn to connect, then a permit to identify.** A shard gets its turn when the one before
-//!   it in its key gets its permit, so that it connects while that one's window runs. With a permit alone either all
-//!   shards of a cold start would sit at Hello for minutes, or each would cost its window plus a handshake.
-//! - **Processes share the pace through a gate behind the queue, not through a queue of their own.** An
-//!   [`IdentifyGate`](identify_gate::IdentifyGate) answers one question, "may this shard identify now?". Turns, priorities,
-//!   budget and crashes stay in the queue, so that a gate is a lock and a time; and without one nothing is asked. A key is
-//!   asked for by one shard per process at a time, so between processes order is the gate's.
-//! - **governor paces connections, and nothing else.** For Identify the window has to count from when the payload was
-//!   written, and unspent permits have to come back; for commands its bucket would admit nearly twice the limit in the
-//!   worst minute. Both are exact values of `shardkeeper-proto`. For "a burst, then a rate" it is what one wants.
-//! - **`GET /gateway/bot` goes over hyper on a stream of our own dialer**, so that it shares TLS roots with the Gateway,
-//!   and a test can run the whole bot on streams in memory.
-//! - **Events are typed by their name, and only when asked for.** [`Dispatch::event`](Dispatch) picks the model of
-//!   twilight-model by our own table. Its `GatewayEventDeserializer` searches the text for `"t":`, which can stand inside
-//!   the data, too; of the names that it has models for, three do not get there; and its GUILD_CREATE tries two models over
-//!   a buffer of everything: read as a guild at once it takes 0.7 of that time, and 0.45 with simd-json. RATE_LIMITED is
-//!   read by a model of our own, since that one wants a tag that Discord does not send. What has no model is `None`, what
-//!   does not fit its model an error without a word of the content; both happen in the subscriber, and no shard hears of it.
-//! - **simd-json is optional, and never in the way of [`Dispatch::parse`].** It reads everything, and that pays if
-//!   everything is wanted: from 4 KiB on, 0.65 to 0.8 of serde_json's time for structs that take most of an event, 0.6 to
-//!   0.9 for twilight's models. For a struct of a few fields it takes up to 1.8 times as long, since serde_json skips the
-//!   rest faster than simd-json indexes it; a size cannot tell the two apart. It parses in place, on a copy, so that `T`
-//!   could not borrow. Hence a method of its own, `parse_whole`; and `event`, which takes everything, uses it. Whatever it
-//!   refuses is judged by serde_json. `cargo bench -p shardkeeper --bench parse --features simd-json,twilight` measures
-//!   all this anew.
-//! - **A slow lossless subscriber stops its shards from reading; there is no deep buffer in between.** A subscription
-//!   holds what its capacity says, a shard one event more. A connection that is not greeted yet is read all the same.
-//! - **ETF is translated where it comes in, and JSON is the one form above.** Subscribers need not care, and the machine
-//!   reads one language. It costs about a microsecond per event, so JSON is the default.
-//! - **A silent shard is told, and not restarted.** Nothing in the protocol says that it is dead; a new session would cost
-//!   an Identify for what may be a quiet hour.
-//! - **The waits between connections have a lower half.** With full jitter a gateway that closes each connection at
-//!   once would be asked in bursts.
+//! | `file-store` | `store::FileStore`: sessions on disk | redb |
+//! | `zstd` | `Compression::ZstdStream` | a C compiler |
+//! | `etf` | `Encoding::Etf` | |
+//! | `twilight` | `Dispatch::event()`: events as twilight-model has them | twilight-model |
+//! | `simd-json` | `Dispatch::parse_whole()`: large events in less time | simd-json |
+//! | `songbird` | songbird's `VoiceUpdate` for [`Shardkeeper`] | songbird |
+//! | `conformance` | checks for an [identify gate](identify_gate) or [session store](store) of your own | |
 
 mod accepted;
 mod builder;
@@ -113,6 +82,7 @@ pub mod identify_gate;
 mod identify_queue;
 mod lifecycle;
 mod manager;
+pub mod manual;
 mod members;
 mod message;
 mod pacer;

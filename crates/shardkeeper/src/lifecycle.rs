@@ -7,6 +7,10 @@ use shardkeeper_proto::ShardId;
 use shardkeeper_proto::shard::{Change, Next, Refusal};
 
 /// A change in the life of a shard or of the whole bot. `Display` makes a line of it.
+///
+/// # Ordering
+///
+/// [`Shard`](Self::Shard) comes at its place among the dispatches of its shard; the others come when they come.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Lifecycle {
@@ -80,7 +84,7 @@ pub enum Lifecycle {
         /// When it is tried again.
         retry_after: Duration,
     },
-    /// Less than a tenth of the identify budget is left.
+    /// Less than a half, a quarter or a tenth of the identify budget is left: once each.
     BudgetLow {
         /// What is left.
         remaining: u32,

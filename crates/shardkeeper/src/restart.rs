@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use shardkeeper_proto::{Backoff, ShardId};
 
-/// How crashes are answered.
+/// How crashes are answered. Construct it with `Default`, then set fields; a limit of zero is always passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RestartPolicy {
@@ -22,7 +22,7 @@ pub struct RestartPolicy {
     /// So many crashes of all shards within [`fleet_window`](Self::fleet_window), and every restart waits for as
     /// long: something is wrong with all of them. 32.
     pub fleet_limit: usize,
-    /// 10 s.
+    /// The window of [`fleet_limit`](Self::fleet_limit), and half of the longest wait that it brings. 10 s.
     pub fleet_window: Duration,
 }
 

@@ -13,8 +13,9 @@ use super::{Delivery, Event, Hub, Parcel};
 /// What happens when a subscription is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Overflow {
-    /// Nothing is lost, and each delivery is acknowledged by being dropped: the shards that have something for it stop reading from Discord until there is room.
-    /// Their heartbeats go on. Whoever stops reading for minutes may cost a shard its connection, but it resumes.
+    /// Nothing is lost, and each delivery is acknowledged by being dropped: the shards that have something for it stop reading
+    /// from Discord until there is room. Their heartbeats go on. Whoever stops reading for minutes may cost a shard its
+    /// connection, but it resumes.
     #[default]
     Wait,
     /// The oldest event in it is dropped.
@@ -26,7 +27,8 @@ pub enum Overflow {
 /// How a subscription holds what was not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubscriptionOptions {
-    /// How many events it holds; at least one. 1024.
+    /// How many events it holds; zero counts as one. 1024: some seconds of a busy shard. Each that waits costs its JSON text,
+    /// once for all subscriptions.
     pub capacity: usize,
     /// What happens when they are exceeded. [`Overflow::Wait`].
     pub overflow: Overflow,

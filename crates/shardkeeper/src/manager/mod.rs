@@ -349,10 +349,9 @@ impl ManagerState {
         }
         let last_identify = stored.budget.and_then(|budget| budget.last_identify_ms);
         let last_identify = last_identify.and_then(|at| now().checked_sub(store::from_wall(at)));
-        let budget = budget(&limit, self.config.identify_reserve);
+        let mut budget = budget(&limit, self.config.identify_reserve);
         let ledger = Ledger { status: IdentifyStatus::default(), budget, last_identify };
         let ledger = Arc::new(Mutex::new(ledger));
-        let queue = self.spawn_queue(myself, &info, &ledger, last_identify).await?;
         tracing::info!(
             shards = ids.len(),
             count = count.get(),
@@ -371,6 +370,15 @@ impl ManagerState {
         let config = Arc::clone(&self.config);
         let mut shards = Shards::new(config, info.url.clone(), (GENERATION, count), Arc::clone(&book));
         shards.add_first(&ids, &sessions, self.presence.as_ref());
+        let needed = shards.without_session();
+        if self.config.whole_start && needed > 0 && !budget.affords(now(), needed - 1) {
+            let resets_after = budget.resets_at(now()).saturating_duration_since(now());
+            let left = limit.remaining;
+            let reserve = self.config.identify_reserve;
+            self.refuse_start(myself, StartError::Budget { needed, left, reserve, resets_after });
+            return Ok(());
+        }
+        let queue = self.spawn_queue(myself, &info, &ledger, last_identify).await?;
         let keeper = self.spawn_keeper(myself, &book, known).await?;
         let silence = SilenceWatch::default();
         let fleet = self.fleet.insert(Fleet {

@@ -335,6 +335,11 @@ impl Shards {
         self.entries.len()
     }
 
+    /// How many have to identify.
+    pub(super) fn without_session(&self) -> usize {
+        self.entries.values().filter(|entry| entry.slot.load().is_none()).count()
+    }
+
     pub(super) fn set_ready(&mut self, shard: ShardId) {
         if let Some(entry) = self.entries.get_mut(&shard) {
             entry.was_ready = true;

@@ -1,0 +1,143 @@
+//! Supervision: what breaks, who notices, what is done, and what survives.
+//!
+//! # Two kinds of failure
+//!
+//! **What Discord and the network do** is no crash. A lost connection, an invalid session, an outage of hours, a Gateway that
+//! accepts and closes at once: each is a state of the machine, with its own deadline and wait. No actor dies of it, and it
+//! never counts towards quarantine.
+//!
+//! **A crash** is a panic or an error in our own code, or an actor that somebody ended from outside. It should not happen. If
+//! it does, the supervisor starts the part anew, from state that it did not hold itself.
+//!
+//! Supervision works by catching panics: a program with `panic = "abort"` has none.
+//!
+//! # Who supervises whom
+//!
+//! The manager supervises the queue and the shard actors. Each shard actor watches over its driver task. Nobody supervises the
+//! manager, unless the bot spawns it linked to a supervisor of its own ([`Builder::build`], `Actor::spawn_linked`).
+//!
+//! |  | panics | fails with an error | is killed | is stopped |
+//! |---|---|---|---|---|
+//! | **driver** | Its actor fails with the panic's message, and the manager restarts the shard, which resumes. | It has none to end with: what can fail is a state. | Only the end of its actor does that. The connection is dropped without a close frame, so the session stays. | By [`ShardMessage::Stop`] or [`ShardMessage::Detach`]. It closes, lets subscribers take what is under way, and ends. |
+//! | **shard actor** | The manager restarts the shard, which resumes. | The same. | The same. | The same: a stop that did not come from the manager is a crash to it. |
+//! | **queue** | Replaced at once. Every key stays shut for one window, and who waited asks again. | The same. | The same. | The same. |
+//! | **manager** | Everything below is killed, sessions in memory are gone, subscriptions end, and [`Shardkeeper::ended`] says [`Ended::Crashed`]. | The same. | The same. | By its address: the same. By [`Shardkeeper::stop`] or [`Shardkeeper::detach`]: in order. |
+//!
+//! A queue is replaced without a wait, however often: its state is a few numbers, and its ledger (the budget) is the
+//! manager's. A permit that was out when its shard died counts as spent, since nobody knows.
+//!
+//! [`ShardMessage::CrashDrill`] makes a driver panic, so that an operator can see all this work.
+//!
+//! # The code of the bot
+//!
+//! A task that reads a [`Subscription`] is the bot's. If it panics, the subscription is dropped with it, which unsubscribes;
+//! no shard notices. Two pieces of the bot's code run in the shard's own task, and must not wait there:
+//!
+//! - the predicate of [`Topic::matching`]: after a panic it is not asked again, and everything comes;
+//! - the function of [`Builder::presence_with`]. When it panics, or makes a presence that cannot be shown, a warning says so,
+//!   and the shard identifies with the presence that it has, or with none.
+//!
+//! # When a shard comes back
+//!
+//! [`RestartPolicy`] decides, per shard, by the crashes of the last [`window`](RestartPolicy::window) (10 min).
+//!
+//! | crash within the window | comes back |
+//! |---|---|
+//! | 1st | at once |
+//! | 2nd | after 1 to 2 s |
+//! | 3rd | after 2 to 4 s |
+//! | 4th | after 4 to 8 s |
+//! | 5th and further ([`quarantine_after`](RestartPolicy::quarantine_after)) | after 5 min ([`quarantine`](RestartPolicy::quarantine)), at [`Phase::Quarantined`] |
+//!
+//! The waits are those of [`RestartPolicy::backoff`]; its cap of 60 s plays a part only when more crashes are allowed before
+//! quarantine. Each restart tries to resume. After a quarantine Discord has mostly forgotten the session: it answers with
+//! Invalid Session, and the shard identifies.
+//!
+//! **Quarantine ends by itself.** A try that works makes an ordinary shard of it again; old crashes leave the window.
+//! [`Shardkeeper::restart_shard`] tries at once.
+//!
+//! **The breaker.** From the 32nd crash of all shards together within 10 s on ([`fleet_limit`](RestartPolicy::fleet_limit),
+//! [`fleet_window`](RestartPolicy::fleet_window)) every restart waits 10 to 20 s at least. Something is wrong with all of
+//! them then, and two thousand shards that come back at once would make it worse.
+//!
+//! Each crash is a [`Lifecycle::Crashed`] with its wait, and an error in the log.
+//!
+//! # When a connection ends
+//!
+//! This is the machine's part. [`Change::Disconnected`] carries the [`Reason`] and what comes [`Next`].
+//!
+//! | what happened | what follows |
+//! |---|---|
+//! | op 7, a zombied connection, no close frame, close 1001 or 4000, a deadline passed | resume, if there is a session |
+//! | close 1000, 4001, 4002, 4005, 4008, or a code that is not known | resume; when a resume ends so before anything was replayed, a new session |
+//! | op 9 with `true` | wait 1 to 5 s, resume |
+//! | op 9 with `false` | wait 1 to 5 s, a new session |
+//! | close 4003, 4006, 4007, 4009 | a new session |
+//! | three resumes in a row without a sign of life ([`Builder::max_failed_resumes`]) | a new session |
+//! | five unreadable payloads in a row, or a stream that cannot be inflated | resume |
+//! | close 4010, 4011 | the layout is refused, see below |
+//! | close 4004, 4012, 4013, 4014 | the bot is refused, see below |
+//!
+//! **Waits.** The first try waits not at all, then 1 to 2 s, 2 to 4 s, and so on up to 30 to 60 s ([`Timings::reconnect`]). A
+//! new session waits by a second row as well, since each Identify costs: not at all, 5 to 10 s, 10 to 20 s, up to 5 to 10 min
+//! ([`Timings::identify`]). Both rows begin anew once a shard was ready for [`Timings::stable`] (60 s).
+//!
+//! **URLs.** A resume goes to the session's own URL. When that cannot be reached, the bootstrap URL and the resume URL take
+//! turns. When the bootstrap URL cannot be reached either, `GET /gateway/bot` is asked again, at most once a minute.
+//!
+//! # When Discord refuses
+//!
+//! A refusal of the **bot** (wrong token, version, intents) stops every shard at once: [`Lifecycle::Refused`],
+//! [`Ended::Refused`]. Nothing identifies any more. The other shards close so that their sessions stay good for some minutes:
+//! a [session store](Builder::session_store) keeps them, and the next process goes on from there once the cause is mended.
+//!
+//! A refusal of the **layout** (4010, 4011) ends that shard. If no shard of the layout ever was ready, or none is left, the
+//! count itself is wrong, and the manager ends before it burns more Identifies.
+//!
+//! # When a shard falls silent
+//!
+//! A connection can be acknowledged and yet bring no dispatches, for hours. The manager looks every 15 s and compares each
+//! shard with its siblings: when 30 dispatches should have come, none has, and a minute has passed, it announces
+//! [`Lifecycle::Silent`], once per silence. It does nothing about it; [`RestartBy::Resume`] is the mildest answer of an
+//! operator.
+//!
+//! # What survives what
+//!
+//! | thing | a lost connection | a crash of driver or actor | a crash of the queue | the end of the process |
+//! |---|---|---|---|---|
+//! | session and sequence | yes | yes | yes | with a [`Builder::session_store`], else by [`detach`](Shardkeeper::detach) alone |
+//! | events in a subscription | yes | yes | yes | those not acknowledged come again to the next process |
+//! | events that a full lossless subscription has not taken | yes | yes: replayed by the resume | yes | the same |
+//! | commands that wait | yes, up to their lifetime | no: [`NotWritten::Lost`] | yes | no |
+//! | a command that was just being written | [`NotWritten::Lost`]; Discord may have it | the same | yes | no |
+//! | presence by [`update_presence`](Shardkeeper::update_presence) and [`update_presence_on`](Shardkeeper::update_presence_on) | yes | yes | yes | no |
+//! | presence by [`ShardMessage::UpdatePresence`] | yes | no: back to the manager's | yes | no |
+//! | identify budget | yes | yes | yes | asked of Discord again; a store remembers when the last Identify was sent |
+//! | place in the identify queue | yes | asked for again | asked for again | no |
+//! | counters of [`ShardStatus`] | yes | yes | yes | no |
+//!
+//! # Watching it
+//!
+//! ```no_run
+//! use shardkeeper::{Event, Lifecycle, Shardkeeper, Topic};
+//!
+//! async fn watch(bot: Shardkeeper) {
+//!     let mut changes = bot.subscribe(Topic::lifecycle());
+//!     while let Some(change) = changes.next().await {
+//!         match &*change {
+//!             Event::Lifecycle(crash @ Lifecycle::Crashed { quarantined: true, .. }) => eprintln!("look at {crash}"),
+//!             Event::Lifecycle(Lifecycle::Refused(refusal)) => eprintln!("mend this: {refusal}"),
+//!             Event::Lifecycle(change) => println!("{change}"),
+//!             _ => {}
+//!         }
+//!     }
+//!     println!("ended: {:?}", bot.ended().await);
+//! }
+//! ```
+//!
+//! ---
+//!
+//! Before: [Architecture](super::_01_architecture). Next: [Delivery](super::_03_delivery).
+
+#[cfg(doc)]
+use crate::*;

@@ -1,0 +1,169 @@
+//! Delivery: topics, subscriptions, order, loss, acknowledgement and back-pressure.
+//!
+//! # Topics
+//!
+//! A [`Topic`] says what a subscriber wants to hear. It begins with a set of events:
+//!
+//! | topic | brings |
+//! |---|---|
+//! | [`Topic::all`] | every dispatch, also of names that nobody knows yet |
+//! | [`Topic::events`]`([EventName::MessageCreate])` | these events |
+//! | [`Topic::groups`]`([EventGroup::Members, EventGroup::Roles])` | the events of these parts of the protocol |
+//! | [`Topic::intents`]`(Intents::GUILD_MODERATION)` | what any of these intents brings; nothing that comes without an intent |
+//! | [`Topic::lifecycle`] | no dispatch, but what happens to shards, queue and bot |
+//!
+//! and is widened or narrowed:
+//!
+//! | method | does | costs per event |
+//! |---|---|---|
+//! | [`and`](Topic::and)`(Topic::lifecycle())` | adds the events of another topic; the other's narrowing is left behind | nothing |
+//! | [`with_lifecycle`](Topic::with_lifecycle)`()` | adds lifecycle changes, at their places among the dispatches of their shard | nothing |
+//! | [`of_shards`](Topic::of_shards)`([ShardId(0)])` | these shards alone; what concerns the whole bot comes all the same | nothing |
+//! | [`of_guilds`](Topic::of_guilds)`([guild_id])` | dispatches of these guilds alone; those of no guild do not come | a pass over the data of each event of the set, about a nanosecond per byte |
+//! | [`matching`](Topic::matching)`(predicate)` | the dispatches for which the predicate holds | what the predicate does, in the shard's own task |
+//!
+//! A predicate gets the [`Envelope`], with name, sequence and the text of the data. It must not wait. A search for a few bytes
+//! is cheap there; a full parse belongs to the subscriber.
+//!
+//! An event that no topic wants costs a look at its name: nothing is copied, allocated or locked.
+//!
+//! # Subscriptions
+//!
+//! [`Builder::subscribe`] subscribes before anything starts and misses nothing. [`Shardkeeper::subscribe`] begins with the
+//! next event. Either gives a [`Subscription`]: a `Stream`, and [`Subscription::next`], which is cancel safe. Dropping it
+//! unsubscribes. When the manager has ended it yields what it holds, and then `None`.
+//!
+//! There may be many: each has its own queue, and they share the data of an event. Those who want the same work done by
+//! several tasks share one subscription among them.
+//!
+//! [`Shardkeeper::subscribe_actor`] casts each delivery to an actor of the bot instead. A mailbox has no bound, so the
+//! actor works on credit: at most `capacity` deliveries are in its mailbox or hands, and the next goes out when one is dropped.
+//!
+//! A [`Delivery`] holds an [`Event`]: a [`Dispatch`], a [`Lifecycle`] change, or [`Event::Lagged`].
+//!
+//! # What happens when a subscription is full
+//!
+//! [`SubscriptionOptions`] has a capacity (1024 events) and an [`Overflow`]:
+//!
+//! | policy | when full | lost | acknowledges |
+//! |---|---|---|---|
+//! | [`Overflow::Wait`], the default | its shards stop reading from Discord until there is room | nothing | yes |
+//! | [`Overflow::DropOldest`] | the oldest event makes room | told by [`Event::Lagged`], at the place of the gap | no |
+//! | [`Overflow::DropNewest`] | the new event does not come in | told by [`Event::Lagged`], before the next event that is read; the gap is somewhere behind | no |
+//!
+//! Take `Wait` for what changes something: commands, moderation, a cache. Take `DropOldest` for what only shows the present:
+//! a dashboard, typing indicators. Take `DropNewest` for samples.
+//!
+//! # Back-pressure
+//!
+//! When a lossless subscription has no room, the driver keeps the event, and reads no more from its connection. TCP does the
+//! rest: Discord's data waits in the buffers of both machines. Meanwhile
+//!
+//! - heartbeats are sent, and a missing acknowledgement is excused, since nobody looks for it;
+//! - commands are sent;
+//! - a connection that is new is read up to READY all the same, or it would never live;
+//! - other shards go on, unless the same subscription is in their way too.
+//!
+//! A subscriber that sleeps for minutes may cost a shard its connection. The shard resumes, and nothing is lost as long as
+//! Discord still has what it missed. A subscription that is dropped wakes everybody who waited for it.
+//!
+//! # Acknowledgement and the watermark
+//!
+//! Dropping a [`Delivery`] says that it was dealt with. Hold it while the work is under way; [`Delivery::into_event`] keeps
+//! the event and acknowledges at once.
+//!
+//! Each shard has a *watermark*: the highest sequence up to which every lossless subscription has acknowledged everything.
+//! [`Shardkeeper::detach`], [`Shardkeeper::remove_shards`] and [`Shardkeeper::sessions`] hand sessions out as of the
+//! watermark, so whatever was not dealt with comes again to whoever resumes them. Events that no lossless subscription wanted
+//! do not hold it back.
+//!
+//! Within the process a shard resumes from what subscriptions have *taken*, which may be more: what lies in a subscription
+//! outlives the shard.
+//!
+//! # Order
+//!
+//! - The events of one shard come in Discord's order, in every subscription.
+//! - Lifecycle changes of a shard ([`Lifecycle::Shard`]) stand at their places among its dispatches: [`Change::Ready`] before
+//!   READY, [`Change::Resuming`] before what is replayed, [`Change::Resumed`] before RESUMED.
+//! - What the manager and the queue announce ([`Lifecycle::AllReady`], [`Lifecycle::Crashed`], [`Lifecycle::Silent`] and the
+//!   like) has no fixed place among them.
+//! - Between shards there is no order. A guild is on one shard, so the events of a guild are in order.
+//!
+//! # Duplicates and loss
+//!
+//! | when | twice | never |
+//! |---|---|---|
+//! | in service, over a resume | no | no |
+//! | after a crash in the middle of publishing | perhaps | no |
+//! | after a hand-over to another process | what was not acknowledged | no |
+//! | when Discord gives a session up (op 9, close 4007 or 4009, hours without a connection) | no | what happened until the next READY |
+//! | after `SIGKILL`, with a [session store](Builder::session_store) | what was not acknowledged, or within the last 250 ms and one save | what Discord no longer has |
+//!
+//! Sequence numbers rise within a session, but not by one each time: a gap is no error. [`Dispatch::shard`] and
+//! [`Dispatch::sequence`] together recognise what came before, as long as the session is the same. What comes a second time
+//! is marked: [`Dispatch::is_replayed`].
+//!
+//! # Bounds
+//!
+//! | queue or buffer | holds | when full |
+//! |---|---|---|
+//! | subscription | [`SubscriptionOptions::capacity`]: 1024 events | its policy |
+//! | deliveries with an actor that subscribed | as many again, on credit | the subscription fills up |
+//! | a shard's spill, in front of full lossless subscriptions | one dispatch per subscription, and lifecycle changes up to 64 entries | reading has stopped with the first; more lifecycle changes count as missed |
+//! | announcements of manager and queue for a full lossless subscription | 64 each | counted as missed |
+//! | chunks of [`Shardkeeper::members_chunks`] | 64 | the shard stops reading |
+//! | commands on their way to a driver | 640 (all of the next two rows) | [`CommandRefused::QueueFull`] |
+//! | voice commands of a shard | [`CommandClass::capacity`]: 128 | [`CommandRefused::QueueFull`] |
+//! | bulk commands of a shard | [`CommandClass::capacity`]: 512 | [`CommandRefused::QueueFull`] |
+//! | presences of a shard | 1 | the newest wins |
+//! | controls on their way to a driver (turn, permit, stop, restart) | 64 | a permit goes back unspent; a restart is lost; a shard to be ended is dropped without a close frame |
+//! | one incoming message, compressed or not | [`Builder::max_message_bytes`]: 64 MiB | the connection is given up, and resumed |
+//! | bytes that wait to be written | 512 KiB | the connection is given up, and resumed |
+//! | one outgoing payload | [`MAX_PAYLOAD_BYTES`](shardkeeper_proto::MAX_PAYLOAD_BYTES): 4096 bytes | refused before it is accepted |
+//! | answer of `GET /gateway/bot` | 64 KiB | an error |
+//! | heartbeats remembered | [`LATENCIES`]: 16 | the oldest goes |
+//! | connections that open at once | [`Builder::connects_per_second`]: 50 | the others wait |
+//! | mailboxes of actors | no bound of their own | each call of a handle puts one message there and waits for its answer, so the callers are the bound |
+//! | deliveries that the bot has read and still holds | the bot's own | their data stays, and the watermark with it |
+//!
+//! # Parsing
+//!
+//! [`Dispatch::parse`] reads the data into any type that serde can make; fields that the type does not name are skipped. It
+//! runs where it is called, in the subscriber, and an error there concerns no shard. [`Dispatch::data`] is the JSON text
+//! itself. With the cargo feature `twilight`, `Dispatch::event()` gives the event of twilight-model, which twilight's cache
+//! and standby take as it is.
+//!
+//! ```no_run
+//! use serde::Deserialize;
+//! use shardkeeper::{Event, EventName, Overflow, Shardkeeper, SubscriptionOptions, Topic};
+//!
+//! #[derive(Deserialize)]
+//! struct Message<'a> {
+//!     channel_id: &'a str,
+//!     guild_id: Option<&'a str>,
+//! }
+//!
+//! async fn listen(bot: &Shardkeeper, guild_id: u64) {
+//!     let topic = Topic::events([EventName::MessageCreate]).of_guilds([guild_id]);
+//!     let options = SubscriptionOptions { capacity: 100, overflow: Overflow::DropOldest };
+//!     let mut messages = bot.subscribe_with(topic, options);
+//!     while let Some(delivery) = messages.next().await {
+//!         match &*delivery {
+//!             Event::Dispatch(dispatch) => match dispatch.parse::<Message<'_>>() {
+//!                 Ok(message) => println!("{} in {:?}", message.channel_id, message.guild_id),
+//!                 Err(_) => eprintln!("{dispatch:?} is not as expected"),
+//!             },
+//!             Event::Lagged { missed } => eprintln!("too slow for {missed} messages"),
+//!             _ => {}
+//!         }
+//!         // Here the delivery is dropped. In a lossless subscription that acknowledges it.
+//!     }
+//! }
+//! ```
+//!
+//! ---
+//!
+//! Before: [Supervision](super::_02_supervision). Next: [Commands](super::_04_commands).
+
+#[cfg(doc)]
+use crate::*;

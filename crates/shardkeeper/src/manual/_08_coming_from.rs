@@ -1,0 +1,291 @@
+//! Coming from elsewhere: what is the equal of what, and what differs.
+//!
+//! The first part is for people who move a bot, one section per library. The second part lists, call by call, what the shard
+//! managers offer whose jobs this library takes over. "None" means that there is no equal; the remark says why, or what to do
+//! instead.
+//!
+//! What differs from all of them:
+//!
+//! - The bot does not run the shards' loop. The manager does, from [`Builder::start`] on, whether the bot reads or not.
+//! - There are no callbacks. Events are read from a [`Subscription`], by as many tasks or actors as one likes.
+//! - A failure of the network is never returned. It is a [`Lifecycle`] event, and dealt with. What is returned is a mistake in
+//!   the configuration, or Discord's refusal.
+//! - There is no REST client, no cache and no models. Bring those that the bot has.
+//!
+//! # twilight
+//!
+//! | twilight-gateway | here | what differs |
+//! |---|---|---|
+//! | `ConfigBuilder`, `Config` | [`Builder`] | one for all shards |
+//! | `create_recommended`, `create_iterator`, `create_bucket` | [`Builder::shards`], [`Builder::shard_ids`] | the recommended number is the default |
+//! | `Shard::next_event` in a loop per shard | [`Subscription::next`] in a loop per task | events of all shards, of some, or of one |
+//! | `EventTypeFlags` | [`Topic`] | narrows by shard, guild and predicate too |
+//! | `Event` of twilight-model | `Dispatch::event()`, with the feature `twilight` | the same type, for `InMemoryCache` and `Standby` |
+//! | `ReceiveMessageError` | [`Lifecycle::Shard`] | nothing to handle |
+//! | `Shard::command`, `MessageSender::command` | [`Shardkeeper::command`] | routed by guild; refused with a reason; [`Accepted::written`] |
+//! | `MessageSender::close`, `Shard::close` | [`Shardkeeper::stop`], [`Shardkeeper::detach`] | the code follows from the intention |
+//! | `Queue`, `InMemoryQueue` | [`IdentifyQueue`], and [`Builder::identify_gate`] over processes | supervised, with the day's budget and a reserve |
+//! | `Session`, `ConfigBuilder::session` | [`Session`], [`Builder::sessions`] | hand-over as of what was acknowledged |
+//! | `Shard::latency` | [`ShardStatus::latency`], [`ShardStatus::latencies`] | read without touching the shard |
+//! | `Shard::state` | [`ShardStatus::phase`] | |
+//!
+//! ```no_run
+//! use shardkeeper::{Event, EventName, Intents, Shardkeeper, Topic};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let bot = Shardkeeper::builder(std::env::var("DISCORD_TOKEN")?, Intents::GUILDS | Intents::GUILD_MESSAGES);
+//!     let mut events = bot.subscribe(Topic::events([EventName::MessageCreate]));
+//!     let bot = bot.start().await?;
+//!     while let Some(event) = events.next().await {
+//!         let Event::Dispatch(message) = &*event else { continue };
+//!         println!("shard {}: {}", message.shard(), message.name());
+//!     }
+//!     Err(format!("ended: {:?}", bot.ended().await).into())
+//! }
+//! ```
+//!
+//! # serenity
+//!
+//! | serenity | here | what differs |
+//! |---|---|---|
+//! | `Client::builder(token, intents)` | [`Shardkeeper::builder`] | |
+//! | `EventHandler` | a task that reads a [`Subscription`] | no task is spawned per event; the bot decides what runs side by side |
+//! | `RawEventHandler` | [`Topic::all`] | |
+//! | `Client::start_autosharded` | [`Builder::start`] | returns when the shards are on their way; [`Shardkeeper::ended`] waits |
+//! | `Client::start_shards`, `start_shard_range`, `start_shard` | [`Builder::shards`], [`Builder::shard_ids`] | |
+//! | `ShardManager::shutdown_all` | [`Shardkeeper::stop`], [`Shardkeeper::detach`] | within a deadline |
+//! | `ShardManager::shutdown` | [`Shardkeeper::remove_shards`] | the session comes back |
+//! | `ShardManager::restart` | [`Shardkeeper::restart_shard`] | by resume, or by Identify |
+//! | `ShardManager::runners`, `shards_instantiated` | [`Shardkeeper::status`] | |
+//! | `ShardMessenger::set_presence`, `set_activity`, `set_status` | [`Shardkeeper::update_presence_on`] | remembered over restarts |
+//! | `ShardMessenger::chunk_guild` | [`Shardkeeper::members`] | collected, with time-outs |
+//! | `ShardMessenger::request_soundboard_sounds` | [`Shardkeeper::request_soundboard_sounds`] | any guilds, routed |
+//! | `ClientBuilder::voice_manager` | the feature `songbird` | |
+//!
+//! A handler with a method per event becomes a `match` on the name:
+//!
+//! ```no_run
+//! use shardkeeper::{Dispatch, Event, Shardkeeper, Topic};
+//!
+//! struct Handler;
+//!
+//! impl Handler {
+//!     async fn message(&self, message: &Dispatch) { println!("{} bytes", message.data().len()) }
+//!     async fn guild_create(&self, guild: &Dispatch) { println!("a guild on shard {}", guild.shard()) }
+//! }
+//!
+//! async fn run(bot: Shardkeeper, handler: Handler) {
+//!     let mut events = bot.subscribe(Topic::all());
+//!     while let Some(event) = events.next().await {
+//!         let Event::Dispatch(dispatch) = &*event else { continue };
+//!         match dispatch.name() {
+//!             "MESSAGE_CREATE" => handler.message(dispatch).await,
+//!             "GUILD_CREATE" => handler.guild_create(dispatch).await,
+//!             _ => {}
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! # discord.js
+//!
+//! | discord.js | here | what differs |
+//! |---|---|---|
+//! | `new Client({ intents })`, `client.login(token)` | [`Shardkeeper::builder`], [`Builder::start`] | |
+//! | `client.on('messageCreate', …)` | [`Topic::events`] and a loop | |
+//! | `clientReady` | [`Lifecycle::AllReady`] | once, whatever happens to early shards meanwhile |
+//! | `shardReady`, `shardResume`, `shardDisconnect`, `shardReconnecting` | [`Change::Ready`], [`Change::Resumed`], [`Change::Disconnected`] | the disconnect says who, why, and what comes next |
+//! | `client.ws.ping` | [`ShardStatus::latency`] | per shard |
+//! | `client.user.setPresence` | [`Shardkeeper::update_presence`] | |
+//! | `guild.members.fetch` | [`Shardkeeper::members`] | |
+//! | `client.destroy` | [`Shardkeeper::stop`] | |
+//! | `ShardingManager` | one process is enough; several run slices | threads are tokio's; a crash is caught per shard, not per process |
+//! | `broadcastEval` | none | what processes say to each other is the bot's |
+//! | `ShardClientUtil.shardIdForGuildId` | [`ShardCount::owner_of`](shardkeeper_proto::ShardCount::owner_of) | |
+//! | `retrieveSessionInfo`, `updateSessionInfo` | [`Builder::sessions`], [`Shardkeeper::sessions`] | no callback per event |
+//! | `compression`, `largeThreshold`, `initialPresence` | [`Builder::compression`], [`Builder::large_threshold`], [`Builder::presence`] | |
+//! | `helloTimeout`, `readyTimeout`, `handshakeTimeout` | [`Timings::hello`], [`Timings::ready`], [`Timings::connect`] | |
+//!
+//! # discordeno
+//!
+//! The gateway manager becomes [`Shardkeeper`], and a process of its own is not needed: a driver is a task, and the bot's code
+//! cannot block it. Bots that send events to other processes do that in a subscriber, and hold the [`Delivery`] until it was
+//! confirmed there. Automatic resharding has no equal yet. The table is [below](#discordeno-call-by-call).
+//!
+//! # discljord
+//!
+//! The output channel becomes a [`Subscription`], the communication channel a [`Shardkeeper`], whose calls answer whether
+//! they were accepted. Live migration is the same three steps, with typed sessions:
+//!
+//! ```no_run
+//! use shardkeeper::{Session, ShardId, Shardkeeper};
+//!
+//! async fn migrate(from: &Shardkeeper, to: &Shardkeeper) -> Result<(), Box<dyn std::error::Error>> {
+//!     let shards = [ShardId(0), ShardId(1)];
+//!     let sessions: Vec<Session> = from.remove_shards(shards).await?;
+//!     to.add_shards(shards, sessions).await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The table is [below](#discljord-call-by-call).
+//!
+//! # discljord, call by call
+//!
+//! | theirs | ours | remark |
+//! |---|---|---|
+//! | `connect-bot!` | [`Shardkeeper::builder`], [`Builder::start`] | an API that cannot be reached is asked again; a missing or wrong intent is a [`ConfigError`] |
+//! | … its output channel | [`Builder::subscribe`] | bounded, with a policy; a slow reader breaks nothing |
+//! | … its communication channel | [`Shardkeeper`], [`Shardkeeper::manager`] | each call is answered |
+//! | … `:intents` | [`Intents`] | all of them, message content too |
+//! | … `:disable-compression` | [`Builder::compression`]`(`[`Compression::None`]`)` | |
+//! | … exception when fewer Identify are left than shards | [`gateway_info()`](crate::gateway_info), [`SessionStartLimit::remaining`] | a start waits instead, says [`Lifecycle::BudgetExhausted`], and keeps a reserve; ask first to fail instead |
+//! | `connect-shards!` | [`Builder::shard_ids`], [`Builder::gateway`] | ids beyond the count are a [`ConfigError`] |
+//! | … `:identify-when` | [`Builder::identify_gate`] | knows when Identify was written; keys are independent |
+//! | `get-websocket-gateway` | [`gateway_info()`](crate::gateway_info) | errors say what is wrong |
+//! | `get-shard-state!` | [`Shardkeeper::sessions`], [`Shardkeeper::shard_status`] | filter the answer; the status shows no secret |
+//! | `remove-shards!` | [`Shardkeeper::remove_shards`] | returns the sessions, as of what was acknowledged |
+//! | `add-shards!` | [`Shardkeeper::add_shards`] | resumes at once; a session that does not fit is refused with the reason |
+//! | `disconnect-bot!` | [`Shardkeeper::stop`] | [`Shardkeeper::detach`] keeps the sessions |
+//! | `guild-request-members!` | [`Shardkeeper::members`], [`RequestMembers`] | ids, presences and nonce too; a guild of another process is [`CommandRejected::GuildElsewhere`] |
+//! | `status-update!` | [`Shardkeeper::update_presence`] | remembered for later Identify |
+//! | … `:idle-since`, `:activity`, `:status`, `:afk` | [`Presence::idle_since_ms`], [`Presence::activity`], [`Presence::new`], [`Presence::afk`] | several activities are possible |
+//! | … `:shards` | [`Shardkeeper::update_presence_on`] | all of them or none |
+//! | `voice-state-update!` | [`VoiceStateUpdate`] | [`muted`](VoiceStateUpdate::muted), [`deafened`](VoiceStateUpdate::deafened) |
+//! | `create-activity` | [`Activity`] | checked: length, and where a stream may run |
+//! | … a raw number as type | none | each documented type has a constructor |
+//! | `gateway-intents` | [`Intents`] | |
+//! | the guard against large payloads | [`PayloadTooLarge`] | an error for the caller, in bytes |
+//! | `[:connected-all-shards]` | [`Lifecycle::AllReady`] | goes by READY, not by a timer |
+//! | `[:disconnect]` | [`Lifecycle::Ended`], [`Shardkeeper::ended`] | with the reason |
+//! | `[:re-shard]` | [`Ended::Refused`] with close code 4011 | start again with more shards; resharding while running is not there yet |
+//! | self-resharding on 4011 | none | not there yet |
+//!
+//! # discordeno, call by call
+//!
+//! | option | ours | remark |
+//! |---|---|---|
+//! | `token` | [`Shardkeeper::builder`] | checked, and never shown |
+//! | `connection` | [`Builder::gateway`] | |
+//! | `url` | [`GatewayInfo::url`] by [`Builder::gateway`]; [`Builder::api_url`] | a resume goes to the session's own URL |
+//! | `version` | none | 10; the rules of another one would be others |
+//! | `totalShards` | [`Builder::shards`] | |
+//! | `firstShardId`, `lastShardId` | [`Builder::shard_ids`] | any set, not only a range |
+//! | `spawnShardDelay` | [`Timings::identify_window`], [`Timings::identify_margin`] | counted from when Identify was written |
+//! | `totalWorkers`, `shardsPerWorker`, `spreadShardsInRoundRobin` | none | shards are tasks, and the threads of tokio share them |
+//! | `compress` | [`Compression::Payload`] | |
+//! | `transportCompression` | [`Builder::compression`] | zlib is the default |
+//! | `intents` | [`Shardkeeper::builder`] | |
+//! | `properties` | [`Builder::library`] | browser and device; `os` is the system's |
+//! | `makePresence` | [`Builder::presence_with`] | per shard, not async |
+//! | `events` | [`Builder::subscribe`] | see the events of a shard below |
+//! | `cache.requestMembers.enabled` | always on: [`Shardkeeper::members`] | costs nothing until it is called |
+//! | `resharding`: `enabled`, percentage, interval | none | not there yet |
+//! | … `getSessionInfo` | [`gateway_info()`](crate::gateway_info) | |
+//! | … `updateGuildsShardId` | none | not there yet |
+//! | `logger` | `tracing` | install any subscriber of it |
+//!
+//! | function | ours | remark |
+//! |---|---|---|
+//! | `calculateTotalShards` | none | counts are taken as they are: Discord's by default; a bot with large bot sharding that sets its own gives a multiple |
+//! | `calculateWorkerId` | none | no workers |
+//! | `prepareBuckets` | [`IdentifyQueue`] | by itself, from `max_concurrency` |
+//! | `spawnShards` | [`Builder::start`] | a shard that fails on its way holds up no other |
+//! | `tellWorkerToIdentify` | [`Shardkeeper::add_shards`] in another process | |
+//! | `identify(shard)` | [`Shardkeeper::restart_shard`] with [`RestartBy::Identify`] | for one that does not run yet: [`Shardkeeper::add_shards`] |
+//! | `requestIdentify` | [`Builder::identify_gate`] | |
+//! | `kill(shard)` | [`Shardkeeper::remove_shards`] | the session stays resumable for minutes; a single shard cannot be closed with 1000 |
+//! | `shutdown(code, reason)` | [`Shardkeeper::stop`], [`Shardkeeper::detach`] | cancels what is connecting; the code follows from the intention |
+//! | `sendPayload` | [`Command::raw`], [`Shardkeeper::command`] | checked; waits until the shard is ready; bounded |
+//! | `calculateShardId` | [`Shardkeeper::owner_of`], [`ShardCount::owner_of`](shardkeeper_proto::ShardCount::owner_of) | |
+//! | `joinVoiceChannel`, `leaveVoiceChannel` | [`VoiceStateUpdate::join`], [`VoiceStateUpdate::leave`] | not deaf unless told so |
+//! | `editBotStatus` | [`Shardkeeper::update_presence`] | |
+//! | `editShardStatus` | [`Shardkeeper::update_presence_on`] | |
+//! | `requestMembers` | [`Shardkeeper::members`] | times out, goes on over a resume, fails with its session; the nonce is ours |
+//! | `requestSoundboardSounds` | [`Shardkeeper::request_soundboard_sounds`] | |
+//! | `tellWorkerToPrepare`, `onReshardingSwitch` | none | not there yet |
+//! | `shard.identify`, `shard.resume` | [`Shardkeeper::restart_shard`] | |
+//! | `shard.send` | [`Shardkeeper::command`] | high priority is a class: voice goes first |
+//! | `shard.shutdown` | [`Shardkeeper::remove_shards`] | |
+//! | a shard's round-trip time | [`ShardStatus::latency`], [`ShardStatus::latencies`] | |
+//!
+//! | event or state of a shard | ours | remark |
+//! |---|---|---|
+//! | `connecting`, state Connecting | [`Change::Connecting`], [`Phase::Connecting`] | says whether to resume |
+//! | `connected`, `hello`, state Unidentified | [`Change::Hello`], [`Phase::AwaitingPermit`] | an open connection without Hello is no news |
+//! | `identifying`, state Identifying | [`Change::Identifying`], [`Phase::Identifying`] | |
+//! | `ready`, state Connected | [`Change::Ready`], [`Phase::Ready`] | |
+//! | `resuming`, state Resuming | [`Change::Resuming`], [`Phase::Resuming`] | is sent |
+//! | `resumed` | [`Change::Resumed`] | with how much was replayed |
+//! | `heartbeat`, `heartbeatAck` | [`ShardStatus::latencies`] | what they took; a missed one is [`Reason::Zombied`] |
+//! | `invalidSession` | [`Reason::InvalidSession`] | |
+//! | `requestedReconnect` | [`Reason::ReconnectRequested`] | |
+//! | `disconnected`, state Disconnected | [`Change::Disconnected`], [`Phase::Disconnected`] | with who, why, and what comes next |
+//! | state Offline | [`Phase::Stopped`], [`Phase::Refused`] | |
+//! | `message`, every packet | [`Topic::all`] | dispatches alone; what else passes on a connection is the machine's |
+//!
+//! # DiscordLuau, call by call
+//!
+//! | theirs | ours | remark |
+//! |---|---|---|
+//! | token, intents, shard id, shard count | [`Shardkeeper::builder`], [`Builder::shard_ids`] | |
+//! | `shouldReconnect` | [`Shardkeeper::remove_shards`] | for a shard that must not come back |
+//! | `largeThreshold` | [`Builder::large_threshold`] | 50, not 250 |
+//! | emitter `connected` | [`Change::Hello`] | |
+//! | emitter `reconnected` | [`Change::Resumed`], [`Change::Ready`] | tells which of the two it was |
+//! | emitter `disconnected(code, closedBySelf)` | [`Change::Disconnected`], [`Reason::close_code`], [`Reason::initiator`] | |
+//! | emitter `heartbeat(ping)` | [`ShardStatus::latency`] | and [`ShardStatus::latencies`] |
+//! | emitter `dispatch` | [`Topic::all`] | |
+//! | emitter `rawMessage` | [`Dispatch::data`] | the raw text of a dispatch's data |
+//! | emitter `ready` | [`Change::Ready`] | |
+//! | emitter `rateLimited` | [`Topic::events`]`([EventName::RateLimited])` | |
+//! | heartbeat fields | [`ShardStatus::latency`] | the rest is the machine's |
+//! | `lastSequence` | [`ShardStatus::sequence`] | |
+//! | `sessionId`, `sessionGateway` | [`Shardkeeper::sessions`] | a secret |
+//! | socket flags | [`ShardStatus::phase`] | one state, not four flags |
+//! | `gatewaySendTimestamps`, the send limiter | [`CommandLimiter`](shardkeeper_proto::CommandLimiter) | exact in any window, new for each connection |
+//! | `rateLimitedGuilds` | [`Shardkeeper::members`] | heeds it by itself |
+//! | `connectAsync` | [`Builder::start`], [`Shardkeeper::add_shards`] | |
+//! | the receive thread | the driver | |
+//! | `heartbeatAsync`, `heartbeatIn` | none | heartbeats are nobody's to send |
+//! | `identifyAsync`, `reinstantiateAsync` | [`Shardkeeper::restart_shard`] with [`RestartBy::Identify`] | through the identify queue |
+//! | `resumeAsync`, `reconnectAsync` | [`Shardkeeper::restart_shard`] with [`RestartBy::Resume`] | |
+//! | `disconnectAsync` | [`Shardkeeper::remove_shards`], [`Shardkeeper::stop`] | without a code of one's own |
+//! | `forceClose`, from a signal handler | `kill` of [`Shardkeeper::manager`]'s address | is not async; drops every connection without a close frame, so the sessions stay resumable |
+//! | `sendAsync` | [`Command::raw`], [`Shardkeeper::command`] | |
+//! | … `ignoreRateLimit` | none | one payload too many ends the connection |
+//!
+//! # The Go state-pattern library, call by call
+//!
+//! | theirs | ours | remark |
+//! |---|---|---|
+//! | `WithBotToken` | [`Shardkeeper::builder`] | |
+//! | `WithGuildEvents`, `WithDirectMessageEvents` | [`Intents::of_events`], [`Topic::events`] | two steps: what Discord sends, and what a subscriber hears |
+//! | `WithIntents` | [`Shardkeeper::builder`] | |
+//! | `WithShardInfo` | [`Builder::shard_ids`] | an id equal to the count is refused |
+//! | `WithExistingSession` | [`Builder::sessions`], [`Shardkeeper::add_shards`] | |
+//! | `WithIdentifyConnectionProperties` | [`Builder::library`] | as discordeno's `properties` |
+//! | `WithCommandRateLimiter` | none | the limit is Discord's; [`Timings::command_window`] is for a simulator |
+//! | `WithIdentifyRateLimiter` | [`Builder::identify_gate`] | waits, where theirs fails |
+//! | `WithHeartbeatHandler` | none | heartbeats are the machine's |
+//! | `WithEventHandler` | [`Builder::subscribe`] | a slow reader delays no acknowledgement |
+//! | `WithLogger` | `tracing` | |
+//! | states Hello, Ready, Connected, Resume, Closed, ResumableClosed | [`ShardStatus::phase`]; as a value, [`Shard`](shardkeeper_proto::Shard) | the machine is a crate of its own, without I/O |
+//! | `gatewayutil.Shard`: `Dial`, `EventLoop` | [`Builder::start`] | [`Connector`](shardkeeper_transport::Connector) is the connection alone |
+//! | `gatewayutil.Shard`: `Write` | [`Shardkeeper::command`] | |
+//! | `DeriveShardID` | [`ShardCount::owner_of`](shardkeeper_proto::ShardCount::owner_of) | |
+//! | `ValidateDialURL` | [`gateway_url`](shardkeeper_proto::gateway_url) | sets version, encoding and compression instead of checking them |
+//! | `DiscordError.CanReconnect` | [`CloseCode::recovery`] | tells resume, new session and refusal apart |
+//! | `ErrOutOfSync` | none | a gap in the sequence is no error |
+//! | `ErrNotConnectedYet` | none | a command waits until the shard is ready |
+//! | `ErrRateLimited` | [`CommandRefused::QueueFull`] | it waits first |
+//! | `ErrIdentifyRateLimited` | none | a shard waits for its permit |
+//! | the encoding as a package | [`Builder::encoding`] | JSON, and ETF with the feature `etf` |
+//!
+//! ---
+//!
+//! Before: [Decisions](super::_07_decisions). [The manual](super).
+
+#[cfg(doc)]
+use crate::*;
