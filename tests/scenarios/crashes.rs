@@ -1,7 +1,10 @@
 //! What breaks inside: drivers, actors, the queue. Each comes back; sessions outlive them.
 
+use std::time::Duration;
+
 use ractor::Actor;
-use shardkeeper::{Lifecycle, Phase, ShardId, ShardMessage};
+use shardkeeper::{Change, Lifecycle, Phase, ShardId, ShardMessage};
+use shardkeeper_sim::Fault;
 use shardkeeper_tests::{Running, simulator};
 
 #[tokio::test(start_paused = true)]
@@ -112,4 +115,32 @@ async fn the_manager_is_an_actor_like_any_other() {
     simulator.wait_until(|report| report.ready_sessions == 1).await;
     manager.stop(None);
     task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_dies_again_and_again_is_replaced_with_growing_waits() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let manager = running.keeper.manager().get_cell();
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        let is_queue =
+            |child: &ractor::ActorCell| child.is_message_type_of::<shardkeeper::QueueMessage>() == Some(true);
+        let queue = loop {
+            match manager.get_children().into_iter().find(is_queue) {
+                Some(queue) => break queue,
+                None => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        };
+        queue.kill();
+        let crashed = running.until(|lifecycle| matches!(lifecycle, Lifecycle::QueueCrashed { .. })).await;
+        if let Lifecycle::QueueCrashed { restart_after, .. } = crashed {
+            waits.push(restart_after);
+        }
+    }
+    assert!(waits[0].is_zero() && waits.is_sorted(), "{waits:?}");
+    assert_eq!(waits[5].as_secs(), 300);
+    // It works again in the end.
+    running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
+    running.until_shard(0, |change| matches!(change, Change::Ready)).await;
+    running.check().await;
 }

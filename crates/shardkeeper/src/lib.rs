@@ -124,7 +124,7 @@ pub use self::lifecycle::Lifecycle;
 pub use self::manager::{ManagerState, ShardManager};
 pub use self::members::{Members, MembersChunk, MembersError};
 pub use self::message::{
-    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport,
+    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, Servant, ShardMessage, ShardReport,
 };
 pub use self::restart::RestartPolicy;
 pub use self::session_keeper::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};

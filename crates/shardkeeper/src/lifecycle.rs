@@ -47,10 +47,12 @@ pub enum Lifecycle {
         /// For how long.
         quiet_for: Duration,
     },
-    /// The identify queue broke down and was replaced.
+    /// The identify queue broke down, and is replaced.
     QueueCrashed {
         /// What it said.
         error: String,
+        /// When there is another one. No shard identifies until then.
+        restart_after: Duration,
     },
     /// The identify gate failed, and is asked again. Shards that need an Identify wait; resumes go on. Told once, until
     /// [`IdentifyGateRecovered`](Self::IdentifyGateRecovered).
@@ -62,10 +64,12 @@ pub enum Lifecycle {
     },
     /// The identify gate works again.
     IdentifyGateRecovered,
-    /// The session keeper broke down and was replaced.
+    /// The session keeper broke down, and is replaced.
     KeeperCrashed {
         /// What it said.
         error: String,
+        /// When there is another one. Nothing is stored until then.
+        restart_after: Duration,
     },
     /// Sessions cannot be stored, and are tried again. Until they are, the end of the process costs more than it should.
     /// Once, until it works again.
@@ -131,12 +135,16 @@ impl fmt::Display for Lifecycle {
             Self::Silent { shard, quiet_for } => {
                 write!(f, "shard {shard}: silent for {quiet_for:.0?}, though its heartbeats are acknowledged")
             }
-            Self::QueueCrashed { error } => write!(f, "identify queue: crashed ({error}), replaced"),
+            Self::QueueCrashed { error, restart_after } => {
+                write!(f, "identify queue: crashed ({error}), replaced {}", In(*restart_after))
+            }
             Self::IdentifyGateFailed { error, retry_after } => {
                 write!(f, "identify gate: failed ({error}), next try {}", In(*retry_after))
             }
             Self::IdentifyGateRecovered => f.write_str("identify gate: works again"),
-            Self::KeeperCrashed { error } => write!(f, "session keeper: crashed ({error}), replaced"),
+            Self::KeeperCrashed { error, restart_after } => {
+                write!(f, "session keeper: crashed ({error}), replaced {}", In(*restart_after))
+            }
             Self::StoreFailed { error, retry_after } => {
                 write!(f, "sessions cannot be stored ({error}), next try {}", In(*retry_after))
             }

@@ -72,6 +72,8 @@ pub enum ManagerMessage {
     Flushed,
     /// From its own request.
     Gateway(Result<GatewayInfo, GatewayInfoError>),
+    /// From its own timer: a child that crashed is to be replaced.
+    Replace(Servant),
     /// From its own timer: a shard that crashed may come back.
     Restart {
         /// Which shard.
@@ -94,6 +96,16 @@ pub enum Farewell {
     Stop,
     /// For a successor: sessions can be resumed for some minutes.
     Detach,
+}
+
+/// A child of the manager that serves all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Servant {
+    /// The [`IdentifyQueue`](crate::IdentifyQueue). Without it no shard identifies.
+    IdentifyQueue,
+    /// The [`SessionKeeper`](crate::SessionKeeper). Without it nothing is stored.
+    SessionKeeper,
 }
 
 /// How a shard gets another connection.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use shardkeeper_proto::{Backoff, ShardId};
+use shardkeeper_proto::Backoff;
 
 /// How crashes are answered. Construct it with `Default`, then set fields; a limit of zero is always passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,30 +39,30 @@ impl Default for RestartPolicy {
     }
 }
 
-/// What to do with a shard that crashed.
+/// What to do with a child that crashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Restart {
     pub(crate) after: Duration,
     pub(crate) quarantined: bool,
 }
 
-/// Remembers crashes.
+/// Remembers the crashes of children, each of which has a name.
 #[derive(Debug)]
-pub(crate) struct RestartBook {
+pub(crate) struct RestartBook<Name> {
     policy: RestartPolicy,
-    crashes: BTreeMap<ShardId, VecDeque<Instant>>,
+    crashes: BTreeMap<Name, VecDeque<Instant>>,
     fleet: VecDeque<Instant>,
 }
 
-impl RestartBook {
+impl<Name: Ord> RestartBook<Name> {
     pub(crate) fn new(policy: RestartPolicy) -> Self {
         Self { policy, crashes: BTreeMap::new(), fleet: VecDeque::new() }
     }
 
     /// Notes a crash and decides; `random` lies in `[0, 1)`.
-    pub(crate) fn crashed(&mut self, now: Instant, shard: ShardId, random: f64) -> Restart {
+    pub(crate) fn crashed(&mut self, now: Instant, child: Name, random: f64) -> Restart {
         let policy = self.policy;
-        let crashes = self.crashes.entry(shard).or_default();
+        let crashes = self.crashes.entry(child).or_default();
         let earlier = note(crashes, now, policy.window, policy.quarantine_after);
         let fleet = note(&mut self.fleet, now, policy.fleet_window, policy.fleet_limit);
         let quarantined = earlier + 1 >= policy.quarantine_after;
@@ -91,6 +91,8 @@ fn note(crashes: &mut VecDeque<Instant>, now: Instant, window: Duration, matter:
 
 #[cfg(test)]
 mod tests {
+    use shardkeeper_proto::ShardId;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -27,7 +27,8 @@ const SLOW: Duration = Duration::from_secs(10);
 /// Waits between saves that fail.
 const RETRY: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
-type Slot = (ShardCount, ShardId);
+/// A shard of a layout.
+pub(crate) type Slot = (ShardCount, ShardId);
 /// What the store holds of each slot, by [`SessionSlot::stamp`]; `None` when it is not known to be current.
 type Stamps = BTreeMap<Slot, Option<(u64, u64)>>;
 
@@ -48,8 +49,8 @@ pub struct KeeperArguments {
     pub(crate) book: Arc<Mutex<Book>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) random: fastrand::Rng,
-    /// What the store is known to hold.
-    pub(crate) stored: Vec<SessionRecord>,
+    /// The slots that the store may hold something of.
+    pub(crate) known: Vec<Slot>,
 }
 
 /// The state of a [`SessionKeeper`].
@@ -103,7 +104,7 @@ impl Actor for SessionKeeper {
             book: arguments.book,
             hub: arguments.hub,
             random: arguments.random,
-            saved: arguments.stored.iter().map(|record| (record.slot(), None)).collect(),
+            saved: arguments.known.into_iter().map(|slot| (slot, None)).collect(),
             saved_budget: None,
             saving: None,
             failures: 0,

@@ -22,9 +22,10 @@ use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gate
 use crate::identify_gate::Asking;
 use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
 use crate::message::{
-    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport,
+    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, Servant, ShardMessage, ShardReport,
 };
-use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
+use crate::restart::RestartBook;
+use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper, Slot};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
 use crate::status::{IdentifyStatus, ManagerStatus};
 use crate::store::{self, BudgetRecord, SessionRecord, SessionStore, StoreError, Stored};
@@ -46,6 +47,7 @@ pub struct ShardManager;
 pub struct ManagerState {
     config: Arc<ManagerConfig>,
     random: fastrand::Rng,
+    servants: RestartBook<Servant>,
     presence: Option<PresenceUpdate>,
     starting: Vec<RpcReplyPort<Result<(), StartError>>>,
     /// Requests to `GET /gateway/bot` that failed in a row.
@@ -116,6 +118,7 @@ impl Actor for ShardManager {
         let random = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         Ok(ManagerState {
             presence: config.presence.clone(),
+            servants: RestartBook::new(config.restart_policy),
             config: Arc::new(config),
             random,
             starting: Vec::new(),
@@ -204,6 +207,7 @@ impl Actor for ShardManager {
             ManagerMessage::Report { shard, incarnation, report } => {
                 state.report(&myself, shard, incarnation, report);
             }
+            ManagerMessage::Replace(servant) => state.replace(&myself, servant).await?,
             ManagerMessage::Restart { shard, incarnation } => {
                 state.restart(&myself, shard, incarnation).await?
             }
@@ -361,12 +365,13 @@ impl ManagerState {
         );
         let book = Book { slots: BTreeMap::new(), generation: GENERATION, ledger: Arc::clone(&ledger) };
         let book = Arc::new(Mutex::new(book));
-        let (sessions, mut known) = self.usable(stored.sessions);
+        let sessions = self.usable(&stored.sessions);
         // What belongs to shards of other processes is theirs.
-        known.retain(|record| {
+        let ours = |record: &&SessionRecord| {
             let (of, shard) = record.slot();
             (of == count && ids.contains(&shard)) || record.check(self.config.max_session_age).is_err()
-        });
+        };
+        let known = stored.sessions.iter().filter(ours).map(SessionRecord::slot).collect();
         let config = Arc::clone(&self.config);
         let mut shards = Shards::new(config, info.url.clone(), (GENERATION, count), Arc::clone(&book));
         shards.add_first(&ids, &sessions, self.presence.as_ref());
@@ -424,11 +429,11 @@ impl ManagerState {
         Ok(queue)
     }
 
-    /// The sessions to start from, those that the bot was given before those that were stored; and everything stored.
-    fn usable(&self, stored: Vec<SessionRecord>) -> (Vec<Session>, Vec<SessionRecord>) {
+    /// The sessions to start from, those that the bot was given before those that were stored.
+    fn usable(&self, stored: &[SessionRecord]) -> Vec<Session> {
         let mut sessions = self.config.sessions.clone();
         let mut refused = Vec::new();
-        for record in &stored {
+        for record in stored {
             match record.check(self.config.max_session_age) {
                 Ok(()) => sessions.push(record.session.clone()),
                 Err(reason) => refused.push(reason),
@@ -440,18 +445,18 @@ impl ManagerState {
                 "stored sessions are not used, the first since {reason}"
             );
         }
-        (sessions, stored)
+        sessions
     }
 
     async fn spawn_keeper(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
         book: &Arc<Mutex<Book>>,
-        stored: Vec<SessionRecord>,
+        known: Vec<Slot>,
     ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
         let Some(store) = self.config.store.clone() else { return Ok(None) };
         let (book, hub) = (Arc::clone(book), Arc::clone(&self.config.hub));
-        let arguments = KeeperArguments { store, book, hub, random: self.random.fork(), stored };
+        let arguments = KeeperArguments { store, book, hub, random: self.random.fork(), known };
         let (keeper, _) = Actor::spawn_linked(None, SessionKeeper, arguments, myself.get_cell()).await?;
         Ok(Some(keeper))
     }
@@ -582,10 +587,10 @@ impl ManagerState {
     ) -> Result<(), ActorProcessingErr> {
         let Some(fleet) = &mut self.fleet else { return Ok(()) };
         if child.get_id() == fleet.queue.get_id() {
-            return if self.stopping.is_some() { Ok(()) } else { self.replace_queue(myself, error).await };
+            return self.servant_crashed(myself, Servant::IdentifyQueue, error).await;
         }
         if fleet.keeper.as_ref().is_some_and(|keeper| keeper.get_id() == child.get_id()) {
-            return self.replace_keeper(myself, error).await;
+            return self.servant_crashed(myself, Servant::SessionKeeper, error).await;
         }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
         let _ = fleet.queue.cast(QueueMessage::Gone { shard });
@@ -627,37 +632,48 @@ impl ManagerState {
         }
     }
 
-    /// The new one stores everything again: what the old one has stored is not known.
-    async fn replace_keeper(
+    /// A child that serves all shards broke down: it is replaced at once, unless it does so again and again.
+    async fn servant_crashed(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
+        servant: Servant,
         error: String,
     ) -> Result<(), ActorProcessingErr> {
-        let lifecycle = Lifecycle::KeeperCrashed { error };
+        let restart_after = self.servants.crashed(now(), servant, self.random.f64()).after;
+        let lifecycle = match servant {
+            Servant::IdentifyQueue => Lifecycle::QueueCrashed { error, restart_after },
+            Servant::SessionKeeper => Lifecycle::KeeperCrashed { error, restart_after },
+        };
         tracing::error!("{lifecycle}");
         self.config.hub.announce(&lifecycle);
-        let Some(fleet) = &self.fleet else { return Ok(()) };
-        let book = Arc::clone(&fleet.book);
-        let keeper = self.spawn_keeper(myself, &book, Vec::new()).await?;
-        if let Some(fleet) = &mut self.fleet {
-            fleet.keeper = keeper;
+        if restart_after.is_zero() {
+            return self.replace(myself, servant).await;
         }
+        myself.send_after(restart_after, move || ManagerMessage::Replace(servant));
         Ok(())
     }
 
-    async fn replace_queue(
+    async fn replace(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
-        error: String,
+        servant: Servant,
     ) -> Result<(), ActorProcessingErr> {
-        let lifecycle = Lifecycle::QueueCrashed { error };
-        tracing::error!("{lifecycle}");
-        self.config.hub.announce(&lifecycle);
-        let Some(fleet) = &self.fleet else { return Ok(()) };
-        let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, Some(now())).await?;
-        fleet.shards.for_each_actor(|actor| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone()))));
-        if let Some(fleet) = &mut self.fleet {
-            fleet.queue = queue;
+        let Some(fleet) = self.fleet.as_ref().filter(|_| self.stopping.is_none()) else { return Ok(()) };
+        match servant {
+            Servant::IdentifyQueue => {
+                // What the old one has let through in its last moment is not known.
+                let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, Some(now())).await?;
+                let tell = |actor: &ActorRef<_>| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone())));
+                fleet.shards.for_each_actor(tell);
+                self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
+            }
+            Servant::SessionKeeper => {
+                // Nor is known what the old one has stored.
+                let book = Arc::clone(&fleet.book);
+                let known = fleet.shards.slots();
+                let keeper = self.spawn_keeper(myself, &book, known).await?;
+                self.fleet.iter_mut().for_each(|fleet| fleet.keeper = keeper.clone());
+            }
         }
         Ok(())
     }
