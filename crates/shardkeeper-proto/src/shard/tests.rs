@@ -1091,6 +1091,17 @@ fn told_to_start_afresh_between_connections_it_identifies_next() {
 }
 
 #[test]
+fn told_to_reconnect_again_and_again_it_keeps_its_session() {
+    let mut bench = Bench::new();
+    bench.up();
+    for _ in 0..5 {
+        bench.feed(Input::Reconnect { fresh: false }).closed(None);
+        bench.reconnect().feed(Input::Connected).clear().hello();
+        assert!(bench.sent()[0].starts_with(r#"{"op":6,"#), "{:?}", bench.sent());
+    }
+}
+
+#[test]
 fn gw_029_197_198_a_presence_waits_for_ready_and_is_in_every_identify() {
     let mut bench = Bench::new();
     bench
