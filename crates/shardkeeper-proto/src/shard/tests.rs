@@ -1102,6 +1102,14 @@ fn told_to_reconnect_again_and_again_it_keeps_its_session() {
 }
 
 #[test]
+fn a_command_without_an_end_to_its_time_waits() {
+    let mut bench = Bench::new();
+    bench.shard.config.timings.bulk_lifetime = Duration::MAX;
+    bench.feed(bulk(1)).up();
+    assert!(!bench.has(|out| matches!(out, Output::CommandExpired(_))));
+}
+
+#[test]
 fn gw_029_197_198_a_presence_waits_for_ready_and_is_in_every_identify() {
     let mut bench = Bench::new();
     bench
