@@ -179,6 +179,7 @@ impl Shard {
     pub(super) fn forget_connection(&mut self) {
         self.leave_queue();
         self.heartbeat = None;
+        self.presence_unsent |= self.presence_unproven.take().is_some();
         self.flush_at = self.commands.next_expiry();
     }
 
