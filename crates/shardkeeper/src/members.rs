@@ -300,7 +300,16 @@ impl Answers {
                 }
             };
             match written {
-                Ok(()) => return Ok(Self { subscription, first: None }),
+                Ok(()) => {
+                    // What was told before it was written may lie there still: a new session is the one that it is in.
+                    let mut first = None;
+                    while first.is_none()
+                        && let Some(Some(delivery)) = subscription.next().now_or_never()
+                    {
+                        first = Some(delivery).filter(|delivery| matches!(**delivery, Event::Dispatch(_)));
+                    }
+                    return Ok(Self { subscription, first });
+                }
                 Err(NotWritten::Expired) => return Err(MembersError::Expired),
                 // Its connection ended. When it is not sent at all nobody answers, and twice does no harm.
                 Err(NotWritten::Lost) => {}
