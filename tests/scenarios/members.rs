@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde::Deserialize;
-use shardkeeper::{MembersError, RequestMembers};
-use shardkeeper_sim::{Fault, Simulator};
+use shardkeeper::{Change, MembersError, RequestMembers};
+use shardkeeper_sim::{ConnectFault, Fault, Simulator};
 use shardkeeper_tests::{Running, simulator};
 use tokio::time::Instant;
 
@@ -172,5 +172,38 @@ async fn a_request_may_wait_for_the_limits_for_minutes() {
     let all = meanwhile(&mut running, keeper.members(RequestMembers::all(GUILD))).await.unwrap();
     assert_eq!(all.raw_members.len(), 50);
     assert!(start.elapsed() > Duration::from_secs(170), "{:?}", start.elapsed());
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_162_requests_that_had_to_wait_for_their_shard_are_half_a_minute_apart() {
+    let mut running = Running::start(large(50)).await;
+    let (keeper, simulator) = (running.keeper.clone(), running.simulator.clone());
+    simulator.arm(ConnectFault::Hang, 10);
+    simulator.inject(0, Fault::Cut).unwrap();
+    let start = Instant::now();
+    let both = async {
+        tokio::join!(
+            keeper.members(RequestMembers::all(GUILD)),
+            keeper.members(RequestMembers::all(GUILD).with_presences())
+        )
+    };
+    let (first, second) = meanwhile(&mut running, both).await;
+    assert!(start.elapsed() > Duration::from_secs(60), "{:?}", start.elapsed());
+    assert_eq!((first.unwrap().raw_members.len(), second.unwrap().raw_presences.len()), (50, 50));
+    assert_eq!(running.simulator.report().members_limited, 0);
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_a_new_session_is_answered_in_it() {
+    let mut running = Running::start(large(50)).await;
+    let keeper = running.keeper.clone();
+    for _ in 0..20 {
+        running.simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
+        running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
+        let some = keeper.members(RequestMembers::prefix(GUILD, "m", 5));
+        assert_eq!(meanwhile(&mut running, some).await.unwrap().raw_members.len(), 5);
+    }
     running.check().await;
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use shardkeeper::{
-    Builder, Change, Event, Intents, Lifecycle, ManagerMessage, Phase, Reason, RestartBy, Session, ShardId,
-    Shardkeeper, ShardsRejected, Subscription, SubscriptionOptions, Topic,
+    Builder, Change, Event, Intents, Lifecycle, ManagerMessage, Phase, Reason, RestartBy, RestartPolicy,
+    Session, ShardId, ShardMessage, Shardkeeper, ShardsRejected, Subscription, SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::{ConnectFault, Fault, RestFault, Simulator};
 use shardkeeper_tests::{Running, bot, simulator};
@@ -235,4 +235,56 @@ async fn a_status_tells_what_has_happened() {
     assert_eq!(json["last_disconnect"]["initiator"], "gateway");
     assert!(json["in_phase_ms"].as_f64().is_some() && json["latencies_ms"].is_array(), "{json}");
     assert_eq!(running.keeper.shard_status(ShardId(1)).await.map(|status| status.shard), None);
+}
+
+/// Something that goes to shard 1 of two, for a guild that there is not.
+fn ask_shard_1() -> shardkeeper::Command {
+    shardkeeper::request_channel_info(1 << 22, &[shardkeeper::ChannelInfoField::Status])
+}
+
+async fn is_served(keeper: &Shardkeeper) {
+    let written = async { keeper.command(ask_shard_1()).await.unwrap().written().await };
+    tokio::time::timeout(Duration::from_secs(60), written).await.expect("in time").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_that_was_due_before_a_shard_left_does_not_start_it_twice_when_it_is_back() {
+    let simulator = simulator(2, |_| {});
+    let mut policy = RestartPolicy::default();
+    policy.quarantine_after = 1;
+    let mut running = Running::start_with(simulator.clone(), bot(&simulator).restart_policy(policy)).await;
+    let keeper = running.keeper.clone();
+    keeper.shard(ShardId(1)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+    running.until(|lifecycle| matches!(lifecycle, Lifecycle::Crashed { quarantined: true, .. })).await;
+    let sessions = keeper.remove_shards([ShardId(1)]).await.unwrap();
+    keeper.add_shards([ShardId(1)], sessions).await.unwrap();
+    running.until_resumed(1).await;
+    tokio::time::sleep(policy.quarantine * 2).await;
+    is_served(&keeper).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_added_twice_at_once_starts_once() {
+    let simulator = simulator(2, |_| {});
+    let running = Running::start_with(simulator.clone(), bot(&simulator).shard_ids([0], 2)).await;
+    running.keeper.add_shards([ShardId(1), ShardId(1)], []).await.unwrap();
+    until_ready(&running.keeper, &[0, 1]).await;
+    is_served(&running.keeper).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_shard_that_has_left_does_not_end_it_when_it_is_back() {
+    let mut running = Running::start(simulator(2, |_| {})).await;
+    let keeper = running.keeper.clone();
+    let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
+    let full = keeper.subscribe_with(Topic::lifecycle().of_shards([ShardId(1)]), options);
+    // Its driver lives on for the subscription, which does not read how it ended.
+    running.simulator.inject(1, Fault::Close { code: 4011 }).unwrap();
+    running.until_shard(1, |change| matches!(change, Change::Refused(_))).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    keeper.remove_shards([ShardId(1)]).await.unwrap();
+    keeper.add_shards([ShardId(1)], []).await.unwrap();
+    drop(full);
+    until_ready(&keeper, &[1]).await;
+    is_served(&keeper).await;
 }

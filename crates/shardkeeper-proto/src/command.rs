@@ -441,7 +441,8 @@ pub(crate) struct CommandQueue {
 struct Waiting {
     id: CommandId,
     payload: Payload,
-    expires_at: Instant,
+    /// `None`: never.
+    expires_at: Option<Instant>,
 }
 
 impl CommandQueue {
@@ -469,7 +470,7 @@ impl CommandQueue {
 
     /// The caller has seen that there is room, and gives each command of a class the same time to live.
     pub(crate) fn push(&mut self, now: Instant, id: CommandId, command: Command, lifetime: Duration) {
-        let expires_at = now + lifetime;
+        let expires_at = now.checked_add(lifetime);
         self.of_mut(command.class).push_back(Waiting { id, payload: command.payload, expires_at });
     }
 
@@ -479,15 +480,18 @@ impl CommandQueue {
 
     /// One whose time is over.
     pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<CommandId> {
-        let expired =
-            |class: &CommandClass| self.of(*class).front().is_some_and(|first| first.expires_at <= now);
-        let class = CommandClass::ALL.into_iter().find(expired)?;
+        let class = CommandClass::ALL
+            .into_iter()
+            .find(|class| self.expiry_of(*class).is_some_and(|expires_at| expires_at <= now))?;
         self.pop(class).map(|(id, _)| id)
     }
 
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        let first = |class| self.of(class).front().map(|waiting| waiting.expires_at);
-        CommandClass::ALL.into_iter().filter_map(first).min()
+        CommandClass::ALL.into_iter().filter_map(|class| self.expiry_of(class)).min()
+    }
+
+    fn expiry_of(&self, class: CommandClass) -> Option<Instant> {
+        self.of(class).front()?.expires_at
     }
 }
 

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use shardkeeper_proto::shard::Change;
 use shardkeeper_proto::{Command, Envelope, EventName, RequestMembers, ShardId};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::dispatch::parse;
@@ -119,9 +120,11 @@ pub(crate) struct MembersDesk {
 struct State {
     /// Equal requests share one answer.
     asking: HashMap<RequestMembers, WeakShared<BoxFuture<'static, Answer>>>,
-    /// When all members of a guild may be asked for again.
-    free_at: HashMap<u64, Instant>,
+    turns: HashMap<u64, Arc<Turn>>,
 }
+
+/// Whose turn it is to ask for all members of a guild, and when the next one may ask.
+type Turn = tokio::sync::Mutex<Instant>;
 
 impl std::fmt::Debug for MembersDesk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -138,8 +141,6 @@ impl MembersDesk {
     pub(crate) fn ask(self: &Arc<Self>, keeper: &Shardkeeper, request: RequestMembers) -> Asking {
         let mut state = self.state();
         state.asking.retain(|_, asking| asking.upgrade().is_some());
-        let now = Instant::now();
-        state.free_at.retain(|_, free_at| *free_at > now);
         if let Some(asking) = state.asking.get(&request).and_then(WeakShared::upgrade) {
             return asking;
         }
@@ -148,21 +149,21 @@ impl MembersDesk {
         asking
     }
 
-    /// Waits for the guild's turn, and takes it (GW-162): known before Discord has to say so.
-    async fn turn(&self, guild_id: u64) {
-        loop {
-            let wait = {
-                let mut state = self.state();
-                let now = Instant::now();
-                let free_at = state.free_at.entry(guild_id).or_insert(now);
-                if *free_at <= now {
-                    *free_at = now + ALL_MEMBERS_WINDOW;
-                    return;
-                }
-                *free_at
-            };
-            sleep_until(wait).await;
-        }
+    /// Waits for a turn to ask for all members of the guild (GW-162): known before Discord has to say so. It is kept until
+    /// Discord has answered, since the request itself may have to wait to be sent.
+    async fn turn(&self, guild_id: u64) -> OwnedMutexGuard<Instant> {
+        let now = Instant::now();
+        let turn = {
+            let mut state = self.state();
+            state.turns.retain(|_, turn| {
+                Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|free_at| *free_at > now)
+            });
+            Arc::clone(state.turns.entry(guild_id).or_insert_with(|| Arc::new(Turn::new(now))))
+        };
+        let mut free_at = turn.lock_owned().await;
+        sleep_until(*free_at).await;
+        *free_at = Instant::now() + ALL_MEMBERS_WINDOW;
+        free_at
     }
 
     /// Asks for members, one chunk after the other. Equal requests are not shared: each reads at its own pace.
@@ -193,11 +194,10 @@ impl MembersDesk {
 
 /// A request that is being answered.
 struct Asked {
-    desk: Arc<MembersDesk>,
     keeper: Shardkeeper,
     command: Command,
     shard: ShardId,
-    guild_id: u64,
+    turn: Option<OwnedMutexGuard<Instant>>,
     nonce: String,
     answers: Answers,
     seen: BTreeSet<u64>,
@@ -216,12 +216,21 @@ impl Asked {
         let everybody = request.is_for_all();
         let command = request.nonce(nonce.as_str()).command().map_err(CommandRejected::from)?;
         let shard = keeper.owner_of(guild_id).await?;
+        let mut turn = None;
         if everybody {
-            desk.turn(guild_id).await;
+            turn = Some(desk.turn(guild_id).await);
         }
         let answers = Answers::to(&keeper, &command, shard, &nonce).await?;
-        let seen = BTreeSet::new();
-        Ok(Self { desk, keeper, command, shard, guild_id, nonce, answers, seen, complete: false })
+        let mut asked =
+            Self { keeper, command, shard, turn, nonce, answers, seen: BTreeSet::new(), complete: false };
+        asked.next_turn_at(Instant::now() + ALL_MEMBERS_WINDOW);
+        Ok(asked)
+    }
+
+    fn next_turn_at(&mut self, at: Instant) {
+        if let Some(free_at) = &mut self.turn {
+            **free_at = at;
+        }
     }
 
     /// The next chunk that has not come before, at any place and however often (GW-218).
@@ -241,6 +250,9 @@ impl Asked {
                 Event::Dispatch(dispatch) => {
                     let chunk: Chunk = dispatch.parse().map_err(malformed)?;
                     let mine = chunk.nonce.as_deref() == Some(self.nonce.as_str());
+                    if mine {
+                        self.turn = None;
+                    }
                     if mine && chunk.chunk_index < chunk.chunk_count && self.seen.insert(chunk.chunk_index) {
                         self.complete = self.seen.len() as u64 == chunk.chunk_count;
                         return Ok(Some((chunk.into(), self)));
@@ -262,9 +274,10 @@ impl Asked {
         // Nobody reads it meanwhile, and one that is full would make the shard wait.
         let nothing = self.keeper.subscribe(Topic::events([]));
         self.answers = Answers { subscription: nothing, first: None };
-        self.desk.state().free_at.insert(self.guild_id, at + ALL_MEMBERS_WINDOW);
+        self.next_turn_at(at + ALL_MEMBERS_WINDOW);
         sleep_until(at).await;
         self.answers = Answers::to(&self.keeper, &self.command, self.shard, &self.nonce).await?;
+        self.next_turn_at(Instant::now() + ALL_MEMBERS_WINDOW);
         Ok(())
     }
 }
@@ -300,7 +313,16 @@ impl Answers {
                 }
             };
             match written {
-                Ok(()) => return Ok(Self { subscription, first: None }),
+                Ok(()) => {
+                    // What was told before it was written may lie there still: a new session is the one that it is in.
+                    let mut first = None;
+                    while first.is_none()
+                        && let Some(Some(delivery)) = subscription.next().now_or_never()
+                    {
+                        first = Some(delivery).filter(|delivery| matches!(**delivery, Event::Dispatch(_)));
+                    }
+                    return Ok(Self { subscription, first });
+                }
                 Err(NotWritten::Expired) => return Err(MembersError::Expired),
                 // Its connection ended. When it is not sent at all nobody answers, and twice does no harm.
                 Err(NotWritten::Lost) => {}

@@ -130,7 +130,9 @@ impl Shard {
             self.failures = 0;
             self.failed_identifies = 0;
         }
-        let fruitless = matches!(self.state, State::Resuming { replayed: 0, .. });
+        // One that was not let finish has not failed.
+        let fruitless =
+            matches!(self.state, State::Resuming { replayed: 0, .. }) && reason != Reason::Requested;
         if fruitless {
             self.failed_resumes += 1;
         }
@@ -177,6 +179,7 @@ impl Shard {
     pub(super) fn forget_connection(&mut self) {
         self.leave_queue();
         self.heartbeat = None;
+        self.presence_unsent |= self.presence_unproven.take().is_some();
         self.flush_at = self.commands.next_expiry();
     }
 

@@ -67,11 +67,11 @@ impl Heartbeat {
         self.unacknowledged = Some(now);
     }
 
-    /// One was acknowledged (GW-117: whichever it was).
-    pub(super) fn acknowledged(&mut self, now: Instant) {
-        if let Some(sent) = self.unacknowledged.take() {
-            self.latency = Some(now.saturating_duration_since(sent));
-        }
+    /// One was acknowledged (GW-117: whichever it was). Returns when the periodic one was sent, if it was awaited.
+    pub(super) fn acknowledged(&mut self, now: Instant) -> Option<Instant> {
+        let sent = self.unacknowledged.take()?;
+        self.latency = Some(now.saturating_duration_since(sent));
+        Some(sent)
     }
 
     /// Reading stopped or goes on.

@@ -195,6 +195,8 @@ pub struct Shard {
     presence: Option<PresenceUpdate>,
     /// Whether Discord does not know of the presence yet.
     presence_unsent: bool,
+    /// When it was sent on this connection, until something shows that it arrived there.
+    presence_unproven: Option<Instant>,
     commands: CommandQueue,
     /// Connections that ended before they were ready for long.
     failures: u32,
@@ -237,6 +239,7 @@ impl Shard {
             limiter,
             presence: None,
             presence_unsent: false,
+            presence_unproven: None,
             commands: CommandQueue::default(),
             failures: 0,
             failed_identifies: 0,

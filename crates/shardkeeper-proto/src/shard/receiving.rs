@@ -18,8 +18,10 @@ impl Shard {
         match envelope.opcode() {
             Some(Opcode::Dispatch) => self.dispatch(now, random, envelope),
             Some(Opcode::HeartbeatAck) if open => {
-                if let Some(heartbeat) = &mut self.heartbeat {
-                    heartbeat.acknowledged(now);
+                let beat_at = self.heartbeat.as_mut().and_then(|heartbeat| heartbeat.acknowledged(now));
+                // What was sent before it has arrived.
+                if self.presence_unproven.is_some_and(|sent_at| beat_at.is_some_and(|at| at > sent_at)) {
+                    self.presence_unproven = None;
                 }
             }
             Some(Opcode::Heartbeat) if open => {
@@ -110,6 +112,7 @@ impl Shard {
             presence: self.presence.as_ref(),
         });
         self.presence_unsent = false;
+        self.presence_unproven = None;
         self.failed_identifies += 1;
         self.state = State::Identifying { deadline: now + self.config.timings.ready };
         self.send(now, payload);

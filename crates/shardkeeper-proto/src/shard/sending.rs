@@ -59,6 +59,7 @@ impl Shard {
             self.outputs.push_back(Output::Send(update.payload()));
             self.limiter.record_presence(now);
             self.presence_unsent = false;
+            self.presence_unproven = Some(now);
         }
     }
 

@@ -1091,6 +1091,41 @@ fn told_to_start_afresh_between_connections_it_identifies_next() {
 }
 
 #[test]
+fn told_to_reconnect_again_and_again_it_keeps_its_session() {
+    let mut bench = Bench::new();
+    bench.up();
+    for _ in 0..5 {
+        bench.feed(Input::Reconnect { fresh: false }).closed(None);
+        bench.reconnect().feed(Input::Connected).clear().hello();
+        assert!(bench.sent()[0].starts_with(r#"{"op":6,"#), "{:?}", bench.sent());
+    }
+}
+
+#[test]
+fn a_command_without_an_end_to_its_time_waits() {
+    let mut bench = Bench::new();
+    bench.shard.config.timings.bulk_lifetime = Duration::MAX;
+    bench.feed(bulk(1)).up();
+    assert!(!bench.has(|out| matches!(out, Output::CommandExpired(_))));
+}
+
+#[test]
+fn a_presence_that_may_not_have_arrived_is_sent_again_after_a_resume() {
+    let mut bench = Bench::new();
+    bench.up();
+    bench.feed(Input::Presence(presence("lost?")));
+    assert_eq!(bench.sent().len(), 1);
+    let resumed = |bench: &mut Bench| {
+        bench.closed(None).reconnect().feed(Input::Connected).hello().clear().dispatch(2, "RESUMED");
+        bench.sent().iter().filter(|text| text.contains("lost?")).count()
+    };
+    assert_eq!(resumed(&mut bench), 1);
+    assert_eq!(resumed(&mut bench), 1, "this one neither");
+    bench.sleep().ack();
+    assert_eq!(resumed(&mut bench), 0, "what came before a heartbeat that was acknowledged has arrived");
+}
+
+#[test]
 fn gw_029_197_198_a_presence_waits_for_ready_and_is_in_every_identify() {
     let mut bench = Bench::new();
     bench
@@ -1107,6 +1142,7 @@ fn gw_029_197_198_a_presence_waits_for_ready_and_is_in_every_identify() {
     bench.ready();
     assert!(bench.sent()[0].contains(r#""op":3"#) && bench.sent()[0].contains("between"));
     // Kept by a resume, repeated in the next Identify.
+    bench.sleep().ack();
     bench.closed(None).reconnect().feed(Input::Connected).hello().clear().dispatch(2, "RESUMED");
     assert!(bench.sent().is_empty());
     bench

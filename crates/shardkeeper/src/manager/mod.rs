@@ -691,12 +691,13 @@ impl ManagerState {
             None => return Ok(Err(ShardsRejected::Starting)),
             Some(fleet) => fleet,
         };
-        if let Err(rejected) = fleet.shards.add(ids, sessions, self.presence.as_ref()) {
-            return Ok(Err(rejected));
-        }
-        tracing::info!(shards = ids.len(), "adding shards");
-        for shard in ids {
-            fleet.shards.spawn(myself, *shard, &fleet.queue, self.random.fork()).await?;
+        let added = match fleet.shards.add(ids, sessions, self.presence.as_ref()) {
+            Ok(added) => added,
+            Err(rejected) => return Ok(Err(rejected)),
+        };
+        tracing::info!(shards = added.len(), "adding shards");
+        for shard in added {
+            fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
         }
         Ok(Ok(()))
     }

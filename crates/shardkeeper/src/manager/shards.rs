@@ -35,6 +35,8 @@ pub(super) struct Shards {
     /// What the session keeper looks at.
     book: Arc<Mutex<Book>>,
     entries: BTreeMap<ShardId, Entry>,
+    /// Over all shards: one that left and came back is told from what it was before.
+    last_incarnation: Incarnation,
 }
 
 struct Entry {
@@ -73,6 +75,7 @@ impl Shards {
         let rate = NonZeroU32::new(config.connects_per_second).unwrap_or(NonZeroU32::MIN);
         Self {
             entries: BTreeMap::new(),
+            last_incarnation: 0,
             connector: Connector::new(Arc::clone(&config.dialer), config.transport()),
             pacer: Arc::new(Pacer::new(rate)),
             restarts: RestartBook::new(config.restart_policy),
@@ -138,13 +141,13 @@ impl Shards {
         }
     }
 
-    /// Takes on shards of this layout, which are not started yet: all of them, or none.
+    /// Takes on shards of this layout, which are not started yet: all of them, or none. Returns each of them once.
     pub(super) fn add(
         &mut self,
         ids: &[ShardId],
         sessions: Vec<Session>,
         presence: Option<&PresenceUpdate>,
-    ) -> Result<(), ShardsRejected> {
+    ) -> Result<BTreeSet<ShardId>, ShardsRejected> {
         let mut new: BTreeMap<ShardId, Option<Session>> = BTreeMap::new();
         for &shard in ids {
             match self.entries.get(&shard) {
@@ -163,10 +166,11 @@ impl Shards {
                 .map_err(|source| ShardsRejected::Session { shard, source })?;
             *new.get_mut(&shard).ok_or(ShardsRejected::UnwantedSession { shard })? = Some(session);
         }
+        let added = new.keys().copied().collect();
         for (shard, session) in new {
             self.insert(shard, session, presence);
         }
-        Ok(())
+        Ok(added)
     }
 
     /// Begins to remove shards: all of them, or none. Returns those that still have something to end.
@@ -239,7 +243,8 @@ impl Shards {
     ) -> Result<(), ActorProcessingErr> {
         let config = self.shard_config(shard);
         let Some(entry) = self.entries.get_mut(&shard) else { return Ok(()) };
-        entry.incarnation += 1;
+        self.last_incarnation += 1;
+        entry.incarnation = self.last_incarnation;
         let arguments = ShardArguments {
             incarnation: entry.incarnation,
             config,
