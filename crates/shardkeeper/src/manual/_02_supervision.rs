@@ -20,11 +20,13 @@
 //! |---|---|---|---|---|
 //! | **driver** | Its actor fails with the panic's message, and the manager restarts the shard, which resumes. | It has none to end with: what can fail is a state. | Only the end of its actor does that. The connection is dropped without a close frame, so the session stays. | By [`ShardMessage::Stop`] or [`ShardMessage::Detach`]. It closes, lets subscribers take what is under way, and ends. |
 //! | **shard actor** | The manager restarts the shard, which resumes. | The same. | The same. | The same: a stop that did not come from the manager is a crash to it. |
-//! | **queue** | Replaced at once. Every key stays shut for one window, and who waited asks again. | The same. | The same. | The same. |
+//! | **queue** | Replaced. Every key stays shut for one window, and who waited asks again. | The same. | The same. | The same. |
+//! | **session keeper** | Replaced. It stores everything again. | The same. | The same. | The same. |
 //! | **manager** | Everything below is killed, sessions in memory are gone, subscriptions end, and [`Shardkeeper::ended`] says [`Ended::Crashed`]. | The same. | The same. | By its address: the same. By [`Shardkeeper::stop`] or [`Shardkeeper::detach`]: in order. |
 //!
-//! A queue is replaced without a wait, however often: its state is a few numbers, and its ledger (the budget) is the
-//! manager's. A permit that was out when its shard died counts as spent, since nobody knows.
+//! Queue and keeper are replaced with the waits of [`RestartPolicy`], at once the first time: their state is a few numbers, and
+//! the ledger of the budget is the manager's. A permit that was out when its shard died counts as spent, since nobody knows.
+//! The keeper is there with a [session store](Builder::session_store) only.
 //!
 //! [`ShardMessage::CrashDrill`] makes a driver panic, so that an operator can see all this work.
 //!
