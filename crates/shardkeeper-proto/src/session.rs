@@ -13,6 +13,7 @@ use crate::{Intents, ShardConfig, ShardCount, ShardId};
 /// It is a secret like the token (whoever has both can resume it), so its `Debug` shows the sequence alone.
 /// Serialize it only into storage that is as private as the token's.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Session {
     /// Discord's name for it.
     pub id: String,
@@ -78,6 +79,19 @@ pub enum SessionMismatch {
 }
 
 impl Session {
+    /// A session that Discord does not know, for tests of whatever keeps sessions.
+    pub fn sample(shard: ShardId, count: ShardCount) -> Self {
+        Self {
+            id: format!("session of shard {shard} of {count}"),
+            resume_url: Some("wss://resume.example".to_owned()),
+            sequence: 1,
+            shard,
+            count,
+            intents: Intents::GUILDS,
+            query: "v=10&encoding=json".to_owned(),
+        }
+    }
+
     /// Whether the shard of this configuration can resume it. Whether Discord still has it is another question.
     ///
     /// # Errors

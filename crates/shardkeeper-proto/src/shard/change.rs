@@ -168,6 +168,7 @@ pub enum Next {
 /// Discord refuses the shard for good: trying again unchanged is pointless (GW-095).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("discord refuses the connection: {code}")]
+#[non_exhaustive]
 pub struct Refusal {
     /// The close code.
     pub code: CloseCode,

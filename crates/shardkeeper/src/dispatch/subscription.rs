@@ -12,6 +12,7 @@ use super::{Delivery, Event, Hub, Parcel};
 
 /// What happens when a subscription is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Overflow {
     /// Nothing is lost, and each delivery is acknowledged by being dropped: the shards that have something for it stop reading
     /// from Discord until there is room. Their heartbeats go on. Whoever stops reading for minutes may cost a shard its

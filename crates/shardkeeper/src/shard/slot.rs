@@ -80,15 +80,9 @@ mod tests {
     use super::*;
 
     fn session(sequence: u64) -> Session {
-        Session {
-            id: "S".into(),
-            resume_url: None,
-            sequence,
-            shard: ShardId(0),
-            count: ShardCount::new(1).unwrap(),
-            intents: shardkeeper_proto::Intents::GUILDS,
-            query: String::new(),
-        }
+        let mut session = Session::sample(ShardId(0), ShardCount::new(1).unwrap());
+        session.sequence = sequence;
+        session
     }
 
     #[tokio::test]

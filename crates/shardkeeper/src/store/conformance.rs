@@ -1,6 +1,6 @@
 //! Checks that any [`SessionStore`] has to pass.
 
-use shardkeeper_proto::{Intents, Session, ShardCount, ShardId};
+use shardkeeper_proto::{Session, ShardCount, ShardId};
 
 use super::record::FORMAT;
 use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
@@ -58,12 +58,8 @@ pub async fn check<S: SessionStore>(open: impl AsyncFn() -> S) -> Result<(), Bro
     bench.save(vec![], (0..2000).map(|shard| (shard, 2000)).collect(), None).await?;
     bench.reopen(&open, "thousands of slots are emptied at once").await?;
 
-    let odd = Session {
-        id: "\u{0}\"\\ü🦆".into(),
-        resume_url: None,
-        sequence: u64::MAX,
-        ..record(7, 8, 0).session
-    };
+    let mut odd = record(7, 8, u64::MAX).session;
+    (odd.id, odd.resume_url) = ("\u{0}\"\\ü🦆".into(), None);
     bench.save(vec![SessionRecord::new(odd, u32::MAX)], vec![], None).await?;
     bench.reopen(&open, "any text and number comes back as it was").await
 }
@@ -113,15 +109,9 @@ impl<S: SessionStore> Bench<S> {
 }
 
 fn record(shard: u32, count: u32, sequence: u64) -> SessionRecord {
-    let session = Session {
-        id: format!("session of {shard}"),
-        resume_url: Some("wss://resume.example".into()),
-        sequence,
-        shard: ShardId(shard),
-        count: ShardCount::new(count).expect("none is zero"),
-        intents: Intents::GUILDS,
-        query: "v=10&encoding=json".into(),
-    };
+    let count = ShardCount::new(count).expect("none is zero");
+    let mut session = Session::sample(ShardId(shard), count);
+    session.sequence = sequence;
     SessionRecord::new(session, 1)
 }
 

@@ -164,7 +164,7 @@ mod tests {
     use std::sync::Mutex;
 
     use proptest::prelude::*;
-    use shardkeeper_proto::{Intents, Session, ShardCount, ShardId};
+    use shardkeeper_proto::{Session, ShardCount, ShardId};
 
     use super::*;
     use crate::store::conformance;
@@ -334,15 +334,8 @@ mod tests {
 
     fn changes(sequence: u64) -> Changes {
         let record = |shard| {
-            let session = Session {
-                id: format!("session of {shard}, which is as long as those of Discord"),
-                resume_url: Some("wss://resume.example".into()),
-                sequence,
-                shard: ShardId(shard),
-                count: ShardCount::new(64).unwrap(),
-                intents: Intents::GUILDS,
-                query: "v=10&encoding=json".into(),
-            };
+            let mut session = Session::sample(ShardId(shard), ShardCount::new(64).unwrap());
+            session.sequence = sequence;
             SessionRecord { stored_at_ms: 0, ..SessionRecord::new(session, 1) }
         };
         Changes { sessions: (0..64).map(record).collect(), ..Changes::default() }
