@@ -1,0 +1,178 @@
+//! Requests for members of a guild (section 13).
+
+use serde::Serialize;
+
+use super::{Command, CommandClass, Id, InvalidCommand};
+use crate::{Intents, Opcode};
+
+/// The longest nonce, in bytes: Discord ignores a longer one without a word (GW-214).
+pub const MAX_NONCE_BYTES: usize = 32;
+/// So many members can be asked for by their ids, and found by a prefix (GW-211).
+pub const MAX_REQUESTED_MEMBERS: usize = 100;
+
+/// Asks for members of a guild (GW-062). They come as GUILD_MEMBERS_CHUNK events, of at most 1000 members each (GW-217).
+/// [`command`](Self::command) checks it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RequestMembers {
+    guild_id: u64,
+    whom: Whom,
+    presences: bool,
+    nonce: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Whom {
+    All,
+    Prefix { prefix: String, limit: usize },
+    Users(Vec<u64>),
+}
+
+impl RequestMembers {
+    /// Every member. Needs the intent GUILD_MEMBERS (GW-212), and is possible once in 30 s per guild (GW-162).
+    pub fn all(guild_id: u64) -> Self {
+        Self::whom(guild_id, Whom::All)
+    }
+
+    /// The members whose names begin so, with at least one character; at most `limit` of them, which is 1 to 100.
+    pub fn prefix(guild_id: u64, prefix: impl Into<String>, limit: usize) -> Self {
+        Self::whom(guild_id, Whom::Prefix { prefix: prefix.into(), limit })
+    }
+
+    /// These users, as far as they are members: 1 to 100.
+    pub fn users(guild_id: u64, users: impl IntoIterator<Item = u64>) -> Self {
+        Self::whom(guild_id, Whom::Users(users.into_iter().collect()))
+    }
+
+    fn whom(guild_id: u64, whom: Whom) -> Self {
+        Self { guild_id, whom, presences: false, nonce: None }
+    }
+
+    /// With their presences. Needs the intent GUILD_PRESENCES (GW-213).
+    #[must_use]
+    pub fn with_presences(mut self) -> Self {
+        self.presences = true;
+        self
+    }
+
+    /// Comes back in each chunk; at most 32 bytes.
+    #[must_use]
+    pub fn nonce(mut self, nonce: impl Into<String>) -> Self {
+        self.nonce = Some(nonce.into());
+        self
+    }
+
+    /// The guild.
+    pub fn guild_id(&self) -> u64 {
+        self.guild_id
+    }
+
+    /// Whether it asks for every member.
+    pub fn is_for_all(&self) -> bool {
+        self.whom == Whom::All
+    }
+
+    /// Checks it.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that Discord would not take, or would silently ignore.
+    pub fn command(&self) -> Result<Command, InvalidCommand> {
+        #[derive(Serialize)]
+        struct Data<'a> {
+            guild_id: Id,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            query: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            limit: Option<usize>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            user_ids: Option<Vec<Id>>,
+            presences: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            nonce: Option<&'a str>,
+        }
+        if let Some(nonce) = self.nonce.as_ref().filter(|nonce| nonce.len() > MAX_NONCE_BYTES) {
+            return Err(InvalidCommand::NonceTooLong { bytes: nonce.len() });
+        }
+        let mut data = Data {
+            guild_id: Id(self.guild_id),
+            query: None,
+            limit: None,
+            user_ids: None,
+            presences: self.presences,
+            nonce: self.nonce.as_deref(),
+        };
+        match &self.whom {
+            Whom::All => (data.query, data.limit) = (Some(""), Some(0)),
+            Whom::Prefix { prefix, .. } if prefix.is_empty() => return Err(InvalidCommand::EmptyPrefix),
+            Whom::Prefix { limit, .. } if !(1..=MAX_REQUESTED_MEMBERS).contains(limit) => {
+                return Err(InvalidCommand::Limit { limit: *limit });
+            }
+            Whom::Prefix { prefix, limit } => {
+                (data.query, data.limit) = (Some(prefix.as_str()), Some(*limit));
+            }
+            Whom::Users(users) if users.is_empty() => return Err(InvalidCommand::NoUsers),
+            Whom::Users(users) if users.len() > MAX_REQUESTED_MEMBERS => {
+                return Err(InvalidCommand::TooManyUsers { count: users.len() });
+            }
+            Whom::Users(users) => data.user_ids = Some(users.iter().copied().map(Id).collect()),
+        }
+        let command = Command::new(Opcode::RequestGuildMembers, self.guild_id, CommandClass::Bulk, &data)?;
+        let mut needs = Intents::empty();
+        needs.set(Intents::GUILD_MEMBERS, self.is_for_all());
+        needs.set(Intents::GUILD_PRESENCES, self.presences);
+        Ok(Command { needs, ..command })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PayloadTooLarge;
+
+    fn text(command: &Command) -> &str {
+        &command.payload.text
+    }
+
+    #[test]
+    fn gw_062_209_210_members_by_exactly_one_of_query_and_ids() {
+        let all = RequestMembers::all(7).nonce("n").command().unwrap();
+        let expected = r#"{"op":8,"d":{"guild_id":"7","query":"","limit":0,"presences":false,"nonce":"n"}}"#;
+        assert_eq!(text(&all), expected);
+        let some = RequestMembers::prefix(7, "ma", 5).with_presences().command().unwrap();
+        assert_eq!(text(&some), r#"{"op":8,"d":{"guild_id":"7","query":"ma","limit":5,"presences":true}}"#);
+        let users = RequestMembers::users(7, [1, 2]).command().unwrap();
+        assert_eq!(text(&users), r#"{"op":8,"d":{"guild_id":"7","user_ids":["1","2"],"presences":false}}"#);
+    }
+
+    #[test]
+    fn gw_211_214_what_discord_would_ignore_is_refused_here() {
+        let nonce = |nonce: &str| RequestMembers::all(7).nonce(nonce).command().map(drop);
+        assert_eq!(nonce(&"n".repeat(32)), Ok(()));
+        assert_eq!(nonce(&"n".repeat(33)), Err(InvalidCommand::NonceTooLong { bytes: 33 }));
+        assert_eq!(nonce(&"ü".repeat(17)), Err(InvalidCommand::NonceTooLong { bytes: 34 }));
+        let users = |count: u64| RequestMembers::users(7, 0..count).command().map(drop);
+        assert_eq!((users(0), users(100)), (Err(InvalidCommand::NoUsers), Ok(())));
+        assert_eq!(users(101), Err(InvalidCommand::TooManyUsers { count: 101 }));
+        let prefix = |prefix: &str, limit| RequestMembers::prefix(7, prefix, limit).command().map(drop);
+        assert_eq!(prefix("", 5), Err(InvalidCommand::EmptyPrefix));
+        assert_eq!(prefix("a", 0), Err(InvalidCommand::Limit { limit: 0 }));
+        assert_eq!(prefix("a", 101), Err(InvalidCommand::Limit { limit: 101 }));
+        let long = RequestMembers::prefix(7, "a".repeat(5000), 1).command().unwrap_err();
+        assert!(matches!(long, InvalidCommand::TooLarge(PayloadTooLarge { limit: 4096, .. })), "{long}");
+    }
+
+    #[test]
+    fn gw_027_the_largest_requests_fit() {
+        let ids = 10_000_000_000_000_000_000_u64..;
+        let users = RequestMembers::users(u64::MAX, ids.take(100)).with_presences().nonce("n".repeat(32));
+        assert_eq!(text(&users.command().unwrap()).len(), 2421);
+    }
+
+    #[test]
+    fn gw_212_213_a_request_knows_the_intents_it_needs() {
+        let needs = |request: RequestMembers| request.command().unwrap().needs();
+        assert_eq!(needs(RequestMembers::all(1)), Intents::GUILD_MEMBERS);
+        assert_eq!(needs(RequestMembers::users(1, [2]).with_presences()), Intents::GUILD_PRESENCES);
+        assert_eq!(needs(RequestMembers::prefix(1, "a", 5)), Intents::empty());
+    }
+}

@@ -1,0 +1,101 @@
+//! The commands of a shard that wait for the session and the limits.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::{Command, CommandClass};
+use crate::payload::Payload;
+
+/// Tells the commands of a shard apart. Whoever feeds the machine numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommandId(pub u64);
+
+/// The commands that wait for a shard.
+#[derive(Debug, Default)]
+pub(crate) struct CommandQueue {
+    voice: VecDeque<Waiting>,
+    bulk: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    id: CommandId,
+    payload: Payload,
+    /// `None`: never.
+    expires_at: Option<Instant>,
+}
+
+impl CommandQueue {
+    fn of(&self, class: CommandClass) -> &VecDeque<Waiting> {
+        match class {
+            CommandClass::Voice => &self.voice,
+            CommandClass::Bulk => &self.bulk,
+        }
+    }
+
+    fn of_mut(&mut self, class: CommandClass) -> &mut VecDeque<Waiting> {
+        match class {
+            CommandClass::Voice => &mut self.voice,
+            CommandClass::Bulk => &mut self.bulk,
+        }
+    }
+
+    pub(crate) fn has_room(&self, class: CommandClass) -> bool {
+        self.of(class).len() < class.capacity()
+    }
+
+    pub(crate) fn is_waiting(&self, class: CommandClass) -> bool {
+        !self.of(class).is_empty()
+    }
+
+    /// The caller has seen that there is room, and gives each command of a class the same time to live.
+    pub(crate) fn push(&mut self, now: Instant, id: CommandId, command: Command, lifetime: Duration) {
+        let expires_at = now.checked_add(lifetime);
+        self.of_mut(command.class).push_back(Waiting { id, payload: command.payload, expires_at });
+    }
+
+    pub(crate) fn pop(&mut self, class: CommandClass) -> Option<(CommandId, Payload)> {
+        self.of_mut(class).pop_front().map(|waiting| (waiting.id, waiting.payload))
+    }
+
+    /// One whose time is over.
+    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<CommandId> {
+        let class = CommandClass::ALL
+            .into_iter()
+            .find(|class| self.expiry_of(*class).is_some_and(|expires_at| expires_at <= now))?;
+        self.pop(class).map(|(id, _)| id)
+    }
+
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        CommandClass::ALL.into_iter().filter_map(|class| self.expiry_of(class)).min()
+    }
+
+    fn expiry_of(&self, class: CommandClass) -> Option<Instant> {
+        self.of(class).front()?.expires_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::VoiceStateUpdate;
+
+    #[test]
+    fn a_queue_has_a_bound_and_a_lifetime_per_class() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut queue = CommandQueue::default();
+        for number in 0..CommandClass::Voice.capacity() as u64 {
+            assert!(queue.has_room(CommandClass::Voice));
+            let at = start + second * u32::try_from(number).unwrap();
+            queue.push(at, CommandId(number), VoiceStateUpdate::leave(1).into(), second * 60);
+        }
+        assert!(!queue.has_room(CommandClass::Voice) && queue.has_room(CommandClass::Bulk));
+        assert_eq!(queue.next_expiry(), Some(start + second * 60));
+        assert_eq!(queue.pop_expired(start + second * 59), None);
+        let expired = std::iter::from_fn(|| queue.pop_expired(start + second * 61));
+        assert_eq!(expired.collect::<Vec<_>>(), [CommandId(0), CommandId(1)]);
+        assert_eq!(queue.pop(CommandClass::Voice).map(|(id, _)| id), Some(CommandId(2)));
+        assert!(!queue.is_waiting(CommandClass::Bulk));
+    }
+}

@@ -1,0 +1,82 @@
+//! Voice states: where the bot is to speak and listen (section 12).
+
+use serde::Serialize;
+
+use super::{Command, CommandClass, Id};
+use crate::Opcode;
+
+/// Joins a voice channel, moves to another one, or leaves (GW-059, GW-201).
+///
+/// The answer is a VOICE_STATE_UPDATE and, when joining, a VOICE_SERVER_UPDATE, in any order (GW-202); from a full
+/// channel none at all (GW-205), so wait with a time-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VoiceStateUpdate {
+    /// The guild.
+    pub guild_id: u64,
+    /// The channel; `None` leaves.
+    pub channel_id: Option<u64>,
+    /// Whether the bot does not speak.
+    pub self_mute: bool,
+    /// Whether the bot does not listen.
+    pub self_deaf: bool,
+}
+
+impl VoiceStateUpdate {
+    /// Joins a channel, or moves to it, to speak and listen. Without the intent GUILD_VOICE_STATES the bot does not see
+    /// its own voice state, and so not the id of its voice session (GW-206).
+    pub const fn join(guild_id: u64, channel_id: u64) -> Self {
+        Self { guild_id, channel_id: Some(channel_id), self_mute: false, self_deaf: false }
+    }
+
+    /// Leaves.
+    pub const fn leave(guild_id: u64) -> Self {
+        Self { guild_id, channel_id: None, self_mute: false, self_deaf: false }
+    }
+
+    /// Does not speak.
+    #[must_use]
+    pub const fn muted(self) -> Self {
+        Self { self_mute: true, ..self }
+    }
+
+    /// Does not listen.
+    #[must_use]
+    pub const fn deafened(self) -> Self {
+        Self { self_deaf: true, ..self }
+    }
+}
+
+impl From<VoiceStateUpdate> for Command {
+    fn from(update: VoiceStateUpdate) -> Self {
+        #[derive(Serialize)]
+        struct Data {
+            guild_id: Id,
+            channel_id: Option<Id>,
+            self_mute: bool,
+            self_deaf: bool,
+        }
+        let data = Data {
+            guild_id: Id(update.guild_id),
+            channel_id: update.channel_id.map(Id),
+            self_mute: update.self_mute,
+            self_deaf: update.self_deaf,
+        };
+        Self::new(Opcode::VoiceStateUpdate, update.guild_id, CommandClass::Voice, &data)
+            .expect("two ids and two flags are far below the limit")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gw_059_201_voice_state_has_all_four_fields() {
+        let update = VoiceStateUpdate { guild_id: 7, channel_id: Some(8), self_mute: false, self_deaf: true };
+        let join = Command::from(update);
+        let expected = r#"{"op":4,"d":{"guild_id":"7","channel_id":"8","self_mute":false,"self_deaf":true}}"#;
+        assert_eq!((join.payload.text.as_str(), join.class()), (expected, CommandClass::Voice));
+        let leave = Command::from(VoiceStateUpdate { channel_id: None, ..update });
+        assert!(leave.payload.text.contains(r#""channel_id":null"#));
+    }
+}
