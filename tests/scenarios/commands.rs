@@ -391,3 +391,24 @@ async fn whoever_waits_for_a_command_with_a_delivery_in_hand_does_not_hold_up_a_
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(sessions[0].sequence, sequence);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_its_shard_dies_over_says_so() {
+    let running = Running::start(simulator(1, |_| {})).await;
+    let keeper = &running.keeper;
+    for yields in 0..12 {
+        let shard = keeper.shard(ShardId(0)).await.unwrap();
+        let crash = async {
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+            shard.cast(ShardMessage::CrashDrill).unwrap();
+        };
+        let asking = futures_util::future::join_all((0..5).map(|_| keeper.command(ask_for(1))));
+        let (answers, ()) = tokio::join!(asking, crash);
+        for answer in answers.into_iter().filter_map(Result::err) {
+            assert_eq!(answer, CommandRejected::ShardEnded { shard: ShardId(0) }, "after {yields}");
+        }
+        tokio::time::sleep(Duration::from_secs(700)).await;
+    }
+}
