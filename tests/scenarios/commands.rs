@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use shardkeeper::{
     Activity, Change, ChannelInfoField, Command, CommandRejected, Event, EventName, Intents, NotWritten,
@@ -359,4 +360,55 @@ async fn sounds_are_asked_for_on_the_shards_that_own_the_guilds() {
     assert!(answered.into_iter().eq(guilds));
     assert_eq!(running.simulator.report().commands, 3, "one for each shard");
     running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_command_with_a_delivery_in_hand_does_not_hold_up_a_detach() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let keeper = running.keeper.clone();
+    for _ in 0..120 {
+        keeper.command(ask_for(1)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    running.simulator.emit(0, 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut last = running.next().await;
+    while running.events.backlog() > 0 {
+        last = running.next().await;
+    }
+    let sequence = last.dispatch().unwrap().sequence();
+    let waiting = keeper.command(ask_for(1)).await.unwrap();
+    let start = Instant::now();
+    let handling = async {
+        let lost = waiting.written().await;
+        let refused = keeper.command(ask_for(1)).await.map(drop);
+        drop(last);
+        (lost, refused)
+    };
+    let (sessions, (lost, refused)) = tokio::join!(keeper.detach(), handling);
+    assert_eq!(lost, Err(NotWritten::Lost));
+    assert_eq!(refused, Err(CommandRejected::ShardEnded { shard: ShardId(0) }));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(sessions[0].sequence, sequence);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_its_shard_dies_over_says_so() {
+    let running = Running::start(simulator(1, |_| {})).await;
+    let keeper = &running.keeper;
+    for yields in 0..12 {
+        let shard = keeper.shard(ShardId(0)).await.unwrap();
+        let crash = async {
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+            shard.cast(ShardMessage::CrashDrill).unwrap();
+        };
+        let asking = futures_util::future::join_all((0..5).map(|_| keeper.command(ask_for(1))));
+        let (answers, ()) = tokio::join!(asking, crash);
+        for answer in answers.into_iter().filter_map(Result::err) {
+            assert_eq!(answer, CommandRejected::ShardEnded { shard: ShardId(0) }, "after {yields}");
+        }
+        tokio::time::sleep(Duration::from_secs(700)).await;
+    }
 }

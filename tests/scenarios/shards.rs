@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use shardkeeper::{
-    Builder, Change, Event, Intents, Lifecycle, ManagerMessage, Phase, Reason, RestartBy, RestartPolicy,
-    Session, ShardId, ShardMessage, Shardkeeper, ShardsRejected, Subscription, SubscriptionOptions, Topic,
+    Builder, Change, Event, Intents, Lifecycle, ManagerMessage, Phase, Presence, Reason, RestartBy,
+    RestartPolicy, Session, ShardId, ShardMessage, Shardkeeper, ShardsRejected, Status, Subscription,
+    SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::{ConnectFault, Fault, RestFault, Simulator};
 use shardkeeper_tests::{Running, bot, simulator};
@@ -155,9 +156,15 @@ async fn a_shard_that_discord_refused_can_be_started_again() {
     while running.keeper.shard(ShardId(1)).await.is_ok() {
         tokio::task::yield_now().await;
     }
+    // It is one of this manager all the same.
+    let error = running.keeper.command(ask_shard_1()).await.unwrap_err();
+    assert_eq!(error.to_string(), "shard 1 takes no commands now");
+    let shown = Presence::new(Status::Idle);
+    running.keeper.update_presence_on([ShardId(1)], shown).await.unwrap();
     running.keeper.restart_shard(ShardId(1), RestartBy::Identify).await.unwrap();
     running.until_shard(1, |change| matches!(change, Change::Ready)).await;
     assert_eq!(running.keeper.shard_status(ShardId(1)).await.unwrap().phase, Phase::Ready);
+    assert_eq!(running.simulator.report().presences[&1]["status"], "idle");
 }
 
 #[tokio::test(start_paused = true)]

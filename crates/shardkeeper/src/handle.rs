@@ -201,8 +201,13 @@ impl Shardkeeper {
     /// Once it was polled, it is on its way.
     pub async fn command(&self, command: impl Into<Command>) -> Result<Accepted, CommandRejected> {
         let command = command.into();
-        let accepted = self.ask(|reply| ManagerMessage::Command(command, reply)).await;
-        accepted.unwrap_or(Err(CommandRejected::ManagerEnded))
+        let (guild_id, raw_shard) = (command.guild_id(), command.raw_shard());
+        if let Some(accepted) = self.ask(|reply| ManagerMessage::Command(command, reply)).await {
+            return accepted;
+        }
+        // Its shard ended over it; or the manager, and then it says so here.
+        let owner = self.owner_of(guild_id.unwrap_or_default()).await?;
+        Err(CommandRejected::ShardEnded { shard: raw_shard.unwrap_or(owner) })
     }
 
     /// Asks for the soundboard sounds of guilds, each on the shard that owns it. They come as one SOUNDBOARD_SOUNDS event

@@ -110,7 +110,6 @@ type Answer = Result<Arc<Members>, MembersError>;
 type Asking = Shared<BoxFuture<'static, Answer>>;
 
 /// What is being asked for, and when a guild may be asked again.
-#[derive(Default)]
 pub(crate) struct MembersDesk {
     last_nonce: AtomicU64,
     state: Mutex<State>,
@@ -126,6 +125,14 @@ struct State {
 /// Whose turn it is to ask for all members of a guild, and when the next one may ask.
 type Turn = tokio::sync::Mutex<Instant>;
 
+impl Default for MembersDesk {
+    fn default() -> Self {
+        // From anywhere: a session that comes from another process brings what that one asked for, and it must not be taken
+        // for what we ask.
+        Self { last_nonce: AtomicU64::new(fastrand::u64(..)), state: Mutex::default() }
+    }
+}
+
 impl std::fmt::Debug for MembersDesk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MembersDesk").finish_non_exhaustive()
@@ -135,6 +142,11 @@ impl std::fmt::Debug for MembersDesk {
 impl MembersDesk {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At most 32 bytes (GW-214).
+    fn nonce(&self) -> String {
+        format!("sk-{:x}", self.last_nonce.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The answer that is on its way to an equal request, or a new one.
@@ -210,8 +222,7 @@ impl Asked {
         keeper: Shardkeeper,
         request: RequestMembers,
     ) -> Result<Self, MembersError> {
-        // Unique within the manager; at most 32 bytes (GW-214).
-        let nonce = format!("sk-{:x}", desk.last_nonce.fetch_add(1, Ordering::Relaxed));
+        let nonce = desk.nonce();
         let guild_id = request.guild_id();
         let everybody = request.is_for_all();
         let command = request.nonce(nonce.as_str()).command().map_err(CommandRejected::from)?;
@@ -375,4 +386,17 @@ struct RateLimited {
     retry_after: f64,
     /// Of another shape for another command (GW-165).
     meta: serde_json::Value,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_not_one_of_the_process_that_had_the_session_before() {
+        let (before, after) = (MembersDesk::default(), MembersDesk::default());
+        let nonces: BTreeSet<String> = (0..50).flat_map(|_| [before.nonce(), after.nonce()]).collect();
+        assert_eq!(nonces.len(), 100);
+        assert!(nonces.iter().all(|nonce| nonce.len() <= 32));
+    }
 }

@@ -109,6 +109,14 @@ impl Command {
         }
     }
 
+    /// The shard that a raw payload is for; `None` for a command for a guild.
+    pub fn raw_shard(&self) -> Option<ShardId> {
+        match self.address {
+            Address::OwnerOf(_) => None,
+            Address::Shard(shard) => Some(shard),
+        }
+    }
+
     /// The intents without which Discord does not answer it.
     pub fn needs(&self) -> Intents {
         self.needs
@@ -236,6 +244,7 @@ mod tests {
         let command = raw(200).unwrap();
         assert_eq!(command.payload.text, r#"{"op":200,"d":{"a":[1,null]}}"#);
         assert_eq!(command.shard(ShardCount::new(8).unwrap()), ShardId(3));
+        assert_eq!((command.raw_shard(), command.guild_id()), (Some(ShardId(3)), None));
         for opcode in [4, 8, 31, 43, 5] {
             assert!(raw(opcode).is_ok(), "{opcode}");
         }

@@ -292,7 +292,7 @@ impl Shards {
         presence: &PresenceUpdate,
     ) -> Result<(), CommandRejected> {
         for &shard in shards {
-            if !self.entries.get(&shard).is_some_and(|entry| !entry.ended && !entry.leaving) {
+            if self.entries.get(&shard).is_none_or(|entry| entry.leaving) {
                 return Err(CommandRejected::NoSuchShard { shard });
             }
         }
@@ -319,8 +319,8 @@ impl Shards {
             Some(guild_id) => CommandRejected::GuildElsewhere { guild_id, shard },
             None => CommandRejected::NoSuchShard { shard },
         };
-        let entry = self.entries.get(&shard).filter(|entry| !entry.ended && !entry.leaving);
-        match entry.map(|entry| &entry.actor) {
+        let entry = self.entries.get(&shard).filter(|entry| !entry.leaving);
+        match entry.map(|entry| entry.actor.as_ref().filter(|_| !entry.ended)) {
             None => drop(reply.send(Err(elsewhere))),
             Some(None) => drop(reply.send(Err(CommandRejected::ShardEnded { shard }))),
             // An actor that is just ending drops the reply, which the asker takes for a refusal.

@@ -112,6 +112,7 @@ pub(super) async fn run(parts: Parts) {
     while !driver.core.machine.is_ended() {
         driver.turn().await;
     }
+    driver.refuse_commands();
     driver.core.publisher.catch_up().await;
     driver.core.store_taken();
     if driver.detaching {
@@ -199,6 +200,15 @@ impl Driver {
         let (id, accepted) = self.core.receipts.open();
         let _ = reply.send(Ok(accepted));
         self.feed(Input::Command(id, command));
+    }
+
+    /// It sends nothing more. Who waits for a command may owe an acknowledgement that the end of this driver waits for.
+    fn refuse_commands(&mut self) {
+        self.core.receipts = Receipts::default();
+        self.commands.close();
+        while let Ok(Asked { reply, .. }) = self.commands.try_recv() {
+            let _ = reply.send(Err(CommandRejected::ShardEnded { shard: self.core.shard }));
+        }
     }
 
     fn take_presence(&mut self) {
