@@ -63,6 +63,10 @@ impl Discord {
                     state.publish("CHANNEL_UPDATE", Some(place), &channel, limit);
                 }
             }
+            Action::Disarm => {
+                state.armed.clear();
+                state.armed_rest.clear();
+            }
             Action::Limits { shards, max_concurrency, remaining } => {
                 let limits = &mut state.limits;
                 limits.shards = shards.unwrap_or(limits.shards);
@@ -148,7 +152,7 @@ impl Discord {
         let discord = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(discord.config.timings.reconnect_grace).await;
-            if !link.is_gone() {
+            if !link.is_gone() && !link.is_stalled() {
                 discord.violation("GW-144", Some(shard_id), "op 7 was not followed by a new connection");
                 link.send_later(Out::Close { code: 4000, reason: "reconnect" });
             }
@@ -160,7 +164,7 @@ impl Discord {
         let discord = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(discord.config.timings.heartbeat_tolerance).await;
-            if !link.is_gone() && link.take_requested() {
+            if !link.is_gone() && !link.is_stalled() && link.take_requested() {
                 discord.violation("GW-115", Some(shard_id), "op 1 was not answered with a heartbeat");
             }
         });
@@ -172,6 +176,7 @@ impl Discord {
         let mut over = self.over.subscribe();
         for (at, action) in script.steps() {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(begin + at) => {}
                 _ = over.wait_for(|over| *over) => return,
             }
