@@ -165,7 +165,7 @@ fn calm_down(world: &World) -> Instant {
         // Connections that are slow stay slow.
         let _ = world.simulator.act(&Action::Fault { shard: None, fault: Fault::Cut });
     }
-    world.calm.send_replace(true);
+    world.calm.come();
     Instant::now()
 }
 

@@ -36,17 +36,17 @@ pub(crate) struct Listener {
 impl Listener {
     /// Reads a subscription to its end.
     pub(crate) async fn read(&self, ledger: usize, mut subscription: Subscription) {
-        let mut calm = self.world.calm.subscribe();
+        let calm = &self.world.calm;
         let mut held = VecDeque::new();
         let mut read = 0;
         loop {
-            let is_calm = *calm.borrow_and_update();
+            let is_calm = calm.has_come();
             while held.len() > if is_calm { 0 } else { self.habit.holds } {
                 self.deal_with(ledger, held.pop_front());
             }
             let delivery = tokio::select! {
                 biased;
-                _ = calm.changed(), if !is_calm => continue,
+                () = calm.wait(), if !is_calm => continue,
                 delivery = subscription.next() => delivery,
             };
             let Some(delivery) = delivery else { break };
@@ -55,7 +55,7 @@ impl Listener {
             read += 1;
             if read % self.habit.breaks_after == 0 && !self.habit.breaks_for.is_zero() {
                 // Until all is calm, or the break is over.
-                let _ = timeout(self.habit.breaks_for, calm.wait_for(|calm| *calm)).await;
+                let _ = timeout(self.habit.breaks_for, calm.wait()).await;
             }
         }
         while !held.is_empty() {
@@ -142,7 +142,7 @@ impl Actor for Ear {
         memory.held.push_back(heard.0);
         // It holds less than it may, so that the next one comes.
         let holds = memory.listener.habit.holds.min(memory.listener.habit.capacity - 1);
-        while memory.held.len() > if *memory.listener.world.calm.borrow() { 0 } else { holds } {
+        while memory.held.len() > if memory.listener.world.calm.has_come() { 0 } else { holds } {
             memory.listener.deal_with(memory.ledger, memory.held.pop_front());
         }
         Ok(())

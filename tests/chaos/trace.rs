@@ -9,6 +9,8 @@ use tokio::time::Instant;
 #[derive(Clone)]
 pub(crate) struct Trace {
     start: Instant,
+    /// Dispatches have lines of their own.
+    in_full: bool,
     lines: Arc<Mutex<Lines>>,
 }
 
@@ -24,7 +26,8 @@ struct Lines {
 
 impl Trace {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), lines: Arc::default() }
+        let in_full = std::env::var_os("CHAOS_IN_FULL").is_some();
+        Self { start: Instant::now(), in_full, lines: Arc::default() }
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -47,6 +50,14 @@ impl Trace {
 
     /// A subscriber has dealt with a dispatch.
     pub(crate) fn observed(&self, facts: [u64; 4]) {
+        if self.in_full {
+            let [listener, shard, session, number] = facts;
+            let (who, process) = (listener >> 32, listener as u32);
+            self.note(
+                format_args!("shard {shard}"),
+                format_args!("{session}:{number} to subscriber {who} of process {process}"),
+            );
+        }
         let at = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut lines = self.lines();
         lines.dispatches += 1;

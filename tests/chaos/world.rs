@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shardkeeper::identify_gate::LocalGate;
 use shardkeeper::{Dispatch, Intents, Shardkeeper};
 use shardkeeper_sim::{SimConfig, Simulator};
-use tokio::sync::watch;
 
+use crate::calm::Calm;
 use crate::checkers::answers::Answers;
 use crate::checkers::delivery::{Excuses, Ledger};
 use crate::network::Network;
@@ -23,7 +23,7 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) answers: Answers,
     /// From now on every subscriber reads at once.
-    pub(crate) calm: watch::Sender<bool>,
+    pub(crate) calm: Calm,
     state: Mutex<State>,
 }
 
@@ -70,7 +70,7 @@ impl World {
             gate: LocalGate::default(),
             answers: Answers::new(trace.clone()),
             trace,
-            calm: watch::Sender::new(false),
+            calm: Calm::default(),
             state: Mutex::new(state),
             plan,
         })
