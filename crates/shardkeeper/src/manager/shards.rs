@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::accepted::Accepted;
 use crate::config::ManagerConfig;
-use crate::dispatch::Publisher;
+use crate::dispatch::{Leftovers, Publisher};
 use crate::error::{CommandRejected, ShardsRejected};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
 use crate::pacer::Pacer;
@@ -36,6 +36,7 @@ pub(super) struct Shards {
 
 struct Entry {
     slot: Arc<SessionSlot>,
+    leftovers: Arc<Leftovers>,
     board: Arc<Board>,
     incarnation: Incarnation,
     actor: Option<ActorRef<ShardMessage>>,
@@ -94,6 +95,7 @@ impl Shards {
     fn insert(&mut self, shard: ShardId, session: Option<Session>, presence: Option<&PresenceUpdate>) {
         let entry = Entry {
             slot: Arc::new(SessionSlot::new(session)),
+            leftovers: Arc::default(),
             board: Arc::new(Board::new(shard, self.count, self.generation)),
             incarnation: 0,
             actor: None,
@@ -231,6 +233,7 @@ impl Shards {
                 shard,
                 self.generation,
                 Arc::clone(entry.slot.watermark()),
+                Arc::clone(&entry.leftovers),
             ),
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),

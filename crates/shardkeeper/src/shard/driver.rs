@@ -73,9 +73,10 @@ pub(super) struct Parts {
 }
 
 /// Runs a shard until its machine is at its end.
-pub(super) async fn run(parts: Parts) {
+pub(super) async fn run(mut parts: Parts) {
     // Until here a predecessor may still have written; from here on its session stands still.
     let _writer = parts.slot.lease().await;
+    parts.publisher.inherit();
     let shard = parts.config.shard;
     let codec = Codec::new(parts.config.wire.encoding, parts.connector.config().max_message_bytes);
     let machine = Shard::new(parts.config, parts.slot.load());
