@@ -67,7 +67,7 @@ async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
     let begun = tokio::time::Instant::now();
     let removed = world.answers.within(ENDING, "remove_shards", old.remove_shards(ids())).await;
     if begun.elapsed().as_secs() >= 10 {
-        shards.iter().for_each(|shard| world.excuse(*shard));
+        world.torn(&shards);
     }
     world.trace.note("operator", format_args!("{shards:?} are removed: {removed:?}"));
     let Some(Ok(sessions)) = removed else { return };

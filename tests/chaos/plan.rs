@@ -209,6 +209,16 @@ impl Plan {
         })
     }
 
+    /// Whether shards or processes come back with less than they knew.
+    pub(crate) fn breaks_down(&self) -> bool {
+        let breaks = |step: &Step| match step {
+            Step::Crash(_) => true,
+            Step::Operate(operation) => !matches!(operation, Operation::Restart { .. }),
+            _ => false,
+        };
+        self.steps.iter().any(|(_, step)| breaks(step))
+    }
+
     fn habits(&self, random: &mut Rng) -> Vec<Habit> {
         let fast = Habit {
             capacity: 4096,

@@ -97,7 +97,7 @@ impl Process {
         let sessions = world.answers.within(ENDING, "detach", self.keeper.detach()).await.unwrap_or_default();
         if begun.elapsed().as_secs() >= 10 {
             // Somebody was not done with everything by the deadline.
-            shards.iter().for_each(|shard| world.excuse(*shard));
+            world.torn(shards);
         }
         self.note(world, &format!("has detached, with sessions of {:?}", ids(&sessions)));
         sessions
@@ -123,7 +123,7 @@ impl Process {
         // One after the other: the order in which a manager that dies takes its children along is not always the same.
         actors.iter().for_each(|actor| actor.kill());
         self.listeners.iter().for_each(AbortHandle::abort);
-        shards.iter().for_each(|shard| world.excuse(*shard));
+        world.torn(shards);
         self.note(world, &format!("is killed, with sessions of {:?}", ids(&sessions)));
         sessions
     }

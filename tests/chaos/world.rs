@@ -105,9 +105,10 @@ impl World {
         self.state().owners.iter().filter(|(_, owner)| **owner == place).map(|(shard, _)| *shard).collect()
     }
 
-    /// The shard has crashed or was torn away: what nobody has acknowledged comes again.
-    pub(crate) fn excuse(&self, shard: u32) {
-        self.state().excuses.add(shard);
+    /// The shards left a process before everything was acknowledged there.
+    pub(crate) fn torn(&self, shards: &[u32]) {
+        let mut state = self.state();
+        shards.iter().for_each(|shard| state.excuses.torn(*shard));
     }
 
     /// A ledger for a subscription that is not there from the beginning.

@@ -46,13 +46,29 @@ struct Account {
     seen: BTreeSet<u64>,
 }
 
-/// When dispatches may come twice: a shard has crashed, or was handed over before everything was acknowledged.
+/// What may be amiss with the dispatches of which shard.
 #[derive(Default)]
-pub(crate) struct Excuses(BTreeSet<u32>);
+pub(crate) struct Excuses {
+    /// It has crashed, or was torn away: dispatches may come twice.
+    doubled: BTreeSet<u32>,
+    /// It went to another process before everything was acknowledged there. READY belongs to a connection, and does not
+    /// come again.
+    torn: BTreeSet<u32>,
+}
 
 impl Excuses {
-    pub(crate) fn add(&mut self, shard: u32) {
-        self.0.insert(shard);
+    pub(crate) fn crashed(&mut self, shard: u32) {
+        self.doubled.insert(shard);
+    }
+
+    pub(crate) fn torn(&mut self, shard: u32) {
+        self.doubled.insert(shard);
+        self.torn.insert(shard);
+    }
+
+    /// Whether somebody may never get this dispatch.
+    fn is_lost(&self, session: &SessionRecord, number: u64) -> bool {
+        session.late.contains(&number) || number == 1 && self.torn.contains(&session.shard_id)
     }
 }
 
@@ -93,7 +109,7 @@ impl Ledger {
             .or_insert_with(|| Account { base: if whole { 1 } else { name.number }, seen: BTreeSet::new() });
         if name.number < account.base {
             // Before this subscription began; a crash brings it again.
-            if !excuses.0.contains(&name.shard) {
+            if !excuses.doubled.contains(&name.shard) {
                 self.inverted.push(name);
             }
             return Some(facts);
@@ -112,18 +128,20 @@ impl Ledger {
     }
 
     /// Whether everything has come that was sent in the sessions that are connected.
-    pub(crate) fn is_up_to_date(&self, sessions: &[SessionRecord]) -> bool {
+    pub(crate) fn is_up_to_date(&self, sessions: &[SessionRecord], excuses: &Excuses) -> bool {
         !self.is_complete()
             || sessions
                 .iter()
                 .filter(|session| session.connected)
-                .all(|session| self.missing(session).is_empty())
+                .all(|session| self.missing(session, excuses).is_empty())
     }
 
-    fn missing(&self, session: &SessionRecord) -> Vec<u64> {
+    fn missing(&self, session: &SessionRecord, excuses: &Excuses) -> Vec<u64> {
         let seen = self.sessions.get(&(session.shard_id, session.session)).map(|account| &account.seen);
         (1..=session.sent)
-            .filter(|number| seen.is_none_or(|seen| !seen.contains(number)) && !session.late.contains(number))
+            .filter(|number| {
+                seen.is_none_or(|seen| !seen.contains(number)) && !excuses.is_lost(session, *number)
+            })
             .collect()
     }
 
@@ -134,7 +152,7 @@ impl Ledger {
             let Some(account) = self.sessions.get(&(session.shard_id, session.session)) else { continue };
             let Some(last) = account.seen.last() else { continue };
             let holes: Vec<u64> = (account.base..*last)
-                .filter(|number| !account.seen.contains(number) && !session.late.contains(number))
+                .filter(|number| !account.seen.contains(number) && !excuses.is_lost(session, *number))
                 .collect();
             if !holes.is_empty() && self.is_lossless() && self.habit.everything {
                 let (shard, number) = (session.shard_id, session.session);
@@ -145,7 +163,7 @@ impl Ledger {
         }
         if self.is_complete() {
             for session in sessions.iter().filter(|session| session.connected) {
-                let missing = self.missing(session);
+                let missing = self.missing(session, excuses);
                 if !missing.is_empty() {
                     trace.complain(format_args!(
                         "{who} never got dispatches {missing:?} of session {} of shard {}, which lives",
@@ -164,7 +182,7 @@ impl Ledger {
             }
         }
         for (shard, count) in &self.doubled {
-            if !excuses.0.contains(shard) {
+            if !excuses.doubled.contains(shard) {
                 trace.complain(format_args!("{who} got {count} dispatches of shard {shard} twice"));
             }
         }
