@@ -343,7 +343,7 @@ impl Shard {
             Input::ReadingPaused(paused) => {
                 self.reading_paused = paused;
                 if let Some(heartbeat) = &mut self.heartbeat {
-                    heartbeat.set_paused(paused);
+                    heartbeat.set_paused(now, paused);
                 }
             }
             Input::Timeout => self.timeout(now, random),

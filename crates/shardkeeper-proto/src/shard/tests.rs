@@ -312,10 +312,27 @@ fn a_shard_that_does_not_read_is_not_zombied() {
         bench.sleep();
         assert_eq!(bench.sent().len(), beats, "heartbeats go on");
     }
+    bench.now += Duration::from_secs(1);
     bench.feed(Input::ReadingPaused(false)).sleep();
     assert_eq!(bench.close_code(), None, "the acks of the pause are still on their way up");
     bench.sleep();
     assert_eq!(bench.close_code(), Some(ours::ZOMBIED));
+}
+
+#[test]
+fn gw_114_a_shard_that_reads_with_pauses_is_zombied_all_the_same() {
+    let mut bench = Bench::new();
+    bench.up().sleep().ack().clear();
+    let mut beats = 0;
+    while bench.close_code().is_none() {
+        // Within each interval nobody reads for ten seconds.
+        bench.feed(Input::ReadingPaused(true));
+        bench.now += Duration::from_secs(10);
+        bench.feed(Input::ReadingPaused(false)).sleep();
+        beats += 1;
+        assert!(beats < 4, "a whole interval of reading without an acknowledgement is enough");
+    }
+    assert_eq!((bench.close_code(), beats), (Some(ours::ZOMBIED), 3));
 }
 
 #[test]
