@@ -468,7 +468,7 @@ impl Core {
         self.board.count_dispatch();
         self.publisher.publish(envelope, sequence);
         if self.publisher.is_behind() {
-            self.not_stored = Some(sequence);
+            self.not_stored = self.not_stored.max(Some(sequence));
         } else {
             self.slot.advance(sequence);
         }

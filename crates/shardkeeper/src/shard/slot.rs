@@ -39,9 +39,9 @@ impl SessionSlot {
         *stored = session;
     }
 
-    /// Everything up to this sequence number was taken.
+    /// This sequence number was taken. One that comes behind a later one changes nothing.
     pub(crate) fn advance(&self, sequence: u64) {
-        self.sequence.store(sequence, Ordering::Release);
+        self.sequence.fetch_max(sequence, Ordering::AcqRel);
     }
 
     /// How far subscriptions are done.
@@ -87,6 +87,7 @@ mod tests {
     async fn the_sequence_belongs_to_the_session() {
         let slot = SessionSlot::new(Some(session(5)));
         slot.advance(9);
+        slot.advance(8);
         assert_eq!(slot.load(), Some(session(9)));
         slot.store(None);
         slot.advance(10);
