@@ -172,7 +172,8 @@ impl Plan {
         };
         let lasts = Duration::from_secs(60 * minutes / u64::from(shards.div_ceil(4)));
         let latency = if random.u32(0..5) < 2 { random.u64(1..150) } else { 0 };
-        let elsewhere = if shards > 1 && random.u32(0..4) == 0 { random.u32(1..shards) } else { 0 };
+        let several = shards > 1 && !matches!(class, Class::Fatal(_));
+        let elsewhere = if several && random.u32(0..4) == 0 { random.u32(1..shards) } else { 0 };
         let few = class != Class::Gentle && random.u32(0..12) == 0;
         let mut plan = Self {
             seed,

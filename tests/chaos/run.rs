@@ -239,7 +239,9 @@ async fn finish(world: &Arc<World>, orders: &mpsc::UnboundedSender<Order>) {
             }
             return;
         }
+        // It has a session no more, and is started no more.
         sleep(Duration::from_secs(60)).await;
+        world.state().owners.remove(&last);
     }
     let (done, told) = oneshot::channel();
     let _ = orders.send(Order::End(done));

@@ -32,7 +32,8 @@ impl Name {
 pub(crate) struct Ledger {
     who: String,
     habit: Habit,
-    sessions: BTreeMap<(u32, u64), Account>,
+    /// By process, unless it is one for all of them, shard and session.
+    sessions: BTreeMap<(usize, u32, u64), Account>,
     /// By process and shard: the last one that came for the first time.
     last: BTreeMap<(usize, u32), Name>,
     /// Those that came for the first time after a later one.
@@ -105,7 +106,7 @@ impl Ledger {
         let whole = self.is_complete();
         let account = self
             .sessions
-            .entry((name.shard, name.session))
+            .entry((if whole { 0 } else { process }, name.shard, name.session))
             .or_insert_with(|| Account { base: if whole { 1 } else { name.number }, seen: BTreeSet::new() });
         if name.number < account.base {
             // Before this subscription began; a crash brings it again.
@@ -137,7 +138,7 @@ impl Ledger {
     }
 
     fn missing(&self, session: &SessionRecord, excuses: &Excuses) -> Vec<u64> {
-        let seen = self.sessions.get(&(session.shard_id, session.session)).map(|account| &account.seen);
+        let seen = self.sessions.get(&(0, session.shard_id, session.session)).map(|account| &account.seen);
         (1..=session.sent)
             .filter(|number| {
                 seen.is_none_or(|seen| !seen.contains(number)) && !excuses.is_lost(session, *number)
@@ -148,14 +149,15 @@ impl Ledger {
     /// The verdict, once everything has come that will. Returns how many came twice.
     pub(crate) fn judge(&self, sessions: &[SessionRecord], excuses: &Excuses, trace: &Trace) -> u64 {
         let who = &self.who;
-        for session in sessions {
-            let Some(account) = self.sessions.get(&(session.shard_id, session.session)) else { continue };
+        for ((_, shard, number), account) in &self.sessions {
+            let key = (*shard, *number);
+            let place = sessions.binary_search_by_key(&key, |session| (session.shard_id, session.session));
+            let Ok(session) = place.map(|place| &sessions[place]) else { continue };
             let Some(last) = account.seen.last() else { continue };
             let holes: Vec<u64> = (account.base..*last)
                 .filter(|number| !account.seen.contains(number) && !excuses.is_lost(session, *number))
                 .collect();
             if !holes.is_empty() && self.is_lossless() && self.habit.everything {
-                let (shard, number) = (session.shard_id, session.session);
                 trace.complain(format_args!(
                     "{who} lost dispatches {holes:?} of session {number} of shard {shard}"
                 ));
