@@ -28,7 +28,9 @@ impl SessionSlot {
     /// The right to write: one driver at a time. The next one waits until the one before is gone for good, and
     /// with it its connection; so it cannot resume from a sequence number that still moves.
     pub(crate) async fn lease(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.writer).lock_owned().await
+        let writer = Arc::clone(&self.writer).lock_owned().await;
+        self.watermark.rewind(self.sequence.load(Ordering::Acquire));
+        writer
     }
 
     pub(crate) fn store(&self, session: Option<Session>) {
