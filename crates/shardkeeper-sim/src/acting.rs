@@ -124,10 +124,7 @@ impl Discord {
             }
             Fault::InvalidSession { resumable } => {
                 session.over |= !resumable;
-                let invalid = Out::InvalidSession { session: Some(id) };
-                link.send_later(if resumable { text(9, "true") } else { invalid });
-                let now = state.now();
-                state.invalidated.insert(shard_id, now);
+                link.send_later(Out::InvalidSession { session: Some(id), resumable });
             }
             Fault::Close { code } => {
                 session.over |= matches!(code, 4003 | 4004 | 4006 | 4007 | 4009..=4014);
@@ -139,7 +136,9 @@ impl Discord {
                 state.disturb(&id, fault, self.config.replay_limit);
                 if fault == Fault::Odd {
                     link.send(Out::Text(r#"{"d":{"x":[1]},"op":99,"z":0}"#.to_owned()));
-                    link.send(Out::Text(r#"{"op":11}"#.to_owned()));
+                    if link.acks() {
+                        link.send(Out::Text(r#"{"op":11}"#.to_owned()));
+                    }
                 }
             }
         }

@@ -329,10 +329,16 @@ impl Discord {
         self.changed(state);
     }
 
-    /// The client was told that its session is over.
-    pub(crate) fn told(&self, id: &str, rule: &'static str) {
-        if let Some(session) = self.state().sessions.get_mut(id) {
-            session.told = Some(rule);
+    /// The client was told op 9: its session is over, or to be resumed once more.
+    pub(crate) fn told_invalid(&self, id: &str, resumable: bool) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let now = state.now();
+        if let Some(session) = state.sessions.get_mut(id) {
+            state.invalidated.insert(session.shard, now);
+            if !resumable {
+                session.told = Some("GW-148");
+            }
         }
     }
 

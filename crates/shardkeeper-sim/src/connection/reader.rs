@@ -323,7 +323,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                 // The connection is as before a login, and may try again (GW-150).
                 self.authenticated = false;
                 self.session = None;
-                self.link.send(Out::InvalidSession { session: None });
+                self.link.send(Out::InvalidSession { session: None, resumable: false });
             }
             Login::Ignored => self.unanswered = Some(op),
             Login::Closed { code, reason } => self.close(code, reason),
