@@ -249,6 +249,12 @@ impl Plan {
                 1 => Kind::Actor,
                 _ => Kind::Steady,
             };
+            // A lossless one that cannot keep up would keep its shards from reading until their sessions are too old.
+            let keeps_up = f64::from(breaks_after) / self.events_per_second / 4.0;
+            let breaks_for = match overflow {
+                Overflow::Wait if self.class == Class::Gentle => breaks_for.min((keeps_up * 1000.0) as u64),
+                _ => breaks_for,
+            };
             habits.push(Habit {
                 capacity: [1, 4, 16, 64, 1024][random.usize(..5)],
                 overflow,

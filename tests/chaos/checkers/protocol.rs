@@ -17,17 +17,15 @@ const ADVICE: [&str; 2] = [
 /// reading. GW-114: an acknowledgement that may lie unread is not missing.
 const UNREAD: [&str; 4] = ["GW-114", "GW-115", "GW-118", "GW-144"];
 
-/// What whoever comes back after a crash, or in place of another process, cannot know: that op 9 was just there.
-const FORGOTTEN: &str = "GW-149";
-
-/// A session that is resumed though Discord has said that it is over. The simulator judges by what it has written; what was
-/// under way, or lay unread, when the connection or the shard broke down, nobody has heard.
-const UNHEARD: [&str; 6] = ["GW-079", "GW-082", "GW-083", "GW-085", "GW-140", "GW-148"];
+/// A session that is resumed though Discord has said that it is over, or too soon after op 9. The simulator judges by what it
+/// has written; what was under way, or lay unread, when the connection or the shard broke down, nobody has heard. And whoever
+/// comes back after a crash, or in place of another process, does not know that op 9 was just there.
+const UNHEARD: [&str; 7] = ["GW-079", "GW-082", "GW-083", "GW-085", "GW-140", "GW-148", "GW-149"];
 
 pub(crate) fn judge(plan: &Plan, report: &Report, trace: &Trace) {
+    let hears = plan.reads_always() && plan.latency.is_zero() && !plan.breaks_down();
     for violation in &report.violations {
         let unread = UNREAD.contains(&violation.rule) && !plan.reads_always();
-        let hears = plan.reads_always() && plan.latency.is_zero() && !plan.breaks_down();
         if !unread && (hears || !UNHEARD.contains(&violation.rule)) {
             trace.complain(format_args!("violation {violation}"));
         }
@@ -36,7 +34,7 @@ pub(crate) fn judge(plan: &Plan, report: &Report, trace: &Trace) {
         if UNREAD.contains(&notice.rule) && !plan.reads_always() {
             continue;
         }
-        if notice.rule == FORGOTTEN && plan.breaks_down() {
+        if UNHEARD.contains(&notice.rule) && !hears {
             continue;
         }
         trace.complain(format_args!("notice {notice}"));
