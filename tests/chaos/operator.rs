@@ -19,7 +19,7 @@ pub(crate) enum Order {
 }
 
 /// Starts the processes, and then does as told.
-pub(crate) async fn work(world: Arc<World>, mut orders: mpsc::UnboundedReceiver<Order>) {
+pub(crate) async fn work(world: Arc<World>, mut orders: mpsc::Receiver<Order>) {
     for place in world.places() {
         process::start(&world, place, Vec::new()).await;
     }
@@ -52,8 +52,8 @@ async fn act(world: &Arc<World>, operation: Operation) {
                 .await;
             world.trace.note(format_args!("shard {shard}"), format_args!("restart by {by:?}: {restarted:?}"));
         }
-        Operation::Deploy { process } => replace(world, process, false).await,
-        Operation::Kill { process } => replace(world, process, true).await,
+        Operation::Deploy { process } => replace(world, process, Departure::Detach).await,
+        Operation::Kill { process, forgets } => replace(world, process, Departure::Kill { forgets }).await,
     }
 }
 
@@ -82,17 +82,27 @@ async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
     }
 }
 
-async fn replace(world: &Arc<World>, place: usize, kill: bool) {
+/// How a process goes before its successor comes.
+enum Departure {
+    Detach,
+    Kill { forgets: bool },
+}
+
+async fn replace(world: &Arc<World>, place: usize, departure: Departure) {
     let shards = world.shards_of(place);
     if shards.is_empty() {
         // A manager of no shards can be told to take some, and not be started.
         return;
     }
     let process = world.state().processes[place].take();
-    let sessions: Vec<Session> = match process {
-        Some(process) if kill => process.kill(world, &shards).await,
-        Some(process) => process.detach(world, &shards).await,
-        None => return,
+    let Some(process) = process else { return };
+    let sessions: Vec<Session> = match departure {
+        Departure::Detach => process.detach(world, &shards).await,
+        Departure::Kill { forgets: false } => process.kill(world, &shards).await,
+        Departure::Kill { forgets: true } => {
+            drop(process.kill(world, &shards).await);
+            Vec::new()
+        }
     };
     process::start(world, place, sessions).await;
 }

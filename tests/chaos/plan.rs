@@ -119,9 +119,10 @@ pub(crate) enum Operation {
     Deploy {
         process: usize,
     },
-    /// A process dies without a word; its successor starts from the sessions as they stood.
+    /// A process dies without a word; its successor starts from the sessions as they stood, or without any.
     Kill {
         process: usize,
+        forgets: bool,
     },
 }
 
@@ -323,6 +324,8 @@ impl Plan {
             },
             40..60 => Step::Discord(Action::Emit { shard, count: random.usize(1..150) }),
             60..63 => Step::Discord(match random.u32(0..3) {
+                // Sessions age at once.
+                _ if !gentle && random.u32(0..10) == 0 => Action::ClockJump { ms: random.u64(1000..300_000) },
                 0 => Action::GuildOutage { guild, lasts_ms: random.u64(1000..60_000) },
                 1 if last > 0 => Action::GuildLeave { guild: last },
                 _ => Action::GuildJoin { guild: last },
@@ -339,7 +342,10 @@ impl Plan {
                 Step::Operate(Operation::Restart { shard, by })
             }
             79..82 => Step::Operate(Operation::Deploy { process }),
-            82..84 => Step::Operate(Operation::Kill { process }),
+            82..84 => {
+                let forgets = !gentle && random.u32(0..4) == 0;
+                Step::Operate(Operation::Kill { process, forgets })
+            }
             _ => Step::Ask(match random.u32(0..8) {
                 0 => Ask::Status,
                 1 => Ask::Presence { shard: None, number: random.u32(..) },

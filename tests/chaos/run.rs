@@ -25,6 +25,8 @@ pub(crate) struct Outcome {
     pub(crate) lasted: Duration,
     /// Between the last fault and everything being well again.
     pub(crate) recovered_in: Duration,
+    /// How long it may be.
+    pub(crate) bound: Duration,
     /// How many dispatches came twice, where they may.
     pub(crate) doubled: u64,
 }
@@ -45,7 +47,7 @@ async fn carry_out(plan: Plan) -> Outcome {
     let begin = Instant::now();
     world.trace.note("plan", format_args!("{:?}", summary(&world.plan)));
     world.simulator.start_traffic();
-    let (orders, inbox) = mpsc::unbounded_channel();
+    let (orders, inbox) = mpsc::channel(world.plan.steps.len() + 2);
     tokio::spawn(operator::work(Arc::clone(&world), inbox));
     for (at, step) in world.plan.steps.clone() {
         sleep_until(begin + at).await;
@@ -54,7 +56,7 @@ async fn carry_out(plan: Plan) -> Outcome {
     let last_fault = calm_down(&world);
     let bound = recovery::bound(&world.plan);
     let (done, told) = oneshot::channel();
-    let _ = orders.send(Order::Report(done));
+    let _ = orders.send(Order::Report(done)).await;
     if timeout(bound, told).await.is_err() {
         world.trace.complain("the operator does not come to an end");
     }
@@ -83,6 +85,7 @@ async fn carry_out(plan: Plan) -> Outcome {
         lasted: world.trace.elapsed(),
         trace: world.trace.take_lines(),
         recovered_in,
+        bound,
         doubled,
     }
 }
@@ -92,7 +95,7 @@ fn summary(plan: &Plan) -> Plan {
 }
 
 /// Takes one step of the plan.
-async fn take(world: &Arc<World>, step: Step, orders: &mpsc::UnboundedSender<Order>) {
+async fn take(world: &Arc<World>, step: Step, orders: &mpsc::Sender<Order>) {
     world.trace.mark();
     world.trace.note("step", format_args!("{step:?}"));
     match step {
@@ -114,7 +117,7 @@ async fn take(world: &Arc<World>, step: Step, orders: &mpsc::UnboundedSender<Ord
             });
         }
         Step::Crash(crash) => drill(world, crash).await,
-        Step::Operate(operation) => drop(orders.send(Order::Do(operation))),
+        Step::Operate(operation) => drop(orders.send(Order::Do(operation)).await),
         Step::Ask(what) => drop(tokio::spawn(ask(Arc::clone(world), what))),
     }
 }
@@ -227,7 +230,7 @@ fn judge_delivery(world: &World) -> u64 {
 }
 
 /// The end: as the bot wants it, or Discord.
-async fn finish(world: &Arc<World>, orders: &mpsc::UnboundedSender<Order>) {
+async fn finish(world: &Arc<World>, orders: &mpsc::Sender<Order>) {
     if let (Class::Fatal(code), Some(keeper)) = (world.plan.class, world.keeper(0)) {
         let last = world.plan.shards - 1;
         let _ = world.simulator.act(&Action::Fault { shard: Some(last), fault: Fault::Close { code } });
@@ -244,6 +247,6 @@ async fn finish(world: &Arc<World>, orders: &mpsc::UnboundedSender<Order>) {
         world.state().owners.remove(&last);
     }
     let (done, told) = oneshot::channel();
-    let _ = orders.send(Order::End(done));
+    let _ = orders.send(Order::End(done)).await;
     let _ = told.await;
 }
