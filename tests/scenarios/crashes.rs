@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ractor::Actor;
-use shardkeeper::{Change, Lifecycle, Phase, ShardId, ShardMessage};
+use shardkeeper::{Change, Event, Lifecycle, Phase, ShardId, ShardMessage, SubscriptionOptions, Topic};
 use shardkeeper_sim::Fault;
 use shardkeeper_tests::{Running, simulator};
 
@@ -21,6 +21,33 @@ async fn b5_a_panic_in_a_driver_costs_a_resume_and_nothing_else() {
     assert_eq!((report.identifies, report.resumes), (2, 1));
     let status = running.keeper.status().await.unwrap();
     assert_eq!((status.shards[0].restarts, status.shards[0].phase), (1, Phase::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_full_subscription_and_is_not_replayed_outlives_a_crash() {
+    let simulator = simulator(1, |_| {});
+    let builder = shardkeeper_tests::bot(&simulator);
+    let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
+    let mut slow = builder.subscribe_with(Topic::all().with_lifecycle(), options);
+    let keeper = builder.start().await.unwrap();
+    simulator.wait_until(|report| report.ready_sessions == 1).await;
+    let ready = async || keeper.status().await.unwrap().shards[0].phase == Phase::Ready;
+    while !ready().await {
+        tokio::task::yield_now().await;
+    }
+    keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|last| last != "RESUMED") {
+        match &*slow.next().await.unwrap() {
+            Event::Dispatch(dispatch) => heard.push(dispatch.name().to_owned()),
+            Event::Lifecycle(Lifecycle::Shard { change: Change::Ready, .. }) => {
+                heard.push("ready".to_owned())
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(heard[..2], ["ready", "READY"]);
+    assert_eq!(heard.iter().filter(|event| *event == "READY").count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

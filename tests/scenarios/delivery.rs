@@ -255,6 +255,24 @@ async fn a_crash_while_a_subscriber_is_behind_delivers_everything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_again_after_a_crash_is_not_handed_over_before_it_is_acknowledged() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let mut slow = running.keeper.subscribe_with(Topic::all(), options(1, Overflow::Wait));
+    running.simulator.emit(0, 2);
+    for _ in 0..2 {
+        drop(running.next().await);
+    }
+    // It has the first; the second waits for room, and is dropped with the driver.
+    let shard = running.keeper.shard(shardkeeper::ShardId(0)).await.unwrap();
+    shard.cast(shardkeeper::ShardMessage::CrashDrill).unwrap();
+    running.until_shard(0, |change| matches!(change, shardkeeper::Change::Resuming { .. })).await;
+    let first = slow.next().await.unwrap().dispatch().unwrap().sequence();
+    running.until_resumed(0).await;
+    let sessions = running.keeper.sessions().await;
+    assert_eq!(sessions[0].sequence, first, "the second is in its queue, and not dealt with");
+}
+
+#[tokio::test(start_paused = true)]
 async fn announcements_wait_for_a_lossless_subscriber_too() {
     let running = Running::start(simulator(1, |_| {})).await;
     let topic = Topic::lifecycle();

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::Timings;
+
 /// Payloads per window and connection, heartbeats included (GW-155, GW-156).
 pub const COMMANDS_PER_WINDOW: usize = 120;
 /// Presence updates per window (GW-161).
@@ -84,6 +86,12 @@ impl CommandLimiter {
         }
     }
 
+    /// A limiter for a connection just opened, whose windows have a margin.
+    pub(crate) fn of(timings: &Timings) -> Self {
+        let margin = timings.command_margin;
+        Self::new(timings.command_window + margin, timings.presence_window + margin)
+    }
+
     /// Sets aside the heartbeats that fall into one window (GW-159).
     pub fn reserve_heartbeats(&mut self, interval: Duration) {
         let in_window = self.sent.window.as_nanos().div_ceil(interval.as_nanos().max(1));
@@ -126,6 +134,17 @@ mod tests {
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn gw_158_what_arrives_late_and_what_arrives_early_are_a_whole_window_apart() {
+        let timings = Timings::default();
+        let (mut limiter, start) = (CommandLimiter::of(&timings), Instant::now());
+        (0..COMMANDS_PER_WINDOW).for_each(|_| limiter.record(start));
+        let arrived = start + Duration::from_millis(249);
+        assert!(limiter.free_at(start, Urgency::Vital) >= arrived + timings.command_window);
+        (0..PRESENCES_PER_WINDOW).for_each(|_| limiter.record_presence(start));
+        assert!(limiter.presence_free_at(start) >= arrived + timings.presence_window);
+    }
 
     fn limiter() -> CommandLimiter {
         let mut limiter = CommandLimiter::new(WINDOW, Duration::from_secs(20));

@@ -36,6 +36,9 @@ pub struct Timings {
     pub command_window: Duration,
     /// The window of the presence limit. 20 s (GW-161).
     pub presence_window: Duration,
+    /// Added to both for delays on the way to Discord, which vary: what is sent just after a window must not arrive within
+    /// it. 250 ms (GW-158).
+    pub command_margin: Duration,
     /// How long a voice command may wait to be sent. 90 s: beyond a whole window of the limit, which may be full; later
     /// nobody waits for the bot to speak any more.
     pub voice_lifetime: Duration,
@@ -64,6 +67,7 @@ impl Default for Timings {
             requeue: seconds(30),
             command_window: seconds(60),
             presence_window: seconds(20),
+            command_margin: Duration::from_millis(250),
             voice_lifetime: seconds(90),
             bulk_lifetime: seconds(600),
             identify_window: seconds(5),
@@ -74,7 +78,7 @@ impl Default for Timings {
 
 impl Timings {
     /// Everything `factor` times as fast, for a simulated Discord whose clock runs as fast. Two things stay, since
-    /// the machine and the network run no faster: the deadlines of connect and close, and the identify margin.
+    /// the machine and the network run no faster: the deadlines of connect and close, and the margins.
     ///
     /// # Panics
     ///
@@ -87,6 +91,7 @@ impl Timings {
             connect: self.connect,
             close: self.close,
             identify_margin: self.identify_margin,
+            command_margin: self.command_margin,
             hello: faster(self.hello),
             ready: faster(self.ready),
             resumed: faster(self.resumed),

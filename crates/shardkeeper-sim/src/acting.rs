@@ -63,6 +63,10 @@ impl Discord {
                     state.publish("CHANNEL_UPDATE", Some(place), &channel, limit);
                 }
             }
+            Action::Disarm => {
+                state.armed.clear();
+                state.armed_rest.clear();
+            }
             Action::Limits { shards, max_concurrency, remaining } => {
                 let limits = &mut state.limits;
                 limits.shards = shards.unwrap_or(limits.shards);
@@ -120,10 +124,7 @@ impl Discord {
             }
             Fault::InvalidSession { resumable } => {
                 session.over |= !resumable;
-                let invalid = Out::InvalidSession { session: Some(id) };
-                link.send_later(if resumable { text(9, "true") } else { invalid });
-                let now = state.now();
-                state.invalidated.insert(shard_id, now);
+                link.send_later(Out::InvalidSession { session: Some(id), resumable });
             }
             Fault::Close { code } => {
                 session.over |= matches!(code, 4003 | 4004 | 4006 | 4007 | 4009..=4014);
@@ -135,7 +136,9 @@ impl Discord {
                 state.disturb(&id, fault, self.config.replay_limit);
                 if fault == Fault::Odd {
                     link.send(Out::Text(r#"{"d":{"x":[1]},"op":99,"z":0}"#.to_owned()));
-                    link.send(Out::Text(r#"{"op":11}"#.to_owned()));
+                    if link.acks() {
+                        link.send(Out::Text(r#"{"op":11}"#.to_owned()));
+                    }
                 }
             }
         }
@@ -148,7 +151,7 @@ impl Discord {
         let discord = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(discord.config.timings.reconnect_grace).await;
-            if !link.is_gone() {
+            if !link.is_gone() && !link.is_stalled() {
                 discord.violation("GW-144", Some(shard_id), "op 7 was not followed by a new connection");
                 link.send_later(Out::Close { code: 4000, reason: "reconnect" });
             }
@@ -160,7 +163,7 @@ impl Discord {
         let discord = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(discord.config.timings.heartbeat_tolerance).await;
-            if !link.is_gone() && link.take_requested() {
+            if !link.is_gone() && !link.is_stalled() && link.take_requested() {
                 discord.violation("GW-115", Some(shard_id), "op 1 was not answered with a heartbeat");
             }
         });
@@ -172,6 +175,7 @@ impl Discord {
         let mut over = self.over.subscribe();
         for (at, action) in script.steps() {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(begin + at) => {}
                 _ = over.wait_for(|over| *over) => return,
             }

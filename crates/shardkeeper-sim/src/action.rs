@@ -39,6 +39,8 @@ pub enum Action {
         #[serde(default = "once")]
         times: usize,
     },
+    /// Faults of connections and requests that have not come yet are forgotten.
+    Disarm,
     /// Events at once, in the newest session of a shard.
     Emit {
         /// The shard.

@@ -16,7 +16,7 @@ use crate::fault::{ConnectFault, RestFault};
 use crate::intents;
 use crate::ledger::Ledger;
 use crate::link::{Feed, Link, Out};
-use crate::report::{Report, Violation};
+use crate::report::{Report, SessionRecord, Violation};
 use crate::session::Session;
 use crate::world::{self, Place, World};
 
@@ -50,7 +50,8 @@ pub(crate) struct State {
     pub(crate) random: Rng,
     pub(crate) world: World,
     pub(crate) happenings: u64,
-    pub(crate) sessions: HashMap<String, Session>,
+    /// In order, so that whatever is done to all of them is done in the same order each time.
+    pub(crate) sessions: BTreeMap<String, Session>,
     /// The newest session of each shard.
     pub(crate) newest: BTreeMap<u32, String>,
     /// Sessions by number of shards and shard: who hears of a guild.
@@ -110,7 +111,7 @@ impl Discord {
             world: World::new(config.guilds, config.large_guild_members, config.mix, &mut random),
             random,
             happenings: 0,
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             newest: BTreeMap::new(),
             listeners: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -328,10 +329,16 @@ impl Discord {
         self.changed(state);
     }
 
-    /// The client was told that its session is over.
-    pub(crate) fn told(&self, id: &str, rule: &'static str) {
-        if let Some(session) = self.state().sessions.get_mut(id) {
-            session.told = Some(rule);
+    /// The client was told op 9: its session is over, or to be resumed once more.
+    pub(crate) fn told_invalid(&self, id: &str, resumable: bool) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let now = state.now();
+        if let Some(session) = state.sessions.get_mut(id) {
+            state.invalidated.insert(session.shard, now);
+            if !resumable {
+                session.told = Some("GW-148");
+            }
         }
     }
 
@@ -407,6 +414,23 @@ impl State {
             self.sessions.values().filter(|session| session.link.is_some()).count() as u64;
         report.remaining = self.limits.remaining;
         report
+    }
+
+    /// What was sent in each session there ever was.
+    pub(crate) fn session_records(&self, lifetime: Duration) -> Vec<SessionRecord> {
+        let now = self.now();
+        let mut records = self.ledger.records();
+        for session in self.sessions.values() {
+            let key = (session.shard, session.ordinal);
+            if let Ok(place) = records.binary_search_by_key(&key, |record| (record.shard_id, record.session))
+            {
+                let expired =
+                    session.lost_at.is_some_and(|lost| now.saturating_duration_since(lost) >= lifetime);
+                records[place].alive = !session.over && !expired;
+                records[place].connected = session.link.is_some();
+            }
+        }
+        records
     }
 
     pub(crate) fn expire(&mut self, now: Instant, lifetime: Duration) {

@@ -53,6 +53,7 @@ pub(crate) async fn serve(
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::select! {
+        biased;
         // A client that breaks HTTP, or whom we refuse, is no concern of anybody.
         _ = connection.with_upgrades() => {}
         () = ended(&mut over) => {}
@@ -100,6 +101,7 @@ async fn upgrade(
         let mut over = over;
         if let Ok(upgraded) = upgraded.await {
             tokio::select! {
+                biased;
                 () = connection::serve(TokioIo::new(upgraded), opening, discord) => {}
                 () = ended(&mut over) => {}
             }

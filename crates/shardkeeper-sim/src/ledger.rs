@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::report::Delivery;
+use crate::report::{Delivery, SessionRecord};
 
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -25,6 +25,8 @@ struct Account {
     observed: Vec<u64>,
     count: u64,
     known: bool,
+    /// Numbers that went out behind later ones.
+    late: Vec<u64>,
 }
 
 impl Ledger {
@@ -42,7 +44,11 @@ impl Ledger {
 
     /// A dispatch goes out behind a later one.
     pub(crate) fn sent_late(&mut self, payload: &[u8]) {
-        self.late.extend(trace(payload));
+        let Some((shard, session, number)) = trace(payload) else { return };
+        self.late.insert((shard, session, number));
+        if let Some(account) = self.sessions.get_mut(&(shard, session)) {
+            account.late.push(number);
+        }
     }
 
     /// A subscriber got a dispatch with this data.
@@ -69,6 +75,19 @@ impl Ledger {
         } else {
             *last = (session, number);
         }
+    }
+
+    /// What was sent, by shard and session; whether sessions live is known elsewhere.
+    pub(crate) fn records(&self) -> Vec<SessionRecord> {
+        let record = |(&(shard_id, session), account): (&(u32, u64), &Account)| SessionRecord {
+            shard_id,
+            session,
+            sent: account.sent,
+            late: account.late.clone(),
+            alive: false,
+            connected: false,
+        };
+        self.sessions.iter().map(record).collect()
     }
 
     pub(crate) fn delivery(&self) -> Delivery {

@@ -83,5 +83,5 @@ mod world;
 pub use action::{Action, Script, ScriptError};
 pub use config::{Mix, SimConfig, SimTimings};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
-pub use report::{Delivery, IdentifyRecord, Report, Violation};
+pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
 pub use simulator::Simulator;

@@ -53,9 +53,10 @@ pub(crate) struct Feed {
 #[derive(Clone, Debug)]
 pub(crate) enum Out {
     Text(String),
-    /// Op 9 `false`; of this session, if it had one.
+    /// Op 9; of this session, if it had one.
     InvalidSession {
         session: Option<String>,
+        resumable: bool,
     },
     Corrupt,
     Truncate,

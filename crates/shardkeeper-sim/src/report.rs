@@ -85,6 +85,24 @@ impl fmt::Display for Violation {
     }
 }
 
+/// What was sent in one session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SessionRecord {
+    /// Its shard.
+    pub shard_id: u32,
+    /// Its number, counted over the simulator's life: the second one in the traces of its dispatches.
+    pub session: u64,
+    /// How many dispatches were generated for it; they are numbered from 1. RESUMED does not count.
+    pub sent: u64,
+    /// The numbers of those that went out behind later ones.
+    pub late: Vec<u64>,
+    /// It has a connection, or can be resumed.
+    pub alive: bool,
+    /// It has a connection.
+    pub connected: bool,
+}
+
 /// What became of the dispatches, as far as a subscriber told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

@@ -10,7 +10,7 @@ use crate::action::{Action, Script};
 use crate::config::SimConfig;
 use crate::discord::Discord;
 use crate::fault::{ConnectFault, Fault, InjectError, RestFault};
-use crate::report::{Delivery, Report};
+use crate::report::{Delivery, Report, SessionRecord};
 use crate::tls::Acceptor;
 use crate::{http, traffic};
 
@@ -173,6 +173,11 @@ impl Simulator {
     /// What became of the dispatches.
     pub fn delivery(&self) -> Delivery {
         self.discord.state().ledger.delivery()
+    }
+
+    /// Every session that there ever was, by shard and number: for those who count dispatches themselves.
+    pub fn sessions(&self) -> Vec<SessionRecord> {
+        self.discord.state().session_records(self.discord.config.timings.session_lifetime)
     }
 
     /// Ends every connection and listens no more.

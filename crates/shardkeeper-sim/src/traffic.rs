@@ -22,11 +22,17 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
         if fastest > 0.0 { TICK.max(Duration::from_secs_f64((1.0 / fastest).min(86_400.0))) } else { TICK };
     let (mut owed, mut faults_owed) = (0.0, 0.0);
     loop {
-        if traffic.wait_for(|on| *on).await.is_err() || *over.borrow_and_update() || fastest <= 0.0 {
-            return;
+        // A simulator that is over generates nothing, whether traffic is on or not.
+        tokio::select! {
+            biased;
+            _ = over.wait_for(|over| *over) => return,
+            on = traffic.wait_for(|on| *on) => if on.is_err() || fastest <= 0.0 {
+                return;
+            },
         }
         let before = Instant::now();
         tokio::select! {
+            biased;
             () = tokio::time::sleep(tick) => {}
             _ = over.changed() => return,
         }

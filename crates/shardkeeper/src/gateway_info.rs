@@ -195,6 +195,7 @@ async fn request(dialer: &dyn Dialer, api_url: &Url, token: &Token) -> Result<Ga
     // The connection does its work beside the exchange; when it ends first, the exchange says why.
     tokio::pin!(exchange);
     tokio::select! {
+        biased;
         answer = &mut exchange => answer,
         _ = connection => exchange.await,
     }

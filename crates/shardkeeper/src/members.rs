@@ -315,6 +315,7 @@ impl Answers {
             let written = loop {
                 // What happens to the shard until then does not concern us, but has to be read.
                 tokio::select! {
+                    biased;
                     written = &mut written => break written,
                     Some(delivery) = subscription.next() => {
                         if let Event::Dispatch(_) = &*delivery {

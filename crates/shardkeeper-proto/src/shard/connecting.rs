@@ -46,8 +46,7 @@ impl Shard {
 
     pub(super) fn connected(&mut self, now: Instant) {
         if let State::Connecting { .. } = self.state {
-            self.limiter =
-                CommandLimiter::new(self.config.timings.command_window, self.config.timings.presence_window);
+            self.limiter = CommandLimiter::of(&self.config.timings);
             self.malformed = 0;
             self.state = State::AwaitingHello { deadline: now + self.config.timings.hello };
         }

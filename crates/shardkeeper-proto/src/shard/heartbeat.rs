@@ -17,9 +17,11 @@ pub(super) struct Heartbeat {
     next_at: Instant,
     /// When the last periodic one was sent, until an acknowledgement comes.
     unacknowledged: Option<Instant>,
-    /// Acknowledgements may be waiting where nobody reads: a missing one proves nothing.
-    excused: bool,
-    paused: bool,
+    /// When the first one was sent that is not acknowledged yet.
+    owed_since: Option<Instant>,
+    /// For how long nobody has read since then: an acknowledgement that lies unread is not missing.
+    unread: Duration,
+    paused_since: Option<Instant>,
     latency: Option<Duration>,
     /// Discord asked for one that the limiter has not let through yet.
     pub(super) requested: bool,
@@ -32,8 +34,9 @@ impl Heartbeat {
             interval,
             next_at: now + interval.mul_f64(random.clamp(0.0, 1.0)),
             unacknowledged: None,
-            excused: false,
-            paused: false,
+            owed_since: None,
+            unread: Duration::ZERO,
+            paused_since: None,
             latency: None,
             requested: false,
         }
@@ -49,10 +52,12 @@ impl Heartbeat {
 
     /// The periodic timer is due. Requested heartbeats have no say in it (GW-116).
     pub(super) fn tick(&mut self, now: Instant) -> Tick {
-        if self.unacknowledged.is_some() && !self.excused {
+        let paused = self.paused_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if let Some(owed_since) = self.owed_since
+            && now.saturating_duration_since(owed_since) >= self.interval + self.unread + paused
+        {
             return Tick::Zombied;
         }
-        self.excused = self.paused;
         // From the previous tick (GW-111); after a sleep of the whole machine, from now.
         self.next_at += self.interval;
         if self.next_at <= now {
@@ -65,18 +70,29 @@ impl Heartbeat {
     pub(super) fn sent(&mut self, now: Instant) {
         self.requested = false;
         self.unacknowledged = Some(now);
+        if self.owed_since.is_none() {
+            (self.owed_since, self.unread) = (Some(now), Duration::ZERO);
+            self.paused_since = self.paused_since.map(|_| now);
+        }
     }
 
     /// One was acknowledged (GW-117: whichever it was). Returns when the periodic one was sent, if it was awaited.
     pub(super) fn acknowledged(&mut self, now: Instant) -> Option<Instant> {
+        self.owed_since = None;
         let sent = self.unacknowledged.take()?;
         self.latency = Some(now.saturating_duration_since(sent));
         Some(sent)
     }
 
     /// Reading stopped or goes on.
-    pub(super) fn set_paused(&mut self, paused: bool) {
-        self.paused = paused;
-        self.excused |= paused;
+    pub(super) fn set_paused(&mut self, now: Instant, paused: bool) {
+        match self.paused_since {
+            None if paused => self.paused_since = Some(now),
+            Some(since) if !paused => {
+                self.unread += now.saturating_duration_since(since);
+                self.paused_since = None;
+            }
+            _ => {}
+        }
     }
 }

@@ -230,7 +230,7 @@ impl Shard {
     /// fit](Session::check) is not used.
     pub fn new(config: ShardConfig, session: Option<Session>) -> Self {
         let session = session.filter(|session| session.check(&config).is_ok());
-        let limiter = CommandLimiter::new(config.timings.command_window, config.timings.presence_window);
+        let limiter = CommandLimiter::of(&config.timings);
         Self {
             state: State::Idle,
             had_session: session.is_some(),
@@ -348,7 +348,7 @@ impl Shard {
             Input::ReadingPaused(paused) => {
                 self.reading_paused = paused;
                 if let Some(heartbeat) = &mut self.heartbeat {
-                    heartbeat.set_paused(paused);
+                    heartbeat.set_paused(now, paused);
                 }
             }
             Input::Timeout => self.timeout(now, random),

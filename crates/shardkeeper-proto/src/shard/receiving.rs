@@ -69,7 +69,7 @@ impl Shard {
         let interval = Duration::from_secs_f64(heartbeat_interval / 1000.0);
         self.limiter.reserve_heartbeats(interval);
         let mut heartbeat = Heartbeat::new(now, interval, random());
-        heartbeat.set_paused(self.reading_paused);
+        heartbeat.set_paused(now, self.reading_paused);
         self.heartbeat = Some(heartbeat);
         self.changed(Change::Hello { heartbeat_interval: interval });
         match &self.session {

@@ -40,6 +40,7 @@ where
     let mut reader = Reader::new(&discord, &link, stream, opening);
     reader.greet();
     let cut = tokio::select! {
+        biased;
         () = reader.run() => false,
         cut = writer.run() => {
             if !cut {

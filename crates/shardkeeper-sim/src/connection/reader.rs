@@ -110,13 +110,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             let due = self.heartbeats.due().filter(|_| !self.link.is_stalled());
             let stalled = self.link.is_stalled();
             tokio::select! {
+                biased;
+                () = self.link.cut.notified() => return,
+                () = self.link.stalled.notified() => {}
                 message = self.stream.next(), if !stalled => match message {
                     Some(Ok(message)) if !self.link.is_stalled() => self.message(message),
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => self.ended = true,
                 },
-                () = self.link.cut.notified() => return,
-                () = self.link.stalled.notified() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.heartbeats.end();
                     self.violate("GW-111", "no heartbeat within the interval and its tolerance");
@@ -322,7 +323,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                 // The connection is as before a login, and may try again (GW-150).
                 self.authenticated = false;
                 self.session = None;
-                self.link.send(Out::InvalidSession { session: None });
+                self.link.send(Out::InvalidSession { session: None, resumable: false });
             }
             Login::Ignored => self.unanswered = Some(op),
             Login::Closed { code, reason } => self.close(code, reason),

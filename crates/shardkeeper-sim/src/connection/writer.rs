@@ -41,10 +41,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                     continue;
                 }
                 Next::Control(Out::Text(payload)) => self.payload(payload.as_bytes()).await,
-                Next::Control(Out::InvalidSession { session }) => {
-                    let sent = self.payload(br#"{"t":null,"s":null,"op":9,"d":false}"#).await;
+                Next::Control(Out::InvalidSession { session, resumable }) => {
+                    let invalid = format!(r#"{{"t":null,"s":null,"op":9,"d":{resumable}}}"#);
+                    let sent = self.payload(invalid.as_bytes()).await;
                     if let Some(session) = session {
-                        self.discord.told(&session, "GW-148");
+                        self.discord.told_invalid(&session, resumable);
                     }
                     sent
                 }

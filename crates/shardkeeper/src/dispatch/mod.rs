@@ -24,7 +24,7 @@ pub(crate) use self::actor::forward;
 pub(crate) use self::hub::Hub;
 pub use self::json::JsonError;
 pub(crate) use self::json::parse;
-pub(crate) use self::publisher::Publisher;
+pub(crate) use self::publisher::{Leftovers, Publisher};
 pub use self::subscription::{Overflow, Subscription, SubscriptionOptions};
 pub use self::topic::Topic;
 #[cfg(feature = "twilight")]

@@ -4,9 +4,9 @@
 //! lossless subscription has no room for stays in the spill, and the driver stops reading until it is gone.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use shardkeeper_proto::{Envelope, EventSet, ShardId};
+use shardkeeper_proto::{Envelope, EventName, EventSet, ShardId};
 
 use super::hub::Subscriber;
 use super::topic::Candidate;
@@ -17,6 +17,23 @@ use crate::Lifecycle;
 /// changes of a shard that loses its connection over and over while nobody listens.
 const SPILL_CAPACITY: usize = 64;
 
+type Spill = VecDeque<(Arc<Subscriber>, Parcel)>;
+
+/// What a driver that crashed has left in its spill and Discord does not send again: lifecycle changes, READY and RESUMED.
+/// The next publisher of the shard begins with it.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers(Mutex<Spill>);
+
+impl Leftovers {
+    fn put(&self, spill: Spill) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(spill);
+    }
+
+    fn take(&self) -> Spill {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 pub(crate) struct Publisher {
     hub: Arc<Hub>,
     shard: ShardId,
@@ -25,14 +42,21 @@ pub(crate) struct Publisher {
     subscribers: Arc<[Arc<Subscriber>]>,
     /// Everything that any subscriber wants of this shard.
     wanted: EventSet,
-    spill: VecDeque<(Arc<Subscriber>, Parcel)>,
+    spill: Spill,
+    leftovers: Arc<Leftovers>,
     watermark: Arc<Watermark>,
     /// The places of those who want the dispatch at hand; kept for its memory.
     chosen: Vec<usize>,
 }
 
 impl Publisher {
-    pub(crate) fn new(hub: Arc<Hub>, shard: ShardId, generation: u32, watermark: Arc<Watermark>) -> Self {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        shard: ShardId,
+        generation: u32,
+        watermark: Arc<Watermark>,
+        leftovers: Arc<Leftovers>,
+    ) -> Self {
         let mut publisher = Self {
             hub,
             shard,
@@ -41,11 +65,17 @@ impl Publisher {
             subscribers: Arc::default(),
             wanted: EventSet::EMPTY,
             spill: VecDeque::new(),
+            leftovers,
             watermark,
             chosen: Vec::new(),
         };
         publisher.reload();
         publisher
+    }
+
+    /// Takes on what an earlier publisher of the shard has left. It must be gone by then.
+    pub(crate) fn inherit(&mut self) {
+        self.spill = self.leftovers.take();
     }
 
     /// Publishes a dispatch. If nobody wants the event, nothing is copied, allocated or locked.
@@ -127,8 +157,21 @@ impl Publisher {
     }
 }
 
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let mut spill = std::mem::take(&mut self.spill);
+        spill.retain(|(_, parcel)| !parcel.event.dispatch().is_some_and(is_replayed));
+        self.leftovers.put(spill);
+    }
+}
+
+/// Whether Discord sends it again in a resume.
+fn is_replayed(dispatch: &Dispatch) -> bool {
+    !matches!(dispatch.event_name(), Some(EventName::Ready | EventName::Resumed))
+}
+
 /// Behind something that the same subscriber has not taken yet, or straight into its queue.
-fn offer(spill: &mut VecDeque<(Arc<Subscriber>, Parcel)>, subscriber: &Arc<Subscriber>, parcel: Parcel) {
+fn offer(spill: &mut Spill, subscriber: &Arc<Subscriber>, parcel: Parcel) {
     let waits = spill.iter().any(|(waiting, _)| Arc::ptr_eq(waiting, subscriber));
     let parcel = if waits {
         parcel

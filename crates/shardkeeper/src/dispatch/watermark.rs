@@ -31,6 +31,7 @@ struct State {
 #[derive(Debug)]
 struct Open {
     owed: usize,
+    sequence: u64,
     /// The highest sequence up to the next one that is open.
     up_to: u64,
 }
@@ -59,6 +60,20 @@ impl Watermark {
         self.settled.notify_waiters();
     }
 
+    /// The session is resumed from here: what came behind it comes again, and is owed anew. A crash drops deliveries that no
+    /// subscription has taken, and that is no acknowledgement.
+    pub(crate) fn rewind(&self, sequence: u64) {
+        let mut state = self.state();
+        for entry in &mut state.open {
+            if entry.sequence > sequence {
+                entry.owed = 0;
+            }
+            entry.up_to = entry.up_to.min(sequence);
+        }
+        self.acknowledged.fetch_min(sequence, Ordering::AcqRel);
+        self.forget_settled(state);
+    }
+
     /// A dispatch has come that nobody owes anything for.
     pub(super) fn pass(&self, sequence: u64) {
         // Only the driver opens something, and it is here.
@@ -74,7 +89,7 @@ impl Watermark {
     /// A dispatch goes to so many subscriptions, at least one. Each is to get a [`Ticket`] of this number.
     pub(super) fn owe(&self, sequence: u64, owed: usize) -> u64 {
         let mut state = self.state();
-        state.open.push_back(Open { owed, up_to: sequence });
+        state.open.push_back(Open { owed, sequence, up_to: sequence });
         self.is_open.store(true, Ordering::Release);
         state.first + state.open.len() as u64 - 1
     }
@@ -89,6 +104,10 @@ impl Watermark {
         let mut state = self.state();
         let Some(entry) = state.entry(number) else { return };
         entry.owed = entry.owed.saturating_sub(1);
+        self.forget_settled(state);
+    }
+
+    fn forget_settled(&self, mut state: MutexGuard<'_, State>) {
         while let Some(done) = state.open.front().filter(|entry| entry.owed == 0).map(|entry| entry.up_to) {
             state.open.pop_front();
             state.first += 1;
@@ -204,6 +223,23 @@ mod tests {
         assert!(futures_util::poll!(&mut settled).is_pending());
         drop(owed);
         settled.await;
+    }
+
+    #[test]
+    fn what_a_crash_has_dropped_is_not_acknowledged_but_owed_again() {
+        let watermark = Arc::new(Watermark::default());
+        let (taken, untaken) = (ticket(&watermark, 1), ticket(&watermark, 2));
+        drop(untaken);
+        watermark.rewind(1);
+        let again = ticket(&watermark, 2);
+        drop(taken);
+        assert_eq!(watermark.acknowledged(), 1);
+        drop(again);
+        assert_eq!(watermark.acknowledged(), 2);
+        // When nothing else is open, it was acknowledged already.
+        drop(ticket(&watermark, 3));
+        watermark.rewind(2);
+        assert_eq!(watermark.acknowledged(), 2);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //!
 //! Input: permits that the limiter granted. Output: the same permits, each with a pass that was taken for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ pub(crate) struct Asking {
     random: fastrand::Rng,
     /// Numbers the asks, so that what an earlier one got is not taken for the present one's.
     asked: u64,
-    asks: HashMap<ShardId, Ask>,
+    /// In the order of shards, since that is the order in which they ask anew.
+    asks: BTreeMap<ShardId, Ask>,
     out: HashMap<ShardId, IdentifyPass>,
     /// It failed, and has not been seen to work since.
     broken: bool,
@@ -43,7 +44,7 @@ impl Drop for Asking {
 
 impl Asking {
     pub(crate) fn new(gate: Arc<dyn IdentifyGate>, backoff: Backoff, random: fastrand::Rng) -> Self {
-        let (asks, out) = (HashMap::new(), HashMap::new());
+        let (asks, out) = (BTreeMap::new(), HashMap::new());
         Self { gate, backoff, random, asked: 0, asks, out, broken: false }
     }
 
@@ -64,7 +65,7 @@ impl Asking {
 
     /// Takes back every permit that still waits, to ask anew.
     pub(crate) fn take_asks(&mut self) -> Vec<(ShardId, IdentifyPermit)> {
-        self.asks.drain().map(|(shard, ask)| (shard, ask.permit)).collect()
+        std::mem::take(&mut self.asks).into_iter().map(|(shard, ask)| (shard, ask.permit)).collect()
     }
 
     /// How many permits wait for a pass.

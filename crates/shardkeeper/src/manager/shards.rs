@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::accepted::Accepted;
 use crate::config::ManagerConfig;
-use crate::dispatch::Publisher;
+use crate::dispatch::{Leftovers, Publisher};
 use crate::error::{CommandRejected, ShardsRejected};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
 use crate::pacer::Pacer;
@@ -41,6 +41,7 @@ pub(super) struct Shards {
 
 struct Entry {
     slot: Arc<SessionSlot>,
+    leftovers: Arc<Leftovers>,
     board: Arc<Board>,
     incarnation: Incarnation,
     actor: Option<ActorRef<ShardMessage>>,
@@ -110,6 +111,7 @@ impl Shards {
     fn insert(&mut self, shard: ShardId, session: Option<Session>, presence: Option<&PresenceUpdate>) {
         let entry = Entry {
             slot: Arc::new(SessionSlot::new(session)),
+            leftovers: Arc::default(),
             board: Arc::new(Board::new(shard, self.count, self.generation)),
             incarnation: 0,
             actor: None,
@@ -255,6 +257,7 @@ impl Shards {
                 shard,
                 self.generation,
                 Arc::clone(entry.slot.watermark()),
+                Arc::clone(&entry.leftovers),
             ),
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),

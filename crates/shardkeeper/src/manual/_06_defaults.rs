@@ -58,6 +58,7 @@
 //! | [`Timings::stable`] | 60 s | A peer that accepts and closes at once must not be met without waiting (GW-154). |
 //! | [`Timings::requeue`] | 30 s | A shard repeats its request, in case the queue did not get it. |
 //! | [`Timings::command_window`] | 60 s | Discord's (GW-155). A smaller one breaks its rule. |
+//! | [`Timings::command_margin`] | 250 ms | What is sent late may arrive early, by what was sent before: the windows are so much longer. |
 //! | [`Timings::presence_window`] | 20 s | Discord's (GW-161). A smaller one breaks its rule. |
 //! | [`Timings::voice_lifetime`] | 90 s | More than a whole window of the limit; later nobody waits for the bot to speak. |
 //! | [`Timings::bulk_lifetime`] | 600 s | In a shard that is ready all that may wait passes by then. |

@@ -73,9 +73,10 @@ pub(super) struct Parts {
 }
 
 /// Runs a shard until its machine is at its end.
-pub(super) async fn run(parts: Parts) {
+pub(super) async fn run(mut parts: Parts) {
     // Until here a predecessor may still have written; from here on its session stands still.
     let _writer = parts.slot.lease().await;
+    parts.publisher.inherit();
     let shard = parts.config.shard;
     let codec = Codec::new(parts.config.wire.encoding, parts.connector.config().max_message_bytes);
     let machine = Shard::new(parts.config, parts.slot.load());
@@ -477,7 +478,7 @@ impl Core {
         self.board.count_dispatch();
         self.publisher.publish(envelope, sequence, replayed);
         if self.publisher.is_behind() {
-            self.not_stored = Some(sequence);
+            self.not_stored = self.not_stored.max(Some(sequence));
         } else {
             self.slot.advance(sequence);
         }

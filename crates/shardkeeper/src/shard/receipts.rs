@@ -1,6 +1,6 @@
 //! Who waits to hear what became of a command.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use shardkeeper_proto::CommandId;
 
@@ -10,7 +10,8 @@ use crate::accepted::{Accepted, Receipt, receipt};
 #[derive(Debug, Default)]
 pub(super) struct Receipts {
     last: u64,
-    waiting: HashMap<CommandId, Receipt>,
+    /// In order: those who wait hear of a loss in the order in which they asked.
+    waiting: BTreeMap<CommandId, Receipt>,
     /// Handed to the connection, and not known to be written yet.
     in_flight: Vec<Receipt>,
 }

@@ -30,7 +30,9 @@ impl SessionSlot {
     /// The right to write: one driver at a time. The next one waits until the one before is gone for good, and
     /// with it its connection; so it cannot resume from a sequence number that still moves.
     pub(crate) async fn lease(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.writer).lock_owned().await
+        let writer = Arc::clone(&self.writer).lock_owned().await;
+        self.watermark.rewind(self.sequence.load(Ordering::Acquire));
+        writer
     }
 
     pub(crate) fn store(&self, session: Option<Session>) {
@@ -47,9 +49,9 @@ impl SessionSlot {
         (self.version.load(Ordering::Acquire), self.watermark.acknowledged())
     }
 
-    /// Everything up to this sequence number was taken.
+    /// This sequence number was taken. One that comes behind a later one changes nothing.
     pub(crate) fn advance(&self, sequence: u64) {
-        self.sequence.store(sequence, Ordering::Release);
+        self.sequence.fetch_max(sequence, Ordering::AcqRel);
     }
 
     /// How far subscriptions are done.
@@ -89,6 +91,7 @@ mod tests {
     async fn the_sequence_belongs_to_the_session() {
         let slot = SessionSlot::new(Some(session(5)));
         slot.advance(9);
+        slot.advance(8);
         assert_eq!(slot.load(), Some(session(9)));
         slot.store(None);
         slot.advance(10);

@@ -1,0 +1,31 @@
+//! The end of all faults, for those who wait for it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+
+/// Those who wait hear of it in the order in which they came; from a watch channel they would in any order.
+#[derive(Default)]
+pub(crate) struct Calm {
+    has_come: AtomicBool,
+    changed: Notify,
+}
+
+impl Calm {
+    pub(crate) fn has_come(&self) -> bool {
+        self.has_come.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn come(&self) {
+        self.has_come.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for it.
+    pub(crate) async fn wait(&self) {
+        let changed = self.changed.notified();
+        if !self.has_come() {
+            changed.await;
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Nothing lost, nothing doubled, nothing out of order: for each subscriber, from what it has dealt with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shardkeeper::{Dispatch, Overflow};
+use shardkeeper_sim::SessionRecord;
+
+use crate::plan::{Habit, Kind};
+use crate::trace::Trace;
+
+/// A dispatch, as the simulator names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    shard: u32,
+    session: u64,
+    number: u64,
+}
+
+impl Name {
+    fn of(dispatch: &Dispatch) -> Option<Self> {
+        const MARK: &[u8] = b"\"sim:";
+        let data = dispatch.data();
+        let start = data.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+        let end = start + data[start..].iter().position(|byte| *byte == b'"')?;
+        let mut parts = std::str::from_utf8(&data[start..end]).ok()?.split(':');
+        let mut part = || parts.next()?.parse::<u64>().ok();
+        Some(Self { shard: u32::try_from(part()?).ok()?, session: part()?, number: part()? })
+    }
+}
+
+/// What one subscriber has dealt with: over the processes of the bot, if it is one that each of them has.
+pub(crate) struct Ledger {
+    who: String,
+    habit: Habit,
+    /// By process, unless it is one for all of them, shard and session.
+    sessions: BTreeMap<(usize, u32, u64), Account>,
+    /// By process and shard: the last one that came for the first time.
+    last: BTreeMap<(usize, u32), Name>,
+    /// Those that came for the first time after a later one.
+    inverted: Vec<Name>,
+    doubled: BTreeMap<u32, u64>,
+}
+
+struct Account {
+    /// The first number that counts.
+    base: u64,
+    seen: BTreeSet<u64>,
+}
+
+/// What may be amiss with the dispatches of which shard.
+#[derive(Default)]
+pub(crate) struct Excuses {
+    /// It has crashed, or was torn away: dispatches may come twice.
+    doubled: BTreeSet<u32>,
+    /// It went to another process before everything was acknowledged there. READY belongs to a connection, and does not
+    /// come again.
+    torn: BTreeSet<u32>,
+}
+
+impl Excuses {
+    pub(crate) fn crashed(&mut self, shard: u32) {
+        self.doubled.insert(shard);
+    }
+
+    pub(crate) fn torn(&mut self, shard: u32) {
+        self.doubled.insert(shard);
+        self.torn.insert(shard);
+    }
+
+    /// Whether somebody may never get this dispatch.
+    fn is_lost(&self, session: &SessionRecord, number: u64) -> bool {
+        session.late.contains(&number) || number == 1 && self.torn.contains(&session.shard_id)
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(who: String, habit: Habit) -> Self {
+        Self {
+            who,
+            habit,
+            sessions: BTreeMap::new(),
+            last: BTreeMap::new(),
+            inverted: Vec::new(),
+            doubled: BTreeMap::new(),
+        }
+    }
+
+    fn is_lossless(&self) -> bool {
+        self.habit.overflow == Overflow::Wait
+    }
+
+    /// Whether nothing at all may be missing.
+    fn is_complete(&self) -> bool {
+        self.is_lossless() && self.habit.everything && self.habit.kind == Kind::Steady
+    }
+
+    /// The subscriber is done with a dispatch. Returns what the trace keeps of it.
+    pub(crate) fn observe(
+        &mut self,
+        process: usize,
+        dispatch: &Dispatch,
+        excuses: &Excuses,
+    ) -> Option<[u64; 4]> {
+        let name = Name::of(dispatch)?;
+        let facts = [process as u64, u64::from(name.shard), name.session, name.number];
+        let whole = self.is_complete();
+        let account = self
+            .sessions
+            .entry((if whole { 0 } else { process }, name.shard, name.session))
+            .or_insert_with(|| Account { base: if whole { 1 } else { name.number }, seen: BTreeSet::new() });
+        if name.number < account.base {
+            // Before this subscription began; a crash brings it again.
+            if !excuses.doubled.contains(&name.shard) {
+                self.inverted.push(name);
+            }
+            return Some(facts);
+        }
+        if !account.seen.insert(name.number) {
+            *self.doubled.entry(name.shard).or_default() += 1;
+            return Some(facts);
+        }
+        let last = self.last.entry((process, name.shard)).or_insert(name);
+        if name < *last {
+            self.inverted.push(name);
+        } else {
+            *last = name;
+        }
+        Some(facts)
+    }
+
+    /// Whether everything has come that was sent in the sessions that are connected.
+    pub(crate) fn is_up_to_date(&self, sessions: &[SessionRecord], excuses: &Excuses) -> bool {
+        !self.is_complete()
+            || sessions
+                .iter()
+                .filter(|session| session.connected)
+                .all(|session| self.missing(session, excuses).is_empty())
+    }
+
+    fn missing(&self, session: &SessionRecord, excuses: &Excuses) -> Vec<u64> {
+        let seen = self.sessions.get(&(0, session.shard_id, session.session)).map(|account| &account.seen);
+        (1..=session.sent)
+            .filter(|number| {
+                seen.is_none_or(|seen| !seen.contains(number)) && !excuses.is_lost(session, *number)
+            })
+            .collect()
+    }
+
+    /// The verdict, once everything has come that will. Returns how many came twice.
+    pub(crate) fn judge(&self, sessions: &[SessionRecord], excuses: &Excuses, trace: &Trace) -> u64 {
+        let who = &self.who;
+        for ((_, shard, number), account) in &self.sessions {
+            let key = (*shard, *number);
+            let place = sessions.binary_search_by_key(&key, |session| (session.shard_id, session.session));
+            let Ok(session) = place.map(|place| &sessions[place]) else { continue };
+            let Some(last) = account.seen.last() else { continue };
+            let holes: Vec<u64> = (account.base..*last)
+                .filter(|number| !account.seen.contains(number) && !excuses.is_lost(session, *number))
+                .collect();
+            if !holes.is_empty() && self.is_lossless() && self.habit.everything {
+                trace.complain(format_args!(
+                    "{who} lost dispatches {holes:?} of session {number} of shard {shard}"
+                ));
+            }
+        }
+        if self.is_complete() {
+            for session in sessions.iter().filter(|session| session.connected) {
+                let missing = self.missing(session, excuses);
+                if !missing.is_empty() {
+                    trace.complain(format_args!(
+                        "{who} never got dispatches {missing:?} of session {} of shard {}, which lives",
+                        session.session, session.shard_id
+                    ));
+                }
+            }
+        }
+        for name in &self.inverted {
+            let late = |session: &SessionRecord| {
+                (session.shard_id, session.session) == (name.shard, name.session)
+                    && session.late.contains(&name.number)
+            };
+            // Whoever may lose some gets these for the first time when they come again.
+            let again = !self.is_lossless() && excuses.doubled.contains(&name.shard);
+            if !again && !sessions.iter().any(late) {
+                trace.complain(format_args!("{who} got {name:?} after a later one"));
+            }
+        }
+        for (shard, count) in &self.doubled {
+            if !excuses.doubled.contains(shard) {
+                trace.complain(format_args!("{who} got {count} dispatches of shard {shard} twice"));
+            }
+        }
+        self.doubled.values().sum()
+    }
+}

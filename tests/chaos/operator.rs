@@ -1,0 +1,129 @@
+//! Who runs the bot: moves shards, restarts them, deploys. One act after the other.
+
+use std::sync::Arc;
+
+use shardkeeper::{Session, ShardId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::checkers::answers::{AT_ONCE, ENDING};
+use crate::plan::Operation;
+use crate::process;
+use crate::world::World;
+
+pub(crate) enum Order {
+    Do(Operation),
+    /// Says when everything before is done.
+    Report(oneshot::Sender<()>),
+    /// The end of every process.
+    End(oneshot::Sender<()>),
+}
+
+/// Starts the processes, and then does as told.
+pub(crate) async fn work(world: Arc<World>, mut orders: mpsc::Receiver<Order>) {
+    for place in world.places() {
+        process::start(&world, place, Vec::new()).await;
+    }
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Do(operation) => act(&world, operation).await,
+            Order::Report(done) => drop(done.send(())),
+            Order::End(done) => {
+                end(&world).await;
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+}
+
+async fn act(world: &Arc<World>, operation: Operation) {
+    match operation {
+        Operation::Move { shards } => {
+            for from in world.places() {
+                let mine = world.shards_of(from).into_iter().filter(|shard| shards.contains(shard)).collect();
+                move_shards(world, from, mine).await;
+            }
+        }
+        Operation::Restart { shard, by } => {
+            let Some(keeper) = world.keeper_of(shard) else { return };
+            let restarted = world
+                .answers
+                .within(AT_ONCE, "restart_shard", keeper.restart_shard(ShardId(shard), by))
+                .await;
+            world.trace.note(format_args!("shard {shard}"), format_args!("restart by {by:?}: {restarted:?}"));
+        }
+        Operation::Deploy { process } => replace(world, process, Departure::Detach).await,
+        Operation::Kill { process, forgets } => replace(world, process, Departure::Kill { forgets }).await,
+    }
+}
+
+/// Shards that were asked for twice move there and back; that is an act of its own.
+async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
+    let (Some(old), Some(new)) = (world.keeper(from), world.keeper(1 - from)) else { return };
+    if shards.is_empty() {
+        return;
+    }
+    let ids = || shards.iter().copied().map(ShardId);
+    let begun = tokio::time::Instant::now();
+    let removed = world.answers.within(ENDING, "remove_shards", old.remove_shards(ids())).await;
+    if begun.elapsed().as_secs() >= 10 {
+        world.torn(&shards);
+    }
+    world.trace.note("operator", format_args!("{shards:?} are removed: {removed:?}"));
+    let Some(Ok(sessions)) = removed else { return };
+    let added = world.answers.within(AT_ONCE, "add_shards", new.add_shards(ids(), sessions)).await;
+    world.trace.note("operator", format_args!("{shards:?} are added: {added:?}"));
+    match added {
+        Some(Ok(())) => {
+            let mut state = world.state();
+            state.owners.extend(shards.iter().map(|shard| (*shard, 1 - from)));
+        }
+        refused => world.trace.complain(format_args!("{shards:?} were not added: {refused:?}")),
+    }
+}
+
+/// How a process goes before its successor comes.
+enum Departure {
+    Detach,
+    Kill { forgets: bool },
+}
+
+async fn replace(world: &Arc<World>, place: usize, departure: Departure) {
+    let shards = world.shards_of(place);
+    if shards.is_empty() {
+        // A manager of no shards can be told to take some, and not be started.
+        return;
+    }
+    let process = world.state().processes[place].take();
+    let Some(process) = process else { return };
+    let sessions: Vec<Session> = match departure {
+        Departure::Detach => process.detach(world, &shards).await,
+        Departure::Kill { forgets: false } => process.kill(world, &shards).await,
+        Departure::Kill { forgets: true } => {
+            drop(process.kill(world, &shards).await);
+            Vec::new()
+        }
+    };
+    process::start(world, place, sessions).await;
+}
+
+async fn end(world: &Arc<World>) {
+    for place in world.places() {
+        let shards = world.shards_of(place);
+        let process = world.state().processes[place].take();
+        match process {
+            Some(process) if world.plan.detach => {
+                let sessions = process.detach(world, &shards).await;
+                if sessions.len() != shards.len() {
+                    world.trace.complain(format_args!(
+                        "{} sessions for {} shards",
+                        sessions.len(),
+                        shards.len()
+                    ));
+                }
+            }
+            Some(process) => process.stop(world).await,
+            None => {}
+        }
+    }
+}

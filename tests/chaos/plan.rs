@@ -1,0 +1,425 @@
+//! What a seed decides: the whole of a run, before it begins.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use shardkeeper::{Compression, Encoding, Overflow, RestartBy};
+use shardkeeper_sim::{Action, ConnectFault, Fault, Mix, RestFault};
+
+use crate::network::Weather;
+
+const WIRES: [(Compression, Encoding); 7] = [
+    (Compression::ZlibStream, Encoding::Json),
+    (Compression::None, Encoding::Json),
+    (Compression::ZstdStream, Encoding::Json),
+    (Compression::Payload, Encoding::Json),
+    (Compression::None, Encoding::Etf),
+    (Compression::ZlibStream, Encoding::Etf),
+    (Compression::ZstdStream, Encoding::Etf),
+];
+
+/// What a run is about: the faults are chosen for it, and it says what must hold beyond what always holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Nothing that ends a session: not one Identify more than there are shards.
+    Gentle,
+    /// Everything but what Discord does to a bot that it refuses.
+    Rough,
+    /// Everything, and in the end Discord refuses the bot with this code.
+    Fatal(u16),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) class: Class,
+    pub(crate) shards: u32,
+    pub(crate) max_concurrency: u32,
+    /// Identify left when it begins.
+    pub(crate) identify_remaining: u32,
+    pub(crate) guilds: u32,
+    pub(crate) large_guild_members: u32,
+    pub(crate) events_per_second: f64,
+    pub(crate) mix: Mix,
+    pub(crate) replay_limit: usize,
+    pub(crate) split_frames: bool,
+    pub(crate) wire: (Compression, Encoding),
+    pub(crate) latency: Duration,
+    /// How many of the shards run in a second process.
+    pub(crate) elsewhere: u32,
+    /// Processes share the pace of Identify.
+    pub(crate) gate: bool,
+    pub(crate) subscribers: Vec<Habit>,
+    /// In the order of time.
+    pub(crate) steps: Vec<(Duration, Step)>,
+    /// How it ends: with `stop`, or with `detach`.
+    pub(crate) detach: bool,
+}
+
+/// How a subscriber behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Habit {
+    pub(crate) capacity: usize,
+    pub(crate) overflow: Overflow,
+    /// Whether it wants everything, or messages alone.
+    pub(crate) everything: bool,
+    /// It takes a break after so many deliveries.
+    pub(crate) breaks_after: u32,
+    pub(crate) breaks_for: Duration,
+    /// It keeps so many deliveries in hand before it is done with the first.
+    pub(crate) holds: usize,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// From before the start of a process to its end.
+    Steady,
+    /// Goes away after so long, and comes back.
+    Fickle { stays: Duration },
+    /// An actor, subscribed when the process has started.
+    Actor,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Discord(Action),
+    /// Connections cannot be made for so long; those that there are may be cut first.
+    Outage {
+        weather: Weather,
+        lasts: Duration,
+        cut: bool,
+    },
+    Crash(Crash),
+    Operate(Operation),
+    Ask(Ask),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Crash {
+    /// The driver of a shard panics.
+    Driver(u32),
+    /// The actor of a shard is killed, or stopped by somebody else.
+    Actor { shard: u32, kill: bool },
+    /// The identify queue of a process is killed.
+    Queue { process: usize },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    /// Shards go to the other process, with their sessions.
+    Move {
+        shards: Vec<u32>,
+    },
+    Restart {
+        shard: u32,
+        by: RestartBy,
+    },
+    /// A process detaches, and its successor starts from the sessions.
+    Deploy {
+        process: usize,
+    },
+    /// A process dies without a word; its successor starts from the sessions as they stood, or without any.
+    Kill {
+        process: usize,
+        forgets: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ask {
+    Status,
+    Presence {
+        shard: Option<u32>,
+        number: u32,
+    },
+    Voice {
+        guild: u32,
+    },
+    Members {
+        guild: u32,
+        all: bool,
+    },
+    Sounds {
+        guild: u32,
+    },
+    /// So many commands at once.
+    Flood {
+        guild: u32,
+        count: u32,
+    },
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed ^ 0x5eed);
+        let random = &mut random;
+        let class = match random.u32(0..20) {
+            0..5 => Class::Gentle,
+            5 => Class::Fatal([4004, 4010, 4011, 4012, 4013, 4014][random.usize(..6)]),
+            _ => Class::Rough,
+        };
+        let shards = match random.u32(0..40) {
+            0..20 => random.u32(1..4),
+            20..34 => random.u32(4..8),
+            34..39 => random.u32(8..16),
+            _ => random.u32(16..33),
+        };
+        // So that all runs cost about the same.
+        let minutes = match random.u32(0..20) {
+            0 => random.u64(60..180),
+            1..10 => random.u64(10..30),
+            _ => random.u64(3..10),
+        };
+        let lasts = Duration::from_secs(60 * minutes / u64::from(shards.div_ceil(4)));
+        let latency = if random.u32(0..5) < 2 { random.u64(1..150) } else { 0 };
+        let several = shards > 1 && !matches!(class, Class::Fatal(_));
+        let elsewhere = if several && random.u32(0..4) == 0 { random.u32(1..shards) } else { 0 };
+        let few = class != Class::Gentle && random.u32(0..12) == 0;
+        let mut plan = Self {
+            seed,
+            class,
+            shards,
+            max_concurrency: [1, 1, 1, 2, 4, 16][random.usize(..6)],
+            identify_remaining: if few { 10 + shards + random.u32(0..6) } else { 1000 },
+            guilds: shards * random.u32(1..3),
+            large_guild_members: random.u32(10..60),
+            events_per_second: f64::from(shards) * [0.02, 0.1, 0.3, 1.0][random.usize(..4)]
+                / (minutes as f64 / 8.0).max(1.0),
+            mix: if random.bool() { Mix::Busy } else { Mix::Everything },
+            replay_limit: if class == Class::Gentle || random.u32(0..4) > 0 { 20_000 } else { 100 },
+            split_frames: random.u32(0..3) == 0,
+            wire: WIRES[if random.bool() { 0 } else { random.usize(..WIRES.len()) }],
+            latency: Duration::from_millis(latency),
+            elsewhere,
+            gate: true,
+            subscribers: Vec::new(),
+            steps: Vec::new(),
+            detach: random.bool(),
+        };
+        plan.subscribers = plan.habits(random);
+        plan.steps = plan.steps(lasts, random);
+        let several = elsewhere > 0 || plan.steps.iter().any(|(_, step)| step.makes_a_process());
+        plan.gate = several || random.u32(0..3) == 0;
+        plan
+    }
+
+    /// Whether some subscriber may keep its shards from reading for longer than Discord waits for an answer.
+    pub(crate) fn reads_always(&self) -> bool {
+        self.subscribers.iter().all(|habit| {
+            habit.overflow != Overflow::Wait || (habit.capacity > 1000 && habit.breaks_for.is_zero())
+        })
+    }
+
+    /// Whether shards or processes come back with less than they knew.
+    pub(crate) fn breaks_down(&self) -> bool {
+        let breaks = |step: &Step| match step {
+            Step::Crash(_) => true,
+            Step::Operate(operation) => !matches!(operation, Operation::Restart { .. }),
+            _ => false,
+        };
+        self.steps.iter().any(|(_, step)| breaks(step))
+    }
+
+    fn habits(&self, random: &mut Rng) -> Vec<Habit> {
+        let fast = Habit {
+            capacity: 4096,
+            overflow: Overflow::Wait,
+            everything: true,
+            breaks_after: 1,
+            breaks_for: Duration::ZERO,
+            holds: 0,
+            kind: Kind::Steady,
+        };
+        let mut habits = vec![fast];
+        for _ in 0..random.usize(..4) {
+            let overflow = match random.u32(0..4) {
+                0 => Overflow::DropOldest,
+                1 => Overflow::DropNewest,
+                _ => Overflow::Wait,
+            };
+            let (breaks_after, breaks_for) = match random.u32(0..5) {
+                0 => (1, random.u64(1..300)),
+                1 => (random.u32(1..50), random.u64(1000..10_000)),
+                // Stalls for minutes.
+                2 if self.class != Class::Gentle => (random.u32(10..500), random.u64(30_000..600_000)),
+                _ => (1, 0),
+            };
+            let kind = match random.u32(0..6) {
+                0 => Kind::Fickle { stays: Duration::from_secs(random.u64(5..300)) },
+                1 => Kind::Actor,
+                _ => Kind::Steady,
+            };
+            // A lossless one that cannot keep up would keep its shards from reading until their sessions are too old.
+            let keeps_up = f64::from(breaks_after) / self.events_per_second / 4.0;
+            let breaks_for = match overflow {
+                Overflow::Wait if self.class == Class::Gentle => breaks_for.min((keeps_up * 1000.0) as u64),
+                _ => breaks_for,
+            };
+            habits.push(Habit {
+                capacity: [1, 4, 16, 64, 1024][random.usize(..5)],
+                overflow,
+                everything: random.u32(0..4) > 0,
+                breaks_after,
+                breaks_for: Duration::from_millis(breaks_for),
+                holds: if random.u32(0..3) == 0 { random.usize(1..8) } else { 0 },
+                kind,
+            });
+        }
+        habits
+    }
+
+    fn steps(&self, lasts: Duration, random: &mut Rng) -> Vec<(Duration, Step)> {
+        // A session that has just begun, or is being resumed, may not survive what an older one does.
+        let gentle = self.class == Class::Gentle;
+        let begin = if gentle { 60 + 6 * self.shards } else { 0 };
+        let begin = Duration::from_secs(begin.into());
+        let count = random.usize(4..if gentle { 20 } else { 40 });
+        let mut steps: Vec<(Duration, Step)> = Vec::new();
+        let mut at = begin;
+        for _ in 0..count {
+            // Now and then many things happen at once.
+            let pause = lasts.mul_f64(2.0 * random.f64() / count as f64);
+            at += match random.u32(0..4) {
+                0 if !gentle => Duration::from_millis(random.u64(0..300)),
+                _ if gentle => pause.max(Duration::from_secs(100)),
+                _ => pause,
+            };
+            let step = self.step(random);
+            // A silent connection is found out by nobody: Discord ends it some time.
+            if let Step::Discord(Action::Fault { shard, fault: Fault::Silence }) = step {
+                let until = at + Duration::from_secs(random.u64(1..60));
+                steps.push((until, Step::Discord(Action::Fault { shard, fault: Fault::Cut })));
+            }
+            steps.push((at, step));
+        }
+        steps.sort_by_key(|(at, _)| *at);
+        steps
+    }
+
+    fn step(&self, random: &mut Rng) -> Step {
+        let shard = random.u32(0..self.shards);
+        // The bot may leave the last one, and does not ask for it then: that would be its own mistake.
+        let last = self.guilds - 1;
+        let guild = random.u32(0..last.max(1));
+        let process = if self.elsewhere > 0 { random.usize(..2) } else { 0 };
+        let gentle = self.class == Class::Gentle;
+        match random.u32(0..100) {
+            0..40 => Step::Discord(Action::Fault {
+                shard: (gentle || random.u32(0..8) > 0).then_some(shard),
+                fault: if gentle { gentle_fault(random) } else { fault(random) },
+            }),
+            40..48 if !gentle => {
+                let times = random.usize(1..4);
+                Step::Discord(Action::Connect { fault: connect_fault(random), times })
+            }
+            48..51 if !gentle => {
+                let times = random.usize(1..4);
+                Step::Discord(Action::Rest { fault: rest_fault(random), times })
+            }
+            51..54 if !gentle => Step::Outage {
+                weather: if random.bool() { Weather::Refused } else { Weather::Hangs },
+                lasts: Duration::from_secs(random.u64(1..600)),
+                cut: random.u32(0..4) > 0,
+            },
+            40..60 => Step::Discord(Action::Emit { shard, count: random.usize(1..150) }),
+            60..63 => Step::Discord(match random.u32(0..3) {
+                // Sessions age at once.
+                _ if !gentle && random.u32(0..10) == 0 => Action::ClockJump { ms: random.u64(1000..300_000) },
+                0 => Action::GuildOutage { guild, lasts_ms: random.u64(1000..60_000) },
+                1 if last > 0 => Action::GuildLeave { guild: last },
+                _ => Action::GuildJoin { guild: last },
+            }),
+            63..69 => Step::Crash(Crash::Driver(shard)),
+            69..72 => Step::Crash(Crash::Actor { shard, kill: random.bool() }),
+            72..74 => Step::Crash(Crash::Queue { process }),
+            74..79 if self.elsewhere > 0 => {
+                let shards = (0..self.shards).filter(|_| random.u32(0..3) == 0).collect();
+                Step::Operate(Operation::Move { shards })
+            }
+            74..79 => {
+                let by = if gentle || random.bool() { RestartBy::Resume } else { RestartBy::Identify };
+                Step::Operate(Operation::Restart { shard, by })
+            }
+            79..82 => Step::Operate(Operation::Deploy { process }),
+            82..84 => {
+                let forgets = !gentle && random.u32(0..4) == 0;
+                Step::Operate(Operation::Kill { process, forgets })
+            }
+            _ => Step::Ask(match random.u32(0..8) {
+                0 => Ask::Status,
+                1 => Ask::Presence { shard: None, number: random.u32(..) },
+                2 => Ask::Presence { shard: Some(shard), number: random.u32(..) },
+                3 => Ask::Members { guild, all: true },
+                4 => Ask::Members { guild, all: false },
+                5 => Ask::Sounds { guild },
+                6 => Ask::Flood { guild, count: random.u32(1..200) },
+                _ => Ask::Voice { guild },
+            }),
+        }
+    }
+}
+
+impl Step {
+    fn makes_a_process(&self) -> bool {
+        matches!(self, Self::Operate(Operation::Deploy { .. } | Operation::Kill { .. }))
+    }
+}
+
+/// One that no session dies of.
+fn gentle_fault(random: &mut Rng) -> Fault {
+    match random.u32(0..14) {
+        0 => Fault::StopAcking,
+        1 => Fault::Reconnect,
+        2 => Fault::InvalidSession { resumable: true },
+        3 => Fault::Close { code: 4000 },
+        4 | 5 => Fault::Cut,
+        6 => Fault::HalfOpen,
+        7 => Fault::RequestHeartbeat,
+        8 => Fault::Corrupt,
+        9 => Fault::Truncate,
+        10 => Fault::Silence,
+        11 => Fault::Duplicate { count: random.u32(1..5) },
+        12 => Fault::Gap { count: random.u32(1..50) },
+        _ => Fault::Odd,
+    }
+}
+
+fn fault(random: &mut Rng) -> Fault {
+    match random.u32(0..9) {
+        0 => Fault::InvalidSession { resumable: false },
+        1 => Fault::Close {
+            code: [1000, 1001, 4000, 4001, 4002, 4003, 4005, 4006, 4007, 4008, 4009][random.usize(..11)],
+        },
+        2 => Fault::StallReading,
+        3 => Fault::SlowWriting { bytes_per_second: random.u32(500..50_000) },
+        4 => Fault::Reorder,
+        5 if random.u32(0..4) == 0 => Fault::Huge { bytes: random.u32(10_000..500_000) },
+        _ => gentle_fault(random),
+    }
+}
+
+fn connect_fault(random: &mut Rng) -> ConnectFault {
+    match random.u32(0..9) {
+        0 => ConnectFault::Refuse,
+        1 => ConnectFault::Hang,
+        2 => ConnectFault::Status { status: [403, 429, 500, 502, 503][random.usize(..5)] },
+        3 => ConnectFault::NoHello,
+        4 => ConnectFault::ReconnectInsteadOfHello,
+        5 => ConnectFault::NoReady,
+        6 => ConnectFault::RefuseResume,
+        7 => ConnectFault::InvalidIdentify,
+        _ => ConnectFault::Close { code: [1000, 4000, 4003, 4006, 4007, 4008, 4009][random.usize(..7)] },
+    }
+}
+
+fn rest_fault(random: &mut Rng) -> RestFault {
+    match random.u32(0..6) {
+        0 => RestFault::Status([408, 500, 502, 503][random.usize(..4)]),
+        1 => RestFault::Page(502),
+        2 => RestFault::Hang,
+        3 => RestFault::Cut,
+        4 => RestFault::Garbage,
+        _ => RestFault::RateLimited { retry_after_ms: random.u32(100..60_000), global: random.bool() },
+    }
+}

@@ -1,0 +1,252 @@
+//! A run: the plan is carried out, everything calms down, and the checkers judge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::ActorId;
+use shardkeeper::{Ended, Phase, ShardId, ShardMessage};
+use shardkeeper_sim::{Action, Fault};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::asking::ask;
+use crate::checkers::answers::{COLLECTING, ENDING};
+use crate::checkers::{bounds, identify, protocol, recovery};
+use crate::network::Weather;
+use crate::operator::{self, Order};
+use crate::plan::{Class, Crash, Plan, Step};
+use crate::world::World;
+
+/// What became of a run.
+pub(crate) struct Outcome {
+    pub(crate) trace: Vec<String>,
+    pub(crate) complaints: Vec<String>,
+    /// How long it took, by the shards' clock.
+    pub(crate) lasted: Duration,
+    /// Between the last fault and everything being well again.
+    pub(crate) recovered_in: Duration,
+    /// How long it may be.
+    pub(crate) bound: Duration,
+    /// How many dispatches came twice, where they may.
+    pub(crate) doubled: u64,
+}
+
+/// Runs a plan, in a runtime of its own, on a clock that nobody waits for.
+pub(crate) fn run(plan: Plan) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime can be built");
+    runtime.block_on(carry_out(plan))
+}
+
+async fn carry_out(plan: Plan) -> Outcome {
+    let tasks_before = bounds::tasks();
+    let world = World::new(plan);
+    let begin = Instant::now();
+    world.trace.note("plan", format_args!("{:?}", summary(&world.plan)));
+    world.simulator.start_traffic();
+    let (orders, inbox) = mpsc::channel(world.plan.steps.len() + 2);
+    tokio::spawn(operator::work(Arc::clone(&world), inbox));
+    for (at, step) in world.plan.steps.clone() {
+        sleep_until(begin + at).await;
+        take(&world, step, &orders).await;
+    }
+    let last_fault = calm_down(&world);
+    let bound = recovery::bound(&world.plan);
+    let (done, told) = oneshot::channel();
+    let _ = orders.send(Order::Report(done)).await;
+    if timeout(bound, told).await.is_err() {
+        world.trace.complain("the operator does not come to an end");
+    }
+    wait_until_well(&world, last_fault + bound).await;
+    let recovered_in = last_fault.elapsed();
+    world.trace.note("checkers", "everything is well again");
+    (0..world.plan.shards).for_each(|shard| world.simulator.emit(shard, 2));
+    // A connection may have died unnoticed all the same.
+    wait_until_well(&world, last_fault + bound + recovered_in).await;
+    let patience = Instant::now() + COLLECTING;
+    while !world.answers.are_complete() && Instant::now() < patience {
+        sleep(Duration::from_secs(1)).await;
+    }
+    wait_until_well(&world, Instant::now() + Duration::from_secs(300)).await;
+    let doubled = judge_delivery(&world);
+    finish(&world, &orders).await;
+    let report = world.simulator.report();
+    protocol::judge(&world.plan, &report, &world.trace);
+    identify::judge(&world.plan, &report, &world.trace);
+    world.trace.mark();
+    world.simulator.shutdown();
+    drop(orders);
+    bounds::nothing_is_left(tasks_before, &world.trace).await;
+    Outcome {
+        complaints: world.trace.complaints(),
+        lasted: world.trace.elapsed(),
+        trace: world.trace.take_lines(),
+        recovered_in,
+        bound,
+        doubled,
+    }
+}
+
+fn summary(plan: &Plan) -> Plan {
+    Plan { steps: Vec::new(), ..plan.clone() }
+}
+
+/// Takes one step of the plan.
+async fn take(world: &Arc<World>, step: Step, orders: &mpsc::Sender<Order>) {
+    world.trace.mark();
+    world.trace.note("step", format_args!("{step:?}"));
+    match step {
+        Step::Discord(action) => {
+            if let Err(error) = world.simulator.act(&action) {
+                world.trace.note("discord", error);
+            }
+        }
+        Step::Outage { weather, lasts, cut } => {
+            world.network.set(weather);
+            if cut {
+                let _ = world.simulator.act(&Action::Fault { shard: None, fault: Fault::Cut });
+            }
+            let world = Arc::clone(world);
+            tokio::spawn(async move {
+                sleep(lasts).await;
+                world.network.set(Weather::Fine);
+                world.trace.note("network", "the outage is over");
+            });
+        }
+        Step::Crash(crash) => drill(world, crash).await,
+        Step::Operate(operation) => drop(orders.send(Order::Do(operation)).await),
+        Step::Ask(what) => drop(tokio::spawn(ask(Arc::clone(world), what))),
+    }
+}
+
+async fn drill(world: &Arc<World>, crash: Crash) {
+    match crash {
+        Crash::Driver(shard) => {
+            let Some(keeper) = world.keeper_of(shard) else { return };
+            if let Ok(actor) = keeper.shard(ShardId(shard)).await {
+                world.state().excuses.crashed(shard);
+                let _ = actor.cast(ShardMessage::CrashDrill);
+            }
+        }
+        Crash::Actor { shard, kill } => {
+            let Some(keeper) = world.keeper_of(shard) else { return };
+            if let Ok(actor) = keeper.shard(ShardId(shard)).await {
+                world.state().excuses.crashed(shard);
+                if kill { actor.kill() } else { actor.stop(None) }
+            }
+        }
+        Crash::Queue { process } => {
+            let Some(keeper) = world.keeper(process) else { return };
+            let mut shards: Vec<ActorId> = Vec::new();
+            for shard in 0..world.plan.shards {
+                shards.extend(keeper.shard(ShardId(shard)).await.map(|actor| actor.get_id()));
+            }
+            // The one child that is no shard's: of several the oldest, since shards may have come in between.
+            let children = keeper.manager().get_cell().get_children();
+            let queue = children
+                .into_iter()
+                .filter(|child| !shards.contains(&child.get_id()))
+                .min_by_key(|child| child.get_id().pid());
+            if let Some(queue) = queue {
+                queue.kill();
+            }
+        }
+    }
+}
+
+/// No faults from now on: returns when that is.
+fn calm_down(world: &World) -> Instant {
+    world.trace.mark();
+    world.trace.note("plan", "no faults from now on");
+    world.simulator.stop_traffic();
+    world.network.set(Weather::Fine);
+    let disarmed = world.simulator.act(&Action::Disarm);
+    debug_assert!(disarmed.is_ok(), "it concerns no shard");
+    if world.plan.class != Class::Gentle {
+        // Connections that are slow stay slow.
+        let _ = world.simulator.act(&Action::Fault { shard: None, fault: Fault::Cut });
+    }
+    world.calm.come();
+    Instant::now()
+}
+
+async fn wait_until_well(world: &World, deadline: Instant) {
+    loop {
+        let wrong = what_is_wrong(world).await;
+        let Some(wrong) = wrong else { return };
+        if Instant::now() >= deadline {
+            world.trace.complain(format_args!("not well again in time: {wrong}"));
+            return;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Every shard is ready, in the process where it should be, and whoever loses nothing has everything.
+async fn what_is_wrong(world: &World) -> Option<String> {
+    for place in world.places() {
+        let Some(keeper) = world.keeper(place) else { return Some(format!("no process in place {place}")) };
+        let Some(status) = keeper.status().await else { return Some("a manager has ended".to_owned()) };
+        let shards: Vec<u32> = status.shards.iter().map(|shard| shard.shard.0).collect();
+        if shards != world.shards_of(place) {
+            return Some(format!("{shards:?} in place {place}"));
+        }
+        if let Some(shard) = status.shards.iter().find(|shard| shard.phase != Phase::Ready) {
+            return Some(format!("shard {} is {}", shard.shard, shard.phase));
+        }
+    }
+    let sessions = world.simulator.sessions();
+    for shard in 0..world.plan.shards {
+        let newest = sessions.iter().rfind(|session| session.shard_id == shard);
+        if !newest.is_some_and(|newest| newest.connected && newest.alive) {
+            return Some(format!("the newest session of shard {shard} is not connected: {newest:?}"));
+        }
+    }
+    let sessions: Vec<_> = newest_of_each(&sessions);
+    let state = world.state();
+    let behind = state.ledgers.iter().position(|ledger| !ledger.is_up_to_date(&sessions, &state.excuses));
+    behind.map(|number| format!("subscriber {number} has not got everything"))
+}
+
+fn newest_of_each(sessions: &[shardkeeper_sim::SessionRecord]) -> Vec<shardkeeper_sim::SessionRecord> {
+    let is_newest = |(place, session): &(usize, &shardkeeper_sim::SessionRecord)| {
+        sessions.get(place + 1).is_none_or(|next| next.shard_id != session.shard_id)
+    };
+    sessions.iter().enumerate().filter(is_newest).map(|(_, session)| session.clone()).collect()
+}
+
+fn judge_delivery(world: &World) -> u64 {
+    let mut sessions = world.simulator.sessions();
+    // Of a session that a shard has given up, Discord may not know yet.
+    let newest: Vec<u64> = newest_of_each(&sessions).iter().map(|session| session.session).collect();
+    for session in &mut sessions {
+        session.connected &= newest.contains(&session.session);
+    }
+    let state = world.state();
+    state.ledgers.iter().map(|ledger| ledger.judge(&sessions, &state.excuses, &world.trace)).sum()
+}
+
+/// The end: as the bot wants it, or Discord.
+async fn finish(world: &Arc<World>, orders: &mpsc::Sender<Order>) {
+    if let (Class::Fatal(code), Some(keeper)) = (world.plan.class, world.keeper(0)) {
+        let last = world.plan.shards - 1;
+        let _ = world.simulator.act(&Action::Fault { shard: Some(last), fault: Fault::Close { code } });
+        // The number of shards is no matter of the whole bot, as long as others are well.
+        if !matches!(code, 4010 | 4011) || world.plan.shards == 1 {
+            let ended = world.answers.within(ENDING, "ended", keeper.ended()).await;
+            if !matches!(ended, Some(Ended::Refused(_))) && world.plan.elsewhere == 0 {
+                world.trace.complain(format_args!("{ended:?} after close {code}"));
+            }
+            return;
+        }
+        // It has a session no more, and is started no more.
+        sleep(Duration::from_secs(60)).await;
+        world.state().owners.remove(&last);
+    }
+    let (done, told) = oneshot::channel();
+    let _ = orders.send(Order::End(done)).await;
+    let _ = told.await;
+}
