@@ -165,7 +165,7 @@ async fn a_queue_that_dies_again_and_again_is_replaced_with_growing_waits() {
         }
     }
     assert!(waits[0].is_zero() && waits.is_sorted(), "{waits:?}");
-    assert_eq!(waits[5].as_secs(), 300);
+    assert!(waits[5].as_secs() >= 300, "{waits:?}");
     // It works again in the end.
     running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
     running.until_shard(0, |change| matches!(change, Change::Ready)).await;

@@ -2,8 +2,12 @@
 //!
 //! Hours of a shard's life take milliseconds here, and nothing ever waits for real time.
 
+mod network;
+
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::network::{Dial, Network, Weather};
 
 use futures_util::future::BoxFuture;
 use shardkeeper::{

@@ -30,6 +30,8 @@ const MAX_ENDED: usize = 100_000;
 /// So many first heartbeats are looked at together. If they are spread evenly, they lie within a tenth of the
 /// interval once in 10^14 times.
 const JITTER_SAMPLE: usize = 16;
+/// So many samples may wait for the rest of their connections; beyond that the oldest one is let go.
+const MAX_JITTER_SAMPLES: usize = 1024;
 const JITTER_SPREAD: f64 = 0.1;
 
 /// What all connections of one simulator share.
@@ -76,7 +78,7 @@ pub(crate) struct State {
     /// When op 9 was last sent to a shard (GW-149).
     pub(crate) invalidated: BTreeMap<u32, Instant>,
     /// Where in its interval the first heartbeat of each connection came (GW-110).
-    pub(crate) first_heartbeats: Vec<f64>,
+    pub(crate) first_heartbeats: BTreeMap<u64, Vec<f64>>,
     /// When all members of a guild may be asked for again (GW-162).
     pub(crate) members_free_at: HashMap<u64, Instant>,
     pub(crate) buckets: Buckets,
@@ -134,7 +136,7 @@ impl Discord {
             refused: BTreeMap::new(),
             bot_refused: None,
             invalidated: BTreeMap::new(),
-            first_heartbeats: Vec::new(),
+            first_heartbeats: BTreeMap::new(),
             members_free_at: HashMap::new(),
             buckets: Buckets::default(),
             rejected_tokens: BTreeSet::new(),
@@ -310,10 +312,10 @@ impl Discord {
     }
 
     /// A heartbeat came; if it is the first of its connection, at this place of the interval.
-    pub(crate) fn heartbeat(&self, first: Option<f64>) {
+    pub(crate) fn heartbeat(&self, connection: u64, first: Option<f64>) {
         let mut state = self.state();
         state.report.heartbeats += 1;
-        let unjittered = first.is_some_and(|first| state.note_first_heartbeat(first));
+        let unjittered = first.is_some_and(|first| state.note_first_heartbeat(connection, first));
         self.changed(state);
         if unjittered {
             let detail = format!(
@@ -387,17 +389,24 @@ impl State {
         Instant::now() + self.skew
     }
 
-    /// Says whether the last ones were all at the same place: that is no jitter (GW-110).
-    fn note_first_heartbeat(&mut self, first: f64) -> bool {
-        let firsts = &mut self.first_heartbeats;
+    /// Says whether those of one sample were all at the same place: that is no jitter (GW-110). A sample is of connections
+    /// that were made one after the other. Those whose heartbeats come one after the other prove nothing: where many are
+    /// opened at once, neighbours are close.
+    fn note_first_heartbeat(&mut self, connection: u64, first: f64) -> bool {
+        let sample = connection.saturating_sub(1) / JITTER_SAMPLE as u64;
+        let firsts = self.first_heartbeats.entry(sample).or_default();
         firsts.push(first);
-        if firsts.len() < JITTER_SAMPLE {
-            return false;
+        let is_unjittered = firsts.len() == JITTER_SAMPLE && {
+            let (least, most) =
+                firsts.iter().fold((f64::MAX, f64::MIN), |(least, most), at| (least.min(*at), most.max(*at)));
+            most - least < JITTER_SPREAD
+        };
+        if firsts.len() == JITTER_SAMPLE {
+            self.first_heartbeats.remove(&sample);
+        } else if self.first_heartbeats.len() > MAX_JITTER_SAMPLES {
+            self.first_heartbeats.pop_first();
         }
-        let (least, most) =
-            firsts.iter().fold((f64::MAX, f64::MIN), |(least, most), at| (least.min(*at), most.max(*at)));
-        firsts.clear();
-        most - least < JITTER_SPREAD
+        is_unjittered
     }
 
     pub(crate) fn renew_period(&mut self, now: Instant) {

@@ -1,7 +1,9 @@
 //! `GET /gateway/bot`: where the Gateway is, how many shards it wants, and what the bot may still identify.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, Collected, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode, header};
@@ -156,7 +158,9 @@ pub async fn gateway_info(
 async fn request(dialer: &dyn Dialer, api_url: &Url, token: &Token) -> Result<GatewayInfo, GatewayInfoError> {
     let http = |source| GatewayInfoError::Http { host: host(api_url), source };
     let malformed = |source| GatewayInfoError::Malformed { host: host(api_url), source };
-    let stream = dialer.dial(api_url).await?;
+    // Whoever starts a bot waits for an answer, whatever a dialer of theirs does.
+    let dialing = AssertUnwindSafe(async { dialer.dial(api_url).await }).catch_unwind().await;
+    let stream = dialing.unwrap_or_else(|_| Err(ConnectError::dial(api_url, "the dialer panicked")))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
     let request = Request::get(format!("{}/gateway/bot", api_url.path().trim_end_matches('/')))

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use shardkeeper_proto::ShardId;
+use shardkeeper_proto::close::CloseCode;
 use shardkeeper_proto::shard::{Change, Next, Refusal};
+use shardkeeper_proto::{ShardCount, ShardId};
 
 /// A change in the life of a shard or of the whole bot. `Display` makes a line of it.
 ///
@@ -100,6 +101,16 @@ pub enum Lifecycle {
         /// When it is full again.
         resets_after: Duration,
     },
+    /// Discord refuses a shard for the number of shards that the bot has (4010, 4011): trying again is pointless until the bot
+    /// runs with another one. That shard has ended; see [`Refused`](Self::Refused) for when all of them do.
+    LayoutRefused {
+        /// Which shard.
+        shard: ShardId,
+        /// The number of shards that is refused.
+        count: ShardCount,
+        /// The close code.
+        code: CloseCode,
+    },
     /// Discord refuses the bot for good. Every shard stops, and the manager ends.
     Refused(Refusal),
     /// The manager ends; nothing comes after this.
@@ -110,9 +121,10 @@ impl Lifecycle {
     /// The shard that it concerns; `None` when it is the whole bot.
     pub fn shard(&self) -> Option<ShardId> {
         match self {
-            Self::Shard { shard, .. } | Self::Crashed { shard, .. } | Self::Silent { shard, .. } => {
-                Some(*shard)
-            }
+            Self::Shard { shard, .. }
+            | Self::Crashed { shard, .. }
+            | Self::Silent { shard, .. }
+            | Self::LayoutRefused { shard, .. } => Some(*shard),
             _ => None,
         }
     }
@@ -158,6 +170,9 @@ impl fmt::Display for Lifecycle {
             Self::BudgetExhausted { resets_after } => {
                 write!(f, "identify budget exhausted, full again in {resets_after:.0?}")
             }
+            Self::LayoutRefused { shard, count, code } => {
+                write!(f, "shard {shard}: the layout of {count} shards is refused: {code}")
+            }
             Self::Refused(refusal) => write!(f, "{refusal}"),
             Self::Ended => f.write_str("ended"),
         }
@@ -169,6 +184,7 @@ fn describe(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Change::Queued => f.write_str("queued to identify"),
         Change::Connecting { resuming: true } => f.write_str("connecting to resume"),
         Change::Connecting { resuming: false } => f.write_str("connecting to identify"),
+        Change::Paced { wait } => write!(f, "too many connect at once, waits {wait:.1?}"),
         Change::Hello { heartbeat_interval } => write!(f, "hello, heartbeat every {heartbeat_interval:.1?}"),
         Change::Identifying => f.write_str("identifying"),
         Change::Resuming { sequence } => write!(f, "resuming from sequence {sequence}"),

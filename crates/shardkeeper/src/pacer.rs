@@ -1,65 +1,54 @@
 //! How fast connections may be opened, over all shards.
 //!
 //! Discord sets no limit, but when thousands of shards lose their connections together they should not come back
-//! in one instant (GW-138). Bursts are welcome here, so this is governor's place: its bucket admits one burst and
-//! then a steady rate. (For commands it would be wrong: it admits nearly twice its limit in the worst window.)
+//! in one instant (GW-138). Each gets its turn once, and knows from the beginning how long it has to wait: nobody asks
+//! again and again, and the log can say what a shard waits for.
 
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use governor::clock::Clock;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+use tokio::time::Instant;
 
 /// Lets so many connections per second be opened, and as many at once after a pause.
 #[derive(Debug)]
-pub(crate) struct Pacer(RateLimiter<NotKeyed, InMemoryState, TokioClock>);
+pub(crate) struct Pacer {
+    /// Between two turns.
+    interval: Duration,
+    /// So far ahead of its time a turn may be taken.
+    burst: Duration,
+    next_turn: Mutex<Option<Instant>>,
+}
 
 impl Pacer {
     pub(crate) fn new(connects_per_second: NonZeroU32) -> Self {
-        Self(RateLimiter::direct_with_clock(Quota::per_second(connects_per_second), TokioClock))
+        let interval = Duration::from_secs(1) / connects_per_second.get();
+        Self { interval, burst: interval * (connects_per_second.get() - 1), next_turn: Mutex::default() }
     }
 
-    /// Admits one connection, or says when to ask again. `random` in `[0, 1)` keeps those who wait apart.
-    pub(crate) fn admit(&self, random: f64) -> Result<(), Duration> {
-        self.0.check().map_err(|refused| {
-            let wait = refused.wait_time_from(TokioClock.now());
-            wait.mul_f64(1.0 + random) + Duration::from_millis(1)
-        })
-    }
-}
-
-/// tokio's clock, which tests can pause; governor's own could not be.
-#[derive(Clone, Debug)]
-struct TokioClock;
-
-impl Clock for TokioClock {
-    type Instant = std::time::Instant;
-
-    fn now(&self) -> Self::Instant {
-        tokio::time::Instant::now().into_std()
+    /// Takes the next turn, and returns how long it is until then. A turn that is not used is lost.
+    pub(crate) fn take_turn(&self) -> Duration {
+        let now = Instant::now();
+        let mut next_turn = self.next_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = next_turn.map_or(now, |turn| turn.max(now));
+        *next_turn = Some(turn + self.interval);
+        turn.saturating_duration_since(now).saturating_sub(self.burst)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn gw_138_a_burst_and_then_the_rate() {
         let pacer = Pacer::new(NonZeroU32::new(50).unwrap());
-        let start = Instant::now();
-        let mut admitted = Vec::new();
-        while admitted.len() < 150 {
-            match pacer.admit(0.0) {
-                Ok(()) => admitted.push(start.elapsed()),
-                Err(wait) => tokio::time::advance(wait).await,
-            }
-        }
-        assert_eq!(admitted[49], Duration::ZERO);
-        let last = admitted[149];
-        assert!((Duration::from_millis(1900)..Duration::from_millis(2300)).contains(&last), "{last:?}");
+        let waits: Vec<u128> = (0..150).map(|_| pacer.take_turn().as_millis()).collect();
+        assert!(waits[..50].iter().all(|wait| *wait == 0));
+        assert!(waits[50..].iter().copied().eq((1..=100).map(|place| place * 20)));
+        // After a pause the same.
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!((0..50).map(|_| pacer.take_turn()).max(), Some(Duration::ZERO));
+        assert_eq!(pacer.take_turn(), Duration::from_millis(20));
     }
 }

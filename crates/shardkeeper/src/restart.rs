@@ -17,8 +17,11 @@ pub struct RestartPolicy {
     pub backoff: Backoff,
     /// So many crashes of one shard within the window, and it is in quarantine. 5.
     pub quarantine_after: usize,
-    /// How often a shard in quarantine is tried. 5 min.
+    /// How long a shard in quarantine waits for its next try: the first time 5 min, twice as long each time that it crashes
+    /// again within the window after it.
     pub quarantine: Duration,
+    /// The longest such wait. 1 h: a try may cost an Identify, and a day has 1000 of them for all shards.
+    pub quarantine_cap: Duration,
     /// So many crashes of all shards within [`fleet_window`](Self::fleet_window), and every restart waits for as
     /// long: something is wrong with all of them. 32.
     pub fleet_limit: usize,
@@ -33,6 +36,7 @@ impl Default for RestartPolicy {
             backoff: Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) },
             quarantine_after: 5,
             quarantine: Duration::from_secs(300),
+            quarantine_cap: Duration::from_secs(3600),
             fleet_limit: 32,
             fleet_window: Duration::from_secs(10),
         }
@@ -51,12 +55,20 @@ pub(crate) struct Restart {
 pub(crate) struct RestartBook<Name> {
     policy: RestartPolicy,
     crashes: BTreeMap<Name, VecDeque<Instant>>,
+    quarantines: BTreeMap<Name, Quarantine>,
     fleet: VecDeque<Instant>,
 }
 
-impl<Name: Ord> RestartBook<Name> {
+/// The last quarantine of a child.
+#[derive(Debug)]
+struct Quarantine {
+    wait: Duration,
+    over_at: Instant,
+}
+
+impl<Name: Ord + Copy> RestartBook<Name> {
     pub(crate) fn new(policy: RestartPolicy) -> Self {
-        Self { policy, crashes: BTreeMap::new(), fleet: VecDeque::new() }
+        Self { policy, crashes: BTreeMap::new(), quarantines: BTreeMap::new(), fleet: VecDeque::new() }
     }
 
     /// Notes a crash and decides; `random` lies in `[0, 1)`.
@@ -65,9 +77,14 @@ impl<Name: Ord> RestartBook<Name> {
         let crashes = self.crashes.entry(child).or_default();
         let earlier = note(crashes, now, policy.window, policy.quarantine_after);
         let fleet = note(&mut self.fleet, now, policy.fleet_window, policy.fleet_limit);
-        let quarantined = earlier + 1 >= policy.quarantine_after;
+        // Else older crashes would leave the window while it waits, and each quarantine begin with some quick tries.
+        let relapse = self.quarantines.get(&child).filter(|last| now < last.over_at + policy.window);
+        let quarantined = earlier + 1 >= policy.quarantine_after || relapse.is_some();
         let mut after = if quarantined {
-            policy.quarantine
+            let wait = relapse.map_or(policy.quarantine, |last| last.wait.saturating_mul(2));
+            let wait = wait.min(policy.quarantine_cap.max(policy.quarantine));
+            self.quarantines.insert(child, Quarantine { wait, over_at: now + wait });
+            wait
         } else {
             policy.backoff.delay(u32::try_from(earlier).unwrap_or(u32::MAX), random)
         };
@@ -103,7 +120,7 @@ mod tests {
         let now = Instant::now();
         let waits: Vec<Restart> = (0..7).map(|at| book.crashed(now + SECOND * at, ShardId(1), 0.0)).collect();
         let seconds: Vec<u64> = waits.iter().map(|restart| restart.after.as_secs()).collect();
-        assert_eq!(seconds, [0, 1, 2, 4, 300, 300, 300]);
+        assert_eq!(seconds, [0, 1, 2, 4, 300, 600, 1200]);
         assert!(waits[4].quarantined && !waits[3].quarantined);
         assert_eq!(book.crashed(now, ShardId(2), 0.0).after, Duration::ZERO, "the others do not pay for it");
     }
@@ -115,11 +132,24 @@ mod tests {
         for at in 0..5 {
             let _ = book.crashed(now + SECOND * at, ShardId(1), 0.0);
         }
-        let later = now + RestartPolicy::default().window + SECOND * 5;
+        let policy = RestartPolicy::default();
+        let later = now + policy.quarantine + policy.window + SECOND * 5;
         assert_eq!(
             book.crashed(later, ShardId(1), 0.0),
             Restart { after: Duration::ZERO, quarantined: false }
         );
+    }
+
+    #[test]
+    fn a_day_of_crashes_is_a_few_dozen_tries() {
+        let mut book = RestartBook::new(RestartPolicy::default());
+        let start = Instant::now();
+        let (mut now, mut tries) = (start, 0);
+        while now < start + SECOND * 86_400 {
+            now += SECOND + book.crashed(now, ShardId(1), 0.5).after;
+            tries += 1;
+        }
+        assert_eq!(tries, 31);
     }
 
     #[test]

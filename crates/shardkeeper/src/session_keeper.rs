@@ -17,7 +17,7 @@ use crate::error::chain;
 use crate::identify_queue::Ledger;
 use crate::shard::slot::SessionSlot;
 use crate::store::{self, BudgetRecord, Changes, SessionRecord, SessionStore, StoreError};
-use crate::task::AbortOnDrop;
+use crate::task::{AbortOnDrop, catching};
 
 /// So often the slots are looked at, and at once when there is a new session. What a killed process repeats is what its
 /// subscribers acknowledged in so long, and the time of one save.
@@ -168,7 +168,7 @@ impl KeeperState {
         }
         let (store, myself) = (Arc::clone(&self.store), myself.clone());
         let save = tokio::spawn(async move {
-            let saved = store.save(changes).await;
+            let saved = catching(async { store.save(changes).await }).await;
             let _ = myself.cast(KeeperMessage::Saved(saved));
         });
         let _task = AbortOnDrop(save.abort_handle());

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::Intents;
 use crate::close::{CloseCode, Scope};
 
 /// A change of state. Comes before the dispatches that belong to the new state.
@@ -15,6 +16,11 @@ pub enum Change {
     Connecting {
         /// Whether to resume a session, or to start one.
         resuming: bool,
+    },
+    /// Too many shards connect at once: opening the connection begins after this wait (GW-138).
+    Paced {
+        /// How long.
+        wait: Duration,
     },
     /// Hello came.
     Hello {
@@ -167,11 +173,26 @@ pub enum Next {
 
 /// Discord refuses the shard for good: trying again unchanged is pointless (GW-095).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("discord refuses the connection: {code}")]
+#[error("discord refuses the connection: {code}{}", Culprits(*.code, *.intents))]
 #[non_exhaustive]
 pub struct Refusal {
     /// The close code.
     pub code: CloseCode,
     /// How far it reaches.
     pub scope: Scope,
+    /// What the shard asked for.
+    pub intents: Intents,
+}
+
+/// The intents among which the culprit is, when it is one (GW-089, GW-090).
+struct Culprits(CloseCode, Intents);
+
+impl fmt::Display for Culprits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.0 {
+            4013 => write!(f, "; asked for: {}", self.1),
+            4014 => write!(f, "; privileged among those asked for: {}", self.1 & Intents::PRIVILEGED),
+            _ => Ok(()),
+        }
+    }
 }

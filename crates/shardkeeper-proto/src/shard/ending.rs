@@ -64,7 +64,7 @@ impl Shard {
             self.state = State::Refused;
             self.outputs.push_back(Output::Disconnect);
             self.changed(Change::Disconnected { reason, next: Next::End });
-            self.changed(Change::Refused(Refusal { code, scope }));
+            self.changed(Change::Refused(Refusal { code, scope, intents: self.config.intents }));
             return;
         }
         match self.state {

@@ -319,6 +319,7 @@ impl Shard {
             Input::ConnectDelayed(wait) => {
                 if let State::Connecting { deadline, .. } = &mut self.state {
                     *deadline += wait;
+                    self.changed(Change::Paced { wait });
                 }
             }
             Input::ConnectFailed => {

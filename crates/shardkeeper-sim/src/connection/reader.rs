@@ -216,7 +216,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn heartbeat(&mut self, data: &Value, at: Instant) {
-        self.discord.heartbeat(self.heartbeats.first_at(at));
+        self.discord.heartbeat(self.link.id, self.heartbeats.first_at(at));
         let seen = Seen {
             data,
             sent: self.session.as_deref().and_then(|session| self.discord.last_sequence(session)),

@@ -3,16 +3,14 @@
 //! Input: permits that the limiter granted. Output: the same permits, each with a pass that was taken for it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use ractor::ActorRef;
 use shardkeeper_proto::{Backoff, IdentifyPermit, ShardId};
 
 use super::{IdentifyGate, IdentifyPass, IdentifyRequest};
 use crate::message::QueueMessage;
-use crate::task::{AbortOnDrop, panic_message};
+use crate::task::{AbortOnDrop, catching};
 
 /// What a queue has to do with its gate.
 pub(crate) struct Asking {
@@ -136,14 +134,12 @@ async fn ask(
     let shard = request.shard;
     let mut failed: u32 = 0;
     loop {
-        let asking = AssertUnwindSafe(async { gate.admit(request.clone()).await });
-        let error = match asking.catch_unwind().await {
-            Ok(Ok(pass)) => {
+        let error = match catching(async { gate.admit(request.clone()).await }).await {
+            Ok(pass) => {
                 let _ = queue.cast(QueueMessage::Passed { shard, ask: number, pass });
                 return;
             }
-            Ok(Err(error)) => crate::error::chain(error.as_ref()),
-            Err(panic) => format!("panicked: {}", panic_message(panic.as_ref())),
+            Err(error) => crate::error::chain(error.as_ref()),
         };
         failed = failed.saturating_add(1);
         let retry_after = backoff.delay(failed, random.f64());

@@ -29,6 +29,7 @@ use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper,
 use crate::silence::{LOOK_EVERY, SilenceWatch};
 use crate::status::{IdentifyStatus, ManagerStatus};
 use crate::store::{self, BudgetRecord, SessionRecord, SessionStore, StoreError, Stored};
+use crate::task::catching;
 use crate::{Lifecycle, Shardkeeper};
 
 /// So often the gateway is asked again, at most, for shards that cannot reach it. An outage lasts minutes.
@@ -502,7 +503,7 @@ impl ManagerState {
             ShardReport::Refused(refusal) => {
                 fleet.shards.set_ended(shard);
                 self.finish_removals();
-                self.refused(myself, refusal);
+                self.refused(myself, shard, refusal);
             }
             ShardReport::AskGateway => self.refresh_gateway(myself),
             ShardReport::Ended => {
@@ -563,8 +564,14 @@ impl ManagerState {
     }
 
     /// Discord refuses a shard: what that means for the others (GW-096).
-    fn refused(&mut self, myself: &ActorRef<ManagerMessage>, refusal: Refusal) {
+    fn refused(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId, refusal: Refusal) {
         let Some(fleet) = &self.fleet else { return };
+        if refusal.scope == Scope::Layout {
+            let lifecycle =
+                Lifecycle::LayoutRefused { shard, count: fleet.shards.count(), code: refusal.code };
+            tracing::error!("{lifecycle}");
+            self.config.hub.announce(&lifecycle);
+        }
         let hopeless = match refusal.scope {
             Scope::Bot => true,
             // A layout under which no shard ever was ready is wrong as a whole; do not spend identifies on it.
@@ -849,7 +856,8 @@ fn load_store(store: Arc<dyn SessionStore>, manager: ActorRef<ManagerMessage>) {
     tokio::spawn(async move {
         let deadline = tokio::time::Instant::now() + LOAD_DEADLINE;
         let stored = loop {
-            match tokio::time::timeout_at(deadline, store.load()).await {
+            let loading = catching(async { store.load().await });
+            match tokio::time::timeout_at(deadline, loading).await {
                 Ok(Err(_)) if tokio::time::Instant::now() + LOAD_AGAIN_AFTER < deadline => {
                     tokio::time::sleep(LOAD_AGAIN_AFTER).await;
                 }

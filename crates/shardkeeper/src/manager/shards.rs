@@ -311,6 +311,10 @@ impl Shards {
         self.entries.values_mut().for_each(|entry| entry.set_presence(presence));
     }
 
+    pub(super) fn count(&self) -> ShardCount {
+        self.count
+    }
+
     pub(super) fn owner_of(&self, guild_id: u64) -> ShardId {
         self.count.owner_of(guild_id)
     }

@@ -13,7 +13,7 @@
 //!
 //! # Who supervises whom
 //!
-//! The manager supervises the queue and the shard actors. Each shard actor watches over its driver task. Nobody supervises the
+//! The manager supervises the queue, the session keeper and the shard actors. Each shard actor watches over its driver task. Nobody supervises the
 //! manager, unless the bot spawns it linked to a supervisor of its own ([`Builder::build`], `Actor::spawn_linked`).
 //!
 //! |  | panics | fails with an error | is killed | is stopped |
@@ -21,19 +21,22 @@
 //! | **driver** | Its actor fails with the panic's message, and the manager restarts the shard, which resumes. | It has none to end with: what can fail is a state. | Only the end of its actor does that. The connection is dropped without a close frame, so the session stays. | By [`ShardMessage::Stop`] or [`ShardMessage::Detach`]. It closes, lets subscribers take what is under way, and ends. |
 //! | **shard actor** | The manager restarts the shard, which resumes. | The same. | The same. | The same: a stop that did not come from the manager is a crash to it. |
 //! | **queue** | Replaced. Every key stays shut for one window, and who waited asks again. | The same. | The same. | The same. |
-//! | **session keeper** | Replaced. It stores everything again. | The same. | The same. | The same. |
+//! | **session keeper** | Replaced. The new one stores everything again, since nobody knows what the old one did. | The same. | The same. | The same. |
 //! | **manager** | Everything below is killed, sessions in memory are gone, subscriptions end, and [`Shardkeeper::ended`] says [`Ended::Crashed`]. | The same. | The same. | By its address: the same. By [`Shardkeeper::stop`] or [`Shardkeeper::detach`]: in order. |
 //!
 //! Queue and keeper are replaced with the waits of [`RestartPolicy`], at once the first time: their state is a few numbers, and
 //! the ledger of the budget is the manager's. A permit that was out when its shard died counts as spent, since nobody knows.
 //! The keeper is there with a [session store](Builder::session_store) only.
 //!
+//! Each life of a shard's actor is an [`Incarnation`]: what an earlier one says late changes nothing.
+//!
 //! [`ShardMessage::CrashDrill`] makes a driver panic, so that an operator can see all this work.
 //!
 //! # The code of the bot
 //!
 //! A task that reads a [`Subscription`] is the bot's. If it panics, the subscription is dropped with it, which unsubscribes;
-//! no shard notices. Two pieces of the bot's code run in the shard's own task, and must not wait there:
+//! no shard notices. A panic of a session store, an identify gate or, before the first answer of the API, a dialer is an error
+//! of theirs: it is told, and they are asked again. Two pieces of the bot's code run in the shard's own task, and must not wait there:
 //!
 //! - the predicate of [`Topic::matching`]: after a panic it is not asked again, and everything comes;
 //! - the function of [`Builder::presence_with`]. When it panics, or makes a presence that cannot be shown, a warning says so,
@@ -50,12 +53,17 @@
 //! | 3rd | after 2 to 4 s |
 //! | 4th | after 4 to 8 s |
 //! | 5th and further ([`quarantine_after`](RestartPolicy::quarantine_after)) | after 5 min ([`quarantine`](RestartPolicy::quarantine)), at [`Phase::Quarantined`] |
+//! | another one within the window after a quarantine | after twice as long as the last time, up to 1 h ([`quarantine_cap`](RestartPolicy::quarantine_cap)) |
 //!
 //! The waits are those of [`RestartPolicy::backoff`]; its cap of 60 s plays a part only when more crashes are allowed before
 //! quarantine. Each restart tries to resume. After a quarantine Discord has mostly forgotten the session: it answers with
 //! Invalid Session, and the shard identifies.
 //!
-//! **Quarantine ends by itself.** A try that works makes an ordinary shard of it again; old crashes leave the window.
+//! So a shard that crashes at each start, even right after its Identify, spends about 31 of the day's 1000 Identify, and the
+//! reserve is not touched. The others resume, which costs none.
+//!
+//! **Quarantine ends by itself.** A try that works makes an ordinary shard of it again once the window has passed without a
+//! crash.
 //! [`Shardkeeper::restart_shard`] tries at once.
 //!
 //! **The breaker.** From the 32nd crash of all shards together within 10 s on ([`fleet_limit`](RestartPolicy::fleet_limit),
@@ -84,6 +92,11 @@
 //! new session waits by a second row as well, since each Identify costs: not at all, 5 to 10 s, 10 to 20 s, up to 5 to 10 min
 //! ([`Timings::identify`]). Both rows begin anew once a shard was ready for [`Timings::stable`] (60 s).
 //!
+//! **Turns.** Many shards that lose their connections together connect in turn: 50 at once, and then 50 per second
+//! ([`Builder::connects_per_second`]), without regard to how long each takes. Who has to wait says for how long: [`Change::Paced`].
+//! So the time until a shard is back is the wait that its [`Change::Disconnected`] names, that of [`Change::Paced`], and what the
+//! network takes; after an outage it is a minute at most, or two where Discord has forgotten the session.
+//!
 //! **URLs.** A resume goes to the session's own URL. When that cannot be reached, the bootstrap URL and the resume URL take
 //! turns. When the bootstrap URL cannot be reached either, `GET /gateway/bot` is asked again, at most once a minute.
 //!
@@ -93,7 +106,9 @@
 //! [`Ended::Refused`]. Nothing identifies any more. The other shards close so that their sessions stay good for some minutes:
 //! a [session store](Builder::session_store) keeps them, and the next process goes on from there once the cause is mended.
 //!
-//! A refusal of the **layout** (4010, 4011) ends that shard. If no shard of the layout ever was ready, or none is left, the
+//! The text of [`Refusal`] names the intents for 4013, and the privileged ones among them for 4014.
+//!
+//! A refusal of the **layout** (4010, 4011) ends that shard: [`Lifecycle::LayoutRefused`]. If no shard of the layout ever was ready, or none is left, the
 //! count itself is wrong, and the manager ends before it burns more Identifies.
 //!
 //! # When a shard falls silent

@@ -39,6 +39,7 @@
 //! | [`RestartPolicy::backoff`] | 1 s to 60 s | The first restart is at once: the shard wants to resume. |
 //! | [`RestartPolicy::quarantine_after`] | 5 | What fails five times in a row fails a sixth time. |
 //! | [`RestartPolicy::quarantine`] | 300 s | Soon enough to notice that the cause is gone, and each try may cost an Identify. |
+//! | [`RestartPolicy::quarantine_cap`] | 3600 s | Waits double up to it: a shard that crashes at each start tries 31 times a day. |
 //! | [`RestartPolicy::fleet_limit`] | 32 | More crashes than that at once are no accident of one shard. |
 //! | [`RestartPolicy::fleet_window`] | 10 s | The window of the breaker, and half of the longest wait that it imposes. |
 //!

@@ -55,14 +55,16 @@
 //! **Rejected.** A write per event, or a channel of changes: both put the store's pace before the event's. An append-only file
 //! of our own: checksums, replacement and recovery are somebody else's field.
 //!
-//! # governor paces connections, and nothing else
+//! # Connections take turns
 //!
 //! **Context.** Three things are paced: connections, Identify, commands.
-//! **Decision.** governor's bucket is for connections, where a burst and then a rate is what one wants. Identify and commands
-//! have exact values of `shardkeeper-proto`.
-//! **Consequences.** No window of 60 s ever holds more than the limit, wherever it begins.
-//! **Rejected.** The bucket for commands: in the worst minute it admits nearly twice the limit. For Identify: its window has to
-//! count from when the payload was written, and unspent permits have to come back.
+//! **Decision.** A connection takes the next turn of a bucket that gives a burst and then a rate, and knows its wait at once.
+//! Identify and commands have exact values of `shardkeeper-proto`.
+//! **Consequences.** Shards that fall together come back in the order in which they ask, and each says how long it waits
+//! ([`Change::Paced`]). No window of 60 s ever holds more commands than the limit, wherever it begins.
+//! **Rejected.** A bucket that only says no (governor's): a hundred shards that were cut together asked it 7,000 times in the
+//! first second. The bucket for commands: in the worst minute it admits nearly twice the limit. For Identify: its window
+//! has to count from when the payload was written, and unspent permits have to come back.
 //!
 //! # `GET /gateway/bot` goes over our own dialer
 //!

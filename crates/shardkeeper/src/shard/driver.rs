@@ -163,7 +163,7 @@ impl Driver {
             () = self.core.publisher.catch_up(), if behind => self.core.store_taken(),
             event = self.link.next(reading) => {
                 match event {
-                    LinkEvent::PaceOver => self.open(),
+                    LinkEvent::PaceOver(url) => self.open(url),
                     LinkEvent::Opened(opened) => self.opened(opened),
                     LinkEvent::Connection(event) => {
                         self.core.take(event, &mut self.codec);
@@ -279,8 +279,13 @@ impl Driver {
     fn carry_out_one(&mut self, output: Output) {
         match (output, &mut self.link) {
             (Output::Connect(url), _) => {
-                self.link = Link::Paced { until: Instant::now(), url };
-                self.open();
+                let wait = self.pacer.take_turn();
+                if wait.is_zero() {
+                    self.open(url);
+                } else {
+                    self.link = Link::Paced { until: Instant::now() + wait, url };
+                    self.feed(Input::ConnectDelayed(wait));
+                }
             }
             (Output::Disconnect, _) => {
                 self.core.identify_is_over();
@@ -301,20 +306,9 @@ impl Driver {
         }
     }
 
-    /// Opens the connection that waits for the pacer, or lets it wait on.
-    fn open(&mut self) {
-        let Link::Paced { url, .. } = std::mem::replace(&mut self.link, Link::Down) else { return };
-        match self.pacer.admit(self.core.random.f64()) {
-            Ok(()) => {
-                let connector = self.connector.clone();
-                self.link =
-                    Link::Opening(Box::pin(async move { connector.connect(&url).await.map(Box::new) }));
-            }
-            Err(wait) => {
-                self.link = Link::Paced { until: Instant::now() + wait, url };
-                self.feed(Input::ConnectDelayed(wait));
-            }
-        }
+    fn open(&mut self, url: Url) {
+        let connector = self.connector.clone();
+        self.link = Link::Opening(Box::pin(async move { connector.connect(&url).await.map(Box::new) }));
     }
 
     fn opened(&mut self, opened: Result<Box<Connection>, ConnectError>) {
@@ -354,7 +348,7 @@ enum Link {
 }
 
 enum LinkEvent<'a> {
-    PaceOver,
+    PaceOver(Url),
     Opened(Result<Box<Connection>, ConnectError>),
     Connection(Event<'a>),
 }
@@ -366,9 +360,9 @@ impl Link {
     async fn next(&mut self, reading: Reading) -> LinkEvent<'_> {
         match self {
             Self::Down => std::future::pending().await,
-            Self::Paced { until, .. } => {
+            Self::Paced { until, url } => {
                 sleep_until(*until).await;
-                LinkEvent::PaceOver
+                LinkEvent::PaceOver(url.clone())
             }
             Self::Opening(opening) => LinkEvent::Opened(opening.await),
             Self::Up(connection) => LinkEvent::Connection(connection.next(reading).await),

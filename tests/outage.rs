@@ -1,0 +1,279 @@
+//! Outages of the whole network, in virtual time: how much is tried, how much is said, and how everything comes back.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use shardkeeper::{Change, Lifecycle, Next, Reason};
+use shardkeeper_sim::{Action, Fault};
+use shardkeeper_tests::{Dial, Network, Running, Weather, bot, simulator};
+use tokio::time::{Instant, timeout};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+thread_local! {
+    /// Lines at info and above of our own crates; each test has its thread.
+    static LINES: Cell<usize> = const { Cell::new(0) };
+}
+
+struct CountLines;
+
+impl Subscriber for CountLines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO && !metadata.target().starts_with("shardkeeper_sim")
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        LINES.set(LINES.get() + 1);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+fn count_lines() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(CountLines).unwrap());
+    LINES.set(0);
+}
+
+const IN_TROUBLE: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}";
+const PAGE: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 28\r\n\r\n<html>Error 502 here</html>\n";
+
+/// A bot of so many shards, all ready, on a network in the test's hand. Its sessions live for an hour.
+async fn start(shards: u32) -> (Running, Network) {
+    count_lines();
+    let simulator = simulator(shards, |config| {
+        config.max_concurrency = shards;
+        config.guilds = 0;
+        config.timings.session_lifetime = Duration::from_secs(3600);
+        (config.identify_total, config.identify_remaining) = (4000, 4000);
+    });
+    let network = Network::new(&simulator);
+    let builder = bot(&simulator).dialer(Arc::new(network.clone()));
+    let running = Running::start_with(simulator, builder).await;
+    // Until as many as at the beginning may connect at once.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    network.take_dials();
+    (running, network)
+}
+
+fn cut_all(running: &Running) {
+    running.simulator.act(&Action::Fault { shard: None, fault: Fault::Cut }).unwrap();
+}
+
+/// Reads on until this moment.
+async fn read_until(running: &mut Running, end: Instant) -> Vec<(Instant, Lifecycle)> {
+    let mut told = Vec::new();
+    while let Ok(event) = tokio::time::timeout_at(end, running.next()).await {
+        told.extend(event.lifecycle().map(|lifecycle| (Instant::now(), lifecycle.clone())));
+    }
+    told
+}
+
+/// Reads on until so many shards are in service again.
+async fn read_until_back(running: &mut Running, shards: u32) -> Vec<(Instant, Lifecycle)> {
+    let mut told = Vec::new();
+    let mut back = 0;
+    while back < shards {
+        let event = timeout(Duration::from_secs(24 * 3600), running.next()).await.unwrap();
+        let Some(lifecycle) = event.lifecycle() else { continue };
+        back += u32::from(matches!(
+            lifecycle,
+            Lifecycle::Shard { change: Change::Ready | Change::Resumed { .. }, .. }
+        ));
+        told.push((Instant::now(), lifecycle.clone()));
+    }
+    told
+}
+
+/// The most attempts within any second.
+fn most_in_a_second(dials: &[Dial]) -> usize {
+    let within = |(place, first): (usize, &Dial)| {
+        dials[place..].iter().take_while(|dial| dial.at - first.at < Duration::from_secs(1)).count()
+    };
+    dials.iter().enumerate().map(within).max().unwrap_or_default()
+}
+
+fn to_gateway(dials: &[Dial]) -> Vec<Dial> {
+    dials.iter().filter(|dial| dial.host != "sim.invalid").cloned().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_138_153_ten_minutes_without_a_network_cost_no_identify_and_no_storm() {
+    let (mut running, network) = start(100).await;
+    let start = Instant::now();
+    cut_all(&running);
+    let mut told = Vec::new();
+    let mut seasons = Vec::new();
+    for weather in
+        [Weather::NoNames, Weather::Cut, Weather::Answers(IN_TROUBLE), Weather::Answers(PAGE), Weather::Hangs]
+    {
+        network.set_weather(weather);
+        let before = LINES.get();
+        let end = Instant::now() + Duration::from_secs(120);
+        told.extend(read_until(&mut running, end).await);
+        let dials = network.take_dials();
+        seasons.push((weather, to_gateway(&dials).len(), dials.len(), LINES.get() - before));
+        assert!(most_in_a_second(&dials) <= 101, "{weather:?}");
+    }
+    network.set_weather(Weather::Fine);
+    let end = Instant::now();
+    assert_eq!(end - start, Duration::from_secs(600));
+    let told_back = read_until_back(&mut running, 100).await;
+    let took = end.elapsed();
+    let dials = to_gateway(&network.take_dials());
+    // One attempt of each shard in half a minute, and those of the first minute, which are closer together.
+    let tries: usize = seasons.iter().map(|season| season.1).sum();
+    assert!(tries <= 100 * 26, "{tries} connections tried");
+    let asked: usize = seasons.iter().map(|season| season.2 - season.1).sum();
+    assert!(asked <= 11, "the API was asked {asked} times");
+    // An attempt is said in three lines: connecting, why not, and when again.
+    assert!(LINES.get() <= 3 * tries + 3000, "{} lines", LINES.get());
+    told.extend(told_back);
+    assert!(!told.iter().any(|(_, lifecycle)| matches!(lifecycle, Lifecycle::Crashed { .. })));
+    // The longest wait is a minute, and an attempt that hangs is given up after ten seconds.
+    assert!(took <= Duration::from_secs(72), "{took:?}");
+    assert!(most_in_a_second(&dials) <= 15, "they come back one by one: {}", most_in_a_second(&dials));
+    let report = running.simulator.report();
+    assert_eq!((report.identifies, report.resumes), (100, 100));
+    check(&mut running).await;
+}
+
+/// Every shard goes on from where it was, and nothing but the place of some resumes is against the rules.
+async fn check(running: &mut Running) {
+    running.simulator.emit(0, 50);
+    while running.simulator.delivery().delivered < running.simulator.delivery().sent {
+        drop(running.next().await);
+    }
+    let delivery = running.simulator.delivery();
+    assert_eq!((delivery.lost, delivery.duplicated, delivery.out_of_order), (0, 0, 0), "{delivery:?}");
+    // The simulator cannot see that its resume URL was not to be reached (GW-139).
+    let report = running.simulator.report();
+    assert_eq!(report.violations, []);
+    assert!(report.notices.iter().all(|notice| notice.rule == "GW-132"), "{:?}", report.notices);
+}
+
+/// When a shard lost its connection, when it said it would try again, and how long it then waited for its turn.
+#[derive(Default)]
+struct Story {
+    lost_at: Option<Instant>,
+    waits: Duration,
+    back_at: Option<Instant>,
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_138_175_a_thousand_shards_cut_at_once_resume_in_turn_and_say_what_they_wait_for() {
+    let (mut running, network) = start(1000).await;
+    let latency = Duration::from_millis(300);
+    network.set_latency(latency);
+    let before = (LINES.get(), Instant::now());
+    cut_all(&running);
+    let told = read_until_back(&mut running, 1000).await;
+    let dials = network.take_dials();
+    // Fifty at once, and then fifty per second: each takes 300 ms, and one does not wait for another.
+    assert_eq!(dials.len(), 1000);
+    assert!(most_in_a_second(&dials) <= 100);
+    let steady = dials.iter().position(|dial| dial.at > before.1 + Duration::from_secs(1)).unwrap();
+    assert!(most_in_a_second(&dials[steady..]) <= 51);
+    assert!(before.1.elapsed() <= Duration::from_millis(19_000 + 300 + 100), "{:?}", before.1.elapsed());
+    // Disconnected, connecting, paced, hello, resuming, resumed.
+    assert!(LINES.get() - before.0 <= 6 * 1000, "{} lines", LINES.get() - before.0);
+    let mut stories: BTreeMap<u32, Story> = BTreeMap::new();
+    for (at, lifecycle) in told {
+        let Lifecycle::Shard { shard, change } = lifecycle else { panic!("{lifecycle}") };
+        let story = stories.entry(shard.0).or_default();
+        match change {
+            Change::Disconnected { reason: Reason::Lost, next: Next::Resume { after } } => {
+                (story.lost_at, story.waits) = (Some(at), story.waits + after);
+            }
+            Change::Paced { wait } => story.waits += wait,
+            Change::Resumed { .. } => story.back_at = Some(at),
+            _ => {}
+        }
+    }
+    for (shard, story) in stories {
+        let took = story.back_at.unwrap() - story.lost_at.unwrap();
+        let expected = story.waits + latency;
+        assert!(took >= expected && took <= expected + Duration::from_millis(50), "{shard}: {took:?}");
+    }
+    let report = running.simulator.report();
+    assert_eq!((report.identifies, report.resumes), (1000, 1000));
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_139_a_dead_resume_url_is_left_for_the_bootstrap_url() {
+    let (mut running, network) = start(4).await;
+    network.set_unreachable(Some("resume.sim.invalid"));
+    let start = Instant::now();
+    cut_all(&running);
+    read_until_back(&mut running, 4).await;
+    assert!(start.elapsed() <= Duration::from_secs(3), "{:?}", start.elapsed());
+    let hosts: Vec<_> = network.take_dials().into_iter().map(|dial| dial.host).collect();
+    assert_eq!(hosts.iter().filter(|host| *host == "resume.sim.invalid").count(), 4);
+    assert_eq!(hosts.iter().filter(|host| *host == "gateway.sim.invalid").count(), 4);
+    assert_eq!(running.simulator.report().identifies, 4);
+    // From there it is the resume URL's turn again.
+    network.set_unreachable(Some("gateway.sim.invalid"));
+    cut_all(&running);
+    read_until_back(&mut running, 4).await;
+    assert_eq!(running.simulator.report().identifies, 4);
+    check(&mut running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_140_149_after_an_outage_too_long_for_its_session_a_shard_identifies_when_discord_says_so() {
+    let simulator = simulator(16, |config| config.max_concurrency = 16);
+    let network = Network::new(&simulator);
+    let builder = bot(&simulator).dialer(Arc::new(network.clone()));
+    let mut running = Running::start_with(simulator, builder).await;
+    cut_all(&running);
+    network.set_weather(Weather::NoNames);
+    let end = Instant::now() + Duration::from_secs(600);
+    read_until(&mut running, end).await;
+    network.set_weather(Weather::Fine);
+    let told = read_until_back(&mut running, 16).await;
+    let told_so = |(_, lifecycle): &&(Instant, Lifecycle)| {
+        let invalid = Reason::InvalidSession { resumable: false };
+        matches!(lifecycle, Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. } if *reason == invalid)
+    };
+    assert_eq!(told.iter().filter(told_so).count(), 16);
+    // The longest wait twice: that an answer comes is not enough to be patient no longer (GW-154).
+    assert!(end.elapsed() <= Duration::from_secs(60 + 60 + 6), "{:?}", end.elapsed());
+    let report = running.simulator.report();
+    assert_eq!((report.identifies, report.resumes_refused), (32, 16));
+    assert_eq!(report.violations, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_in_an_outage_begins_when_it_is_over() {
+    for weather in [Weather::NoNames, Weather::Cut, Weather::Answers(PAGE), Weather::Hangs, Weather::Panics] {
+        let simulator = simulator(2, |_| {});
+        let network = Network::new(&simulator);
+        network.set_weather(weather);
+        let builder = bot(&simulator).dialer(Arc::new(network.clone()));
+        let clearing = network.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            clearing.set_weather(Weather::Fine);
+        });
+        let start = Instant::now();
+        let running = Running::start_with(simulator, builder).await;
+        assert!(start.elapsed() <= Duration::from_secs(600 + 60 + 1), "{weather:?}: {:?}", start.elapsed());
+        assert!(network.take_dials().len() <= 26 + 2, "{weather:?}");
+        running.no_violations();
+    }
+}
