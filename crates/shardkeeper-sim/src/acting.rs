@@ -107,10 +107,7 @@ impl Discord {
         match fault {
             Fault::StopAcking => link.stop_acking(),
             Fault::Silence => link.silence(),
-            Fault::HalfOpen => {
-                link.half_open();
-                self.forget(link);
-            }
+            Fault::HalfOpen => link.half_open(),
             Fault::StallReading => link.stall_reading(),
             Fault::SlowWriting { bytes_per_second } => link.slow_writing(bytes_per_second),
             Fault::Cut => link.cut(),
@@ -158,15 +155,6 @@ impl Discord {
                 discord.violation("GW-144", Some(shard_id), "op 7 was not followed by a new connection");
                 link.send_later(Out::Close { code: 4000, reason: "reconnect" });
             }
-        });
-    }
-
-    /// One that is half open is not for ever: this side lets go of it with its session.
-    fn forget(self: &Arc<Self>, link: Arc<Link>) {
-        let lifetime = self.config.timings.session_lifetime;
-        tokio::spawn(async move {
-            tokio::time::sleep(lifetime).await;
-            link.cut();
         });
     }
 

@@ -23,8 +23,7 @@ pub enum Fault {
     },
     /// The connection ends without a close frame.
     Cut,
-    /// From now on nothing is read and nothing written; the connection stays open, until its session would be
-    /// forgotten.
+    /// From now on nothing is read and nothing written; the connection stays open.
     HalfOpen,
     /// Op 1: the client shall send a heartbeat.
     RequestHeartbeat,

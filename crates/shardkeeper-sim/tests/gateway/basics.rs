@@ -363,17 +363,15 @@ async fn faults_of_a_live_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_half_open_connection_is_silent_until_its_session_is_forgotten() {
+async fn a_half_open_connection_is_silent_for_ever() {
     let simulator = simulator(|config| config.guilds = 0);
     let mut client = Client::connect(&simulator).await;
     client.login(0, 1).await;
     simulator.inject(0, Fault::HalfOpen).unwrap();
     client.send(&heartbeat(json!(1))).await;
     simulator.emit(0, 5);
-    let lifetime = shardkeeper_sim::SimTimings::default().session_lifetime;
-    let silence = timeout(lifetime - Duration::from_secs(1), client.socket.next()).await;
+    let silence = timeout(Duration::from_secs(600), client.socket.next()).await;
     assert!(silence.is_err(), "{silence:?}");
-    assert!(!matches!(client.socket.next().await, Some(Ok(_))), "and then it is gone");
     assert!(rules(&simulator).is_empty());
 }
 
