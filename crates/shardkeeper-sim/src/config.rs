@@ -1,5 +1,6 @@
 //! What the simulated Discord is like.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The configuration of a simulator. Build it from [`SimConfig::default`].
@@ -41,6 +42,8 @@ pub struct SimConfig {
     /// Now and then sends a `zlib-stream` payload as several messages, cut at odd places (GW-044), and any other
     /// message as several WebSocket frames (GW-015). Off.
     pub split_frames: bool,
+    /// The address in the URLs that it tells, when clients shall come by a proxy. None: the one that it listens on.
+    pub public_addr: Option<SocketAddr>,
     /// How time passes.
     pub timings: SimTimings,
 }
@@ -64,6 +67,7 @@ impl Default for SimConfig {
             shard_multiple: 1,
             replay_limit: 20_000,
             split_frames: false,
+            public_addr: None,
             timings: SimTimings::default(),
         }
     }

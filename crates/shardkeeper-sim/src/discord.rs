@@ -246,9 +246,14 @@ impl Discord {
         })
     }
 
+    /// Where clients find it, if it listens anywhere.
+    pub(crate) fn public_addr(&self) -> Option<SocketAddr> {
+        self.config.public_addr.or(self.addr)
+    }
+
     pub(crate) fn gateway_url(&self) -> String {
         let scheme = if self.tls { "wss" } else { "ws" };
-        match self.addr {
+        match self.public_addr() {
             Some(addr) => format!("{scheme}://{addr}"),
             None => format!("{scheme}://gateway.sim.invalid"),
         }
@@ -257,7 +262,7 @@ impl Discord {
     /// Another one than for Identify (GW-132), and without a query (GW-012).
     pub(crate) fn resume_url(&self) -> String {
         let scheme = if self.tls { "wss" } else { "ws" };
-        match self.addr {
+        match self.public_addr() {
             Some(addr) => format!("{scheme}://{addr}{RESUME_PATH}"),
             None => format!("{scheme}://resume.sim.invalid{RESUME_PATH}"),
         }

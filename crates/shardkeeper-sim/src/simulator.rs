@@ -79,7 +79,7 @@ impl Simulator {
 
     /// The URL of its REST API, with the version.
     pub fn api_url(&self) -> String {
-        match self.discord.addr {
+        match self.discord.public_addr() {
             Some(addr) if self.discord.tls => format!("https://{addr}/api/v10"),
             Some(addr) => format!("http://{addr}/api/v10"),
             None => "http://sim.invalid/api/v10".to_owned(),

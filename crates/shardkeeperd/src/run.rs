@@ -1,25 +1,30 @@
 //! `run`: the real thing.
 
 use std::error::Error;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::mem::ManuallyDrop;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::FutureExt;
+use shardkeeper::store::FileStore;
 use shardkeeper::{
-    DISCORD_API, Ended, Intents, Session, Shardkeeper, TcpDialer, Topic, client_config_trusting,
+    DISCORD_API, Ended, Intents, Shardkeeper, Subscription, TcpDialer, Topic, client_config_trusting,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::chain;
+use crate::record::Record;
 use crate::terminate::Terminate;
 use crate::wire::Wire;
 
 /// How often the log says that all is well.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// So many events are recorded in one go, if they are there.
+const TAKEN_AT_ONCE: usize = 256;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -35,9 +40,12 @@ pub(crate) struct Options {
     /// How many shards; without it, as many as Discord recommends.
     #[arg(long)]
     shards: Option<u32>,
-    /// Where sessions are kept from one run to the next, so that a restart resumes them. A secret, like the token.
+    /// Where sessions are kept for the next run, which resumes them however this one ended. A secret, like the token.
     #[arg(long, value_name = "FILE")]
-    sessions: Option<PathBuf>,
+    store: Option<PathBuf>,
+    /// Where each event is appended as a line of JSON, before it is acknowledged: with --store none is missing in it.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// A certificate in PEM that is trusted too: of a proxy, or of the simulator.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
@@ -75,34 +83,29 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(shards) = options.shards {
         builder = builder.shards(shards);
     }
-    if let Some(file) = &options.sessions {
-        builder = builder.sessions(take_sessions(file)?);
+    let record = options.record.as_deref().map(Record::open).transpose()?;
+    if let Some(file) = &options.store {
+        builder = builder.session_store(Arc::new(FileStore::open(file)?));
     }
-    // The log has a line for each lifecycle change already; the dispatches are counted.
-    let mut events = builder.subscribe(Topic::all());
+    // The log has a line for each lifecycle change already.
+    let mut taker =
+        Taker { events: ManuallyDrop::new(builder.subscribe(Topic::all())), record, dispatches: 0 };
     let keeper = tokio::select! {
         keeper = builder.start() => keeper?,
         () = terminate.wait() => return Ok(ExitCode::SUCCESS),
     };
-    let mut count = 0_u64;
     let mut report = interval_at(Instant::now() + REPORT_EVERY, REPORT_EVERY);
     report.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
-            event = events.next() => match event {
-                Some(_) => count += 1,
-                None => break,
-            },
-            _ = report.tick() => tracing::info!(dispatches = count, "running"),
+            taken = taker.take() => if !taken? { break },
+            _ = report.tick() => tracing::info!(dispatches = taker.dispatches, "running"),
             () = terminate.wait() => {
                 tracing::info!("detaching");
-                // The subscription goes first: nobody reads it any more, and no shard shall wait for it.
-                drop(events);
-                let sessions = keeper.detach().await;
-                tracing::info!(sessions = sessions.len(), dispatches = count, "detached");
-                if let Some(file) = &options.sessions {
-                    save_sessions(file, &sessions)?;
-                }
+                // What is under way is taken, so that the next process does not get it again.
+                let detaching = async { Ok(keeper.detach().await) };
+                let (sessions, ()) = tokio::try_join!(detaching, taker.take_all())?;
+                tracing::info!(sessions = sessions.len(), dispatches = taker.dispatches, "detached");
                 return Ok(ExitCode::SUCCESS);
             }
         }
@@ -113,35 +116,41 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-/// Reads the sessions and removes the file: a session can be resumed by one process only.
-fn take_sessions(file: &Path) -> Result<Vec<Session>, Box<dyn Error>> {
-    let text = match fs::read(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(format!("cannot read {}: {error}", file.display()).into()),
-    };
-    let sessions = serde_json::from_slice(&text).map_err(|error| {
-        // What stands in it is secret, and serde would quote it.
-        let (line, column) = (error.line(), error.column());
-        format!(
-            "{} holds no sessions (line {line}, column {column}): remove it to start anew",
-            file.display()
-        )
-    })?;
-    fs::remove_file(file).map_err(|error| format!("cannot remove {}: {error}", file.display()))?;
-    Ok(sessions)
+/// Takes the dispatches, and acknowledges each one when it is recorded, or counted if there is no record.
+struct Taker {
+    /// Never dropped, for that would acknowledge what was not taken. It goes with the process.
+    events: ManuallyDrop<Subscription>,
+    record: Option<Record>,
+    dispatches: u64,
 }
 
-fn save_sessions(file: &Path, sessions: &[Session]) -> Result<(), Box<dyn Error>> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(file).and_then(|mut file| {
-        file.write_all(&serde_json::to_vec(sessions)?)?;
-        file.sync_all()
-    });
-    written.map_err(|error| format!("cannot write {}: {error}", file.display()).into())
+impl Taker {
+    /// Takes what there is, at least one; `false` at the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: once it has something it does not wait.
+    async fn take(&mut self) -> Result<bool, String> {
+        let Some(first) = self.events.next().await else { return Ok(false) };
+        // With an error it is not dropped: what was not recorded is not acknowledged.
+        let mut taken = ManuallyDrop::new(vec![first]);
+        while taken.len() < TAKEN_AT_ONCE
+            && let Some(Some(event)) = self.events.next().now_or_never()
+        {
+            taken.push(event);
+        }
+        if let Some(record) = &mut self.record {
+            record.write(&taken)?;
+        }
+        self.dispatches += taken.len() as u64;
+        drop(ManuallyDrop::into_inner(taken));
+        Ok(true)
+    }
+
+    async fn take_all(&mut self) -> Result<(), String> {
+        while self.take().await? {}
+        Ok(())
+    }
 }
 
 #[cfg(test)]

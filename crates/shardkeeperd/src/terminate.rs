@@ -7,23 +7,27 @@ use tokio::signal;
 /// Waits for SIGINT, and where there is such a thing, SIGTERM.
 pub(crate) struct Terminate {
     #[cfg(unix)]
-    term: signal::unix::Signal,
+    signals: [signal::unix::Signal; 2],
 }
 
 impl Terminate {
     /// From now on such a signal does not kill the program.
     pub(crate) fn listen() -> io::Result<Self> {
+        #[cfg(unix)]
+        use signal::unix::{SignalKind, signal};
         Ok(Self {
             #[cfg(unix)]
-            term: signal::unix::signal(signal::unix::SignalKind::terminate())?,
+            signals: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
         })
     }
 
+    /// A signal that comes between two calls is not missed.
     #[cfg(unix)]
     pub(crate) async fn wait(&mut self) {
+        let [term, interrupt] = &mut self.signals;
         tokio::select! {
-            _ = self.term.recv() => {}
-            _ = signal::ctrl_c() => {}
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
         }
     }
 

@@ -3,19 +3,16 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::Stdio;
+mod support;
+
 use std::time::Duration;
 
 use shardkeeper_sim::{ConnectFault, SimConfig, Simulator};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Instant, timeout};
 
-/// Far beyond what anything here takes; a program that hangs fails the test instead of stalling it.
-const PATIENCE: Duration = Duration::from_secs(60);
-const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+use self::support::{Directory, LOOPBACK, PATIENCE, Running, Sim, shardkeeperd, signal};
 
 async fn simulator(shards: u32) -> Simulator {
     let mut config = SimConfig::default();
@@ -24,95 +21,55 @@ async fn simulator(shards: u32) -> Simulator {
     Simulator::bind(config, LOOPBACK).await.unwrap()
 }
 
-fn shardkeeperd(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shardkeeperd"));
-    command.args(arguments).env_remove("RUST_LOG").env_remove("DISCORD_TOKEN");
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
-}
-
-/// A running `run`, and its log.
-struct Running {
-    child: Child,
-    log: Lines<BufReader<ChildStderr>>,
-    seen: String,
-}
-
-impl Running {
-    fn start(token: &str, api_url: &str, more: &[&str]) -> Self {
-        let mut child = shardkeeperd(&["run", "--api-url", api_url])
-            .args(more)
-            .env("DISCORD_TOKEN", token)
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        Self { child, log, seen: String::new() }
-    }
-
-    /// Reads the log until a line has this in it.
-    async fn until(&mut self, text: &str) {
-        let reading = async {
-            while let Some(line) = self.log.next_line().await.unwrap() {
-                self.seen += &line;
-                self.seen.push('\n');
-                if line.contains(text) {
-                    return true;
-                }
-            }
-            false
-        };
-        let found = timeout(PATIENCE, reading).await;
-        assert_eq!(found, Ok(true), "no {text:?} in:\n{}", self.seen);
-    }
-
-    async fn terminate(&mut self) {
-        signal(&self.child).await;
-    }
-
-    /// Reads the rest, and returns the exit code and everything that was logged.
-    async fn end(mut self) -> (Option<i32>, String) {
-        while let Some(line) = timeout(PATIENCE, self.log.next_line()).await.expect("it ends").unwrap() {
-            self.seen += &line;
-            self.seen.push('\n');
-        }
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
-        assert!(!self.seen.contains("panicked"), "{}", self.seen);
-        (status.code(), self.seen)
-    }
-}
-
-async fn signal(child: &Child) {
-    let id = child.id().expect("it runs").to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
-}
-
 #[tokio::test]
 async fn a_signal_detaches_and_the_next_run_resumes() {
     let simulator = simulator(2).await;
-    let directory = std::env::temp_dir().join(format!("shardkeeperd-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let file = directory.join("sessions.json");
-    let sessions = ["--sessions", file.to_str().unwrap()];
+    let directory = Directory::new("sessions");
+    let (store, record) = (directory.file("sessions"), directory.file("events"));
+    let files = ["--store", &store, "--record", &record];
 
-    let mut first = Running::start("sim-token", &simulator.api_url(), &sessions);
+    let mut first = Running::start("sim-token", &simulator.api_url(), &files);
     first.until("all 2 shards of generation 1 are ready").await;
+    let (code, log) = Running::start("sim-token", &simulator.api_url(), &files).end().await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains("is in use by another process"), "{log}");
     let asked = Instant::now();
-    first.terminate().await;
+    first.signal("TERM").await;
     let (code, log) = first.end().await;
     assert_eq!(code, Some(0), "{log}");
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
-    use std::os::unix::fs::PermissionsExt;
-    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    for file in [&store, &record] {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
 
-    let mut second = Running::start("sim-token", &simulator.api_url(), &sessions);
+    let mut second = Running::start("sim-token", &simulator.api_url(), &files);
     second.until("all 2 shards of generation 1 are ready").await;
-    assert!(!file.exists(), "sessions are resumed once");
-    second.terminate().await;
+    second.signal("INT").await;
     assert_eq!(second.end().await.0, Some(0));
     let report = simulator.report();
     assert_eq!((report.identifies, report.resumes), (2, 2));
     assert!(report.violations.is_empty(), "{:?}", report.violations);
-    std::fs::remove_dir_all(directory).unwrap();
+    let record = std::fs::read_to_string(&record).unwrap();
+    assert!(
+        record.starts_with(r#"{"shard":"#) && record.contains(r#""name":"READY","replayed":false,"data":{"#)
+    );
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_named() {
+    let directory = Directory::new("unusable");
+    let (notes, nowhere) = (directory.file("notes"), directory.file("nowhere/file"));
+    std::fs::write(&notes, "somebody's notes ".repeat(1000)).unwrap();
+    for (option, file, message) in [
+        ("--store", &notes, "notes holds no sessions: remove it to start anew"),
+        ("--store", &nowhere, "nowhere/file cannot be opened: No such file or directory"),
+        ("--record", &nowhere, "nowhere/file: No such file or directory"),
+    ] {
+        let (code, log) = Running::start("sim-token", "http://127.0.0.1:1", &[option, file]).end().await;
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains(message), "{message}: {log}");
+    }
 }
 
 #[tokio::test]
@@ -170,7 +127,7 @@ async fn waits_and_tries_again(api_url: &str, message: &str) {
     let mut running = Running::start("sim-token", api_url, &[]);
     running.until(message).await;
     running.until("next try in").await;
-    running.terminate().await;
+    running.signal("TERM").await;
     let (code, log) = running.end().await;
     assert_eq!(code, Some(0), "{log}");
     assert!(log.lines().count() <= 4, "no storm of lines: {log}");
@@ -228,7 +185,7 @@ async fn a_gateway_that_speaks_no_websocket_is_named() {
         let mut running = Running::start("sim-token", &format!("http://{rest_addr}"), &[]);
         running.until("could not connect").await;
         assert!(running.seen.contains(message), "{message}: {}", running.seen);
-        running.terminate().await;
+        running.signal("TERM").await;
         let (code, log) = running.end().await;
         assert_eq!(code, Some(0), "{log}");
     }
@@ -244,7 +201,7 @@ async fn a_signal_ends_the_demo_early_and_in_order() {
     let mut asked = None;
     while let Some(line) = timeout(PATIENCE, lines.next_line()).await.expect("it goes on").unwrap() {
         if line.contains("are ready") && asked.is_none() {
-            signal(&child).await;
+            signal(&child, "TERM").await;
             asked = Some(Instant::now());
         }
         seen += &line;
@@ -298,34 +255,6 @@ async fn a_reader_that_goes_away_is_no_reason_to_panic() {
     assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
 }
 
-/// A running `sim`, and what it prints.
-struct Sim {
-    child: Child,
-    output: Lines<BufReader<tokio::process::ChildStdout>>,
-    api_url: String,
-}
-
-impl Sim {
-    async fn start(arguments: &[&str]) -> Self {
-        let mut child = shardkeeperd(&["sim", "--listen", "127.0.0.1:0"]).args(arguments).spawn().unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = timeout(PATIENCE, output.next_line()).await.expect("it starts").unwrap().unwrap();
-        let api_url = line.split("API at ").nth(1).unwrap().split(',').next().unwrap().to_owned();
-        Self { child, output, api_url }
-    }
-
-    /// Ends it; its exit code and what it said.
-    async fn end(mut self) -> (Option<i32>, String) {
-        signal(&self.child).await;
-        let mut said = String::new();
-        while let Some(line) = timeout(PATIENCE, self.output.next_line()).await.expect("it ends").unwrap() {
-            said += &line;
-            said.push('\n');
-        }
-        (timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap().code(), said)
-    }
-}
-
 #[tokio::test]
 async fn run_and_sim_understand_each_other_over_tls_zstd_and_etf() {
     let directory = std::env::temp_dir().join(format!("shardkeeperd-tls-{}", std::process::id()));
@@ -350,7 +279,7 @@ async fn run_and_sim_understand_each_other_over_tls_zstd_and_etf() {
         &report,
         "--split-frames",
     ];
-    let sim = Sim::start(&sim).await;
+    let sim = Sim::start(LOOPBACK, &sim).await;
     assert!(sim.api_url.starts_with("https://"), "{}", sim.api_url);
     let more = [
         "--trust",
@@ -366,7 +295,7 @@ async fn run_and_sim_understand_each_other_over_tls_zstd_and_etf() {
     for _ in 0..2 {
         run.until("resumed").await;
     }
-    run.terminate().await;
+    run.signal("TERM").await;
     let (code, log) = run.end().await;
     assert_eq!(code, Some(0), "{log}");
     let (code, said) = sim.end().await;
@@ -403,7 +332,7 @@ async fn sim_tells_what_is_wrong_with_its_arguments() {
 
 #[tokio::test]
 async fn a_strict_sim_ends_with_an_error_when_a_rule_was_broken() {
-    let sim = Sim::start(&["--strict"]).await;
+    let sim = Sim::start(LOOPBACK, &["--strict"]).await;
     // A token that was refused, and is used again: GW-297.
     for _ in 0..2 {
         let address = sim.api_url.strip_prefix("http://").unwrap().split('/').next().unwrap();

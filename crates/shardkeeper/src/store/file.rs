@@ -1,8 +1,10 @@
 //! A store in one file, by redb: transactions that survive the end of the process and of the machine at any byte.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -18,7 +20,7 @@ const BUDGET: TableDefinition<'_, (), &[u8]> = TableDefinition::new("budget");
 ///
 /// A save is one transaction with one `fsync`, on tokio's pool for blocking work.
 #[derive(Clone, Debug)]
-pub struct FileStore(Arc<Database>);
+pub struct FileStore(Arc<Reopening>);
 
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,17 +59,11 @@ impl FileStore {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref();
         let file = private(path).map_err(|source| OpenError::File { path: path.into(), source })?;
-        match Database::builder().create_file(file) {
-            Ok(database) => Ok(Self(Arc::new(database))),
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(OpenError::InUse { path: path.into() }),
-            Err(source) => Err(OpenError::NoStore { path: path.into(), source }),
-        }
-    }
-
-    /// On something else than a file, for tests of what a power failure leaves.
-    #[cfg(test)]
-    fn on(backend: impl redb::StorageBackend) -> Result<Self, redb::DatabaseError> {
-        Database::builder().create_with_backend(backend).map(|database| Self(Arc::new(database)))
+        // Clones share one lock, which goes with the last of them.
+        let open = move || Database::builder().create_file(file.try_clone()?);
+        Reopening::new(open)
+            .map(|database| Self(Arc::new(database)))
+            .map_err(|error| OpenError::new(path, error))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -75,7 +71,57 @@ impl FileStore {
         work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let database = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || work(&database)).await?
+        tokio::task::spawn_blocking(move || database.work(work)).await?
+    }
+}
+
+impl OpenError {
+    fn new(path: &Path, error: redb::DatabaseError) -> Self {
+        use redb::{DatabaseError, StorageError};
+        let path = path.into();
+        match error {
+            DatabaseError::DatabaseAlreadyOpen => Self::InUse { path },
+            // Which is how redb calls a file that it did not write.
+            DatabaseError::Storage(StorageError::Io(source)) if source.kind() != ErrorKind::InvalidData => {
+                Self::File { path, source }
+            }
+            source => Self::NoStore { path, source },
+        }
+    }
+}
+
+/// A database that is opened anew after a failure, since redb refuses all further work on the one that met it.
+struct Reopening {
+    open: Box<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>,
+    database: Mutex<Option<Database>>,
+}
+
+impl fmt::Debug for Reopening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reopening").finish_non_exhaustive()
+    }
+}
+
+impl Reopening {
+    fn new(
+        open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + Sync + 'static,
+    ) -> Result<Self, redb::DatabaseError> {
+        let database = Mutex::new(Some(open()?));
+        Ok(Self { open: Box::new(open), database })
+    }
+
+    fn work<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = match &*database {
+            Some(database) => work(database),
+            None => work(database.insert((self.open)()?)),
+        };
+        if done.is_err() {
+            // The old one has to go first. At once, so that no other process takes the file in between.
+            *database = None;
+            *database = (self.open)().ok();
+        }
+        done
     }
 }
 
@@ -161,7 +207,6 @@ fn save(database: &Database, changes: &Changes) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::Mutex;
 
     use proptest::prelude::*;
     use shardkeeper_proto::{Session, ShardCount, ShardId};
@@ -213,6 +258,43 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_recovers_is_used_again() {
+        let disk = Disk::default();
+        let store = on(&disk).unwrap();
+        store.work(|database| save(database, &changes(1))).unwrap();
+        for left in 0..20 {
+            disk.0.lock().unwrap().left = Some(left);
+            for _ in 0..2 {
+                let _ = store.work(|database| save(database, &changes(2)));
+            }
+            store.work(|database| save(database, &changes(2))).unwrap_err();
+            disk.0.lock().unwrap().left = None;
+            store.work(|database| save(database, &changes(3 + left as u64))).unwrap();
+            let stored = store.work(load).unwrap();
+            assert_eq!(stored.sessions[0].session.sequence, 3 + left as u64);
+        }
+    }
+
+    #[test]
+    fn a_file_is_not_let_go_of_when_its_disk_fails() {
+        let directory = Directory::new("kept");
+        let path = directory.0.join("sessions");
+        let store = FileStore::open(&path).unwrap();
+        store.0.work(|_| Err::<(), StoreError>("the disk is gone".into())).unwrap_err();
+        assert!(matches!(FileStore::open(&path), Err(OpenError::InUse { .. })));
+        store.0.work(|database| save(database, &changes(1))).unwrap();
+        drop(store);
+        FileStore::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_not_taken_for_a_file_that_is_no_store() {
+        let full = redb::DatabaseError::from(io::Error::from(io::ErrorKind::StorageFull));
+        let error = OpenError::new(Path::new("sessions"), full);
+        assert!(matches!(error, OpenError::File { .. }), "{error:?}");
+    }
+
+    #[test]
     fn what_is_no_store_is_told_by_name_and_left_as_it_is() {
         let directory = Directory::new("foreign");
         let path = directory.0.join("notes");
@@ -222,6 +304,11 @@ mod tests {
         assert!(error.to_string().ends_with("holds no sessions: remove it to start anew"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), notes);
         assert!(matches!(FileStore::open(directory.0.join("a/b")), Err(OpenError::File { .. })));
+    }
+
+    fn on(disk: &Disk) -> Result<Reopening, redb::DatabaseError> {
+        let disk = disk.clone();
+        Reopening::new(move || Database::builder().create_with_backend(disk.clone()))
     }
 
     /// A disk that keeps what was synced, and of the rest whatever it likes.
@@ -348,17 +435,17 @@ mod tests {
             fails_after in 0_usize..400, seed in any::<u64>(),
         ) {
             let disk = Disk::default();
-            let store = FileStore::on(disk.clone()).unwrap();
-            save(&store.0, &changes(1)).unwrap();
+            let store = on(&disk).unwrap();
+            store.work(|database| save(database, &changes(1))).unwrap();
             disk.0.lock().unwrap().left = Some(fails_after);
             let mut saved = 1;
-            while saved < 20 && save(&store.0, &changes(saved + 1)).is_ok() {
+            while saved < 20 && store.work(|database| save(database, &changes(saved + 1))).is_ok() {
                 saved += 1;
             }
             let mut random = fastrand::Rng::with_seed(seed);
             let after = disk.after_failure(|| (random.bool(), if random.bool() { 1.0 } else { random.f64() }));
             drop(store);
-            let found = load(&FileStore::on(after).unwrap().0).unwrap().sessions;
+            let found = on(&after).unwrap().work(load).unwrap().sessions;
             prop_assert_eq!(found.len(), 64);
             let sequence = found[0].session.sequence;
             prop_assert!(sequence == saved || sequence == saved + 1, "{} of {}", sequence, saved);

@@ -143,6 +143,20 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_jumped_costs_a_vain_resume_or_an_identify_and_no_more() {
+        let year = 365 * 24 * 3_600_000;
+        for (stored_at_ms, fits) in
+            [(0, false), (wall_ms() - year, false), (wall_ms() + year, true), (u64::MAX, true)]
+        {
+            let record = SessionRecord { stored_at_ms, ..record() };
+            assert_eq!(record.check(Duration::from_secs(3600)).is_ok(), fits, "{stored_at_ms}");
+        }
+        assert_eq!(from_wall(u64::MAX), Duration::ZERO);
+        let now = Instant::now();
+        assert!(now.checked_sub(from_wall(0)).is_none_or(|at| at < now));
+    }
+
+    #[test]
     fn what_is_written_stays_readable() {
         let text = r#"{"format":1,"session":{"id":"S","resume_url":"wss://resume.example","sequence":42,"shard":3,
             "count":16,"intents":1,"query":"v=10&encoding=json"},"generation":1,"stored_at_ms":7}"#;

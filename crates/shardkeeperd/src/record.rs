@@ -1,0 +1,109 @@
+//! What `run` keeps of the events: a line of JSON for each, on its way to the disk before the event is acknowledged.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use shardkeeper::{Delivery, Dispatch};
+
+/// So much is written in one go; a larger event by itself.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A file that is appended to. What it was given is with the operating system: it survives the end of this process, though
+/// not of the machine.
+pub(crate) struct Record {
+    path: PathBuf,
+    file: File,
+    lines: Vec<u8>,
+}
+
+impl Record {
+    /// Makes the file, for its owner alone, or goes on behind what is there.
+    pub(crate) fn open(path: &Path) -> Result<Self, String> {
+        let opened = append_to(path).and_then(|file| Ok((is_torn(path, &file)?, file)));
+        let (torn, file) = opened.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+        // A line that a killed process left incomplete stays by itself. Its event comes again.
+        let lines = if torn { vec![b'\n'] } else { Vec::new() };
+        Ok(Self { path: path.to_owned(), file, lines })
+    }
+
+    /// Returns when all of them are written. With an error some may be, the last one in part.
+    ///
+    /// It blocks, for a disk takes these bytes as fast as memory, and the program has a thread for nothing else.
+    pub(crate) fn write(&mut self, events: &[Delivery]) -> Result<(), String> {
+        for dispatch in events.iter().filter_map(|event| event.dispatch()) {
+            line(dispatch, &mut self.lines);
+            if self.lines.len() >= CHUNK_BYTES {
+                self.flush()?;
+            }
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), String> {
+        let written = self.file.write_all(&self.lines);
+        written.map_err(|error| format!("cannot write {}: {error}", self.path.display()))?;
+        self.lines.clear();
+        self.lines.shrink_to(CHUNK_BYTES);
+        Ok(())
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Whether its last line has no end.
+fn is_torn(path: &Path, file: &File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    let mut reader = File::open(path)?;
+    reader.seek(SeekFrom::End(-1))?;
+    reader.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
+fn line(dispatch: &Dispatch, into: &mut Vec<u8>) {
+    let (shard, sequence, replayed) = (dispatch.shard(), dispatch.sequence(), dispatch.is_replayed());
+    let name = serde_json::Value::from(dispatch.name());
+    let head =
+        format!(r#"{{"shard":{},"sequence":{sequence},"name":{name},"replayed":{replayed},"data":"#, shard.0);
+    into.extend_from_slice(head.as_bytes());
+    // JSON has a line feed between its tokens only.
+    into.extend(dispatch.data().iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
+    into.extend_from_slice(b"}\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_whatever_its_name_and_data() {
+        let mut lines = Vec::new();
+        line(&Dispatch::sample("TYPING_START", b"{\n\"id\": \"1\"}"), &mut lines);
+        line(&Dispatch::sample("NEW \"THING\"", b"null"), &mut lines);
+        let expected = r#"{"shard":0,"sequence":0,"name":"TYPING_START","replayed":false,"data":{ "id": "1"}}
+{"shard":0,"sequence":0,"name":"NEW \"THING\"","replayed":false,"data":null}
+"#;
+        assert_eq!(String::from_utf8(lines).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_line_that_was_left_incomplete_stays_by_itself() {
+        let path = std::env::temp_dir().join(format!("shardkeeperd-record-{}", std::process::id()));
+        for (before, after) in [("", ""), ("{}\n", "{}\n"), ("{}\n{\"sha", "{}\n{\"sha\n")] {
+            std::fs::write(&path, before).unwrap();
+            Record::open(&path).unwrap().write(&[]).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+}
