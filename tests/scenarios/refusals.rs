@@ -1,17 +1,21 @@
 //! What Discord refuses for good, and what only takes longer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use shardkeeper::{ConfigError, Ended, GatewayInfoError, Intents, Shardkeeper, StartError};
+use shardkeeper::{
+    Change, ConfigError, Ended, GatewayInfoError, Intents, Lifecycle, Phase, Reason, ShardId, ShardMessage,
+    Shardkeeper, StartError, Topic,
+};
 use shardkeeper_sim::{ConnectFault, Fault, RestFault};
-use shardkeeper_tests::{Running, SimDialer, bot, simulator};
+use shardkeeper_tests::{Network, Running, SimDialer, bot, bot_with, simulator};
 
 #[tokio::test(start_paused = true)]
 async fn gw_006_a_wrong_token_ends_the_start() {
     let simulator = simulator(2, |_| {});
     let error = Shardkeeper::builder("wrong", Intents::GUILDS)
         .api_url(simulator.api_url())
-        .dialer(std::sync::Arc::new(SimDialer(simulator.clone())))
+        .dialer(Arc::new(SimDialer(simulator.clone())))
         .start()
         .await
         .unwrap_err();
@@ -66,6 +70,99 @@ async fn gw_087_a_shard_that_grew_too_large_ends_alone() {
     assert_eq!(status.shards[0].phase, shardkeeper::Phase::Refused);
     assert_eq!(status.shards[1].phase, shardkeeper::Phase::Ready);
     assert_eq!(running.simulator.report().identifies, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_080_096_after_4004_no_shard_in_whatever_state_identifies_or_resumes() {
+    let simulator = simulator(8, |config| config.max_concurrency = 2);
+    let network = Network::new(&simulator);
+    let mut running =
+        Running::start_with(simulator.clone(), bot(&simulator).dialer(Arc::new(network.clone()))).await;
+    let cut = |shard: u32, fault: ConnectFault| {
+        simulator.arm(fault, 1);
+        simulator.inject(shard, Fault::Cut).unwrap();
+    };
+    // One crashed so often that it waits; one waits for RESUMED, one for its connection, one before it tries again.
+    for _ in 0..2 {
+        running.keeper.shard(ShardId(1)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::Crashed { .. })).await;
+    }
+    cut(2, ConnectFault::NoReady);
+    running.until_shard(2, |change| matches!(change, Change::Resuming { .. })).await;
+    cut(3, ConnectFault::Hang);
+    running.until_shard(3, |change| matches!(change, Change::Connecting { .. })).await;
+    cut(4, ConnectFault::Refuse);
+    let failed =
+        |change: &Change| matches!(change, Change::Disconnected { reason: Reason::ConnectFailed, .. });
+    running.until_shard(4, failed).await;
+    // And three without a session: on the way to Hello, at Hello, and in the queue.
+    simulator.arm(ConnectFault::NoHello, 1);
+    for (shard, phase) in [(5, Phase::Connecting), (6, Phase::AwaitingPermit), (7, Phase::Queued)] {
+        simulator.inject(shard, Fault::Close { code: 4009 }).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let status = running.keeper.shard_status(ShardId(shard)).await.unwrap();
+        assert_eq!(status.phase, phase, "shard {shard}");
+    }
+    let phases: Vec<_> =
+        running.keeper.status().await.unwrap().shards.iter().map(|shard| shard.phase).collect();
+    assert_eq!(
+        phases[..5],
+        [Phase::Ready, Phase::Starting, Phase::Resuming, Phase::Connecting, Phase::Disconnected]
+    );
+    let before = simulator.report();
+    simulator.inject(0, Fault::Close { code: 4004 }).unwrap();
+    assert!(matches!(running.keeper.ended().await, Ended::Refused(refusal) if refusal.code.0 == 4004));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let after = simulator.report();
+    assert_eq!(
+        (after.identifies, after.resumes, after.resumes_refused),
+        (before.identifies, before.resumes, 0)
+    );
+    assert_eq!((after.connections, network.open()), (before.connections, 0));
+    running.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_089_090_refused_intents_are_named() {
+    let intents = Intents::GUILDS | Intents::GUILD_MEMBERS | Intents::MESSAGE_CONTENT;
+    for (code, named) in [
+        (4013, "a bit is set that no intent has); asked for: GUILDS | GUILD_MEMBERS | MESSAGE_CONTENT"),
+        (4014, "or do not ask for it); privileged among those asked for: GUILD_MEMBERS | MESSAGE_CONTENT"),
+    ] {
+        let simulator = simulator(1, |_| {});
+        simulator.arm(ConnectFault::Close { code }, 1);
+        let builder = bot_with(&simulator, intents);
+        let mut lifecycle = builder.subscribe(Topic::lifecycle());
+        let keeper = builder.start().await.unwrap();
+        let Ended::Refused(refusal) = keeper.ended().await else { panic!("it is refused") };
+        assert!(refusal.to_string().ends_with(named), "{refusal}");
+        let mut told = Vec::new();
+        while let Some(event) = lifecycle.next().await {
+            told.push(event.lifecycle().unwrap().to_string());
+        }
+        assert_eq!(
+            told.iter().filter(|line| line.ends_with(named)).count(),
+            2,
+            "of the shard, and of all: {told:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_086_087_a_refused_layout_is_told_as_such() {
+    for code in [4010, 4011] {
+        let mut running = Running::start(simulator(2, |_| {})).await;
+        for shard in [1, 0] {
+            running.simulator.inject(shard, Fault::Close { code }).unwrap();
+            let told = running.until(|lifecycle| matches!(lifecycle, Lifecycle::LayoutRefused { .. })).await;
+            assert_eq!(told.shard(), Some(ShardId(shard)));
+            let line = format!("shard {shard}: the layout of 2 shards is refused: {code} (");
+            assert!(told.to_string().starts_with(&line), "{told}");
+        }
+        // Nobody is left.
+        assert!(matches!(running.keeper.ended().await, Ended::Refused(refusal) if refusal.code.0 == code));
+        assert_eq!(running.simulator.report().identifies, 2);
+    }
 }
 
 #[tokio::test(start_paused = true)]

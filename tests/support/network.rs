@@ -14,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::time::Instant;
 use url::Url;
 
+/// A Resume or a heartbeat is smaller, an Identify with a presence is not.
+const IDENTIFY_BYTES: usize = 250;
+
 /// What becomes of those who dial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weather {
@@ -54,6 +57,7 @@ struct State {
     weather: Weather,
     latency: Duration,
     unreachable: Option<String>,
+    fragile: bool,
     dials: Vec<Dial>,
 }
 
@@ -82,6 +86,11 @@ impl Network {
         self.state(|state| state.unreachable = host.map(str::to_owned));
     }
 
+    /// From now on a stream panics when it has written an Identify, which is known by its size.
+    pub fn break_at_identify(&self) {
+        self.state(|state| state.fragile = true);
+    }
+
     /// Every attempt since the last time this was asked.
     pub fn take_dials(&self) -> Vec<Dial> {
         self.state(|state| std::mem::take(&mut state.dials))
@@ -96,10 +105,10 @@ impl Network {
 impl Dialer for Network {
     fn dial<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<BoxedIo, ConnectError>> {
         let host = url.host_str().unwrap_or_default().to_owned();
-        let (weather, latency) = self.state(|state| {
+        let (weather, latency, fragile) = self.state(|state| {
             let blocked = state.unreachable.as_ref() == Some(&host);
             state.dials.push(Dial { at: Instant::now(), host });
-            (if blocked { Weather::NoNames } else { state.weather }, state.latency)
+            (if blocked { Weather::NoNames } else { state.weather }, state.latency, state.fragile)
         });
         Box::pin(async move {
             tokio::time::sleep(latency).await;
@@ -122,7 +131,7 @@ impl Dialer for Network {
                 Weather::Panics => panic!("the dialer breaks down"),
             };
             self.open.fetch_add(1, Ordering::Relaxed);
-            Ok(Box::new(Counted { io, open: Arc::clone(&self.open) }) as BoxedIo)
+            Ok(Box::new(Watched { io, open: Arc::clone(&self.open), fragile, writes: 0 }) as BoxedIo)
         })
     }
 }
@@ -138,18 +147,20 @@ async fn swallow(mut peer: DuplexStream) {
     while peer.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
 }
 
-struct Counted {
+struct Watched {
     io: DuplexStream,
     open: Arc<AtomicUsize>,
+    fragile: bool,
+    writes: u32,
 }
 
-impl Drop for Counted {
+impl Drop for Watched {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -159,9 +170,16 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.writes += 1;
+        // The first one asks for the WebSocket.
+        assert!(
+            !self.fragile || self.writes == 1 || written < IDENTIFY_BYTES,
+            "the stream breaks at its Identify"
+        );
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

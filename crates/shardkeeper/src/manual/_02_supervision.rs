@@ -13,7 +13,7 @@
 //!
 //! # Who supervises whom
 //!
-//! The manager supervises the queue and the shard actors. Each shard actor watches over its driver task. Nobody supervises the
+//! The manager supervises the queue, the session keeper and the shard actors. Each shard actor watches over its driver task. Nobody supervises the
 //! manager, unless the bot spawns it linked to a supervisor of its own ([`Builder::build`], `Actor::spawn_linked`).
 //!
 //! |  | panics | fails with an error | is killed | is stopped |
@@ -21,17 +21,21 @@
 //! | **driver** | Its actor fails with the panic's message, and the manager restarts the shard, which resumes. | It has none to end with: what can fail is a state. | Only the end of its actor does that. The connection is dropped without a close frame, so the session stays. | By [`ShardMessage::Stop`] or [`ShardMessage::Detach`]. It closes, lets subscribers take what is under way, and ends. |
 //! | **shard actor** | The manager restarts the shard, which resumes. | The same. | The same. | The same: a stop that did not come from the manager is a crash to it. |
 //! | **queue** | Replaced at once. Every key stays shut for one window, and who waited asks again. | The same. | The same. | The same. |
+//! | **session keeper** | Replaced at once. The new one stores everything again, since nobody knows what the old one did. | The same. | The same. | The same. |
 //! | **manager** | Everything below is killed, sessions in memory are gone, subscriptions end, and [`Shardkeeper::ended`] says [`Ended::Crashed`]. | The same. | The same. | By its address: the same. By [`Shardkeeper::stop`] or [`Shardkeeper::detach`]: in order. |
 //!
 //! A queue is replaced without a wait, however often: its state is a few numbers, and its ledger (the budget) is the
 //! manager's. A permit that was out when its shard died counts as spent, since nobody knows.
+//!
+//! Each life of a shard's actor is an [`Incarnation`]: what an earlier one says late changes nothing.
 //!
 //! [`ShardMessage::CrashDrill`] makes a driver panic, so that an operator can see all this work.
 //!
 //! # The code of the bot
 //!
 //! A task that reads a [`Subscription`] is the bot's. If it panics, the subscription is dropped with it, which unsubscribes;
-//! no shard notices. Two pieces of the bot's code run in the shard's own task, and must not wait there:
+//! no shard notices. A panic of a session store, an identify gate or, before the first answer of the API, a dialer is an error
+//! of theirs: it is told, and they are asked again. Two pieces of the bot's code run in the shard's own task, and must not wait there:
 //!
 //! - the predicate of [`Topic::matching`]: after a panic it is not asked again, and everything comes;
 //! - the function of [`Builder::presence_with`]. When it panics, or makes a presence that cannot be shown, a warning says so,

@@ -1,0 +1,124 @@
+//! A long life leaves nothing behind: no task, no connection, no session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardkeeper::{
+    Activity, Presence, RequestMembers, ShardId, ShardMessage, Status, SubscriptionOptions, Timings, Topic,
+};
+use shardkeeper_sim::Fault;
+use shardkeeper_tests::{Network, Running, bot, simulator};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// The simulator's, on shard 0 of one.
+const GUILD: u64 = 281_474_976 << 22;
+
+/// What can be counted of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Count {
+    tasks: usize,
+    connections: usize,
+    sessions: u64,
+}
+
+impl Count {
+    fn take(running: &Running, network: &Network) -> Self {
+        Self {
+            tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+            connections: network.open(),
+            sessions: running.simulator.report().ready_sessions,
+        }
+    }
+}
+
+async fn read_for(running: &mut Running, time: Duration) {
+    let end = Instant::now() + time;
+    while timeout_at(end, running.next()).await.is_ok() {}
+}
+
+/// Until all shards are in service, and what was under way is over.
+async fn settle(running: &mut Running) {
+    running.simulator.stop_traffic();
+    read_for(running, Duration::from_secs(300)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn hours_of_reconnects_subscriptions_and_requests_leave_nothing_behind() {
+    let simulator = simulator(2, |config| {
+        config.events_per_second = 2.0;
+        (config.identify_total, config.identify_remaining) = (100_000, 100_000);
+        // What it keeps for replays is not ours.
+        config.replay_limit = 200;
+    });
+    let network = Network::new(&simulator);
+    // So that it connects every few seconds, and does not wait ever longer.
+    let mut timings = Timings::default();
+    timings.stable = Duration::from_secs(1);
+    let builder = bot(&simulator).dialer(Arc::new(network.clone())).timings(timings);
+    let mut running = Running::start_with(simulator.clone(), builder).await;
+    settle(&mut running).await;
+    let mut begin = None;
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..1200_u32 {
+        simulator.start_traffic();
+        let shard = random.u32(0..2);
+        let fault = match random.u32(0..20) {
+            0 => Fault::InvalidSession { resumable: false },
+            1 => Fault::Close { code: 4009 },
+            // Not half open: such a connection stays with the simulator for ever, as it may with Discord.
+            2 => Fault::StopAcking,
+            3..7 => Fault::Reconnect,
+            7..10 => Fault::InvalidSession { resumable: true },
+            _ => Fault::Cut,
+        };
+        // One that has no connection now is left alone.
+        let _ = simulator.inject(shard, fault);
+        let options = SubscriptionOptions { capacity: 4, ..SubscriptionOptions::default() };
+        let mut short = running.keeper.subscribe_with(Topic::all().with_lifecycle(), options);
+        let asked = running.keeper.clone();
+        // Half of those who ask do not wait for the answer.
+        let patience = Duration::from_secs(if round % 2 == 0 { 5 } else { 0 });
+        let asking = tokio::spawn(async move {
+            let members = asked.members(RequestMembers::prefix(GUILD, "", 5));
+            drop(tokio::time::timeout(patience, members).await);
+            let presence = Presence::new(Status::Online).activity(Activity::custom(format!("round {round}")));
+            drop(asked.update_presence(presence).await);
+        });
+        if round % 100 == 50
+            && let Ok(actor) = running.keeper.shard(ShardId(shard)).await
+        {
+            drop(actor.cast(ShardMessage::CrashDrill));
+        }
+        let reading = async {
+            for _ in 0..3 {
+                drop(short.next().await);
+            }
+        };
+        drop(tokio::time::timeout(Duration::from_millis(100), reading).await);
+        drop(short);
+        read_for(&mut running, Duration::from_secs(random.u64(1..15))).await;
+        asking.abort();
+        // When everything has been done some times.
+        if round == 100 {
+            settle(&mut running).await;
+            begin = Some((Count::take(&running, &network), Instant::now()));
+        }
+    }
+    settle(&mut running).await;
+    let (begin, since) = begin.unwrap();
+    let end = Count::take(&running, &network);
+    let reconnects = simulator.report().connections;
+    assert_eq!(begin, end);
+    assert_eq!((end.connections, end.sessions), (2, 2));
+    assert!(reconnects > 1000, "{reconnects}");
+    assert!(since.elapsed() > Duration::from_secs(2 * 3600), "{:?}", since.elapsed());
+    // The end leaves nothing at all but the test, and the simulator's own.
+    let keeper = running.keeper.clone();
+    keeper.stop().await;
+    drop(running.events);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(network.open(), 0);
+    let left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert!(left <= 1, "{left} tasks are left");
+    assert_eq!(simulator.report().violations, []);
+}
