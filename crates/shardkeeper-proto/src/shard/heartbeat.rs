@@ -71,7 +71,8 @@ impl Heartbeat {
         self.requested = false;
         self.unacknowledged = Some(now);
         if self.owed_since.is_none() {
-            (self.owed_since, self.unread) = (Some(now), Duration::ZERO);
+            // When it was due: one that went out late is not owed for less than an interval at the next tick.
+            (self.owed_since, self.unread) = (Some(self.next_at - self.interval), Duration::ZERO);
             self.paused_since = self.paused_since.map(|_| now);
         }
     }

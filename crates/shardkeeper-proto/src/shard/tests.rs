@@ -320,6 +320,17 @@ fn a_shard_that_does_not_read_is_not_zombied() {
 }
 
 #[test]
+fn gw_114_a_heartbeat_that_went_out_late_is_owed_at_the_next_tick_all_the_same() {
+    let mut bench = Bench::new();
+    bench.up();
+    bench.now = bench.wakes_at.unwrap() + Duration::from_millis(3);
+    bench.feed(Input::Timeout);
+    assert!(bench.sent().iter().any(|text| text.starts_with(r#"{"op":1,"#)));
+    bench.clear().sleep();
+    assert!(bench.sent().is_empty() && bench.close_code().is_some(), "{:?}", bench.out);
+}
+
+#[test]
 fn gw_114_a_shard_that_reads_with_pauses_is_zombied_all_the_same() {
     let mut bench = Bench::new();
     bench.up().sleep().ack().clear();
