@@ -74,7 +74,7 @@
 //! |---|---|
 //! | `shardkeeper/src/builder.rs`, `config.rs` | every default with its reason; the checked configuration |
 //! | `shardkeeper/src/handle.rs` | [`Shardkeeper`] |
-//! | `shardkeeper/src/manager/` | the manager; `shards.rs` is its book of shards |
+//! | `shardkeeper/src/manager/` | the manager: `starting.rs`, `running.rs`, `children.rs`, `changing.rs`, `ending.rs`; `shards.rs` is its book of shards |
 //! | `shardkeeper/src/restart.rs`, `silence.rs`, `pacer.rs` | when a crashed shard comes back; who has fallen silent; how fast connections open |
 //! | `shardkeeper/src/identify_queue.rs`, `identify_gate/` | clock and post of the identify queue; how processes share its pace |
 //! | `shardkeeper/src/session_keeper.rs`, `store/` | what brings sessions into a store; what a store is, on disk and in memory |

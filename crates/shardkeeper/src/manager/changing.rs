@@ -1,0 +1,102 @@
+//! Shards that are added, removed and restarted.
+
+use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
+use shardkeeper_proto::{Session, ShardId};
+
+use super::{ManagerState, Removal};
+use crate::error::ShardsRejected;
+use crate::message::{ManagerMessage, RestartBy};
+
+impl ManagerState {
+    pub(super) async fn add_shards(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        ids: &[ShardId],
+        sessions: Vec<Session>,
+    ) -> Result<Result<(), ShardsRejected>, ActorProcessingErr> {
+        let fleet = match &mut self.fleet {
+            _ if self.stopping.is_some() => return Ok(Err(ShardsRejected::ManagerEnded)),
+            None => return Ok(Err(ShardsRejected::Starting)),
+            Some(fleet) => fleet,
+        };
+        let added = match fleet.shards.add(ids, sessions, self.presence.as_ref()) {
+            Ok(added) => added,
+            Err(rejected) => return Ok(Err(rejected)),
+        };
+        tracing::info!(shards = added.len(), "adding shards");
+        for shard in added {
+            fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    pub(super) fn remove_shards(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        ids: &[ShardId],
+        reply: RpcReplyPort<Result<Vec<Session>, ShardsRejected>>,
+    ) {
+        let begun = match &mut self.fleet {
+            _ if self.stopping.is_some() => Err(ShardsRejected::ManagerEnded),
+            None => Err(ShardsRejected::Starting),
+            Some(fleet) => fleet.shards.begin_removal(ids).map(|waiting| (fleet, waiting)),
+        };
+        match begun {
+            Ok((fleet, waiting)) => {
+                tracing::info!(shards = waiting.len(), "removing shards");
+                fleet.last_removal += 1;
+                let number = fleet.last_removal;
+                fleet.removals.push(Removal { number, waiting, sessions: Vec::new(), reply });
+                myself.send_after(self.config.end_deadline, move || ManagerMessage::RemovalDeadline(number));
+                self.finish_removals();
+            }
+            Err(rejected) => drop(reply.send(Err(rejected))),
+        }
+    }
+
+    /// Lets go of the shards that have closed, and answers for removals that are complete.
+    pub(super) fn finish_removals(&mut self) {
+        let Some(fleet) = &mut self.fleet else { return };
+        if fleet.removals.is_empty() || self.stopping.is_some() {
+            return;
+        }
+        for removal in &mut fleet.removals {
+            let left = removal.waiting.iter().copied().filter(|shard| fleet.shards.has_left(*shard));
+            for shard in left.collect::<Vec<_>>() {
+                removal.waiting.remove(&shard);
+                removal.sessions.extend(fleet.shards.remove(shard));
+            }
+        }
+        for removal in fleet.removals.extract_if(.., |removal| removal.waiting.is_empty()) {
+            let _ = removal.reply.send(Ok(removal.sessions));
+        }
+        // The last one that the others waited for may be gone.
+        self.announce_if_all_ready();
+    }
+
+    pub(super) fn removal_deadline(&mut self, number: u64) {
+        let Some(fleet) = &self.fleet else { return };
+        for removal in fleet.removals.iter().filter(|removal| removal.number == number) {
+            removal.waiting.iter().for_each(|shard| fleet.shards.kill(*shard));
+        }
+    }
+
+    pub(super) async fn restart_shard(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        shard: ShardId,
+        by: RestartBy,
+    ) -> Result<Result<(), ShardsRejected>, ActorProcessingErr> {
+        let fleet = match &mut self.fleet {
+            _ if self.stopping.is_some() => return Ok(Err(ShardsRejected::ManagerEnded)),
+            None => return Ok(Err(ShardsRejected::Starting)),
+            Some(fleet) => fleet,
+        };
+        match fleet.shards.restart(shard, by) {
+            Ok(true) => fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?,
+            Ok(false) => {}
+            Err(rejected) => return Ok(Err(rejected)),
+        }
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,111 @@
+//! Children that broke down, and when there is another one.
+
+use std::sync::Arc;
+
+use ractor::{ActorCell, ActorProcessingErr, ActorRef};
+use shardkeeper_proto::ShardId;
+
+use super::{ManagerState, now};
+use crate::Lifecycle;
+use crate::message::{Incarnation, ManagerMessage, QueueMessage, Servant, ShardMessage};
+
+impl ManagerState {
+    pub(super) async fn child_ended(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        child: &ActorCell,
+        error: String,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(fleet) = &mut self.fleet else { return Ok(()) };
+        if child.get_id() == fleet.queue.get_id() {
+            return self.servant_crashed(myself, Servant::IdentifyQueue, error).await;
+        }
+        if fleet.keeper.as_ref().is_some_and(|keeper| keeper.get_id() == child.get_id()) {
+            return self.servant_crashed(myself, Servant::SessionKeeper, error).await;
+        }
+        let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
+        let _ = fleet.queue.cast(QueueMessage::Gone { shard });
+        let leaving = fleet.shards.is_leaving(shard);
+        if leaving || self.stopping.is_some() {
+            fleet.shards.set_ended(shard);
+            self.finish_removals();
+            self.end_if_all_ended(myself);
+            return Ok(());
+        }
+        let restart = fleet.shards.crashed(now(), shard, &error, self.random.f64());
+        let lifecycle = Lifecycle::Crashed {
+            shard,
+            error,
+            restart_after: restart.after,
+            quarantined: restart.quarantined,
+        };
+        tracing::error!("{lifecycle}");
+        self.config.hub.announce(&lifecycle);
+        let incarnation = fleet.shards.incarnation(shard);
+        if restart.after.is_zero() {
+            return self.restart(myself, shard, incarnation).await;
+        }
+        myself.send_after(restart.after, move || ManagerMessage::Restart { shard, incarnation });
+        Ok(())
+    }
+
+    pub(super) async fn restart(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        shard: ShardId,
+        incarnation: Incarnation,
+    ) -> Result<(), ActorProcessingErr> {
+        match &mut self.fleet {
+            Some(fleet) if self.stopping.is_none() && fleet.shards.is_current(shard, incarnation) => {
+                fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A child that serves all shards broke down: it is replaced at once, unless it does so again and again.
+    pub(super) async fn servant_crashed(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        servant: Servant,
+        error: String,
+    ) -> Result<(), ActorProcessingErr> {
+        let restart_after = self.servants.crashed(now(), servant, self.random.f64()).after;
+        let lifecycle = match servant {
+            Servant::IdentifyQueue => Lifecycle::QueueCrashed { error, restart_after },
+            Servant::SessionKeeper => Lifecycle::KeeperCrashed { error, restart_after },
+        };
+        tracing::error!("{lifecycle}");
+        self.config.hub.announce(&lifecycle);
+        if restart_after.is_zero() {
+            return self.replace(myself, servant).await;
+        }
+        myself.send_after(restart_after, move || ManagerMessage::Replace(servant));
+        Ok(())
+    }
+
+    pub(super) async fn replace(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        servant: Servant,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(fleet) = self.fleet.as_ref().filter(|_| self.stopping.is_none()) else { return Ok(()) };
+        match servant {
+            Servant::IdentifyQueue => {
+                // What the old one has let through in its last moment is not known.
+                let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, Some(now())).await?;
+                let tell = |actor: &ActorRef<_>| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone())));
+                fleet.shards.for_each_actor(tell);
+                self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
+            }
+            Servant::SessionKeeper => {
+                // Nor is known what the old one has stored.
+                let book = Arc::clone(&fleet.book);
+                let known = fleet.shards.slots();
+                let keeper = self.spawn_keeper(myself, &book, known).await?;
+                self.fleet.iter_mut().for_each(|fleet| fleet.keeper = keeper.clone());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! The end, for good or for a successor, within its deadline.
+
+use ractor::{ActorRef, RpcReplyPort};
+use shardkeeper_proto::Session;
+
+use super::{ManagerState, Stopping};
+use crate::Lifecycle;
+use crate::error::Ended;
+use crate::message::{Farewell, ManagerMessage};
+use crate::session_keeper::KeeperMessage;
+
+impl ManagerState {
+    pub(super) fn begin_end(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        farewell: Farewell,
+        outcome: Ended,
+        reply: Option<RpcReplyPort<Vec<Session>>>,
+    ) {
+        if let Some(stopping) = &mut self.stopping {
+            // It is under way; a stop on top of a detach does not take the sessions back.
+            stopping.replies.extend(reply);
+            return;
+        }
+        self.stopping =
+            Some(Stopping { farewell, outcome, flushing: false, replies: reply.into_iter().collect() });
+        if let Some(request) = &self.request {
+            request.abort();
+        }
+        if let Some(fleet) = &mut self.fleet {
+            fleet.shards.end_all(farewell);
+        }
+        myself.send_after(self.config.end_deadline, || ManagerMessage::EndDeadline);
+        self.end_if_all_ended(myself);
+    }
+
+    pub(super) fn end_if_all_ended(&mut self, myself: &ActorRef<ManagerMessage>) {
+        let ended = self.fleet.as_ref().is_none_or(|fleet| fleet.shards.all_ended());
+        let Some(stopping) = self.stopping.as_mut().filter(|stopping| ended && !stopping.flushing) else {
+            return;
+        };
+        let Some(keeper) = self.fleet.as_ref().and_then(|fleet| fleet.keeper.as_ref()) else {
+            self.finish_end(myself);
+            return;
+        };
+        // The last word on each session goes into the store; until the deadline.
+        stopping.flushing = true;
+        let (reply, flushed) = ractor::concurrency::oneshot();
+        let _ = keeper.cast(KeeperMessage::Flush(reply.into()));
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            let _ = flushed.await;
+            let _ = myself.cast(ManagerMessage::Flushed);
+        });
+    }
+
+    pub(super) fn finish_end(&mut self, myself: &ActorRef<ManagerMessage>) {
+        let Some(stopping) = &mut self.stopping else { return };
+        let sessions = match (stopping.farewell, &self.fleet) {
+            (Farewell::Detach, Some(fleet)) => fleet.shards.sessions(),
+            // Stopped before it had begun: what it was given is as good as before.
+            (Farewell::Detach, None) => self.config.sessions.clone(),
+            (Farewell::Stop, _) => Vec::new(),
+        };
+        self.config.hub.announce(&Lifecycle::Ended);
+        self.config.ended.send_replace(Some(stopping.outcome));
+        stopping.replies.drain(..).for_each(|reply| drop(reply.send(sessions.clone())));
+        myself.stop(None);
+    }
+}

@@ -1,0 +1,149 @@
+//! What the manager does while everything goes on: answers, reports of shards, the gateway asked again.
+
+use std::time::Duration;
+
+use ractor::ActorRef;
+use shardkeeper_proto::close::Scope;
+use shardkeeper_proto::shard::Refusal;
+use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, ShardId};
+
+use super::{GENERATION, ManagerState, now};
+use crate::Lifecycle;
+use crate::error::Ended;
+use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit};
+use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardReport};
+use crate::session_keeper::KeeperMessage;
+use crate::silence::LOOK_EVERY;
+use crate::status::ManagerStatus;
+
+/// So often the gateway is asked again, at most, for shards that cannot reach it. An outage lasts minutes.
+const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(60);
+
+impl ManagerState {
+    pub(super) fn status(&self) -> ManagerStatus {
+        match &self.fleet {
+            Some(fleet) => ManagerStatus {
+                shards: fleet.shards.status(),
+                identify: fleet.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).status,
+            },
+            None => ManagerStatus::default(),
+        }
+    }
+
+    pub(super) fn update_presence(&mut self, presence: PresenceUpdate) {
+        if let Some(fleet) = &mut self.fleet {
+            fleet.shards.update_every_presence(&presence);
+        }
+        self.presence = Some(presence);
+    }
+
+    pub(super) fn report(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        shard: ShardId,
+        incarnation: Incarnation,
+        report: ShardReport,
+    ) {
+        let Some(fleet) = &mut self.fleet else { return };
+        if !fleet.shards.is_current(shard, incarnation) {
+            return;
+        }
+        match report {
+            ShardReport::Ready => {
+                fleet.shards.set_ready(shard);
+                if let Some(keeper) = &fleet.keeper {
+                    let _ = keeper.cast(KeeperMessage::LookNow);
+                }
+                self.announce_if_all_ready();
+            }
+            ShardReport::Refused(refusal) => {
+                fleet.shards.set_ended(shard);
+                self.finish_removals();
+                self.refused(myself, shard, refusal);
+            }
+            ShardReport::AskGateway => self.refresh_gateway(myself),
+            ShardReport::Ended => {
+                fleet.shards.set_ended(shard);
+                self.finish_removals();
+                self.end_if_all_ended(myself);
+            }
+        }
+    }
+
+    pub(super) fn announce_if_all_ready(&mut self) {
+        let Some(fleet) = &mut self.fleet else { return };
+        let shards = fleet.shards.len();
+        if !fleet.all_ready_announced && shards > 0 && fleet.shards.all_were_ready() {
+            fleet.all_ready_announced = true;
+            let lifecycle = Lifecycle::AllReady { generation: GENERATION, shards };
+            tracing::info!("{lifecycle}");
+            self.config.hub.announce(&lifecycle);
+        }
+    }
+
+    /// Asks for the gateway again, for a shard that could not reach it; not more often than it may help.
+    pub(super) fn refresh_gateway(&mut self, myself: &ActorRef<ManagerMessage>) {
+        let recent = self.asked_at.is_some_and(|at| at.elapsed() < REFRESH_AT_MOST_EVERY);
+        if self.stopping.is_none() && !recent {
+            self.request_gateway(myself, Duration::ZERO);
+        }
+    }
+
+    /// What the gateway said when it was asked again.
+    pub(super) fn refreshed(&mut self, answer: Result<GatewayInfo, GatewayInfoError>) {
+        let Some(fleet) = &mut self.fleet else { return };
+        match answer {
+            Ok(info) => {
+                let limit = info.session_start_limit;
+                let budget = budget(&limit, self.config.identify_reserve);
+                let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
+                let _ = fleet.queue.cast(update);
+                fleet.shards.set_gateway_url(&info.url);
+                fleet.info = info;
+            }
+            Err(error) => {
+                let error = crate::error::chain(&error);
+                tracing::warn!(error, "gateway address not available, going on with the one known");
+            }
+        }
+    }
+
+    /// Looks for shards that have fallen silent.
+    pub(super) fn look(&mut self, myself: &ActorRef<ManagerMessage>) {
+        let Some(fleet) = self.fleet.as_mut().filter(|_| self.stopping.is_none()) else { return };
+        for (shard, quiet_for) in fleet.silence.look(now(), &fleet.shards.readings()) {
+            let lifecycle = Lifecycle::Silent { shard, quiet_for };
+            tracing::warn!("{lifecycle}");
+            self.config.hub.announce(&lifecycle);
+        }
+        myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
+    }
+
+    /// Discord refuses a shard: what that means for the others (GW-096).
+    pub(super) fn refused(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId, refusal: Refusal) {
+        let Some(fleet) = &self.fleet else { return };
+        if refusal.scope == Scope::Layout {
+            let lifecycle =
+                Lifecycle::LayoutRefused { shard, count: fleet.shards.count(), code: refusal.code };
+            tracing::error!("{lifecycle}");
+            self.config.hub.announce(&lifecycle);
+        }
+        let hopeless = match refusal.scope {
+            Scope::Bot => true,
+            // A layout under which no shard ever was ready is wrong as a whole; do not spend identifies on it.
+            Scope::Layout => !fleet.shards.any_was_ready() || fleet.shards.all_ended(),
+        };
+        if hopeless {
+            let _ = fleet.queue.cast(QueueMessage::Freeze);
+            let lifecycle = Lifecycle::Refused(refusal);
+            self.config.hub.announce(&lifecycle);
+            // The other sessions stay good, should the operator mend it within minutes.
+            self.begin_end(myself, Farewell::Detach, Ended::Refused(refusal), None);
+        }
+    }
+}
+
+pub(super) fn budget(limit: &SessionStartLimit, reserve: u32) -> IdentifyBudget {
+    let reset_after = Duration::from_millis(limit.reset_after_ms);
+    IdentifyBudget::new(now(), limit.total, limit.remaining, reset_after, reserve)
+}

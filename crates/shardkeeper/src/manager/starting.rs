@@ -1,0 +1,264 @@
+//! From nothing to a fleet: what the gateway and the store say, and the children that are started from it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use shardkeeper_proto::{Session, ShardCount, ShardId};
+
+use super::running::budget;
+use super::shards::Shards;
+use super::{Fleet, GENERATION, ManagerState, now};
+use crate::config::Layout;
+use crate::error::{ConfigError, StartError};
+use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
+use crate::identify_gate::Asking;
+use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
+use crate::message::{ManagerMessage, QueueMessage};
+use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper, Slot};
+use crate::silence::{LOOK_EVERY, SilenceWatch};
+use crate::status::IdentifyStatus;
+use crate::store::{BudgetRecord, SessionRecord, SessionStore, StoreError, Stored};
+use crate::task::catching;
+use crate::{Lifecycle, store};
+
+/// So long the session store may take to say what it holds; it is asked again meanwhile.
+const LOAD_DEADLINE: Duration = Duration::from_secs(10);
+const LOAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+impl ManagerState {
+    pub(super) fn request_gateway(&mut self, myself: &ActorRef<ManagerMessage>, wait: Duration) {
+        let (config, myself) = (Arc::clone(&self.config), myself.clone());
+        let request = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let answer = gateway_info(config.dialer.as_ref(), &config.api_url, &config.token).await;
+            let _ = myself.cast(ManagerMessage::Gateway(answer));
+        });
+        self.request = Some(request.abort_handle());
+        self.asked_at = Some(tokio::time::Instant::now() + wait);
+    }
+
+    pub(super) async fn gateway(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        answer: Result<GatewayInfo, GatewayInfoError>,
+    ) -> Result<(), ActorProcessingErr> {
+        if self.stopping.is_some() {
+            return Ok(());
+        }
+        if self.fleet.is_some() {
+            self.refreshed(answer);
+            return Ok(());
+        }
+        match answer {
+            Ok(info) if self.stored.is_none() => self.answer = Some(info),
+            Ok(info) => match self.layout(&info) {
+                Ok((count, ids)) => {
+                    self.start_fleet(myself, info, count, ids).await?;
+                    self.starting.drain(..).for_each(|reply| drop(reply.send(Ok(()))));
+                }
+                Err(error) => self.refuse_start(myself, StartError::Layout(error)),
+            },
+            Err(error) if error.is_retryable() => {
+                self.failed_requests += 1;
+                let wait = self.config.timings.reconnect.delay(self.failed_requests, self.random.f64());
+                let wait = error.retry_after().map_or(wait, |asked| asked.max(wait));
+                let error = crate::error::chain(&error);
+                let lifecycle = Lifecycle::GatewayUnavailable { error, retry_after: wait };
+                tracing::warn!("{lifecycle}");
+                self.config.hub.announce(&lifecycle);
+                self.request_gateway(myself, wait);
+            }
+            Err(error) => self.refuse_start(myself, StartError::Gateway(error)),
+        }
+        Ok(())
+    }
+
+    /// What the store holds is known, or will not be.
+    pub(super) async fn stored(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        stored: Result<Stored, StoreError>,
+    ) -> Result<(), ActorProcessingErr> {
+        self.stored = Some(stored.unwrap_or_else(|error| {
+            let error = crate::error::chain(error.as_ref());
+            let lifecycle = Lifecycle::StoreFailed { error, retry_after: Duration::ZERO };
+            tracing::error!("starting without the stored sessions: {lifecycle}");
+            self.config.hub.announce(&lifecycle);
+            Stored::default()
+        }));
+        match self.answer.take() {
+            Some(info) => self.gateway(myself, Ok(info)).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn refuse_start(&mut self, myself: &ActorRef<ManagerMessage>, error: StartError) {
+        tracing::error!(error = crate::error::chain(&error), "cannot start");
+        // One reason for everybody who waits; more than one hardly ever does.
+        let mut waiting = self.starting.drain(..);
+        if let Some(first) = waiting.next() {
+            let _ = first.send(Err(error));
+        }
+        drop(waiting);
+        myself.stop(None);
+    }
+
+    pub(super) fn layout(&self, info: &GatewayInfo) -> Result<(ShardCount, Vec<ShardId>), ConfigError> {
+        match &self.config.layout {
+            Layout::Recommended => {
+                let count = ShardCount::new(info.shards).ok_or(ConfigError::NoShards)?;
+                Ok((count, count.ids().collect()))
+            }
+            Layout::All(count) => Ok((*count, count.ids().collect())),
+            Layout::Some { ids, count } => Ok((*count, ids.iter().copied().collect())),
+        }
+    }
+
+    pub(super) async fn start_fleet(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        info: GatewayInfo,
+        count: ShardCount,
+        ids: Vec<ShardId>,
+    ) -> Result<(), ActorProcessingErr> {
+        let stored = self.stored.take().unwrap_or_default();
+        let mut limit = info.session_start_limit;
+        if let Some(spent) = stored.budget.filter(|_| self.config.gateway.is_some()) {
+            limit.remaining = limit.remaining.min(remaining(&spent, &limit));
+        }
+        let last_identify = stored.budget.and_then(|budget| budget.last_identify_ms);
+        let last_identify = last_identify.and_then(|at| now().checked_sub(store::from_wall(at)));
+        let mut budget = budget(&limit, self.config.identify_reserve);
+        let ledger = Ledger { status: IdentifyStatus::default(), budget, last_identify };
+        let ledger = Arc::new(Mutex::new(ledger));
+        tracing::info!(
+            shards = ids.len(),
+            count = count.get(),
+            max_concurrency = limit.max_concurrency,
+            remaining = limit.remaining,
+            "starting"
+        );
+        let book = Book { slots: BTreeMap::new(), generation: GENERATION, ledger: Arc::clone(&ledger) };
+        let book = Arc::new(Mutex::new(book));
+        let sessions = self.usable(&stored.sessions);
+        // What belongs to shards of other processes is theirs.
+        let ours = |record: &&SessionRecord| {
+            let (of, shard) = record.slot();
+            (of == count && ids.contains(&shard)) || record.check(self.config.max_session_age).is_err()
+        };
+        let known = stored.sessions.iter().filter(ours).map(SessionRecord::slot).collect();
+        let config = Arc::clone(&self.config);
+        let mut shards = Shards::new(config, info.url.clone(), (GENERATION, count), Arc::clone(&book));
+        shards.add_first(&ids, &sessions, self.presence.as_ref());
+        let needed = shards.without_session();
+        if self.config.whole_start && needed > 0 && !budget.affords(now(), needed - 1) {
+            let resets_after = budget.resets_at(now()).saturating_duration_since(now());
+            let left = limit.remaining;
+            let reserve = self.config.identify_reserve;
+            self.refuse_start(myself, StartError::Budget { needed, left, reserve, resets_after });
+            return Ok(());
+        }
+        let queue = self.spawn_queue(myself, &info, &ledger, last_identify).await?;
+        let keeper = self.spawn_keeper(myself, &book, known).await?;
+        let silence = SilenceWatch::default();
+        let fleet = self.fleet.insert(Fleet {
+            info,
+            queue,
+            ledger,
+            book,
+            keeper,
+            shards,
+            all_ready_announced: false,
+            silence,
+            removals: Vec::new(),
+            last_removal: 0,
+        });
+        for shard in ids {
+            fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
+        }
+        myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
+        Ok(())
+    }
+
+    pub(super) async fn spawn_queue(
+        &self,
+        myself: &ActorRef<ManagerMessage>,
+        info: &GatewayInfo,
+        ledger: &Arc<Mutex<Ledger>>,
+        last_identify: Option<Instant>,
+    ) -> Result<ActorRef<QueueMessage>, ActorProcessingErr> {
+        let timings = &self.config.timings;
+        let asking = self.config.identify_gate.as_ref().map(|gate| {
+            let random = self.config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+            Asking::new(Arc::clone(gate), timings.reconnect, random)
+        });
+        let arguments = QueueArguments {
+            max_concurrency: info.session_start_limit.max_concurrency,
+            window: timings.identify_window + timings.identify_margin,
+            ledger: Arc::clone(ledger),
+            hub: Arc::clone(&self.config.hub),
+            last_identify,
+            asking,
+        };
+        let (queue, _) = Actor::spawn_linked(None, IdentifyQueue, arguments, myself.get_cell()).await?;
+        Ok(queue)
+    }
+
+    /// The sessions to start from, those that the bot was given before those that were stored.
+    pub(super) fn usable(&self, stored: &[SessionRecord]) -> Vec<Session> {
+        let mut sessions = self.config.sessions.clone();
+        let mut refused = Vec::new();
+        for record in stored {
+            match record.check(self.config.max_session_age) {
+                Ok(()) => sessions.push(record.session.clone()),
+                Err(reason) => refused.push(reason),
+            }
+        }
+        if let Some(reason) = refused.first() {
+            tracing::warn!(
+                sessions = refused.len(),
+                "stored sessions are not used, the first since {reason}"
+            );
+        }
+        sessions
+    }
+
+    pub(super) async fn spawn_keeper(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        book: &Arc<Mutex<Book>>,
+        known: Vec<Slot>,
+    ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
+        let Some(store) = self.config.store.clone() else { return Ok(None) };
+        let (book, hub) = (Arc::clone(book), Arc::clone(&self.config.hub));
+        let arguments = KeeperArguments { store, book, hub, random: self.random.fork(), known };
+        let (keeper, _) = Actor::spawn_linked(None, SessionKeeper, arguments, myself.get_cell()).await?;
+        Ok(Some(keeper))
+    }
+}
+
+/// What is left of a budget by our own count: everything, when its period is over.
+fn remaining(spent: &BudgetRecord, limit: &SessionStartLimit) -> u32 {
+    let counts = spent.total == limit.total && spent.resets_at_ms > store::wall_ms();
+    if counts { spent.remaining } else { limit.remaining }
+}
+
+/// Asks the store what it holds, several times if need be: to start without its sessions costs an Identify for each.
+pub(super) fn load_store(store: Arc<dyn SessionStore>, manager: ActorRef<ManagerMessage>) {
+    tokio::spawn(async move {
+        let deadline = tokio::time::Instant::now() + LOAD_DEADLINE;
+        let stored = loop {
+            let loading = catching(async { store.load().await });
+            match tokio::time::timeout_at(deadline, loading).await {
+                Ok(Err(_)) if tokio::time::Instant::now() + LOAD_AGAIN_AFTER < deadline => {
+                    tokio::time::sleep(LOAD_AGAIN_AFTER).await;
+                }
+                Ok(stored) => break stored,
+                Err(elapsed) => break Err(elapsed.into()),
+            }
+        };
+        let _ = manager.cast(ManagerMessage::Stored(stored));
+    });
+}
