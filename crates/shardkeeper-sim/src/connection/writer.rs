@@ -44,7 +44,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                 Next::Control(Out::InvalidSession { session, resumable }) => {
                     let invalid = format!(r#"{{"t":null,"s":null,"op":9,"d":{resumable}}}"#);
                     let sent = self.payload(invalid.as_bytes()).await;
-                    if let Some(session) = session {
+                    // What was written to nobody, nobody was told.
+                    if let Some(session) = session.filter(|_| sent.is_ok()) {
                         self.discord.told_invalid(&session, resumable);
                     }
                     sent
@@ -57,8 +58,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                 Next::Control(Out::Close { code, reason }) => {
                     self.link.closing();
                     let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-                    let _ = self.sink.send(Message::Close(Some(frame))).await;
-                    self.discord.told_close(self.link, code);
+                    if self.sink.send(Message::Close(Some(frame))).await.is_ok() {
+                        self.discord.told_close(self.link, code);
+                    }
                     return false;
                 }
                 Next::Dispatches(feed) => match self.discord.next_dispatch(&feed, self.link) {

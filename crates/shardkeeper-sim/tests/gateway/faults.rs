@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shardkeeper_sim::{Action, ConnectFault, Fault, Script, SimConfig, Simulator};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::client_async;
 
 use crate::support::*;
@@ -164,5 +164,72 @@ async fn a_fault_without_a_shard_is_for_all() {
     simulator.act(&Action::Fault { shard: None, fault: Fault::Cut }).unwrap();
     for client in &mut clients {
         assert_eq!(client.end().await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_gone_was_not_told_that_its_session_is_over() {
+    let simulator = simulator(|_| {});
+    let mut client = Client::connect(&simulator).await;
+    let session = client.login(0, 1).await;
+    // Nothing is read, and so it is not noticed that the client goes.
+    simulator.inject(0, Fault::StallReading).unwrap();
+    sleep(Duration::from_secs(1)).await;
+    drop(client);
+    simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let mut client =
+        Client::connect_to(&simulator, "ws://resume.sim.invalid/resume?v=10&encoding=json").await;
+    client.until(10).await;
+    client.send(&resume(&session, 2)).await;
+    assert_eq!(client.until(9).await["d"], false);
+    assert_eq!(rules(&simulator), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nothing_is_acknowledged_no_stray_acknowledgement_comes_either() {
+    let (simulator, mut client) = logged_in().await;
+    simulator.inject(0, Fault::StopAcking).unwrap();
+    simulator.inject(0, Fault::Odd).unwrap();
+    client.until(99).await;
+    assert_eq!(client.next().await.unwrap()["op"], 0);
+    assert!(timeout(Duration::from_secs(5), client.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_disarmed_does_not_happen() {
+    let simulator = simulator(|_| {});
+    simulator.arm(ConnectFault::Refuse, 3);
+    simulator.act(&Action::Disarm).unwrap();
+    Client::connect(&simulator).await.login(0, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_tell_what_was_sent_in_them_and_whether_they_live() {
+    let (simulator, mut client) = logged_in().await;
+    let before = simulator.sessions();
+    assert_eq!((before.len(), before[0].session, before[0].connected, before[0].alive), (1, 1, true, true));
+    simulator.inject(0, Fault::Reorder).unwrap();
+    simulator.emit(0, 2);
+    client.next().await.unwrap();
+    client.next().await.unwrap();
+    client.close(4000).await;
+    sleep(Duration::from_secs(1)).await;
+    let after = simulator.sessions();
+    assert_eq!((after[0].sent, after[0].late.len()), (before[0].sent + 2, 1));
+    assert_eq!((after[0].connected, after[0].alive), (false, true));
+    sleep(Duration::from_secs(180)).await;
+    assert!(!simulator.sessions()[0].alive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_simulator_that_is_over_leaves_no_task_behind() {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let (simulator, client) = logged_in().await;
+    assert!(metrics.num_alive_tasks() > 0);
+    simulator.shutdown();
+    drop(client);
+    while metrics.num_alive_tasks() > 0 {
+        tokio::task::yield_now().await;
     }
 }
