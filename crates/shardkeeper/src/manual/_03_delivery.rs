@@ -103,6 +103,9 @@
 //! [`Dispatch::sequence`] together recognise what came before, as long as the session is the same. What comes a second time
 //! is marked: [`Dispatch::is_replayed`].
 //!
+//! READY alone is never replayed. A process that is killed after its session was stored, and before a subscriber has
+//! acknowledged READY, takes that one event with it; the session itself goes on.
+//!
 //! # Bounds
 //!
 //! | queue or buffer | holds | when full |
