@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::ActorId;
-use shardkeeper::{Ended, Phase, ShardId, ShardMessage};
+use ractor::ActorCell;
+use shardkeeper::{Ended, Phase, QueueMessage, ShardId, ShardMessage};
 use shardkeeper_sim::{Action, Fault};
+use shardkeeper_tests::servant;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -140,19 +141,7 @@ async fn drill(world: &Arc<World>, crash: Crash) {
         }
         Crash::Queue { process } => {
             let Some(keeper) = world.keeper(process) else { return };
-            let mut shards: Vec<ActorId> = Vec::new();
-            for shard in 0..world.plan.shards {
-                shards.extend(keeper.shard(ShardId(shard)).await.map(|actor| actor.get_id()));
-            }
-            // The one child that is no shard's: of several the oldest, since shards may have come in between.
-            let children = keeper.manager().get_cell().get_children();
-            let queue = children
-                .into_iter()
-                .filter(|child| !shards.contains(&child.get_id()))
-                .min_by_key(|child| child.get_id().pid());
-            if let Some(queue) = queue {
-                queue.kill();
-            }
+            servant::<QueueMessage>(&keeper).iter().for_each(ActorCell::kill);
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use ractor::Actor;
-use shardkeeper::{Change, Event, Lifecycle, Phase, ShardId, ShardMessage, SubscriptionOptions, Topic};
+use shardkeeper::{
+    Change, Event, Lifecycle, Phase, QueueMessage, ShardId, ShardMessage, SubscriptionOptions, Topic,
+};
 use shardkeeper_sim::Fault;
-use shardkeeper_tests::{Running, simulator};
+use shardkeeper_tests::{Running, servant, simulator};
 
 #[tokio::test(start_paused = true)]
 async fn b5_a_panic_in_a_driver_costs_a_resume_and_nothing_else() {
@@ -94,15 +96,8 @@ async fn a_queue_that_is_killed_is_replaced_and_the_waiting_shards_ask_again() {
     let keeper = builder.start().await.unwrap();
     let mut running = Running { simulator, keeper, events };
     running.until_shard(2, |change| matches!(change, shardkeeper::Change::Ready)).await;
-    // The queue is the one child that is no shard's.
-    let manager = running.keeper.manager().get_cell();
-    let mut shards = Vec::new();
-    for shard in 0..8 {
-        shards.push(running.keeper.shard(ShardId(shard)).await.unwrap().get_id());
-    }
-    let queue = manager.get_children().into_iter().find(|child| !shards.contains(&child.get_id())).unwrap();
-    queue.kill();
-    running.until(|lifecycle| matches!(lifecycle, Lifecycle::QueueCrashed { .. })).await;
+    servant::<QueueMessage>(&running.keeper).unwrap().kill();
+    running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
     running.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
     assert_eq!(running.simulator.report().identifies, 8);
     running.check().await;
@@ -147,20 +142,17 @@ async fn the_manager_is_an_actor_like_any_other() {
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_dies_again_and_again_is_replaced_with_growing_waits() {
     let mut running = Running::start(simulator(1, |_| {})).await;
-    let manager = running.keeper.manager().get_cell();
     let mut waits = Vec::new();
     for _ in 0..6 {
-        let is_queue =
-            |child: &ractor::ActorCell| child.is_message_type_of::<shardkeeper::QueueMessage>() == Some(true);
         let queue = loop {
-            match manager.get_children().into_iter().find(is_queue) {
+            match servant::<QueueMessage>(&running.keeper) {
                 Some(queue) => break queue,
                 None => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         };
         queue.kill();
-        let crashed = running.until(|lifecycle| matches!(lifecycle, Lifecycle::QueueCrashed { .. })).await;
-        if let Lifecycle::QueueCrashed { restart_after, .. } = crashed {
+        let crashed = running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+        if let Lifecycle::ServantCrashed { restart_after, .. } = crashed {
             waits.push(restart_after);
         }
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join};
 use shardkeeper::identify_gate::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest, LocalGate};
-use shardkeeper::{Builder, Change, Event, Lifecycle, ShardId, ShardMessage, Topic};
+use shardkeeper::{Builder, Change, Event, Lifecycle, QueueMessage, ShardId, ShardMessage, Topic};
 use shardkeeper_sim::{IdentifyRecord, Simulator};
-use shardkeeper_tests::{Running, bot, simulator};
+use shardkeeper_tests::{Running, bot, servant, simulator};
 use tokio::time::Instant;
 
 /// The even shards of `count`, and the odd ones.
@@ -152,12 +152,7 @@ async fn crashes_of_shards_and_queues_at_every_moment_keep_the_common_pace() {
         let shard = even.keeper.shard(ShardId(2)).await.unwrap();
         shard.cast(ShardMessage::CrashDrill).unwrap();
         even.until_shard(2, |change| matches!(change, Change::Queued | Change::Resuming { .. })).await;
-        let mut shards = Vec::new();
-        for shard in [0, 2, 4] {
-            shards.push(even.keeper.shard(ShardId(shard)).await.unwrap().get_id());
-        }
-        let children = even.keeper.manager().get_cell().get_children();
-        children.iter().find(|child| !shards.contains(&child.get_id())).unwrap().kill();
+        servant::<QueueMessage>(&even.keeper).unwrap().kill();
         even.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
         odd.await.unwrap();
         let report = even.simulator.report();

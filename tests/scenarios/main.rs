@@ -11,6 +11,7 @@ mod growth;
 mod identify_gate;
 mod members;
 mod refusals;
+mod sentinel;
 mod sessions;
 mod shards;
 mod starting;

@@ -13,7 +13,7 @@ use shardkeeper::{
     SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::Simulator;
-use shardkeeper_tests::{Running, bot, bot_with, simulator};
+use shardkeeper_tests::{Running, bot, bot_with, servant, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
 /// What a bot would write down of its events, beyond the life of a process: what came, and what came again.
@@ -334,14 +334,9 @@ async fn a_session_keeper_that_dies_is_replaced_and_goes_on() {
     let store = Moody::default();
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
     let mut running = Running::start_with(simulator, builder).await;
-    let manager = running.keeper.manager().clone();
-    let keeper = || {
-        let is_keeper = |child: &ractor::ActorCell| child.is_message_type_of::<KeeperMessage>() == Some(true);
-        manager.get_cell().get_children().into_iter().find(is_keeper).unwrap()
-    };
     for _ in 0..3 {
-        keeper().kill();
-        running.until(|lifecycle| matches!(lifecycle, Lifecycle::KeeperCrashed { .. })).await;
+        servant::<KeeperMessage>(&running.keeper).unwrap().kill();
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
         let before = store.saves.load(Ordering::Relaxed);
         running.simulator.emit(0, 1);
         while store.saves.load(Ordering::Relaxed) == before {

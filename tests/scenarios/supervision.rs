@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use ractor::ActorCell;
 use shardkeeper::store::{Changes, MemoryStore, SessionStore, StoreError, Stored};
 use shardkeeper::{
     Activity, Change, Ended, KeeperMessage, Lifecycle, ManagerMessage, Phase, Presence, QueueMessage,
-    RestartBy, Session, ShardId, ShardMessage, ShardReport, Shardkeeper, Status,
+    RestartBy, SentinelMessage, Session, ShardId, ShardMessage, ShardReport, Status,
 };
 use shardkeeper_sim::{ConnectFault, Fault};
-use shardkeeper_tests::{Network, Running, bot, simulator};
+use shardkeeper_tests::{Network, Running, bot, servant, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The shard that it happens to; shard 0 looks on.
@@ -127,6 +126,7 @@ enum Part {
     Shard,
     Queue,
     Keeper,
+    Sentinel,
     /// The session store, which is the bot's own code.
     Store,
     Manager,
@@ -141,7 +141,7 @@ enum Manner {
     Stop,
 }
 
-const ENDS: [(Part, Manner); 11] = [
+const ENDS: [(Part, Manner); 13] = [
     (Part::Driver, Manner::Panic),
     (Part::Shard, Manner::Error),
     (Part::Shard, Manner::Kill),
@@ -150,6 +150,8 @@ const ENDS: [(Part, Manner); 11] = [
     (Part::Queue, Manner::Stop),
     (Part::Keeper, Manner::Kill),
     (Part::Keeper, Manner::Stop),
+    (Part::Sentinel, Manner::Kill),
+    (Part::Sentinel, Manner::Stop),
     (Part::Store, Manner::Panic),
     (Part::Manager, Manner::Kill),
     (Part::Manager, Manner::Stop),
@@ -174,12 +176,6 @@ impl SessionStore for Fragile {
     }
 }
 
-/// The manager's child that takes such messages.
-fn child<M: ractor::Message>(keeper: &Shardkeeper) -> ActorCell {
-    let takes = |child: &ActorCell| child.is_message_type_of::<M>() == Some(true);
-    keeper.manager().get_cell().get_children().into_iter().find(takes).unwrap()
-}
-
 async fn strike(running: &Running, store: &Fragile, part: Part, manner: Manner) {
     let shard = running.keeper.shard(ShardId(SHARD)).await.unwrap();
     let cell = match part {
@@ -193,8 +189,9 @@ async fn strike(running: &Running, store: &Fragile, part: Part, manner: Manner) 
             return running.simulator.emit(0, 1);
         }
         Part::Shard => shard.get_cell(),
-        Part::Queue => child::<QueueMessage>(&running.keeper),
-        Part::Keeper => child::<KeeperMessage>(&running.keeper),
+        Part::Queue => servant::<QueueMessage>(&running.keeper).unwrap(),
+        Part::Keeper => servant::<KeeperMessage>(&running.keeper).unwrap(),
+        Part::Sentinel => servant::<SentinelMessage>(&running.keeper).unwrap(),
         Part::Manager => running.keeper.manager().get_cell(),
     };
     match manner {
@@ -280,6 +277,10 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
                     Part::Queue => "identify queue: crashed (stopped), replaced",
                     Part::Keeper if manner == Manner::Kill => "session keeper: crashed (killed), replaced",
                     Part::Keeper => "session keeper: crashed (stopped), replaced",
+                    Part::Sentinel if manner == Manner::Kill => {
+                        "reshard sentinel: crashed (killed), replaced"
+                    }
+                    Part::Sentinel => "reshard sentinel: crashed (stopped), replaced",
                     Part::Store => "sessions cannot be stored (panicked: the store breaks down)",
                     Part::Manager => unreachable!("dealt with above"),
                 };
@@ -336,7 +337,7 @@ async fn what_an_earlier_incarnation_says_late_changes_nothing() {
     assert!(status.shards.iter().all(|shard| shard.phase == Phase::Ready), "{status:?}");
     assert_eq!(running.keeper.shard(ShardId(SHARD)).await.unwrap().get_id(), present.get_id());
     assert_eq!((running.simulator.report().identifies, running.simulator.report().rest_requests), (2, 1));
-    assert_eq!(manager.get_cell().get_children().len(), 3, "two shards and a queue");
+    assert_eq!(manager.get_cell().get_children().len(), 4, "two shards, a queue and a sentinel");
     running.check().await;
 }
 

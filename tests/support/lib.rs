@@ -10,6 +10,7 @@ use std::time::Duration;
 pub use self::network::{Dial, Network, Weather};
 
 use futures_util::future::BoxFuture;
+use ractor::ActorCell;
 use shardkeeper::{
     BoxedIo, Builder, Change, ConnectError, Delivery, Dialer, Event, Intents, Lifecycle, ShardId,
     Shardkeeper, Subscription, SubscriptionOptions, Topic,
@@ -54,6 +55,12 @@ pub fn bot_with(simulator: &Simulator, intents: Intents) -> Builder {
         .api_url(simulator.api_url())
         .dialer(Arc::new(SimDialer(simulator.clone())))
         .seed(7)
+}
+
+/// The manager's child that takes such messages, of those that serve all shards; `None` until it is replaced.
+pub fn servant<M: ractor::Message>(keeper: &Shardkeeper) -> Option<ActorCell> {
+    let takes = |child: &ActorCell| child.is_message_type_of::<M>() == Some(true);
+    keeper.manager().get_cell().get_children().into_iter().find(takes)
 }
 
 /// A running bot and what it hears.

@@ -59,6 +59,7 @@ impl Builder {
                 api_url: Url::parse(DISCORD_API).expect("the constant is a URL"),
                 layout: Layout::Recommended,
                 gateway: None,
+                gateway_check_every: Duration::from_secs(8 * 3600),
                 presence: None,
                 presence_with: None,
                 large_threshold: 50,
@@ -127,10 +128,18 @@ impl Builder {
     }
 
     /// What [`gateway_info`](crate::gateway_info) has said, or another process that asked: the manager starts from it, and
-    /// asks itself only when a shard cannot get anywhere. By default it asks when it starts. Do not give an old one: what
-    /// is left of the budget is believed.
+    /// asks itself only [hours later](Self::gateway_check_every), or when a shard cannot get anywhere. By default it asks when
+    /// it starts. Do not give an old one: what is left of the budget is believed.
     pub fn gateway(mut self, info: GatewayInfo) -> Self {
         self.config.gateway = Some(info);
+        self
+    }
+
+    /// How often the gateway is asked how things stand, while everything goes well: what is left of the identify budget, how
+    /// many may identify at once, how many shards Discord advises. 8 h: so three times in a period of the budget. Each time it
+    /// is between a half of it and the whole, at random, so that many processes do not ask at once. Less than 60 s counts as 60 s.
+    pub fn gateway_check_every(mut self, interval: Duration) -> Self {
+        self.config.gateway_check_every = interval;
         self
     }
 

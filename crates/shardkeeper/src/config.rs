@@ -32,6 +32,7 @@ pub struct ManagerConfig {
     pub(crate) layout: Layout,
     /// What `GET /gateway/bot` said, if somebody has asked already.
     pub(crate) gateway: Option<GatewayInfo>,
+    pub(crate) gateway_check_every: Duration,
     pub(crate) presence: Option<PresenceUpdate>,
     pub(crate) presence_with: Option<PresenceWith>,
     pub(crate) large_threshold: u8,

@@ -86,6 +86,7 @@ pub mod manual;
 mod members;
 mod message;
 mod pacer;
+mod reshard_sentinel;
 mod restart;
 mod session_keeper;
 mod shard;
@@ -124,8 +125,10 @@ pub use self::lifecycle::Lifecycle;
 pub use self::manager::{ManagerState, ShardManager};
 pub use self::members::{Members, MembersChunk, MembersError};
 pub use self::message::{
-    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, Servant, ShardMessage, ShardReport,
+    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, SentinelMessage, Servant, ShardMessage,
+    ShardReport,
 };
+pub use self::reshard_sentinel::{ReshardSentinel, SentinelArguments, SentinelState};
 pub use self::restart::RestartPolicy;
 pub use self::session_keeper::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
 pub use self::shard::{ShardActor, ShardArguments, ShardState};

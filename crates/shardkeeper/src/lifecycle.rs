@@ -7,6 +7,8 @@ use shardkeeper_proto::close::CloseCode;
 use shardkeeper_proto::shard::{Change, Next, Refusal};
 use shardkeeper_proto::{ShardCount, ShardId};
 
+use crate::message::Servant;
+
 /// A change in the life of a shard or of the whole bot. `Display` makes a line of it.
 ///
 /// # Ordering
@@ -48,11 +50,13 @@ pub enum Lifecycle {
         /// For how long.
         quiet_for: Duration,
     },
-    /// The identify queue broke down, and is replaced.
-    QueueCrashed {
+    /// A child of the manager that serves all shards broke down, and is replaced. The shards go on.
+    ServantCrashed {
+        /// Which one, and so what is not done until then.
+        servant: Servant,
         /// What it said.
         error: String,
-        /// When there is another one. No shard identifies until then.
+        /// When there is another one.
         restart_after: Duration,
     },
     /// The identify gate failed, and is asked again. Shards that need an Identify wait; resumes go on. Told once, until
@@ -65,13 +69,6 @@ pub enum Lifecycle {
     },
     /// The identify gate works again.
     IdentifyGateRecovered,
-    /// The session keeper broke down, and is replaced.
-    KeeperCrashed {
-        /// What it said.
-        error: String,
-        /// When there is another one. Nothing is stored until then.
-        restart_after: Duration,
-    },
     /// Sessions cannot be stored, and are tried again. Until they are, the end of the process costs more than it should.
     /// Once, until it works again.
     StoreFailed {
@@ -82,12 +79,19 @@ pub enum Lifecycle {
     },
     /// Sessions are stored again.
     StoreRecovered,
-    /// `GET /gateway/bot` failed, and is tried again.
+    /// `GET /gateway/bot` failed, and is tried again. Shards that run do without.
     GatewayUnavailable {
         /// Why.
         error: String,
-        /// When it is tried again.
-        retry_after: Duration,
+        /// When it is tried again; `None` for never: the token is dead (GW-297).
+        retry_after: Option<Duration>,
+    },
+    /// Discord advises more shards than the bot has (GW-005). Nothing is done about it; once for each number that is advised.
+    MoreShardsAdvised {
+        /// What the bot has, over all processes.
+        count: ShardCount,
+        /// What Discord advises.
+        advised: u32,
     },
     /// Less than a half, a quarter or a tenth of the identify budget is left: once each.
     BudgetLow {
@@ -147,22 +151,26 @@ impl fmt::Display for Lifecycle {
             Self::Silent { shard, quiet_for } => {
                 write!(f, "shard {shard}: silent for {quiet_for:.0?}, though its heartbeats are acknowledged")
             }
-            Self::QueueCrashed { error, restart_after } => {
-                write!(f, "identify queue: crashed ({error}), replaced {}", In(*restart_after))
+            Self::ServantCrashed { servant, error, restart_after } => {
+                write!(f, "{servant}: crashed ({error}), replaced {}", In(*restart_after))
             }
             Self::IdentifyGateFailed { error, retry_after } => {
                 write!(f, "identify gate: failed ({error}), next try {}", In(*retry_after))
             }
             Self::IdentifyGateRecovered => f.write_str("identify gate: works again"),
-            Self::KeeperCrashed { error, restart_after } => {
-                write!(f, "session keeper: crashed ({error}), replaced {}", In(*restart_after))
-            }
             Self::StoreFailed { error, retry_after } => {
                 write!(f, "sessions cannot be stored ({error}), next try {}", In(*retry_after))
             }
             Self::StoreRecovered => f.write_str("sessions are stored again"),
             Self::GatewayUnavailable { error, retry_after } => {
-                write!(f, "gateway address not available ({error}), next try {}", In(*retry_after))
+                write!(f, "the gateway cannot be asked ({error}), ")?;
+                match retry_after {
+                    Some(wait) => write!(f, "next try {}", In(*wait)),
+                    None => f.write_str("no further try"),
+                }
+            }
+            Self::MoreShardsAdvised { count, advised } => {
+                write!(f, "discord advises {advised} shards, and the bot has {count}")
             }
             Self::BudgetLow { remaining, total } => {
                 write!(f, "identify budget low: {remaining} of {total} left")

@@ -1,5 +1,6 @@
 //! What the actors tell each other, and what a bot tells them. Each variant names its sender.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use ractor::{ActorRef, RpcReplyPort};
@@ -70,8 +71,15 @@ pub enum ManagerMessage {
     Stored(Result<Stored, StoreError>),
     /// From its own task: the session store holds everything.
     Flushed,
-    /// From its own request.
-    Gateway(Result<GatewayInfo, GatewayInfoError>),
+    /// From the sentinel: what the gateway said.
+    Gateway(GatewayInfo),
+    /// From the sentinel: the gateway could not be asked.
+    NoGateway {
+        /// Why.
+        error: GatewayInfoError,
+        /// When it is asked again; `None` for never.
+        retry_after: Option<Duration>,
+    },
     /// From its own timer: a child that crashed is to be replaced.
     Replace(Servant),
     /// From its own timer: a shard that crashed may come back.
@@ -106,6 +114,18 @@ pub enum Servant {
     IdentifyQueue,
     /// The [`SessionKeeper`](crate::SessionKeeper). Without it nothing is stored.
     SessionKeeper,
+    /// The [`ReshardSentinel`](crate::ReshardSentinel). Without it nobody asks the gateway.
+    ReshardSentinel,
+}
+
+impl fmt::Display for Servant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IdentifyQueue => "identify queue",
+            Self::SessionKeeper => "session keeper",
+            Self::ReshardSentinel => "reshard sentinel",
+        })
+    }
 }
 
 /// How a shard gets another connection.
@@ -239,4 +259,16 @@ pub enum QueueMessage {
     Freeze,
     /// From its own timer.
     Wake,
+}
+
+/// What a [`ReshardSentinel`](crate::ReshardSentinel) is told. When it is gone, a send fails, and the manager replaces it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SentinelMessage {
+    /// From the manager: what the gateway said may be out of date. It is asked, unless it was in the last 60 s.
+    Doubt,
+    /// From its own timer: ask the gateway.
+    Due,
+    /// From its own request.
+    Answered(Result<GatewayInfo, GatewayInfoError>),
 }

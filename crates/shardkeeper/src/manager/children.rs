@@ -16,6 +16,9 @@ impl ManagerState {
         child: &ActorCell,
         error: String,
     ) -> Result<(), ActorProcessingErr> {
+        if self.sentinel.as_ref().is_some_and(|sentinel| sentinel.get_id() == child.get_id()) {
+            return self.servant_crashed(myself, Servant::ReshardSentinel, error).await;
+        }
         let Some(fleet) = &mut self.fleet else { return Ok(()) };
         if child.get_id() == fleet.queue.get_id() {
             return self.servant_crashed(myself, Servant::IdentifyQueue, error).await;
@@ -71,10 +74,7 @@ impl ManagerState {
         error: String,
     ) -> Result<(), ActorProcessingErr> {
         let restart_after = self.servants.crashed(now(), servant, self.random.f64()).after;
-        let lifecycle = match servant {
-            Servant::IdentifyQueue => Lifecycle::QueueCrashed { error, restart_after },
-            Servant::SessionKeeper => Lifecycle::KeeperCrashed { error, restart_after },
-        };
+        let lifecycle = Lifecycle::ServantCrashed { servant, error, restart_after };
         tracing::error!("{lifecycle}");
         self.config.hub.announce(&lifecycle);
         if restart_after.is_zero() {
@@ -89,16 +89,20 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         servant: Servant,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(fleet) = self.fleet.as_ref().filter(|_| self.stopping.is_none()) else { return Ok(()) };
-        match servant {
-            Servant::IdentifyQueue => {
+        if self.stopping.is_some() {
+            return Ok(());
+        }
+        match (servant, &self.fleet) {
+            (Servant::ReshardSentinel, _) => self.sentinel = Some(self.spawn_sentinel(myself).await?),
+            (_, None) => {}
+            (Servant::IdentifyQueue, Some(fleet)) => {
                 // What the old one has let through in its last moment is not known.
                 let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, Some(now())).await?;
                 let tell = |actor: &ActorRef<_>| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone())));
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
             }
-            Servant::SessionKeeper => {
+            (Servant::SessionKeeper, Some(fleet)) => {
                 // Nor is known what the old one has stored.
                 let book = Arc::clone(&fleet.book);
                 let known = fleet.shards.slots();

@@ -24,8 +24,8 @@ impl ManagerState {
         }
         self.stopping =
             Some(Stopping { farewell, outcome, flushing: false, replies: reply.into_iter().collect() });
-        if let Some(request) = &self.request {
-            request.abort();
+        if let Some(sentinel) = self.sentinel.take() {
+            sentinel.stop(None);
         }
         if let Some(fleet) = &mut self.fleet {
             fleet.shards.end_all(farewell);

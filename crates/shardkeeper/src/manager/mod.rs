@@ -12,11 +12,10 @@ mod starting;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use shardkeeper_proto::{PresenceUpdate, Session, ShardId};
-use tokio::task::AbortHandle;
 
 use self::shards::Shards;
 use crate::Shardkeeper;
@@ -24,7 +23,7 @@ use crate::config::ManagerConfig;
 use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
 use crate::gateway_info::GatewayInfo;
 use crate::identify_queue::Ledger;
-use crate::message::{Farewell, ManagerMessage, QueueMessage, Servant};
+use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage, Servant};
 use crate::restart::RestartBook;
 use crate::session_keeper::{Book, KeeperMessage};
 use crate::silence::SilenceWatch;
@@ -44,11 +43,8 @@ pub struct ManagerState {
     servants: RestartBook<Servant>,
     presence: Option<PresenceUpdate>,
     starting: Vec<RpcReplyPort<Result<(), StartError>>>,
-    /// Requests to `GET /gateway/bot` that failed in a row.
-    failed_requests: u32,
-    request: Option<AbortHandle>,
-    /// When the last one was made.
-    asked_at: Option<tokio::time::Instant>,
+    /// From the start to the beginning of the end.
+    sentinel: Option<ActorRef<SentinelMessage>>,
     /// From the first answer of `GET /gateway/bot` on.
     fleet: Option<Fleet>,
     /// What the session store holds; `None` until it has said so.
@@ -68,6 +64,8 @@ struct Fleet {
     keeper: Option<ActorRef<KeeperMessage>>,
     shards: Shards,
     all_ready_announced: bool,
+    /// The last number of shards that was told as advised.
+    advised: u32,
     silence: SilenceWatch,
     removals: Vec<Removal>,
     last_removal: u64,
@@ -91,9 +89,6 @@ struct Stopping {
 
 impl Drop for ManagerState {
     fn drop(&mut self) {
-        if let Some(request) = &self.request {
-            request.abort();
-        }
         // However it ended: subscribers must not wait for ever.
         self.config.hub.close();
     }
@@ -116,9 +111,7 @@ impl Actor for ShardManager {
             config: Arc::new(config),
             random,
             starting: Vec::new(),
-            failed_requests: 0,
-            request: None,
-            asked_at: None,
+            sentinel: None,
             fleet: None,
             stored: None,
             answer: None,
@@ -135,10 +128,10 @@ impl Actor for ShardManager {
             Some(store) => starting::load_store(Arc::clone(store), myself.clone()),
             None => state.stored = Some(Stored::default()),
         }
-        match state.config.gateway.clone() {
-            Some(info) => drop(myself.cast(ManagerMessage::Gateway(Ok(info)))),
-            None => state.request_gateway(&myself, Duration::ZERO),
+        if let Some(info) = state.config.gateway.clone() {
+            let _ = myself.cast(ManagerMessage::Gateway(info));
         }
+        state.sentinel = Some(state.spawn_sentinel(&myself).await?);
         Ok(())
     }
 
@@ -158,7 +151,8 @@ impl Actor for ShardManager {
             }
             ManagerMessage::Stored(stored) => state.stored(&myself, stored).await?,
             ManagerMessage::Flushed => state.finish_end(&myself),
-            ManagerMessage::Gateway(answer) => state.gateway(&myself, answer).await?,
+            ManagerMessage::Gateway(info) => state.gateway(&myself, info).await?,
+            ManagerMessage::NoGateway { error, retry_after } => state.no_gateway(&myself, error, retry_after),
             ManagerMessage::Shard(shard, reply) => {
                 let actor = state.fleet.as_ref().and_then(|fleet| fleet.shards.actor(shard));
                 let _ = reply.send(actor);

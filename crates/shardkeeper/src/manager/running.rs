@@ -10,14 +10,11 @@ use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, ShardId};
 use super::{GENERATION, ManagerState, now};
 use crate::Lifecycle;
 use crate::error::Ended;
-use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit};
-use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardReport};
+use crate::gateway_info::{GatewayInfo, SessionStartLimit};
+use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardReport};
 use crate::session_keeper::KeeperMessage;
 use crate::silence::LOOK_EVERY;
 use crate::status::ManagerStatus;
-
-/// So often the gateway is asked again, at most, for shards that cannot reach it. An outage lasts minutes.
-const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 
 impl ManagerState {
     pub(super) fn status(&self) -> ManagerStatus {
@@ -61,7 +58,11 @@ impl ManagerState {
                 self.finish_removals();
                 self.refused(myself, shard, refusal);
             }
-            ShardReport::AskGateway => self.refresh_gateway(myself),
+            ShardReport::AskGateway => {
+                if let Some(sentinel) = &self.sentinel {
+                    let _ = sentinel.cast(SentinelMessage::Doubt);
+                }
+            }
             ShardReport::Ended => {
                 fleet.shards.set_ended(shard);
                 self.finish_removals();
@@ -81,30 +82,27 @@ impl ManagerState {
         }
     }
 
-    /// Asks for the gateway again, for a shard that could not reach it; not more often than it may help.
-    pub(super) fn refresh_gateway(&mut self, myself: &ActorRef<ManagerMessage>) {
-        let recent = self.asked_at.is_some_and(|at| at.elapsed() < REFRESH_AT_MOST_EVERY);
-        if self.stopping.is_none() && !recent {
-            self.request_gateway(myself, Duration::ZERO);
-        }
+    /// What the gateway said when it was asked again.
+    pub(super) fn refreshed(&mut self, info: GatewayInfo) {
+        let Some(fleet) = &mut self.fleet else { return };
+        let limit = info.session_start_limit;
+        let budget = budget(&limit, self.config.identify_reserve);
+        let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
+        let _ = fleet.queue.cast(update);
+        fleet.shards.set_gateway_url(&info.url);
+        fleet.info = info;
+        self.announce_advice();
     }
 
-    /// What the gateway said when it was asked again.
-    pub(super) fn refreshed(&mut self, answer: Result<GatewayInfo, GatewayInfoError>) {
+    /// Says so when Discord advises more shards than there are, once for each number.
+    pub(super) fn announce_advice(&mut self) {
         let Some(fleet) = &mut self.fleet else { return };
-        match answer {
-            Ok(info) => {
-                let limit = info.session_start_limit;
-                let budget = budget(&limit, self.config.identify_reserve);
-                let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
-                let _ = fleet.queue.cast(update);
-                fleet.shards.set_gateway_url(&info.url);
-                fleet.info = info;
-            }
-            Err(error) => {
-                let error = crate::error::chain(&error);
-                tracing::warn!(error, "gateway address not available, going on with the one known");
-            }
+        let (advised, count) = (fleet.info.shards, fleet.shards.count());
+        if advised > count.get() && advised != fleet.advised {
+            fleet.advised = advised;
+            let lifecycle = Lifecycle::MoreShardsAdvised { count, advised };
+            tracing::warn!("{lifecycle}");
+            self.config.hub.announce(&lifecycle);
         }
     }
 

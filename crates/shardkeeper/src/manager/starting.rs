@@ -12,10 +12,11 @@ use super::shards::Shards;
 use super::{Fleet, GENERATION, ManagerState, now};
 use crate::config::Layout;
 use crate::error::{ConfigError, StartError};
-use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
+use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit};
 use crate::identify_gate::Asking;
 use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
-use crate::message::{ManagerMessage, QueueMessage};
+use crate::message::{ManagerMessage, QueueMessage, SentinelMessage};
+use crate::reshard_sentinel::{ReshardSentinel, SentinelArguments};
 use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper, Slot};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
 use crate::status::IdentifyStatus;
@@ -28,51 +29,45 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(10);
 const LOAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 impl ManagerState {
-    pub(super) fn request_gateway(&mut self, myself: &ActorRef<ManagerMessage>, wait: Duration) {
-        let (config, myself) = (Arc::clone(&self.config), myself.clone());
-        let request = tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            let answer = gateway_info(config.dialer.as_ref(), &config.api_url, &config.token).await;
-            let _ = myself.cast(ManagerMessage::Gateway(answer));
-        });
-        self.request = Some(request.abort_handle());
-        self.asked_at = Some(tokio::time::Instant::now() + wait);
-    }
-
     pub(super) async fn gateway(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
-        answer: Result<GatewayInfo, GatewayInfoError>,
+        info: GatewayInfo,
     ) -> Result<(), ActorProcessingErr> {
         if self.stopping.is_some() {
             return Ok(());
         }
         if self.fleet.is_some() {
-            self.refreshed(answer);
+            self.refreshed(info);
             return Ok(());
         }
-        match answer {
-            Ok(info) if self.stored.is_none() => self.answer = Some(info),
-            Ok(info) => match self.layout(&info) {
-                Ok((count, ids)) => {
-                    self.start_fleet(myself, info, count, ids).await?;
-                    self.starting.drain(..).for_each(|reply| drop(reply.send(Ok(()))));
-                }
-                Err(error) => self.refuse_start(myself, StartError::Layout(error)),
-            },
-            Err(error) if error.is_retryable() => {
-                self.failed_requests += 1;
-                let wait = self.config.timings.reconnect.delay(self.failed_requests, self.random.f64());
-                let wait = error.retry_after().map_or(wait, |asked| asked.max(wait));
-                let error = crate::error::chain(&error);
-                let lifecycle = Lifecycle::GatewayUnavailable { error, retry_after: wait };
-                tracing::warn!("{lifecycle}");
-                self.config.hub.announce(&lifecycle);
-                self.request_gateway(myself, wait);
+        if self.stored.is_none() {
+            self.answer = Some(info);
+            return Ok(());
+        }
+        match self.layout(&info) {
+            Ok((count, ids)) => {
+                self.start_fleet(myself, info, count, ids).await?;
+                self.starting.drain(..).for_each(|reply| drop(reply.send(Ok(()))));
             }
-            Err(error) => self.refuse_start(myself, StartError::Gateway(error)),
+            Err(error) => self.refuse_start(myself, StartError::Layout(error)),
         }
         Ok(())
+    }
+
+    pub(super) fn no_gateway(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        error: GatewayInfoError,
+        retry_after: Option<Duration>,
+    ) {
+        if self.fleet.is_none() && !error.is_retryable() {
+            return self.refuse_start(myself, StartError::Gateway(error));
+        }
+        let error = crate::error::chain(&error);
+        let lifecycle = Lifecycle::GatewayUnavailable { error, retry_after };
+        tracing::warn!("{lifecycle}");
+        self.config.hub.announce(&lifecycle);
     }
 
     /// What the store holds is known, or will not be.
@@ -89,7 +84,7 @@ impl ManagerState {
             Stored::default()
         }));
         match self.answer.take() {
-            Some(info) => self.gateway(myself, Ok(info)).await,
+            Some(info) => self.gateway(myself, info).await,
             None => Ok(()),
         }
     }
@@ -171,6 +166,7 @@ impl ManagerState {
             keeper,
             shards,
             all_ready_announced: false,
+            advised: 0,
             silence,
             removals: Vec::new(),
             last_removal: 0,
@@ -179,7 +175,22 @@ impl ManagerState {
             fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
         }
         myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
+        self.announce_advice();
         Ok(())
+    }
+
+    pub(super) async fn spawn_sentinel(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+    ) -> Result<ActorRef<SentinelMessage>, ActorProcessingErr> {
+        let arguments = SentinelArguments {
+            config: Arc::clone(&self.config),
+            manager: myself.clone(),
+            random: self.random.fork(),
+            awaited: self.fleet.is_none() && self.answer.is_none() && self.config.gateway.is_none(),
+        };
+        let (sentinel, _) = Actor::spawn_linked(None, ReshardSentinel, arguments, myself.get_cell()).await?;
+        Ok(sentinel)
     }
 
     pub(super) async fn spawn_queue(

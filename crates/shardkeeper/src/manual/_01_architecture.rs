@@ -2,13 +2,15 @@
 //!
 //! # Bird's eye
 //!
-//! A bot starts one [`ShardManager`]. The manager asks Discord for the Gateway's address and limits, starts one
+//! A bot starts one [`ShardManager`]. The manager has Discord asked for the Gateway's address and limits, starts one
 //! [`IdentifyQueue`] and one [`ShardActor`] per shard, and from then on keeps each of them alive. Behind each shard actor
 //! runs a *driver*: the task that reads the connection and does the work.
 //!
 //! ```text
 //! ShardManager                layout, sessions, presences, budget, restarts
+//! ├─ ReshardSentinel          asks the gateway how things stand
 //! ├─ IdentifyQueue            lets shards identify, at Discord's pace
+//! ├─ SessionKeeper            brings sessions into a store, if there is one
 //! ├─ ShardActor 0             an address: takes messages, hands them on
 //! │    └─ driver task         connection + protocol machine + publisher
 //! ├─ ShardActor 1
@@ -77,6 +79,7 @@
 //! | `shardkeeper/src/manager/` | the manager: `starting.rs`, `running.rs`, `children.rs`, `changing.rs`, `ending.rs`; `shards.rs` is its book of shards |
 //! | `shardkeeper/src/restart.rs`, `silence.rs`, `pacer.rs` | when a crashed shard comes back; who has fallen silent; how fast connections open |
 //! | `shardkeeper/src/identify_queue.rs`, `identify_gate/` | clock and post of the identify queue; how processes share its pace |
+//! | `shardkeeper/src/reshard_sentinel.rs` | asks the gateway, at the start and every few hours |
 //! | `shardkeeper/src/session_keeper.rs`, `store/` | what brings sessions into a store; what a store is, on disk and in memory |
 //! | `shardkeeper/src/shard/` | the shard's actor; `driver.rs` is the loop of one shard, `slot.rs` its session, `board.rs` its status |
 //! | `shardkeeper/src/dispatch/` | topics, subscriptions, the publisher of a shard, the watermark |

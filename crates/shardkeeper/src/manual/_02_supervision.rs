@@ -13,8 +13,8 @@
 //!
 //! # Who supervises whom
 //!
-//! The manager supervises the queue, the session keeper and the shard actors. Each shard actor watches over its driver task. Nobody supervises the
-//! manager, unless the bot spawns it linked to a supervisor of its own ([`Builder::build`], `Actor::spawn_linked`).
+//! The manager supervises the sentinel, the queue, the session keeper and the shard actors. Each shard actor watches over its
+//! driver task. Nobody supervises the manager, unless the bot spawns it linked to a supervisor of its own ([`Builder::build`], `Actor::spawn_linked`).
 //!
 //! |  | panics | fails with an error | is killed | is stopped |
 //! |---|---|---|---|---|
@@ -22,10 +22,11 @@
 //! | **shard actor** | The manager restarts the shard, which resumes. | The same. | The same. | The same: a stop that did not come from the manager is a crash to it. |
 //! | **queue** | Replaced. Every key stays shut for one window, and who waited asks again. | The same. | The same. | The same. |
 //! | **session keeper** | Replaced. The new one stores everything again, since nobody knows what the old one did. | The same. | The same. | The same. |
+//! | **sentinel** | Replaced. The new one asks at once if the manager waits for its first answer, else hours later. | The same. | The same. | The same. |
 //! | **manager** | Everything below is killed, sessions in memory are gone, subscriptions end, and [`Shardkeeper::ended`] says [`Ended::Crashed`]. | The same. | The same. | By its address: the same. By [`Shardkeeper::stop`] or [`Shardkeeper::detach`]: in order. |
 //!
-//! Queue and keeper are replaced with the waits of [`RestartPolicy`], at once the first time: their state is a few numbers, and
-//! the ledger of the budget is the manager's. A permit that was out when its shard died counts as spent, since nobody knows.
+//! Queue, keeper and sentinel ([`Servant`]) are replaced with the waits of [`RestartPolicy`], at once the first time: their state is
+//! a few numbers, and the ledger of the budget is the manager's. A permit that was out when its shard died counts as spent, since nobody knows.
 //! The keeper is there with a [session store](Builder::session_store) only.
 //!
 //! Each life of a shard's actor is an [`Incarnation`]: what an earlier one says late changes nothing.
@@ -99,6 +100,13 @@
 //!
 //! **URLs.** A resume goes to the session's own URL. When that cannot be reached, the bootstrap URL and the resume URL take
 //! turns. When the bootstrap URL cannot be reached either, `GET /gateway/bot` is asked again, at most once a minute.
+//!
+//! # What is asked now and then
+//!
+//! A sentinel asks `GET /gateway/bot` every few hours ([`Builder::gateway_check_every`]). What the API counts as left of the
+//! identify budget replaces our own count, and how many may identify at once takes effect on those that wait. When Discord
+//! advises more shards than the bot has, [`Lifecycle::MoreShardsAdvised`] says so. An API that fails is asked again after one
+//! to two minutes, or as late as it wants; one that rejects the token is not asked again. Running shards notice none of it.
 //!
 //! # When Discord refuses
 //!

@@ -10,6 +10,7 @@
 //! | [`Builder::shards`] | what Discord recommends | A fixed number is for bots that are spread over processes. |
 //! | [`Builder::shard_ids`] | all of them | A slice is for several processes, which share the pace of Identify. |
 //! | [`Builder::gateway`] | asked at the start | An old answer is believed, and so may overdraw the budget. |
+//! | [`Builder::gateway_check_every`] | 8 h | Three times in a period of the identify budget; bots grow over days. |
 //! | [`Builder::presence`] | none: online | Goes into the first Identify. |
 //! | [`Builder::presence_with`] | none | Goes before [`Builder::presence`]; must return at once. |
 //! | [`Builder::sessions`] | none | Those of another process; a wrong one is left out with a warning. |
@@ -114,7 +115,7 @@
 //! | looks for silent shards | every 15 s | A report within minutes, for next to nothing. |
 //! | what makes a shard silent | 30 dispatches due, none in 60 s | By chance alone it would be one in 10^13. |
 //! | `GET /gateway/bot` | 15 s, 64 KiB | Its answer has about 200 bytes. |
-//! | asking it again | once in 60 s at most | An outage lasts minutes. |
+//! | asking it again for shards in trouble | once in 60 s at most | An outage lasts minutes. |
 //! | a wait that an API asks for | a day at most | Whatever asks for more is no rate limit. |
 //! | opening a connection, as the transport sees it | nine tenths of [`Timings::connect`] | It can say whom it waited for; the machine's deadline cannot. |
 //! | bytes that wait to be written | 512 KiB | A little more than a minute of full commands. |

@@ -1,0 +1,162 @@
+//! The gateway asked now and then, while the shards go on.
+
+use std::time::Duration;
+
+use shardkeeper::{Lifecycle, ManagerMessage, SentinelMessage, ShardManager, Token, Topic, gateway_info};
+use shardkeeper_sim::{Action, RestFault, Simulator};
+use shardkeeper_tests::{Running, SimDialer, bot, servant, simulator};
+use tokio::time::{Instant, sleep, timeout};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn limit(simulator: &Simulator, shards: Option<u32>, max_concurrency: Option<u32>, remaining: Option<u32>) {
+    simulator.act(&Action::Limits { shards, max_concurrency, remaining }).unwrap();
+}
+
+fn quiet(shards: u32) -> Simulator {
+    simulator(shards, |config| config.events_per_second = 0.0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_004_169_177_the_gateway_is_asked_every_few_hours_and_believed() {
+    let running = Running::start(quiet(2)).await;
+    let simulator = running.simulator.clone();
+    limit(&simulator, None, Some(4), Some(700));
+    sleep(HOUR * 9).await;
+    let identify = running.keeper.status().await.unwrap().identify;
+    assert_eq!((identify.max_concurrency, identify.remaining), (4, 700));
+    sleep(HOUR * 24 * 10 - HOUR * 9).await;
+    let requests = simulator.report().rest_requests;
+    assert!((31..=61).contains(&requests), "{requests} in ten days");
+    assert_eq!(simulator.report().identifies, 2);
+    running.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_005_more_shards_than_the_bot_has_are_told_once_for_each_number() {
+    let simulator = quiet(2);
+    let builder = bot(&simulator).gateway_check_every(HOUR);
+    let mut lifecycle = builder.subscribe(Topic::lifecycle());
+    let running = Running::start_with(simulator, builder).await;
+    // Fewer are no reason to say anything.
+    for advised in [3, 4, 1] {
+        limit(&running.simulator, Some(advised), None, None);
+        sleep(HOUR * 5).await;
+    }
+    running.keeper.stop().await;
+    let mut told = Vec::new();
+    while let Some(event) = lifecycle.next().await {
+        if let Some(advice @ Lifecycle::MoreShardsAdvised { .. }) = event.lifecycle() {
+            told.push(advice.to_string());
+        }
+    }
+    let expected = [3, 4].map(|advised| format!("discord advises {advised} shards, and the bot has 2"));
+    assert_eq!(told, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bot_that_starts_with_fewer_shards_than_discord_advises_hears_of_it() {
+    let simulator = quiet(4);
+    limit(&simulator, Some(9), None, None);
+    let builder = bot(&simulator).shards(4);
+    let mut lifecycle = builder.subscribe(Topic::lifecycle());
+    let keeper = builder.start().await.unwrap();
+    let heard = async {
+        while let Some(event) = lifecycle.next().await {
+            if let Some(Lifecycle::MoreShardsAdvised { count, advised }) = event.lifecycle() {
+                return Some((count.get(), *advised));
+            }
+        }
+        None
+    };
+    assert_eq!(timeout(HOUR, heard).await.unwrap(), Some((4, 9)));
+    keeper.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_fails_for_hours_is_asked_every_other_minute_and_no_shard_notices() {
+    let simulator = quiet(2);
+    let builder = bot(&simulator).gateway_check_every(HOUR);
+    let mut running = Running::start_with(simulator, builder).await;
+    let before = running.simulator.report().connections;
+    running.simulator.arm_rest(RestFault::Status(503), usize::MAX);
+    running.until(|lifecycle| matches!(lifecycle, Lifecycle::GatewayUnavailable { .. })).await;
+    let failing = running.simulator.report().rest_requests;
+    sleep(HOUR * 5).await;
+    let requests = running.simulator.report().rest_requests - failing;
+    assert!((5 * 30..=5 * 40).contains(&requests), "{requests} in five hours");
+    running.simulator.act(&Action::Disarm).unwrap();
+    limit(&running.simulator, None, None, Some(500));
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(running.keeper.status().await.unwrap().identify.remaining, 500);
+    let report = running.simulator.report();
+    assert_eq!((report.identifies, report.connections - before), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_290_293_what_the_api_asks_for_goes_before_the_doubts_of_shards() {
+    for (fault, patience) in [
+        (RestFault::RateLimited { retry_after_ms: 7_200_000, global: true }, HOUR * 2),
+        // Not even when it may be asked again is said: hours later, as if all were well.
+        (RestFault::Page(429), HOUR * 4),
+    ] {
+        let mut running = Running::start(quiet(1)).await;
+        running.simulator.arm_rest(fault, 1);
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::GatewayUnavailable { .. })).await;
+        let end = Instant::now() + patience - Duration::from_secs(1);
+        while Instant::now() < end {
+            let sentinel = servant::<SentinelMessage>(&running.keeper).unwrap();
+            sentinel.send_message(SentinelMessage::Doubt).unwrap();
+            sleep(Duration::from_secs(30)).await;
+        }
+        assert_eq!(running.simulator.report().rest_requests, 2, "{fault:?}");
+        sleep(HOUR * 4).await;
+        assert!(running.simulator.report().rest_requests >= 3, "{fault:?}: it is asked again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_006_297_a_token_that_is_dead_is_not_used_for_asking_again() {
+    let mut running = Running::start(quiet(1)).await;
+    running.simulator.arm_rest(RestFault::Status(401), usize::MAX);
+    let told = running.until(|lifecycle| matches!(lifecycle, Lifecycle::GatewayUnavailable { .. })).await;
+    assert!(told.to_string().ends_with("portal), no further try"), "{told}");
+    sleep(HOUR).await;
+    servant::<SentinelMessage>(&running.keeper).unwrap().send_message(SentinelMessage::Doubt).unwrap();
+    sleep(HOUR * 72).await;
+    assert_eq!(running.simulator.report().rest_requests, 2);
+    // What the shards may do with it is for the Gateway to say.
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sentinel_that_dies_before_its_first_answer_is_replaced_and_the_bot_starts() {
+    let simulator = quiet(2);
+    simulator.arm_rest(RestFault::Hang, 1);
+    let (actor, manager) =
+        ractor::Actor::spawn(None, ShardManager, bot(&simulator).build().unwrap()).await.unwrap();
+    let keeper = ractor::call!(actor, ManagerMessage::Handle).unwrap();
+    while simulator.report().rest_requests == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let killed = Instant::now();
+    servant::<SentinelMessage>(&keeper).unwrap().kill();
+    ractor::call!(actor, ManagerMessage::AwaitStart).unwrap().unwrap();
+    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+    keeper.stop().await;
+    manager.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bot_that_was_told_what_the_gateway_says_asks_hours_later() {
+    let simulator = quiet(2);
+    let token = Token::new("sim-token").unwrap();
+    let dialer = SimDialer(simulator.clone());
+    let info = gateway_info(&dialer, &simulator.api_url().parse().unwrap(), &token).await.unwrap();
+    let running = Running::start_with(simulator.clone(), bot(&simulator).gateway(info)).await;
+    servant::<SentinelMessage>(&running.keeper).unwrap().kill();
+    sleep(HOUR * 4 - Duration::from_secs(1)).await;
+    assert_eq!(simulator.report().rest_requests, 1);
+    sleep(HOUR * 5).await;
+    assert_eq!(simulator.report().rest_requests, 2);
+}
