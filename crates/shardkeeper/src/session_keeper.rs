@@ -24,13 +24,22 @@ use crate::task::{AbortOnDrop, catching};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A save that takes longer is told. A disk takes milliseconds.
 const SLOW: Duration = Duration::from_secs(10);
+/// The wall clock jumped when the same moment is so much elsewhere by it: far less than the 5 s between two Identify.
+const JUMP_MS: u64 = 1000;
 /// Waits between saves that fail.
 const RETRY: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
 /// A shard of a layout.
 pub(crate) type Slot = (ShardCount, ShardId);
-/// What the store holds of each slot, by [`SessionSlot::stamp`]; `None` when it is not known to be current.
-type Stamps = BTreeMap<Slot, Option<(u64, u64)>>;
+/// What the store holds of each slot; `None` when it is not known to be current.
+type Kept = BTreeMap<Slot, Option<Stamp>>;
+
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    /// By [`SessionSlot::stamp`].
+    session: (u64, u64),
+    stored_at_ms: u64,
+}
 
 /// What is to be kept: written by the manager, and read by whichever incarnation of the keeper there is.
 #[derive(Debug)]
@@ -51,6 +60,8 @@ pub struct KeeperArguments {
     pub(crate) random: fastrand::Rng,
     /// The slots that the store may hold something of.
     pub(crate) known: Vec<Slot>,
+    /// How old a stored session may be to be resumed.
+    pub(crate) max_age: Duration,
 }
 
 /// The state of a [`SessionKeeper`].
@@ -59,7 +70,9 @@ pub struct KeeperState {
     book: Arc<Mutex<Book>>,
     hub: Arc<Hub>,
     random: fastrand::Rng,
-    saved: Stamps,
+    /// A session whose stored time is further from now than this is stored anew: the next process goes by that time.
+    lately: Duration,
+    saved: Kept,
     saved_budget: Option<BudgetRecord>,
     saving: Option<Saving>,
     failures: u32,
@@ -70,7 +83,7 @@ pub struct KeeperState {
 
 struct Saving {
     since: Instant,
-    stamps: Stamps,
+    kept: Kept,
     budget: Option<BudgetRecord>,
     _task: AbortOnDrop,
 }
@@ -99,18 +112,7 @@ impl Actor for SessionKeeper {
         _: ActorRef<KeeperMessage>,
         arguments: KeeperArguments,
     ) -> Result<KeeperState, ActorProcessingErr> {
-        Ok(KeeperState {
-            store: arguments.store,
-            book: arguments.book,
-            hub: arguments.hub,
-            random: arguments.random,
-            saved: arguments.known.into_iter().map(|slot| (slot, None)).collect(),
-            saved_budget: None,
-            saving: None,
-            failures: 0,
-            degraded: false,
-            flushing: Vec::new(),
-        })
+        Ok(KeeperState::new(arguments))
     }
 
     async fn post_start(
@@ -151,6 +153,23 @@ impl Actor for SessionKeeper {
 }
 
 impl KeeperState {
+    fn new(arguments: KeeperArguments) -> Self {
+        Self {
+            store: arguments.store,
+            book: arguments.book,
+            hub: arguments.hub,
+            random: arguments.random,
+            saved: arguments.known.into_iter().map(|slot| (slot, None)).collect(),
+            // Most of it is left for the time from one process to the next.
+            lately: (arguments.max_age / 4).max(LOOK_EVERY),
+            saved_budget: None,
+            saving: None,
+            failures: 0,
+            degraded: false,
+            flushing: Vec::new(),
+        }
+    }
+
     /// Saves what has changed, unless a save is under way.
     fn look(&mut self, myself: &ActorRef<KeeperMessage>) {
         if let Some(saving) = &self.saving {
@@ -160,7 +179,7 @@ impl KeeperState {
             }
             return;
         }
-        let (changes, stamps) = self.changes();
+        let (changes, kept) = self.changes(store::wall_ms());
         let budget = changes.budget;
         if changes.is_empty() {
             self.flushed();
@@ -172,14 +191,14 @@ impl KeeperState {
             let _ = myself.cast(KeeperMessage::Saved(saved));
         });
         let _task = AbortOnDrop(save.abort_handle());
-        self.saving = Some(Saving { since: Instant::now(), stamps, budget, _task });
+        self.saving = Some(Saving { since: Instant::now(), kept, budget, _task });
     }
 
     fn saved(&mut self, myself: &ActorRef<KeeperMessage>, result: Result<(), StoreError>) {
         let Some(saving) = self.saving.take() else { return };
         match result {
             Ok(()) => {
-                self.saved = saving.stamps;
+                self.saved = saving.kept;
                 self.saved_budget = saving.budget.or(self.saved_budget);
                 self.failures = 0;
                 if std::mem::take(&mut self.degraded) {
@@ -201,21 +220,26 @@ impl KeeperState {
         }
     }
 
-    fn changes(&self) -> (Changes, Stamps) {
+    fn changes(&self, wall_ms: u64) -> (Changes, Kept) {
         let book = self.book();
         let mut changes = Changes::default();
-        let mut stamps = Stamps::new();
+        let mut kept = Kept::new();
+        // Either nothing happened for long, or the clock jumped.
+        let lately =
+            |stamp: &Stamp| u128::from(stamp.stored_at_ms.abs_diff(wall_ms)) <= self.lately.as_millis();
         for (slot, session) in &book.slots {
-            let stamp = session.stamp();
+            let stamp = Stamp { session: session.stamp(), stored_at_ms: wall_ms };
             let known = self.saved.get(slot);
-            if known == Some(&Some(stamp)) {
-                stamps.insert(*slot, Some(stamp));
+            let current =
+                known.copied().flatten().filter(|known| known.session == stamp.session && lately(known));
+            if current.is_some() {
+                kept.insert(*slot, current);
                 continue;
             }
             match session.load_acknowledged() {
                 Some(session) => {
-                    changes.sessions.push(SessionRecord::new(session, book.generation));
-                    stamps.insert(*slot, Some(stamp));
+                    changes.sessions.push(SessionRecord::at(wall_ms, session, book.generation));
+                    kept.insert(*slot, Some(stamp));
                 }
                 None if known.is_some() => changes.removed.push(*slot),
                 None => {}
@@ -225,13 +249,11 @@ impl KeeperState {
         changes.removed.extend(self.saved.keys().filter(|slot| !book.slots.contains_key(slot)));
         let ledger = book.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now().into_std();
-        let budget = store::budget_record(now, &ledger.budget, ledger.last_identify);
-        // Its times are recomputed from another clock each time: they alone are no change.
-        let spent = |record: &BudgetRecord| (record.total, record.remaining);
+        let budget = store::budget_record((now, wall_ms), &ledger.budget, ledger.last_identify);
         changes.budget = Some(budget).filter(|budget| {
-            ledger.last_identify.is_some() && self.saved_budget.as_ref().map(spent) != Some(spent(budget))
+            ledger.last_identify.is_some() && self.saved_budget.is_none_or(|saved| differ(budget, &saved))
         });
-        (changes, stamps)
+        (changes, kept)
     }
 
     /// Nothing more can be done for those who wait.
@@ -251,5 +273,89 @@ impl KeeperState {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Its times are computed from another clock each time, and are no change unless that clock jumped. A period that has not
+/// begun ends later each time, so the other time tells.
+fn differ(budget: &BudgetRecord, saved: &BudgetRecord) -> bool {
+    let last = |record: &BudgetRecord| record.last_identify_ms.unwrap_or_default();
+    (budget.total, budget.remaining) != (saved.total, saved.remaining)
+        || last(budget).abs_diff(last(saved)) > JUMP_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeeper_proto::{IdentifyBudget, Session};
+
+    use super::*;
+    use crate::status::IdentifyStatus;
+    use crate::store::MemoryStore;
+
+    const WALL_MS: u64 = 1_700_000_000_000;
+    const MINUTE_MS: u64 = 60_000;
+
+    /// A keeper of one shard, with an hour for its session.
+    fn keeper() -> KeeperState {
+        let count = ShardCount::new(1).unwrap();
+        let slot = Arc::new(SessionSlot::new(Some(Session::sample(ShardId(0), count))));
+        let now = Instant::now().into_std();
+        let budget = IdentifyBudget::new(now, 1000, 990, Duration::from_secs(3600), 10);
+        let ledger = Ledger { status: IdentifyStatus::default(), budget, last_identify: Some(now) };
+        let (slots, ledger) = (BTreeMap::from([((count, ShardId(0)), slot)]), Arc::new(Mutex::new(ledger)));
+        KeeperState::new(KeeperArguments {
+            store: Arc::new(MemoryStore::default()),
+            book: Arc::new(Mutex::new(Book { slots, generation: 1, ledger })),
+            hub: Arc::default(),
+            random: fastrand::Rng::with_seed(0),
+            known: Vec::new(),
+            max_age: Duration::from_secs(3600),
+        })
+    }
+
+    /// Looks, and stores what there is; returns when the session and the last Identify were, if they were stored.
+    fn look(keeper: &mut KeeperState, wall_ms: u64) -> (Option<u64>, Option<u64>) {
+        let (changes, kept) = keeper.changes(wall_ms);
+        keeper.saved = kept;
+        keeper.saved_budget = changes.budget.or(keeper.saved_budget);
+        let session = changes.sessions.first().map(|record| record.stored_at_ms);
+        (session, changes.budget.and_then(|budget| budget.last_identify_ms))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_does_not_get_on_is_stored_anew_before_it_looks_old() {
+        let mut keeper = keeper();
+        assert_eq!(look(&mut keeper, WALL_MS).0, Some(WALL_MS));
+        let mut stored = vec![WALL_MS];
+        for minute in 1..=120 {
+            tokio::time::advance(Duration::from_secs(60)).await;
+            stored.extend(look(&mut keeper, WALL_MS + minute * MINUTE_MS).0);
+        }
+        assert!(stored.windows(2).all(|two| two[1] - two[0] == 16 * MINUTE_MS), "{stored:?}");
+        assert_eq!(stored.len(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_jumps_gives_what_is_stored_its_time() {
+        let mut keeper = keeper();
+        assert_eq!(look(&mut keeper, WALL_MS), (Some(WALL_MS), Some(WALL_MS)));
+        for wall_ms in [WALL_MS + 7_200_000, WALL_MS - 7_200_000, WALL_MS] {
+            assert_eq!(look(&mut keeper, wall_ms), (Some(wall_ms), Some(wall_ms)));
+            assert_eq!(look(&mut keeper, wall_ms), (None, None));
+        }
+        // Too little for a session, but the next process counts 5 s from the last Identify.
+        assert_eq!(look(&mut keeper, WALL_MS + 3000), (None, Some(WALL_MS + 3000)));
+        // Two clocks are never read at once.
+        assert_eq!(look(&mut keeper, WALL_MS + 3005), (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_period_that_has_not_begun_is_no_change() {
+        let mut keeper = keeper();
+        let budget = IdentifyBudget::new(Instant::now().into_std(), 1000, 1000, Duration::ZERO, 10);
+        keeper.book().ledger.lock().unwrap().budget = budget;
+        assert_eq!(look(&mut keeper, WALL_MS).1, Some(WALL_MS));
+        tokio::time::advance(Duration::from_secs(600)).await;
+        assert_eq!(look(&mut keeper, WALL_MS + 600_000), (None, None));
     }
 }

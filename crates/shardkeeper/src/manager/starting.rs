@@ -244,13 +244,15 @@ impl ManagerState {
     ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
         let Some(store) = self.config.store.clone() else { return Ok(None) };
         let (book, hub) = (Arc::clone(book), Arc::clone(&self.config.hub));
-        let arguments = KeeperArguments { store, book, hub, random: self.random.fork(), known };
+        let max_age = self.config.max_session_age;
+        let arguments = KeeperArguments { store, book, hub, random: self.random.fork(), known, max_age };
         let (keeper, _) = Actor::spawn_linked(None, SessionKeeper, arguments, myself.get_cell()).await?;
         Ok(Some(keeper))
     }
 }
 
-/// What is left of a budget by our own count: everything, when its period is over.
+/// What is left of a budget by our own count: everything, when its period is over. By a clock that was set back it ends
+/// late, which is safe; by one that was set ahead early, and what Discord said stands alone.
 fn remaining(spent: &BudgetRecord, limit: &SessionStartLimit) -> u32 {
     let counts = spent.total == limit.total && spent.resets_at_ms > store::wall_ms();
     if counts { spent.remaining } else { limit.remaining }
@@ -272,4 +274,28 @@ pub(super) fn load_store(store: Arc<dyn SessionStore>, manager: ActorRef<Manager
         };
         let _ = manager.cast(ManagerMessage::Stored(stored));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeeper_proto::IdentifyBudget;
+
+    use super::*;
+
+    #[test]
+    fn a_budget_of_a_period_that_is_over_does_not_count() {
+        let limit =
+            SessionStartLimit { total: 1000, remaining: 700, reset_after_ms: 60_000, max_concurrency: 1 };
+        let now = Instant::now();
+        let spent = |remaining, resets_at_ms| {
+            let budget = IdentifyBudget::new(now, 1000, remaining, Duration::from_secs(60), 10);
+            BudgetRecord { resets_at_ms, ..store::budget_record((now, store::wall_ms()), &budget, None) }
+        };
+        let (minute, year) = (60_000, 365 * 24 * 3_600_000);
+        let wall_ms = store::wall_ms();
+        assert_eq!(remaining(&spent(5, wall_ms + minute), &limit), 5);
+        assert_eq!(remaining(&spent(5, wall_ms - minute), &limit), 700);
+        assert_eq!(remaining(&spent(5, wall_ms + year), &limit), 5);
+        assert_eq!(remaining(&spent(5, 0), &limit), 700);
+    }
 }

@@ -84,7 +84,9 @@
 //! - A [`Builder::session_store`] keeps them while everything goes on, together with what was spent of the day's Identify:
 //!   [`FileStore`](crate::store::FileStore) on disk, or a [`SessionStore`](crate::store::SessionStore) of your own. The next
 //!   process starts from there, whether this one was detached or killed. A new session is stored at once, how far it got four
-//!   times a second; no event waits for it, and a store that fails is told and stops nobody.
+//!   times a second; no event waits for it, and a store that fails is told and stops nobody. Times in it are of the wall clock.
+//!   When that is set while the process runs, no harm is done. When it is set between two processes: back, it costs a window
+//!   of Identify at most; ahead beyond [`Builder::max_session_age`], an Identify for each shard, and a window that ran is cut short.
 //! - [`Shardkeeper::sessions`] returns them as they are now.
 //!
 //! # Ending

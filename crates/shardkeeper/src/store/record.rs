@@ -18,7 +18,8 @@ pub struct SessionRecord {
     pub session: Session,
     /// The generation of the layout that the shard belonged to.
     pub generation: u32,
-    /// When it was stored, in milliseconds of Unix time.
+    /// When it was known to be good, in milliseconds of Unix time: the manager stores one that does not get on anew, long
+    /// before it is [too old](crate::Builder::max_session_age).
     pub stored_at_ms: u64,
 }
 
@@ -45,7 +46,11 @@ pub enum RecordRefused {
 impl SessionRecord {
     /// The record of a session as of now.
     pub fn new(session: Session, generation: u32) -> Self {
-        Self { format: FORMAT, session, generation, stored_at_ms: wall_ms() }
+        Self::at(wall_ms(), session, generation)
+    }
+
+    pub(crate) fn at(stored_at_ms: u64, session: Session, generation: u32) -> Self {
+        Self { format: FORMAT, session, generation, stored_at_ms }
     }
 
     /// The slot of a layout that it belongs to. A store holds one record of each.
@@ -88,7 +93,7 @@ pub struct BudgetRecord {
 }
 
 pub(crate) fn budget_record(
-    now: Instant,
+    (now, wall_ms): (Instant, u64),
     budget: &IdentifyBudget,
     last_identify: Option<Instant>,
 ) -> BudgetRecord {
@@ -96,8 +101,8 @@ pub(crate) fn budget_record(
         format: FORMAT,
         total: budget.total(),
         remaining: budget.remaining(),
-        resets_at_ms: to_wall(now, budget.resets_at(now)),
-        last_identify_ms: last_identify.map(|at| to_wall(now, at)),
+        resets_at_ms: to_wall((now, wall_ms), budget.resets_at(now)),
+        last_identify_ms: last_identify.map(|at| to_wall((now, wall_ms), at)),
     }
 }
 
@@ -108,13 +113,13 @@ pub(crate) fn wall_ms() -> u64 {
 }
 
 /// A moment of this process as one of the wall clock.
-fn to_wall(now: Instant, at: Instant) -> u64 {
+fn to_wall((now, wall_ms): (Instant, u64), at: Instant) -> u64 {
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (ahead, behind) = (at.saturating_duration_since(now), now.saturating_duration_since(at));
-    wall_ms().saturating_add(milliseconds(ahead)).saturating_sub(milliseconds(behind))
+    wall_ms.saturating_add(milliseconds(ahead)).saturating_sub(milliseconds(behind))
 }
 
-/// How long ago a moment of the wall clock was; nothing when it is still to come.
+/// How long ago a moment of the wall clock was; nothing when it is still to come, for then the clock was set back.
 pub(crate) fn from_wall(at_ms: u64) -> Duration {
     Duration::from_millis(wall_ms().saturating_sub(at_ms))
 }

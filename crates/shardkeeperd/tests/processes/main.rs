@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::print_stderr, reason = "figures are what a test at full size is made for")]
 
+#[cfg(target_os = "linux")]
+mod clock;
 mod proxy;
 mod scene;
 #[path = "../support/mod.rs"]

@@ -22,7 +22,7 @@ pub(crate) const TOKEN: &str = "sim-token";
 /// Every intent.
 pub(crate) const INTENTS: &str = "53608447";
 /// So often a file is looked at that is waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub(crate) struct Scene {
     pub(crate) simulator: Simulator,
@@ -71,8 +71,18 @@ impl Scene {
         Self { simulator, proxy, book, directory, shards, trust }
     }
 
+    /// The file with this name.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.directory.file(name)
+    }
+
+    /// The store of the processes. One at a time can open it.
+    pub(crate) fn store(&self) -> String {
+        self.file("sessions")
+    }
+
     fn command(&self, record: &str) -> Command {
-        let (api_url, store) = (self.simulator.api_url(), self.directory.file("sessions"));
+        let (api_url, store) = (self.simulator.api_url(), self.store());
         let mut command = shardkeeperd(&["run", "--api-url", &api_url, "--intents", INTENTS]);
         command.args(["--store", &store, "--record", record]).env("DISCORD_TOKEN", TOKEN);
         if let Some(file) = &self.trust {
@@ -84,6 +94,13 @@ impl Scene {
     /// The next process.
     pub(crate) fn start(&self) -> Running {
         Running::spawn(self.command(&self.book.path))
+    }
+
+    /// The next process, in another environment.
+    pub(crate) fn start_with(&self, prepare: impl FnOnce(&mut Command)) -> Running {
+        let mut command = self.command(&self.book.path);
+        prepare(&mut command);
+        Running::spawn(command)
     }
 
     /// The next process, which records elsewhere.
