@@ -9,10 +9,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use shardkeeper::store::{Changes, FileStore, MemoryStore, SessionStore, StoreError, Stored};
 use shardkeeper::{
-    Delivery, Ended, Event, EventName, Intents, KeeperMessage, Lifecycle, ShardId, Shardkeeper, Subscription,
-    SubscriptionOptions, Topic,
+    Change, Delivery, Ended, Event, EventName, Intents, KeeperMessage, Lifecycle, ShardId, Shardkeeper,
+    Subscription, SubscriptionOptions, Topic,
 };
-use shardkeeper_sim::Simulator;
+use shardkeeper_sim::{Fault, Simulator};
 use shardkeeper_tests::{Running, bot, bot_with, servant, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -326,6 +326,29 @@ async fn a_prefetched_answer_does_not_give_back_what_was_spent_since() {
     first.keeper.stop().await;
     let second = Running::start_with(simulator.clone(), process()).await;
     assert_eq!(second.keeper.status().await.unwrap().identify.remaining, 996);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_session_is_stored_at_once_after_a_save_that_was_under_way() {
+    let simulator = simulator(1, |_| {});
+    let store = Moody::default();
+    let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+    let mut running = Running::start_with(simulator, builder).await;
+    // Wherever the next look would have been.
+    for wait in [0, 60, 120, 180, 240] {
+        sleep(Duration::from_millis(6000 + wait)).await;
+        store.hangs.store(true, Ordering::Relaxed);
+        running.simulator.emit(0, 1);
+        running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
+        running.until_shard(0, |change| matches!(change, Change::Ready)).await;
+        let new = running.keeper.sessions().await.remove(0).id;
+        store.hangs.store(false, Ordering::Relaxed);
+        let released = Instant::now();
+        while !store.store.load().await.unwrap().sessions.iter().any(|record| record.session.id == new) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(released.elapsed() <= Duration::from_millis(110), "{:?}", released.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]

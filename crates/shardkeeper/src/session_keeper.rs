@@ -75,6 +75,8 @@ pub struct KeeperState {
     saved: Kept,
     saved_budget: Option<BudgetRecord>,
     saving: Option<Saving>,
+    /// There is a new session since the save that is under way began, perhaps.
+    urgent: bool,
     failures: u32,
     /// It was told that the store does not work.
     degraded: bool,
@@ -141,7 +143,10 @@ impl Actor for SessionKeeper {
             }
             // A store that fails is left to its waits.
             KeeperMessage::LookNow if state.failures > 0 => {}
-            KeeperMessage::LookNow => state.look(&myself),
+            KeeperMessage::LookNow => {
+                state.urgent = true;
+                state.look(&myself);
+            }
             KeeperMessage::Saved(result) => state.saved(&myself, result),
             KeeperMessage::Flush(reply) => {
                 state.flushing.push(reply);
@@ -164,6 +169,7 @@ impl KeeperState {
             lately: (arguments.max_age / 4).max(LOOK_EVERY),
             saved_budget: None,
             saving: None,
+            urgent: false,
             failures: 0,
             degraded: false,
             flushing: Vec::new(),
@@ -179,6 +185,7 @@ impl KeeperState {
             }
             return;
         }
+        self.urgent = false;
         let (changes, kept) = self.changes(store::wall_ms());
         let budget = changes.budget;
         if changes.is_empty() {
@@ -204,7 +211,7 @@ impl KeeperState {
                 if std::mem::take(&mut self.degraded) {
                     self.tell(&Lifecycle::StoreRecovered);
                 }
-                if !self.flushing.is_empty() {
+                if self.urgent || !self.flushing.is_empty() {
                     // What has changed meanwhile is to be stored too.
                     self.look(myself);
                 }
