@@ -4,8 +4,8 @@
 
 mod network;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 pub use self::network::{Dial, Network, Weather};
 
@@ -16,7 +16,7 @@ use shardkeeper::{
     Shardkeeper, Subscription, SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::{SimConfig, Simulator};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 /// In virtual time; whatever has not come by then never comes.
@@ -54,7 +54,16 @@ pub fn bot_with(simulator: &Simulator, intents: Intents) -> Builder {
     Shardkeeper::builder("sim-token", intents)
         .api_url(simulator.api_url())
         .dialer(Arc::new(SimDialer(simulator.clone())))
+        .wall_clock(wall_clock)
         .seed(7)
+}
+
+/// The time of day, by a clock that goes as tokio's does: hours pass in milliseconds, and for every process of a test alike.
+pub fn wall_clock() -> SystemTime {
+    static ORIGIN: OnceLock<(Instant, SystemTime)> = OnceLock::new();
+    let now = Instant::now();
+    let (origin, wall) = *ORIGIN.get_or_init(|| (now, SystemTime::now()));
+    wall + now.saturating_duration_since(origin) - origin.saturating_duration_since(now)
 }
 
 /// The manager's child that takes such messages, of those that serve all shards; `None` until it is replaced.

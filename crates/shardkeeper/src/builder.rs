@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use shardkeeper_proto::{
     Encoding, Intents, Presence, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token,
@@ -78,6 +78,7 @@ impl Builder {
                 sessions: Vec::new(),
                 store: None,
                 max_session_age: Duration::from_secs(3600),
+                wall_clock: Arc::new(SystemTime::now),
                 dialer: Arc::new(TcpDialer::new()),
                 seed: None,
                 hub: Arc::default(),
@@ -164,6 +165,14 @@ impl Builder {
     /// many, and a vain Resume costs no Identify, but some seconds.
     pub fn max_session_age(mut self, age: Duration) -> Self {
         self.config.max_session_age = age;
+        self
+    }
+
+    /// The clock by which one process knows how long ago another one stored something. The system's; another one is for
+    /// tests under a paused clock, where days may pass in the meantime. It may jump: what that costs is in the manual's chapter
+    /// on [shards](crate::manual::_05_shards). Everything else goes by tokio's clock.
+    pub fn wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.config.wall_clock = Arc::new(now);
         self
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use shardkeeper_proto::{
     Encoding, Intents, Presence, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token, Wire,
@@ -19,6 +19,9 @@ use crate::identify_gate::IdentifyGate;
 use crate::members::MembersDesk;
 use crate::restart::RestartPolicy;
 use crate::store::SessionStore;
+
+/// What time it is for whom processes have in common.
+pub(crate) type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Makes the presence for an Identify.
 pub(crate) type PresenceWith = Arc<dyn Fn(ShardId) -> Presence + Send + Sync>;
@@ -51,6 +54,7 @@ pub struct ManagerConfig {
     pub(crate) sessions: Vec<Session>,
     pub(crate) store: Option<Arc<dyn SessionStore>>,
     pub(crate) max_session_age: Duration,
+    pub(crate) wall_clock: WallClock,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) seed: Option<u64>,
     pub(crate) hub: Arc<Hub>,

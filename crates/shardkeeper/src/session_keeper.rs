@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use shardkeeper_proto::{Backoff, ShardCount, ShardId};
 use tokio::time::Instant;
 
 use crate::Lifecycle;
+use crate::config::WallClock;
 use crate::dispatch::Hub;
 use crate::error::chain;
 use crate::identify_queue::Ledger;
@@ -62,6 +63,7 @@ pub struct KeeperArguments {
     pub(crate) known: Vec<Slot>,
     /// How old a stored session may be to be resumed.
     pub(crate) max_age: Duration,
+    pub(crate) wall_clock: WallClock,
 }
 
 /// The state of a [`SessionKeeper`].
@@ -72,6 +74,7 @@ pub struct KeeperState {
     random: fastrand::Rng,
     /// A session whose stored time is further from now than this is stored anew: the next process goes by that time.
     lately: Duration,
+    wall_clock: WallClock,
     saved: Kept,
     saved_budget: Option<BudgetRecord>,
     saving: Option<Saving>,
@@ -167,6 +170,7 @@ impl KeeperState {
             saved: arguments.known.into_iter().map(|slot| (slot, None)).collect(),
             // Most of it is left for the time from one process to the next.
             lately: (arguments.max_age / 4).max(LOOK_EVERY),
+            wall_clock: arguments.wall_clock,
             saved_budget: None,
             saving: None,
             urgent: false,
@@ -186,7 +190,7 @@ impl KeeperState {
             return;
         }
         self.urgent = false;
-        let (changes, kept) = self.changes(store::wall_ms());
+        let (changes, kept) = self.changes((self.wall_clock)());
         let budget = changes.budget;
         if changes.is_empty() {
             self.flushed();
@@ -227,8 +231,9 @@ impl KeeperState {
         }
     }
 
-    fn changes(&self, wall_ms: u64) -> (Changes, Kept) {
+    fn changes(&self, wall: SystemTime) -> (Changes, Kept) {
         let book = self.book();
+        let wall_ms = store::unix_ms(wall);
         let mut changes = Changes::default();
         let mut kept = Kept::new();
         // Either nothing happened for long, or the clock jumped.
@@ -245,7 +250,7 @@ impl KeeperState {
             }
             match session.load_acknowledged() {
                 Some(session) => {
-                    changes.sessions.push(SessionRecord::at(wall_ms, session, book.generation));
+                    changes.sessions.push(SessionRecord::new(session, book.generation, wall));
                     kept.insert(*slot, Some(stamp));
                 }
                 None if known.is_some() => changes.removed.push(*slot),
@@ -256,7 +261,7 @@ impl KeeperState {
         changes.removed.extend(self.saved.keys().filter(|slot| !book.slots.contains_key(slot)));
         let ledger = book.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now().into_std();
-        let budget = store::budget_record((now, wall_ms), &ledger.budget, ledger.last_identify);
+        let budget = store::budget_record((now, wall), &ledger.budget, ledger.last_identify);
         changes.budget = Some(budget).filter(|budget| {
             ledger.last_identify.is_some() && self.saved_budget.is_none_or(|saved| differ(budget, &saved))
         });
@@ -293,6 +298,8 @@ fn differ(budget: &BudgetRecord, saved: &BudgetRecord) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use shardkeeper_proto::{IdentifyBudget, Session};
 
     use super::*;
@@ -317,12 +324,13 @@ mod tests {
             random: fastrand::Rng::with_seed(0),
             known: Vec::new(),
             max_age: Duration::from_secs(3600),
+            wall_clock: Arc::new(SystemTime::now),
         })
     }
 
     /// Looks, and stores what there is; returns when the session and the last Identify were, if they were stored.
     fn look(keeper: &mut KeeperState, wall_ms: u64) -> (Option<u64>, Option<u64>) {
-        let (changes, kept) = keeper.changes(wall_ms);
+        let (changes, kept) = keeper.changes(UNIX_EPOCH + Duration::from_millis(wall_ms));
         keeper.saved = kept;
         keeper.saved_budget = changes.budget.or(keeper.saved_budget);
         let session = changes.sessions.first().map(|record| record.stored_at_ms);

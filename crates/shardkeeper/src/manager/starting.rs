@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::{Session, ShardCount, ShardId};
@@ -119,12 +119,13 @@ impl ManagerState {
         ids: Vec<ShardId>,
     ) -> Result<(), ActorProcessingErr> {
         let stored = self.stored.take().unwrap_or_default();
+        let wall = (self.config.wall_clock)();
         let mut limit = info.session_start_limit;
         if let Some(spent) = stored.budget.filter(|_| self.config.gateway.is_some()) {
-            limit.remaining = limit.remaining.min(remaining(&spent, &limit));
+            limit.remaining = limit.remaining.min(remaining(&spent, &limit, wall));
         }
         let last_identify = stored.budget.and_then(|budget| budget.last_identify_ms);
-        let last_identify = last_identify.and_then(|at| now().checked_sub(store::from_wall(at)));
+        let last_identify = last_identify.and_then(|at| now().checked_sub(store::since(wall, at)));
         let mut budget = budget(&limit, self.config.identify_reserve);
         let ledger = Ledger { status: IdentifyStatus::default(), budget, last_identify };
         let ledger = Arc::new(Mutex::new(ledger));
@@ -137,11 +138,11 @@ impl ManagerState {
         );
         let book = Book { slots: BTreeMap::new(), generation: GENERATION, ledger: Arc::clone(&ledger) };
         let book = Arc::new(Mutex::new(book));
-        let sessions = self.usable(&stored.sessions);
+        let sessions = self.usable(&stored.sessions, wall);
         // What belongs to shards of other processes is theirs.
         let ours = |record: &&SessionRecord| {
             let (of, shard) = record.slot();
-            (of == count && ids.contains(&shard)) || record.check(self.config.max_session_age).is_err()
+            (of == count && ids.contains(&shard)) || record.check(wall, self.config.max_session_age).is_err()
         };
         let known = stored.sessions.iter().filter(ours).map(SessionRecord::slot).collect();
         let config = Arc::clone(&self.config);
@@ -218,11 +219,11 @@ impl ManagerState {
     }
 
     /// The sessions to start from, those that the bot was given before those that were stored.
-    pub(super) fn usable(&self, stored: &[SessionRecord]) -> Vec<Session> {
+    pub(super) fn usable(&self, stored: &[SessionRecord], wall: SystemTime) -> Vec<Session> {
         let mut sessions = self.config.sessions.clone();
         let mut refused = Vec::new();
         for record in stored {
-            match record.check(self.config.max_session_age) {
+            match record.check(wall, self.config.max_session_age) {
                 Ok(()) => sessions.push(record.session.clone()),
                 Err(reason) => refused.push(reason),
             }
@@ -244,8 +245,15 @@ impl ManagerState {
     ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
         let Some(store) = self.config.store.clone() else { return Ok(None) };
         let (book, hub) = (Arc::clone(book), Arc::clone(&self.config.hub));
-        let max_age = self.config.max_session_age;
-        let arguments = KeeperArguments { store, book, hub, random: self.random.fork(), known, max_age };
+        let arguments = KeeperArguments {
+            store,
+            book,
+            hub,
+            random: self.random.fork(),
+            known,
+            max_age: self.config.max_session_age,
+            wall_clock: Arc::clone(&self.config.wall_clock),
+        };
         let (keeper, _) = Actor::spawn_linked(None, SessionKeeper, arguments, myself.get_cell()).await?;
         Ok(Some(keeper))
     }
@@ -253,8 +261,8 @@ impl ManagerState {
 
 /// What is left of a budget by our own count: everything, when its period is over. By a clock that was set back it ends
 /// late, which is safe; by one that was set ahead early, and what Discord said stands alone.
-fn remaining(spent: &BudgetRecord, limit: &SessionStartLimit) -> u32 {
-    let counts = spent.total == limit.total && spent.resets_at_ms > store::wall_ms();
+fn remaining(spent: &BudgetRecord, limit: &SessionStartLimit, now: SystemTime) -> u32 {
+    let counts = spent.total == limit.total && spent.resets_at_ms > store::unix_ms(now);
     if counts { spent.remaining } else { limit.remaining }
 }
 
@@ -286,16 +294,16 @@ mod tests {
     fn a_budget_of_a_period_that_is_over_does_not_count() {
         let limit =
             SessionStartLimit { total: 1000, remaining: 700, reset_after_ms: 60_000, max_concurrency: 1 };
-        let now = Instant::now();
+        let (now, wall) = (Instant::now(), SystemTime::now());
         let spent = |remaining, resets_at_ms| {
             let budget = IdentifyBudget::new(now, 1000, remaining, Duration::from_secs(60), 10);
-            BudgetRecord { resets_at_ms, ..store::budget_record((now, store::wall_ms()), &budget, None) }
+            BudgetRecord { resets_at_ms, ..store::budget_record((now, wall), &budget, None) }
         };
         let (minute, year) = (60_000, 365 * 24 * 3_600_000);
-        let wall_ms = store::wall_ms();
-        assert_eq!(remaining(&spent(5, wall_ms + minute), &limit), 5);
-        assert_eq!(remaining(&spent(5, wall_ms - minute), &limit), 700);
-        assert_eq!(remaining(&spent(5, wall_ms + year), &limit), 5);
-        assert_eq!(remaining(&spent(5, 0), &limit), 700);
+        let wall_ms = store::unix_ms(wall);
+        assert_eq!(remaining(&spent(5, wall_ms + minute), &limit, wall), 5);
+        assert_eq!(remaining(&spent(5, wall_ms - minute), &limit, wall), 700);
+        assert_eq!(remaining(&spent(5, wall_ms + year), &limit, wall), 5);
+        assert_eq!(remaining(&spent(5, 0), &limit, wall), 700);
     }
 }

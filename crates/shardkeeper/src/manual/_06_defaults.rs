@@ -27,6 +27,7 @@
 //! | [`Builder::identify_gate`] | none | One process needs none. |
 //! | [`Builder::session_store`] | none | Where to keep sessions is the bot's to say: they are secrets. |
 //! | [`Builder::max_session_age`] | 3600 s | Discord forgets them after minutes; a vain Resume costs seconds, and no Identify. |
+//! | [`Builder::wall_clock`] | the system's | Processes have no other clock in common. |
 //! | [`Builder::whole_start`] | false | Some shards now are mostly better than all of them tomorrow. |
 //! | [`Builder::library`] | `shardkeeper` | Discord shows it to nobody. |
 //! | [`SubscriptionOptions::capacity`] | 1024 | Some seconds of a busy shard. An event that waits costs its JSON text. |

@@ -1,5 +1,7 @@
 //! Checks that any [`SessionStore`] has to pass.
 
+use std::time::SystemTime;
+
 use shardkeeper_proto::{Session, ShardCount, ShardId};
 
 use super::record::FORMAT;
@@ -60,7 +62,7 @@ pub async fn check<S: SessionStore>(open: impl AsyncFn() -> S) -> Result<(), Bro
 
     let mut odd = record(7, 8, u64::MAX).session;
     (odd.id, odd.resume_url) = ("\u{0}\"\\ü🦆".into(), None);
-    bench.save(vec![SessionRecord::new(odd, u32::MAX)], vec![], None).await?;
+    bench.save(vec![SessionRecord::new(odd, u32::MAX, SystemTime::now())], vec![], None).await?;
     bench.reopen(&open, "any text and number comes back as it was").await
 }
 
@@ -112,7 +114,7 @@ fn record(shard: u32, count: u32, sequence: u64) -> SessionRecord {
     let count = ShardCount::new(count).expect("none is zero");
     let mut session = Session::sample(ShardId(shard), count);
     session.sequence = sequence;
-    SessionRecord::new(session, 1)
+    SessionRecord::new(session, 1, SystemTime::now())
 }
 
 fn budget(remaining: u32) -> BudgetRecord {

@@ -207,6 +207,7 @@ fn save(database: &Database, changes: &Changes) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::time::SystemTime;
 
     use proptest::prelude::*;
     use shardkeeper_proto::{Session, ShardCount, ShardId};
@@ -423,7 +424,7 @@ mod tests {
         let record = |shard| {
             let mut session = Session::sample(ShardId(shard), ShardCount::new(64).unwrap());
             session.sequence = sequence;
-            SessionRecord { stored_at_ms: 0, ..SessionRecord::new(session, 1) }
+            SessionRecord { stored_at_ms: 0, ..SessionRecord::new(session, 1, SystemTime::now()) }
         };
         Changes { sessions: (0..64).map(record).collect(), ..Changes::default() }
     }

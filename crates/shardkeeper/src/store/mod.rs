@@ -17,7 +17,7 @@ use shardkeeper_proto::{ShardCount, ShardId};
 pub use self::file::{FileStore, OpenError};
 pub use self::memory::MemoryStore;
 pub use self::record::{BudgetRecord, RecordRefused, SessionRecord};
-pub(crate) use self::record::{budget_record, from_wall, wall_ms};
+pub(crate) use self::record::{budget_record, since, unix_ms};
 
 /// Why a store could not do its work. It is shown with its sources, and must not contain secrets.
 pub type StoreError = Box<dyn std::error::Error + Send + Sync>;

@@ -44,13 +44,9 @@ pub enum RecordRefused {
 }
 
 impl SessionRecord {
-    /// The record of a session as of now.
-    pub fn new(session: Session, generation: u32) -> Self {
-        Self::at(wall_ms(), session, generation)
-    }
-
-    pub(crate) fn at(stored_at_ms: u64, session: Session, generation: u32) -> Self {
-        Self { format: FORMAT, session, generation, stored_at_ms }
+    /// The record of a session, stored at that time.
+    pub fn new(session: Session, generation: u32, stored_at: SystemTime) -> Self {
+        Self { format: FORMAT, session, generation, stored_at_ms: unix_ms(stored_at) }
     }
 
     /// The slot of a layout that it belongs to. A store holds one record of each.
@@ -63,12 +59,12 @@ impl SessionRecord {
     /// # Errors
     ///
     /// What stands against it.
-    pub fn check(&self, max_age: Duration) -> Result<(), RecordRefused> {
+    pub fn check(&self, now: SystemTime, max_age: Duration) -> Result<(), RecordRefused> {
         if self.format > FORMAT {
             return Err(RecordRefused::Format { format: self.format });
         }
         // A clock that was set back makes it young, which costs one vain Resume.
-        let age = Duration::from_millis(wall_ms().saturating_sub(self.stored_at_ms));
+        let age = since(now, self.stored_at_ms);
         if age > max_age {
             return Err(RecordRefused::TooOld { age, limit: max_age });
         }
@@ -93,7 +89,7 @@ pub struct BudgetRecord {
 }
 
 pub(crate) fn budget_record(
-    (now, wall_ms): (Instant, u64),
+    clocks: (Instant, SystemTime),
     budget: &IdentifyBudget,
     last_identify: Option<Instant>,
 ) -> BudgetRecord {
@@ -101,27 +97,29 @@ pub(crate) fn budget_record(
         format: FORMAT,
         total: budget.total(),
         remaining: budget.remaining(),
-        resets_at_ms: to_wall((now, wall_ms), budget.resets_at(now)),
-        last_identify_ms: last_identify.map(|at| to_wall((now, wall_ms), at)),
+        resets_at_ms: to_wall(clocks, budget.resets_at(clocks.0)),
+        last_identify_ms: last_identify.map(|at| to_wall(clocks, at)),
     }
 }
 
-/// Now, in milliseconds of Unix time.
-pub(crate) fn wall_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+/// In milliseconds of Unix time.
+pub(crate) fn unix_ms(at: SystemTime) -> u64 {
+    milliseconds(at.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// A moment of this process as one of the wall clock.
-fn to_wall((now, wall_ms): (Instant, u64), at: Instant) -> u64 {
-    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+/// A moment of this process as one of the wall clock, by what both say now.
+fn to_wall((now, wall): (Instant, SystemTime), at: Instant) -> u64 {
     let (ahead, behind) = (at.saturating_duration_since(now), now.saturating_duration_since(at));
-    wall_ms.saturating_add(milliseconds(ahead)).saturating_sub(milliseconds(behind))
+    unix_ms(wall).saturating_add(milliseconds(ahead)).saturating_sub(milliseconds(behind))
 }
 
 /// How long ago a moment of the wall clock was; nothing when it is still to come, for then the clock was set back.
-pub(crate) fn from_wall(at_ms: u64) -> Duration {
-    Duration::from_millis(wall_ms().saturating_sub(at_ms))
+pub(crate) fn since(now: SystemTime, at_ms: u64) -> Duration {
+    Duration::from_millis(unix_ms(now).saturating_sub(at_ms))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -131,34 +129,36 @@ mod tests {
     fn record() -> SessionRecord {
         let mut session = Session::sample(ShardId(3), ShardCount::new(16).unwrap());
         (session.id, session.sequence) = ("S".into(), 42);
-        SessionRecord::new(session, 1)
+        SessionRecord::new(session, 1, SystemTime::now())
     }
 
     #[test]
     fn a_record_is_refused_when_it_is_too_old_or_of_a_later_version() {
-        let hour = Duration::from_secs(3600);
-        assert_eq!(record().check(hour), Ok(()));
+        let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+        assert_eq!(record().check(now, hour), Ok(()));
         let later = SessionRecord { format: FORMAT + 1, ..record() };
-        assert_eq!(later.check(hour), Err(RecordRefused::Format { format: FORMAT + 1 }));
-        let old = SessionRecord { stored_at_ms: wall_ms() - 3_700_000, ..record() };
-        assert!(matches!(old.check(hour), Err(RecordRefused::TooOld { .. })));
-        assert!(old.check(hour).unwrap_err().to_string().ends_with("old, more than 3600s"));
-        let future = SessionRecord { stored_at_ms: wall_ms() + 1_000_000, ..record() };
-        assert_eq!(future.check(hour), Ok(()));
+        assert_eq!(later.check(now, hour), Err(RecordRefused::Format { format: FORMAT + 1 }));
+        let old = SessionRecord { stored_at_ms: unix_ms(now) - 3_700_000, ..record() };
+        assert!(matches!(old.check(now, hour), Err(RecordRefused::TooOld { .. })));
+        assert!(old.check(now, hour).unwrap_err().to_string().ends_with("old, more than 3600s"));
+        let future = SessionRecord { stored_at_ms: unix_ms(now) + 1_000_000, ..record() };
+        assert_eq!(future.check(now, hour), Ok(()));
     }
 
     #[test]
     fn a_clock_that_jumped_costs_a_vain_resume_or_an_identify_and_no_more() {
         let year = 365 * 24 * 3_600_000;
+        let now = SystemTime::now();
+        let now_ms = unix_ms(now);
         for (stored_at_ms, fits) in
-            [(0, false), (wall_ms() - year, false), (wall_ms() + year, true), (u64::MAX, true)]
+            [(0, false), (now_ms - year, false), (now_ms + year, true), (u64::MAX, true)]
         {
             let record = SessionRecord { stored_at_ms, ..record() };
-            assert_eq!(record.check(Duration::from_secs(3600)).is_ok(), fits, "{stored_at_ms}");
+            assert_eq!(record.check(now, Duration::from_secs(3600)).is_ok(), fits, "{stored_at_ms}");
         }
-        assert_eq!(from_wall(u64::MAX), Duration::ZERO);
-        let now = Instant::now();
-        assert!(now.checked_sub(from_wall(0)).is_none_or(|at| at < now));
+        assert_eq!(since(now, u64::MAX), Duration::ZERO);
+        let here = Instant::now();
+        assert!(here.checked_sub(since(now, 0)).is_none_or(|at| at < here));
     }
 
     #[test]
