@@ -89,18 +89,18 @@ enum Departure {
 }
 
 async fn replace(world: &Arc<World>, place: usize, departure: Departure) {
-    let shards = world.shards_of(place);
-    if shards.is_empty() {
+    if world.shards_of(place).is_empty() {
         // A manager of no shards can be told to take some, and not be started.
         return;
     }
     let process = world.state().processes[place].take();
     let Some(process) = process else { return };
     let sessions: Vec<Session> = match departure {
-        Departure::Detach => process.detach(world, &shards).await,
-        Departure::Kill { forgets: false } => process.kill(world, &shards).await,
+        Departure::Detach => process.detach(world, place).await,
+        Departure::Kill { forgets: false } => process.kill(world, place).await,
         Departure::Kill { forgets: true } => {
-            drop(process.kill(world, &shards).await);
+            drop(process.kill(world, place).await);
+            world.shelves[place].forget();
             Vec::new()
         }
     };
@@ -113,8 +113,8 @@ async fn end(world: &Arc<World>) {
         let process = world.state().processes[place].take();
         match process {
             Some(process) if world.plan.detach => {
-                let sessions = process.detach(world, &shards).await;
-                if sessions.len() != shards.len() {
+                let sessions = process.detach(world, place).await;
+                if !world.plan.store && sessions.len() != shards.len() {
                     world.trace.complain(format_args!(
                         "{} sessions for {} shards",
                         sessions.len(),

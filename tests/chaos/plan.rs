@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use shardkeeper::{Compression, Encoding, Overflow, RestartBy};
+use shardkeeper::{Compression, Encoding, Overflow, RestartBy, Servant};
 use shardkeeper_sim::{Action, ConnectFault, Fault, Mix, RestFault};
 
 use crate::network::Weather;
+use crate::shelf::Mood;
 
 const WIRES: [(Compression, Encoding); 7] = [
     (Compression::ZlibStream, Encoding::Json),
@@ -49,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) elsewhere: u32,
     /// Processes share the pace of Identify.
     pub(crate) gate: bool,
+    /// Sessions go from one process to the next by a store, else by hand.
+    pub(crate) store: bool,
     pub(crate) subscribers: Vec<Habit>,
     /// In the order of time.
     pub(crate) steps: Vec<(Duration, Step)>,
@@ -93,6 +96,16 @@ pub(crate) enum Step {
     Crash(Crash),
     Operate(Operation),
     Ask(Ask),
+    /// The store of a place is like this for so long.
+    Store {
+        place: usize,
+        mood: Mood,
+        lasts: Duration,
+    },
+    /// From now on the time of day is so far ahead.
+    WallClock {
+        seconds: i64,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +114,8 @@ pub(crate) enum Crash {
     Driver(u32),
     /// The actor of a shard is killed, or stopped by somebody else.
     Actor { shard: u32, kill: bool },
-    /// The identify queue of a process is killed.
-    Queue { process: usize },
+    /// A child that serves all shards of a process is killed.
+    Servant { process: usize, servant: Servant },
 }
 
 #[derive(Clone, Debug)]
@@ -193,6 +206,7 @@ impl Plan {
             latency: Duration::from_millis(latency),
             elsewhere,
             gate: true,
+            store: false,
             subscribers: Vec::new(),
             steps: Vec::new(),
             detach: random.bool(),
@@ -201,7 +215,44 @@ impl Plan {
         plan.steps = plan.steps(lasts, random);
         let several = elsewhere > 0 || plan.steps.iter().any(|(_, step)| step.makes_a_process());
         plan.gate = several || random.u32(0..3) == 0;
+        plan.keep(lasts, &mut Rng::with_seed(seed ^ 0x5707e));
         plan
+    }
+
+    /// What there is of stores and clocks, and what happens to them, beside everything else.
+    fn keep(&mut self, lasts: Duration, random: &mut Rng) {
+        self.store = random.u32(0..4) > 0;
+        let places = if self.elsewhere > 0 { 2 } else { 1 };
+        let gentle = self.class == Class::Gentle;
+        let mut at = Duration::from_secs(if gentle { 60 + 6 * u64::from(self.shards) } else { 0 });
+        for _ in 0..random.usize(0..10) {
+            at += lasts.mul_f64(random.f64() / 5.0).max(Duration::from_secs(if gentle { 30 } else { 0 }));
+            let place = random.usize(..places);
+            let step = match random.u32(0..10) {
+                0..5 => {
+                    let mood = match random.u32(0..4) {
+                        0 => Mood::Slow(Duration::from_millis(
+                            random.u64(1..if gentle { 5000 } else { 60_000 }),
+                        )),
+                        1 => Mood::Fails,
+                        2 => Mood::Hangs,
+                        _ => Mood::Panics,
+                    };
+                    // A process that starts is patient for ten seconds, and does without what is stored then.
+                    let lasts = Duration::from_secs(random.u64(1..if gentle { 8 } else { 600 }));
+                    Step::Store { place, mood, lasts }
+                }
+                5..7 => {
+                    // From one extreme to the other it is less than what makes a session too old.
+                    let most = if gentle { 1500 } else { 172_800 };
+                    Step::WallClock { seconds: random.i64(-most..=most) }
+                }
+                7..9 => Step::Crash(Crash::Servant { process: place, servant: Servant::SessionKeeper }),
+                _ => Step::Crash(Crash::Servant { process: place, servant: Servant::ReshardSentinel }),
+            };
+            self.steps.push((at, step));
+        }
+        self.steps.sort_by_key(|(at, _)| *at);
     }
 
     /// Whether some subscriber may keep its shards from reading for longer than Discord waits for an answer.
@@ -214,7 +265,7 @@ impl Plan {
     /// Whether shards or processes come back with less than they knew.
     pub(crate) fn breaks_down(&self) -> bool {
         let breaks = |step: &Step| match step {
-            Step::Crash(_) => true,
+            Step::Crash(Crash::Driver(_) | Crash::Actor { .. }) => true,
             Step::Operate(operation) => !matches!(operation, Operation::Restart { .. }),
             _ => false,
         };
@@ -332,7 +383,7 @@ impl Plan {
             }),
             63..69 => Step::Crash(Crash::Driver(shard)),
             69..72 => Step::Crash(Crash::Actor { shard, kill: random.bool() }),
-            72..74 => Step::Crash(Crash::Queue { process }),
+            72..74 => Step::Crash(Crash::Servant { process, servant: Servant::IdentifyQueue }),
             74..79 if self.elsewhere > 0 => {
                 let shards = (0..self.shards).filter(|_| random.u32(0..3) == 0).collect();
                 Step::Operate(Operation::Move { shards })

@@ -39,6 +39,11 @@ pub(crate) async fn start(world: &Arc<World>, place: usize, sessions: Vec<Sessio
     if plan.elsewhere > 0 {
         builder = builder.shard_ids(shards.iter().copied(), plan.shards);
     }
+    let shelf = &world.shelves[place];
+    if plan.store {
+        builder = builder.session_store(Arc::new(shelf.open(number))).wall_clock(world.wall_clock());
+        world.trace.note(format_args!("store {place}"), format_args!("holds {:?}", shelf.sessions()));
+    }
     if plan.gate {
         builder = builder.identify_gate(Arc::new(world.gate.clone()));
     }
@@ -76,6 +81,11 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
     while let Some(delivery) = lifecycle.next().await {
         let Event::Lifecycle(lifecycle) = &*delivery else { continue };
         world.trace.note(format_args!("process {number}"), lifecycle);
+        match lifecycle {
+            Lifecycle::StoreFailed { .. } => drop(world.state().storeless.insert(number)),
+            Lifecycle::StoreRecovered => drop(world.state().storeless.remove(&number)),
+            _ => {}
+        }
         if let Lifecycle::Crashed { error, .. } = lifecycle {
             let ours = ["driver panicked: crash drill", "killed", "stopped"];
             if !ours.contains(&error.as_str()) {
@@ -91,16 +101,27 @@ impl Process {
     }
 
     /// Goes, and leaves its sessions.
-    pub(crate) async fn detach(self, world: &World, shards: &[u32]) -> Vec<Session> {
+    pub(crate) async fn detach(self, world: &World, place: usize) -> Vec<Session> {
         self.note(world, "detaches");
-        let begun = tokio::time::Instant::now();
+        let (shards, begun) = (world.shards_of(place), tokio::time::Instant::now());
         let sessions = world.answers.within(ENDING, "detach", self.keeper.detach()).await.unwrap_or_default();
         if begun.elapsed().as_secs() >= 10 {
             // Somebody was not done with everything by the deadline.
-            world.torn(shards);
+            world.torn(&shards);
         }
         self.note(world, &format!("has detached, with sessions of {:?}", ids(&sessions)));
-        sessions
+        if !world.plan.store {
+            return sessions;
+        }
+        let stored = world.shelves[place].sessions();
+        for left in ids(&sessions).into_iter().filter(|left| !stored.contains(left)) {
+            // The store did not take the last word on it.
+            if begun.elapsed().as_secs() < 10 && !world.shelves[place].has_failed() {
+                world.trace.complain(format_args!("{left:?} is not stored: {stored:?}"));
+            }
+            world.torn(&[left.0]);
+        }
+        Vec::new()
     }
 
     /// Goes for good.
@@ -110,20 +131,27 @@ impl Process {
     }
 
     /// Dies between two instructions, as with SIGKILL: nobody is told, nothing is closed properly. Returns the sessions
-    /// as they stood.
-    pub(crate) async fn kill(self, world: &World, shards: &[u32]) -> Vec<Session> {
+    /// as they stood, unless the next one finds them in the store.
+    pub(crate) async fn kill(self, world: &World, place: usize) -> Vec<Session> {
+        let shards = world.shards_of(place);
         let manager = self.keeper.manager().get_cell();
         let mut actors = Vec::new();
-        for shard in shards {
+        for shard in &shards {
             actors.extend(self.keeper.shard(ShardId(*shard)).await);
         }
-        let sessions =
-            world.answers.within(AT_ONCE, "sessions", self.keeper.sessions()).await.unwrap_or_default();
+        let sessions = match world.plan.store {
+            true => Vec::new(),
+            false => {
+                let sessions = self.keeper.sessions();
+                world.answers.within(AT_ONCE, "sessions", sessions).await.unwrap_or_default()
+            }
+        };
         manager.kill();
         // One after the other: the order in which a manager that dies takes its children along is not always the same.
         actors.iter().for_each(|actor| actor.kill());
         self.listeners.iter().for_each(AbortHandle::abort);
-        world.torn(shards);
+        world.shelves[place].break_off();
+        world.torn(&shards);
         self.note(world, &format!("is killed, with sessions of {:?}", ids(&sessions)));
         sessions
     }

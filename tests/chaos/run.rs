@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorCell;
-use shardkeeper::{Ended, Phase, QueueMessage, ShardId, ShardMessage};
-use shardkeeper_sim::{Action, Fault};
+use shardkeeper::{
+    Ended, KeeperMessage, Phase, QueueMessage, SentinelMessage, Servant, ShardId, ShardMessage,
+};
+use shardkeeper_sim::{Action, Fault, SessionRecord};
 use shardkeeper_tests::servant;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -16,6 +18,7 @@ use crate::checkers::{bounds, identify, protocol, recovery};
 use crate::network::Weather;
 use crate::operator::{self, Order};
 use crate::plan::{Class, Crash, Plan, Step};
+use crate::shelf::Mood;
 use crate::world::World;
 
 /// What became of a run.
@@ -119,6 +122,15 @@ async fn take(world: &Arc<World>, step: Step, orders: &mpsc::Sender<Order>) {
         }
         Step::Crash(crash) => drill(world, crash).await,
         Step::Operate(operation) => drop(orders.send(Order::Do(operation)).await),
+        Step::Store { place, mood, lasts } => {
+            world.shelves[place].set(mood);
+            let shelf = world.shelves[place].clone();
+            tokio::spawn(async move {
+                sleep(lasts).await;
+                shelf.recover_from(mood);
+            });
+        }
+        Step::WallClock { seconds } => world.set_wall_clock(seconds),
         Step::Ask(what) => drop(tokio::spawn(ask(Arc::clone(world), what))),
     }
 }
@@ -139,9 +151,15 @@ async fn drill(world: &Arc<World>, crash: Crash) {
                 if kill { actor.kill() } else { actor.stop(None) }
             }
         }
-        Crash::Queue { process } => {
+        Crash::Servant { process, servant: which } => {
             let Some(keeper) = world.keeper(process) else { return };
-            servant::<QueueMessage>(&keeper).iter().for_each(ActorCell::kill);
+            let child = match which {
+                Servant::IdentifyQueue => servant::<QueueMessage>(&keeper),
+                Servant::SessionKeeper => servant::<KeeperMessage>(&keeper),
+                _ => servant::<SentinelMessage>(&keeper),
+            };
+            // There is none between its end and the next one, and no session keeper without a store.
+            child.iter().for_each(ActorCell::kill);
         }
     }
 }
@@ -152,6 +170,7 @@ fn calm_down(world: &World) -> Instant {
     world.trace.note("plan", "no faults from now on");
     world.simulator.stop_traffic();
     world.network.set(Weather::Fine);
+    world.shelves.iter().for_each(|shelf| shelf.set(Mood::Well));
     let disarmed = world.simulator.act(&Action::Disarm);
     debug_assert!(disarmed.is_ok(), "it concerns no shard");
     if world.plan.class != Class::Gentle {
@@ -180,6 +199,9 @@ async fn wait_until_well(world: &World, deadline: Instant) {
 async fn what_is_wrong(world: &World) -> Option<String> {
     for place in world.places() {
         let Some(keeper) = world.keeper(place) else { return Some(format!("no process in place {place}")) };
+        if world.lacks_store(place) {
+            return Some(format!("nobody has said that the store of place {place} works again"));
+        }
         let Some(status) = keeper.status().await else { return Some("a manager has ended".to_owned()) };
         let shards: Vec<u32> = status.shards.iter().map(|shard| shard.shard.0).collect();
         if shards != world.shards_of(place) {
@@ -190,31 +212,36 @@ async fn what_is_wrong(world: &World) -> Option<String> {
         }
     }
     let sessions = world.simulator.sessions();
+    let sessions = present_of_each(&world.plan, &sessions);
     for shard in 0..world.plan.shards {
-        let newest = sessions.iter().rfind(|session| session.shard_id == shard);
-        if !newest.is_some_and(|newest| newest.connected && newest.alive) {
-            return Some(format!("the newest session of shard {shard} is not connected: {newest:?}"));
+        let present = sessions.iter().find(|session| session.shard_id == shard);
+        if !present.is_some_and(|present| present.connected && present.alive) {
+            return Some(format!("the session of shard {shard} is not connected: {present:?}"));
         }
     }
-    let sessions: Vec<_> = newest_of_each(&sessions);
     let state = world.state();
     let behind = state.ledgers.iter().position(|ledger| !ledger.is_up_to_date(&sessions, &state.excuses));
     behind.map(|number| format!("subscriber {number} has not got everything"))
 }
 
-fn newest_of_each(sessions: &[shardkeeper_sim::SessionRecord]) -> Vec<shardkeeper_sim::SessionRecord> {
-    let is_newest = |(place, session): &(usize, &shardkeeper_sim::SessionRecord)| {
-        sessions.get(place + 1).is_none_or(|next| next.shard_id != session.shard_id)
+/// The session that each shard has now: the newest, unless a store gave it an older one that lives.
+fn present_of_each(plan: &Plan, sessions: &[SessionRecord]) -> Vec<SessionRecord> {
+    let of_shard = |shard| {
+        let lives = |session: &&SessionRecord| session.connected && session.alive;
+        let mut ours = sessions.iter().filter(move |session| session.shard_id == shard).rev();
+        let newest = ours.clone().next();
+        if plan.store { ours.find(lives).or(newest) } else { newest }
     };
-    sessions.iter().enumerate().filter(is_newest).map(|(_, session)| session.clone()).collect()
+    (0..plan.shards).filter_map(of_shard).cloned().collect()
 }
 
 fn judge_delivery(world: &World) -> u64 {
     let mut sessions = world.simulator.sessions();
     // Of a session that a shard has given up, Discord may not know yet.
-    let newest: Vec<u64> = newest_of_each(&sessions).iter().map(|session| session.session).collect();
+    let present = present_of_each(&world.plan, &sessions);
+    let present: Vec<u64> = present.iter().map(|session| session.session).collect();
     for session in &mut sessions {
-        session.connected &= newest.contains(&session.session);
+        session.connected &= present.contains(&session.session);
     }
     let state = world.state();
     state.ledgers.iter().map(|ledger| ledger.judge(&sessions, &state.excuses, &world.trace)).sum()

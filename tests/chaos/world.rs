@@ -1,11 +1,15 @@
 //! What the parts of a run share: Discord, the way there, the processes of the bot, and what the checkers know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
+use fastrand::Rng;
 use shardkeeper::identify_gate::LocalGate;
 use shardkeeper::{Dispatch, Intents, Shardkeeper};
 use shardkeeper_sim::{SimConfig, Simulator};
+use shardkeeper_tests::wall_clock;
 
 use crate::calm::Calm;
 use crate::checkers::answers::Answers;
@@ -13,6 +17,7 @@ use crate::checkers::delivery::{Excuses, Ledger};
 use crate::network::Network;
 use crate::plan::{Habit, Plan};
 use crate::process::Process;
+use crate::shelf::Shelf;
 use crate::trace::Trace;
 
 pub(crate) struct World {
@@ -20,6 +25,10 @@ pub(crate) struct World {
     pub(crate) simulator: Simulator,
     pub(crate) network: Network,
     pub(crate) gate: LocalGate,
+    /// The stores of the places, if there are any.
+    pub(crate) shelves: [Shelf; 2],
+    /// By how many seconds the time of day is ahead.
+    wall_ahead: Arc<AtomicI64>,
     pub(crate) trace: Trace,
     pub(crate) answers: Answers,
     /// From now on every subscriber reads at once.
@@ -38,6 +47,8 @@ pub(crate) struct State {
     pub(crate) owners: BTreeMap<u32, usize>,
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) excuses: Excuses,
+    /// Processes that have said that their store does not work, and not yet that it does again.
+    pub(crate) storeless: BTreeSet<usize>,
 }
 
 impl World {
@@ -68,12 +79,28 @@ impl World {
             simulator,
             network,
             gate: LocalGate::default(),
+            shelves: [0, 1].map(|place| Shelf::new(Rng::with_seed(plan.seed << 1 | place))),
+            wall_ahead: Arc::default(),
             answers: Answers::new(trace.clone()),
             trace,
             calm: Calm::default(),
             state: Mutex::new(state),
             plan,
         })
+    }
+
+    pub(crate) fn set_wall_clock(&self, seconds_ahead: i64) {
+        self.wall_ahead.store(seconds_ahead, Ordering::Relaxed);
+    }
+
+    /// The time of day, as every process has it.
+    pub(crate) fn wall_clock(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
+        let ahead = Arc::clone(&self.wall_ahead);
+        move || {
+            let seconds = ahead.load(Ordering::Relaxed);
+            let off = Duration::from_secs(seconds.unsigned_abs());
+            if seconds < 0 { wall_clock() - off } else { wall_clock() + off }
+        }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -92,6 +119,12 @@ impl World {
     /// The process in this place, unless it is being replaced.
     pub(crate) fn keeper(&self, place: usize) -> Option<Shardkeeper> {
         self.state().processes[place].as_ref().map(|process| process.keeper.clone())
+    }
+
+    /// Whether the process in this place has said last that its store does not work.
+    pub(crate) fn lacks_store(&self, place: usize) -> bool {
+        let state = self.state();
+        state.processes[place].as_ref().is_some_and(|process| state.storeless.contains(&process.number))
     }
 
     /// The process that runs this shard.

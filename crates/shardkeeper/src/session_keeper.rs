@@ -48,6 +48,8 @@ pub(crate) struct Book {
     pub(crate) slots: BTreeMap<Slot, Arc<SessionSlot>>,
     pub(crate) generation: u32,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
+    /// It was told that the store does not work.
+    pub(crate) degraded: bool,
 }
 
 /// The keeper of a bot's sessions. It starts when the manager has a [store](crate::Builder::session_store).
@@ -81,8 +83,6 @@ pub struct KeeperState {
     /// There is a new session since the save that is under way began, perhaps.
     urgent: bool,
     failures: u32,
-    /// It was told that the store does not work.
-    degraded: bool,
     flushing: Vec<RpcReplyPort<()>>,
 }
 
@@ -175,7 +175,6 @@ impl KeeperState {
             saving: None,
             urgent: false,
             failures: 0,
-            degraded: false,
             flushing: Vec::new(),
         }
     }
@@ -184,7 +183,7 @@ impl KeeperState {
     fn look(&mut self, myself: &ActorRef<KeeperMessage>) {
         if let Some(saving) = &self.saving {
             let slow = saving.since.elapsed();
-            if slow > SLOW && !self.degraded {
+            if slow > SLOW {
                 self.degrade(format!("no answer for {} s", slow.as_secs()), Duration::ZERO);
             }
             return;
@@ -212,7 +211,8 @@ impl KeeperState {
                 self.saved = saving.kept;
                 self.saved_budget = saving.budget.or(self.saved_budget);
                 self.failures = 0;
-                if std::mem::take(&mut self.degraded) {
+                let degraded = std::mem::take(&mut self.book().degraded);
+                if degraded {
                     self.tell(&Lifecycle::StoreRecovered);
                 }
                 if self.urgent || !self.flushing.is_empty() {
@@ -222,10 +222,8 @@ impl KeeperState {
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
-                if !self.degraded {
-                    let retry_after = RETRY.delay(self.failures, 0.5);
-                    self.degrade(chain(error.as_ref()), retry_after);
-                }
+                let retry_after = RETRY.delay(self.failures, 0.5);
+                self.degrade(chain(error.as_ref()), retry_after);
                 self.flushed();
             }
         }
@@ -273,9 +271,12 @@ impl KeeperState {
         self.flushing.drain(..).for_each(|reply| drop(reply.send(())));
     }
 
-    fn degrade(&mut self, error: String, retry_after: Duration) {
-        self.degraded = true;
-        self.tell(&Lifecycle::StoreFailed { error, retry_after });
+    /// Says so once, until it works again.
+    fn degrade(&self, error: String, retry_after: Duration) {
+        let degraded = std::mem::replace(&mut self.book().degraded, true);
+        if !degraded {
+            self.tell(&Lifecycle::StoreFailed { error, retry_after });
+        }
     }
 
     fn tell(&self, lifecycle: &Lifecycle) {
@@ -319,7 +320,7 @@ mod tests {
         let (slots, ledger) = (BTreeMap::from([((count, ShardId(0)), slot)]), Arc::new(Mutex::new(ledger)));
         KeeperState::new(KeeperArguments {
             store: Arc::new(MemoryStore::default()),
-            book: Arc::new(Mutex::new(Book { slots, generation: 1, ledger })),
+            book: Arc::new(Mutex::new(Book { slots, generation: 1, ledger, degraded: false })),
             hub: Arc::default(),
             random: fastrand::Rng::with_seed(0),
             known: Vec::new(),

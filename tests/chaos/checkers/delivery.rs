@@ -39,6 +39,8 @@ pub(crate) struct Ledger {
     /// Those that came for the first time after a later one.
     inverted: Vec<Name>,
     doubled: BTreeMap<u32, u64>,
+    /// Those that came again as if for the first time.
+    unmarked: Vec<Name>,
 }
 
 struct Account {
@@ -82,6 +84,7 @@ impl Ledger {
             last: BTreeMap::new(),
             inverted: Vec::new(),
             doubled: BTreeMap::new(),
+            unmarked: Vec::new(),
         }
     }
 
@@ -117,6 +120,9 @@ impl Ledger {
         }
         if !account.seen.insert(name.number) {
             *self.doubled.entry(name.shard).or_default() += 1;
+            if !dispatch.is_replayed() {
+                self.unmarked.push(name);
+            }
             return Some(facts);
         }
         let last = self.last.entry((process, name.shard)).or_insert(name);
@@ -184,6 +190,9 @@ impl Ledger {
             if !again && !sessions.iter().any(late) {
                 trace.complain(format_args!("{who} got {name:?} after a later one"));
             }
+        }
+        for name in &self.unmarked {
+            trace.complain(format_args!("{who} got {name:?} again, and nothing says so"));
         }
         for (shard, count) in &self.doubled {
             if !excuses.doubled.contains(shard) {

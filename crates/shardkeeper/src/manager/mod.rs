@@ -49,6 +49,8 @@ pub struct ManagerState {
     fleet: Option<Fleet>,
     /// What the session store holds; `None` until it has said so.
     stored: Option<Stored>,
+    /// It was told that the store does not work.
+    storeless: bool,
     /// The gateway's answer, as long as the store has not answered.
     answer: Option<GatewayInfo>,
     stopping: Option<Stopping>,
@@ -114,6 +116,7 @@ impl Actor for ShardManager {
             sentinel: None,
             fleet: None,
             stored: None,
+            storeless: false,
             answer: None,
             stopping: None,
         })

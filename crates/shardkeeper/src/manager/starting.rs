@@ -76,6 +76,7 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         stored: Result<Stored, StoreError>,
     ) -> Result<(), ActorProcessingErr> {
+        self.storeless = stored.is_err();
         self.stored = Some(stored.unwrap_or_else(|error| {
             let error = crate::error::chain(error.as_ref());
             let lifecycle = Lifecycle::StoreFailed { error, retry_after: Duration::ZERO };
@@ -136,8 +137,12 @@ impl ManagerState {
             remaining = limit.remaining,
             "starting"
         );
-        let book = Book { slots: BTreeMap::new(), generation: GENERATION, ledger: Arc::clone(&ledger) };
-        let book = Arc::new(Mutex::new(book));
+        let book = Arc::new(Mutex::new(Book {
+            slots: BTreeMap::new(),
+            generation: GENERATION,
+            ledger: Arc::clone(&ledger),
+            degraded: self.storeless,
+        }));
         let sessions = self.usable(&stored.sessions, wall);
         // What belongs to shards of other processes is theirs.
         let ours = |record: &&SessionRecord| {
