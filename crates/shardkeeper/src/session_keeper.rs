@@ -3,7 +3,7 @@
 //! Input: the slots in which the shards' sessions are, looked at some times a second. Output: what has changed since the last
 //! look, to the store, one save at a time. Events pass by untouched: a slot is two numbers to this actor until they differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,10 +32,12 @@ pub(crate) type Slot = (ShardCount, ShardId);
 /// What the store holds of each slot, by [`SessionSlot::stamp`]; `None` when it is not known to be current.
 type Stamps = BTreeMap<Slot, Option<(u64, u64)>>;
 
-/// What is to be kept: written by the manager, and read by whichever incarnation of the keeper there is.
+/// What is to be kept, and what is: shared by the manager and whichever incarnation of the keeper there is.
 #[derive(Debug)]
 pub(crate) struct Book {
     pub(crate) slots: BTreeMap<Slot, Arc<SessionSlot>>,
+    /// The slots that the store may hold something of; the keeper writes them down.
+    pub(crate) held: BTreeSet<Slot>,
     pub(crate) generation: u32,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
 }
@@ -49,8 +51,6 @@ pub struct KeeperArguments {
     pub(crate) book: Arc<Mutex<Book>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) random: fastrand::Rng,
-    /// The slots that the store may hold something of.
-    pub(crate) known: Vec<Slot>,
 }
 
 /// The state of a [`SessionKeeper`].
@@ -99,12 +99,15 @@ impl Actor for SessionKeeper {
         _: ActorRef<KeeperMessage>,
         arguments: KeeperArguments,
     ) -> Result<KeeperState, ActorProcessingErr> {
+        let book = arguments.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let saved = book.held.iter().map(|slot| (*slot, None)).collect();
+        drop(book);
         Ok(KeeperState {
             store: arguments.store,
             book: arguments.book,
             hub: arguments.hub,
             random: arguments.random,
-            saved: arguments.known.into_iter().map(|slot| (slot, None)).collect(),
+            saved,
             saved_budget: None,
             saving: None,
             failures: 0,
@@ -166,6 +169,7 @@ impl KeeperState {
             self.flushed();
             return;
         }
+        self.book().held.extend(stamps.keys());
         let (store, myself) = (Arc::clone(&self.store), myself.clone());
         let save = tokio::spawn(async move {
             let saved = catching(async { store.save(changes).await }).await;
@@ -180,6 +184,7 @@ impl KeeperState {
         match result {
             Ok(()) => {
                 self.saved = saving.stamps;
+                self.book().held = self.saved.keys().copied().collect();
                 self.saved_budget = saving.budget.or(self.saved_budget);
                 self.failures = 0;
                 if std::mem::take(&mut self.degraded) {

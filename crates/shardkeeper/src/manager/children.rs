@@ -89,7 +89,9 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         servant: Servant,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(fleet) = self.fleet.as_ref().filter(|_| self.stopping.is_none()) else { return Ok(()) };
+        // At the end the session keeper alone is still needed.
+        let is_needed = self.stopping.is_none() || servant == Servant::SessionKeeper;
+        let Some(fleet) = self.fleet.as_ref().filter(|_| is_needed) else { return Ok(()) };
         match servant {
             Servant::IdentifyQueue => {
                 // What the old one has let through in its last moment is not known.
@@ -98,12 +100,16 @@ impl ManagerState {
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
             }
+            // Its timer has been overtaken by the end.
+            Servant::SessionKeeper if fleet.has_keeper() => {}
             Servant::SessionKeeper => {
                 // Nor is known what the old one has stored.
                 let book = Arc::clone(&fleet.book);
-                let known = fleet.shards.slots();
-                let keeper = self.spawn_keeper(myself, &book, known).await?;
+                let keeper = self.spawn_keeper(myself, &book).await?;
                 self.fleet.iter_mut().for_each(|fleet| fleet.keeper = keeper.clone());
+                if self.stopping.as_ref().is_some_and(|stopping| stopping.flushing) {
+                    self.flush(myself, ManagerMessage::Flushed);
+                }
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gate
 use crate::identify_gate::Asking;
 use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
 use crate::message::{ManagerMessage, QueueMessage};
-use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper, Slot};
+use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
 use crate::status::IdentifyStatus;
 use crate::store::{BudgetRecord, SessionRecord, SessionStore, StoreError, Stored};
@@ -140,15 +140,15 @@ impl ManagerState {
             remaining = limit.remaining,
             "starting"
         );
-        let book = Book { slots: BTreeMap::new(), generation: GENERATION, ledger: Arc::clone(&ledger) };
-        let book = Arc::new(Mutex::new(book));
         let sessions = self.usable(&stored.sessions);
         // What belongs to shards of other processes is theirs.
         let ours = |record: &&SessionRecord| {
             let (of, shard) = record.slot();
             (of == count && ids.contains(&shard)) || record.check(self.config.max_session_age).is_err()
         };
-        let known = stored.sessions.iter().filter(ours).map(SessionRecord::slot).collect();
+        let held = stored.sessions.iter().filter(ours).map(SessionRecord::slot).collect();
+        let (slots, of_book) = (BTreeMap::new(), Arc::clone(&ledger));
+        let book = Arc::new(Mutex::new(Book { slots, held, generation: GENERATION, ledger: of_book }));
         let config = Arc::clone(&self.config);
         let mut shards = Shards::new(config, info.url.clone(), (GENERATION, count), Arc::clone(&book));
         shards.add_first(&ids, &sessions, self.presence.as_ref());
@@ -161,7 +161,7 @@ impl ManagerState {
             return Ok(());
         }
         let queue = self.spawn_queue(myself, &info, &ledger, last_identify).await?;
-        let keeper = self.spawn_keeper(myself, &book, known).await?;
+        let keeper = self.spawn_keeper(myself, &book).await?;
         let silence = SilenceWatch::default();
         let fleet = self.fleet.insert(Fleet {
             info,
@@ -229,11 +229,10 @@ impl ManagerState {
         &mut self,
         myself: &ActorRef<ManagerMessage>,
         book: &Arc<Mutex<Book>>,
-        known: Vec<Slot>,
     ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
         let Some(store) = self.config.store.clone() else { return Ok(None) };
         let (book, hub) = (Arc::clone(book), Arc::clone(&self.config.hub));
-        let arguments = KeeperArguments { store, book, hub, random: self.random.fork(), known };
+        let arguments = KeeperArguments { store, book, hub, random: self.random.fork() };
         let (keeper, _) = Actor::spawn_linked(None, SessionKeeper, arguments, myself.get_cell()).await?;
         Ok(Some(keeper))
     }
