@@ -312,6 +312,11 @@ impl Shard {
         matches!(self.state, State::Resuming { .. } | State::Ready { .. } | State::Closing { .. })
     }
 
+    /// Whether READY is what comes next.
+    pub fn expects_session(&self) -> bool {
+        matches!(self.state, State::Identifying { .. })
+    }
+
     /// Whether the shard is at its end, and no input will change that.
     pub fn is_ended(&self) -> bool {
         matches!(self.state, State::Stopped | State::Refused)
