@@ -255,6 +255,78 @@ async fn a_crash_while_a_subscriber_is_behind_delivers_everything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_left_of_an_earlier_session_outlives_a_crash_since_nobody_sends_it_again() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    let mut slow = running.keeper.subscribe_with(Topic::all(), options(1, Overflow::Wait));
+    running.simulator.emit(0, 2);
+    let mut sent = Vec::new();
+    for _ in 0..2 {
+        sent.push(running.next().await.dispatch().unwrap().data().to_vec());
+    }
+    running.keeper.restart_shard(shardkeeper::ShardId(0), shardkeeper::RestartBy::Identify).await.unwrap();
+    running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+    let shard = running.keeper.shard(shardkeeper::ShardId(0)).await.unwrap();
+    shard.cast(shardkeeper::ShardMessage::CrashDrill).unwrap();
+    running.until_shard(0, |change| matches!(change, shardkeeper::Change::Resuming { .. })).await;
+    for data in sent {
+        assert_eq!(slow.next().await.unwrap().dispatch().unwrap().data(), data);
+    }
+    assert_eq!(slow.next().await.unwrap().dispatch().unwrap().name(), "READY");
+    drop(slow);
+    running.until_resumed(0).await;
+    running.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_subscription_has_not_read_is_acknowledged_when_it_goes_though_nothing_else_happens() {
+    let simulator = simulator(2, |_| {});
+    let builder = bot(&simulator);
+    let mut ready = builder.subscribe(Topic::lifecycle());
+    let unread = builder.subscribe(Topic::all());
+    let keeper = builder.start().await.unwrap();
+    let mut running = Running { simulator, keeper, events: unread };
+    while !matches!(*ready.next().await.unwrap(), Event::Lifecycle(shardkeeper::Lifecycle::AllReady { .. })) {
+    }
+    running.simulator.emit(0, 10);
+    running.simulator.wait_until(|report| report.ready_sessions == 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let sequence = running.keeper.shard_status(shardkeeper::ShardId(0)).await.unwrap().sequence;
+    assert!(running.keeper.sessions().await[0].sequence < sequence);
+    running.events = running.keeper.subscribe(Topic::lifecycle());
+    assert_eq!(running.keeper.sessions().await[0].sequence, sequence);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_begins_session_after_session_before_a_stalled_subscriber_holds_few_of_them() {
+    let running = Running::start(simulator(1, |_| {})).await;
+    let mut slow = running
+        .keeper
+        .subscribe_with(Topic::events([EventName::Ready]).with_lifecycle(), options(1, Overflow::Wait));
+    for _ in 0..100 {
+        running
+            .keeper
+            .restart_shard(shardkeeper::ShardId(0), shardkeeper::RestartBy::Identify)
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(1800)).await;
+    }
+    let begun = running.simulator.report().identifies;
+    assert!(begun > 50, "they do begin: {begun}");
+    let reader = tokio::spawn(async move {
+        let mut read = 0;
+        while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(3600), slow.next()).await {
+            read += u64::from(delivery.dispatch().is_some());
+        }
+        read
+    });
+    let read = reader.await.unwrap();
+    assert!(read < 66, "{read} of {begun}");
+    let status = running.keeper.shard_status(shardkeeper::ShardId(0)).await.unwrap();
+    assert_eq!(status.phase, shardkeeper::Phase::Ready);
+    running.no_violations();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_again_after_a_crash_is_not_handed_over_before_it_is_acknowledged() {
     let mut running = Running::start(simulator(1, |_| {})).await;
     let mut slow = running.keeper.subscribe_with(Topic::all(), options(1, Overflow::Wait));

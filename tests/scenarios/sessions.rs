@@ -378,3 +378,48 @@ async fn a_file_of_thousands_of_shards_is_stored_in_one_transaction() {
     drop(store);
     std::fs::remove_file(&path).unwrap();
 }
+
+fn keeper_of(keeper: &Shardkeeper) -> ractor::ActorCell {
+    let takes = |child: &ractor::ActorCell| child.is_message_type_of::<KeeperMessage>() == Some(true);
+    keeper.manager().get_cell().get_children().into_iter().find(takes).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_word_is_stored_though_the_session_keeper_has_just_died() {
+    for crashes in [1, 2] {
+        let simulator = simulator(1, |_| {});
+        let store = MemoryStore::default();
+        let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+        let mut running = Running::start_with(simulator, builder).await;
+        // The second time it is not replaced at once.
+        for _ in 1..crashes {
+            keeper_of(&running.keeper).kill();
+            running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+            sleep(Duration::from_millis(10)).await;
+        }
+        running.check().await;
+        keeper_of(&running.keeper).kill();
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+        running.simulator.emit(0, 10);
+        running.check().await;
+        let sessions = running.keeper.detach().await;
+        let stored = store.load().await.unwrap().sessions;
+        assert_eq!(stored[0].session, sessions[0], "after {crashes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_session_of_a_shard_that_was_given_away_leaves_the_store_though_the_keeper_dies_over_it() {
+    let simulator = simulator(2, |_| {});
+    let store = MemoryStore::default();
+    let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+    let running = Running::start_with(simulator, builder).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.load().await.unwrap().sessions.len(), 2);
+    running.keeper.remove_shards([ShardId(1)]).await.unwrap();
+    keeper_of(&running.keeper).kill();
+    sleep(Duration::from_secs(10)).await;
+    let stored = store.load().await.unwrap().sessions;
+    assert_eq!(stored.iter().map(|record| record.session.shard.0).collect::<Vec<_>>(), [0]);
+    running.keeper.stop().await;
+}

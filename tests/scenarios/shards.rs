@@ -130,6 +130,33 @@ async fn a_shard_that_does_not_close_is_gone_by_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_detach_in_the_middle_of_a_removal_returns_every_session() {
+    let simulator = simulator(3, |_| {});
+    let store = shardkeeper::store::MemoryStore::default();
+    let builder = bot(&simulator).session_store(std::sync::Arc::new(store.clone()));
+    let mut running = Running::start_with(simulator.clone(), builder).await;
+    let keeper = running.keeper.clone();
+    simulator.emit(2, 1);
+    let kept = running.next().await;
+    let removal = tokio::spawn({
+        let keeper = keeper.clone();
+        async move { keeper.remove_shards([ShardId(1), ShardId(2)]).await }
+    });
+    // Shard 1 has closed, and shard 2 waits for the acknowledgement.
+    running.until_shard(1, |change| matches!(change, Change::Stopped)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let detach = tokio::spawn(async move { keeper.detach().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(kept);
+    let sessions = detach.await.unwrap();
+    let shards: Vec<u32> = sessions.iter().map(|session| session.shard.0).collect();
+    assert_eq!(shards, [0, 1, 2]);
+    assert_eq!(removal.await.unwrap(), Err(ShardsRejected::ManagerEnded));
+    let stored = shardkeeper::store::SessionStore::load(&store).await.unwrap().sessions;
+    assert_eq!(stored.into_iter().map(|record| record.session).collect::<Vec<_>>(), sessions);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shard_starts_again_by_resume_or_by_identify() {
     let mut running = Running::start(simulator(2, |_| {})).await;
     let keeper = running.keeper.clone();

@@ -3,7 +3,7 @@
 //! Input: shards that join, connect, identify or leave. Output: who may connect, who may send Identify. Pure: the
 //! `IdentifyQueue` actor and its clock are elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::ShardId;
@@ -143,8 +143,8 @@ pub struct IdentifyLimiter {
 struct Key {
     /// When the window of the last Identify ends (GW-172: counted from when it was written).
     free_at: Option<Instant>,
-    /// Who holds the permit that is out.
-    granted: Option<ShardId>,
+    /// Who holds a permit that is out: one shard, unless several keys have become one.
+    granted: BTreeSet<ShardId>,
     /// Everyone else, in the order of service.
     queue: BTreeMap<(Priority, ShardId), Place>,
 }
@@ -177,7 +177,7 @@ impl IdentifyLimiter {
     /// The shard wants to identify. Asking again keeps its place.
     pub fn join(&mut self, shard: ShardId, priority: Priority) {
         let key = self.key(shard);
-        if key.granted == Some(shard) || key.queue.keys().any(|(_, queued)| *queued == shard) {
+        if key.granted.contains(&shard) || key.queue.keys().any(|(_, queued)| *queued == shard) {
             return;
         }
         key.queue.insert((priority, shard), Place::Waiting);
@@ -196,9 +196,7 @@ impl IdentifyLimiter {
     /// The shard goes away. A permit that it held and did not spend is free again (GW-173).
     pub fn leave(&mut self, shard: ShardId) {
         let key = self.key(shard);
-        if key.granted == Some(shard) {
-            key.granted = None;
-        }
+        key.granted.remove(&shard);
         let before = key.queue.len();
         key.queue.retain(|(_, queued), _| *queued != shard);
         let left = before - key.queue.len();
@@ -207,16 +205,14 @@ impl IdentifyLimiter {
 
     /// Whether a permit is out to this shard, and neither spent nor given back.
     pub fn holds_permit(&self, shard: ShardId) -> bool {
-        self.keys[self.key_of(shard) as usize].granted == Some(shard)
+        self.keys[self.key_of(shard) as usize].granted.contains(&shard)
     }
 
     /// The shard wrote its Identify at `at`; also to be called when it may have.
     pub fn sent(&mut self, shard: ShardId, at: Instant) {
         let window = self.window;
         let key = self.key(shard);
-        if key.granted == Some(shard) {
-            key.granted = None;
-        }
+        key.granted.remove(&shard);
         let free_at = at + window;
         key.free_at = Some(key.free_at.map_or(free_at, |before| before.max(free_at)));
         self.budget.spend(at);
@@ -227,7 +223,7 @@ impl IdentifyLimiter {
         if self.waiting == 0 || self.budget.free_at(now) > now {
             return None;
         }
-        let out = self.keys.iter().filter(|key| key.granted.is_some()).count();
+        let out = self.keys.iter().map(|key| key.granted.len()).sum();
         let affordable = self.budget.affords(now, out);
         // A shard that identifies again and again does not spend what the others need to start at all.
         let starting = self.keys.iter().flat_map(|key| key.queue.keys());
@@ -238,7 +234,7 @@ impl IdentifyLimiter {
                 self.waiting -= 1;
                 return Some(Grant::Identify(shard, IdentifyPermit::issue()));
             }
-            if let Some(shard) = key.call_up(now, self.window) {
+            if let Some(shard) = key.call_up(now, self.window, plenty) {
                 return Some(Grant::Connect(shard));
             }
         }
@@ -271,8 +267,8 @@ impl IdentifyLimiter {
             (0..count).map(|_| Key { free_at, ..Key::default() }).collect(),
         );
         for key in old {
-            if let Some(shard) = key.granted {
-                self.key(shard).granted = Some(shard);
+            for shard in key.granted {
+                self.key(shard).granted.insert(shard);
             }
             for (place, state) in key.queue {
                 self.key(place.1).queue.insert(place, state);
@@ -301,26 +297,34 @@ impl IdentifyLimiter {
 
 impl Key {
     fn grant(&mut self, now: Instant, plenty: bool) -> Option<ShardId> {
-        if self.granted.is_some() || self.free_at.is_some_and(|at| at > now) {
+        if !self.granted.is_empty() || self.free_at.is_some_and(|at| at > now) {
             return None;
         }
-        let may = |(priority, _): &(Priority, ShardId)| plenty || *priority != Priority::LostSession;
-        let (&place, _) = self.queue.iter().find(|(place, state)| **state == Place::AtHello && may(place))?;
+        let mut served = self.served(plenty);
+        let place = served.find(|(_, state)| *state == Place::AtHello).map(|(place, _)| place)?;
+        drop(served);
         self.queue.remove(&place);
-        self.granted = Some(place.1);
-        self.granted
+        self.granted.insert(place.1);
+        Some(place.1)
+    }
+
+    /// The queue, without those who have to leave what there is to the others.
+    fn served(&self, plenty: bool) -> impl Iterator<Item = ((Priority, ShardId), Place)> {
+        let may = move |priority| plenty || priority != Priority::LostSession;
+        let queue = self.queue.iter().map(|(place, state)| (*place, *state));
+        queue.filter(move |((priority, _), _)| may(*priority))
     }
 
     /// Lets the first waiting shard connect, if nobody better or as good is already on the way. One that has been
     /// on the way for a whole window is not waited for.
-    fn call_up(&mut self, now: Instant, window: Duration) -> Option<ShardId> {
-        let (&first, _) = self.queue.iter().find(|(_, state)| **state == Place::Waiting)?;
-        let ahead = self.queue.iter().any(|((priority, _), state)| {
-            *priority <= first.0
+    fn call_up(&mut self, now: Instant, window: Duration, plenty: bool) -> Option<ShardId> {
+        let (first, _) = self.served(plenty).find(|(_, state)| *state == Place::Waiting)?;
+        let ahead = self.served(plenty).any(|((priority, _), state)| {
+            priority <= first.0
                 && match state {
                     Place::Waiting => false,
                     Place::AtHello => true,
-                    Place::Connecting { since } => now.saturating_duration_since(*since) < window,
+                    Place::Connecting { since } => now.saturating_duration_since(since) < window,
                 }
         });
         if ahead {
@@ -522,5 +526,39 @@ mod tests {
             granted.push(shard.0);
         }
         assert_eq!(granted, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_shard_that_must_leave_the_budget_to_the_others_does_not_stand_in_their_way() {
+        let now = Instant::now();
+        let budget = IdentifyBudget::new(now, 1000, 11, Duration::from_secs(3600), 10);
+        for at_hello in [true, false] {
+            let mut limiter = IdentifyLimiter::new(1, WINDOW, budget);
+            limiter.join(ShardId(0), Priority::LostSession);
+            if at_hello {
+                limiter.claim(ShardId(0), Priority::LostSession);
+            }
+            limiter.join(ShardId(1), Priority::ColdStart);
+            assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(1)))), "at Hello: {at_hello}");
+            limiter.claim(ShardId(1), Priority::ColdStart);
+            assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(1), _))));
+        }
+    }
+
+    #[test]
+    fn gw_177_a_permit_that_is_out_shuts_its_new_key_too() {
+        let now = Instant::now();
+        let mut limiter = IdentifyLimiter::new(2, WINDOW, budget(now, 1000));
+        (0..3).for_each(|shard| limiter.claim(ShardId(shard), Priority::ColdStart));
+        for _ in 0..2 {
+            assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(0 | 1), _))));
+        }
+        limiter.update(1, budget(now, 1000));
+        assert!(limiter.holds_permit(ShardId(0)) && limiter.holds_permit(ShardId(1)));
+        limiter.sent(ShardId(0), now);
+        let later = now + WINDOW;
+        assert!(limiter.poll(later).is_none(), "the other one may still be spent");
+        limiter.leave(ShardId(1));
+        assert!(matches!(limiter.poll(later), Some(Grant::Identify(ShardId(2), _))));
     }
 }

@@ -3,7 +3,7 @@
 //! Input: the slots in which the shards' sessions are, looked at some times a second. Output: what has changed since the last
 //! look, to the store, one save at a time. Events pass by untouched: a slot is two numbers to this actor until they differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -42,10 +42,12 @@ struct Stamp {
     stored_at_ms: u64,
 }
 
-/// What is to be kept: written by the manager, and read by whichever incarnation of the keeper there is.
+/// What is to be kept, and what is: shared by the manager and whichever incarnation of the keeper there is.
 #[derive(Debug)]
 pub(crate) struct Book {
     pub(crate) slots: BTreeMap<Slot, Arc<SessionSlot>>,
+    /// The slots that the store may hold something of; the keeper writes them down.
+    pub(crate) held: BTreeSet<Slot>,
     pub(crate) generation: u32,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     /// It was told that the store does not work.
@@ -61,8 +63,6 @@ pub struct KeeperArguments {
     pub(crate) book: Arc<Mutex<Book>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) random: fastrand::Rng,
-    /// The slots that the store may hold something of.
-    pub(crate) known: Vec<Slot>,
     /// How old a stored session may be to be resumed.
     pub(crate) max_age: Duration,
     pub(crate) wall_clock: WallClock,
@@ -162,12 +162,15 @@ impl Actor for SessionKeeper {
 
 impl KeeperState {
     fn new(arguments: KeeperArguments) -> Self {
+        let book = arguments.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let saved = book.held.iter().map(|slot| (*slot, None)).collect();
+        drop(book);
         Self {
             store: arguments.store,
             book: arguments.book,
             hub: arguments.hub,
             random: arguments.random,
-            saved: arguments.known.into_iter().map(|slot| (slot, None)).collect(),
+            saved,
             // Most of it is left for the time from one process to the next.
             lately: (arguments.max_age / 4).max(LOOK_EVERY),
             wall_clock: arguments.wall_clock,
@@ -195,6 +198,7 @@ impl KeeperState {
             self.flushed();
             return;
         }
+        self.book().held.extend(kept.keys());
         let (store, myself) = (Arc::clone(&self.store), myself.clone());
         let save = tokio::spawn(async move {
             let saved = catching(async { store.save(changes).await }).await;
@@ -209,6 +213,7 @@ impl KeeperState {
         match result {
             Ok(()) => {
                 self.saved = saving.kept;
+                self.book().held = self.saved.keys().copied().collect();
                 self.saved_budget = saving.budget.or(self.saved_budget);
                 self.failures = 0;
                 let degraded = std::mem::take(&mut self.book().degraded);
@@ -320,10 +325,15 @@ mod tests {
         let (slots, ledger) = (BTreeMap::from([((count, ShardId(0)), slot)]), Arc::new(Mutex::new(ledger)));
         KeeperState::new(KeeperArguments {
             store: Arc::new(MemoryStore::default()),
-            book: Arc::new(Mutex::new(Book { slots, generation: 1, ledger, degraded: false })),
+            book: Arc::new(Mutex::new(Book {
+                slots,
+                held: BTreeSet::new(),
+                generation: 1,
+                ledger,
+                degraded: false,
+            })),
             hub: Arc::default(),
             random: fastrand::Rng::with_seed(0),
-            known: Vec::new(),
             max_age: Duration::from_secs(3600),
             wall_clock: Arc::new(SystemTime::now),
         })

@@ -17,10 +17,14 @@ impl Shard {
         };
         let after = self.plan_retry(now, random, reason);
         self.forget_connection();
-        self.state =
-            State::Closing { deadline: now + self.config.timings.close, then: Then::Retry { after } };
+        self.state = self.closing(now, Then::Retry { after });
         self.changed(Change::Disconnected { reason, next: self.next(after) });
         self.outputs.push_back(Output::Close(code));
+    }
+
+    fn closing(&self, now: Instant, then: Then) -> State {
+        let replaying = matches!(self.state, State::Resuming { .. });
+        State::Closing { deadline: now + self.config.timings.close, then, replaying }
     }
 
     /// Somebody wants another connection. An attempt to make one goes on, for the session that it was begun for.
@@ -108,7 +112,7 @@ impl Shard {
             }
         } else if connected {
             self.changed(Change::Disconnected { reason, next: Next::End });
-            self.state = State::Closing { deadline: now + self.config.timings.close, then: Then::Stop };
+            self.state = self.closing(now, Then::Stop);
             self.outputs.push_back(Output::Close(code));
         } else {
             // Cancels an attempt to connect, too.

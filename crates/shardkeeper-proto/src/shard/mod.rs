@@ -164,15 +164,38 @@ pub enum Output {
 #[derive(Debug)]
 enum State {
     Idle,
-    Disconnected { retry_at: Instant },
-    Queued { ask_again_at: Instant },
-    Connecting { deadline: Instant, at_gateway_url: bool },
-    AwaitingHello { deadline: Instant },
-    AwaitingPermit { ask_again_at: Instant },
-    Identifying { deadline: Instant },
-    Resuming { deadline: Instant, replayed: u64 },
-    Ready { since: Instant },
-    Closing { deadline: Instant, then: Then },
+    Disconnected {
+        retry_at: Instant,
+    },
+    Queued {
+        ask_again_at: Instant,
+    },
+    Connecting {
+        deadline: Instant,
+        at_gateway_url: bool,
+    },
+    AwaitingHello {
+        deadline: Instant,
+    },
+    AwaitingPermit {
+        ask_again_at: Instant,
+    },
+    Identifying {
+        deadline: Instant,
+    },
+    Resuming {
+        deadline: Instant,
+        replayed: u64,
+    },
+    Ready {
+        since: Instant,
+    },
+    /// `replaying` when it had not been told the end of a replay.
+    Closing {
+        deadline: Instant,
+        then: Then,
+        replaying: bool,
+    },
     Stopped,
     Refused,
 }
@@ -287,6 +310,11 @@ impl Shard {
     /// Whether dispatches may come now: only then does it help a slow subscriber not to read.
     pub fn expects_dispatches(&self) -> bool {
         matches!(self.state, State::Resuming { .. } | State::Ready { .. } | State::Closing { .. })
+    }
+
+    /// Whether READY is what comes next.
+    pub fn expects_session(&self) -> bool {
+        matches!(self.state, State::Identifying { .. })
     }
 
     /// Whether the shard is at its end, and no input will change that.
@@ -405,7 +433,7 @@ impl Shard {
             State::Resuming { deadline, .. } if deadline <= now => {
                 self.end_connection(now, random, Reason::ResumedTimeout);
             }
-            State::Closing { deadline, then } if deadline <= now => {
+            State::Closing { deadline, then, .. } if deadline <= now => {
                 self.outputs.push_back(Output::Disconnect);
                 self.after_close(now, then);
             }

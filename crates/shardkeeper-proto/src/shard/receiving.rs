@@ -136,18 +136,18 @@ impl Shard {
             {
                 self.ready(now, random, sequence, envelope.data);
             }
-            State::Resuming { replayed, .. } => {
+            State::Resuming { .. } | State::Closing { replaying: true, .. } => {
                 let Some(session) = &mut self.session else { return };
                 if envelope.event_name() == Some(EventName::Resumed) {
                     session.sequence = session.sequence.max(sequence);
-                    self.resumed(now, replayed, sequence);
+                    self.resumed(now, sequence);
                 } else if sequence > session.sequence {
                     session.sequence = sequence;
-                    // Progress: the deadline begins again.
-                    self.state = State::Resuming {
-                        deadline: now + self.config.timings.resumed,
-                        replayed: replayed + 1,
-                    };
+                    if let State::Resuming { deadline, replayed } = &mut self.state {
+                        // Progress: the deadline begins again.
+                        *deadline = now + self.config.timings.resumed;
+                        *replayed += 1;
+                    }
                     self.outputs.push_back(Output::Deliver { sequence, replayed: true });
                 }
                 // Else it was delivered before the connection was lost (GW-020).
@@ -199,8 +199,18 @@ impl Shard {
         self.enter_ready(now, Change::Ready, sequence);
     }
 
-    pub(super) fn resumed(&mut self, now: Instant, replayed: u64, sequence: u64) {
-        self.enter_ready(now, Change::Resumed { replayed }, sequence);
+    pub(super) fn resumed(&mut self, now: Instant, sequence: u64) {
+        match &mut self.state {
+            State::Closing { replaying, .. } => {
+                *replaying = false;
+                self.outputs.push_back(Output::Deliver { sequence, replayed: false });
+            }
+            State::Resuming { replayed, .. } => {
+                let change = Change::Resumed { replayed: *replayed };
+                self.enter_ready(now, change, sequence);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn enter_ready(&mut self, now: Instant, change: Change, sequence: u64) {

@@ -514,6 +514,22 @@ fn gw_020_what_was_delivered_before_is_not_delivered_again_by_a_replay() {
 }
 
 #[test]
+fn what_a_replay_still_brings_while_it_closes_is_marked_and_comes_once() {
+    for input in [Input::Reconnect { fresh: false }, Input::Detach] {
+        let mut bench = Bench::with_session(Some(session(42)));
+        bench.feed(Input::Start).feed(Input::Connected).hello().dispatch(43, "X").feed(input);
+        assert!(bench.close_code().is_some());
+        bench.clear();
+        bench.dispatch(42, "X").dispatch(43, "X").dispatch(44, "X").dispatch(45, "RESUMED").dispatch(46, "X");
+        let delivered = bench.out.iter().filter_map(|out| match out {
+            Output::Deliver { sequence, replayed } => Some((*sequence, *replayed)),
+            _ => None,
+        });
+        assert_eq!(delivered.collect::<Vec<_>>(), [(44, true), (45, false), (46, false)]);
+    }
+}
+
+#[test]
 fn gw_139_an_unreachable_resume_url_is_left_for_the_bootstrap_url_and_the_session_kept() {
     let mut bench = Bench::with_session(Some(session(42)));
     bench.feed(Input::Start);

@@ -1,6 +1,6 @@
 //! Who subscribed to what.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Sender, TrySendError};
@@ -36,6 +36,8 @@ pub(super) struct Subscriber {
     pub(super) topic: Topic,
     overflow: Overflow,
     sender: Sender<Parcel>,
+    /// It was closed by the end of the manager, and not by its owner.
+    cut_off: AtomicBool,
     missed: Arc<AtomicU64>,
     /// Room for announcements that wait for room.
     late: Arc<Semaphore>,
@@ -53,7 +55,8 @@ impl Hub {
         } else {
             let overflow = options.overflow;
             let late = Arc::new(Semaphore::new(LATE_ANNOUNCEMENTS));
-            let subscriber = Subscriber { id, topic, overflow, sender, missed: Arc::clone(&missed), late };
+            let (cut_off, missed) = (AtomicBool::new(false), Arc::clone(&missed));
+            let subscriber = Subscriber { id, topic, overflow, sender, cut_off, missed, late };
             list.subscribers = list.subscribers.iter().cloned().chain([Arc::new(subscriber)]).collect();
         }
         self.changed(list);
@@ -80,6 +83,7 @@ impl Hub {
         let subscribers = std::mem::take(&mut list.subscribers);
         self.changed(list);
         for subscriber in subscribers.iter() {
+            subscriber.cut_off.store(true, Ordering::Release);
             subscriber.sender.close();
         }
     }
@@ -129,6 +133,7 @@ impl Subscriber {
         match self.overflow {
             Overflow::Wait => match self.sender.try_send(parcel) {
                 Err(TrySendError::Full(parcel)) => return Err(parcel),
+                Err(TrySendError::Closed(parcel)) if self.is_cut_off() => return Err(parcel),
                 Ok(()) | Err(TrySendError::Closed(_)) => {}
             },
             Overflow::DropOldest => {
@@ -145,13 +150,18 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Waits for room. A subscription that went away has room for everything.
+    fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Acquire)
+    }
+
+    /// Waits for room. A subscription that went away has room for everything; one that the manager has left has none
+    /// (`false`): whoever reads it does not get the event, and has not acknowledged it.
     ///
     /// # Cancel safety
     ///
     /// A cancelled call has not delivered the event.
-    pub(super) async fn deliver(&self, parcel: Parcel) {
-        let _ = self.sender.send(parcel).await;
+    pub(super) async fn deliver(&self, parcel: Parcel) -> bool {
+        self.sender.send(parcel).await.is_ok() || !self.is_cut_off()
     }
 
     /// Delivers an announcement as soon as there is room; beyond a bound it counts as missed.

@@ -6,21 +6,21 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use shardkeeper_proto::{Envelope, EventName, EventSet, ShardId};
+use shardkeeper_proto::{Envelope, EventSet, ShardId};
 
 use super::hub::Subscriber;
 use super::topic::Candidate;
 use super::{Dispatch, Event, Hub, Parcel, Ticket, Watermark};
 use crate::Lifecycle;
 
-/// How many events the spill holds. Reading pauses with the first one, so that beyond it come only the lifecycle
-/// changes of a shard that loses its connection over and over while nobody listens.
+/// How many events the spill holds, but for the last dispatch. Reading pauses with the first one, so that beyond it come
+/// only the lifecycle changes and READY of a shard that loses its connection over and over while nobody listens.
 const SPILL_CAPACITY: usize = 64;
 
 type Spill = VecDeque<(Arc<Subscriber>, Parcel)>;
 
-/// What a driver that crashed has left in its spill and Discord does not send again: lifecycle changes, READY and RESUMED.
-/// The next publisher of the shard begins with it.
+/// What a driver that crashed has left in its spill. The next publisher of the shard begins with it, so that nothing of it
+/// has to come again, which not everything would: lifecycle changes, READY, whatever belongs to an earlier session.
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers(Mutex<Spill>);
 
@@ -31,6 +31,13 @@ impl Leftovers {
 
     fn take(&self) -> Spill {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Leftovers {
+    /// There is no next publisher: what nobody has taken is left to the next process.
+    fn drop(&mut self) {
+        self.take().into_iter().filter_map(|(_, parcel)| parcel.ticket).for_each(Ticket::give_up);
     }
 }
 
@@ -136,14 +143,21 @@ impl Publisher {
         !self.spill.is_empty()
     }
 
-    /// Waits until every lossless subscription has taken everything.
+    /// Whether it is to be kept from everything that it would have to keep.
+    pub(crate) fn is_full(&self) -> bool {
+        self.spill.len() >= SPILL_CAPACITY
+    }
+
+    /// Waits until every lossless subscription has taken everything: for ever, once the manager has ended.
     ///
     /// # Cancel safety
     ///
     /// Safe: what was not taken stays in the spill, in order.
     pub(crate) async fn catch_up(&mut self) {
         while let Some((subscriber, parcel)) = self.spill.front() {
-            subscriber.deliver(parcel.clone()).await;
+            if !subscriber.deliver(parcel.clone()).await {
+                std::future::pending::<()>().await;
+            }
             self.spill.pop_front();
         }
     }
@@ -159,15 +173,8 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        let mut spill = std::mem::take(&mut self.spill);
-        spill.retain(|(_, parcel)| !parcel.event.dispatch().is_some_and(is_replayed));
-        self.leftovers.put(spill);
+        self.leftovers.put(std::mem::take(&mut self.spill));
     }
-}
-
-/// Whether Discord sends it again in a resume.
-fn is_replayed(dispatch: &Dispatch) -> bool {
-    !matches!(dispatch.event_name(), Some(EventName::Ready | EventName::Resumed))
 }
 
 /// Behind something that the same subscriber has not taken yet, or straight into its queue.
@@ -185,5 +192,37 @@ fn offer(spill: &mut Spill, subscriber: &Arc<Subscriber>, parcel: Parcel) {
         spill.push_back((Arc::clone(subscriber), parcel));
     } else {
         subscriber.miss(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::{SubscriptionOptions, Topic};
+
+    fn publish(publisher: &mut Publisher, sequence: u64) {
+        let payload = format!(r#"{{"t":"X","s":{sequence},"op":0,"d":{{}}}}"#);
+        let envelope = Envelope::split(payload.as_bytes()).unwrap();
+        publisher.publish(&envelope, sequence, false);
+    }
+
+    #[tokio::test]
+    async fn what_the_end_of_the_manager_leaves_over_is_not_taken_for_acknowledged() {
+        let (hub, watermark) = (Arc::new(Hub::default()), Arc::new(Watermark::default()));
+        let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
+        let subscription = hub.subscribe(Topic::all(), options);
+        let leftovers = Arc::new(Leftovers::default());
+        let (to, shard) = (Arc::clone(&hub), ShardId(0));
+        let mut publisher = Publisher::new(to, shard, 1, Arc::clone(&watermark), Arc::clone(&leftovers));
+        publish(&mut publisher, 1);
+        publish(&mut publisher, 2);
+        hub.close();
+        assert!(publisher.catch_up().now_or_never().is_none(), "nobody has taken the second");
+        publish(&mut publisher, 3);
+        drop(subscription);
+        drop((publisher, leftovers));
+        assert!(watermark.acknowledged() <= 1, "{}", watermark.acknowledged());
     }
 }

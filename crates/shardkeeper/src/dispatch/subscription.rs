@@ -97,5 +97,7 @@ impl Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.hub.unsubscribe(self.id);
+        // What was not read is acknowledged now, and not when the last publisher has noticed.
+        while self.receiver.try_recv().is_ok() {}
     }
 }

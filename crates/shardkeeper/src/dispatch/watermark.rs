@@ -153,6 +153,11 @@ impl Ticket {
     pub(super) fn new(watermark: &Arc<Watermark>, number: u64) -> Self {
         Self { watermark: Arc::clone(watermark), number }
     }
+
+    /// Drops it, and acknowledges nothing.
+    pub(super) fn give_up(mut self) {
+        self.number = u64::MAX;
+    }
 }
 
 impl Clone for Ticket {

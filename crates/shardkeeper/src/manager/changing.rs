@@ -39,14 +39,14 @@ impl ManagerState {
         let begun = match &mut self.fleet {
             _ if self.stopping.is_some() => Err(ShardsRejected::ManagerEnded),
             None => Err(ShardsRejected::Starting),
-            Some(fleet) => fleet.shards.begin_removal(ids).map(|waiting| (fleet, waiting)),
+            Some(fleet) => fleet.shards.begin_removal(ids).map(|shards| (fleet, shards)),
         };
         match begun {
-            Ok((fleet, waiting)) => {
-                tracing::info!(shards = waiting.len(), "removing shards");
+            Ok((fleet, shards)) => {
+                tracing::info!(shards = shards.len(), "removing shards");
                 fleet.last_removal += 1;
                 let number = fleet.last_removal;
-                fleet.removals.push(Removal { number, waiting, sessions: Vec::new(), reply });
+                fleet.removals.push(Removal { number, shards, reply });
                 myself.send_after(self.config.end_deadline, move || ManagerMessage::RemovalDeadline(number));
                 self.finish_removals();
             }
@@ -60,15 +60,11 @@ impl ManagerState {
         if fleet.removals.is_empty() || self.stopping.is_some() {
             return;
         }
-        for removal in &mut fleet.removals {
-            let left = removal.waiting.iter().copied().filter(|shard| fleet.shards.has_left(*shard));
-            for shard in left.collect::<Vec<_>>() {
-                removal.waiting.remove(&shard);
-                removal.sessions.extend(fleet.shards.remove(shard));
-            }
-        }
-        for removal in fleet.removals.extract_if(.., |removal| removal.waiting.is_empty()) {
-            let _ = removal.reply.send(Ok(removal.sessions));
+        let shards = &mut fleet.shards;
+        let is_complete = |removal: &Removal| removal.shards.iter().all(|shard| shards.has_left(*shard));
+        let complete: Vec<_> = fleet.removals.extract_if(.., |removal| is_complete(removal)).collect();
+        for Removal { shards: left, reply, .. } in complete {
+            let _ = reply.send(Ok(left.into_iter().filter_map(|shard| shards.remove(shard)).collect()));
         }
         // The last one that the others waited for may be gone.
         self.announce_if_all_ready();
@@ -77,7 +73,7 @@ impl ManagerState {
     pub(super) fn removal_deadline(&mut self, number: u64) {
         let Some(fleet) = &self.fleet else { return };
         for removal in fleet.removals.iter().filter(|removal| removal.number == number) {
-            removal.waiting.iter().for_each(|shard| fleet.shards.kill(*shard));
+            removal.shards.iter().for_each(|shard| fleet.shards.kill(*shard));
         }
     }
 

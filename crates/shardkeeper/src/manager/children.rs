@@ -89,7 +89,8 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         servant: Servant,
     ) -> Result<(), ActorProcessingErr> {
-        if self.stopping.is_some() {
+        // At the end the session keeper alone is still needed.
+        if self.stopping.is_some() && servant != Servant::SessionKeeper {
             return Ok(());
         }
         match (servant, &self.fleet) {
@@ -102,12 +103,16 @@ impl ManagerState {
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
             }
+            // Its timer has been overtaken by the end.
+            (Servant::SessionKeeper, Some(fleet)) if fleet.has_keeper() => {}
             (Servant::SessionKeeper, Some(fleet)) => {
                 // Nor is known what the old one has stored.
                 let book = Arc::clone(&fleet.book);
-                let known = fleet.shards.slots();
-                let keeper = self.spawn_keeper(myself, &book, known).await?;
+                let keeper = self.spawn_keeper(myself, &book).await?;
                 self.fleet.iter_mut().for_each(|fleet| fleet.keeper = keeper.clone());
+                if self.stopping.as_ref().is_some_and(|stopping| stopping.flushing) {
+                    self.flush(myself, ManagerMessage::Flushed);
+                }
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use shardkeeper_proto::Session;
 use super::{ManagerState, Stopping};
 use crate::Lifecycle;
 use crate::error::Ended;
-use crate::message::{Farewell, ManagerMessage};
+use crate::message::{Farewell, ManagerMessage, Servant};
 use crate::session_keeper::KeeperMessage;
 
 impl ManagerState {
@@ -39,18 +39,23 @@ impl ManagerState {
         let Some(stopping) = self.stopping.as_mut().filter(|stopping| ended && !stopping.flushing) else {
             return;
         };
+        stopping.flushing = true;
+        // The keeper may have died, and nobody else would bring another one in time.
+        self.flush(myself, ManagerMessage::Replace(Servant::SessionKeeper));
+    }
+
+    /// The last word on each session goes into the store; until the deadline. `or_else` when no keeper is there to do it.
+    pub(super) fn flush(&mut self, myself: &ActorRef<ManagerMessage>, or_else: ManagerMessage) {
         let Some(keeper) = self.fleet.as_ref().and_then(|fleet| fleet.keeper.as_ref()) else {
             self.finish_end(myself);
             return;
         };
-        // The last word on each session goes into the store; until the deadline.
-        stopping.flushing = true;
         let (reply, flushed) = ractor::concurrency::oneshot();
         let _ = keeper.cast(KeeperMessage::Flush(reply.into()));
         let myself = myself.clone();
         tokio::spawn(async move {
-            let _ = flushed.await;
-            let _ = myself.cast(ManagerMessage::Flushed);
+            let flushed = flushed.await.map(|()| ManagerMessage::Flushed);
+            let _ = myself.cast(flushed.unwrap_or(or_else));
         });
     }
 

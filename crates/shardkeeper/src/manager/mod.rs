@@ -73,11 +73,16 @@ struct Fleet {
     last_removal: u64,
 }
 
-/// Shards that are on their way out.
+impl Fleet {
+    fn has_keeper(&self) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| keeper.cast(KeeperMessage::LookNow).is_ok())
+    }
+}
+
+/// Shards that are on their way out. They leave together: until then, an end takes them along.
 struct Removal {
     number: u64,
-    waiting: BTreeSet<ShardId>,
-    sessions: Vec<Session>,
+    shards: BTreeSet<ShardId>,
     reply: RpcReplyPort<Result<Vec<Session>, ShardsRejected>>,
 }
 

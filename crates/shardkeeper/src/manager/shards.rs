@@ -17,7 +17,7 @@ use crate::error::{CommandRejected, ShardsRejected};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
 use crate::pacer::Pacer;
 use crate::restart::{Restart, RestartBook};
-use crate::session_keeper::{Book, Slot};
+use crate::session_keeper::Book;
 use crate::shard::board::Board;
 use crate::shard::slot::SessionSlot;
 use crate::shard::{ShardActor, ShardArguments};
@@ -341,10 +341,6 @@ impl Shards {
 
     pub(super) fn incarnation(&self, shard: ShardId) -> Incarnation {
         self.entries.get(&shard).map_or(0, |entry| entry.incarnation)
-    }
-
-    pub(super) fn slots(&self) -> Vec<Slot> {
-        self.entries.keys().map(|shard| (self.count, *shard)).collect()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -17,7 +17,7 @@ use crate::identify_gate::Asking;
 use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
 use crate::message::{ManagerMessage, QueueMessage, SentinelMessage};
 use crate::reshard_sentinel::{ReshardSentinel, SentinelArguments};
-use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper, Slot};
+use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
 use crate::status::IdentifyStatus;
 use crate::store::{BudgetRecord, SessionRecord, SessionStore, StoreError, Stored};
@@ -137,19 +137,20 @@ impl ManagerState {
             remaining = limit.remaining,
             "starting"
         );
-        let book = Arc::new(Mutex::new(Book {
-            slots: BTreeMap::new(),
-            generation: GENERATION,
-            ledger: Arc::clone(&ledger),
-            degraded: self.storeless,
-        }));
         let sessions = self.usable(&stored.sessions, wall);
         // What belongs to shards of other processes is theirs.
         let ours = |record: &&SessionRecord| {
             let (of, shard) = record.slot();
             (of == count && ids.contains(&shard)) || record.check(wall, self.config.max_session_age).is_err()
         };
-        let known = stored.sessions.iter().filter(ours).map(SessionRecord::slot).collect();
+        let held = stored.sessions.iter().filter(ours).map(SessionRecord::slot).collect();
+        let book = Arc::new(Mutex::new(Book {
+            slots: BTreeMap::new(),
+            held,
+            generation: GENERATION,
+            ledger: Arc::clone(&ledger),
+            degraded: self.storeless,
+        }));
         let config = Arc::clone(&self.config);
         let mut shards = Shards::new(config, info.url.clone(), (GENERATION, count), Arc::clone(&book));
         shards.add_first(&ids, &sessions, self.presence.as_ref());
@@ -162,7 +163,7 @@ impl ManagerState {
             return Ok(());
         }
         let queue = self.spawn_queue(myself, &info, &ledger, last_identify).await?;
-        let keeper = self.spawn_keeper(myself, &book, known).await?;
+        let keeper = self.spawn_keeper(myself, &book).await?;
         let silence = SilenceWatch::default();
         let fleet = self.fleet.insert(Fleet {
             info,
@@ -246,7 +247,6 @@ impl ManagerState {
         &mut self,
         myself: &ActorRef<ManagerMessage>,
         book: &Arc<Mutex<Book>>,
-        known: Vec<Slot>,
     ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
         let Some(store) = self.config.store.clone() else { return Ok(None) };
         let (book, hub) = (Arc::clone(book), Arc::clone(&self.config.hub));
@@ -255,7 +255,6 @@ impl ManagerState {
             book,
             hub,
             random: self.random.fork(),
-            known,
             max_age: self.config.max_session_age,
             wall_clock: Arc::clone(&self.config.wall_clock),
         };

@@ -132,7 +132,7 @@
 //! |---|---|---|---|---|
 //! | session and sequence | yes | yes | yes | with a [`Builder::session_store`], else by [`detach`](Shardkeeper::detach) alone |
 //! | events in a subscription | yes | yes | yes | those not acknowledged come again to the next process |
-//! | events that a full lossless subscription has not taken | yes | yes: replayed by the resume | yes | the same |
+//! | events that a full lossless subscription has not taken | yes | yes | yes | the same |
 //! | commands that wait | yes, up to their lifetime | no: [`NotWritten::Lost`] | yes | no |
 //! | a command that was just being written | [`NotWritten::Lost`]; Discord may have it | the same | yes | no |
 //! | presence by [`update_presence`](Shardkeeper::update_presence) and [`update_presence_on`](Shardkeeper::update_presence_on) | yes | yes | yes | no |

@@ -112,7 +112,7 @@
 //! |---|---|---|
 //! | subscription | [`SubscriptionOptions::capacity`]: 1024 events | its policy |
 //! | deliveries with an actor that subscribed | as many again, on credit | the subscription fills up |
-//! | a shard's spill, in front of full lossless subscriptions | one dispatch per subscription, and lifecycle changes up to 64 entries | reading has stopped with the first; more lifecycle changes count as missed |
+//! | a shard's spill, in front of full lossless subscriptions | one dispatch per subscription, and lifecycle changes and READY up to 64 entries | reading has stopped with the first; more lifecycle changes count as missed, and READY is left unread too |
 //! | announcements of manager and queue for a full lossless subscription | 64 each | counted as missed |
 //! | chunks of [`Shardkeeper::members_chunks`] | 64 | the shard stops reading |
 //! | commands on their way to a driver | 640 (all of the next two rows) | [`CommandRefused::QueueFull`] |

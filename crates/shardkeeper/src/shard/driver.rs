@@ -95,7 +95,6 @@ pub(super) async fn run(mut parts: Parts) {
             reading_paused: false,
             identify_in_flight: false,
             receipts: Receipts::default(),
-            not_stored: None,
             latency: None,
         },
         link: Link::Down,
@@ -115,7 +114,6 @@ pub(super) async fn run(mut parts: Parts) {
     }
     driver.refuse_commands();
     driver.core.publisher.catch_up().await;
-    driver.core.store_taken();
     if driver.detaching {
         // What subscribers have in hand they may finish; the manager's deadline ends the wait.
         driver.core.slot.watermark().settled().await;
@@ -160,7 +158,7 @@ impl Driver {
                 // Whoever asks without end does not keep us from reading.
                 self.receive_pending(1);
             }
-            () = self.core.publisher.catch_up(), if behind => self.core.store_taken(),
+            () = self.core.publisher.catch_up(), if behind => {}
             event = self.link.next(reading) => {
                 match event {
                     LinkEvent::PaceOver(url) => self.open(url),
@@ -387,8 +385,6 @@ struct Core {
     /// Identify was handed to the connection, and is not known to be written yet.
     identify_in_flight: bool,
     receipts: Receipts,
-    /// What may be stored once every lossless subscription has taken it.
-    not_stored: Option<u64>,
     latency: Option<Duration>,
 }
 
@@ -443,10 +439,7 @@ impl Core {
                     let envelope = envelope.expect("the machine delivers only what it was just fed");
                     self.deliver(envelope, sequence, replayed);
                 }
-                Output::SessionChanged(session) => {
-                    self.not_stored = None;
-                    self.slot.store(session);
-                }
+                Output::SessionChanged(session) => self.slot.store(session),
                 Output::Changed(change) => self.changed(now, change),
                 Output::Enqueue(priority) => {
                     self.ask(QueueMessage::Join { shard: self.shard, priority, actor: self.actor.clone() })
@@ -462,27 +455,18 @@ impl Core {
         }
     }
 
-    /// Whether to read nothing, for the sake of a lossless subscription. Hello and READY are read all the same, or
-    /// a connection that is new would not live.
+    /// Whether to read nothing, for the sake of a lossless subscription. Hello is read all the same, or a connection that
+    /// is new would not live; and READY as long as there is room for it, so that the session is known.
     fn holds_back(&self) -> bool {
-        self.publisher.is_behind() && self.machine.expects_dispatches()
+        self.publisher.is_behind()
+            && (self.machine.expects_dispatches()
+                || self.machine.expects_session() && self.publisher.is_full())
     }
 
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
         self.board.count_dispatch();
         self.publisher.publish(envelope, sequence, replayed);
-        if self.publisher.is_behind() {
-            self.not_stored = self.not_stored.max(Some(sequence));
-        } else {
-            self.slot.advance(sequence);
-        }
-    }
-
-    /// The publisher has caught up.
-    fn store_taken(&mut self) {
-        if let Some(sequence) = self.not_stored.take() {
-            self.slot.advance(sequence);
-        }
+        self.slot.advance(sequence);
     }
 
     fn changed(&mut self, now: std::time::Instant, change: Change) {

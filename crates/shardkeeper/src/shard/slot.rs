@@ -8,13 +8,17 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::dispatch::Watermark;
 
+/// The next [`SessionSlot::version`].
+static VERSIONS: AtomicU64 = AtomicU64::new(1);
+
 /// The session of one shard. Its driver writes, the manager reads.
 #[derive(Debug, Default)]
 pub(crate) struct SessionSlot {
     session: Mutex<Option<Session>>,
-    /// Apart from the rest, since it changes with each dispatch. Never ahead of what subscriptions have taken.
+    /// Apart from the rest, since it changes with each dispatch. Never ahead of what was published: what a subscription has
+    /// not taken yet outlives the driver.
     sequence: AtomicU64,
-    /// Counts the sessions that were here.
+    /// Names the session that is here: no other one ever has the same, here or in another slot.
     version: AtomicU64,
     writer: Arc<tokio::sync::Mutex<()>>,
     watermark: Arc<Watermark>,
@@ -40,13 +44,17 @@ impl SessionSlot {
         let sequence = session.as_ref().map_or(0, |session| session.sequence);
         self.sequence.store(sequence, Ordering::Release);
         self.watermark.restart(sequence);
-        self.version.fetch_add(1, Ordering::AcqRel);
+        self.version.store(VERSIONS.fetch_add(1, Ordering::Relaxed), Ordering::Release);
         *stored = session;
     }
 
     /// Differs when what another process would resume is something else.
     pub(crate) fn stamp(&self) -> (u64, u64) {
-        (self.version.load(Ordering::Acquire), self.watermark.acknowledged())
+        (self.version.load(Ordering::Acquire), self.acknowledged())
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire).min(self.watermark.acknowledged())
     }
 
     /// This sequence number was taken. One that comes behind a later one changes nothing.
@@ -61,16 +69,19 @@ impl SessionSlot {
 
     /// The session as another process resumes it: from where the subscriptions of this one are done.
     pub(crate) fn load_acknowledged(&self) -> Option<Session> {
-        let mut session = self.load()?;
-        session.sequence = session.sequence.min(self.watermark.acknowledged());
-        Some(session)
+        self.load_up_to(Self::acknowledged)
     }
 
     /// The session with its sequence number, as this process resumes it: what subscriptions hold outlives a shard.
     pub(crate) fn load(&self) -> Option<Session> {
+        self.load_up_to(|slot| slot.sequence.load(Ordering::Acquire))
+    }
+
+    fn load_up_to(&self, sequence: impl FnOnce(&Self) -> u64) -> Option<Session> {
+        // Held meanwhile, or the number could be that of another session.
         let stored = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let mut session = stored.clone()?;
-        session.sequence = self.sequence.load(Ordering::Acquire);
+        session.sequence = sequence(self);
         Some(session)
     }
 }
@@ -98,6 +109,23 @@ mod tests {
         assert_eq!(slot.load(), None);
         slot.store(Some(session(1)));
         assert_eq!(slot.load(), Some(session(1)));
+    }
+
+    #[test]
+    fn the_stamp_differs_whenever_what_is_to_be_stored_does() {
+        let slot = SessionSlot::new(Some(session(40)));
+        // Taken and acknowledged, and not noted yet by the driver.
+        slot.watermark().restart(41);
+        let (stamp, stored) = (slot.stamp(), slot.load_acknowledged());
+        slot.advance(41);
+        assert_ne!(slot.load_acknowledged(), stored);
+        assert_ne!(slot.stamp(), stamp);
+    }
+
+    #[test]
+    fn no_two_slots_have_the_same_stamp() {
+        let slot = || SessionSlot::new(Some(session(5)));
+        assert_ne!(slot().stamp(), slot().stamp(), "a shard that left, and another one in its place");
     }
 
     #[tokio::test(start_paused = true)]

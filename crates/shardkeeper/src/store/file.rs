@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
@@ -94,6 +95,10 @@ impl OpenError {
 struct Reopening {
     open: Box<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>,
     database: Mutex<Option<Database>>,
+    /// Numbers the saves.
+    asked: AtomicU64,
+    /// The last one that is done. Changes with the database locked.
+    saved: AtomicU64,
 }
 
 impl fmt::Debug for Reopening {
@@ -107,7 +112,8 @@ impl Reopening {
         open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + Sync + 'static,
     ) -> Result<Self, redb::DatabaseError> {
         let database = Mutex::new(Some(open()?));
-        Ok(Self { open: Box::new(open), database })
+        let (asked, saved) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { open: Box::new(open), database, asked, saved })
     }
 
     fn work<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -144,7 +150,17 @@ impl SessionStore for FileStore {
     }
 
     fn save(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.blocking(move |database| save(database, &changes)).boxed()
+        let (store, number) = (Arc::clone(&self.0), self.0.asked.fetch_add(1, Ordering::Relaxed) + 1);
+        let save = move |database: &Database| {
+            // A thread goes on with it when nobody waits for it any more, and may be overtaken by the next one.
+            if number < store.saved.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            save(database, &changes)?;
+            store.saved.store(number, Ordering::Relaxed);
+            Ok(())
+        };
+        self.blocking(save).boxed()
     }
 }
 
@@ -237,6 +253,17 @@ mod tests {
         let directory = Directory::new("conforms");
         let path = directory.0.join("sessions");
         conformance::check(async || FileStore::open(&path).unwrap()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_save_that_comes_late_does_not_undo_a_newer_one() {
+        let directory = Directory::new("late");
+        let store = FileStore::open(directory.0.join("sessions")).unwrap();
+        // Whoever asked for it may be gone, and a thread do it all the same.
+        let (earlier, later) = (store.save(changes(5)), store.save(changes(9)));
+        later.await.unwrap();
+        earlier.await.unwrap();
+        assert_eq!(store.load().await.unwrap().sessions[0].session.sequence, 9);
     }
 
     #[test]

@@ -36,11 +36,12 @@ pub trait SessionStore: Send + Sync + 'static {
     fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>>;
 
     /// Stores the changes: all of them or, with an error, none. When it completes, they survive the end of the process and of
-    /// the machine. The next call comes after this one has completed.
+    /// the machine. The next call comes after this one has completed or was dropped.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it completes, the changes are stored or not, but not some of them.
+    /// Dropped before it completes, the changes are stored or not, but not some of them; and never after those of a later
+    /// call.
     fn save(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
