@@ -297,6 +297,27 @@ async fn a_store_that_cannot_be_read_at_the_start_is_tried_again_and_then_done_w
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_could_not_be_read_holds_nothing_of_a_shard_that_is_given_away_since() {
+    let simulator = simulator(2, |_| {});
+    let store = Moody::default();
+    let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+    let first = Running::start_with(simulator.clone(), builder).await;
+    sleep(Duration::from_secs(1)).await;
+    first.keeper.detach().await;
+    store.fails.store(true, Ordering::Relaxed);
+    let second = bot(&simulator).session_store(Arc::new(store.clone()));
+    let mut lifecycle = second.subscribe(Topic::lifecycle());
+    let second = second.start().await.unwrap();
+    // Before it has a session of its own.
+    second.remove_shards([ShardId(0), ShardId(1)]).await.unwrap();
+    assert_eq!(store.store.load().await.unwrap().sessions.len(), 2);
+    store.fails.store(false, Ordering::Relaxed);
+    while !is_store_recovery(lifecycle.next().await.unwrap().lifecycle().unwrap()) {}
+    assert_eq!(store.store.load().await.unwrap().sessions, []);
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn gw_170_a_process_that_starts_at_once_waits_for_the_window_of_the_one_before() {
     let simulator = simulator(1, |_| {});
     let store = MemoryStore::default();

@@ -32,8 +32,8 @@ const RETRY: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::fr
 
 /// A shard of a layout.
 pub(crate) type Slot = (ShardCount, ShardId);
-/// What the store holds of each slot; `None` when it is not known to be current.
-type Kept = BTreeMap<Slot, Option<Stamp>>;
+/// What the store is known to hold of each slot.
+type Kept = BTreeMap<Slot, Stamp>;
 
 #[derive(Clone, Copy, Debug)]
 struct Stamp {
@@ -46,7 +46,7 @@ struct Stamp {
 #[derive(Debug)]
 pub(crate) struct Book {
     pub(crate) slots: BTreeMap<Slot, Arc<SessionSlot>>,
-    /// The slots that the store may hold something of; the keeper writes them down.
+    /// The slots that the store may hold something of: the keeper writes them down, and the manager those that are given away.
     pub(crate) held: BTreeSet<Slot>,
     pub(crate) generation: u32,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
@@ -89,6 +89,7 @@ pub struct KeeperState {
 struct Saving {
     since: Instant,
     kept: Kept,
+    removed: Vec<Slot>,
     budget: Option<BudgetRecord>,
     _task: AbortOnDrop,
 }
@@ -162,15 +163,12 @@ impl Actor for SessionKeeper {
 
 impl KeeperState {
     fn new(arguments: KeeperArguments) -> Self {
-        let book = arguments.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let saved = book.held.iter().map(|slot| (*slot, None)).collect();
-        drop(book);
         Self {
             store: arguments.store,
             book: arguments.book,
             hub: arguments.hub,
             random: arguments.random,
-            saved,
+            saved: Kept::new(),
             // Most of it is left for the time from one process to the next.
             lately: (arguments.max_age / 4).max(LOOK_EVERY),
             wall_clock: arguments.wall_clock,
@@ -193,7 +191,7 @@ impl KeeperState {
         }
         self.urgent = false;
         let (changes, kept) = self.changes((self.wall_clock)());
-        let budget = changes.budget;
+        let (budget, removed) = (changes.budget, changes.removed.clone());
         if changes.is_empty() {
             self.flushed();
             return;
@@ -205,7 +203,7 @@ impl KeeperState {
             let _ = myself.cast(KeeperMessage::Saved(saved));
         });
         let _task = AbortOnDrop(save.abort_handle());
-        self.saving = Some(Saving { since: Instant::now(), kept, budget, _task });
+        self.saving = Some(Saving { since: Instant::now(), kept, removed, budget, _task });
     }
 
     fn saved(&mut self, myself: &ActorRef<KeeperMessage>, result: Result<(), StoreError>) {
@@ -213,7 +211,7 @@ impl KeeperState {
         match result {
             Ok(()) => {
                 self.saved = saving.kept;
-                self.book().held = self.saved.keys().copied().collect();
+                self.book().held.retain(|slot| !saving.removed.contains(slot));
                 self.saved_budget = saving.budget.or(self.saved_budget);
                 self.failures = 0;
                 let degraded = std::mem::take(&mut self.book().degraded);
@@ -245,23 +243,21 @@ impl KeeperState {
         for (slot, session) in &book.slots {
             let stamp = Stamp { session: session.stamp(), stored_at_ms: wall_ms };
             let known = self.saved.get(slot);
-            let current =
-                known.copied().flatten().filter(|known| known.session == stamp.session && lately(known));
-            if current.is_some() {
-                kept.insert(*slot, current);
+            if let Some(known) = known.filter(|known| known.session == stamp.session && lately(known)) {
+                kept.insert(*slot, *known);
                 continue;
             }
             match session.load_acknowledged() {
                 Some(session) => {
                     changes.sessions.push(SessionRecord::new(session, book.generation, wall));
-                    kept.insert(*slot, Some(stamp));
+                    kept.insert(*slot, stamp);
                 }
-                None if known.is_some() => changes.removed.push(*slot),
+                None if book.held.contains(slot) => changes.removed.push(*slot),
                 None => {}
             }
         }
         // Of a slot that this bot does not run any more somebody else has the session.
-        changes.removed.extend(self.saved.keys().filter(|slot| !book.slots.contains_key(slot)));
+        changes.removed.extend(book.held.iter().filter(|slot| !book.slots.contains_key(slot)));
         let ledger = book.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now().into_std();
         let budget = store::budget_record((now, wall), &ledger.budget, ledger.last_identify);

@@ -39,7 +39,7 @@ pub(crate) struct Ledger {
     /// Those that came for the first time after a later one.
     inverted: Vec<Name>,
     doubled: BTreeMap<u32, u64>,
-    /// Those that came again as if for the first time.
+    /// Those that came as if for the first time, more than once.
     unmarked: Vec<Name>,
 }
 
@@ -47,6 +47,9 @@ struct Account {
     /// The first number that counts.
     base: u64,
     seen: BTreeSet<u64>,
+    /// Those that came as if for the first time. That may be after they came again, when a subscriber of the process that had
+    /// them before takes its time.
+    fresh: BTreeSet<u64>,
 }
 
 /// What may be amiss with the dispatches of which shard.
@@ -110,7 +113,11 @@ impl Ledger {
         let account = self
             .sessions
             .entry((if whole { 0 } else { process }, name.shard, name.session))
-            .or_insert_with(|| Account { base: if whole { 1 } else { name.number }, seen: BTreeSet::new() });
+            .or_insert_with(|| Account {
+                base: if whole { 1 } else { name.number },
+                seen: BTreeSet::new(),
+                fresh: BTreeSet::new(),
+            });
         if name.number < account.base {
             // Before this subscription began; a crash brings it again.
             if !excuses.doubled.contains(&name.shard) {
@@ -118,11 +125,11 @@ impl Ledger {
             }
             return Some(facts);
         }
+        if !dispatch.is_replayed() && !account.fresh.insert(name.number) {
+            self.unmarked.push(name);
+        }
         if !account.seen.insert(name.number) {
             *self.doubled.entry(name.shard).or_default() += 1;
-            if !dispatch.is_replayed() {
-                self.unmarked.push(name);
-            }
             return Some(facts);
         }
         let last = self.last.entry((process, name.shard)).or_insert(name);

@@ -203,7 +203,12 @@ impl Shards {
 
     /// Forgets a shard, and returns its session as another process can resume it.
     pub(super) fn remove(&mut self, shard: ShardId) -> Option<Session> {
-        self.book().slots.remove(&(self.count, shard));
+        let slot = (self.count, shard);
+        let mut book = self.book();
+        book.slots.remove(&slot);
+        // Even if nobody knows what the store holds.
+        book.held.insert(slot);
+        drop(book);
         self.entries.remove(&shard)?.slot.load_acknowledged()
     }
 
