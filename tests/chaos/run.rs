@@ -156,7 +156,8 @@ async fn drill(world: &Arc<World>, crash: Crash) {
             let child = match which {
                 Servant::IdentifyQueue => servant::<QueueMessage>(&keeper),
                 Servant::SessionKeeper => servant::<KeeperMessage>(&keeper),
-                _ => servant::<SentinelMessage>(&keeper),
+                Servant::ReshardSentinel => servant::<SentinelMessage>(&keeper),
+                other => unreachable!("{other} is in no plan"),
             };
             // There is none between its end and the next one, and no session keeper without a store.
             child.iter().for_each(ActorCell::kill);

@@ -33,13 +33,13 @@ async fn gw_004_169_177_the_gateway_is_asked_every_few_hours_and_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_005_more_shards_than_the_bot_has_are_told_once_for_each_number() {
+async fn gw_005_more_shards_than_the_bot_has_are_told_when_they_are_more_than_ever() {
     let simulator = quiet(2);
     let builder = bot(&simulator).gateway_check_every(HOUR);
     let mut lifecycle = builder.subscribe(Topic::lifecycle());
     let running = Running::start_with(simulator, builder).await;
     // Fewer are no reason to say anything.
-    for advised in [3, 4, 1] {
+    for advised in [3, 4, 1, 3, 4] {
         limit(&running.simulator, Some(advised), None, None);
         sleep(HOUR * 5).await;
     }
@@ -103,11 +103,19 @@ async fn gw_290_293_what_the_api_asks_for_goes_before_the_doubts_of_shards() {
         let mut running = Running::start(quiet(1)).await;
         running.simulator.arm_rest(fault, 1);
         running.until(|lifecycle| matches!(lifecycle, Lifecycle::GatewayUnavailable { .. })).await;
+        let mut restarts = 1;
         let end = Instant::now() + patience - Duration::from_secs(1);
         while Instant::now() < end {
             let sentinel = servant::<SentinelMessage>(&running.keeper).unwrap();
             sentinel.send_message(SentinelMessage::Doubt).unwrap();
             sleep(Duration::from_secs(30)).await;
+            // Nor does another sentinel forget it.
+            if restarts > 0 {
+                restarts -= 1;
+                sentinel.kill();
+                running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+                sleep(Duration::from_secs(1)).await;
+            }
         }
         assert_eq!(running.simulator.report().rest_requests, 2, "{fault:?}");
         sleep(HOUR * 4).await;
@@ -123,6 +131,9 @@ async fn gw_006_297_a_token_that_is_dead_is_not_used_for_asking_again() {
     assert!(told.to_string().ends_with("portal), no further try"), "{told}");
     sleep(HOUR).await;
     servant::<SentinelMessage>(&running.keeper).unwrap().send_message(SentinelMessage::Doubt).unwrap();
+    sleep(HOUR * 72).await;
+    assert_eq!(running.simulator.report().rest_requests, 2);
+    servant::<SentinelMessage>(&running.keeper).unwrap().kill();
     sleep(HOUR * 72).await;
     assert_eq!(running.simulator.report().rest_requests, 2);
     // What the shards may do with it is for the Gateway to say.

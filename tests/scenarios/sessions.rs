@@ -350,6 +350,45 @@ async fn a_prefetched_answer_does_not_give_back_what_was_spent_since() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_has_recovered_is_used_as_before() {
+    let simulator = simulator(1, |_| {});
+    let store = Moody::default();
+    let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+    let mut running = Running::start_with(simulator, builder).await;
+    store.fails.store(true, Ordering::Relaxed);
+    running.simulator.emit(0, 1);
+    running.until(is_store_failure).await;
+    // Long enough for the longest waits between tries.
+    sleep(Duration::from_secs(600)).await;
+    store.fails.store(false, Ordering::Relaxed);
+    running.until(is_store_recovery).await;
+    for _ in 0..10 {
+        running.simulator.emit(0, 1);
+        while running.next().await.dispatch().is_none() {}
+        sleep(Duration::from_millis(300)).await;
+        let (stored, now) = (store.store.load().await.unwrap().sessions, running.keeper.sessions().await);
+        assert_eq!(stored[0].session.sequence, now[0].sequence);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_is_never_answered_is_given_up_and_tried_again() {
+    let simulator = simulator(1, |_| {});
+    let store = Moody::default();
+    let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+    let mut running = Running::start_with(simulator, builder).await;
+    sleep(Duration::from_secs(1)).await;
+    let saves = store.saves.load(Ordering::Relaxed);
+    store.hangs.store(true, Ordering::Relaxed);
+    running.simulator.emit(0, 1);
+    let told = running.until(is_store_failure).await.to_string();
+    assert_eq!(told, "the session store does not work (no answer for 10 s), next try in 49.8s");
+    sleep(Duration::from_secs(300)).await;
+    let saves = store.saves.load(Ordering::Relaxed) - saves;
+    assert!((3..=5).contains(&saves), "{saves}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_session_is_stored_at_once_after_a_save_that_was_under_way() {
     let simulator = simulator(1, |_| {});
     let store = Moody::default();
@@ -400,11 +439,6 @@ async fn a_file_of_thousands_of_shards_is_stored_in_one_transaction() {
     std::fs::remove_file(&path).unwrap();
 }
 
-fn keeper_of(keeper: &Shardkeeper) -> ractor::ActorCell {
-    let takes = |child: &ractor::ActorCell| child.is_message_type_of::<KeeperMessage>() == Some(true);
-    keeper.manager().get_cell().get_children().into_iter().find(takes).unwrap()
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_last_word_is_stored_though_the_session_keeper_has_just_died() {
     for crashes in [1, 2] {
@@ -414,12 +448,12 @@ async fn the_last_word_is_stored_though_the_session_keeper_has_just_died() {
         let mut running = Running::start_with(simulator, builder).await;
         // The second time it is not replaced at once.
         for _ in 1..crashes {
-            keeper_of(&running.keeper).kill();
+            servant::<KeeperMessage>(&running.keeper).unwrap().kill();
             running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
             sleep(Duration::from_millis(10)).await;
         }
         running.check().await;
-        keeper_of(&running.keeper).kill();
+        servant::<KeeperMessage>(&running.keeper).unwrap().kill();
         running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
         running.simulator.emit(0, 10);
         running.check().await;
@@ -438,7 +472,7 @@ async fn the_session_of_a_shard_that_was_given_away_leaves_the_store_though_the_
     sleep(Duration::from_secs(1)).await;
     assert_eq!(store.load().await.unwrap().sessions.len(), 2);
     running.keeper.remove_shards([ShardId(1)]).await.unwrap();
-    keeper_of(&running.keeper).kill();
+    servant::<KeeperMessage>(&running.keeper).unwrap().kill();
     sleep(Duration::from_secs(10)).await;
     let stored = store.load().await.unwrap().sessions;
     assert_eq!(stored.iter().map(|record| record.session.shard.0).collect::<Vec<_>>(), [0]);

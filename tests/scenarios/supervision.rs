@@ -281,11 +281,12 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
                         "reshard sentinel: crashed (killed), replaced"
                     }
                     Part::Sentinel => "reshard sentinel: crashed (stopped), replaced",
-                    Part::Store => "sessions cannot be stored (panicked: the store breaks down)",
+                    Part::Store => "the session store does not work (panicked: the store breaks down)",
                     Part::Manager => unreachable!("dealt with above"),
                 };
                 assert!(told[0].starts_with(expected), "{what}: {told:?}");
-                let more: &[&str] = if part == Part::Store { &["sessions are stored again"] } else { &[] };
+                let more: &[&str] =
+                    if part == Part::Store { &["the session store works again"] } else { &[] };
                 assert!(told[1..].iter().all(|line| more.contains(&line.as_str())), "{what}: {told:?}");
                 let allowed = match part {
                     Part::Driver | Part::Shard => moment.begun_anew(),

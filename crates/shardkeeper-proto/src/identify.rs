@@ -43,6 +43,8 @@ pub struct IdentifyBudget {
 
 /// A day: the period of the budget.
 pub const BUDGET_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+/// By so much two ends of the same period may be apart: the answer that tells of one is under way meanwhile.
+const ANSWER_TAKES: Duration = Duration::from_secs(60);
 
 impl IdentifyBudget {
     /// The budget as `GET /gateway/bot` told it. The last `floor` are kept: reaching zero resets the token.
@@ -90,6 +92,19 @@ impl IdentifyBudget {
         self.refresh(now);
         self.ends_at.get_or_insert(now + BUDGET_PERIOD);
         self.remaining = self.remaining.saturating_sub(1);
+    }
+
+    /// Takes what `GET /gateway/bot` tells anew. Within a period the lower count holds: what was spent while the answer was
+    /// under way is not in it, and what somebody else has spent is not in ours.
+    pub fn reconcile(&mut self, now: Instant, told: Self) {
+        self.refresh(now);
+        let apart = |one: Instant, other: Instant| one.max(other) - one.min(other);
+        let same_period = match (self.ends_at, told.ends_at) {
+            (Some(ours), Some(theirs)) => self.total == told.total && apart(ours, theirs) < ANSWER_TAKES,
+            _ => false,
+        };
+        let remaining = if same_period { self.remaining.min(told.remaining) } else { told.remaining };
+        *self = Self { remaining, ..told };
     }
 
     /// What is left.
@@ -255,8 +270,8 @@ impl IdentifyLimiter {
 
     /// Takes a new answer of `GET /gateway/bot`: the budget, and the number of keys (GW-177). When that changes,
     /// every waiting shard moves to its new key, and each new key stays shut as long as any old one would.
-    pub fn update(&mut self, max_concurrency: u32, budget: IdentifyBudget) {
-        self.budget = budget;
+    pub fn update(&mut self, now: Instant, max_concurrency: u32, budget: IdentifyBudget) {
+        self.budget.reconcile(now, budget);
         let count = max_concurrency.max(1) as usize;
         if count == self.keys.len() {
             return;
@@ -300,9 +315,7 @@ impl Key {
         if !self.granted.is_empty() || self.free_at.is_some_and(|at| at > now) {
             return None;
         }
-        let mut served = self.served(plenty);
-        let place = served.find(|(_, state)| *state == Place::AtHello).map(|(place, _)| place)?;
-        drop(served);
+        let (place, _) = self.served(plenty).find(|(_, state)| *state == Place::AtHello)?;
         self.queue.remove(&place);
         self.granted.insert(place.1);
         Some(place.1)
@@ -452,6 +465,32 @@ mod tests {
     }
 
     #[test]
+    fn gw_169_an_answer_does_not_give_back_what_was_spent_while_it_was_under_way() {
+        let now = Instant::now();
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        let told =
+            |at, total, remaining, reset_after| IdentifyBudget::new(at, total, remaining, reset_after, 10);
+        let ours = || {
+            let mut budget = told(now, 1000, 20, hour);
+            (0..10).for_each(|_| budget.spend(now));
+            budget
+        };
+        let after = |told| {
+            let mut budget = ours();
+            budget.reconcile(now, told);
+            budget.remaining()
+        };
+        assert_eq!(after(told(now + minute / 4, 1000, 20, hour)), 10, "computed before");
+        assert_eq!(after(told(now, 1000, 5, hour)), 5, "somebody else spends too");
+        assert_eq!(after(told(now, 2000, 1500, hour)), 1500, "the bot has grown");
+        assert_eq!(after(told(now, 1000, 990, hour * 23)), 990, "another period");
+        assert_eq!(after(told(now, 1000, 1000, Duration::ZERO)), 1000, "none has begun");
+        let mut budget = ours();
+        budget.reconcile(now + hour, told(now + hour, 1000, 700, hour));
+        assert_eq!(budget.remaining(), 700, "ours is over");
+    }
+
+    #[test]
     fn gw_168_nothing_is_granted_below_the_floor_until_the_reset() {
         let now = Instant::now();
         let reset = Duration::from_secs(100);
@@ -504,7 +543,7 @@ mod tests {
         }
         assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(0), _))));
         limiter.sent(ShardId(0), now);
-        limiter.update(16, budget(now, 1000));
+        limiter.update(now, 16, budget(now, 1000));
         assert!(limiter.poll(now).is_none(), "the window that runs is kept");
         let later = now + WINDOW;
         assert!(matches!(limiter.poll(later), Some(Grant::Identify(ShardId(1), _))));
@@ -553,7 +592,7 @@ mod tests {
         for _ in 0..2 {
             assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(0 | 1), _))));
         }
-        limiter.update(1, budget(now, 1000));
+        limiter.update(now, 1, budget(now, 1000));
         assert!(limiter.holds_permit(ShardId(0)) && limiter.holds_permit(ShardId(1)));
         limiter.sent(ShardId(0), now);
         let later = now + WINDOW;

@@ -138,7 +138,9 @@ impl Builder {
 
     /// How often the gateway is asked how things stand, while everything goes well: what is left of the identify budget, how
     /// many may identify at once, how many shards Discord advises. 8 h: so three times in a period of the budget. Each time it
-    /// is between a half of it and the whole, at random, so that many processes do not ask at once. Less than 60 s counts as 60 s.
+    /// is between a half of it and the whole, at random, so that many processes do not ask at once. Less than 60 s counts as 60 s,
+    /// more than a year as a year. A request that fails is a [`GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable), and is
+    /// made again after one to two minutes.
     pub fn gateway_check_every(mut self, interval: Duration) -> Self {
         self.config.gateway_check_every = interval;
         self
@@ -170,7 +172,11 @@ impl Builder {
 
     /// The clock by which one process knows how long ago another one stored something. The system's; another one is for
     /// tests under a paused clock, where days may pass in the meantime. It may jump: what that costs is in the manual's chapter
-    /// on [shards](crate::manual::_05_shards). Everything else goes by tokio's clock.
+    /// on [shards](crate::manual::_05_shards). Everything else goes by tokio's clock. It must return at once.
+    ///
+    /// # Panics
+    ///
+    /// Never here. When the clock panics, the manager or the session keeper does, which asks it.
     pub fn wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.config.wall_clock = Arc::new(now);
         self

@@ -127,7 +127,7 @@ impl Actor for IdentifyQueue {
                 state.leave(shard);
             }
             QueueMessage::Update { max_concurrency, budget } => {
-                state.limiter.update(max_concurrency, budget);
+                state.limiter.update(now(), max_concurrency, budget);
                 if std::mem::replace(&mut state.max_concurrency, max_concurrency) != max_concurrency {
                     state.ask_anew(&myself);
                 }

@@ -44,8 +44,7 @@
 //! - **Order.** The events of one shard come in Discord's order.
 //! - **Loss.** A subscription with [`Overflow::Wait`] gets every event that the session yields. What the other policies drop is
 //!   announced as [`Event::Lagged`].
-//! - **Doubling.** None over a resume. After a crash in the middle of publishing an event can come twice; the stored sequence
-//!   never runs ahead of what was published.
+//! - **Doubling.** None over a resume. After a crash in the middle of publishing an event can come twice, and says so.
 //! - **Hand-over.** A session goes to the next process as far as its events were acknowledged, by dropping each [`Delivery`]:
 //!   what was not dealt with comes again there, and says so ([`Dispatch::is_replayed`]). It goes by [`Shardkeeper::detach`], or
 //!   by a [session store](Builder::session_store), whatever became of this process.

@@ -69,15 +69,15 @@ pub enum Lifecycle {
     },
     /// The identify gate works again.
     IdentifyGateRecovered,
-    /// Sessions cannot be stored, and are tried again. Until they are, the end of the process costs more than it should.
+    /// The session store does not work, and is tried again. Until they are, the end of the process costs more than it should.
     /// Once, until it works again.
     StoreFailed {
         /// Why.
         error: String,
-        /// When it is tried again; nothing when the store has not answered yet.
-        retry_after: Duration,
+        /// When it is tried again; `None` for never: the start goes on without what is stored.
+        retry_after: Option<Duration>,
     },
-    /// Sessions are stored again.
+    /// The session store works again.
     StoreRecovered,
     /// `GET /gateway/bot` failed, and is tried again. Shards that run do without.
     GatewayUnavailable {
@@ -86,7 +86,8 @@ pub enum Lifecycle {
         /// When it is tried again; `None` for never: the token is dead (GW-297).
         retry_after: Option<Duration>,
     },
-    /// Discord advises more shards than the bot has (GW-005). Nothing is done about it; once for each number that is advised.
+    /// Discord advises more shards than the bot has (GW-005). Nothing is done about it; told each time that it is
+    /// more than ever before.
     MoreShardsAdvised {
         /// What the bot has, over all processes.
         count: ShardCount,
@@ -159,15 +160,11 @@ impl fmt::Display for Lifecycle {
             }
             Self::IdentifyGateRecovered => f.write_str("identify gate: works again"),
             Self::StoreFailed { error, retry_after } => {
-                write!(f, "sessions cannot be stored ({error}), next try {}", In(*retry_after))
+                write!(f, "the session store does not work ({error}), {}", Again(*retry_after))
             }
-            Self::StoreRecovered => f.write_str("sessions are stored again"),
+            Self::StoreRecovered => f.write_str("the session store works again"),
             Self::GatewayUnavailable { error, retry_after } => {
-                write!(f, "the gateway cannot be asked ({error}), ")?;
-                match retry_after {
-                    Some(wait) => write!(f, "next try {}", In(*wait)),
-                    None => f.write_str("no further try"),
-                }
+                write!(f, "the gateway cannot be asked ({error}), {}", Again(*retry_after))
             }
             Self::MoreShardsAdvised { count, advised } => {
                 write!(f, "discord advises {advised} shards, and the bot has {count}")
@@ -209,6 +206,18 @@ fn describe(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Change::Stopped => f.write_str("stopped"),
         Change::Refused(refusal) => write!(f, "{refusal}"),
         _ => write!(f, "{change:?}"),
+    }
+}
+
+/// When something is tried again, if it is.
+struct Again(Option<Duration>);
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(wait) => write!(f, "next try {}", In(wait)),
+            None => f.write_str("no further try"),
+        }
     }
 }
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::ManagerConfig;
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, gateway_info};
 use crate::message::{ManagerMessage, SentinelMessage};
+use crate::task::AbortOnDrop;
 
 /// So often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
 const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
@@ -29,19 +29,15 @@ pub struct SentinelArguments {
     pub(crate) random: fastrand::Rng,
     /// The manager waits for its first answer.
     pub(crate) awaited: bool,
+    /// Whoever doubts, it is not asked before; `None` for never.
+    pub(crate) not_before: Option<Instant>,
 }
 
 /// The state of a [`ReshardSentinel`].
 pub struct SentinelState {
-    config: Arc<ManagerConfig>,
-    manager: ActorRef<ManagerMessage>,
-    random: fastrand::Rng,
+    arguments: SentinelArguments,
     /// The request that is under way, or the timer of the next one.
-    next: JoinSet<()>,
-    /// Whatever shards say, it is not asked before.
-    not_before: Instant,
-    /// The manager waits for its first answer.
-    awaited: bool,
+    next: Option<AbortOnDrop>,
     /// Requests that failed in a row.
     failed: u32,
 }
@@ -53,26 +49,22 @@ impl Actor for ReshardSentinel {
 
     async fn pre_start(
         &self,
-        myself: ActorRef<SentinelMessage>,
+        _: ActorRef<SentinelMessage>,
         arguments: SentinelArguments,
     ) -> Result<SentinelState, ActorProcessingErr> {
-        let SentinelArguments { config, manager, random, awaited } = arguments;
-        let mut state = SentinelState {
-            config,
-            manager,
-            random,
-            next: JoinSet::new(),
-            not_before: Instant::now(),
-            awaited,
-            failed: 0,
-        };
-        if awaited {
-            state.ask(&myself);
-        } else {
-            let wait = state.interval();
-            state.ask_after(&myself, wait);
+        Ok(SentinelState { arguments, next: None, failed: 0 })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<SentinelMessage>,
+        state: &mut SentinelState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(not_before) = state.arguments.not_before {
+            let wait = if state.arguments.awaited { Duration::ZERO } else { state.interval() };
+            state.ask_after(&myself, wait.max(not_before.saturating_duration_since(Instant::now())));
         }
-        Ok(state)
+        Ok(())
     }
 
     async fn handle(
@@ -83,7 +75,7 @@ impl Actor for ReshardSentinel {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SentinelMessage::Doubt => {
-                if Instant::now() >= state.not_before {
+                if state.arguments.not_before.is_some_and(|at| at <= Instant::now()) {
                     state.ask(&myself);
                 }
             }
@@ -97,8 +89,8 @@ impl Actor for ReshardSentinel {
 impl SentinelState {
     /// Handlers do not wait for the network: the answer comes as a message.
     fn ask(&mut self, myself: &ActorRef<SentinelMessage>) {
-        self.not_before = Instant::now() + ASK_AT_MOST_EVERY;
-        let (config, myself) = (Arc::clone(&self.config), myself.clone());
+        self.arguments.not_before = Some(Instant::now() + ASK_AT_MOST_EVERY);
+        let (config, myself) = (Arc::clone(&self.arguments.config), myself.clone());
         self.do_next(async move {
             let answer = gateway_info(config.dialer.as_ref(), &config.api_url, &config.token).await;
             let _ = myself.cast(SentinelMessage::Answered(answer));
@@ -114,8 +106,7 @@ impl SentinelState {
     }
 
     fn do_next(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.next = JoinSet::new();
-        self.next.spawn(task);
+        self.next = Some(AbortOnDrop(tokio::spawn(task).abort_handle()));
     }
 
     fn answered(
@@ -123,42 +114,42 @@ impl SentinelState {
         myself: &ActorRef<SentinelMessage>,
         answer: Result<GatewayInfo, GatewayInfoError>,
     ) {
-        let (wait, answer) = match answer {
+        let answer = match answer {
             Ok(info) => {
-                (self.awaited, self.failed) = (false, 0);
-                (Some(self.interval()), ManagerMessage::Gateway(info))
+                (self.arguments.awaited, self.failed) = (false, 0);
+                let wait = self.interval();
+                self.ask_after(myself, wait);
+                ManagerMessage::Gateway(info)
             }
             Err(error) => {
                 self.failed += 1;
                 let retry_after = self.retry_after(&error);
-                (retry_after, ManagerMessage::NoGateway { error, retry_after })
+                self.arguments.not_before = retry_after.map(|wait| Instant::now() + wait);
+                retry_after.into_iter().for_each(|wait| self.ask_after(myself, wait));
+                ManagerMessage::NoGateway { error, retry_after }
             }
         };
-        match wait {
-            Some(wait) => self.ask_after(myself, wait),
-            // A dead token is not used again (GW-006, GW-297), whatever shards say.
-            None => self.not_before += LONGEST_WAIT,
-        }
-        let _ = self.manager.cast(answer);
+        let _ = self.arguments.manager.cast(answer);
     }
 
+    /// `None` for never: a dead token is not used again (GW-006, GW-297).
     fn retry_after(&mut self, error: &GatewayInfoError) -> Option<Duration> {
         let asked_for = match (error, error.retry_after()) {
             (GatewayInfoError::Unauthorized, _) => return None,
             (_, Some(asked_for)) => asked_for,
             // To ask on and on would make it worse.
             (error, None) if !error.is_retryable() => self.interval(),
-            _ => Duration::ZERO,
+            _ if self.arguments.awaited => Duration::ZERO,
+            _ => ASK_AT_MOST_EVERY,
         };
-        self.not_before = self.not_before.max(Instant::now() + asked_for);
-        let wait = self.config.timings.reconnect.delay(self.failed, self.random.f64());
-        let at_least = if self.awaited { asked_for } else { asked_for.max(ASK_AT_MOST_EVERY) };
-        Some(at_least + wait)
+        let SentinelArguments { config, random, .. } = &mut self.arguments;
+        Some(asked_for + config.timings.reconnect.delay(self.failed, random.f64()))
     }
 
     /// Not the same for every process of a bot: they would all ask at once.
     fn interval(&mut self) -> Duration {
-        let half = self.config.gateway_check_every.clamp(ASK_AT_MOST_EVERY, LONGEST_WAIT) / 2;
-        half + half.mul_f64(self.random.f64())
+        let SentinelArguments { config, random, .. } = &mut self.arguments;
+        let half = config.gateway_check_every.clamp(ASK_AT_MOST_EVERY, LONGEST_WAIT) / 2;
+        half + half.mul_f64(random.f64())
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use shardkeeper_proto::{Backoff, ShardCount, ShardId};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::Lifecycle;
 use crate::config::WallClock;
@@ -25,6 +25,8 @@ use crate::task::{AbortOnDrop, catching};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A save that takes longer is told. A disk takes milliseconds.
 const SLOW: Duration = Duration::from_secs(10);
+/// A save that takes longer is given up, and has failed: a connection that died unnoticed never answers.
+const DEADLINE: Duration = Duration::from_secs(60);
 /// The wall clock jumped when the same moment is so much elsewhere by it: far less than the 5 s between two Identify.
 const JUMP_MS: u64 = 1000;
 /// Waits between saves that fail.
@@ -75,7 +77,7 @@ pub struct KeeperState {
     hub: Arc<Hub>,
     random: fastrand::Rng,
     /// A session whose stored time is further from now than this is stored anew: the next process goes by that time.
-    lately: Duration,
+    fresh_for: Duration,
     wall_clock: WallClock,
     saved: Kept,
     saved_budget: Option<BudgetRecord>,
@@ -83,6 +85,8 @@ pub struct KeeperState {
     /// There is a new session since the save that is under way began, perhaps.
     urgent: bool,
     failures: u32,
+    /// A store that fails is left to its waits.
+    not_before: Instant,
     flushing: Vec<RpcReplyPort<()>>,
 }
 
@@ -138,18 +142,12 @@ impl Actor for SessionKeeper {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             KeeperMessage::Look => {
-                state.look(&myself);
-                let wait = match state.failures {
-                    0 => LOOK_EVERY,
-                    failures => RETRY.delay(failures, state.random.f64()),
-                };
-                myself.send_after(wait, || KeeperMessage::Look);
+                state.look_if_due(&myself);
+                myself.send_after(LOOK_EVERY, || KeeperMessage::Look);
             }
-            // A store that fails is left to its waits.
-            KeeperMessage::LookNow if state.failures > 0 => {}
             KeeperMessage::LookNow => {
                 state.urgent = true;
-                state.look(&myself);
+                state.look_if_due(&myself);
             }
             KeeperMessage::Saved(result) => state.saved(&myself, result),
             KeeperMessage::Flush(reply) => {
@@ -170,13 +168,20 @@ impl KeeperState {
             random: arguments.random,
             saved: Kept::new(),
             // Most of it is left for the time from one process to the next.
-            lately: (arguments.max_age / 4).max(LOOK_EVERY),
+            fresh_for: (arguments.max_age / 4).max(LOOK_EVERY),
             wall_clock: arguments.wall_clock,
             saved_budget: None,
             saving: None,
             urgent: false,
             failures: 0,
+            not_before: Instant::now(),
             flushing: Vec::new(),
+        }
+    }
+
+    fn look_if_due(&mut self, myself: &ActorRef<KeeperMessage>) {
+        if Instant::now() >= self.not_before {
+            self.look(myself);
         }
     }
 
@@ -185,7 +190,8 @@ impl KeeperState {
         if let Some(saving) = &self.saving {
             let slow = saving.since.elapsed();
             if slow > SLOW {
-                self.degrade(format!("no answer for {} s", slow.as_secs()), Duration::ZERO);
+                let left = DEADLINE.saturating_sub(slow);
+                self.degrade(format!("no answer for {} s", slow.as_secs()), left);
             }
             return;
         }
@@ -199,7 +205,8 @@ impl KeeperState {
         self.book().held.extend(kept.keys());
         let (store, myself) = (Arc::clone(&self.store), myself.clone());
         let save = tokio::spawn(async move {
-            let saved = catching(async { store.save(changes).await }).await;
+            let saving = catching(async { store.save(changes).await });
+            let saved = timeout(DEADLINE, saving).await.unwrap_or_else(|elapsed| Err(elapsed.into()));
             let _ = myself.cast(KeeperMessage::Saved(saved));
         });
         let _task = AbortOnDrop(save.abort_handle());
@@ -211,7 +218,11 @@ impl KeeperState {
         match result {
             Ok(()) => {
                 self.saved = saving.kept;
-                self.book().held.retain(|slot| !saving.removed.contains(slot));
+                let mut book = self.book();
+                for slot in &saving.removed {
+                    book.held.remove(slot);
+                }
+                drop(book);
                 self.saved_budget = saving.budget.or(self.saved_budget);
                 self.failures = 0;
                 let degraded = std::mem::take(&mut self.book().degraded);
@@ -225,7 +236,8 @@ impl KeeperState {
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
-                let retry_after = RETRY.delay(self.failures, 0.5);
+                let retry_after = RETRY.delay(self.failures, self.random.f64());
+                self.not_before = Instant::now() + retry_after;
                 self.degrade(chain(error.as_ref()), retry_after);
                 self.flushed();
             }
@@ -239,7 +251,7 @@ impl KeeperState {
         let mut kept = Kept::new();
         // Either nothing happened for long, or the clock jumped.
         let lately =
-            |stamp: &Stamp| u128::from(stamp.stored_at_ms.abs_diff(wall_ms)) <= self.lately.as_millis();
+            |stamp: &Stamp| u128::from(stamp.stored_at_ms.abs_diff(wall_ms)) <= self.fresh_for.as_millis();
         for (slot, session) in &book.slots {
             let stamp = Stamp { session: session.stamp(), stored_at_ms: wall_ms };
             let known = self.saved.get(slot);
@@ -276,7 +288,7 @@ impl KeeperState {
     fn degrade(&self, error: String, retry_after: Duration) {
         let degraded = std::mem::replace(&mut self.book().degraded, true);
         if !degraded {
-            self.tell(&Lifecycle::StoreFailed { error, retry_after });
+            self.tell(&Lifecycle::StoreFailed { error, retry_after: Some(retry_after) });
         }
     }
 

@@ -76,7 +76,7 @@ pub struct ShardStatus {
     pub since: Option<Instant>,
     /// Which session it has, counted from 1; 0 before the first. Discord's own name for it stays secret.
     pub session: u32,
-    /// The last sequence number that every lossless subscription has taken.
+    /// The sequence number of the last dispatch that was published: a resume goes on from there.
     pub sequence: u64,
     /// The time a heartbeat took, on this connection.
     #[serde(rename = "latency_ms", serialize_with = "milliseconds")]

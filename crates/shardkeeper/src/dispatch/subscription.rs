@@ -41,7 +41,10 @@ impl Default for SubscriptionOptions {
     }
 }
 
-/// A stream of the events of a topic. Dropping it unsubscribes.
+/// A stream of the events of a topic.
+///
+/// Dropping it unsubscribes, and acknowledges what it holds unread, as if it had been dealt with. Who means to leave that to
+/// the next process calls [`detach`](crate::Shardkeeper::detach) first, and reads on to the end.
 ///
 /// # Ordering
 ///

@@ -60,8 +60,8 @@ impl Watermark {
         self.settled.notify_waiters();
     }
 
-    /// The session is resumed from here: what came behind it comes again, and is owed anew. A crash drops deliveries that no
-    /// subscription has taken, and that is no acknowledgement.
+    /// The session is resumed from here: what came behind it comes again, and is owed anew. A crash in the middle of publishing
+    /// drops deliveries that no subscription has, and that is no acknowledgement.
     pub(crate) fn rewind(&self, sequence: u64) {
         let mut state = self.state();
         for entry in &mut state.open {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_has_dropped_is_not_acknowledged_but_owed_again() {
+    fn what_a_crash_in_publishing_has_dropped_is_owed_again() {
         let watermark = Arc::new(Watermark::default());
         let (taken, untaken) = (ticket(&watermark, 1), ticket(&watermark, 2));
         drop(untaken);

@@ -45,6 +45,8 @@ pub struct ManagerState {
     starting: Vec<RpcReplyPort<Result<(), StartError>>>,
     /// From the start to the beginning of the end.
     sentinel: Option<ActorRef<SentinelMessage>>,
+    /// The gateway wants not to be asked before; `None` for never.
+    ask_not_before: Option<Instant>,
     /// From the first answer of `GET /gateway/bot` on.
     fleet: Option<Fleet>,
     /// What the session store holds; `None` until it has said so.
@@ -66,7 +68,7 @@ struct Fleet {
     keeper: Option<ActorRef<KeeperMessage>>,
     shards: Shards,
     all_ready_announced: bool,
-    /// The last number of shards that was told as advised.
+    /// The largest number of shards that was told as advised.
     advised: u32,
     silence: SilenceWatch,
     removals: Vec<Removal>,
@@ -74,8 +76,10 @@ struct Fleet {
 }
 
 impl Fleet {
+    /// Whether there is a keeper that can be told something.
     fn has_keeper(&self) -> bool {
-        self.keeper.as_ref().is_some_and(|keeper| keeper.cast(KeeperMessage::LookNow).is_ok())
+        use ractor::ActorStatus::Running;
+        self.keeper.as_ref().is_some_and(|keeper| keeper.get_status() <= Running)
     }
 }
 
@@ -119,6 +123,7 @@ impl Actor for ShardManager {
             random,
             starting: Vec::new(),
             sentinel: None,
+            ask_not_before: Some(now()),
             fleet: None,
             stored: None,
             storeless: false,

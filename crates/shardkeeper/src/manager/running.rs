@@ -88,17 +88,21 @@ impl ManagerState {
         let limit = info.session_start_limit;
         let budget = budget(&limit, self.config.identify_reserve);
         let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
-        let _ = fleet.queue.cast(update);
+        if fleet.queue.cast(update).is_err() {
+            // The next one begins with what is in the ledger.
+            let mut ledger = fleet.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            ledger.budget.reconcile(now(), budget);
+        }
         fleet.shards.set_gateway_url(&info.url);
         fleet.info = info;
         self.announce_advice();
     }
 
-    /// Says so when Discord advises more shards than there are, once for each number.
+    /// Says so when Discord advises more shards than there are, and than it ever did.
     pub(super) fn announce_advice(&mut self) {
         let Some(fleet) = &mut self.fleet else { return };
         let (advised, count) = (fleet.info.shards, fleet.shards.count());
-        if advised > count.get() && advised != fleet.advised {
+        if advised > fleet.advised.max(count.get()) {
             fleet.advised = advised;
             let lifecycle = Lifecycle::MoreShardsAdvised { count, advised };
             tracing::warn!("{lifecycle}");

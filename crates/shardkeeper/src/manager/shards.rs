@@ -175,7 +175,7 @@ impl Shards {
         Ok(added)
     }
 
-    /// Begins to remove shards: all of them, or none. Returns those that still have something to end.
+    /// Begins to remove shards: all of them, or none. Returns each of them once.
     pub(super) fn begin_removal(&mut self, ids: &[ShardId]) -> Result<BTreeSet<ShardId>, ShardsRejected> {
         for &shard in ids {
             match self.entries.get(&shard) {

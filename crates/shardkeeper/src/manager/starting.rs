@@ -20,7 +20,7 @@ use crate::reshard_sentinel::{ReshardSentinel, SentinelArguments};
 use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
 use crate::status::IdentifyStatus;
-use crate::store::{BudgetRecord, SessionRecord, SessionStore, StoreError, Stored};
+use crate::store::{BudgetRecord, RecordRefused, SessionRecord, SessionStore, StoreError, Stored};
 use crate::task::catching;
 use crate::{Lifecycle, store};
 
@@ -61,12 +61,19 @@ impl ManagerState {
         error: GatewayInfoError,
         retry_after: Option<Duration>,
     ) {
+        self.ask_not_before = retry_after.map(|wait| now() + wait);
+        if self.stopping.is_some() {
+            return;
+        }
         if self.fleet.is_none() && !error.is_retryable() {
             return self.refuse_start(myself, StartError::Gateway(error));
         }
         let error = crate::error::chain(&error);
         let lifecycle = Lifecycle::GatewayUnavailable { error, retry_after };
-        tracing::warn!("{lifecycle}");
+        match retry_after {
+            Some(_) => tracing::warn!("{lifecycle}"),
+            None => tracing::error!("{lifecycle}"),
+        }
         self.config.hub.announce(&lifecycle);
     }
 
@@ -79,7 +86,7 @@ impl ManagerState {
         self.storeless = stored.is_err();
         self.stored = Some(stored.unwrap_or_else(|error| {
             let error = crate::error::chain(error.as_ref());
-            let lifecycle = Lifecycle::StoreFailed { error, retry_after: Duration::ZERO };
+            let lifecycle = Lifecycle::StoreFailed { error, retry_after: None };
             tracing::error!("starting without the stored sessions: {lifecycle}");
             self.config.hub.announce(&lifecycle);
             Stored::default()
@@ -141,7 +148,10 @@ impl ManagerState {
         // What belongs to shards of other processes is theirs.
         let ours = |record: &&SessionRecord| {
             let (of, shard) = record.slot();
-            (of == count && ids.contains(&shard)) || record.check(wall, self.config.max_session_age).is_err()
+            let too_old = || {
+                matches!(record.check(wall, self.config.max_session_age), Err(RecordRefused::TooOld { .. }))
+            };
+            (of == count && ids.contains(&shard)) || too_old()
         };
         let held = stored.sessions.iter().filter(ours).map(SessionRecord::slot).collect();
         let book = Arc::new(Mutex::new(Book {
@@ -195,6 +205,7 @@ impl ManagerState {
             manager: myself.clone(),
             random: self.random.fork(),
             awaited: self.fleet.is_none() && self.answer.is_none() && self.config.gateway.is_none(),
+            not_before: self.ask_not_before.map(tokio::time::Instant::from_std),
         };
         let (sentinel, _) = Actor::spawn_linked(None, ReshardSentinel, arguments, myself.get_cell()).await?;
         Ok(sentinel)

@@ -101,7 +101,7 @@
 //! 4. What the network and Discord do are states of the machine. A crash is a mistake of ours, and only a crash is restarted.
 //! 5. An Identify is sent with a permit only. A permit is spent at most once, and an unspent one goes back. A resume needs
 //!    none.
-//! 6. The stored sequence is never ahead of what lossless subscriptions have taken; the watermark never ahead of what they
+//! 6. What a lossless subscription has not taken outlives the driver that published it; the watermark is never ahead of what they
 //!    have acknowledged.
 //! 7. A heartbeat waits for no subscriber, no command and no large payload.
 //! 8. Transport and protocol do not know each other; they meet in the driver alone.
@@ -112,7 +112,7 @@
 //!
 //! 1. **Asked for.** [`Builder::start`] lets the manager ask `GET /gateway/bot`, within 15 s. What may pass is tried again,
 //!    with the waits of [`Timings::reconnect`] and a [`Lifecycle::GatewayUnavailable`] each time. With [`Builder::gateway`]
-//!    nobody asks.
+//!    the answer is there, and the next one is asked for hours later.
 //! 2. **Spawned.** The manager knows the layout, starts the queue, and then the shard's actor with its slot, board and
 //!    presence. The shard stands at [`Phase::Starting`]; its driver waits for the slot's lease.
 //! 3. **Queued.** Without a session the machine joins the identify queue ([`Change::Queued`]). With one it goes straight to

@@ -35,13 +35,14 @@
 //!
 //! # The code of the bot
 //!
-//! A task that reads a [`Subscription`] is the bot's. If it panics, the subscription is dropped with it, which unsubscribes;
-//! no shard notices. A panic of a session store, an identify gate or, before the first answer of the API, a dialer is an error
-//! of theirs: it is told, and they are asked again. Two pieces of the bot's code run in the shard's own task, and must not wait there:
+//! A task that reads a [`Subscription`] is the bot's. If it panics, the subscription is dropped with it: that unsubscribes, and
+//! acknowledges what it had not read. No shard notices. A panic of a session store, an identify gate or, before the first answer of the API, a dialer is an error
+//! of theirs: it is told, and they are asked again. Three pieces of the bot's code run in the library's own tasks, and must not wait there:
 //!
 //! - the predicate of [`Topic::matching`]: after a panic it is not asked again, and everything comes;
 //! - the function of [`Builder::presence_with`]. When it panics, or makes a presence that cannot be shown, a warning says so,
-//!   and the shard identifies with the presence that it has, or with none.
+//!   and the shard identifies with the presence that it has, or with none;
+//! - the clock of [`Builder::wall_clock`], which must not panic either.
 //!
 //! # When a shard comes back
 //!
@@ -104,7 +105,7 @@
 //! # What is asked now and then
 //!
 //! A sentinel asks `GET /gateway/bot` every few hours ([`Builder::gateway_check_every`]). What the API counts as left of the
-//! identify budget replaces our own count, and how many may identify at once takes effect on those that wait. When Discord
+//! identify budget replaces our own count, unless that is lower within the same period, and how many may identify at once takes effect on those that wait. When Discord
 //! advises more shards than the bot has, [`Lifecycle::MoreShardsAdvised`] says so. An API that fails is asked again after one
 //! to two minutes, or as late as it wants; one that rejects the token is not asked again. Running shards notice none of it.
 //!

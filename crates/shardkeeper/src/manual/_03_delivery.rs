@@ -31,7 +31,8 @@
 //!
 //! [`Builder::subscribe`] subscribes before anything starts and misses nothing. [`Shardkeeper::subscribe`] begins with the
 //! next event. Either gives a [`Subscription`]: a `Stream`, and [`Subscription::next`], which is cancel safe. Dropping it
-//! unsubscribes. When the manager has ended it yields what it holds, and then `None`.
+//! unsubscribes, and acknowledges what it holds unread: a bot that goes for a successor calls [`detach`](Shardkeeper::detach)
+//! first, and reads on to the end. When the manager has ended it yields what it holds, and then `None`.
 //!
 //! There may be many: each has its own queue, and they share the data of an event. Those who want the same work done by
 //! several tasks share one subscription among them.
@@ -61,7 +62,8 @@
 //!
 //! - heartbeats are sent, and a missing acknowledgement is excused, since nobody looks for it;
 //! - commands are sent;
-//! - a connection that is new is read up to READY all the same, or it would never live;
+//! - a connection that is new is read up to READY all the same, or it would never live; but for a shard that gets session
+//!   after session while nobody reads, whose READY waits once 64 events do;
 //! - other shards go on, unless the same subscription is in their way too.
 //!
 //! A subscriber that sleeps for minutes may cost a shard its connection. The shard resumes, and nothing is lost as long as
@@ -77,7 +79,7 @@
 //! watermark, so whatever was not dealt with comes again to whoever resumes them. Events that no lossless subscription wanted
 //! do not hold it back.
 //!
-//! Within the process a shard resumes from what subscriptions have *taken*, which may be more: what lies in a subscription
+//! Within the process a shard resumes from what was *published*, which may be more: what lies in a subscription
 //! outlives the shard.
 //!
 //! # Order

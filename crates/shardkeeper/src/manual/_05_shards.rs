@@ -59,7 +59,7 @@
 //! |---|---|
 //! | [`phase`](ShardStatus::phase), [`since`](ShardStatus::since) | where it stands, and since when |
 //! | [`latency`](ShardStatus::latency), [`latencies`](ShardStatus::latencies) | what heartbeats took |
-//! | [`session`](ShardStatus::session), [`sequence`](ShardStatus::sequence) | which session by number, and how far it has been taken |
+//! | [`session`](ShardStatus::session), [`sequence`](ShardStatus::sequence) | which session by number, and how far it was published |
 //! | [`dispatches`](ShardStatus::dispatches), [`identifies`](ShardStatus::identifies), [`resumes`](ShardStatus::resumes), [`disconnects`](ShardStatus::disconnects), [`zombied`](ShardStatus::zombied), [`restarts`](ShardStatus::restarts) | counters, over the life of the manager |
 //! | [`last_disconnect`](ShardStatus::last_disconnect), [`last_reason`](ShardStatus::last_reason) | why the last connection ended: reason, who, close code, when; and in words |
 //!
@@ -86,7 +86,7 @@
 //!   process starts from there, whether this one was detached or killed. A new session is stored at once, how far it got four
 //!   times a second; no event waits for it, and a store that fails is told and stops nobody. Times in it are of the wall clock.
 //!   When that is set while the process runs, no harm is done. When it is set between two processes: back, it costs a window
-//!   of Identify at most; ahead beyond [`Builder::max_session_age`], an Identify for each shard, and a window that ran is cut short.
+//!   of Identify at most, and with [`Builder::gateway`] a budget that is too small until Discord is asked; ahead beyond [`Builder::max_session_age`], an Identify for each shard, and a window that ran is cut short.
 //! - [`Shardkeeper::sessions`] returns them as they are now.
 //!
 //! # Ending

@@ -105,7 +105,7 @@
 //! | room for heartbeats that Discord asks for | 3 per window | They come rarely; a fourth one waits. |
 //! | room that bulk leaves for voice and presences | 10 per window | A flood must not hold them up for a minute. |
 //! | guilds in one request for sounds | 160 | So many ids of 20 digits fit into 4096 bytes, in either encoding. |
-//! | the spill of a shard | 64 | Reading has stopped with the first; the rest is for lifecycle changes. |
+//! | the spill of a shard | 64 | Reading has stopped with the first; the rest is for lifecycle changes and READY. |
 //! | late announcements per subscription | 64 | Nobody who reads at all comes near. |
 //! | controls that wait for a driver | 64 | It takes them before anything else. |
 //! | chunks of members that wait | 64 | A full one makes the shard wait, not the memory grow. |
@@ -116,6 +116,13 @@
 //! | looks for silent shards | every 15 s | A report within minutes, for next to nothing. |
 //! | what makes a shard silent | 30 dispatches due, none in 60 s | By chance alone it would be one in 10^13. |
 //! | `GET /gateway/bot` | 15 s, 64 KiB | Its answer has about 200 bytes. |
+//! | looks for sessions to store | every 250 ms | What a killed process repeats at most, beside what was not acknowledged. |
+//! | a save that is told as slow, and given up | after 10 s, 60 s | A disk takes milliseconds; a connection that died unnoticed never answers. |
+//! | waits after a save that failed | 1 s to 60 s | A full disk is no reason for a busy loop. |
+//! | a stored session that does not get on is stored anew | after a quarter of [`Builder::max_session_age`] | Or a quiet shard would look too old to the next process. |
+//! | a jump of the wall clock | 1 s | Far less than the 5 s between two Identify. |
+//! | loading what is stored | 10 s, tried every 500 ms | Without it each shard costs an Identify. |
+//! | asking it again after a failed check | 60 s and [`Timings::reconnect`] | Running shards do without. |
 //! | asking it again for shards in trouble | once in 60 s at most | An outage lasts minutes. |
 //! | a wait that an API asks for | a day at most | Whatever asks for more is no rate limit. |
 //! | opening a connection, as the transport sees it | nine tenths of [`Timings::connect`] | It can say whom it waited for; the machine's deadline cannot. |
@@ -166,6 +173,8 @@ mod tests {
             ("`Builder::max_message_bytes`", config.max_message_bytes.to_string()),
             ("`Builder::connects_per_second`", config.connects_per_second.to_string()),
             ("`Builder::identify_reserve`", config.identify_reserve.to_string()),
+            ("`Builder::gateway_check_every`", format!("{} h", config.gateway_check_every.as_secs() / 3600)),
+            ("`Builder::max_session_age`", format!("{} s", config.max_session_age.as_secs())),
             ("`Builder::end_deadline`", format!("{} s", config.end_deadline.as_secs())),
             ("`SubscriptionOptions::capacity`", SubscriptionOptions::default().capacity.to_string()),
             ("`COMMANDS_PER_WINDOW`", proto::COMMANDS_PER_WINDOW.to_string()),

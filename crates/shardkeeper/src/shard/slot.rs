@@ -57,7 +57,7 @@ impl SessionSlot {
         self.sequence.load(Ordering::Acquire).min(self.watermark.acknowledged())
     }
 
-    /// This sequence number was taken. One that comes behind a later one changes nothing.
+    /// This sequence number was published. One that comes behind a later one changes nothing.
     pub(crate) fn advance(&self, sequence: u64) {
         self.sequence.fetch_max(sequence, Ordering::AcqRel);
     }

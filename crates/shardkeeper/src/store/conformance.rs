@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use futures_util::FutureExt;
 use shardkeeper_proto::{Session, ShardCount, ShardId};
 
 use super::record::FORMAT;
@@ -63,7 +64,17 @@ pub async fn check<S: SessionStore>(open: impl AsyncFn() -> S) -> Result<(), Bro
     let mut odd = record(7, 8, u64::MAX).session;
     (odd.id, odd.resume_url) = ("\u{0}\"\\ü🦆".into(), None);
     bench.save(vec![SessionRecord::new(odd, u32::MAX, SystemTime::now())], vec![], None).await?;
-    bench.reopen(&open, "any text and number comes back as it was").await
+    bench.reopen(&open, "any text and number comes back as it was").await?;
+
+    for sequence in (10..100).step_by(2) {
+        if let Some(store) = &bench.store {
+            let late = Changes { sessions: vec![record(1, 4, sequence)], ..Changes::default() };
+            // It has begun, and nobody waits for it.
+            let _ = store.save(late).now_or_never();
+        }
+        bench.save(vec![record(1, 4, sequence + 1)], vec![], None).await?;
+    }
+    bench.reopen(&open, "a save that nobody waits for comes before a later one, or not at all").await
 }
 
 struct Bench<S> {

