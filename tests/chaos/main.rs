@@ -7,12 +7,13 @@
 mod asking;
 mod calm;
 mod checkers;
+mod clock;
 mod network;
 mod operator;
 mod plan;
 mod process;
 mod run;
-mod shelf;
+mod store;
 mod subscriber;
 mod trace;
 mod world;
@@ -42,8 +43,7 @@ fn silence_drills() {
     ONCE.call_once(|| {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !info.payload_as_str().is_some_and(|payload| ["crash drill", shelf::PANIC].contains(&payload))
-            {
+            if info.payload_as_str() != Some("crash drill") {
                 usual(info);
             }
         }));

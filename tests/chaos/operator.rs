@@ -53,7 +53,9 @@ async fn act(world: &Arc<World>, operation: Operation) {
             world.trace.note(format_args!("shard {shard}"), format_args!("restart by {by:?}: {restarted:?}"));
         }
         Operation::Deploy { process } => replace(world, process, Departure::Detach).await,
-        Operation::Kill { process, forgets } => replace(world, process, Departure::Kill { forgets }).await,
+        Operation::Kill { process, forgets, watched } => {
+            replace(world, process, Departure::Kill { forgets, watched }).await;
+        }
     }
 }
 
@@ -71,6 +73,19 @@ async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
     }
     world.trace.note("operator", format_args!("{shards:?} are removed: {removed:?}"));
     let Some(Ok(sessions)) = removed else { return };
+    let number_in =
+        |place: usize| world.state().processes[place].as_ref().map_or(0, |process| process.number);
+    let (old_number, number) = (number_in(from), number_in(1 - from));
+    for shard in &shards {
+        let mut state = world.state();
+        state.given_away.insert((old_number, *shard), tokio::time::Instant::now());
+        state.given_away.remove(&(number, *shard));
+        state.logins.begin(number, *shard);
+        state.excuses.begun(number, *shard);
+        let resumes = sessions.iter().any(|session| session.shard.0 == *shard);
+        state.logins.expect(number, *shard, resumes);
+        state.logins.fresh += u32::from(!resumes);
+    }
     let added = world.answers.within(AT_ONCE, "add_shards", new.add_shards(ids(), sessions)).await;
     world.trace.note("operator", format_args!("{shards:?} are added: {added:?}"));
     match added {
@@ -85,23 +100,26 @@ async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
 /// How a process goes before its successor comes.
 enum Departure {
     Detach,
-    Kill { forgets: bool },
+    Kill { forgets: bool, watched: bool },
 }
 
 async fn replace(world: &Arc<World>, place: usize, departure: Departure) {
-    if world.shards_of(place).is_empty() {
+    let shards = world.shards_of(place);
+    if shards.is_empty() {
         // A manager of no shards can be told to take some, and not be started.
         return;
     }
     let process = world.state().processes[place].take();
     let Some(process) = process else { return };
     let sessions: Vec<Session> = match departure {
-        Departure::Detach => process.detach(world, place).await,
-        Departure::Kill { forgets: false } => process.kill(world, place).await,
-        Departure::Kill { forgets: true } => {
-            drop(process.kill(world, place).await);
-            world.shelves[place].forget();
-            Vec::new()
+        Departure::Detach => process.detach(world, &shards).await,
+        Departure::Kill { forgets, watched } => {
+            let mut sessions = process.kill(world, &shards, watched).await;
+            if forgets {
+                sessions.clear();
+                world.stores[place].wipe();
+            }
+            sessions
         }
     };
     process::start(world, place, sessions).await;
@@ -113,8 +131,8 @@ async fn end(world: &Arc<World>) {
         let process = world.state().processes[place].take();
         match process {
             Some(process) if world.plan.detach => {
-                let sessions = process.detach(world, place).await;
-                if !world.plan.store && sessions.len() != shards.len() {
+                let sessions = process.detach(world, &shards).await;
+                if sessions.len() != shards.len() {
                     world.trace.complain(format_args!(
                         "{} sessions for {} shards",
                         sessions.len(),
@@ -122,7 +140,7 @@ async fn end(world: &Arc<World>) {
                     ));
                 }
             }
-            Some(process) => process.stop(world).await,
+            Some(process) => process.stop(world, &shards).await,
             None => {}
         }
     }

@@ -7,7 +7,7 @@ use shardkeeper::{Compression, Encoding, Overflow, RestartBy, Servant};
 use shardkeeper_sim::{Action, ConnectFault, Fault, Mix, RestFault};
 
 use crate::network::Weather;
-use crate::shelf::Mood;
+use crate::store::Mood;
 
 const WIRES: [(Compression, Encoding); 7] = [
     (Compression::ZlibStream, Encoding::Json),
@@ -50,13 +50,23 @@ pub(crate) struct Plan {
     pub(crate) elsewhere: u32,
     /// Processes share the pace of Identify.
     pub(crate) gate: bool,
-    /// Sessions go from one process to the next by a store, else by hand.
-    pub(crate) store: bool,
+    /// What becomes of the sessions of a process.
+    pub(crate) store: Storing,
     pub(crate) subscribers: Vec<Habit>,
     /// In the order of time.
     pub(crate) steps: Vec<(Duration, Step)>,
     /// How it ends: with `stop`, or with `detach`.
     pub(crate) detach: bool,
+}
+
+/// Where sessions go from process to process: by hand, or through a store in each place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Storing {
+    pub(crate) is_used: bool,
+    /// The longest that a save takes while all is well.
+    pub(crate) latency: Duration,
+    /// How the stores are when there are no faults any more.
+    pub(crate) in_the_end: Mood,
 }
 
 /// How a subscriber behaves.
@@ -93,19 +103,20 @@ pub(crate) enum Step {
         lasts: Duration,
         cut: bool,
     },
-    Crash(Crash),
-    Operate(Operation),
-    Ask(Ask),
-    /// The store of a place is like this for so long.
+    /// The store of a place works like this for so long.
     Store {
         place: usize,
         mood: Mood,
         lasts: Duration,
     },
-    /// From now on the time of day is so far ahead.
-    WallClock {
-        seconds: i64,
+    /// The wall clock of a place is set ahead by so much, or back.
+    Jump {
+        place: usize,
+        ms: i64,
     },
+    Crash(Crash),
+    Operate(Operation),
+    Ask(Ask),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +125,7 @@ pub(crate) enum Crash {
     Driver(u32),
     /// The actor of a shard is killed, or stopped by somebody else.
     Actor { shard: u32, kill: bool },
-    /// A child that serves all shards of a process is killed.
+    /// A child of a process that serves all its shards is killed.
     Servant { process: usize, servant: Servant },
 }
 
@@ -136,6 +147,8 @@ pub(crate) enum Operation {
     Kill {
         process: usize,
         forgets: bool,
+        /// In the moments before, its store is watched.
+        watched: bool,
     },
 }
 
@@ -206,53 +219,17 @@ impl Plan {
             latency: Duration::from_millis(latency),
             elsewhere,
             gate: true,
-            store: false,
+            store: Storing::new(random),
             subscribers: Vec::new(),
             steps: Vec::new(),
             detach: random.bool(),
         };
         plan.subscribers = plan.habits(random);
         plan.steps = plan.steps(lasts, random);
-        let several = elsewhere > 0 || plan.steps.iter().any(|(_, step)| step.makes_a_process());
+        let stored = plan.store.is_used && plan.store.in_the_end == Mood::Fine;
+        let several = elsewhere > 0 || plan.steps.iter().any(|(_, step)| step.hides_an_identify(stored));
         plan.gate = several || random.u32(0..3) == 0;
-        plan.keep(lasts, &mut Rng::with_seed(seed ^ 0x5707e));
         plan
-    }
-
-    /// What there is of stores and clocks, and what happens to them, beside everything else.
-    fn keep(&mut self, lasts: Duration, random: &mut Rng) {
-        self.store = random.u32(0..4) > 0;
-        let places = if self.elsewhere > 0 { 2 } else { 1 };
-        let gentle = self.class == Class::Gentle;
-        let mut at = Duration::from_secs(if gentle { 60 + 6 * u64::from(self.shards) } else { 0 });
-        for _ in 0..random.usize(0..10) {
-            at += lasts.mul_f64(random.f64() / 5.0).max(Duration::from_secs(if gentle { 30 } else { 0 }));
-            let place = random.usize(..places);
-            let step = match random.u32(0..10) {
-                0..5 => {
-                    let mood = match random.u32(0..4) {
-                        0 => Mood::Slow(Duration::from_millis(
-                            random.u64(1..if gentle { 5000 } else { 60_000 }),
-                        )),
-                        1 => Mood::Fails,
-                        2 => Mood::Hangs,
-                        _ => Mood::Panics,
-                    };
-                    // A process that starts is patient for ten seconds, and does without what is stored then.
-                    let lasts = Duration::from_secs(random.u64(1..if gentle { 8 } else { 600 }));
-                    Step::Store { place, mood, lasts }
-                }
-                5..7 => {
-                    // From one extreme to the other it is less than what makes a session too old.
-                    let most = if gentle { 1500 } else { 172_800 };
-                    Step::WallClock { seconds: random.i64(-most..=most) }
-                }
-                7..9 => Step::Crash(Crash::Servant { process: place, servant: Servant::SessionKeeper }),
-                _ => Step::Crash(Crash::Servant { process: place, servant: Servant::ReshardSentinel }),
-            };
-            self.steps.push((at, step));
-        }
-        self.steps.sort_by_key(|(at, _)| *at);
     }
 
     /// Whether some subscriber may keep its shards from reading for longer than Discord waits for an answer.
@@ -265,7 +242,7 @@ impl Plan {
     /// Whether shards or processes come back with less than they knew.
     pub(crate) fn breaks_down(&self) -> bool {
         let breaks = |step: &Step| match step {
-            Step::Crash(Crash::Driver(_) | Crash::Actor { .. }) => true,
+            Step::Crash(_) => true,
             Step::Operate(operation) => !matches!(operation, Operation::Restart { .. }),
             _ => false,
         };
@@ -355,6 +332,9 @@ impl Plan {
         let guild = random.u32(0..last.max(1));
         let process = if self.elsewhere > 0 { random.usize(..2) } else { 0 };
         let gentle = self.class == Class::Gentle;
+        if self.store.is_used && random.u32(0..4) == 0 {
+            return self.store_step(process, random);
+        }
         match random.u32(0..100) {
             0..40 => Step::Discord(Action::Fault {
                 shard: (gentle || random.u32(0..8) > 0).then_some(shard),
@@ -383,7 +363,10 @@ impl Plan {
             }),
             63..69 => Step::Crash(Crash::Driver(shard)),
             69..72 => Step::Crash(Crash::Actor { shard, kill: random.bool() }),
-            72..74 => Step::Crash(Crash::Servant { process, servant: Servant::IdentifyQueue }),
+            72..74 => {
+                let servant = if random.bool() { Servant::IdentifyQueue } else { Servant::ReshardSentinel };
+                Step::Crash(Crash::Servant { process, servant })
+            }
             74..79 if self.elsewhere > 0 => {
                 let shards = (0..self.shards).filter(|_| random.u32(0..3) == 0).collect();
                 Step::Operate(Operation::Move { shards })
@@ -395,7 +378,7 @@ impl Plan {
             79..82 => Step::Operate(Operation::Deploy { process }),
             82..84 => {
                 let forgets = !gentle && random.u32(0..4) == 0;
-                Step::Operate(Operation::Kill { process, forgets })
+                Step::Operate(Operation::Kill { process, forgets, watched: random.bool() })
             }
             _ => Step::Ask(match random.u32(0..8) {
                 0 => Ask::Status,
@@ -409,11 +392,47 @@ impl Plan {
             }),
         }
     }
+
+    fn store_step(&self, place: usize, random: &mut Rng) -> Step {
+        match random.u32(0..20) {
+            0..9 => Step::Store {
+                place,
+                mood: mood(random),
+                lasts: Duration::from_millis(random.u64(1..120_000)),
+            },
+            9..11 => Step::Crash(Crash::Servant { process: place, servant: Servant::SessionKeeper }),
+            11..13 => {
+                let ms = [10_000, 600_000, 7_200_000, 100 * 24 * 3_600_000][random.usize(..4)];
+                Step::Jump { place, ms: random.i64(-ms..ms) }
+            }
+            13..16 => Step::Operate(Operation::Deploy { process: place }),
+            _ => Step::Operate(Operation::Kill { process: place, forgets: false, watched: random.bool() }),
+        }
+    }
+}
+
+impl Storing {
+    fn new(random: &mut Rng) -> Self {
+        Self {
+            is_used: random.u32(0..4) > 0,
+            latency: Duration::from_millis(random.u64(0..40)),
+            in_the_end: if random.u32(0..4) == 0 { mood(random) } else { Mood::Fine },
+        }
+    }
+}
+
+fn mood(random: &mut Rng) -> Mood {
+    [Mood::Slow, Mood::Fails, Mood::Flaky, Mood::Hangs, Mood::Panics][random.usize(..5)]
 }
 
 impl Step {
-    fn makes_a_process(&self) -> bool {
-        matches!(self, Self::Operate(Operation::Deploy { .. } | Operation::Kill { .. }))
+    /// Whether the next process may not know when this one has identified: from its store, if it has one.
+    fn hides_an_identify(&self, stored: bool) -> bool {
+        match self {
+            Self::Operate(Operation::Deploy { .. }) => !stored,
+            Self::Operate(Operation::Kill { .. }) | Self::Store { .. } | Self::Jump { .. } => true,
+            _ => false,
+        }
     }
 }
 

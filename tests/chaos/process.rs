@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use shardkeeper::{
-    Event, Lifecycle, Session, ShardId, Shardkeeper, Subscription, SubscriptionOptions, Topic,
+    Change, Event, Lifecycle, Servant, Session, ShardId, Shardkeeper, Subscription, SubscriptionOptions,
+    Topic,
 };
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
 
 use crate::checkers::answers::{AT_ONCE, ENDING};
+use crate::checkers::storing::{self, Entry, GRACE};
 use crate::plan::Kind;
 use crate::subscriber::Listener;
 use crate::world::World;
@@ -15,18 +18,21 @@ use crate::world::World;
 pub(crate) struct Process {
     /// Counted over the run.
     pub(crate) number: usize,
+    place: usize,
     pub(crate) keeper: Shardkeeper,
     listeners: Vec<AbortHandle>,
 }
 
-/// Starts a process in this place, for the shards that run there.
+/// Starts a process in this place, for the shards that run there: with these sessions, or with the store of the place.
 pub(crate) async fn start(world: &Arc<World>, place: usize, sessions: Vec<Session>) {
     let plan = &world.plan;
     let shards = world.shards_of(place);
     let number = {
         let mut state = world.state();
         state.started += 1;
-        state.started
+        let number = state.started;
+        shards.iter().for_each(|shard| state.excuses.begun(number, *shard));
+        number
     };
     let (compression, encoding) = plan.wire;
     let mut builder = Shardkeeper::builder("sim-token", world.intents())
@@ -35,14 +41,18 @@ pub(crate) async fn start(world: &Arc<World>, place: usize, sessions: Vec<Sessio
         .seed(plan.seed.wrapping_add(number as u64))
         .compression(compression)
         .encoding(encoding)
-        .sessions(sessions);
+        .wall_clock({
+            let clock = world.clocks[place].clone();
+            move || clock.now()
+        });
+    let given: Vec<u32> = sessions.iter().map(|session| session.shard.0).collect();
+    if plan.store.is_used {
+        builder = builder.session_store(world.stores[place].open(number));
+    } else {
+        builder = builder.sessions(sessions);
+    }
     if plan.elsewhere > 0 {
         builder = builder.shard_ids(shards.iter().copied(), plan.shards);
-    }
-    let shelf = &world.shelves[place];
-    if plan.store {
-        builder = builder.session_store(Arc::new(shelf.open(number))).wall_clock(world.wall_clock());
-        world.trace.note(format_args!("store {place}"), format_args!("holds {:?}", shelf.sessions()));
     }
     if plan.gate {
         builder = builder.identify_gate(Arc::new(world.gate.clone()));
@@ -67,10 +77,11 @@ pub(crate) async fn start(world: &Arc<World>, place: usize, sessions: Vec<Sessio
     match builder.start().await {
         Ok(keeper) => {
             world.trace.note(format_args!("process {number}"), "has started");
+            expect_logins(world, (place, number), &shards, &given);
             for listener in all {
                 listeners.push(tokio::spawn(listener.join(keeper.clone())).abort_handle());
             }
-            world.state().processes[place] = Some(Process { number, keeper, listeners });
+            world.state().processes[place] = Some(Process { number, place, keeper, listeners });
         }
         Err(error) => world.trace.complain(format_args!("process {number} does not start: {error}")),
     }
@@ -82,8 +93,18 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
         let Event::Lifecycle(lifecycle) = &*delivery else { continue };
         world.trace.note(format_args!("process {number}"), lifecycle);
         match lifecycle {
-            Lifecycle::StoreFailed { .. } => drop(world.state().storeless.insert(number)),
-            Lifecycle::StoreRecovered => drop(world.state().storeless.remove(&number)),
+            Lifecycle::StoreFailed { .. } => world.log.note(number, Entry::ToldFailed),
+            Lifecycle::StoreRecovered => world.log.note(number, Entry::ToldRecovered),
+            Lifecycle::ServantCrashed { servant: Servant::SessionKeeper, restart_after, .. } => {
+                world.log.note(number, Entry::KeeperGone);
+                world.keeper_died(number, *restart_after);
+            }
+            Lifecycle::Shard { shard, change: Change::Queued } => {
+                world.state().logins.see(number, shard.0, false);
+            }
+            Lifecycle::Shard { shard, change: Change::Connecting { resuming } } => {
+                world.state().logins.see(number, shard.0, *resuming);
+            }
             _ => {}
         }
         if let Lifecycle::Crashed { error, .. } = lifecycle {
@@ -95,65 +116,129 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
     }
 }
 
+/// What the shards of a process have to begin with, from what it was given or has found.
+fn expect_logins(world: &World, (place, number): (usize, usize), shards: &[u32], given: &[u32]) {
+    let clock = &world.clocks[place];
+    let loaded = world.stores[place].loaded();
+    let mut state = world.state();
+    for shard in shards {
+        let resumes = match &loaded {
+            _ if !world.plan.store.is_used => Some(given.contains(shard)),
+            None => Some(false),
+            Some(loaded) => {
+                let usable =
+                    [loaded.at_ms, clock.now_ms()].map(|now_ms| storing::is_usable(loaded, *shard, now_ms));
+                // Who knows when it looked.
+                (usable[0] == usable[1] && clock.jumps() == loaded.jumps).then_some(usable[0])
+            }
+        };
+        if let Some(resumes) = resumes {
+            state.logins.expect(number, *shard, resumes);
+        }
+        state.logins.fresh += u32::from(resumes != Some(true));
+    }
+}
+
 impl Process {
     fn note(&self, world: &World, what: &str) {
         world.trace.note(format_args!("process {}", self.number), what);
     }
 
     /// Goes, and leaves its sessions.
-    pub(crate) async fn detach(self, world: &World, place: usize) -> Vec<Session> {
+    pub(crate) async fn detach(self, world: &Arc<World>, shards: &[u32]) -> Vec<Session> {
         self.note(world, "detaches");
-        let (shards, begun) = (world.shards_of(place), tokio::time::Instant::now());
+        let begun = Instant::now();
         let sessions = world.answers.within(ENDING, "detach", self.keeper.detach()).await.unwrap_or_default();
+        self.is_over(world);
         if begun.elapsed().as_secs() >= 10 {
             // Somebody was not done with everything by the deadline.
-            world.torn(&shards);
+            world.torn(shards);
+        } else {
+            self.has_flushed(world, begun, shards, &sessions);
         }
         self.note(world, &format!("has detached, with sessions of {:?}", ids(&sessions)));
-        if !world.plan.store {
-            return sessions;
-        }
-        let stored = world.shelves[place].sessions();
-        for left in ids(&sessions).into_iter().filter(|left| !stored.contains(left)) {
-            // The store did not take the last word on it.
-            if begun.elapsed().as_secs() < 10 && !world.shelves[place].has_failed() {
-                world.trace.complain(format_args!("{left:?} is not stored: {stored:?}"));
-            }
-            world.torn(&[left.0]);
-        }
-        Vec::new()
+        sessions
     }
 
     /// Goes for good.
-    pub(crate) async fn stop(self, world: &World) {
+    pub(crate) async fn stop(self, world: &Arc<World>, shards: &[u32]) {
         self.note(world, "stops");
+        let begun = Instant::now();
         let _ = world.answers.within(ENDING, "stop", self.keeper.stop()).await;
+        self.is_over(world);
+        if begun.elapsed().as_secs() < 10 {
+            self.has_flushed(world, begun, shards, &[]);
+        }
     }
 
     /// Dies between two instructions, as with SIGKILL: nobody is told, nothing is closed properly. Returns the sessions
-    /// as they stood, unless the next one finds them in the store.
-    pub(crate) async fn kill(self, world: &World, place: usize) -> Vec<Session> {
-        let shards = world.shards_of(place);
+    /// as they stood.
+    ///
+    /// When it is watched, its store is compared with the sessions as they stood a moment before.
+    pub(crate) async fn kill(self, world: &Arc<World>, shards: &[u32], watched: bool) -> Vec<Session> {
+        let (store, clock) = (&world.stores[self.place], &world.clocks[self.place]);
+        let before = match watched && world.plan.store.is_used {
+            true => Some((Instant::now(), clock.jumps(), self.sessions(world).await)),
+            false => None,
+        };
+        if before.is_some() {
+            sleep(GRACE).await;
+        }
         let manager = self.keeper.manager().get_cell();
         let mut actors = Vec::new();
-        for shard in &shards {
+        for shard in shards {
             actors.extend(self.keeper.shard(ShardId(*shard)).await);
         }
-        let sessions = match world.plan.store {
-            true => Vec::new(),
-            false => {
-                let sessions = self.keeper.sessions();
-                world.answers.within(AT_ONCE, "sessions", sessions).await.unwrap_or_default()
-            }
-        };
+        let sessions = self.sessions(world).await;
+        let stored = store.sessions();
+        storing::not_ahead(&stored, &sessions, &world.trace);
+        if let Some((since, jumps, before)) = &before
+            && store.was_well_since(*since)
+            && world.keeper_lives_since(self.number, *since)
+        {
+            let gone = world.given_away_before(self.number, *since);
+            storing::gone(&stored, &gone, &world.trace);
+            // It may have been set a moment ago.
+            let now_ms = (clock.jumps() == *jumps).then(|| clock.now_ms());
+            storing::not_behind(&stored, (before, &sessions), now_ms, &world.trace);
+        }
+        self.is_over(world);
         manager.kill();
         // One after the other: the order in which a manager that dies takes its children along is not always the same.
         actors.iter().for_each(|actor| actor.kill());
         self.listeners.iter().for_each(AbortHandle::abort);
-        world.shelves[place].break_off();
-        world.torn(&shards);
+        world.torn(shards);
         self.note(world, &format!("is killed, with sessions of {:?}", ids(&sessions)));
         sessions
+    }
+
+    async fn sessions(&self, world: &World) -> Vec<Session> {
+        world.answers.within(AT_ONCE, "sessions", self.keeper.sessions()).await.unwrap_or_default()
+    }
+
+    /// It does nothing more.
+    fn is_over(&self, world: &World) {
+        world.stores[self.place].sever();
+        world.log.note(self.number, Entry::End);
+        world.state().logins.judge(self.number, &world.trace);
+    }
+
+    /// It has ended in its time, with these sessions: a store that worked has them.
+    fn has_flushed(&self, world: &Arc<World>, begun: Instant, shards: &[u32], sessions: &[Session]) {
+        let store = &world.stores[self.place];
+        if !world.plan.store.is_used {
+            return;
+        }
+        let stale = storing::stale(&store.sessions(), shards, sessions);
+        // What it could not read it does not remove.
+        let had_its_say = |shard: &&u32| {
+            store.loaded().is_some() || sessions.iter().any(|session| session.shard.0 == **shard)
+        };
+        let unsaid: Vec<&u32> = stale.iter().filter(had_its_say).collect();
+        if store.was_well_since(begun) && !unsaid.is_empty() {
+            world.trace.complain(format_args!("the last word of {unsaid:?} was not stored"));
+        }
+        world.torn(&stale);
     }
 }
 

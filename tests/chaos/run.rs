@@ -1,5 +1,6 @@
 //! A run: the plan is carried out, everything calms down, and the checkers judge.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::asking::ask;
-use crate::checkers::answers::{COLLECTING, ENDING};
+use crate::checkers::answers::{AT_ONCE, COLLECTING, ENDING};
 use crate::checkers::{bounds, identify, protocol, recovery};
 use crate::network::Weather;
 use crate::operator::{self, Order};
 use crate::plan::{Class, Crash, Plan, Step};
-use crate::shelf::Mood;
 use crate::world::World;
 
 /// What became of a run.
@@ -75,11 +75,12 @@ async fn carry_out(plan: Plan) -> Outcome {
         sleep(Duration::from_secs(1)).await;
     }
     wait_until_well(&world, Instant::now() + Duration::from_secs(300)).await;
-    let doubled = judge_delivery(&world);
+    let doubled = judge_delivery(&world).await;
     finish(&world, &orders).await;
     let report = world.simulator.report();
     protocol::judge(&world.plan, &report, &world.trace);
-    identify::judge(&world.plan, &report, &world.trace);
+    identify::judge(&world.plan, &report, world.state().logins.fresh - world.plan.shards, &world.trace);
+    world.log.judge(&world.trace);
     world.trace.mark();
     world.simulator.shutdown();
     drop(orders);
@@ -120,17 +121,19 @@ async fn take(world: &Arc<World>, step: Step, orders: &mpsc::Sender<Order>) {
                 world.trace.note("network", "the outage is over");
             });
         }
-        Step::Crash(crash) => drill(world, crash).await,
-        Step::Operate(operation) => drop(orders.send(Order::Do(operation)).await),
         Step::Store { place, mood, lasts } => {
-            world.shelves[place].set(mood);
-            let shelf = world.shelves[place].clone();
+            let store = world.stores[place].clone();
+            let number = store.set(mood);
+            let world = Arc::clone(world);
             tokio::spawn(async move {
                 sleep(lasts).await;
-                shelf.recover_from(mood);
+                store.calm_down(number);
+                world.trace.note("store", format_args!("the store of place {place} had been {mood:?}"));
             });
         }
-        Step::WallClock { seconds } => world.set_wall_clock(seconds),
+        Step::Jump { place, ms } => world.clocks[place].jump(ms),
+        Step::Crash(crash) => drill(world, crash).await,
+        Step::Operate(operation) => drop(orders.send(Order::Do(operation)).await),
         Step::Ask(what) => drop(tokio::spawn(ask(Arc::clone(world), what))),
     }
 }
@@ -140,14 +143,14 @@ async fn drill(world: &Arc<World>, crash: Crash) {
         Crash::Driver(shard) => {
             let Some(keeper) = world.keeper_of(shard) else { return };
             if let Ok(actor) = keeper.shard(ShardId(shard)).await {
-                world.state().excuses.crashed(shard);
+                world.crashed(shard);
                 let _ = actor.cast(ShardMessage::CrashDrill);
             }
         }
         Crash::Actor { shard, kill } => {
             let Some(keeper) = world.keeper_of(shard) else { return };
             if let Ok(actor) = keeper.shard(ShardId(shard)).await {
-                world.state().excuses.crashed(shard);
+                world.crashed(shard);
                 if kill { actor.kill() } else { actor.stop(None) }
             }
         }
@@ -159,7 +162,7 @@ async fn drill(world: &Arc<World>, crash: Crash) {
                 Servant::ReshardSentinel => servant::<SentinelMessage>(&keeper),
                 other => unreachable!("{other} is in no plan"),
             };
-            // There is none between its end and the next one, and no session keeper without a store.
+            // There is none between its end and the next one.
             child.iter().for_each(ActorCell::kill);
         }
     }
@@ -171,7 +174,10 @@ fn calm_down(world: &World) -> Instant {
     world.trace.note("plan", "no faults from now on");
     world.simulator.stop_traffic();
     world.network.set(Weather::Fine);
-    world.shelves.iter().for_each(|shelf| shelf.set(Mood::Well));
+    // A store never keeps anything else from being well.
+    world.stores.iter().for_each(|store| {
+        store.set(world.plan.store.in_the_end);
+    });
     let disarmed = world.simulator.act(&Action::Disarm);
     debug_assert!(disarmed.is_ok(), "it concerns no shard");
     if world.plan.class != Class::Gentle {
@@ -200,9 +206,6 @@ async fn wait_until_well(world: &World, deadline: Instant) {
 async fn what_is_wrong(world: &World) -> Option<String> {
     for place in world.places() {
         let Some(keeper) = world.keeper(place) else { return Some(format!("no process in place {place}")) };
-        if world.lacks_store(place) {
-            return Some(format!("nobody has said that the store of place {place} works again"));
-        }
         let Some(status) = keeper.status().await else { return Some("a manager has ended".to_owned()) };
         let shards: Vec<u32> = status.shards.iter().map(|shard| shard.shard.0).collect();
         if shards != world.shards_of(place) {
@@ -212,8 +215,7 @@ async fn what_is_wrong(world: &World) -> Option<String> {
             return Some(format!("shard {} is {}", shard.shard, shard.phase));
         }
     }
-    let sessions = world.simulator.sessions();
-    let sessions = present_of_each(&world.plan, &sessions);
+    let sessions = present_sessions(world).await;
     for shard in 0..world.plan.shards {
         let present = sessions.iter().find(|session| session.shard_id == shard);
         if !present.is_some_and(|present| present.connected && present.alive) {
@@ -225,22 +227,30 @@ async fn what_is_wrong(world: &World) -> Option<String> {
     behind.map(|number| format!("subscriber {number} has not got everything"))
 }
 
-/// The session that each shard has now: the newest, unless a store gave it an older one that lives.
-fn present_of_each(plan: &Plan, sessions: &[SessionRecord]) -> Vec<SessionRecord> {
-    let of_shard = |shard| {
-        let lives = |session: &&SessionRecord| session.connected && session.alive;
-        let mut ours = sessions.iter().filter(move |session| session.shard_id == shard).rev();
-        let newest = ours.clone().next();
-        if plan.store { ours.find(lives).or(newest) } else { newest }
+/// The session of each shard, as Discord has it: the newest, unless the shard was torn away in that one. Its store may know
+/// an earlier one alone, which is as good.
+async fn present_sessions(world: &World) -> Vec<SessionRecord> {
+    let sessions = world.simulator.sessions();
+    let mut held = BTreeSet::new();
+    for place in world.places() {
+        let Some(keeper) = world.keeper(place) else { continue };
+        let known = world.answers.within(AT_ONCE, "sessions", keeper.sessions()).await.unwrap_or_default();
+        held.extend(known.into_iter().map(|session| session.id));
+    }
+    let state = world.state();
+    let present = |shard: u32| {
+        let mut of_shard = sessions.iter().filter(|session| session.shard_id == shard).rev();
+        let newest = of_shard.clone().next()?;
+        let may_be_forgotten = world.plan.store.is_used && state.excuses.may_be_forgotten(newest);
+        of_shard.find(|session| !may_be_forgotten || held.contains(&session.id)).or(Some(newest)).cloned()
     };
-    (0..plan.shards).filter_map(of_shard).cloned().collect()
+    (0..world.plan.shards).filter_map(present).collect()
 }
 
-fn judge_delivery(world: &World) -> u64 {
+async fn judge_delivery(world: &World) -> u64 {
     let mut sessions = world.simulator.sessions();
     // Of a session that a shard has given up, Discord may not know yet.
-    let present = present_of_each(&world.plan, &sessions);
-    let present: Vec<u64> = present.iter().map(|session| session.session).collect();
+    let present: Vec<u64> = present_sessions(world).await.iter().map(|session| session.session).collect();
     for session in &mut sessions {
         session.connected &= present.contains(&session.session);
     }

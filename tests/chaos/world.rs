@@ -1,23 +1,23 @@
 //! What the parts of a run share: Discord, the way there, the processes of the bot, and what the checkers know.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use fastrand::Rng;
 use shardkeeper::identify_gate::LocalGate;
 use shardkeeper::{Dispatch, Intents, Shardkeeper};
 use shardkeeper_sim::{SimConfig, Simulator};
-use shardkeeper_tests::wall_clock;
+use tokio::time::{Instant, sleep};
 
 use crate::calm::Calm;
 use crate::checkers::answers::Answers;
 use crate::checkers::delivery::{Excuses, Ledger};
+use crate::checkers::storing::{Log, Logins};
+use crate::clock::WallClock;
 use crate::network::Network;
 use crate::plan::{Habit, Plan};
 use crate::process::Process;
-use crate::shelf::Shelf;
+use crate::store::Store;
 use crate::trace::Trace;
 
 pub(crate) struct World {
@@ -25,10 +25,10 @@ pub(crate) struct World {
     pub(crate) simulator: Simulator,
     pub(crate) network: Network,
     pub(crate) gate: LocalGate,
-    /// The stores of the places, if there are any.
-    pub(crate) shelves: [Shelf; 2],
-    /// By how many seconds the time of day is ahead.
-    wall_ahead: Arc<AtomicI64>,
+    /// Of each place.
+    pub(crate) clocks: [WallClock; 2],
+    pub(crate) stores: [Store; 2],
+    pub(crate) log: Log,
     pub(crate) trace: Trace,
     pub(crate) answers: Answers,
     /// From now on every subscriber reads at once.
@@ -47,8 +47,11 @@ pub(crate) struct State {
     pub(crate) owners: BTreeMap<u32, usize>,
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) excuses: Excuses,
-    /// Processes that have said that their store does not work, and not yet that it does again.
-    pub(crate) storeless: BTreeSet<usize>,
+    pub(crate) logins: Logins,
+    /// When a process gave a shard away, by process and shard.
+    pub(crate) given_away: BTreeMap<(usize, u32), Instant>,
+    /// When the session keeper of a process that had died was there again.
+    keepers_back: BTreeMap<usize, Instant>,
 }
 
 impl World {
@@ -74,33 +77,27 @@ impl World {
             .map(|(number, habit)| Ledger::new(format!("subscriber {number}"), *habit));
         let here = plan.shards - plan.elsewhere;
         let owners = (0..plan.shards).map(|shard| (shard, usize::from(shard >= here))).collect();
+        let clocks = [WallClock::new(), WallClock::new()];
+        let log = Log::default();
+        let store = |place: usize| {
+            let (clock, seed) = (clocks[place].clone(), plan.seed.wrapping_add(place as u64));
+            Store::new(plan.store.latency, clock, trace.clone(), log.clone(), seed)
+        };
+        let stores = [store(0), store(1)];
         let state = State { ledgers: ledgers.collect(), owners, ..State::default() };
         Arc::new(Self {
             simulator,
             network,
             gate: LocalGate::default(),
-            shelves: [0, 1].map(|place| Shelf::new(Rng::with_seed(plan.seed << 1 | place))),
-            wall_ahead: Arc::default(),
+            clocks,
+            stores,
+            log,
             answers: Answers::new(trace.clone()),
             trace,
             calm: Calm::default(),
             state: Mutex::new(state),
             plan,
         })
-    }
-
-    pub(crate) fn set_wall_clock(&self, seconds_ahead: i64) {
-        self.wall_ahead.store(seconds_ahead, Ordering::Relaxed);
-    }
-
-    /// The time of day, as every process has it.
-    pub(crate) fn wall_clock(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
-        let ahead = Arc::clone(&self.wall_ahead);
-        move || {
-            let seconds = ahead.load(Ordering::Relaxed);
-            let off = Duration::from_secs(seconds.unsigned_abs());
-            if seconds < 0 { wall_clock() - off } else { wall_clock() + off }
-        }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -121,12 +118,6 @@ impl World {
         self.state().processes[place].as_ref().map(|process| process.keeper.clone())
     }
 
-    /// Whether the process in this place has said last that its store does not work.
-    pub(crate) fn lacks_store(&self, place: usize) -> bool {
-        let state = self.state();
-        state.processes[place].as_ref().is_some_and(|process| state.storeless.contains(&process.number))
-    }
-
     /// The process that runs this shard.
     pub(crate) fn keeper_of(&self, shard: u32) -> Option<Shardkeeper> {
         let place = *self.state().owners.get(&shard)?;
@@ -139,9 +130,47 @@ impl World {
     }
 
     /// The shards left a process before everything was acknowledged there.
-    pub(crate) fn torn(&self, shards: &[u32]) {
+    pub(crate) fn torn(self: &Arc<Self>, shards: &[u32]) {
+        let newest = self.newest_sessions();
         let mut state = self.state();
-        shards.iter().for_each(|shard| state.excuses.torn(*shard));
+        shards.iter().for_each(|shard| state.excuses.torn(*shard, newest.get(shard).copied()));
+        drop(state);
+        let (world, shards) = (Arc::clone(self), shards.to_vec());
+        tokio::spawn(async move {
+            sleep(world.plan.latency + Duration::from_millis(1)).await;
+            let newest = world.newest_sessions();
+            let mut state = world.state();
+            shards.iter().for_each(|shard| state.excuses.forgets(*shard, newest.get(shard).copied()));
+        });
+    }
+
+    /// A shard breaks down.
+    pub(crate) fn crashed(&self, shard: u32) {
+        let newest = self.newest_sessions();
+        self.state().excuses.crashed(shard, newest.get(&shard).copied());
+    }
+
+    /// Of each shard the number of the last session that Discord began.
+    fn newest_sessions(&self) -> BTreeMap<u32, u64> {
+        let sessions = self.simulator.sessions().into_iter();
+        sessions.map(|session| (session.shard_id, session.session)).collect()
+    }
+
+    /// The shards that a process had given away by then.
+    pub(crate) fn given_away_before(&self, process: usize, moment: Instant) -> Vec<u32> {
+        let state = self.state();
+        let of_process = state.given_away.range((process, 0)..=(process, u32::MAX));
+        of_process.filter(|(_, at)| **at <= moment).map(|((_, shard), _)| *shard).collect()
+    }
+
+    /// The session keeper of a process has died, and comes back after this wait.
+    pub(crate) fn keeper_died(&self, process: usize, back_after: Duration) {
+        self.state().keepers_back.insert(process, Instant::now() + back_after);
+    }
+
+    /// Whether the session keeper of a process was there all the time since.
+    pub(crate) fn keeper_lives_since(&self, process: usize, moment: Instant) -> bool {
+        self.state().keepers_back.get(&process).is_none_or(|back| *back <= moment)
     }
 
     /// A ledger for a subscription that is not there from the beginning.

@@ -13,7 +13,7 @@ use shardkeeper::{
     Subscription, SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::{Fault, Simulator};
-use shardkeeper_tests::{Running, bot, bot_with, servant, simulator};
+use shardkeeper_tests::{Network, Running, Weather, bot, bot_with, servant, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
 /// What a bot would write down of its events, beyond the life of a process: what came, and what came again.
@@ -428,6 +428,89 @@ async fn a_session_keeper_that_dies_is_replaced_and_goes_on() {
         }
     }
     running.check().await;
+}
+
+/// Waits until what the store holds is what the bot would hand over.
+async fn until_stored(running: &Running, store: &Moody) {
+    loop {
+        let stored = store.store.load().await.unwrap().sessions.into_iter().map(|record| record.session);
+        if stored.collect::<Vec<_>>() == running.keeper.sessions().await {
+            return;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_waits_for_a_session_keeper_that_is_just_being_replaced() {
+    let simulator = simulator(2, |_| {});
+    let store = Moody::default();
+    // The second time it would come back after a while only.
+    for crashes in 1..4 {
+        let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+        let mut running = Running::start_with(simulator.clone(), builder).await;
+        for crash in 1..=crashes {
+            while servant::<KeeperMessage>(&running.keeper).is_none() {
+                sleep(Duration::from_millis(10)).await;
+            }
+            if crash == crashes {
+                running.simulator.emit(0, 10);
+                running.check().await;
+            }
+            servant::<KeeperMessage>(&running.keeper).unwrap().kill();
+            running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+        }
+        let Running { keeper, events, .. } = running;
+        drop(events);
+        let before = Instant::now();
+        let sessions = keeper.detach().await;
+        assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+        let stored = store.store.load().await.unwrap().sessions.into_iter().map(|record| record.session);
+        assert_eq!(stored.collect::<Vec<_>>(), sessions, "after crash {crashes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_finds_out_a_store_that_fails_is_told_once_and_so_is_its_recovery() {
+    let simulator = simulator(1, |_| {});
+    let store = Moody::default();
+    store.fails.store(true, Ordering::Relaxed);
+    let builder = bot(&simulator).session_store(Arc::new(store.clone()));
+    let told = builder.subscribe(Topic::lifecycle());
+    let running = Running::start_with(simulator, builder).await;
+    // The manager could not load, its keeper cannot save, and neither can the next one.
+    sleep(Duration::from_secs(60)).await;
+    servant::<KeeperMessage>(&running.keeper).unwrap().kill();
+    running.simulator.emit(0, 10);
+    sleep(Duration::from_secs(60)).await;
+    store.fails.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(60)).await;
+    running.keeper.detach().await;
+    let mut of_store = Vec::new();
+    let mut told = told;
+    while let Some(event) = told.next().await {
+        let lifecycle = event.lifecycle().cloned();
+        of_store.extend(lifecycle.filter(|told| is_store_failure(told) || is_store_recovery(told)));
+    }
+    assert_eq!(of_store.len(), 2, "{of_store:?}");
+    assert!(is_store_failure(&of_store[0]) && is_store_recovery(&of_store[1]), "{of_store:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_comes_with_its_shard_is_stored_before_that_connects() {
+    let simulator = simulator(2, |config| config.max_concurrency = 2);
+    let first = Running::start_with(simulator.clone(), bot(&simulator).shard_ids([0], 2)).await;
+    let (store, network) = (Moody::default(), Network::new(&simulator));
+    let builder = bot(&simulator).shard_ids([1], 2).session_store(Arc::new(store.clone()));
+    let second = Running::start_with(simulator, builder.dialer(Arc::new(network.clone()))).await;
+    until_stored(&second, &store).await;
+    let Running { keeper: giver, events, .. } = first;
+    drop(events);
+    let sessions = giver.remove_shards([ShardId(0)]).await.unwrap();
+    network.set_weather(Weather::Hangs);
+    second.keeper.add_shards([ShardId(0)], sessions).await.unwrap();
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(store.store.load().await.unwrap().sessions.len(), 2);
 }
 
 #[tokio::test]

@@ -434,12 +434,13 @@ impl State {
     pub(crate) fn session_records(&self, lifetime: Duration) -> Vec<SessionRecord> {
         let now = self.now();
         let mut records = self.ledger.records();
-        for session in self.sessions.values() {
+        for (id, session) in &self.sessions {
             let key = (session.shard, session.ordinal);
             if let Ok(place) = records.binary_search_by_key(&key, |record| (record.shard_id, record.session))
             {
                 let expired =
                     session.lost_at.is_some_and(|lost| now.saturating_duration_since(lost) >= lifetime);
+                records[place].id.clone_from(id);
                 records[place].alive = !session.over && !expired;
                 records[place].connected = session.link.is_some();
             }

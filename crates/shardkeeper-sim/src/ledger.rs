@@ -82,6 +82,7 @@ impl Ledger {
         let record = |(&(shard_id, session), account): (&(u32, u64), &Account)| SessionRecord {
             shard_id,
             session,
+            id: String::new(),
             sent: account.sent,
             late: account.late.clone(),
             alive: false,

@@ -370,6 +370,8 @@ impl Discord {
         }
         session.lost_at = None;
         let shard = session.shard;
+        // Perhaps the client has lost a later one: from now on this is what happens to the shard.
+        state.newest.insert(shard, id.to_owned());
         state.report.resumes += 1;
         state.report.replayed += session.replay_length(resume.sequence);
         state.ledger.known(shard, session.ordinal);

@@ -93,6 +93,8 @@ pub struct SessionRecord {
     pub shard_id: u32,
     /// Its number, counted over the simulator's life: the second one in the traces of its dispatches.
     pub session: u64,
+    /// Its id, as READY had it; empty when Discord has forgotten it.
+    pub id: String,
     /// How many dispatches were generated for it; they are numbered from 1. RESUMED does not count.
     pub sent: u64,
     /// The numbers of those that went out behind later ones.

@@ -1,6 +1,6 @@
 //! Nothing lost, nothing doubled, nothing out of order: for each subscriber, from what it has dealt with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use shardkeeper::{Dispatch, Overflow};
 use shardkeeper_sim::SessionRecord;
@@ -38,43 +38,73 @@ pub(crate) struct Ledger {
     last: BTreeMap<(usize, u32), Name>,
     /// Those that came for the first time after a later one.
     inverted: Vec<Name>,
-    doubled: BTreeMap<u32, u64>,
-    /// Those that came as if for the first time, more than once.
+    doubled: BTreeMap<(u32, u64), u64>,
+    /// Those that came again, and did not say so.
     unmarked: Vec<Name>,
 }
 
 struct Account {
     /// The first number that counts.
     base: u64,
-    seen: BTreeSet<u64>,
-    /// Those that came as if for the first time. That may be after they came again, when a subscriber of the process that had
-    /// them before takes its time.
-    fresh: BTreeSet<u64>,
+    /// Each with the process in which it came first.
+    seen: BTreeMap<u64, usize>,
 }
 
 /// What may be amiss with the dispatches of which shard.
 #[derive(Default)]
 pub(crate) struct Excuses {
-    /// It has crashed, or was torn away: dispatches may come twice.
-    doubled: BTreeSet<u32>,
+    /// It has crashed, or was torn away: dispatches of the sessions up to that one may come twice.
+    doubled: BTreeMap<u32, u64>,
     /// It went to another process before everything was acknowledged there. READY belongs to a connection, and does not
-    /// come again.
-    torn: BTreeSet<u32>,
+    /// come again, for the sessions up to that one.
+    torn: BTreeMap<u32, u64>,
+    /// It was torn away from a process that may have begun the sessions up to that one, without anybody's knowledge.
+    forgotten: BTreeMap<u32, u64>,
+    /// The processes that had it, by process and shard, in their order.
+    begun: BTreeMap<(usize, u32), usize>,
 }
 
 impl Excuses {
-    pub(crate) fn crashed(&mut self, shard: u32) {
-        self.doubled.insert(shard);
+    /// A process begins with it.
+    pub(crate) fn begun(&mut self, process: usize, shard: u32) {
+        let order = self.begun.len();
+        self.begun.entry((process, shard)).or_insert(order);
     }
 
-    pub(crate) fn torn(&mut self, shard: u32) {
-        self.doubled.insert(shard);
-        self.torn.insert(shard);
+    /// Whether it came to a process no earlier than to another one.
+    fn is_newer(&self, process: usize, other: usize, shard: u32) -> bool {
+        self.begun.get(&(process, shard)) >= self.begun.get(&(other, shard))
+    }
+
+    /// The number of its newest session, if it has ever had one.
+    pub(crate) fn crashed(&mut self, shard: u32, newest: Option<u64>) {
+        self.doubled.extend(newest.map(|newest| (shard, newest)));
+    }
+
+    pub(crate) fn torn(&mut self, shard: u32, newest: Option<u64>) {
+        self.crashed(shard, newest);
+        self.torn.extend(newest.map(|newest| (shard, newest)));
+    }
+
+    fn may_come_twice(&self, shard: u32, session: u64) -> bool {
+        self.doubled.get(&shard).is_some_and(|newest| session <= *newest)
+    }
+
+    /// What a process that died had sent by then has arrived.
+    pub(crate) fn forgets(&mut self, shard: u32, newest: Option<u64>) {
+        self.forgotten.extend(newest.map(|newest| (shard, newest)));
+    }
+
+    /// Whether its shard may go on in an earlier session, which its store knows.
+    pub(crate) fn may_be_forgotten(&self, session: &SessionRecord) -> bool {
+        self.forgotten.get(&session.shard_id).is_some_and(|newest| session.session <= *newest)
     }
 
     /// Whether somebody may never get this dispatch.
     fn is_lost(&self, session: &SessionRecord, number: u64) -> bool {
-        session.late.contains(&number) || number == 1 && self.torn.contains(&session.shard_id)
+        session.late.contains(&number)
+            || number == 1
+                && self.torn.get(&session.shard_id).is_some_and(|newest| session.session <= *newest)
     }
 }
 
@@ -110,26 +140,28 @@ impl Ledger {
         let name = Name::of(dispatch)?;
         let facts = [process as u64, u64::from(name.shard), name.session, name.number];
         let whole = self.is_complete();
+        let mut is_new = false;
         let account = self
             .sessions
             .entry((if whole { 0 } else { process }, name.shard, name.session))
-            .or_insert_with(|| Account {
-                base: if whole { 1 } else { name.number },
-                seen: BTreeSet::new(),
-                fresh: BTreeSet::new(),
-            });
+            .or_insert_with(|| Account { base: if whole { 1 } else { name.number }, seen: BTreeMap::new() });
         if name.number < account.base {
             // Before this subscription began; a crash brings it again.
-            if !excuses.doubled.contains(&name.shard) {
+            if !excuses.may_come_twice(name.shard, name.session) {
                 self.inverted.push(name);
             }
             return Some(facts);
         }
-        if !dispatch.is_replayed() && !account.fresh.insert(name.number) {
-            self.unmarked.push(name);
-        }
-        if !account.seen.insert(name.number) {
-            *self.doubled.entry(name.shard).or_default() += 1;
+        let first = *account.seen.entry(name.number).or_insert_with(|| {
+            is_new = true;
+            process
+        });
+        if !is_new {
+            *self.doubled.entry((name.shard, name.session)).or_default() += 1;
+            // An old process may be done with it after a newer one.
+            if !dispatch.is_replayed() && excuses.is_newer(process, first, name.shard) {
+                self.unmarked.push(name);
+            }
             return Some(facts);
         }
         let last = self.last.entry((process, name.shard)).or_insert(name);
@@ -154,7 +186,7 @@ impl Ledger {
         let seen = self.sessions.get(&(0, session.shard_id, session.session)).map(|account| &account.seen);
         (1..=session.sent)
             .filter(|number| {
-                seen.is_none_or(|seen| !seen.contains(number)) && !excuses.is_lost(session, *number)
+                seen.is_none_or(|seen| !seen.contains_key(number)) && !excuses.is_lost(session, *number)
             })
             .collect()
     }
@@ -166,9 +198,9 @@ impl Ledger {
             let key = (*shard, *number);
             let place = sessions.binary_search_by_key(&key, |session| (session.shard_id, session.session));
             let Ok(session) = place.map(|place| &sessions[place]) else { continue };
-            let Some(last) = account.seen.last() else { continue };
+            let Some((last, _)) = account.seen.last_key_value() else { continue };
             let holes: Vec<u64> = (account.base..*last)
-                .filter(|number| !account.seen.contains(number) && !excuses.is_lost(session, *number))
+                .filter(|number| !account.seen.contains_key(number) && !excuses.is_lost(session, *number))
                 .collect();
             if !holes.is_empty() && self.is_lossless() && self.habit.everything {
                 trace.complain(format_args!(
@@ -193,18 +225,20 @@ impl Ledger {
                     && session.late.contains(&name.number)
             };
             // Whoever may lose some gets these for the first time when they come again.
-            let again = !self.is_lossless() && excuses.doubled.contains(&name.shard);
+            let again = !self.is_lossless() && excuses.may_come_twice(name.shard, name.session);
             if !again && !sessions.iter().any(late) {
                 trace.complain(format_args!("{who} got {name:?} after a later one"));
             }
         }
-        for name in &self.unmarked {
-            trace.complain(format_args!("{who} got {name:?} again, and nothing says so"));
-        }
-        for (shard, count) in &self.doubled {
-            if !excuses.doubled.contains(shard) {
-                trace.complain(format_args!("{who} got {count} dispatches of shard {shard} twice"));
+        for ((shard, session), count) in &self.doubled {
+            if !excuses.may_come_twice(*shard, *session) {
+                trace.complain(format_args!(
+                    "{who} got {count} dispatches of session {session} of shard {shard} twice"
+                ));
             }
+        }
+        for name in &self.unmarked {
+            trace.complain(format_args!("{who} got {name:?} again, and was not told that it may be"));
         }
         self.doubled.values().sum()
     }

@@ -11,7 +11,8 @@ const WINDOW_MS: u64 = 5000;
 /// What the library never spends.
 const RESERVE: u32 = 10;
 
-pub(crate) fn judge(plan: &Plan, report: &Report, trace: &Trace) {
+/// So many shards had to begin anew, since their process came without what it takes to resume them.
+pub(crate) fn judge(plan: &Plan, report: &Report, anew: u32, trace: &Trace) {
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
     for record in &report.identify_log {
         if let Some(before) = last.insert(record.shard_id % plan.max_concurrency, record.at_ms)
@@ -27,7 +28,8 @@ pub(crate) fn judge(plan: &Plan, report: &Report, trace: &Trace) {
     if plan.elsewhere == 0 && report.remaining < RESERVE {
         trace.complain(format_args!("only {} Identify are left of the day's", report.remaining));
     }
-    if plan.class == Class::Gentle && report.identifies != u64::from(plan.shards) {
+    // One that has just begun does not survive what an older one does.
+    if plan.class == Class::Gentle && anew == 0 && report.identifies != u64::from(plan.shards) {
         trace.complain(format_args!(
             "{} Identify for {} shards, and no session died",
             report.identifies, plan.shards

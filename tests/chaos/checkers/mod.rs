@@ -6,3 +6,4 @@ pub(crate) mod delivery;
 pub(crate) mod identify;
 pub(crate) mod protocol;
 pub(crate) mod recovery;
+pub(crate) mod storing;

@@ -6,6 +6,7 @@ use shardkeeper_proto::{Session, ShardId};
 use super::{ManagerState, Removal};
 use crate::error::ShardsRejected;
 use crate::message::{ManagerMessage, RestartBy};
+use crate::session_keeper::KeeperMessage;
 
 impl ManagerState {
     pub(super) async fn add_shards(
@@ -26,6 +27,9 @@ impl ManagerState {
         tracing::info!(shards = added.len(), "adding shards");
         for shard in added {
             fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
+        }
+        if let Some(keeper) = &fleet.keeper {
+            let _ = keeper.cast(KeeperMessage::LookNow);
         }
         Ok(Ok(()))
     }

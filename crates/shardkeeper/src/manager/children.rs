@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ractor::{ActorCell, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::ShardId;
 
-use super::{ManagerState, now};
+use super::{Fleet, ManagerState, now};
 use crate::Lifecycle;
 use crate::message::{Incarnation, ManagerMessage, QueueMessage, Servant, ShardMessage};
 
@@ -24,6 +24,7 @@ impl ManagerState {
             return self.servant_crashed(myself, Servant::IdentifyQueue, error).await;
         }
         if fleet.keeper.as_ref().is_some_and(|keeper| keeper.get_id() == child.get_id()) {
+            fleet.keeper = None;
             return self.servant_crashed(myself, Servant::SessionKeeper, error).await;
         }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
@@ -103,15 +104,15 @@ impl ManagerState {
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
             }
-            // Its timer has been overtaken by the end.
-            (Servant::SessionKeeper, Some(fleet)) if fleet.has_keeper() => {}
+            // An end that could not wait has brought it forward.
+            (Servant::SessionKeeper, Some(Fleet { keeper: Some(_), .. })) => {}
             (Servant::SessionKeeper, Some(fleet)) => {
                 // Nor is known what the old one has stored.
                 let book = Arc::clone(&fleet.book);
                 let keeper = self.spawn_keeper(myself, &book).await?;
                 self.fleet.iter_mut().for_each(|fleet| fleet.keeper = keeper.clone());
                 if self.stopping.as_ref().is_some_and(|stopping| stopping.flushing) {
-                    self.flush(myself, ManagerMessage::Flushed);
+                    self.flush(myself);
                 }
             }
         }

@@ -39,23 +39,28 @@ impl ManagerState {
         let Some(stopping) = self.stopping.as_mut().filter(|stopping| ended && !stopping.flushing) else {
             return;
         };
+        if self.fleet.is_none() || self.config.store.is_none() {
+            self.finish_end(myself);
+            return;
+        }
         stopping.flushing = true;
-        // The keeper may have died, and nobody else would bring another one in time.
-        self.flush(myself, ManagerMessage::Replace(Servant::SessionKeeper));
+        self.flush(myself);
     }
 
-    /// The last word on each session goes into the store; until the deadline. `or_else` when no keeper is there to do it.
-    pub(super) fn flush(&mut self, myself: &ActorRef<ManagerMessage>, or_else: ManagerMessage) {
+    /// The last word on each session goes into the store; until the deadline.
+    pub(super) fn flush(&self, myself: &ActorRef<ManagerMessage>) {
         let Some(keeper) = self.fleet.as_ref().and_then(|fleet| fleet.keeper.as_ref()) else {
-            self.finish_end(myself);
+            let _ = myself.cast(ManagerMessage::Replace(Servant::SessionKeeper));
             return;
         };
         let (reply, flushed) = ractor::concurrency::oneshot();
         let _ = keeper.cast(KeeperMessage::Flush(reply.into()));
         let myself = myself.clone();
         tokio::spawn(async move {
-            let flushed = flushed.await.map(|()| ManagerMessage::Flushed);
-            let _ = myself.cast(flushed.unwrap_or(or_else));
+            // From one that breaks down there is no answer, and the next one is asked.
+            if flushed.await.is_ok() {
+                let _ = myself.cast(ManagerMessage::Flushed);
+            }
         });
     }
 

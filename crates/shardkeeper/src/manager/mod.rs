@@ -64,7 +64,7 @@ struct Fleet {
     queue: ActorRef<QueueMessage>,
     ledger: Arc<Mutex<Ledger>>,
     book: Arc<Mutex<Book>>,
-    /// With a session store only.
+    /// With a session store only, and not while it waits to be replaced.
     keeper: Option<ActorRef<KeeperMessage>>,
     shards: Shards,
     all_ready_announced: bool,
@@ -73,14 +73,6 @@ struct Fleet {
     silence: SilenceWatch,
     removals: Vec<Removal>,
     last_removal: u64,
-}
-
-impl Fleet {
-    /// Whether there is a keeper that can be told something.
-    fn has_keeper(&self) -> bool {
-        use ractor::ActorStatus::Running;
-        self.keeper.as_ref().is_some_and(|keeper| keeper.get_status() <= Running)
-    }
 }
 
 /// Shards that are on their way out. They leave together: until then, an end takes them along.
@@ -93,7 +85,7 @@ struct Removal {
 struct Stopping {
     farewell: Farewell,
     outcome: Ended,
-    /// Every shard has ended, and the store takes what is left.
+    /// Every shard has ended, and the store takes what is left: from the keeper that there is, or the next one.
     flushing: bool,
     replies: Vec<RpcReplyPort<Vec<Session>>>,
 }

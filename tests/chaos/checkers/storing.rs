@@ -1,0 +1,240 @@
+//! Sessions outlive their process as far as the store allows, and a store that does not work is told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shardkeeper::Session;
+use shardkeeper::store::SessionRecord;
+use tokio::time::Instant;
+
+use crate::store::Loaded;
+use crate::trace::Trace;
+
+/// What the library says: it looks every 250 ms, and a save may be under way by then.
+pub(crate) const GRACE: Duration = Duration::from_millis(400);
+/// [`max_session_age`](shardkeeper::Builder::max_session_age), by default.
+const MAX_AGE_MS: u64 = 3_600_000;
+/// A session that does not get on is stored anew before a quarter of that has passed.
+const LATELY_MS: u64 = MAX_AGE_MS / 4 + 1000;
+/// A save that takes longer is told, at the next look.
+const SLOW: Duration = Duration::from_secs(10);
+const SLOW_IS_TOLD: Duration = Duration::from_millis(10_600);
+
+/// What happens between a process and its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Loaded,
+    SaveBegan,
+    Saved,
+    SaveFailed,
+    /// The keeper died, and with it whatever it was saving.
+    KeeperGone,
+    ToldFailed,
+    ToldRecovered,
+    End,
+}
+
+/// Clones are the same log.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Processes>>);
+
+/// What happened in each.
+type Processes = BTreeMap<usize, Vec<(Instant, Entry)>>;
+
+impl Log {
+    fn processes(&self) -> MutexGuard<'_, Processes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note(&self, process: usize, entry: Entry) {
+        self.processes().entry(process).or_default().push((Instant::now(), entry));
+    }
+
+    /// The verdict on what each process has said of its store.
+    pub(crate) fn judge(&self, trace: &Trace) {
+        for (process, entries) in &*self.processes() {
+            if let Err(complaint) = Telling::default().follow(entries) {
+                trace.complain(format_args!("process {process}: {complaint}"));
+            }
+        }
+    }
+}
+
+/// What is known of a store while its log is read.
+#[derive(Default)]
+struct Telling {
+    loaded: bool,
+    saving_since: Option<Instant>,
+    /// The last save failed, then.
+    failed_at: Option<Instant>,
+    /// The last save succeeded though it was told that they fail.
+    recovered_at: Option<Instant>,
+    told: bool,
+}
+
+impl Telling {
+    fn follow(mut self, entries: &[(Instant, Entry)]) -> Result<(), String> {
+        for (at, entry) in entries {
+            self.overdue(*at)?;
+            self.take(*at, *entry).map_err(|complaint| format!("{complaint}, at {at:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether something should have been told by now.
+    fn overdue(&self, now: Instant) -> Result<(), String> {
+        let over = |since: Option<Instant>, wait: Duration| since.is_some_and(|since| now > since + wait);
+        if !self.told && over(self.failed_at, Duration::ZERO) {
+            return Err("a save failed, and nobody was told".to_owned());
+        }
+        if !self.told && over(self.saving_since, SLOW_IS_TOLD) {
+            return Err("a save hangs, and nobody was told".to_owned());
+        }
+        if over(self.recovered_at, Duration::ZERO) {
+            return Err("the store works again, and nobody was told".to_owned());
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, at: Instant, entry: Entry) -> Result<(), &'static str> {
+        match entry {
+            Entry::Loaded => self.loaded = true,
+            Entry::SaveBegan => {
+                if !self.loaded && !self.told {
+                    return Err("it goes on without its store, and nobody was told");
+                }
+                self.saving_since = Some(at);
+            }
+            Entry::Saved => {
+                (self.saving_since, self.failed_at, self.loaded) = (None, None, true);
+                self.recovered_at = self.told.then_some(at);
+            }
+            Entry::SaveFailed => (self.saving_since, self.failed_at) = (None, Some(at)),
+            Entry::KeeperGone => {
+                // What it would have told in this moment its successor finds out for itself.
+                (self.saving_since, self.failed_at, self.recovered_at) = (None, None, None);
+            }
+            Entry::ToldFailed => {
+                let hangs = self.saving_since.is_some_and(|since| at > since + SLOW);
+                if self.told {
+                    return Err("it was told twice that the store fails");
+                }
+                if self.loaded && self.failed_at.is_none() && !hangs {
+                    return Err("it was told without a reason that the store fails");
+                }
+                self.told = true;
+            }
+            Entry::ToldRecovered => {
+                if self.recovered_at.take().is_none() {
+                    return Err("it was told without a reason that the store works again");
+                }
+                self.told = false;
+            }
+            Entry::End => (self.saving_since, self.failed_at, self.recovered_at) = (None, None, None),
+        }
+        Ok(())
+    }
+}
+
+fn record_of(stored: &[SessionRecord], shard: u32) -> Option<&SessionRecord> {
+    stored.iter().find(|record| record.session.shard.0 == shard)
+}
+
+/// What a store holds is never ahead of what was acknowledged.
+pub(crate) fn not_ahead(stored: &[SessionRecord], truth: &[Session], trace: &Trace) {
+    for session in truth {
+        let record = record_of(stored, session.shard.0).filter(|record| record.session.id == session.id);
+        if let Some(record) = record.filter(|record| record.session.sequence > session.sequence) {
+            let sequence = record.session.sequence;
+            trace.complain(format_args!("{sequence} is stored of {session:?}"));
+        }
+    }
+}
+
+/// A store that works holds what there was before the [`GRACE`].
+pub(crate) fn not_behind(
+    stored: &[SessionRecord],
+    (before, truth): (&[Session], &[Session]),
+    now_ms: Option<u64>,
+    trace: &Trace,
+) {
+    for session in truth {
+        let is_it = |other: &&Session| other.id == session.id;
+        let Some(before) = before.iter().find(is_it) else { continue };
+        match record_of(stored, session.shard.0).filter(|record| record.session.id == session.id) {
+            None => trace.complain(format_args!("nothing is stored of {session:?}")),
+            Some(record) if record.session.sequence < before.sequence => {
+                let sequence = record.session.sequence;
+                trace.complain(format_args!("only {sequence} is stored of {before:?}, for long"));
+            }
+            Some(record) if now_ms.is_some_and(|now_ms| record.stored_at_ms.abs_diff(now_ms) > LATELY_MS) => {
+                trace.complain(format_args!("{record:?} was not stored anew by {now_ms:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A store that works does not hold the shards that went to another process before the [`GRACE`].
+pub(crate) fn gone(stored: &[SessionRecord], gone: &[u32], trace: &Trace) {
+    for shard in gone {
+        if let Some(record) = record_of(stored, *shard) {
+            trace.complain(format_args!("{record:?} is stored still, and belongs to another process"));
+        }
+    }
+}
+
+/// The shards of which a store does not hold what a process has left at its end.
+pub(crate) fn stale(stored: &[SessionRecord], shards: &[u32], left: &[Session]) -> Vec<u32> {
+    let is_stale = |shard: &u32| {
+        let record = record_of(stored, *shard).map(|record| &record.session);
+        record != left.iter().find(|session| session.shard.0 == *shard)
+    };
+    shards.iter().copied().filter(is_stale).collect()
+}
+
+/// Whether a process finds a session of this shard in its store that it can use: by when it was stored.
+pub(crate) fn is_usable(loaded: &Loaded, shard: u32, now_ms: u64) -> bool {
+    let record = record_of(&loaded.stored.sessions, shard);
+    record.is_some_and(|record| now_ms.saturating_sub(record.stored_at_ms) <= MAX_AGE_MS)
+}
+
+/// The first login of a shard in a process: by a resume if and only if the process has a session of it.
+#[derive(Default)]
+pub(crate) struct Logins {
+    /// By process and shard.
+    expected: BTreeMap<(usize, u32), bool>,
+    seen: BTreeMap<(usize, u32), bool>,
+    /// So many shards began without the session that they had before.
+    pub(crate) fresh: u32,
+}
+
+impl Logins {
+    /// A shard begins in a process.
+    pub(crate) fn begin(&mut self, process: usize, shard: u32) {
+        self.expected.remove(&(process, shard));
+        self.seen.remove(&(process, shard));
+    }
+
+    pub(crate) fn expect(&mut self, process: usize, shard: u32, resumes: bool) {
+        self.expected.insert((process, shard), resumes);
+    }
+
+    /// It connects, or waits for its turn to.
+    pub(crate) fn see(&mut self, process: usize, shard: u32, resumes: bool) {
+        self.seen.entry((process, shard)).or_insert(resumes);
+    }
+
+    /// Compares, for a process that ends.
+    pub(crate) fn judge(&self, process: usize, trace: &Trace) {
+        for ((_, shard), expected) in self.expected.range((process, 0)..=(process, u32::MAX)) {
+            match self.seen.get(&(process, *shard)) {
+                Some(seen) if seen != expected => trace.complain(format_args!(
+                    "shard {shard} of process {process}: resumes {seen}, and should {expected}"
+                )),
+                _ => {}
+            }
+        }
+    }
+}
