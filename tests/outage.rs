@@ -144,6 +144,11 @@ async fn gw_138_153_ten_minutes_without_a_network_cost_no_identify_and_no_storm(
     assert!(LINES.get() <= 3 * tries + 3000, "{} lines", LINES.get());
     told.extend(told_back);
     assert!(!told.iter().any(|(_, lifecycle)| matches!(lifecycle, Lifecycle::Crashed { .. })));
+    eprintln!(
+        "ten minutes without a network: {tries} connections tried, the API asked {asked} times, {} lines logged, all back \
+         after {took:.1?}",
+        LINES.get()
+    );
     // The longest wait is a minute, and an attempt that hangs is given up after ten seconds.
     assert!(took <= Duration::from_secs(72), "{took:?}");
     assert!(most_in_a_second(&dials) <= 15, "they come back one by one: {}", most_in_a_second(&dials));

@@ -31,6 +31,13 @@ impl Count {
     }
 }
 
+/// What the process holds in memory, where the system says so.
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.map_or_else(|| "unknown".to_owned(), |size| size.trim().to_owned())
+}
+
 async fn read_for(running: &mut Running, time: Duration) {
     let end = Instant::now() + time;
     while timeout_at(end, running.next()).await.is_ok() {}
@@ -101,13 +108,15 @@ async fn hours_of_reconnects_subscriptions_and_requests_leave_nothing_behind() {
         // When everything has been done some times.
         if round == 100 {
             settle(&mut running).await;
-            begin = Some((Count::take(&running, &network), Instant::now()));
+            begin = Some((Count::take(&running, &network), Instant::now(), resident()));
         }
     }
     settle(&mut running).await;
-    let (begin, since) = begin.unwrap();
+    let (begin, since, held) = begin.unwrap();
     let end = Count::take(&running, &network);
     let reconnects = simulator.report().connections;
+    let (hours, holds) = (since.elapsed().as_secs_f64() / 3600.0, resident());
+    eprintln!("{hours:.1} h, {reconnects} connections: from {begin:?}, {held} to {end:?}, {holds}");
     assert_eq!(begin, end);
     assert_eq!((end.connections, end.sessions), (2, 2));
     assert!(reconnects > 1000, "{reconnects}");
