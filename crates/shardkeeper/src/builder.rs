@@ -140,7 +140,7 @@ impl Builder {
     /// many may identify at once, how many shards Discord advises. 8 h: so three times in a period of the budget. Each time it
     /// is between a half of it and the whole, at random, so that many processes do not ask at once. Less than 60 s counts as 60 s,
     /// more than a year as a year. A request that fails is a [`GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable), and is
-    /// made again after one to two minutes.
+    /// made again after one to two minutes; after a refusal hours later, after a rejected token never.
     pub fn gateway_check_every(mut self, interval: Duration) -> Self {
         self.config.gateway_check_every = interval;
         self
@@ -163,8 +163,8 @@ impl Builder {
         self
     }
 
-    /// How old a stored session may be to be resumed. 1 h: Discord forgets sessions after minutes, nobody knows exactly how
-    /// many, and a vain Resume costs no Identify, but some seconds.
+    /// How old a stored session may be to be resumed, since it was stored last: so how long the process may be away. 1 h:
+    /// Discord forgets sessions after minutes, nobody knows exactly how many, and a vain Resume costs some seconds alone.
     pub fn max_session_age(mut self, age: Duration) -> Self {
         self.config.max_session_age = age;
         self

@@ -48,10 +48,12 @@
 //! - **Hand-over.** A session goes to the next process as far as its events were acknowledged, by dropping each [`Delivery`]:
 //!   what was not dealt with comes again there, and says so ([`Dispatch::is_replayed`]). It goes by [`Shardkeeper::detach`], or
 //!   by a [session store](Builder::session_store), whatever became of this process.
-//! - **Crashes.** A shard whose code breaks down resumes from the session that the manager keeps: no Identify is spent.
+//! - **Crashes.** A shard whose code breaks down resumes from the session that the manager keeps: no Identify is spent, unless it
+//!   had none yet, or Discord has forgotten it after a quarantine.
 //! - **Heartbeats** never wait for a subscriber, a command or a large payload.
 //! - **Identify.** At most one per key and 5 s, never below the reserve of the day's budget; a resume needs none.
-//! - **Bounds.** Every queue has one, and a rule for being full.
+//! - **Bounds.** Every queue and buffer has one, and a rule for being full. Mailboxes of actors have none of their own: a call
+//!   of a handle waits for its answer, so its callers are the bound.
 //! - **Secrets.** The token and session ids are in no log line, error or `Debug` output; neither is the content of events.
 //!
 //! Supervision catches panics: a bot must not be built with `panic = "abort"`.

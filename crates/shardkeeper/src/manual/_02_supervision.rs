@@ -107,7 +107,8 @@
 //! A sentinel asks `GET /gateway/bot` every few hours ([`Builder::gateway_check_every`]). What the API counts as left of the
 //! identify budget replaces our own count, unless that is lower within the same period, and how many may identify at once takes effect on those that wait. When Discord
 //! advises more shards than the bot has, [`Lifecycle::MoreShardsAdvised`] says so. An API that fails is asked again after one
-//! to two minutes, or as late as it wants; one that rejects the token is not asked again. Running shards notice none of it.
+//! to two minutes, or as late as it wants; one that shuts the bot out (403, 404, a ban of the address) hours later; one that
+//! rejects the token never. At the start the last two end the manager. Running shards notice none of it.
 //!
 //! # When Discord refuses
 //!
@@ -138,7 +139,7 @@
 //! | a command that was just being written | [`NotWritten::Lost`]; Discord may have it | the same | yes | no |
 //! | presence by [`update_presence`](Shardkeeper::update_presence) and [`update_presence_on`](Shardkeeper::update_presence_on) | yes | yes | yes | no |
 //! | presence by [`ShardMessage::UpdatePresence`] | yes | no: back to the manager's | yes | no |
-//! | identify budget | yes | yes | yes | asked of Discord again; a store remembers when the last Identify was sent |
+//! | identify budget | yes | yes | yes | asked of Discord again; a store remembers when the last Identify was sent, and with [`Builder::gateway`] what is left counts too |
 //! | place in the identify queue | yes | asked for again | asked for again | no |
 //! | counters of [`ShardStatus`] | yes | yes | yes | no |
 //!

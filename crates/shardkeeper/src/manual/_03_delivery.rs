@@ -103,7 +103,8 @@
 //!
 //! Sequence numbers rise within a session, but not by one each time: a gap is no error. [`Dispatch::shard`] and
 //! [`Dispatch::sequence`] together recognise what came before, as long as the session is the same. What comes a second time
-//! is marked: [`Dispatch::is_replayed`].
+//! is marked: [`Dispatch::is_replayed`]. The mark alone is no reason to drop an event: every resume sets it, also on what comes
+//! for the first time.
 //!
 //! READY alone is never replayed. A process that is killed after its session was stored, and before a subscriber has
 //! acknowledged READY, takes that one event with it; the session itself goes on.

@@ -78,6 +78,9 @@
 //!
 //! A [`Session`] is what makes a resume possible. It is a secret like the token. It fits a shard of the same id, count and
 //! intents on a connection of the same encoding and compression, and Discord keeps it for some minutes after its connection.
+//! So a process that starts with another count or other intents resumes nothing: each shard costs an Identify, and the events
+//! in between are lost. Without [`Builder::shards`] that happens by itself, at the first start after Discord has changed its
+//! recommendation: whoever keeps sessions sets the count.
 //!
 //! - [`Shardkeeper::detach`] ends the manager and returns them all; [`Builder::sessions`] takes them in the next process. One
 //!   that does not fit is left out there, and a warning says why.
@@ -85,9 +88,18 @@
 //!   [`FileStore`](crate::store::FileStore) on disk, or a [`SessionStore`](crate::store::SessionStore) of your own. The next
 //!   process starts from there, whether this one was detached or killed. A new session is stored at once, how far it got four
 //!   times a second; no event waits for it, and a store that fails is told and stops nobody. Times in it are of the wall clock.
-//!   When that is set while the process runs, no harm is done. When it is set between two processes: back, it costs a window
-//!   of Identify at most, and with [`Builder::gateway`] a budget that is too small until Discord is asked; ahead beyond [`Builder::max_session_age`], an Identify for each shard, and a window that ran is cut short.
+//!   When that is set while the process runs, no harm is done.
+//!   When it is set between two processes: back, it costs a window of Identify at most, and with [`Builder::gateway`] a
+//!   budget that is too small until Discord is asked; ahead, a window that ran is cut short; ahead beyond
+//!   [`Builder::max_session_age`], an Identify for each shard; and ahead beyond the end of the budget's period, with
+//!   [`Builder::gateway`], our own count is forgotten, and the answer given there is believed as it is.
+//!   A store does not remember the layout: the next process runs the shards that its builder names, whatever was moved by
+//!   [`Shardkeeper::add_shards`] and [`Shardkeeper::remove_shards`]. What was removed leaves the store with its next save,
+//!   some 250 ms after `remove_shards` has returned.
 //! - [`Shardkeeper::sessions`] returns them as they are now.
+//!
+//! Each process has a session store of its own. A [`FileStore`](crate::store::FileStore) is open in one process at a time: the
+//! successor opens it after the old process has ended, or gets `OpenError::InUse` and tries again.
 //!
 //! # Ending
 //!

@@ -18,7 +18,7 @@
 //! | [`Builder::encoding`] | [`Encoding::Json`] | Events are JSON text above either way; ETF costs a translation. |
 //! | [`Builder::large_threshold`] | 50 | Discord's own. Up to 250: more members per guild at the start, more memory there. |
 //! | [`Builder::max_failed_resumes`] | 3 | Each costs a minute at most; a new session costs an Identify and the events in between. |
-//! | [`Builder::max_message_bytes`] | 67108864 | 64 MiB: READY and guilds of several MiB are real. It bounds what a broken peer can cost. |
+//! | [`Builder::max_message_bytes`] | 67108864 | 64 MiB: READY and guilds of several MiB are real. A broken peer can cost twice as much per shard. |
 //! | [`Builder::connects_per_second`] | 50 | 2,000 shards that fell together are back within 40 s. As many may open at once. |
 //! | [`Builder::identify_reserve`] | 10 | At zero Discord resets the token, and others may spend some unseen. Half of `total` at most counts. |
 //! | [`Builder::end_deadline`] | 10 s | 3 s are for closing, the rest for subscribers. |

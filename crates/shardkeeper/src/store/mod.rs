@@ -22,17 +22,25 @@ pub(crate) use self::record::{budget_record, since, unix_ms};
 /// Why a store could not do its work. It is shown with its sources, and must not contain secrets.
 pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Keeps the sessions of one bot, and what it has spent of the day's Identify. One manager uses it at a time.
+/// Keeps the sessions of one bot, and what it has spent of the day's Identify. One manager uses it at a time: processes that
+/// run at the same time need a store each (in a database: rows of their own), for the budget is one value, and a shard that
+/// moves is removed here after the other process may have saved it.
 ///
 /// What it holds is as secret as the token: whoever has both can resume the sessions. Make it readable to the bot alone.
 /// It never holds the token itself, nor anything of an event.
 ///
 /// # Errors
 ///
-/// An error is told once as [`Lifecycle::StoreFailed`](crate::Lifecycle::StoreFailed), and tried again with growing waits;
-/// no shard is stopped by it. Until it works again, a crash of the process repeats more events, or costs sessions.
+/// An error of [`save`](Self::save) is told once as [`Lifecycle::StoreFailed`](crate::Lifecycle::StoreFailed), and tried again
+/// with growing waits; no shard is stopped by it. Until it works again, a crash of the process repeats more events, or costs
+/// sessions. A save is given up after 60 s. A panic counts as an error.
 pub trait SessionStore: Send + Sync + 'static {
-    /// Everything that is stored. Asked once, when a manager starts.
+    /// Everything that is stored, of every layout. Asked when a manager starts, and again every 500 ms after an error. What
+    /// has not come within 10 s is done without, which costs each shard an Identify.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it completes, it has changed nothing.
     fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>>;
 
     /// Stores the changes: all of them or, with an error, none. When it completes, they survive the end of the process and of

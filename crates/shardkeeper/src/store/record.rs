@@ -18,8 +18,8 @@ pub struct SessionRecord {
     pub session: Session,
     /// The generation of the layout that the shard belonged to.
     pub generation: u32,
-    /// When it was known to be good, in milliseconds of Unix time: the manager stores one that does not get on anew, long
-    /// before it is [too old](crate::Builder::max_session_age).
+    /// When it was stored last, in milliseconds of Unix time. The manager stores one that does not get on anew, long before it
+    /// is [too old](crate::Builder::max_session_age), also while its shard has no connection.
     pub stored_at_ms: u64,
 }
 
@@ -33,7 +33,7 @@ pub enum RecordRefused {
         /// Its format.
         format: u32,
     },
-    /// Discord has forgotten it by now.
+    /// It was stored so long ago that Discord has hardly kept it.
     #[error("it is {age:.0?} old, more than {limit:.0?}")]
     TooOld {
         /// Its age.
