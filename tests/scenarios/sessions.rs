@@ -513,6 +513,26 @@ async fn a_session_that_comes_with_its_shard_is_stored_before_that_connects() {
     assert_eq!(store.store.load().await.unwrap().sessions.len(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn sessions_that_a_process_is_given_are_stored_before_their_shards_connect() {
+    let simulator = simulator(2, |_| {});
+    let first = Running::start(simulator.clone()).await;
+    let Running { keeper, events, .. } = first;
+    drop(events);
+    let sessions = keeper.detach().await;
+    let (store, network) = (MemoryStore::default(), Network::new(&simulator));
+    let (url, token) = (simulator.api_url().parse().unwrap(), shardkeeper::Token::new("sim-token").unwrap());
+    let info = shardkeeper::gateway_info(&network, &url, &token).await.unwrap();
+    let builder = bot(&simulator).gateway(info).sessions(sessions.clone());
+    network.set_weather(Weather::Hangs);
+    let builder = builder.dialer(Arc::new(network)).session_store(Arc::new(store.clone()));
+    let second = builder.start().await.unwrap();
+    sleep(Duration::from_millis(1)).await;
+    let stored = store.load().await.unwrap().sessions.into_iter().map(|record| record.session);
+    assert_eq!(stored.collect::<Vec<_>>(), sessions);
+    second.detach().await;
+}
+
 #[tokio::test]
 async fn a_file_of_thousands_of_shards_is_stored_in_one_transaction() {
     let path = std::env::temp_dir().join(format!("shardkeeper-scenario-{}", std::process::id()));

@@ -130,7 +130,8 @@ impl Actor for SessionKeeper {
         myself: ActorRef<KeeperMessage>,
         _: &mut KeeperState,
     ) -> Result<(), ActorProcessingErr> {
-        myself.send_after(LOOK_EVERY, || KeeperMessage::Look);
+        // Sessions that the bot was given are in no store yet.
+        let _ = myself.cast(KeeperMessage::Look);
         Ok(())
     }
 
