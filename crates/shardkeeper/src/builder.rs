@@ -397,7 +397,10 @@ mod tests {
         let mut timings = Timings::default();
         timings.hello = Duration::MAX;
         let hello = refused(bot().timings(timings));
-        assert!(hello.starts_with("timings.hello is ") && hello.ends_with("between 1ms and 31536000s"), "{hello}");
+        assert!(
+            hello.starts_with("timings.hello is ") && hello.ends_with("between 1ms and 31536000s"),
+            "{hello}"
+        );
         let policy = RestartPolicy { window: Duration::MAX, ..RestartPolicy::default() };
         let window = refused(bot().restart_policy(policy));
         assert!(window.starts_with("restart_policy.window is ") && window.ends_with(year), "{window}");
@@ -407,7 +410,10 @@ mod tests {
         assert!(refused(bot().max_session_age(Duration::MAX)).starts_with("max_session_age is "));
         assert!(refused(bot().max_message_bytes(0)).starts_with("max_message_bytes is 0: "));
         assert!(refused(bot().max_message_bytes(usize::MAX)).starts_with("max_message_bytes is "));
-        assert_eq!(refused(bot().shards(u32::MAX)), "the shard count is 4294967295: at most 65536 are possible");
+        assert_eq!(
+            refused(bot().shards(u32::MAX)),
+            "the shard count is 4294967295: at most 65536 are possible"
+        );
     }
 
     #[cfg(feature = "etf")]

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use shardkeeper_proto::shard::Refusal;
 use shardkeeper_proto::{
-    CommandRefused, InvalidCommand, InvalidPresence, InvalidWait, SessionMismatch, ShardCount, ShardId, TokenError,
+    CommandRefused, InvalidCommand, InvalidPresence, InvalidWait, SessionMismatch, ShardCount, ShardId,
+    TokenError,
 };
 
 use crate::GatewayInfoError;

@@ -105,9 +105,9 @@ pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
 pub use shardkeeper_proto::{
     Activity, Backoff, ChannelInfoField, CloseCode, Command, CommandClass, CommandRefused, Encoding,
     Envelope, EventGroup, EventName, EventSet, IdentifyBudget, IdentifyPermit, Intents, InvalidCommand,
-    InvalidPresence, InvalidWait, LONGEST_WAIT, PayloadTooLarge, Presence, PresenceUpdate, Priority, RequestMembers, Session,
-    ShardCount, ShardId, Status, Timings, Token, TokenError, VoiceStateUpdate, request_channel_info,
-    request_soundboard_sounds,
+    InvalidPresence, InvalidWait, LONGEST_WAIT, PayloadTooLarge, Presence, PresenceUpdate, Priority,
+    RequestMembers, Session, ShardCount, ShardId, Status, Timings, Token, TokenError, VoiceStateUpdate,
+    request_channel_info, request_soundboard_sounds,
 };
 pub use shardkeeper_transport::{
     BoxedIo, CertificateError, Compression, ConnectError, Dialer, TcpDialer, client_config_trusting,
