@@ -210,18 +210,17 @@ mod tests {
         let fields = format!("{:?}", Timings::default());
         let fields = fields.matches(": ").count() - fields.matches("Backoff").count();
         assert_eq!(named.len(), fields, "{named:?}");
-        for at in 0..named.len() {
+        for (at, setting) in named.into_iter().enumerate() {
             let mut timings = Timings::default();
             *timings.waits()[at].1 = Duration::MAX;
-            assert_eq!(timings.check().unwrap_err().setting, named[at]);
+            assert_eq!(timings.check().unwrap_err().setting, setting);
             assert_eq!(timings.bounded().check(), Ok(()));
         }
     }
 
     #[test]
     fn what_would_spin_is_refused() {
-        let mut timings = Timings::default();
-        timings.requeue = Duration::ZERO;
+        let timings = Timings { requeue: Duration::ZERO, ..Timings::default() };
         let error = timings.check().unwrap_err().to_string();
         assert_eq!(error, "timings.requeue is 0ns: it has to be between 1ms and 31536000s");
         assert_eq!(timings.bounded().requeue, SHORTEST_WAIT);
@@ -229,8 +228,7 @@ mod tests {
 
     #[test]
     fn the_least_wait_after_an_invalid_session_is_not_above_the_longest() {
-        let mut timings = Timings::default();
-        timings.invalid_session_min = Duration::from_secs(9);
+        let timings = Timings { invalid_session_min: Duration::from_secs(9), ..Timings::default() };
         assert_eq!(timings.check().unwrap_err().setting, "timings.invalid_session_min");
         assert_eq!(timings.bounded().check(), Ok(()));
     }
