@@ -416,6 +416,13 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_capacity_beyond_all_bounds_counts_as_the_largest() {
+        let builder = Builder::new("T".into(), Intents::GUILDS);
+        let options = SubscriptionOptions { capacity: usize::MAX, ..SubscriptionOptions::default() };
+        drop(builder.subscribe_with(Topic::all(), options));
+    }
+
     #[cfg(feature = "etf")]
     #[test]
     fn gw_034_payload_compression_is_for_json() {
