@@ -4,3 +4,4 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod endings;
+mod refusals;

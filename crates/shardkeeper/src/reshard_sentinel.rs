@@ -3,7 +3,7 @@
 //! Input: its clock, and the manager's word that something may be out of date. Output: each answer, to the manager, which
 //! learns from it the address, the identify budget and the number of shards that Discord advises.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -29,13 +29,37 @@ pub struct SentinelArguments {
     pub(crate) random: fastrand::Rng,
     /// The manager waits for its first answer.
     pub(crate) awaited: bool,
-    /// Whoever doubts, it is not asked before; `None` for never.
-    pub(crate) not_before: Option<Instant>,
+    pub(crate) not_before: Arc<NotBefore>,
+}
+
+/// The gateway wants not to be asked before; `None` for never. The manager keeps it over the lives of sentinels, and each
+/// writes it before it reports: its end may be known before its report.
+#[derive(Debug)]
+pub(crate) struct NotBefore(Mutex<Option<Instant>>);
+
+impl NotBefore {
+    pub(crate) fn now() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
+    }
+
+    fn get(&self) -> Option<Instant> {
+        *self.lock()
+    }
+
+    fn set(&self, at: Option<Instant>) {
+        *self.lock() = at;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The state of a [`ReshardSentinel`].
 pub struct SentinelState {
     arguments: SentinelArguments,
+    /// Whoever doubts, it is not asked before; `None` for never.
+    not_before: Option<Instant>,
     /// The request that is under way, or the timer of the next one.
     next: Option<AbortOnDrop>,
     /// Requests that failed in a row.
@@ -52,7 +76,7 @@ impl Actor for ReshardSentinel {
         _: ActorRef<SentinelMessage>,
         arguments: SentinelArguments,
     ) -> Result<SentinelState, ActorProcessingErr> {
-        Ok(SentinelState { arguments, next: None, failed: 0 })
+        Ok(SentinelState { not_before: arguments.not_before.get(), arguments, next: None, failed: 0 })
     }
 
     async fn post_start(
@@ -60,7 +84,7 @@ impl Actor for ReshardSentinel {
         myself: ActorRef<SentinelMessage>,
         state: &mut SentinelState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(not_before) = state.arguments.not_before {
+        if let Some(not_before) = state.not_before {
             let wait = if state.arguments.awaited { Duration::ZERO } else { state.interval() };
             state.ask_after(&myself, wait.max(not_before.saturating_duration_since(Instant::now())));
         }
@@ -75,7 +99,7 @@ impl Actor for ReshardSentinel {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SentinelMessage::Doubt => {
-                if state.arguments.not_before.is_some_and(|at| at <= Instant::now()) {
+                if state.not_before.is_some_and(|at| at <= Instant::now()) {
                     state.ask(&myself);
                 }
             }
@@ -89,7 +113,7 @@ impl Actor for ReshardSentinel {
 impl SentinelState {
     /// Handlers do not wait for the network: the answer comes as a message.
     fn ask(&mut self, myself: &ActorRef<SentinelMessage>) {
-        self.arguments.not_before = Some(Instant::now() + ASK_AT_MOST_EVERY);
+        self.not_before = Some(Instant::now() + ASK_AT_MOST_EVERY);
         let (config, myself) = (Arc::clone(&self.arguments.config), myself.clone());
         self.do_next(async move {
             let answer = gateway_info(config.dialer.as_ref(), &config.api_url, &config.token).await;
@@ -124,7 +148,8 @@ impl SentinelState {
             Err(error) => {
                 self.failed += 1;
                 let retry_after = self.retry_after(&error);
-                self.arguments.not_before = retry_after.map(|wait| Instant::now() + wait);
+                self.not_before = retry_after.map(|wait| Instant::now() + wait);
+                self.arguments.not_before.set(self.not_before);
                 retry_after.into_iter().for_each(|wait| self.ask_after(myself, wait));
                 ManagerMessage::NoGateway { error, retry_after }
             }

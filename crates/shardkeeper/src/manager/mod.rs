@@ -24,6 +24,7 @@ use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
 use crate::gateway_info::GatewayInfo;
 use crate::identify_queue::Ledger;
 use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage, Servant};
+use crate::reshard_sentinel::NotBefore;
 use crate::restart::RestartBook;
 use crate::session_keeper::{Book, KeeperMessage};
 use crate::silence::SilenceWatch;
@@ -45,8 +46,7 @@ pub struct ManagerState {
     starting: Vec<RpcReplyPort<Result<(), StartError>>>,
     /// From the start to the beginning of the end.
     sentinel: Option<ActorRef<SentinelMessage>>,
-    /// The gateway wants not to be asked before; `None` for never.
-    ask_not_before: Option<Instant>,
+    ask_not_before: Arc<NotBefore>,
     /// From the first answer of `GET /gateway/bot` on.
     fleet: Option<Fleet>,
     /// What the session store holds; `None` until it has said so.
@@ -115,7 +115,7 @@ impl Actor for ShardManager {
             random,
             starting: Vec::new(),
             sentinel: None,
-            ask_not_before: Some(now()),
+            ask_not_before: Arc::new(NotBefore::now()),
             fleet: None,
             stored: None,
             storeless: false,
