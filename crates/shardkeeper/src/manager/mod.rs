@@ -24,8 +24,7 @@ use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
 use crate::gateway_info::GatewayInfo;
 use crate::identify_queue::Ledger;
 use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage, Servant};
-use crate::rate::OncePer;
-use crate::reshard_sentinel::ASK_AT_MOST_EVERY;
+use crate::reshard_sentinel::AskLimits;
 use crate::restart::RestartBook;
 use crate::session_keeper::{Book, KeeperMessage};
 use crate::silence::SilenceWatch;
@@ -47,10 +46,7 @@ pub struct ManagerState {
     starting: Vec<RpcReplyPort<Result<(), StartError>>>,
     /// From the start to the beginning of the end.
     sentinel: Option<ActorRef<SentinelMessage>>,
-    /// The gateway wants not to be asked before; `None` for never.
-    ask_not_before: Option<Instant>,
-    /// How often the gateway is asked because of a shard's doubts.
-    doubts: Arc<OncePer>,
+    ask_limits: Arc<AskLimits>,
     /// From the first answer of `GET /gateway/bot` on.
     fleet: Option<Fleet>,
     /// What the session store holds; `None` until it has said so.
@@ -119,8 +115,7 @@ impl Actor for ShardManager {
             random,
             starting: Vec::new(),
             sentinel: None,
-            ask_not_before: Some(now()),
-            doubts: Arc::new(OncePer::new(ASK_AT_MOST_EVERY)),
+            ask_limits: Arc::new(AskLimits::new()),
             fleet: None,
             stored: None,
             storeless: false,
