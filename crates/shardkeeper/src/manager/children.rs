@@ -28,7 +28,8 @@ impl ManagerState {
             return self.servant_crashed(myself, Servant::SessionKeeper, error).await;
         }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
-        let _ = fleet.queue.cast(QueueMessage::Gone { shard });
+        let incarnation = fleet.shards.incarnation(shard);
+        let _ = fleet.queue.cast(QueueMessage::Gone { shard, incarnation });
         let leaving = fleet.shards.is_leaving(shard);
         if leaving || self.stopping.is_some() {
             fleet.shards.set_ended(shard);
@@ -45,7 +46,6 @@ impl ManagerState {
         };
         tracing::error!("{lifecycle}");
         self.config.hub.announce(&lifecycle);
-        let incarnation = fleet.shards.incarnation(shard);
         if restart.after.is_zero() {
             return self.restart(myself, shard, incarnation).await;
         }
@@ -98,8 +98,7 @@ impl ManagerState {
             (Servant::ReshardSentinel, _) => self.sentinel = Some(self.spawn_sentinel(myself).await?),
             (_, None) => {}
             (Servant::IdentifyQueue, Some(fleet)) => {
-                // What the old one has let through in its last moment is not known.
-                let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, Some(now())).await?;
+                let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger).await?;
                 let tell = |actor: &ActorRef<_>| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone())));
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());

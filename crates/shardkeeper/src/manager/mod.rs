@@ -22,7 +22,7 @@ use crate::Shardkeeper;
 use crate::config::ManagerConfig;
 use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
 use crate::gateway_info::GatewayInfo;
-use crate::identify_queue::Ledger;
+use crate::identify_ledger::IdentifyLedger;
 use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage, Servant};
 use crate::restart::RestartBook;
 use crate::session_keeper::{Book, KeeperMessage};
@@ -62,7 +62,7 @@ pub struct ManagerState {
 struct Fleet {
     info: GatewayInfo,
     queue: ActorRef<QueueMessage>,
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: Arc<IdentifyLedger>,
     book: Arc<Mutex<Book>>,
     /// With a session store only, and not while it waits to be replaced.
     keeper: Option<ActorRef<KeeperMessage>>,

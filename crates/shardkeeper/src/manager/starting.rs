@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::{Session, ShardCount, ShardId};
@@ -14,12 +14,12 @@ use crate::config::Layout;
 use crate::error::{ConfigError, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit};
 use crate::identify_gate::Asking;
-use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
+use crate::identify_ledger::IdentifyLedger;
+use crate::identify_queue::{IdentifyQueue, QueueArguments};
 use crate::message::{ManagerMessage, QueueMessage, SentinelMessage};
 use crate::reshard_sentinel::{ReshardSentinel, SentinelArguments};
 use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
-use crate::status::IdentifyStatus;
 use crate::store::{BudgetRecord, RecordRefused, SessionRecord, SessionStore, StoreError, Stored};
 use crate::task::catching;
 use crate::{Lifecycle, store};
@@ -135,8 +135,7 @@ impl ManagerState {
         let last_identify = stored.budget.and_then(|budget| budget.last_identify_ms);
         let last_identify = last_identify.and_then(|at| now().checked_sub(store::since(wall, at)));
         let mut budget = budget(&limit, self.config.identify_reserve);
-        let ledger = Ledger { status: IdentifyStatus::default(), budget, last_identify };
-        let ledger = Arc::new(Mutex::new(ledger));
+        let ledger = Arc::new(IdentifyLedger::new(budget, last_identify));
         tracing::info!(
             shards = ids.len(),
             count = count.get(),
@@ -172,7 +171,7 @@ impl ManagerState {
             self.refuse_start(myself, StartError::Budget { needed, left, reserve, resets_after });
             return Ok(());
         }
-        let queue = self.spawn_queue(myself, &info, &ledger, last_identify).await?;
+        let queue = self.spawn_queue(myself, &info, &ledger).await?;
         let keeper = self.spawn_keeper(myself, &book).await?;
         let silence = SilenceWatch::default();
         let fleet = self.fleet.insert(Fleet {
@@ -215,8 +214,7 @@ impl ManagerState {
         &self,
         myself: &ActorRef<ManagerMessage>,
         info: &GatewayInfo,
-        ledger: &Arc<Mutex<Ledger>>,
-        last_identify: Option<Instant>,
+        ledger: &Arc<IdentifyLedger>,
     ) -> Result<ActorRef<QueueMessage>, ActorProcessingErr> {
         let timings = &self.config.timings;
         let asking = self.config.identify_gate.as_ref().map(|gate| {
@@ -228,7 +226,6 @@ impl ManagerState {
             window: timings.identify_window + timings.identify_margin,
             ledger: Arc::clone(ledger),
             hub: Arc::clone(&self.config.hub),
-            last_identify,
             asking,
         };
         let (queue, _) = Actor::spawn_linked(None, IdentifyQueue, arguments, myself.get_cell()).await?;
@@ -301,6 +298,8 @@ pub(super) fn load_store(store: Arc<dyn SessionStore>, manager: ActorRef<Manager
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use shardkeeper_proto::IdentifyBudget;
 
     use super::*;

@@ -23,6 +23,7 @@ use self::slot::SessionSlot;
 use crate::config::PresenceWith;
 use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
+use crate::identify_ledger::IdentifyLedger;
 use crate::message::{Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::pacer::Pacer;
 use crate::task::{AbortOnDrop, panic_message};
@@ -48,6 +49,7 @@ pub struct ShardArguments {
     pub(crate) presence: Option<PresenceUpdate>,
     pub(crate) presence_with: Option<PresenceWith>,
     pub(crate) queue: ActorRef<QueueMessage>,
+    pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) manager: ActorRef<ManagerMessage>,
     pub(crate) random: fastrand::Rng,
 }
@@ -98,6 +100,7 @@ impl Actor for ShardActor {
             control,
             commands,
             parts: Some(driver::Parts {
+                incarnation: arguments.incarnation,
                 config: arguments.config,
                 connector: arguments.connector,
                 pacer: arguments.pacer,
@@ -107,6 +110,7 @@ impl Actor for ShardActor {
                 presence: newest_presence,
                 presence_with: arguments.presence_with,
                 queue: queue_address,
+                ledger: arguments.ledger,
                 actor: myself,
                 control: receiver,
                 commands: asked,
@@ -180,7 +184,8 @@ impl ShardState {
     /// What could not be handed on is unspent, and goes back.
     fn granted(&self, control: Control) {
         if self.control(control).is_err() {
-            let _ = self.queue.borrow().cast(QueueMessage::Leave { shard: self.shard });
+            let (shard, incarnation) = (self.shard, self.incarnation);
+            let _ = self.queue.borrow().cast(QueueMessage::Leave { shard, incarnation });
         }
     }
 
