@@ -71,6 +71,8 @@ pub enum ManagerMessage {
     Stored(Result<Stored, StoreError>),
     /// From its own task: the session store holds everything.
     Flushed,
+    /// From its own task: nobody uses the session store any more.
+    StoreClosed,
     /// From the sentinel: what the gateway said.
     Gateway(GatewayInfo),
     /// From the sentinel: the gateway could not be asked.

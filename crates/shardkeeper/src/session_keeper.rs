@@ -17,8 +17,8 @@ use crate::dispatch::Hub;
 use crate::error::chain;
 use crate::identify_ledger::IdentifyLedger;
 use crate::shard::slot::SessionSlot;
-use crate::store::{self, BudgetRecord, Changes, SessionRecord, SessionStore, StoreError};
-use crate::task::{AbortOnDrop, catching};
+use crate::store::{self, BudgetRecord, Changes, SessionRecord, StoreError, StoreLease};
+use crate::task::AbortOnDrop;
 
 /// So often the slots are looked at, and at once when there is a new session. What a killed process repeats is what its
 /// subscribers acknowledged in so long, and the time of one save.
@@ -61,7 +61,7 @@ pub struct SessionKeeper;
 
 /// What a [`SessionKeeper`] is started with. Only the manager makes one.
 pub struct KeeperArguments {
-    pub(crate) store: Arc<dyn SessionStore>,
+    pub(crate) store: Arc<StoreLease>,
     pub(crate) book: Arc<Mutex<Book>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) random: fastrand::Rng,
@@ -72,7 +72,7 @@ pub struct KeeperArguments {
 
 /// The state of a [`SessionKeeper`].
 pub struct KeeperState {
-    store: Arc<dyn SessionStore>,
+    store: Arc<StoreLease>,
     book: Arc<Mutex<Book>>,
     hub: Arc<Hub>,
     random: fastrand::Rng,
@@ -206,8 +206,9 @@ impl KeeperState {
         self.book().held.extend(kept.keys());
         let (store, myself) = (Arc::clone(&self.store), myself.clone());
         let save = tokio::spawn(async move {
-            let saving = catching(async { store.save(changes).await });
-            let saved = timeout(DEADLINE, saving).await.unwrap_or_else(|elapsed| Err(elapsed.into()));
+            // An earlier keeper's save may be in the way for as long.
+            let saved = timeout(DEADLINE, store.save(changes)).await;
+            let saved = saved.unwrap_or_else(|elapsed| Err(elapsed.into()));
             let _ = myself.cast(KeeperMessage::Saved(saved));
         });
         let _task = AbortOnDrop(save.abort_handle());
@@ -332,7 +333,7 @@ mod tests {
         let ledger = Arc::new(IdentifyLedger::new(budget, Some(now)));
         let slots = BTreeMap::from([((count, ShardId(0)), slot)]);
         KeeperState::new(KeeperArguments {
-            store: Arc::new(MemoryStore::default()),
+            store: Arc::new(StoreLease::new(Arc::new(MemoryStore::default()))),
             book: Arc::new(Mutex::new(Book {
                 slots,
                 held: BTreeSet::new(),

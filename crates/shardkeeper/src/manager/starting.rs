@@ -20,8 +20,8 @@ use crate::message::{ManagerMessage, QueueMessage, SentinelMessage};
 use crate::reshard_sentinel::{ReshardSentinel, SentinelArguments};
 use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
-use crate::store::{BudgetRecord, RecordRefused, SessionRecord, SessionStore, StoreError, Stored};
-use crate::task::catching;
+use crate::store::{BudgetRecord, RecordRefused, SessionRecord, StoreError, StoreLease, Stored};
+use crate::task::AbortOnDrop;
 use crate::{Lifecycle, store};
 
 /// So long the session store may take to say what it holds; it is asked again meanwhile.
@@ -99,13 +99,18 @@ impl ManagerState {
 
     pub(super) fn refuse_start(&mut self, myself: &ActorRef<ManagerMessage>, error: StartError) {
         tracing::error!(error = crate::error::chain(&error), "cannot start");
-        // One reason for everybody who waits; more than one hardly ever does.
-        let mut waiting = self.starting.drain(..);
-        if let Some(first) = waiting.next() {
-            let _ = first.send(Err(error));
-        }
-        drop(waiting);
-        myself.stop(None);
+        let (closed, waiting, myself) =
+            (self.close_store(), std::mem::take(&mut self.starting), myself.clone());
+        tokio::spawn(async move {
+            closed.await;
+            // One reason for everybody who waits; more than one hardly ever does.
+            let mut waiting = waiting.into_iter();
+            if let Some(first) = waiting.next() {
+                let _ = first.send(Err(error));
+            }
+            drop(waiting);
+            myself.stop(None);
+        });
     }
 
     pub(super) fn layout(&self, info: &GatewayInfo) -> Result<(ShardCount, Vec<ShardId>), ConfigError> {
@@ -256,7 +261,7 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         book: &Arc<Mutex<Book>>,
     ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
-        let Some(store) = self.config.store.clone() else { return Ok(None) };
+        let Some(store) = self.store.clone() else { return Ok(None) };
         let (book, hub) = (Arc::clone(book), Arc::clone(&self.config.hub));
         let arguments = KeeperArguments {
             store,
@@ -279,12 +284,11 @@ fn remaining(spent: &BudgetRecord, limit: &SessionStartLimit, now: SystemTime) -
 }
 
 /// Asks the store what it holds, several times if need be: to start without its sessions costs an Identify for each.
-pub(super) fn load_store(store: Arc<dyn SessionStore>, manager: ActorRef<ManagerMessage>) {
-    tokio::spawn(async move {
+pub(super) fn load_store(store: Arc<StoreLease>, manager: ActorRef<ManagerMessage>) -> AbortOnDrop {
+    let loading = tokio::spawn(async move {
         let deadline = tokio::time::Instant::now() + LOAD_DEADLINE;
         let stored = loop {
-            let loading = catching(async { store.load().await });
-            match tokio::time::timeout_at(deadline, loading).await {
+            match tokio::time::timeout_at(deadline, store.load()).await {
                 Ok(Err(_)) if tokio::time::Instant::now() + LOAD_AGAIN_AFTER < deadline => {
                     tokio::time::sleep(LOAD_AGAIN_AFTER).await;
                 }
@@ -294,6 +298,7 @@ pub(super) fn load_store(store: Arc<dyn SessionStore>, manager: ActorRef<Manager
         };
         let _ = manager.cast(ManagerMessage::Stored(stored));
     });
+    AbortOnDrop(loading.abort_handle())
 }
 
 #[cfg(test)]
