@@ -28,7 +28,8 @@ impl ManagerState {
             return self.servant_crashed(myself, Servant::SessionKeeper, error).await;
         }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
-        let _ = fleet.queue.cast(QueueMessage::Gone { shard });
+        let Some(incarnation) = fleet.shards.incarnation(shard) else { return Ok(()) };
+        let _ = fleet.queue.cast(QueueMessage::Gone { shard, incarnation });
         self.shard_ended(myself, shard);
         let farewell = self.stopping.as_ref().map(|stopping| stopping.farewell);
         let Some(fleet) = self.fleet.as_mut().filter(|fleet| !fleet.shards.has_ended(shard)) else {
@@ -49,7 +50,6 @@ impl ManagerState {
         };
         tracing::error!("{lifecycle}");
         self.config.hub.announce(&lifecycle);
-        let Some(incarnation) = fleet.shards.incarnation(shard) else { return Ok(()) };
         if restart.after.is_zero() {
             return self.restart(myself, shard, incarnation).await;
         }
@@ -102,8 +102,7 @@ impl ManagerState {
             (Servant::ReshardSentinel, _) => self.sentinel = Some(self.spawn_sentinel(myself).await?),
             (_, None) => {}
             (Servant::IdentifyQueue, Some(fleet)) => {
-                // What the old one has let through in its last moment is not known.
-                let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, Some(now())).await?;
+                let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger).await?;
                 let tell = |actor: &ActorRef<_>| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone())));
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
