@@ -317,9 +317,13 @@ impl Driver {
             }
             Err(error) => {
                 self.link = Link::Down;
+                let retry_after = error.retry_after();
                 let error = crate::error::chain(&error);
-                tracing::warn!(shard.id = self.core.shard.0, error, "could not connect");
-                self.feed(Input::ConnectFailed);
+                tracing::warn!(shard.id = self.core.shard.0, error, ?retry_after, "could not connect");
+                self.feed(match retry_after {
+                    Some(retry_after) => Input::ConnectRefused { retry_after },
+                    None => Input::ConnectFailed,
+                });
                 self.core.board.set_reason(error);
             }
         }
