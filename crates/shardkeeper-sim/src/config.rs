@@ -42,6 +42,8 @@ pub struct SimConfig {
     /// Now and then sends a `zlib-stream` payload as several messages, cut at odd places (GW-044), and any other
     /// message as several WebSocket frames (GW-015). Off.
     pub split_frames: bool,
+    /// How many URLs for Resume there are. The sessions take turns, so that a large number gives each one its own. 1.
+    pub resume_hosts: u64,
     /// The address in the URLs that it tells, when clients shall come by a proxy. None: the one that it listens on.
     pub public_addr: Option<SocketAddr>,
     /// How time passes.
@@ -67,6 +69,7 @@ impl Default for SimConfig {
             shard_multiple: 1,
             replay_limit: 20_000,
             split_frames: false,
+            resume_hosts: 1,
             public_addr: None,
             timings: SimTimings::default(),
         }

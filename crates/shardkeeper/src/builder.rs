@@ -74,7 +74,6 @@ impl Builder {
                 compression: Compression::ZlibStream,
                 encoding: Encoding::Json,
                 timings: Timings::default(),
-                max_failed_resumes: 3,
                 max_message_bytes: TransportConfig::default().max_message_bytes,
                 connects_per_second: 50,
                 identify_reserve: 10,
@@ -215,13 +214,6 @@ impl Builder {
     /// Discord's break its limits. [`build`](Self::build) refuses what [cannot work](Timings::check).
     pub fn timings(mut self, timings: Timings) -> Self {
         self.config.timings = timings;
-        self
-    }
-
-    /// How many resumes in a row may fail without an answer before the session is given up for a new one. 3: each costs
-    /// a minute at most, a new session costs an Identify and the events in between. Zero counts as one.
-    pub fn max_failed_resumes(mut self, resumes: u32) -> Self {
-        self.config.max_failed_resumes = resumes.max(1);
         self
     }
 

@@ -43,7 +43,6 @@ pub struct ManagerConfig {
     pub(crate) compression: Compression,
     pub(crate) encoding: Encoding,
     pub(crate) timings: Timings,
-    pub(crate) max_failed_resumes: u32,
     pub(crate) max_message_bytes: usize,
     pub(crate) connects_per_second: u32,
     pub(crate) identify_reserve: u32,

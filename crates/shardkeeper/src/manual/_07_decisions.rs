@@ -166,10 +166,10 @@
 //! | Heartbeats without an answer | one, and the connection is given up; not while a subscriber keeps us from reading | |
 //! | The wait after op 9 | 1 to 5 s, by chance | [`Timings`] |
 //! | Op 9: the same connection, or another | another one | |
-//! | Close codes 1000, 4001, 4002, 4005, 4008 and unknown ones | one Resume, then a new session | |
+//! | Close codes 1000, 4001, 4002, 4005, 4008 and unknown ones, also in answer to a Resume | Resume, with growing waits | |
 //! | Close code 4003 | a new session | |
-//! | Resumes that are never answered | three, then a new session | [`Builder::max_failed_resumes`] |
-//! | A resume URL that cannot be reached | the bootstrap URL and the resume URL in turn; the session is kept until Discord refuses it | |
+//! | Resumes that are never answered, or always with a close | 15 min, then a new session | [`Timings::keep_session`] |
+//! | A resume URL that cannot be reached, or brings no Hello | the bootstrap URL and the resume URL in turn; the session is kept until Discord refuses it, or that time is over | |
 //! | The size of a payload | 4096 bytes in the larger of its encodings, whichever is used | |
 //! | `large_threshold` | 50 | [`Builder::large_threshold`] |
 //! | Presences beyond 5 in 20 s | wait; the newest wins | |
