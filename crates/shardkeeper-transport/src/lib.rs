@@ -54,6 +54,7 @@ mod dial;
 mod error;
 mod frames;
 mod inflate;
+mod readable;
 mod tls;
 
 pub use compression::Compression;

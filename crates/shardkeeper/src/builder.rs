@@ -13,12 +13,13 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::config::{Layout, ManagerConfig};
+use crate::dispatch::Hub;
 use crate::error::ConfigError;
 use crate::gateway_info::GatewayInfo;
 use crate::identify_gate::IdentifyGate;
 use crate::restart::RestartPolicy;
 use crate::store::SessionStore;
-use crate::{Subscription, SubscriptionOptions, Topic};
+use crate::{EventModel, Subscription, SubscriptionOptions, Topic, TypedSubscription};
 
 /// Discord's API, version 10.
 pub const DISCORD_API: &str = "https://discord.com/api/v10";
@@ -74,6 +75,7 @@ impl Builder {
                 whole_start: false,
                 identify_gate: None,
                 restart_policy: RestartPolicy::default(),
+                start_timeout: None,
                 end_deadline: Duration::from_secs(10),
                 sessions: Vec::new(),
                 store: None,
@@ -81,7 +83,7 @@ impl Builder {
                 wall_clock: Arc::new(SystemTime::now),
                 dialer: Arc::new(TcpDialer::new()),
                 seed: None,
-                hub: Arc::default(),
+                hub: Arc::new(Hub::of(intents)),
                 members: Arc::default(),
                 ended: watch::Sender::new(None),
             },
@@ -267,6 +269,14 @@ impl Builder {
         self
     }
 
+    /// How long [`start`](Self::start) may wait for the first answer of `GET /gateway/bot` before it fails with
+    /// [`StartError::Unreachable`](crate::StartError::Unreachable). None: it tries until the gateway answers, and each failure
+    /// is a warning in the log, so that a bot that is started during an outage comes up after it.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.config.start_timeout = Some(timeout);
+        self
+    }
+
     /// How long [`stop`](crate::Shardkeeper::stop) and [`detach`](crate::Shardkeeper::detach) may take. 10 s; a closing
     /// handshake takes 3 at most, the rest is for subscribers to take what is under way. What has not ended by then is
     /// killed, without a close frame.
@@ -296,6 +306,12 @@ impl Builder {
     /// As [`subscribe`](Self::subscribe), with a capacity and a policy of the caller's.
     pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
         self.config.hub.subscribe(topic, options)
+    }
+
+    /// Subscribes to the events of one kind before anything starts, each read into `T`: a model of twilight-model (feature
+    /// `twilight`), or a type of the bot's own with the name of its event ([`EventModel`]).
+    pub fn subscribe_to<T: EventModel>(&self) -> TypedSubscription<T> {
+        self.subscribe(Topic::events([T::EVENT])).typed()
     }
 
     /// Checks everything that can be checked without asking Discord.

@@ -116,9 +116,10 @@ pub use self::config::ManagerConfig;
 #[cfg(feature = "twilight")]
 pub use self::dispatch::MalformedEvent;
 pub use self::dispatch::{
-    Delivery, Dispatch, Event, JsonError, Overflow, Subscription, SubscriptionOptions, Topic,
+    Delivery, Dispatch, Event, EventModel, JsonError, Overflow, Subscription, SubscriptionOptions, Topic,
+    TypedDelivery, TypedError, TypedSubscription,
 };
-pub use self::error::{CommandRejected, ConfigError, Ended, ShardsRejected, StartError};
+pub use self::error::{CommandRejected, ConfigError, EndError, Ended, ShardsRejected, StartError};
 pub use self::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
 pub use self::handle::Shardkeeper;
 pub use self::identify_queue::{IdentifyQueue, QueueArguments, QueueState};
