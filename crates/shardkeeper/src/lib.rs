@@ -98,6 +98,8 @@ mod status;
 pub mod store;
 mod task;
 
+/// The actor library of shards and manager: what it takes to speak to them by messages.
+pub use ractor;
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
 pub use shardkeeper_proto::{
     Activity, Backoff, ChannelInfoField, CloseCode, Command, CommandClass, CommandRefused, Encoding,
