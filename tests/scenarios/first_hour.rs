@@ -135,3 +135,19 @@ async fn a_typed_delivery_is_acknowledged_by_being_dropped() {
     drop(held);
     assert!(running.keeper.sessions().await[0].sequence > before + 10);
 }
+
+#[tokio::test(start_paused = true)]
+async fn messages_without_an_answer_are_carried_out() {
+    let running = Running::start(simulator(1, |_| {})).await;
+    let guild = 281_474_976 << 22;
+    let shard = running.keeper.shard(ShardId(0)).await.unwrap();
+    let presence = PresenceUpdate::new(Presence::new(Status::Dnd)).unwrap();
+    shard.cast(ShardMessage::command(VoiceStateUpdate::leave(guild))).unwrap();
+    running.keeper.manager().cast(ManagerMessage::command(VoiceStateUpdate::leave(guild))).unwrap();
+    running.keeper.manager().cast(ManagerMessage::presence(None, presence)).unwrap();
+    running
+        .simulator
+        .wait_until(|report| report.commands >= 3 && report.presences[&0]["status"] == "dnd")
+        .await;
+    running.no_violations();
+}

@@ -365,6 +365,8 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
+    use shardkeeper_proto::EventName;
+
     use super::*;
 
     fn refused(builder: Builder) -> String {
@@ -383,6 +385,62 @@ mod tests {
         assert_eq!(refused(builder), "the intents have bits that no intent of a bot has: 0x20000");
         // GW-069: none at all is fine.
         assert!(Builder::new("T".into(), Intents::empty()).build().is_ok());
+    }
+
+    /// Keeps the log lines of a test.
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<String>>>);
+
+    impl tracing::Subscriber for Log {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut |_: &tracing::field::Field, value: &dyn fmt::Debug| {
+                self.0.lock().expect("no test panics with it").push(format!("{value:?}"));
+            });
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_topic_that_the_intents_cannot_bring_is_warned_of() {
+        let log = Log::default();
+        tracing::subscriber::with_default(log.clone(), || {
+            let builder = Builder::new("T".into(), Intents::GUILDS);
+            let _here = builder.subscribe(Topic::events([EventName::Ready, EventName::GuildCreate]));
+            let _in_vain = builder.subscribe(Topic::events([EventName::GuildMemberAdd]));
+            let _either = builder.subscribe_to::<Message>();
+        });
+        let said = |event: &str, intent: &str| {
+            format!("a subscription waits for {event}, which never comes without the intent {intent}: add it")
+        };
+        assert_eq!(
+            *log.0.lock().expect("no test panics with it"),
+            [
+                said("GUILD_MEMBER_ADD", "GUILD_MEMBERS"),
+                said("MESSAGE_CREATE", "GUILD_MESSAGES or DIRECT_MESSAGES")
+            ]
+        );
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Message {}
+
+    impl EventModel for Message {
+        const EVENT: EventName = EventName::MessageCreate;
     }
 
     #[cfg(feature = "etf")]

@@ -14,10 +14,14 @@
 //! while let Some(event) = events.next().await {
 //!     println!("{event:?}");
 //! }
-//! # bot.stop().await;
+//! // No more events means that the bot has ended. An error says why.
+//! bot.wait().await?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! With [`Builder::subscribe_to`] events come as types: those of twilight-model, or the bot's own. Install a subscriber for
+//! `tracing`, such as tracing-subscriber: warnings about what does not work go there.
 //!
 //! The bot reads events when it likes, from as many tasks as it likes. What happens to connections is not its business;
 //! [`Topic::lifecycle`] tells it all the same.
@@ -67,7 +71,7 @@
 //! | `file-store` | `store::FileStore`: sessions on disk | redb |
 //! | `zstd` | `Compression::ZstdStream` | a C compiler |
 //! | `etf` | `Encoding::Etf` | |
-//! | `twilight` | `Dispatch::event()`: events as twilight-model has them | twilight-model |
+//! | `twilight` | `subscribe_to` and `Dispatch::event()` for the types of twilight-model 0.18; brings `simd-json` along | twilight-model |
 //! | `simd-json` | `Dispatch::parse_whole()`: large events in less time | simd-json |
 //! | `songbird` | songbird's `VoiceUpdate` for [`Shardkeeper`] | songbird |
 //! | `conformance` | checks for an [identify gate](identify_gate) or [session store](store) of your own | |
