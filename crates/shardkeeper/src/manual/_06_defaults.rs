@@ -20,6 +20,7 @@
 //! | [`Builder::max_message_bytes`] | 67108864 | 64 MiB: READY and guilds of several MiB are real. A broken peer can cost twice as much per shard. |
 //! | [`Builder::connects_per_second`] | 50 | 2,000 shards that fell together are back within 40 s. As many may open at once. |
 //! | [`Builder::identify_reserve`] | 10 | At zero Discord resets the token, and others may spend some unseen. Half of `total` at most counts. |
+//! | [`Builder::start_timeout`] | none | A bot that is started during an outage comes up after it; each failed attempt is a warning in the log. |
 //! | [`Builder::end_deadline`] | 10 s | 3 s are for closing, the rest for subscribers. |
 //! | [`Builder::dialer`] | [`TcpDialer`] | TCP and TLS with the roots of `webpki-roots`; addresses are tried 250 ms apart. |
 //! | [`Builder::seed`] | random | A fixed one makes jitter repeatable, in tests. |
@@ -182,6 +183,7 @@ mod tests {
             ("`Builder::identify_reserve`", config.identify_reserve.to_string()),
             ("`Builder::gateway_check_every`", format!("{} h", config.gateway_check_every.as_secs() / 3600)),
             ("`Builder::max_session_age`", format!("{} s", config.max_session_age.as_secs())),
+            ("`Builder::start_timeout`", config.start_timeout.map_or("none", |_| "some").to_owned()),
             ("`Builder::end_deadline`", format!("{} s", config.end_deadline.as_secs())),
             ("`SubscriptionOptions::capacity`", SubscriptionOptions::default().capacity.to_string()),
             ("`COMMANDS_PER_WINDOW`", proto::COMMANDS_PER_WINDOW.to_string()),
