@@ -472,7 +472,9 @@ async fn gw_001_003_006_rest() {
 
 #[tokio::test]
 async fn over_tcp_it_is_the_same() {
-    let simulator = Simulator::bind(SimConfig::default(), ([127, 0, 0, 1], 0).into()).await.unwrap();
+    let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
+    let simulator = Simulator::bind(config, ([127, 0, 0, 1], 0).into()).await.unwrap();
     let stream = tokio::net::TcpStream::connect(simulator.addr().unwrap()).await.unwrap();
     let (mut socket, _) = client_async("ws://127.0.0.1/?v=10&encoding=json", stream).await.unwrap();
     assert!(socket.next().await.unwrap().unwrap().to_text().unwrap().contains(r#""op":10"#));

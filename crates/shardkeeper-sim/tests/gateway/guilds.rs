@@ -330,5 +330,12 @@ async fn gw_225_258_263_to_272_events_have_the_shapes_that_the_sheet_gives_them(
 async fn gw_182_without_the_intent_thread_members_are_about_the_bot_alone() {
     let shapes = shapes(1).await;
     let added = &shapes["THREAD_MEMBERS_UPDATE"];
-    assert!(added.iter().all(|update| update["added_members"][0]["member"]["user"]["bot"] == true));
+    let bot = "104694319306248192";
+    for update in added {
+        let came = update["added_members"].as_array().unwrap();
+        let went = update["removed_member_ids"].as_array().unwrap();
+        assert_eq!(came.len() + went.len(), 1);
+        assert!(came.iter().all(|member| member["member"]["user"]["id"] == bot));
+        assert!(went.iter().all(|id| id == bot));
+    }
 }

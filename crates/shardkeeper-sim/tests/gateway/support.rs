@@ -15,6 +15,7 @@ pub(crate) const INTENTS: u64 = 53_608_447;
 
 pub(crate) fn simulator(configure: impl FnOnce(&mut SimConfig)) -> Simulator {
     let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
     configure(&mut config);
     Simulator::in_memory(config)
 }
