@@ -79,7 +79,6 @@ pub(crate) struct Guild {
 #[derive(Debug)]
 pub(crate) struct Text {
     pub(super) room: Room,
-    name: String,
     pub(super) topic: Option<String>,
     /// The event that pinned last.
     pub(super) pinned: Option<u64>,
@@ -685,7 +684,7 @@ impl Guild {
 
     fn text_channel(&self, text: &Text) -> Value {
         let mut channel = json!({
-            "id": text.room.id.to_string(), "guild_id": self.id.to_string(), "type": 0, "name": text.name,
+            "id": text.room.id.to_string(), "guild_id": self.id.to_string(), "type": 0, "name": "general",
             "position": 0, "parent_id": self.category.to_string(), "permission_overwrites": [], "topic": text.topic,
             "nsfw": false, "last_message_id": text.room.last_message.map(|id| id.to_string()),
             "rate_limit_per_user": 0, "flags": 0,
@@ -828,7 +827,7 @@ impl Guild {
 
 impl Text {
     pub(super) fn new(id: u64) -> Self {
-        Self { room: Room::new(id), name: "general".to_owned(), topic: None, pinned: None }
+        Self { room: Room::new(id), topic: None, pinned: None }
     }
 }
 
