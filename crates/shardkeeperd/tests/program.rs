@@ -16,6 +16,7 @@ use self::support::{Directory, LOOPBACK, PATIENCE, Running, Sim, shardkeeperd, s
 
 async fn simulator(shards: u32) -> Simulator {
     let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
     config.shards = shards;
     config.max_concurrency = shards;
     Simulator::bind(config, LOOPBACK).await.unwrap()
@@ -96,6 +97,7 @@ async fn a_token_that_the_gateway_refuses_is_final() {
 #[tokio::test]
 async fn forbidden_intents_are_final() {
     let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
     config.allowed_intents &= !(1 << 1);
     let simulator = Simulator::bind(config, LOOPBACK).await.unwrap();
     let (code, log) =
@@ -333,6 +335,10 @@ async fn run_and_sim_understand_each_other_over_tls_zstd_and_etf() {
         "--report",
         &report,
         "--split-frames",
+        "--split-suffix",
+        "--mixed-atoms",
+        "--token",
+        "sim-token",
     ];
     let sim = Sim::start(LOOPBACK, &sim).await;
     assert!(sim.api_url.starts_with("https://"), "{}", sim.api_url);
