@@ -8,7 +8,6 @@ mod delivery;
 mod endings;
 mod faults;
 mod first_hour;
-mod growth;
 mod identify_gate;
 mod members;
 mod refusals;

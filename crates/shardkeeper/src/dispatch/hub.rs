@@ -7,6 +7,7 @@ use async_channel::{Sender, TrySendError};
 use shardkeeper_proto::Intents;
 use tokio::sync::Semaphore;
 
+use super::subscription::MAX_CAPACITY;
 use super::{Event, Overflow, Parcel, Subscription, SubscriptionOptions, Topic};
 use crate::Lifecycle;
 
@@ -59,7 +60,7 @@ impl Hub {
                 "a subscription waits for {event}, which never comes without the intent {needed}: add it"
             );
         }
-        let (sender, receiver) = async_channel::bounded(options.capacity.max(1));
+        let (sender, receiver) = async_channel::bounded(options.capacity.clamp(1, MAX_CAPACITY));
         let missed = Arc::new(AtomicU64::new(0));
         let mut list = self.list();
         list.last_id += 1;
