@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use serde::Deserialize;
 use shardkeeper::{
-    EndError, EventModel, EventName, Intents, Overflow, StartError, SubscriptionOptions, Topic, TypedError,
+    EndError, EventModel, EventName, Intents, ManagerMessage, Overflow, Presence, PresenceUpdate, ShardId,
+    ShardMessage, StartError, Status, SubscriptionOptions, Topic, TypedError, VoiceStateUpdate,
 };
 use shardkeeper_sim::{Fault, RestFault};
 use shardkeeper_tests::{Running, bot, bot_with, simulator};

@@ -73,9 +73,8 @@ impl Members {
     /// When one is no `T`.
     pub fn members<T: DeserializeOwned>(&self) -> Result<Vec<T>, JsonError> {
         let chunk = EventName::GuildMembersChunk.as_str();
-        let read =
-            |member: &Box<RawValue>| parse(member.get().as_bytes()).map_err(|error| error.of(chunk.into()));
-        self.raw_members.iter().map(read).collect()
+        let read = |member: &RawValue| parse(member.get().as_bytes()).map_err(|error| error.of(chunk.into()));
+        self.raw_members.iter().map(|member| read(member)).collect()
     }
 }
 
