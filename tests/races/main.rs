@@ -4,3 +4,5 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod endings;
+mod identify;
+mod store;
