@@ -5,3 +5,5 @@
 
 mod endings;
 mod refusals;
+mod identify;
+mod store;

@@ -64,9 +64,10 @@ impl ManagerState {
         });
     }
 
-    /// Ends all use of the store, at the latest when the future completes. What is under way is cancelled.
+    /// Ends all use of the store, at the latest when the future completes. A save that is under way is cancelled.
     pub(super) fn close_store(&mut self) -> impl Future<Output = ()> + Send + 'static {
-        self.loading = None;
+        // A load that is cancelled might go on in a thread, and it is over soon.
+        let loading = self.loading.take();
         if let Some(keeper) = self.fleet.as_mut().and_then(|fleet| fleet.keeper.take()) {
             keeper.kill();
         }
@@ -75,6 +76,7 @@ impl ManagerState {
             if let Some(store) = store {
                 store.close().await;
             }
+            drop(loading);
         }
     }
 
