@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use crate::config::ManagerConfig;
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, gateway_info};
 use crate::message::{ManagerMessage, SentinelMessage};
+use crate::rate::OncePer;
 use crate::task::AbortOnDrop;
 
-/// So often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
-const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
+/// How often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
+pub(crate) const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 /// No timer waits longer than a year.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
 
@@ -30,6 +31,8 @@ pub struct SentinelArguments {
     /// The manager waits for its first answer.
     pub(crate) awaited: bool,
     pub(crate) not_before: Arc<NotBefore>,
+    /// How often doubts are followed: the manager keeps it, so that a crash of the sentinel does not reset it.
+    pub(crate) doubts: Arc<OncePer>,
 }
 
 /// The gateway wants not to be asked before; `None` for never. The manager keeps it over the lives of sentinels, and each
@@ -58,8 +61,6 @@ impl NotBefore {
 /// The state of a [`ReshardSentinel`].
 pub struct SentinelState {
     arguments: SentinelArguments,
-    /// Whoever doubts, it is not asked before; `None` for never.
-    not_before: Option<Instant>,
     /// The request that is under way, or the timer of the next one.
     next: Option<AbortOnDrop>,
     /// Requests that failed in a row.
@@ -76,7 +77,7 @@ impl Actor for ReshardSentinel {
         _: ActorRef<SentinelMessage>,
         arguments: SentinelArguments,
     ) -> Result<SentinelState, ActorProcessingErr> {
-        Ok(SentinelState { not_before: arguments.not_before.get(), arguments, next: None, failed: 0 })
+        Ok(SentinelState { arguments, next: None, failed: 0 })
     }
 
     async fn post_start(
@@ -84,7 +85,7 @@ impl Actor for ReshardSentinel {
         myself: ActorRef<SentinelMessage>,
         state: &mut SentinelState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(not_before) = state.not_before {
+        if let Some(not_before) = state.arguments.not_before.get() {
             let wait = if state.arguments.awaited { Duration::ZERO } else { state.interval() };
             state.ask_after(&myself, wait.max(not_before.saturating_duration_since(Instant::now())));
         }
@@ -99,11 +100,16 @@ impl Actor for ReshardSentinel {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SentinelMessage::Doubt => {
-                if state.not_before.is_some_and(|at| at <= Instant::now()) {
+                let SentinelArguments { not_before, doubts, .. } = &state.arguments;
+                if not_before.get().is_some_and(|at| at <= Instant::now()) && doubts.admits() {
                     state.ask(&myself);
                 }
             }
-            SentinelMessage::Due => state.ask(&myself),
+            SentinelMessage::Due => {
+                // A doubt that comes just afterwards has its answer already.
+                let _ = state.arguments.doubts.admits();
+                state.ask(&myself);
+            }
             SentinelMessage::Answered(answer) => state.answered(&myself, answer),
         }
         Ok(())
@@ -113,7 +119,6 @@ impl Actor for ReshardSentinel {
 impl SentinelState {
     /// Handlers do not wait for the network: the answer comes as a message.
     fn ask(&mut self, myself: &ActorRef<SentinelMessage>) {
-        self.not_before = Some(Instant::now() + ASK_AT_MOST_EVERY);
         let (config, myself) = (Arc::clone(&self.arguments.config), myself.clone());
         self.do_next(async move {
             let answer = gateway_info(config.dialer.as_ref(), &config.api_url, &config.token).await;
@@ -148,8 +153,7 @@ impl SentinelState {
             Err(error) => {
                 self.failed += 1;
                 let retry_after = self.retry_after(&error);
-                self.not_before = retry_after.map(|wait| Instant::now() + wait);
-                self.arguments.not_before.set(self.not_before);
+                self.arguments.not_before.set(retry_after.map(|wait| Instant::now() + wait));
                 retry_after.into_iter().for_each(|wait| self.ask_after(myself, wait));
                 ManagerMessage::NoGateway { error, retry_after }
             }

@@ -24,7 +24,8 @@ use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
 use crate::gateway_info::GatewayInfo;
 use crate::identify_queue::Ledger;
 use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage, Servant};
-use crate::reshard_sentinel::NotBefore;
+use crate::rate::OncePer;
+use crate::reshard_sentinel::{ASK_AT_MOST_EVERY, NotBefore};
 use crate::restart::RestartBook;
 use crate::session_keeper::{Book, KeeperMessage};
 use crate::silence::SilenceWatch;
@@ -47,6 +48,8 @@ pub struct ManagerState {
     /// From the start to the beginning of the end.
     sentinel: Option<ActorRef<SentinelMessage>>,
     ask_not_before: Arc<NotBefore>,
+    /// How often the gateway is asked because of a shard's doubts.
+    doubts: Arc<OncePer>,
     /// From the first answer of `GET /gateway/bot` on.
     fleet: Option<Fleet>,
     /// What the session store holds; `None` until it has said so.
@@ -116,6 +119,7 @@ impl Actor for ShardManager {
             starting: Vec::new(),
             sentinel: None,
             ask_not_before: Arc::new(NotBefore::now()),
+            doubts: Arc::new(OncePer::new(ASK_AT_MOST_EVERY)),
             fleet: None,
             stored: None,
             storeless: false,

@@ -205,6 +205,7 @@ impl ManagerState {
             random: self.random.fork(),
             awaited: self.fleet.is_none() && self.answer.is_none() && self.config.gateway.is_none(),
             not_before: Arc::clone(&self.ask_not_before),
+            doubts: Arc::clone(&self.doubts),
         };
         let (sentinel, _) = Actor::spawn_linked(None, ReshardSentinel, arguments, myself.get_cell()).await?;
         Ok(sentinel)
