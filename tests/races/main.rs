@@ -4,4 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod endings;
+mod kills;
+mod order;
 mod refusals;
+mod removals;
