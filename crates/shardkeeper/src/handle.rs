@@ -11,6 +11,7 @@ use shardkeeper_proto::{
 use tokio::sync::watch;
 
 use crate::accepted::Accepted;
+use crate::ask::ask;
 use crate::builder::Builder;
 use crate::config::ManagerConfig;
 use crate::dispatch::{self, Hub};
@@ -420,8 +421,6 @@ impl Shardkeeper {
         &self,
         message: impl FnOnce(RpcReplyPort<T>) -> ManagerMessage,
     ) -> Option<T> {
-        let (reply, answer) = ractor::concurrency::oneshot();
-        self.manager.cast(message(reply.into())).ok()?;
-        answer.await.ok()
+        ask(&self.manager, message).await
     }
 }

@@ -3,7 +3,7 @@
 //! Input: its clock, and the manager's word that something may be out of date. Output: each answer, to the manager, which
 //! learns from it the address, the identify budget and the number of shards that Discord advises.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use crate::config::ManagerConfig;
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, gateway_info};
 use crate::message::{ManagerMessage, SentinelMessage};
+use crate::rate::OncePer;
 use crate::task::AbortOnDrop;
 
-/// So often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
-const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
+/// How often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
+pub(crate) const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 /// No timer waits longer than a year.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
 
@@ -29,8 +30,32 @@ pub struct SentinelArguments {
     pub(crate) random: fastrand::Rng,
     /// The manager waits for its first answer.
     pub(crate) awaited: bool,
-    /// Whoever doubts, it is not asked before; `None` for never.
-    pub(crate) not_before: Option<Instant>,
+    pub(crate) not_before: Arc<NotBefore>,
+    /// How often doubts are followed: the manager keeps it, so that a crash of the sentinel does not reset it.
+    pub(crate) doubts: Arc<OncePer>,
+}
+
+/// The gateway wants not to be asked before; `None` for never. The manager keeps it over the lives of sentinels, and each
+/// writes it before it reports: its end may be known before its report.
+#[derive(Debug)]
+pub(crate) struct NotBefore(Mutex<Option<Instant>>);
+
+impl NotBefore {
+    pub(crate) fn now() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
+    }
+
+    fn get(&self) -> Option<Instant> {
+        *self.lock()
+    }
+
+    fn set(&self, at: Option<Instant>) {
+        *self.lock() = at;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The state of a [`ReshardSentinel`].
@@ -60,7 +85,7 @@ impl Actor for ReshardSentinel {
         myself: ActorRef<SentinelMessage>,
         state: &mut SentinelState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(not_before) = state.arguments.not_before {
+        if let Some(not_before) = state.arguments.not_before.get() {
             let wait = if state.arguments.awaited { Duration::ZERO } else { state.interval() };
             state.ask_after(&myself, wait.max(not_before.saturating_duration_since(Instant::now())));
         }
@@ -75,11 +100,16 @@ impl Actor for ReshardSentinel {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SentinelMessage::Doubt => {
-                if state.arguments.not_before.is_some_and(|at| at <= Instant::now()) {
+                let SentinelArguments { not_before, doubts, .. } = &state.arguments;
+                if not_before.get().is_some_and(|at| at <= Instant::now()) && doubts.admits() {
                     state.ask(&myself);
                 }
             }
-            SentinelMessage::Due => state.ask(&myself),
+            SentinelMessage::Due => {
+                // A doubt that comes just afterwards has its answer already.
+                let _ = state.arguments.doubts.admits();
+                state.ask(&myself);
+            }
             SentinelMessage::Answered(answer) => state.answered(&myself, answer),
         }
         Ok(())
@@ -89,7 +119,6 @@ impl Actor for ReshardSentinel {
 impl SentinelState {
     /// Handlers do not wait for the network: the answer comes as a message.
     fn ask(&mut self, myself: &ActorRef<SentinelMessage>) {
-        self.arguments.not_before = Some(Instant::now() + ASK_AT_MOST_EVERY);
         let (config, myself) = (Arc::clone(&self.arguments.config), myself.clone());
         self.do_next(async move {
             let answer = gateway_info(config.dialer.as_ref(), &config.api_url, &config.token).await;
@@ -124,7 +153,7 @@ impl SentinelState {
             Err(error) => {
                 self.failed += 1;
                 let retry_after = self.retry_after(&error);
-                self.arguments.not_before = retry_after.map(|wait| Instant::now() + wait);
+                self.arguments.not_before.set(retry_after.map(|wait| Instant::now() + wait));
                 retry_after.into_iter().for_each(|wait| self.ask_after(myself, wait));
                 ManagerMessage::NoGateway { error, retry_after }
             }

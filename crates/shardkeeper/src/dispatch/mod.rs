@@ -14,7 +14,7 @@ mod watermark;
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 use serde::Deserialize;
 use shardkeeper_proto::{Envelope, EventName, ShardId};
@@ -226,11 +226,19 @@ impl From<Event> for Parcel {
 #[must_use = "dropping a delivery says that it was dealt with"]
 pub struct Delivery {
     event: Event,
-    #[expect(dead_code, reason = "it is held, and acknowledges by its drop")]
     ticket: Option<Ticket>,
-    #[expect(dead_code, reason = "it is held, and given back by its drop")]
-    credit: Option<OwnedSemaphorePermit>,
+    credit: Option<Credit>,
 }
+
+/// What an actor that subscribed gives back by dropping a delivery.
+struct Credit {
+    _permit: OwnedSemaphorePermit,
+    _ticket: Option<Arc<LentTicket>>,
+}
+
+/// A ticket in the hands of an actor, which can be taken back: of a delivery that the actor's end caught on its way into the
+/// mailbox nobody would ever drop it.
+type LentTicket = Mutex<Option<Ticket>>;
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -243,8 +251,12 @@ impl Delivery {
         Self { event: parcel.event, ticket: parcel.ticket, credit: None }
     }
 
-    fn on_credit(self, credit: OwnedSemaphorePermit) -> Self {
-        Self { credit: Some(credit), ..self }
+    /// Also returns the ticket, if there is one, for taking it back.
+    fn on_credit(mut self, permit: OwnedSemaphorePermit) -> (Self, Option<Weak<LentTicket>>) {
+        let ticket = self.ticket.take().map(|ticket| Arc::new(Mutex::new(Some(ticket))));
+        let lent = ticket.as_ref().map(Arc::downgrade);
+        self.credit = Some(Credit { _permit: permit, _ticket: ticket });
+        (self, lent)
     }
 
     /// The event alone, for keeping. Acknowledges at once.

@@ -7,7 +7,7 @@ use shardkeeper_proto::ShardId;
 
 use super::{Fleet, ManagerState, now};
 use crate::Lifecycle;
-use crate::message::{Incarnation, ManagerMessage, QueueMessage, Servant, ShardMessage};
+use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, Servant, ShardMessage};
 
 impl ManagerState {
     pub(super) async fn child_ended(
@@ -28,11 +28,16 @@ impl ManagerState {
             return self.servant_crashed(myself, Servant::SessionKeeper, error).await;
         }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
-        let incarnation = fleet.shards.incarnation(shard);
-        let _ = fleet.queue.cast(QueueMessage::Gone { shard, incarnation });
-        let leaving = fleet.shards.is_leaving(shard);
-        if leaving || self.stopping.is_some() {
-            fleet.shards.set_ended(shard);
+        if let Some(incarnation) = fleet.shards.incarnation(shard) {
+            let _ = fleet.queue.cast(QueueMessage::Gone { shard, incarnation });
+        }
+        self.shard_ended(myself, shard);
+        let farewell = self.stopping.as_ref().map(|stopping| stopping.farewell);
+        let Some(fleet) = self.fleet.as_mut().filter(|fleet| !fleet.shards.has_ended(shard)) else {
+            return Ok(());
+        };
+        if fleet.shards.is_leaving(shard) || farewell.is_some() {
+            fleet.shards.set_ended(shard, farewell.unwrap_or(Farewell::Detach));
             self.finish_removals();
             self.end_if_all_ended(myself);
             return Ok(());
@@ -46,6 +51,7 @@ impl ManagerState {
         };
         tracing::error!("{lifecycle}");
         self.config.hub.announce(&lifecycle);
+        let Some(incarnation) = fleet.shards.incarnation(shard) else { return Ok(()) };
         if restart.after.is_zero() {
             return self.restart(myself, shard, incarnation).await;
         }
@@ -60,7 +66,7 @@ impl ManagerState {
         incarnation: Incarnation,
     ) -> Result<(), ActorProcessingErr> {
         match &mut self.fleet {
-            Some(fleet) if self.stopping.is_none() && fleet.shards.is_current(shard, incarnation) => {
+            Some(fleet) if self.stopping.is_none() && fleet.shards.awaits_restart(shard, incarnation) => {
                 fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await
             }
             _ => Ok(()),
@@ -103,8 +109,9 @@ impl ManagerState {
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
             }
-            // An end that could not wait has brought it forward.
+            // An end that could not wait has brought it forward, or does not need it any more.
             (Servant::SessionKeeper, Some(Fleet { keeper: Some(_), .. })) => {}
+            (Servant::SessionKeeper, _) if self.store.is_none() => {}
             (Servant::SessionKeeper, Some(fleet)) => {
                 // Nor is known what the old one has stored.
                 let book = Arc::clone(&fleet.book);

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use ractor::{ActorRef, RpcReplyPort};
+use ractor::ActorRef;
 use shardkeeper_proto::shard::{Change, Reason};
 use shardkeeper_proto::{
-    Command, Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
+    Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
 use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
 use tokio::sync::{mpsc, watch};
@@ -21,16 +21,18 @@ use url::Url;
 
 use super::board::Board;
 use super::codec::Codec;
+use super::commands::Asked;
+use super::life::Life;
 use super::receipts::Receipts;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
-use crate::accepted::Accepted;
 use crate::config::PresenceWith;
 use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
 use crate::identify_ledger::{IdentifyLedger, TakenPermit};
-use crate::message::{Incarnation, QueueMessage, ShardMessage};
+use crate::message::{QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
+use crate::rate::Warnings;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
 /// nothing measurable, smaller ones cost a poll of everything per message.
@@ -50,19 +52,13 @@ pub(super) enum Control {
     Crash,
 }
 
-/// A command that somebody wants to be sent.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) command: Command,
-    pub(super) reply: RpcReplyPort<Result<Accepted, CommandRejected>>,
-}
-
 /// What a driver works with.
 pub(super) struct Parts {
-    pub(super) incarnation: Incarnation,
+    pub(super) life: Arc<Life>,
     pub(super) config: ShardConfig,
     pub(super) connector: Connector,
     pub(super) pacer: Arc<Pacer>,
+    pub(super) warnings: Arc<Warnings>,
     pub(super) publisher: Publisher,
     pub(super) slot: Arc<SessionSlot>,
     pub(super) board: Arc<Board>,
@@ -86,8 +82,8 @@ pub(super) async fn run(mut parts: Parts) {
     let machine = Shard::new(parts.config, parts.slot.load());
     let mut driver = Driver {
         core: Core {
+            life: parts.life,
             shard,
-            incarnation: parts.incarnation,
             machine,
             wakes_at: None,
             publisher: parts.publisher,
@@ -107,6 +103,7 @@ pub(super) async fn run(mut parts: Parts) {
         codec,
         connector: parts.connector,
         pacer: parts.pacer,
+        warnings: parts.warnings,
         presence: parts.presence,
         presence_with: parts.presence_with,
         control: parts.control,
@@ -132,6 +129,7 @@ struct Driver {
     codec: Codec,
     connector: Connector,
     pacer: Arc<Pacer>,
+    warnings: Arc<Warnings>,
     presence: watch::Receiver<Option<PresenceUpdate>>,
     presence_with: Option<PresenceWith>,
     control: mpsc::Receiver<Control>,
@@ -196,7 +194,9 @@ impl Driver {
 
     /// A permit that was revoked on its way is ignored: the key may be another shard's by now.
     fn permitted(&mut self, permit: IdentifyPermit) {
-        let Some(taken) = self.core.ledger.take(self.core.shard, self.core.incarnation) else { return };
+        let Some(taken) = self.core.ledger.take(self.core.shard, self.core.life.incarnation()) else {
+            return;
+        };
         self.core.permit = Some(taken);
         self.compute_presence();
         self.feed(Input::Permit(permit));
@@ -340,9 +340,14 @@ impl Driver {
             Err(error) => {
                 self.link = Link::Down;
                 let error = crate::error::chain(&error);
-                tracing::warn!(shard.id = self.core.shard.0, error, "could not connect");
+                let shard = self.core.shard;
+                if self.warnings.admit(shard) {
+                    tracing::warn!(shard.id = shard.0, error, "could not connect");
+                } else {
+                    tracing::debug!(shard.id = shard.0, error, "could not connect");
+                }
                 self.feed(Input::ConnectFailed);
-                self.core.board.set_reason(error);
+                self.core.board.set_reason(self.core.life.incarnation(), error);
             }
         }
     }
@@ -392,8 +397,8 @@ impl Link {
 
 /// Everything of a driver but the link, so that it can work on a message which the link still holds.
 struct Core {
+    life: Arc<Life>,
     shard: ShardId,
-    incarnation: Incarnation,
     machine: Shard,
     wakes_at: Option<std::time::Instant>,
     publisher: Publisher,
@@ -442,7 +447,7 @@ impl Core {
         let latency = self.machine.latency();
         if latency != self.latency {
             self.latency = latency;
-            self.board.set_latency(latency);
+            self.board.set_latency(self.life.incarnation(), latency);
         }
     }
 
@@ -460,20 +465,22 @@ impl Core {
                     let envelope = envelope.expect("the machine delivers only what it was just fed");
                     self.deliver(envelope, sequence, replayed);
                 }
-                Output::SessionChanged(session) => self.slot.store(session),
+                Output::SessionChanged(session) => self.slot.store(self.life.incarnation(), session),
                 Output::Changed(change) => self.changed(now, change),
                 Output::Enqueue(priority) => {
-                    let (shard, incarnation, actor) = (self.shard, self.incarnation, self.actor.clone());
+                    let (shard, incarnation, actor) =
+                        (self.shard, self.life.incarnation(), self.actor.clone());
                     self.ask(QueueMessage::Join { shard, incarnation, priority, actor });
                 }
                 Output::ClaimPermit(priority) => {
-                    let (shard, incarnation, actor) = (self.shard, self.incarnation, self.actor.clone());
+                    let (shard, incarnation, actor) =
+                        (self.shard, self.life.incarnation(), self.actor.clone());
                     self.ask(QueueMessage::Claim { shard, incarnation, priority, actor });
                 }
                 Output::AskGateway => self.report(ShardMessage::AskGateway),
                 Output::CommandExpired(id) => self.receipts.expired(id),
                 Output::LeaveQueue => {
-                    let (shard, incarnation) = (self.shard, self.incarnation);
+                    let (shard, incarnation) = (self.shard, self.life.incarnation());
                     self.ask(QueueMessage::Leave { shard, incarnation });
                 }
                 for_link => self.for_link.push(for_link),
@@ -496,12 +503,7 @@ impl Core {
     }
 
     fn changed(&mut self, now: std::time::Instant, change: Change) {
-        self.board.changed(now, &change);
-        match &change {
-            Change::Ready | Change::Resumed { .. } => self.report(ShardMessage::BecameReady),
-            Change::Refused(refusal) => self.report(ShardMessage::Refused(*refusal)),
-            _ => {}
-        }
+        self.board.changed(self.life.incarnation(), now, &change);
         let lifecycle = Lifecycle::Shard { shard: self.shard, change };
         match &lifecycle {
             Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
@@ -511,6 +513,19 @@ impl Core {
             _ => tracing::info!("{lifecycle}"),
         }
         self.publisher.announce(&lifecycle);
+        // Only now, so that what the manager makes of it is announced after it.
+        let Lifecycle::Shard { change, .. } = lifecycle else { return };
+        match change {
+            Change::Ready | Change::Resumed { .. } => {
+                self.life.set_ready();
+                self.report(ShardMessage::BecameReady);
+            }
+            Change::Refused(refusal) => {
+                self.life.refuse(refusal);
+                self.report(ShardMessage::Refused(refusal));
+            }
+            _ => {}
+        }
     }
 
     /// Everything that was handed to the connection has been written.
