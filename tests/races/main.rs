@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod endings;
+mod identify;
 mod kills;
 mod order;
 mod refusals;
 mod removals;
+mod store;

@@ -1,7 +1,7 @@
 //! What the actors tell each other, and what a bot tells them. Each variant names its sender.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::shard::Refusal;
@@ -72,6 +72,8 @@ pub enum ManagerMessage {
     Stored(Result<Stored, StoreError>),
     /// From its own task: the session store holds everything.
     Flushed,
+    /// From its own task: nobody uses the session store any more.
+    StoreClosed,
     /// From the sentinel: what the gateway said.
     Gateway(GatewayInfo),
     /// From the sentinel: the gateway could not be asked.
@@ -199,6 +201,8 @@ pub enum QueueMessage {
     Join {
         /// Which shard.
         shard: ShardId,
+        /// Which life of its actor. A later one replaces an earlier one, whose messages are ignored from then on.
+        incarnation: Incarnation,
         /// How urgent it is.
         priority: Priority,
         /// Where to answer.
@@ -208,6 +212,8 @@ pub enum QueueMessage {
     Claim {
         /// Which shard.
         shard: ShardId,
+        /// Which life of its actor.
+        incarnation: Incarnation,
         /// How urgent it is.
         priority: Priority,
         /// Where to answer.
@@ -217,18 +223,15 @@ pub enum QueueMessage {
     Leave {
         /// Which shard.
         shard: ShardId,
-    },
-    /// From a shard: Identify was written, or may have been.
-    Sent {
-        /// Which shard.
-        shard: ShardId,
-        /// When.
-        at: Instant,
+        /// Which life of its actor.
+        incarnation: Incarnation,
     },
     /// From the manager: the shard's actor died.
     Gone {
         /// Which shard.
         shard: ShardId,
+        /// Which life of its actor. What it and earlier ones said, and have not been heard yet, is ignored.
+        incarnation: Incarnation,
     },
     /// From the manager: what `GET /gateway/bot` said last.
     Update {
@@ -259,7 +262,7 @@ pub enum QueueMessage {
     },
     /// From the manager: grant nothing any more.
     Freeze,
-    /// From its own timer.
+    /// From its own timer, or from a driver whose permit is over.
     Wake,
 }
 

@@ -20,10 +20,7 @@ use crate::status::ManagerStatus;
 impl ManagerState {
     pub(super) fn status(&self) -> ManagerStatus {
         match &self.fleet {
-            Some(fleet) => ManagerStatus {
-                shards: fleet.shards.status(),
-                identify: fleet.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).status,
-            },
+            Some(fleet) => ManagerStatus { shards: fleet.shards.status(), identify: fleet.ledger.status() },
             None => ManagerStatus::default(),
         }
     }
@@ -98,8 +95,7 @@ impl ManagerState {
         let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
         if fleet.queue.cast(update).is_err() {
             // The next one begins with what is in the ledger.
-            let mut ledger = fleet.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            ledger.budget.reconcile(now(), budget);
+            fleet.ledger.reconcile(now(), budget);
         }
         fleet.shards.set_gateway_url(&info.url);
         fleet.info = info;

@@ -270,6 +270,7 @@ impl Shards {
         random: fastrand::Rng,
     ) -> Result<(), ActorProcessingErr> {
         let config = self.shard_config(shard);
+        let ledger = Arc::clone(&self.book().ledger);
         let Some(entry) = self.entries.get_mut(&shard) else { return Ok(()) };
         self.last_incarnation += 1;
         entry.was_ready = entry.was_ready();
@@ -295,6 +296,7 @@ impl Shards {
             presence: entry.presence.clone(),
             presence_with: self.config.presence_with.clone(),
             queue: queue.clone(),
+            ledger,
             manager: manager.clone(),
             random,
         };

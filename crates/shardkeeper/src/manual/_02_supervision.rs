@@ -20,16 +20,19 @@
 //! |---|---|---|---|---|
 //! | **driver** | Its actor fails with the panic's message, and the manager restarts the shard, which resumes. | It has none to end with: what can fail is a state. | Only the end of its actor does that. The connection is dropped without a close frame, so the session stays. | By [`ShardMessage::Stop`] or [`ShardMessage::Detach`]. It closes, lets subscribers take what is under way, and ends. |
 //! | **shard actor** | The manager restarts the shard, which resumes. | The same. | The same. | The same: a stop that did not come from the manager is a crash to it. |
-//! | **queue** | Replaced. Every key stays shut for one window, and who waited asks again. | The same. | The same. | The same. |
+//! | **queue** | Replaced. Every key stays closed for one window from the last Identify, and who waited asks again. | The same. | The same. | The same. |
 //! | **session keeper** | Replaced. The new one stores everything again, since nobody knows what the old one did. | The same. | The same. | The same. |
 //! | **sentinel** | Replaced. The new one asks at once if the manager waits for its first answer, else hours later. | The same. | The same. | The same. |
 //! | **manager** | Everything below is killed, sessions in memory are gone, subscriptions end, and [`Shardkeeper::ended`] says [`Ended::Crashed`]. | The same. | The same. | By its address: the same. By [`Shardkeeper::stop`] or [`Shardkeeper::detach`]: in order. |
 //!
 //! Queue, keeper and sentinel ([`Servant`]) are replaced with the waits of [`RestartPolicy`], at once the first time: their state is
-//! a few numbers, and the ledger of the budget is the manager's. A permit that was out when its shard died counts as spent, since nobody knows.
+//! a few numbers, and the ledger of the budget is the manager's. A permit that was out when its shard died returns, unless its
+//! driver had taken it: an Identify counts when the driver writes it, and its key's window begins when that driver can write no more.
 //! The keeper is there with a [session store](Builder::session_store) only.
 //!
-//! Each life of a shard's actor is an [`Incarnation`]: what an earlier one says late changes nothing.
+//! Each life of a shard's actor is an [`Incarnation`]: what an earlier one says late changes nothing. A killed actor tells its
+//! supervisor before its driver has ended, so what it said may come behind the first words of its successor. The newest
+//! incarnation that is heard of counts alone; nothing relies on the order of the two.
 //!
 //! # Which orders are relied upon
 //!
