@@ -131,7 +131,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_096_a_refusal_of_the_bot_ends_it_once() {
+async fn a_refusal_of_the_bot_ends_it_once() {
     for first in [First::Report, First::End] {
         let mut bench = Bench::new().await;
         let (life, refusal) = (bench.life(), bench.refusal(4004));
@@ -145,7 +145,7 @@ async fn gw_096_a_refusal_of_the_bot_ends_it_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_086_a_refusal_of_the_layout_is_told_once() {
+async fn a_refusal_of_the_layout_is_told_once() {
     for first in [First::Report, First::End] {
         let mut bench = Bench::new().await;
         let (life, refusal) = (bench.life(), bench.refusal(4010));
