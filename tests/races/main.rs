@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod endings;
-mod refusals;
 mod identify;
+mod kills;
+mod order;
+mod refusals;
+mod removals;
 mod store;

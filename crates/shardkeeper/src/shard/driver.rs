@@ -194,7 +194,9 @@ impl Driver {
 
     /// A permit that was revoked on its way is ignored: the key may be another shard's by now.
     fn permitted(&mut self, permit: IdentifyPermit) {
-        let Some(taken) = self.core.ledger.take(self.core.shard, self.core.life.incarnation()) else { return };
+        let Some(taken) = self.core.ledger.take(self.core.shard, self.core.life.incarnation()) else {
+            return;
+        };
         self.core.permit = Some(taken);
         self.compute_presence();
         self.feed(Input::Permit(permit));
@@ -470,11 +472,13 @@ impl Core {
                 Output::SessionChanged(session) => self.slot.store(self.life.incarnation(), session),
                 Output::Changed(change) => self.changed(now, change),
                 Output::Enqueue(priority) => {
-                    let (shard, incarnation, actor) = (self.shard, self.life.incarnation(), self.actor.clone());
+                    let (shard, incarnation, actor) =
+                        (self.shard, self.life.incarnation(), self.actor.clone());
                     self.ask(QueueMessage::Join { shard, incarnation, priority, actor });
                 }
                 Output::ClaimPermit(priority) => {
-                    let (shard, incarnation, actor) = (self.shard, self.life.incarnation(), self.actor.clone());
+                    let (shard, incarnation, actor) =
+                        (self.shard, self.life.incarnation(), self.actor.clone());
                     self.ask(QueueMessage::Claim { shard, incarnation, priority, actor });
                 }
                 Output::AskGateway => self.report(ShardMessage::AskGateway),
