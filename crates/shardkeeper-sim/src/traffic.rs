@@ -73,7 +73,7 @@ impl Discord {
         let limit = self.config.replay_limit;
         let mut state = self.state();
         let id = state.newest.get(&shard_id).cloned().unwrap_or_default();
-        if !state.sessions.get(&id).is_some_and(|session| !session.over) {
+        if state.sessions.get(&id).is_none_or(|session| session.over) {
             return Err(InjectError::NoSession { shard_id });
         }
         match (event, data) {

@@ -536,7 +536,14 @@ impl Guild {
     }
 
     pub(crate) fn invite_objects(&self) -> Vec<Value> {
-        self.invites.iter().map(|invite| self.invite(invite)).collect()
+        let told = self.invites.iter().map(|invite| {
+            let mut data = self.invite(invite);
+            // REST has objects where the event has ids.
+            data["guild"] = json!({"id": self.id.to_string(), "name": self.name, "features": ["COMMUNITY"]});
+            data["channel"] = json!({"id": invite.channel.to_string(), "name": "general", "type": 0});
+            data
+        });
+        told.collect()
     }
 
     pub(crate) fn rule_objects(&self) -> Vec<Value> {
