@@ -41,6 +41,9 @@ impl Discord {
         let state = &mut *guard;
         match *action {
             Action::Connect { fault, times } => state.armed.push_back((fault, times)),
+            Action::Host { host, fault, lasts_ms } => {
+                state.hosts.arm(host, fault, Duration::from_millis(lasts_ms));
+            }
             Action::Rest { fault, times } => state.armed_rest.push_back((fault, times)),
             Action::GuildOutage { guild, lasts_ms } => {
                 let place = state.place(guild)?;
@@ -67,6 +70,7 @@ impl Discord {
             }
             Action::Disarm => {
                 state.armed.clear();
+                state.hosts.disarm();
                 state.armed_rest.clear();
             }
             Action::Limits { shards, max_concurrency, remaining } => {

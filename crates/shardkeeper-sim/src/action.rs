@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::fault::{ConnectFault, Fault, RestFault};
+use crate::hosts::Host;
 
 /// Something that is done to a running simulator.
 ///
@@ -31,6 +32,16 @@ pub enum Action {
         /// Of how many connections. 1.
         #[serde(default = "once")]
         times: usize,
+    },
+    /// A fault that stays with a host: of each connection to it, as long as it lasts. Faults of the next connections go
+    /// first. `{"do": "host", "host": {"resume": 2}, "fault": "no-hello", "lasts_ms": 60000}`
+    Host {
+        /// At which URL.
+        host: Host,
+        /// Which one.
+        fault: ConnectFault,
+        /// For how long.
+        lasts_ms: u64,
     },
     /// A fault of the next REST requests.
     Rest {
@@ -242,11 +253,27 @@ mod tests {
             do = "connect"
             fault = "no-hello"
             times = 2
+
+            [[step]]
+            at_ms = 11000
+            do = "host"
+            host = { resume = 2 }
+            fault = { close-resume = { code = 1012 } }
+            lasts_ms = 60000
+
+            [[step]]
+            at_ms = 12000
+            do = "host"
+            host = "gateway"
+            fault = "no-hello"
+            lasts_ms = 1
         "#;
         let json = r#"{"step": [
             {"at_ms": 5000, "do": "fault", "shard": 3, "fault": "reconnect"},
             {"at_ms": 9000, "do": "fault", "fault": {"close": {"code": 4009}}},
-            {"at_ms": 10000, "do": "connect", "fault": "no-hello", "times": 2}
+            {"at_ms": 10000, "do": "connect", "fault": "no-hello", "times": 2},
+            {"at_ms": 11000, "do": "host", "host": {"resume": 2}, "fault": {"close-resume": {"code": 1012}}, "lasts_ms": 60000},
+            {"at_ms": 12000, "do": "host", "host": "gateway", "fault": "no-hello", "lasts_ms": 1}
         ]}"#;
         let script = Script::from_toml(toml).unwrap();
         assert_eq!(script, Script::from_json(json).unwrap());

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::buckets::Buckets;
 use crate::config::SimConfig;
 use crate::fault::{ConnectFault, RestFault};
+use crate::hosts::{Host, Hosts};
 use crate::intents;
 use crate::ledger::Ledger;
 use crate::link::{Feed, Link, Out};
@@ -20,8 +21,6 @@ use crate::report::{Report, SessionRecord, Violation};
 use crate::session::Session;
 use crate::world::{self, Place, World};
 
-/// What tells the URL for Resume from the bootstrap URL, on one port.
-pub(crate) const RESUME_PATH: &str = "/resume";
 /// How many are kept for the report.
 const MAX_VIOLATIONS: usize = 1_000;
 /// So many sessions that ended are remembered, to tell who resumes one.
@@ -86,6 +85,7 @@ pub(crate) struct State {
     pub(crate) rejected_tokens: BTreeSet<Vec<u8>>,
     pub(crate) last_command: u64,
     pub(crate) armed: VecDeque<(ConnectFault, usize)>,
+    pub(crate) hosts: Hosts,
     pub(crate) armed_rest: VecDeque<(RestFault, usize)>,
     pub(crate) ledger: Ledger,
     pub(crate) report: Report,
@@ -140,6 +140,7 @@ impl Discord {
             rejected_tokens: BTreeSet::new(),
             last_command: 0,
             armed: VecDeque::new(),
+            hosts: Hosts::default(),
             armed_rest: VecDeque::new(),
             ledger: Ledger::default(),
             report: Report::default(),
@@ -190,11 +191,11 @@ impl Discord {
         self.changed(state);
     }
 
-    /// The fault that is armed for this connection.
-    pub(crate) fn take_connect_fault(&self) -> Option<ConnectFault> {
+    /// The fault of this connection.
+    pub(crate) fn take_connect_fault(&self, host: Host) -> Option<ConnectFault> {
         let mut state = self.state();
         state.report.connections += 1;
-        let fault = take(&mut state.armed);
+        let fault = state.fault_at(host);
         self.changed(state);
         fault
     }
@@ -265,15 +266,6 @@ impl Discord {
         }
     }
 
-    /// Another one than for Identify (GW-132), and without a query (GW-012).
-    pub(crate) fn resume_url(&self) -> String {
-        let scheme = if self.tls { "wss" } else { "ws" };
-        match self.public_addr() {
-            Some(addr) => format!("{scheme}://{addr}{RESUME_PATH}"),
-            None => format!("{scheme}://resume.sim.invalid{RESUME_PATH}"),
-        }
-    }
-
     /// The next dispatch for a connection's writer; `None` when there is none yet.
     pub(crate) fn next_dispatch(&self, feed: &Feed, link: &Link) -> Result<Option<Arc<[u8]>>, SlowClient> {
         let mut guard = self.state();
@@ -305,6 +297,13 @@ impl Discord {
     /// The shard of a session, and the last sequence that was sent in it.
     pub(crate) fn last_sequence(&self, id: &str) -> Option<u64> {
         Some(self.state().sessions.get(id)?.sequence)
+    }
+
+    /// The client has shown that it knows of its session: it has named a sequence of it.
+    pub(crate) fn proven(&self, id: &str) {
+        if let Some(session) = self.state().sessions.get_mut(id) {
+            session.proven = true;
+        }
     }
 
     pub(crate) fn shard_of(&self, id: &str) -> Option<u32> {
@@ -460,6 +459,17 @@ impl State {
         records
     }
 
+    /// Whether a session of this shard is there to be resumed, and its client knows of it and was told nothing else.
+    pub(crate) fn holds_session(&self, shard: u32, count: u32) -> bool {
+        let held = |session: &Session| {
+            (session.shard, session.count) == (shard, count)
+                && session.proven
+                && !session.over
+                && session.told.is_none()
+        };
+        !self.token_reset && self.sessions.values().any(held)
+    }
+
     pub(crate) fn expire(&mut self, now: Instant, lifetime: Duration) {
         let alive = |session: &Session| {
             session.lost_at.is_none_or(|lost| now.saturating_duration_since(lost) < lifetime)
@@ -541,7 +551,7 @@ impl State {
     }
 }
 
-fn take<T: Copy>(armed: &mut VecDeque<(T, usize)>) -> Option<T> {
+pub(crate) fn take<T: Copy>(armed: &mut VecDeque<(T, usize)>) -> Option<T> {
     armed.retain(|(_, times)| *times > 0);
     let (fault, times) = armed.front_mut()?;
     *times -= 1;

@@ -75,14 +75,31 @@ pub enum ConnectFault {
         /// The status.
         status: u16,
     },
+    /// It is answered with this HTTP status, and `Retry-After`.
+    RetryLater {
+        /// The status.
+        status: u16,
+        /// How long the client shall wait.
+        seconds: u32,
+    },
     /// The WebSocket opens, and says nothing.
     NoHello,
+    /// The WebSocket opens, and is closed with this code before Hello.
+    CloseInsteadOfHello {
+        /// The code.
+        code: u16,
+    },
     /// Op 7 comes instead of Hello (GW-104).
     ReconnectInsteadOfHello,
     /// Identify and Resume are never answered; heartbeats are.
     NoReady,
     /// A Resume is refused with op 9 `false`.
     RefuseResume,
+    /// A Resume is answered with a close frame; an Identify is not concerned.
+    CloseResume {
+        /// The code.
+        code: u16,
+    },
     /// An Identify is refused with op 9 `false`; it counts (GW-152).
     InvalidIdentify,
     /// An Identify or Resume is answered with a close frame.

@@ -49,7 +49,8 @@
 //! | The tags of atoms in ETF | 100 and 115 | [`SimConfig::mixed_atoms`] |
 //! | Where a `zlib-stream` payload is cut into messages | nowhere | [`SimConfig::split_frames`], [`SimConfig::split_suffix`] |
 //! | An event that nothing in the guilds causes | does not come | [`Simulator::dispatch`] |
-//! | A Resume at the bootstrap URL, a token with the prefix of REST | are taken, and noted | |
+//! | A Resume at the bootstrap URL or at that of another session, a token with the prefix of REST | are taken, and noted | |
+//! | URLs for Resume | one for all sessions | [`SimConfig::resume_hosts`] |
 //! | All members of a guild | once in 30 s per guild, over all sessions | [`SimTimings::members_window`] |
 //! | A sixth presence within 20 s | is ignored, and a violation | [`SimTimings::presence_window`] |
 //! | An Identify beyond the day's limit | ends every session and the token with 4004 | |
@@ -72,6 +73,7 @@ mod connection;
 mod discord;
 mod etf;
 mod fault;
+mod hosts;
 mod http;
 mod intents;
 mod judge;
@@ -90,5 +92,6 @@ mod world;
 pub use action::{Action, Script, ScriptError};
 pub use config::{Mix, SimConfig, SimTimings};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
+pub use hosts::Host;
 pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
 pub use simulator::Simulator;

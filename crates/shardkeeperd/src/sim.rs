@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use shardkeeper::Intents;
 use shardkeeper_sim::{Delivery, Mix, Report, Script, SimConfig, SimTimings, Simulator};
 
+use crate::intents::intents;
 use crate::say;
 use crate::terminate::Terminate;
 
@@ -59,9 +61,10 @@ pub(crate) struct Options {
     /// A timeline of faults and other actions, in TOML or JSON; it begins at once.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// The intents that are enabled in the developer portal, as the number of their bits; without it, all.
-    #[arg(long)]
-    allowed_intents: Option<u64>,
+    /// The intents that are enabled in the developer portal, by names or as the number of their bits; without it, all. May be
+    /// repeated.
+    #[arg(long, value_parser = intents)]
+    allowed_intents: Vec<Intents>,
     /// How much faster than at Discord time passes for heartbeats, windows and waits.
     #[arg(long, default_value_t = 1.0)]
     time_scale: f64,
@@ -154,7 +157,9 @@ fn configure(options: &Options) -> Result<SimConfig, String> {
         MixName::Everything => Mix::Everything,
     };
     config.faults_per_minute = rate("faults-per-minute", options.faults_per_minute)?;
-    config.allowed_intents = options.allowed_intents.unwrap_or(config.allowed_intents);
+    if !options.allowed_intents.is_empty() {
+        config.allowed_intents = options.allowed_intents.iter().copied().collect::<Intents>().bits();
+    }
     config.split_frames = options.split_frames;
     config.split_suffix = options.split_suffix;
     config.mixed_atoms = options.mixed_atoms;

@@ -18,13 +18,13 @@ use self::reader::Reader;
 use self::writer::Writer;
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
+use crate::hosts::Host;
 use crate::wire::{Encoder, Query};
 
 /// What was asked for by the request.
 pub(crate) struct Opening {
     pub(crate) query: Query,
-    /// It is the URL of READY, and not the bootstrap URL.
-    pub(crate) at_resume_url: bool,
+    pub(crate) host: Host,
     pub(crate) fault: Option<ConnectFault>,
 }
 
