@@ -8,6 +8,7 @@ mod delivery;
 mod endings;
 mod faults;
 mod growth;
+mod held_up;
 mod identify_gate;
 mod members;
 mod refusals;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::config::{Layout, ManagerConfig};
+use crate::dispatch::OwnHub;
 use crate::error::ConfigError;
 use crate::gateway_info::GatewayInfo;
 use crate::identify_gate::IdentifyGate;
@@ -81,7 +82,7 @@ impl Builder {
                 wall_clock: Arc::new(SystemTime::now),
                 dialer: Arc::new(TcpDialer::new()),
                 seed: None,
-                hub: Arc::default(),
+                hub: OwnHub::default(),
                 members: Arc::default(),
                 ended: watch::Sender::new(None),
             },
@@ -288,12 +289,14 @@ impl Builder {
     }
 
     /// Subscribes before anything starts, so that nothing is missed. It holds 1024 events and loses none; read it from the
-    /// start on, or its shards wait.
+    /// start on, or its shards wait. It ends with the manager, and when the builder is dropped or the start fails.
+    #[track_caller]
     pub fn subscribe(&self, topic: Topic) -> Subscription {
         self.subscribe_with(topic, SubscriptionOptions::default())
     }
 
     /// As [`subscribe`](Self::subscribe), with a capacity and a policy of the caller's.
+    #[track_caller]
     pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
         self.config.hub.subscribe(topic, options)
     }

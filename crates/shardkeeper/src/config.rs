@@ -12,7 +12,7 @@ use shardkeeper_transport::{Compression, Dialer, TransportConfig};
 use tokio::sync::watch;
 use url::Url;
 
-use crate::dispatch::Hub;
+use crate::dispatch::OwnHub;
 use crate::error::Ended;
 use crate::gateway_info::GatewayInfo;
 use crate::identify_gate::IdentifyGate;
@@ -57,7 +57,7 @@ pub struct ManagerConfig {
     pub(crate) wall_clock: WallClock,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) seed: Option<u64>,
-    pub(crate) hub: Arc<Hub>,
+    pub(crate) hub: OwnHub,
     pub(crate) members: Arc<MembersDesk>,
     pub(crate) ended: watch::Sender<Option<Ended>>,
 }

@@ -116,7 +116,8 @@ pub use self::config::ManagerConfig;
 #[cfg(feature = "twilight")]
 pub use self::dispatch::MalformedEvent;
 pub use self::dispatch::{
-    Delivery, Dispatch, Event, JsonError, Overflow, Subscription, SubscriptionOptions, Topic,
+    Delivery, Dispatch, Event, JsonError, Overflow, Subscription, SubscriptionLabel, SubscriptionOptions,
+    Topic,
 };
 pub use self::error::{CommandRejected, ConfigError, Ended, ShardsRejected, StartError};
 pub use self::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
@@ -133,4 +134,6 @@ pub use self::reshard_sentinel::{ReshardSentinel, SentinelArguments, SentinelSta
 pub use self::restart::RestartPolicy;
 pub use self::session_keeper::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
 pub use self::shard::{ShardActor, ShardArguments, ShardState};
-pub use self::status::{Disconnect, IdentifyStatus, LATENCIES, ManagerStatus, Phase, ShardStatus};
+pub use self::status::{
+    Disconnect, HeldUp, IdentifyStatus, LATENCIES, ManagerStatus, Phase, ShardStatus, WatermarkStuck,
+};

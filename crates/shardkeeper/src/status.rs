@@ -7,6 +7,8 @@ use serde::{Serialize, Serializer};
 use shardkeeper_proto::shard::{Initiator, Reason};
 use shardkeeper_proto::{ShardCount, ShardId};
 
+use crate::SubscriptionLabel;
+
 /// So many heartbeats are remembered: about eleven minutes of them.
 pub const LATENCIES: usize = 16;
 
@@ -78,6 +80,15 @@ pub struct ShardStatus {
     pub session: u32,
     /// The sequence number of the last dispatch that was published: a resume goes on from there.
     pub sequence: u64,
+    /// The watermark: up to here every lossless subscription has acknowledged what it was given. Another process resumes from
+    /// here.
+    pub acknowledged: u64,
+    /// The watermark has not moved for a minute and more.
+    pub watermark_stuck: Option<WatermarkStuck>,
+    /// A lossless subscription has no room for what the shard has for it.
+    pub held_up: Option<HeldUp>,
+    /// The shard reads nothing from Discord, until that subscription has room.
+    pub reading_paused: bool,
     /// The time a heartbeat took, on this connection.
     #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
     pub latency: Option<Duration>,
@@ -98,6 +109,31 @@ pub struct ShardStatus {
     pub last_disconnect: Option<Disconnect>,
     /// Why the last connection ended or could not be made, or the actor crashed, in words.
     pub last_reason: Option<String>,
+}
+
+/// A lossless subscription that has no room for what a shard has for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HeldUp {
+    /// Which subscription.
+    pub subscription: SubscriptionLabel,
+    /// Since when it has not taken everything from the shard. As JSON: `for_ms`.
+    #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
+    pub since: Instant,
+}
+
+/// An acknowledgement that a shard's watermark waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct WatermarkStuck {
+    /// The subscription that has not acknowledged, or [abandoned](crate::Delivery::abandon), a dispatch; `None` when the shard
+    /// has more than 64 lossless subscriptions, which are not told apart.
+    pub subscription: Option<SubscriptionLabel>,
+    /// The sequence number of that dispatch.
+    pub sequence: u64,
+    /// Since when the watermark is known to wait for it. As JSON: `for_ms`.
+    #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
+    pub since: Instant,
 }
 
 /// How a connection ended.

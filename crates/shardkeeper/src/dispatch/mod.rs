@@ -5,7 +5,9 @@
 mod actor;
 mod hub;
 mod json;
+mod label;
 mod publisher;
+mod spill;
 mod subscription;
 mod topic;
 #[cfg(feature = "twilight")]
@@ -21,16 +23,19 @@ use shardkeeper_proto::{Envelope, EventName, ShardId};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use self::actor::forward;
-pub(crate) use self::hub::Hub;
+pub(crate) use self::hub::{Hub, OwnHub};
 pub use self::json::JsonError;
 pub(crate) use self::json::parse;
-pub(crate) use self::publisher::{Leftovers, Publisher};
+pub(crate) use self::label::STALLED_AFTER;
+pub use self::label::SubscriptionLabel;
+pub(crate) use self::publisher::Publisher;
+pub(crate) use self::spill::Leftovers;
 pub use self::subscription::{Overflow, Subscription, SubscriptionOptions};
 pub use self::topic::Topic;
 #[cfg(feature = "twilight")]
 pub use self::typed::MalformedEvent;
 use self::watermark::Ticket;
-pub(crate) use self::watermark::Watermark;
+pub(crate) use self::watermark::{Found, Watermark};
 use crate::Lifecycle;
 
 /// One dispatch of the Gateway. Clones share the data.
@@ -222,14 +227,33 @@ impl From<Event> for Parcel {
 
 /// An event in the hands of a subscriber. Dropping it acknowledges it: for a subscription that loses nothing
 /// ([`Overflow::Wait`]) a session is handed to the next process only as far as everything was acknowledged, and the rest
-/// comes again there. An actor that subscribed has only a bounded number of deliveries at a time.
+/// comes again there. When a panic drops it, it is [abandoned](Self::abandon) instead. An actor that subscribed has only a
+/// bounded number of deliveries at a time.
 #[must_use = "dropping a delivery says that it was dealt with"]
 pub struct Delivery {
     event: Event,
-    #[expect(dead_code, reason = "it is held, and acknowledges by its drop")]
-    ticket: Option<Ticket>,
+    debt: Debt,
     #[expect(dead_code, reason = "it is held, and given back by its drop")]
     credit: Option<OwnedSemaphorePermit>,
+}
+
+/// What a delivery owes: an acknowledgement, unless a panic is what drops it.
+struct Debt(Option<Ticket>);
+
+impl Drop for Debt {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.give_up();
+        }
+    }
+}
+
+impl Debt {
+    fn give_up(&mut self) {
+        if let Some(ticket) = self.0.take() {
+            ticket.give_up();
+        }
+    }
 }
 
 impl fmt::Debug for Delivery {
@@ -240,11 +264,20 @@ impl fmt::Debug for Delivery {
 
 impl Delivery {
     fn new(parcel: Parcel) -> Self {
-        Self { event: parcel.event, ticket: parcel.ticket, credit: None }
+        Self { event: parcel.event, debt: Debt(parcel.ticket), credit: None }
     }
 
     fn on_credit(self, credit: OwnedSemaphorePermit) -> Self {
         Self { credit: Some(credit), ..self }
+    }
+
+    /// Drops the delivery without acknowledging it: it was not dealt with, and comes again to the process that resumes the
+    /// session, with everything behind it. In this process it does not come again. What a session is handed out or stored with
+    /// stays before it for as long as the session lasts, so abandon only what another process is to repeat soon: after a minute
+    /// [`Lifecycle::WatermarkStuck`](crate::Lifecycle::WatermarkStuck) says so. Subscriptions that may lose events owe
+    /// nothing, and this only drops.
+    pub fn abandon(mut self) {
+        self.debt.give_up();
     }
 
     /// The event alone, for keeping. Acknowledges at once.

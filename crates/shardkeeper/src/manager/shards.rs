@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::accepted::Accepted;
 use crate::config::ManagerConfig;
-use crate::dispatch::{Leftovers, Publisher};
+use crate::dispatch::{Found, Leftovers, Publisher};
 use crate::error::{CommandRejected, ShardsRejected};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
 use crate::pacer::Pacer;
@@ -22,7 +22,7 @@ use crate::shard::board::Board;
 use crate::shard::slot::SessionSlot;
 use crate::shard::{ShardActor, ShardArguments};
 use crate::silence::Reading;
-use crate::status::ShardStatus;
+use crate::status::{HeldUp, ShardStatus};
 
 pub(super) struct Shards {
     config: Arc<ManagerConfig>,
@@ -53,8 +53,14 @@ struct Entry {
 }
 
 impl Entry {
-    fn status(&self) -> ShardStatus {
-        self.board.read(self.slot.load().map_or(0, |session| session.sequence))
+    fn status(&self, held_up: Option<HeldUp>) -> ShardStatus {
+        ShardStatus {
+            sequence: self.slot.load().map_or(0, |session| session.sequence),
+            acknowledged: self.slot.load_acknowledged().map_or(0, |session| session.sequence),
+            watermark_stuck: self.slot.watermark().stuck(),
+            held_up,
+            ..self.board.read()
+        }
     }
 
     fn set_presence(&mut self, presence: &PresenceUpdate) {
@@ -63,6 +69,13 @@ impl Entry {
             let (reply, _) = ractor::concurrency::oneshot();
             let _ = actor.cast(ShardMessage::UpdatePresence(presence.clone(), reply.into()));
         }
+    }
+}
+
+fn end(farewell: Farewell) -> ShardMessage {
+    match farewell {
+        Farewell::Stop => ShardMessage::Stop,
+        Farewell::Detach => ShardMessage::Detach,
     }
 }
 
@@ -176,7 +189,11 @@ impl Shards {
     }
 
     /// Begins to remove shards: all of them, or none. Returns each of them once.
-    pub(super) fn begin_removal(&mut self, ids: &[ShardId]) -> Result<BTreeSet<ShardId>, ShardsRejected> {
+    pub(super) fn begin_removal(
+        &mut self,
+        ids: &[ShardId],
+        farewell: Farewell,
+    ) -> Result<BTreeSet<ShardId>, ShardsRejected> {
         for &shard in ids {
             match self.entries.get(&shard) {
                 None => return Err(ShardsRejected::NoSuchShard { shard }),
@@ -189,7 +206,7 @@ impl Shards {
             if let Some(entry) = self.entries.get_mut(shard) {
                 entry.leaving = true;
                 if let Some(actor) = entry.actor.as_ref().filter(|_| !entry.ended) {
-                    let _ = actor.cast(ShardMessage::Detach);
+                    let _ = actor.cast(end(farewell));
                 }
             }
         }
@@ -400,11 +417,7 @@ impl Shards {
     /// Tells every shard to end. One that waits for its restart has nothing to end.
     pub(super) fn end_all(&mut self, farewell: Farewell) {
         for entry in self.entries.values_mut() {
-            let message = match farewell {
-                Farewell::Stop => ShardMessage::Stop,
-                Farewell::Detach => ShardMessage::Detach,
-            };
-            let told = entry.actor.as_ref().is_some_and(|actor| actor.cast(message).is_ok());
+            let told = entry.actor.as_ref().is_some_and(|actor| actor.cast(end(farewell)).is_ok());
             if !told && farewell == Farewell::Stop {
                 entry.slot.store(None);
             }
@@ -430,11 +443,18 @@ impl Shards {
         self.entries.iter().map(reading).collect()
     }
 
+    /// Looks at each watermark, and returns what there is to report.
+    pub(super) fn watermarks(&self, now: Instant) -> Vec<(ShardId, Found)> {
+        let look = |(shard, entry): (&ShardId, &Entry)| Some((*shard, entry.slot.watermark().look(now)?));
+        self.entries.iter().filter_map(look).collect()
+    }
+
     pub(super) fn status(&self) -> Vec<ShardStatus> {
-        self.entries.values().map(Entry::status).collect()
+        let mut held_up = self.config.hub.held_up();
+        self.entries.iter().map(|(shard, entry)| entry.status(held_up.remove(shard))).collect()
     }
 
     pub(super) fn status_of(&self, shard: ShardId) -> Option<ShardStatus> {
-        self.entries.get(&shard).map(Entry::status)
+        Some(self.entries.get(&shard)?.status(self.config.hub.held_up().remove(&shard)))
     }
 }

@@ -47,8 +47,8 @@
 //! Each takes all of the shards or none: [`ShardsRejected`] names the one that stands against it. `restart_shard` also brings
 //! back a shard in quarantine, and one that Discord refused.
 //!
-//! Removed shards close with 4905, and Discord keeps their sessions for some minutes. Whoever does not want them drops them;
-//! a way to end a single shard with 1000 does not exist.
+//! Removed shards close with 4905, and Discord keeps their sessions for some minutes.
+//! [`Shardkeeper::remove_shards_with`]`(ids, Farewell::Stop)` closes with 1000 instead, which ends the sessions at once.
 //!
 //! # Status
 //!
@@ -60,6 +60,8 @@
 //! | [`phase`](ShardStatus::phase), [`since`](ShardStatus::since) | where it stands, and since when |
 //! | [`latency`](ShardStatus::latency), [`latencies`](ShardStatus::latencies) | what heartbeats took |
 //! | [`session`](ShardStatus::session), [`sequence`](ShardStatus::sequence) | which session by number, and how far it was published |
+//! | [`acknowledged`](ShardStatus::acknowledged), [`watermark_stuck`](ShardStatus::watermark_stuck) | how far subscribers are done, and which one keeps that from moving |
+//! | [`held_up`](ShardStatus::held_up), [`reading_paused`](ShardStatus::reading_paused) | which subscription is full, and whether the shard has stopped reading for it |
 //! | [`dispatches`](ShardStatus::dispatches), [`identifies`](ShardStatus::identifies), [`resumes`](ShardStatus::resumes), [`disconnects`](ShardStatus::disconnects), [`zombied`](ShardStatus::zombied), [`restarts`](ShardStatus::restarts) | counters, over the life of the manager |
 //! | [`last_disconnect`](ShardStatus::last_disconnect), [`last_reason`](ShardStatus::last_reason) | why the last connection ended: reason, who, close code, when; and in words |
 //!
@@ -109,8 +111,8 @@
 //! | [`Shardkeeper::detach`] | 4905 | kept for some minutes | online for as long |
 //! | killing the process | nothing | kept for some minutes, for who has a [session store](Builder::session_store) | online for as long |
 //!
-//! Both calls return within [`Builder::end_deadline`] (10 s), from any state, also in the middle of connecting. Subscribers may
-//! read on until then; a `detach` waits for their acknowledgements, and what is still open at the deadline comes again to
+//! Both begin with the call, and what they return is ready within [`Builder::end_deadline`] (10 s), from any state, also in the
+//! middle of connecting. Subscribers may read on until then; a `detach` waits for their acknowledgements, and what is still open at the deadline comes again to
 //! the successor. Dropping handles ends nothing. [`Shardkeeper::ended`] waits for the end, however it comes.
 //!
 //! # Several processes

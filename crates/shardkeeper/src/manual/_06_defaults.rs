@@ -106,6 +106,9 @@
 //! | room that bulk leaves for voice and presences | 10 per window | A flood must not hold them up for a minute. |
 //! | guilds in one request for sounds | 160 | So many ids of 20 digits fit into 4096 bytes, in either encoding. |
 //! | the spill of a shard | 64 | Reading has stopped with the first; the rest is for lifecycle changes and READY. |
+//! | the spill while an answer is awaited | 4096 events, 32 MiB | The one who waits may be the one who does not read. |
+//! | a subscription is reported as stalled | after 5 s | Longer than a hiccup of a database, far shorter than what costs a connection. |
+//! | a watermark is reported as stuck | after 60 s, at looks every 15 s | Nearly every handler is done by then. |
 //! | late announcements per subscription | 64 | Nobody who reads at all comes near. |
 //! | controls that wait for a driver | 64 | It takes them before anything else. |
 //! | chunks of members that wait | 64 | A full one makes the shard wait, not the memory grow. |

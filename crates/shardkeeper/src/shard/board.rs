@@ -1,6 +1,6 @@
 //! What a shard shows of itself at any time, without being asked.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::status::{Disconnect, LATENCIES, Phase, ShardStatus};
 pub(crate) struct Board {
     status: Mutex<ShardStatus>,
     dispatches: AtomicU64,
+    reading_paused: AtomicBool,
 }
 
 impl Board {
@@ -28,6 +29,10 @@ impl Board {
                 since: None,
                 session: 0,
                 sequence: 0,
+                acknowledged: 0,
+                watermark_stuck: None,
+                held_up: None,
+                reading_paused: false,
                 latency: None,
                 latencies: Vec::new(),
                 dispatches: 0,
@@ -39,12 +44,17 @@ impl Board {
                 last_reason: None,
             }),
             dispatches: AtomicU64::new(0),
+            reading_paused: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn count_dispatch(&self) {
         // The driver is the only writer.
         self.dispatches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_reading_paused(&self, paused: bool) {
+        self.reading_paused.store(paused, Ordering::Relaxed);
     }
 
     /// Whether the shard is ready, and how many dispatches it has got.
@@ -114,10 +124,11 @@ impl Board {
         status.last_reason = Some(format!("crashed: {error}"));
     }
 
-    /// The status as of now; `sequence` is kept elsewhere.
-    pub(crate) fn read(&self, sequence: u64) -> ShardStatus {
+    /// The status as of now, except for what subscriptions have to do with.
+    pub(crate) fn read(&self) -> ShardStatus {
         let dispatches = self.dispatches.load(Ordering::Relaxed);
-        ShardStatus { sequence, dispatches, ..self.status().clone() }
+        let reading_paused = self.reading_paused.load(Ordering::Relaxed);
+        ShardStatus { dispatches, reading_paused, ..self.status().clone() }
     }
 
     fn status(&self) -> MutexGuard<'_, ShardStatus> {

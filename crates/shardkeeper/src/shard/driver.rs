@@ -15,7 +15,7 @@ use shardkeeper_proto::{
 };
 use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use url::Url;
 
 use super::board::Board;
@@ -23,9 +23,9 @@ use super::codec::Codec;
 use super::receipts::Receipts;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
-use crate::accepted::Accepted;
+use crate::accepted::{Accepted, NotWritten};
 use crate::config::PresenceWith;
-use crate::dispatch::Publisher;
+use crate::dispatch::{Publisher, STALLED_AFTER};
 use crate::error::CommandRejected;
 use crate::message::{QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
@@ -77,6 +77,7 @@ pub(super) async fn run(mut parts: Parts) {
     // Until here a predecessor may still have written; from here on its session stands still.
     let _writer = parts.slot.lease().await;
     parts.publisher.inherit();
+    parts.board.set_reading_paused(false);
     let shard = parts.config.shard;
     let codec = Codec::new(parts.config.wire.encoding, parts.connector.config().max_message_bytes);
     let machine = Shard::new(parts.config, parts.slot.load());
@@ -115,8 +116,7 @@ pub(super) async fn run(mut parts: Parts) {
     driver.refuse_commands();
     driver.core.publisher.catch_up().await;
     if driver.detaching {
-        // What subscribers have in hand they may finish; the manager's deadline ends the wait.
-        driver.core.slot.watermark().settled().await;
+        driver.core.settle().await;
     }
 }
 
@@ -243,6 +243,7 @@ impl Driver {
     fn pause_reading(&mut self, paused: bool) {
         if self.core.reading_paused != paused {
             self.core.reading_paused = paused;
+            self.core.board.set_reading_paused(paused);
             self.feed(Input::ReadingPaused(paused));
         }
     }
@@ -448,7 +449,11 @@ impl Core {
                     self.ask(QueueMessage::Claim { shard: self.shard, priority, actor: self.actor.clone() });
                 }
                 Output::AskGateway => self.report(ShardMessage::AskGateway),
-                Output::CommandExpired(id) => self.receipts.expired(id),
+                Output::CommandExpired(id) => {
+                    let held_up = self.publisher.is_behind() && !self.machine.is_ready();
+                    let reason = if held_up { NotWritten::HeldUp } else { NotWritten::Expired };
+                    self.receipts.given_up(id, reason);
+                }
                 Output::LeaveQueue => self.ask(QueueMessage::Leave { shard: self.shard }),
                 for_link => self.for_link.push(for_link),
             }
@@ -456,11 +461,30 @@ impl Core {
     }
 
     /// Whether to read nothing, for the sake of a lossless subscription. Hello is read all the same, or a connection that
-    /// is new would not live; and READY as long as there is room for it, so that the session is known.
-    fn holds_back(&self) -> bool {
-        self.publisher.is_behind()
+    /// is new would not live; and READY as long as there is room for it, so that the session is known. While somebody awaits an
+    /// answer, or that a command is written, reading goes on as far as the spill has room: it may be the same one who does not
+    /// read.
+    fn holds_back(&mut self) -> bool {
+        let holds_back = self.publisher.is_behind()
             && (self.machine.expects_dispatches()
-                || self.machine.expects_session() && self.publisher.is_full())
+                || self.machine.expects_session() && self.publisher.is_full());
+        holds_back && !self.publisher.reads_on(!self.machine.is_ready() && self.receipts.are_awaited())
+    }
+
+    /// What subscribers have in hand they may finish; the manager's deadline ends the wait. Whoever takes long is named: it may
+    /// be the one who waits for this end.
+    async fn settle(&self) {
+        let watermark = self.slot.watermark();
+        if timeout(STALLED_AFTER, watermark.settled()).await.is_ok() {
+            return;
+        }
+        if let Some((sequence, subscription)) = watermark.waits_for() {
+            let (shard, stuck_for) = (self.shard, STALLED_AFTER);
+            let lifecycle = Lifecycle::WatermarkStuck { shard, subscription, sequence, stuck_for };
+            tracing::warn!("the end waits: {lifecycle}");
+            self.publisher.announce_aside(&lifecycle);
+        }
+        watermark.settled().await;
     }
 
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
