@@ -18,4 +18,5 @@ mod shards;
 mod starting;
 mod supervision;
 mod typed;
+mod visible;
 mod wires;

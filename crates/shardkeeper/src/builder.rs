@@ -19,7 +19,8 @@ use crate::gateway_info::GatewayInfo;
 use crate::identify_gate::IdentifyGate;
 use crate::restart::RestartPolicy;
 use crate::store::SessionStore;
-use crate::{Subscription, SubscriptionOptions, Topic};
+use crate::tap::Tap;
+use crate::{Subscription, SubscriptionOptions, Topic, WirePayload};
 
 /// Discord's API, version 10.
 pub const DISCORD_API: &str = "https://discord.com/api/v10";
@@ -82,6 +83,8 @@ impl Builder {
                 wall_clock: Arc::new(SystemTime::now),
                 dialer: Arc::new(TcpDialer::new()),
                 seed: None,
+                reconnect: true,
+                tap: None,
                 hub: OwnHub::default(),
                 members: Arc::default(),
                 ended: watch::Sender::new(None),
@@ -279,6 +282,30 @@ impl Builder {
     /// How byte streams are opened, to the API and the Gateway. TCP and TLS; tests put streams in memory here, others a proxy.
     pub fn dialer(mut self, dialer: Arc<dyn Dialer>) -> Self {
         self.config.dialer = dialer;
+        self
+    }
+
+    /// Whether a shard whose connection ends, or cannot be made, makes another one. `true`. With `false` it reports
+    /// [`Change::Disconnected`](crate::Change::Disconnected) and [`Change::Stopped`](crate::Change::Stopped), keeps its session,
+    /// and stays down until [`restart_shard`](crate::Shardkeeper::restart_shard): for a supervisor outside that decides what
+    /// happens next.
+    pub fn reconnect(mut self, reconnect: bool) -> Self {
+        self.config.reconnect = reconnect;
+        self
+    }
+
+    /// Calls a function for each payload that a shard sends or receives, heartbeats included, with opcode, size and direction:
+    /// for debugging. None; without it nothing is spent on it. The function runs on the shard's own task, so it must return at
+    /// once; when it panics, the log says so and it is not called again. There is one tap: the last one counts.
+    pub fn wire_tap(mut self, tap: impl Fn(&WirePayload<'_>) + Send + Sync + 'static) -> Self {
+        self.config.tap = Some(Arc::new(Tap::new(tap, false)));
+        self
+    }
+
+    /// As [`wire_tap`](Self::wire_tap), with the [content](WirePayload::data): messages of users, and the session's id in READY,
+    /// which must not get into a log that others read. Never the token.
+    pub fn wire_tap_with_content(mut self, tap: impl Fn(&WirePayload<'_>) + Send + Sync + 'static) -> Self {
+        self.config.tap = Some(Arc::new(Tap::new(tap, true)));
         self
     }
 

@@ -19,6 +19,7 @@ use crate::identify_gate::IdentifyGate;
 use crate::members::MembersDesk;
 use crate::restart::RestartPolicy;
 use crate::store::SessionStore;
+use crate::tap::Tap;
 
 /// What time it is for whom processes have in common.
 pub(crate) type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -57,6 +58,8 @@ pub struct ManagerConfig {
     pub(crate) wall_clock: WallClock,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) seed: Option<u64>,
+    pub(crate) reconnect: bool,
+    pub(crate) tap: Option<Arc<Tap>>,
     pub(crate) hub: OwnHub,
     pub(crate) members: Arc<MembersDesk>,
     pub(crate) ended: watch::Sender<Option<Ended>>,

@@ -96,6 +96,7 @@ mod silence;
 pub mod songbird;
 mod status;
 pub mod store;
+mod tap;
 mod task;
 
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
@@ -135,5 +136,7 @@ pub use self::restart::RestartPolicy;
 pub use self::session_keeper::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
 pub use self::shard::{ShardActor, ShardArguments, ShardState};
 pub use self::status::{
-    Disconnect, HeldUp, IdentifyStatus, LATENCIES, ManagerStatus, Phase, ShardStatus, WatermarkStuck,
+    Disconnect, HeartbeatStatus, HeldUp, IdentifyStatus, LATENCIES, ManagerStatus, Phase, SendingStatus,
+    ShardStatus, WatermarkStuck,
 };
+pub use self::tap::{Direction, WirePayload};

@@ -288,6 +288,8 @@ impl Shards {
             queue: queue.clone(),
             manager: manager.clone(),
             random,
+            tap: self.config.tap.clone(),
+            reconnect: self.config.reconnect,
         };
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, manager.get_cell()).await?;
         entry.actor = Some(actor);

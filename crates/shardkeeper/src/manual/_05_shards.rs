@@ -59,6 +59,9 @@
 //! |---|---|
 //! | [`phase`](ShardStatus::phase), [`since`](ShardStatus::since) | where it stands, and since when |
 //! | [`latency`](ShardStatus::latency), [`latencies`](ShardStatus::latencies) | what heartbeats took |
+//! | [`heartbeat`](ShardStatus::heartbeat) | their interval, the last acknowledgement, and since when one is missing |
+//! | [`sending`](ShardStatus::sending) | how full the window of 120 payloads is, and how many commands wait |
+//! | [`url`](ShardStatus::url) | where the connection goes to, without path and query |
 //! | [`session`](ShardStatus::session), [`sequence`](ShardStatus::sequence) | which session by number, and how far it was published |
 //! | [`acknowledged`](ShardStatus::acknowledged), [`watermark_stuck`](ShardStatus::watermark_stuck) | how far subscribers are done, and which one keeps that from moving |
 //! | [`held_up`](ShardStatus::held_up), [`reading_paused`](ShardStatus::reading_paused) | which subscription is full, and whether the shard has stopped reading for it |
@@ -69,6 +72,16 @@
 //!
 //! A shard is healthy when it is at [`Phase::Ready`] and its [`since`](ShardStatus::since) is not a few seconds old each time
 //! one looks.
+//!
+//! # The wire
+//!
+//! [`Builder::wire_tap`] calls a function for each payload that a shard sends or receives, heartbeats included, with opcode,
+//! size and direction. [`Builder::wire_tap_with_content`] shows the content too, except that of Identify and Resume.
+//!
+//! # Connections that end
+//!
+//! A shard makes another connection by itself. With [`Builder::reconnect`]`(false)` it reports the end and stays down, at
+//! [`Phase::Stopped`], until [`Shardkeeper::restart_shard`] brings it back.
 //!
 //! # Logs
 //!

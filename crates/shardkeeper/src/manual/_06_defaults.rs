@@ -23,6 +23,9 @@
 //! | [`Builder::identify_reserve`] | 10 | At zero Discord resets the token, and others may spend some unseen. Half of `total` at most counts. |
 //! | [`Builder::end_deadline`] | 10 s | 3 s are for closing, the rest for subscribers. |
 //! | [`Builder::dialer`] | [`TcpDialer`] | TCP and TLS with the roots of `webpki-roots`; addresses are tried 250 ms apart. |
+//! | [`Builder::reconnect`] | true | Another value is for a supervisor outside, which decides by itself. |
+//! | [`Builder::wire_tap`] | none | For debugging: it runs for each payload, on the shard's own task. |
+//! | [`Builder::wire_tap_with_content`] | none | Content of users, and the session's id in READY. |
 //! | [`Builder::seed`] | random | A fixed one makes jitter repeatable, in tests. |
 //! | [`Builder::identify_gate`] | none | One process needs none. |
 //! | [`Builder::session_store`] | none | Where to keep sessions is the bot's to say: they are secrets. |

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use shardkeeper_proto::shard::{Change, Reason};
+use shardkeeper_proto::shard::{Change, HeartbeatState, Reason, Sending};
 use shardkeeper_proto::{ShardCount, ShardId};
+use url::Url;
 
-use crate::status::{Disconnect, LATENCIES, Phase, ShardStatus};
+use crate::status::{Disconnect, HeartbeatStatus, LATENCIES, Phase, SendingStatus, ShardStatus};
 
 /// The status of a shard, written by its driver and the manager, read by anyone: no question waits for a shard.
 #[derive(Debug)]
@@ -35,6 +36,9 @@ impl Board {
                 reading_paused: false,
                 latency: None,
                 latencies: Vec::new(),
+                heartbeat: None,
+                sending: SendingStatus::default(),
+                url: None,
                 dispatches: 0,
                 identifies: 0,
                 resumes: 0,
@@ -71,6 +75,27 @@ impl Board {
             }
             status.latencies.push(latency);
         }
+    }
+
+    /// How heartbeats and commands stand.
+    pub(crate) fn set_traffic(&self, heartbeat: Option<HeartbeatState>, sending: Sending) {
+        let mut status = self.status();
+        status.heartbeat = heartbeat.map(|heartbeat| HeartbeatStatus {
+            interval: heartbeat.interval,
+            acknowledged_at: heartbeat.acknowledged_at,
+            outstanding_since: heartbeat.outstanding_since,
+        });
+        status.sending = SendingStatus {
+            sent: sending.sent,
+            voice_waiting: sending.voice_waiting,
+            bulk_waiting: sending.bulk_waiting,
+            presence_waiting: sending.presence_waiting,
+        };
+    }
+
+    /// A connection goes there. What follows the port is nobody's business.
+    pub(crate) fn set_url(&self, url: &Url) {
+        self.status().url = Some(url.origin().ascii_serialization());
     }
 
     pub(crate) fn set_reason(&self, reason: String) {

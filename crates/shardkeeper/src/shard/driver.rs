@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ractor::{ActorRef, RpcReplyPort};
-use shardkeeper_proto::shard::{Change, Reason};
+use shardkeeper_proto::shard::{Change, Next, Reason};
 use shardkeeper_proto::{
     Command, Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
@@ -29,6 +29,7 @@ use crate::dispatch::{Publisher, STALLED_AFTER};
 use crate::error::CommandRejected;
 use crate::message::{QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
+use crate::tap::Tap;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
 /// nothing measurable, smaller ones cost a poll of everything per message.
@@ -70,6 +71,9 @@ pub(super) struct Parts {
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) commands: mpsc::Receiver<Asked>,
     pub(super) random: fastrand::Rng,
+    pub(super) tap: Option<Arc<Tap>>,
+    /// Whether to make another connection when one ends.
+    pub(super) reconnect: bool,
 }
 
 /// Runs a shard until its machine is at its end.
@@ -92,6 +96,9 @@ pub(super) async fn run(mut parts: Parts) {
             queue: parts.queue,
             actor: parts.actor,
             random: parts.random,
+            tap: parts.tap,
+            reconnect: parts.reconnect,
+            gives_up: false,
             for_link: Vec::new(),
             reading_paused: false,
             identify_in_flight: false,
@@ -137,6 +144,9 @@ struct Driver {
 impl Driver {
     /// Waits for any reason to wake up, and deals with it. Listed by urgency.
     async fn turn(&mut self) {
+        if std::mem::take(&mut self.core.gives_up) {
+            return self.feed(Input::Detach);
+        }
         let behind = self.core.publisher.is_behind();
         let paused = self.core.holds_back();
         self.pause_reading(paused);
@@ -238,6 +248,7 @@ impl Driver {
     fn feed(&mut self, input: Input<'_>) {
         self.core.feed(input, None);
         self.carry_out();
+        self.core.show_traffic();
     }
 
     fn pause_reading(&mut self, paused: bool) {
@@ -268,6 +279,7 @@ impl Driver {
             let mut outputs = std::mem::take(&mut self.core.for_link);
             for output in outputs.drain(..) {
                 self.carry_out_one(output);
+                self.core.show_traffic();
             }
             if self.core.for_link.is_empty() {
                 self.core.for_link = outputs;
@@ -278,6 +290,7 @@ impl Driver {
     fn carry_out_one(&mut self, output: Output) {
         match (output, &mut self.link) {
             (Output::Connect(url), _) => {
+                self.core.board.set_url(&url);
                 let wait = self.pacer.take_turn();
                 if wait.is_zero() {
                     self.open(url);
@@ -293,6 +306,9 @@ impl Driver {
             }
             (Output::Send(payload), Link::Up(connection)) => {
                 self.core.identify_in_flight |= payload.is(Opcode::Identify);
+                if let Some(tap) = &self.core.tap {
+                    tap.sent(self.core.shard, &payload);
+                }
                 // When its buffer is full, the connection says so as its end.
                 let _ = self.codec.enqueue(payload, connection);
             }
@@ -380,6 +396,10 @@ struct Core {
     queue: watch::Receiver<ActorRef<QueueMessage>>,
     actor: ActorRef<ShardMessage>,
     random: fastrand::Rng,
+    tap: Option<Arc<Tap>>,
+    reconnect: bool,
+    /// The connection has ended, and there is to be no other one.
+    gives_up: bool,
     /// Outputs that concern the link, in order.
     for_link: Vec<Output>,
     reading_paused: bool,
@@ -393,8 +413,19 @@ impl Core {
     fn take(&mut self, event: Event<'_>, codec: &mut Codec) {
         match event {
             Event::Message(message) => match codec.split(message) {
-                Ok(envelope) => self.feed(Input::Payload(&envelope), Some(&envelope)),
+                Ok(envelope) => {
+                    if let Some(tap) = &self.tap {
+                        tap.received(self.shard, message.len(), Some(&envelope));
+                    }
+                    self.feed(Input::Payload(&envelope), Some(&envelope));
+                    if envelope.opcode() == Some(Opcode::HeartbeatAck) {
+                        self.show_traffic();
+                    }
+                }
                 Err(error) => {
+                    if let Some(tap) = &self.tap {
+                        tap.received(self.shard, message.len(), None);
+                    }
                     tracing::warn!(
                         shard.id = self.shard.0,
                         error = crate::error::chain(&error),
@@ -419,11 +450,17 @@ impl Core {
                 self.feed(Input::Closed { code: closed.code, corrupt }, None);
             }
         }
+    }
+
+    /// Shows on the board what is sent and acknowledged. Not for each event: only what concerns the link changes it.
+    fn show_traffic(&mut self) {
         let latency = self.machine.latency();
         if latency != self.latency {
             self.latency = latency;
             self.board.set_latency(latency);
         }
+        let sending = self.machine.sending(Instant::now().into_std());
+        self.board.set_traffic(self.machine.heartbeat(), sending);
     }
 
     /// Feeds the machine and does everything it puts out, but for what concerns the link.
@@ -493,7 +530,13 @@ impl Core {
         self.slot.advance(sequence);
     }
 
-    fn changed(&mut self, now: std::time::Instant, change: Change) {
+    fn changed(&mut self, now: std::time::Instant, mut change: Change) {
+        if let Change::Disconnected { next, .. } = &mut change
+            && !self.reconnect
+        {
+            *next = Next::End;
+            self.gives_up = true;
+        }
         self.board.changed(now, &change);
         match &change {
             Change::Ready | Change::Resumed { .. } => self.report(ShardMessage::BecameReady),

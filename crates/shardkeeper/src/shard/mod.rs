@@ -25,6 +25,7 @@ use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
 use crate::message::{Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::pacer::Pacer;
+use crate::tap::Tap;
 use crate::task::{AbortOnDrop, panic_message};
 
 /// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
@@ -50,6 +51,8 @@ pub struct ShardArguments {
     pub(crate) queue: ActorRef<QueueMessage>,
     pub(crate) manager: ActorRef<ManagerMessage>,
     pub(crate) random: fastrand::Rng,
+    pub(crate) tap: Option<Arc<Tap>>,
+    pub(crate) reconnect: bool,
 }
 
 /// The state of a [`ShardActor`].
@@ -111,6 +114,8 @@ impl Actor for ShardActor {
                 control: receiver,
                 commands: asked,
                 random: arguments.random,
+                tap: arguments.tap,
+                reconnect: arguments.reconnect,
             }),
             driver: None,
         })
