@@ -11,6 +11,7 @@ use shardkeeper_proto::ShardId;
 use tokio::sync::Semaphore;
 
 use super::label::Tag;
+use super::subscription::MAX_CAPACITY;
 use super::{Event, Overflow, Parcel, Subscription, SubscriptionOptions, Topic};
 use crate::Lifecycle;
 use crate::status::HeldUp;
@@ -94,7 +95,7 @@ impl Hub {
         place: &'static Location<'static>,
         awaited: bool,
     ) -> Subscription {
-        let (sender, receiver) = async_channel::bounded(options.capacity.max(1));
+        let (sender, receiver) = async_channel::bounded(options.capacity.clamp(1, MAX_CAPACITY));
         let missed = Arc::new(AtomicU64::new(0));
         let tag = Arc::new(Tag::new(place));
         // Nobody's work depends on a lifecycle change, so it is not worth stopping a shard.
