@@ -7,7 +7,6 @@ mod crashes;
 mod delivery;
 mod endings;
 mod faults;
-mod growth;
 mod held_up;
 mod identify_gate;
 mod members;

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shardkeeper::{Direction, RequestMembers, ShardId};
+use shardkeeper::{
+    Change, Direction, Event, Lifecycle, Next, Phase, RequestMembers, RestartBy, ShardId, Topic,
+};
 use shardkeeper_sim::Fault;
 use shardkeeper_tests::{Running, bot, simulator};
 use tokio::time::sleep;
@@ -93,4 +95,32 @@ async fn a_tap_that_panics_costs_nothing_but_itself() {
     running.simulator.emit(0, 20);
     running.check().await;
     assert_eq!(running.keeper.shard_status(SHARD).await.unwrap().restarts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_not_to_reconnect_reports_its_end_and_stays_down() {
+    for fault in [Fault::Cut, Fault::Reconnect, Fault::Close { code: 4000 }, Fault::StopAcking] {
+        let simulator = simulator(2, |_| {});
+        let builder = bot(&simulator).reconnect(false);
+        let mut lifecycle = builder.subscribe(Topic::lifecycle());
+        let mut running = Running::start_with(simulator, builder).await;
+        running.simulator.inject(0, fault).unwrap();
+        let ended = running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
+        assert!(matches!(ended, Change::Disconnected { next: Next::End, .. }), "{ended:?}");
+        running.until_shard(0, |change| *change == Change::Stopped).await;
+        sleep(Duration::from_secs(60)).await;
+        let status = running.keeper.shard_status(SHARD).await.unwrap();
+        assert_eq!((status.phase, status.restarts), (Phase::Stopped, 0));
+        assert_eq!(running.simulator.report().connections, 2);
+        // The other one goes on, and this one when it is told to.
+        running.simulator.emit(1, 20);
+        running.keeper.restart_shard(SHARD, RestartBy::Resume).await.unwrap();
+        running.until_resumed(0).await;
+        running.check().await;
+        assert_eq!(running.simulator.report().identifies, 2);
+        running.keeper.stop().await;
+        while let Some(delivery) = lifecycle.next().await {
+            assert!(!matches!(&*delivery, Event::Lifecycle(Lifecycle::Crashed { .. })));
+        }
+    }
 }

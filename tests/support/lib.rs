@@ -3,6 +3,9 @@
 //! Hours of a shard's life take milliseconds here, and nothing ever waits for real time.
 
 mod network;
+// Where its tests are.
+#[path = "../races/support.rs"]
+pub mod races;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};

@@ -34,7 +34,8 @@ pub(crate) fn receipt() -> (Receipt, Accepted) {
 }
 
 impl Accepted {
-    /// Waits until it was handed to the operating system for sending. Discord does not say whether it arrived.
+    /// Waits until it was handed to the operating system for sending. Discord does not say whether it arrived. A loop that reads
+    /// events can wait for it: until then a shard that is not ready reads on although a subscription is full.
     ///
     /// # Errors
     ///

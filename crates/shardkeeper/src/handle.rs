@@ -8,9 +8,10 @@ use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
 use shardkeeper_proto::{
     Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId, request_soundboard_sounds,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::accepted::Accepted;
+use crate::ask::{ask, begin};
 use crate::builder::Builder;
 use crate::config::ManagerConfig;
 use crate::dispatch::{self, Hub};
@@ -259,9 +260,13 @@ impl Shardkeeper {
     /// once and share one answer; a nonce of the caller's is replaced. All members of a guild can be had once in 30 s: a
     /// further request waits for its turn (GW-162), and for as long as Discord says, should somebody else have asked.
     ///
+    /// A loop that reads events can wait for it: until the answer is complete, the shard reads on although a subscription is
+    /// full, and keeps up to 4096 events or 32 MiB for those who do not read.
+    ///
     /// # Errors
     ///
-    /// When the request is refused, the session is lost before the answer is complete, or nothing comes for 30 s.
+    /// When the request is refused, the session is lost before the answer is complete, nothing comes for 30 s, or the shard
+    /// cannot read on ([`MembersError::HeldUp`]).
     ///
     /// # Bounds
     ///
@@ -370,7 +375,7 @@ impl Shardkeeper {
         farewell: Farewell,
     ) -> impl Future<Output = Result<Vec<Session>, ShardsRejected>> + Send + use<I> {
         let shards = shards.into_iter().collect();
-        let removed = self.begin(|reply| ManagerMessage::RemoveShards(shards, farewell, reply));
+        let removed = begin(&self.manager, |reply| ManagerMessage::RemoveShards(shards, farewell, reply));
         async move { removed.wait().await.unwrap_or(Err(ShardsRejected::ManagerEnded)) }
     }
 
@@ -406,7 +411,7 @@ impl Shardkeeper {
     ///
     /// The end goes on, whether anybody waits for it or not.
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
-        let ended = self.begin(|reply| ManagerMessage::End(Farewell::Stop, reply));
+        let ended = begin(&self.manager, |reply| ManagerMessage::End(Farewell::Stop, reply));
         async move { drop(ended.wait().await) }
     }
 
@@ -450,7 +455,7 @@ impl Shardkeeper {
     ///
     /// The end goes on; a cancelled caller loses the sessions.
     pub fn detach(&self) -> impl Future<Output = Vec<Session>> + Send + use<> {
-        let ended = self.begin(|reply| ManagerMessage::End(Farewell::Detach, reply));
+        let ended = begin(&self.manager, |reply| ManagerMessage::End(Farewell::Detach, reply));
         async move { ended.wait().await.unwrap_or_default() }
     }
 
@@ -484,22 +489,6 @@ impl Shardkeeper {
         &self,
         message: impl FnOnce(RpcReplyPort<T>) -> ManagerMessage,
     ) -> Option<T> {
-        self.begin(message).wait().await
-    }
-
-    /// Sends the message at once; the answer can be waited for.
-    fn begin<T: Send + 'static>(&self, message: impl FnOnce(RpcReplyPort<T>) -> ManagerMessage) -> Answer<T> {
-        let (reply, answer) = ractor::concurrency::oneshot();
-        Answer(self.manager.cast(message(reply.into())).is_ok().then_some(answer))
-    }
-}
-
-/// What the manager is to answer.
-struct Answer<T>(Option<oneshot::Receiver<T>>);
-
-impl<T> Answer<T> {
-    /// `None` when the manager has ended.
-    async fn wait(self) -> Option<T> {
-        self.0?.await.ok()
+        ask(&self.manager, message).await
     }
 }

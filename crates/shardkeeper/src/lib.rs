@@ -75,6 +75,7 @@
 //! | `conformance` | checks for an [identify gate](identify_gate) or [session store](store) of your own | |
 
 mod accepted;
+mod ask;
 mod builder;
 mod config;
 mod dispatch;

@@ -51,13 +51,13 @@ pub enum Lifecycle {
         /// For how long.
         quiet_for: Duration,
     },
-    /// A lossless subscription has taken nothing for 5 s from a shard that waits for it: its shards do not read from Discord.
-    /// Once, until [`SubscriptionResumed`](Self::SubscriptionResumed), however many shards wait;
+    /// A lossless subscription is full, and has not taken everything from a shard for 5 s: its shards do not read from Discord.
+    /// Reported once, however many shards wait, until [`SubscriptionResumed`](Self::SubscriptionResumed);
     /// [`ShardStatus::held_up`](crate::ShardStatus::held_up) shows which.
     SubscriptionStalled {
         /// Which subscription.
         subscription: SubscriptionLabel,
-        /// The shard that has waited for so long.
+        /// The first shard that has waited this long.
         shard: ShardId,
         /// For how long.
         stalled_for: Duration,
@@ -69,10 +69,11 @@ pub enum Lifecycle {
         /// For how long it had stalled.
         stalled_for: Duration,
     },
-    /// A subscriber has neither dropped a delivery for a minute and more, nor gone away; or has
+    /// The watermark of a shard has not moved for a minute: a subscriber holds a delivery, or has
     /// [abandoned](crate::Delivery::abandon) one. The shard goes on, but the session that is stored or handed over stays before
-    /// it: the next process gets everything since then again, as far as Discord still has it. Once, until
-    /// [`WatermarkMoves`](Self::WatermarkMoves). At the end of a shard already after 5 s, since the end waits for it.
+    /// that dispatch: the next process gets everything since then again, as far as Discord still has it. Reported once, until
+    /// [`WatermarkMoves`](Self::WatermarkMoves). At the end of a shard it is reported after 5 s, since the end waits for the
+    /// acknowledgement.
     WatermarkStuck {
         /// Which shard.
         shard: ShardId,

@@ -3,7 +3,7 @@
 //! Input: its clock, and the manager's word that something may be out of date. Output: each answer, to the manager, which
 //! learns from it the address, the identify budget and the number of shards that Discord advises.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -30,10 +30,32 @@ pub struct SentinelArguments {
     pub(crate) random: fastrand::Rng,
     /// The manager waits for its first answer.
     pub(crate) awaited: bool,
-    /// The gateway does not want to be asked before; `None` for never.
-    pub(crate) not_before: Option<Instant>,
+    pub(crate) not_before: Arc<NotBefore>,
     /// How often doubts are followed: the manager keeps it, so that a crash of the sentinel does not reset it.
     pub(crate) doubts: Arc<OncePer>,
+}
+
+/// The gateway wants not to be asked before; `None` for never. The manager keeps it over the lives of sentinels, and each
+/// writes it before it reports: its end may be known before its report.
+#[derive(Debug)]
+pub(crate) struct NotBefore(Mutex<Option<Instant>>);
+
+impl NotBefore {
+    pub(crate) fn now() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
+    }
+
+    fn get(&self) -> Option<Instant> {
+        *self.lock()
+    }
+
+    fn set(&self, at: Option<Instant>) {
+        *self.lock() = at;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The state of a [`ReshardSentinel`].
@@ -63,7 +85,7 @@ impl Actor for ReshardSentinel {
         myself: ActorRef<SentinelMessage>,
         state: &mut SentinelState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(not_before) = state.arguments.not_before {
+        if let Some(not_before) = state.arguments.not_before.get() {
             let wait = if state.arguments.awaited { Duration::ZERO } else { state.interval() };
             state.ask_after(&myself, wait.max(not_before.saturating_duration_since(Instant::now())));
         }
@@ -79,7 +101,7 @@ impl Actor for ReshardSentinel {
         match message {
             SentinelMessage::Doubt => {
                 let SentinelArguments { not_before, doubts, .. } = &state.arguments;
-                if not_before.is_some_and(|at| at <= Instant::now()) && doubts.admits() {
+                if not_before.get().is_some_and(|at| at <= Instant::now()) && doubts.admits() {
                     state.ask(&myself);
                 }
             }
@@ -131,7 +153,7 @@ impl SentinelState {
             Err(error) => {
                 self.failed += 1;
                 let retry_after = self.retry_after(&error);
-                self.arguments.not_before = retry_after.map(|wait| Instant::now() + wait);
+                self.arguments.not_before.set(retry_after.map(|wait| Instant::now() + wait));
                 retry_after.into_iter().for_each(|wait| self.ask_after(myself, wait));
                 ManagerMessage::NoGateway { error, retry_after }
             }

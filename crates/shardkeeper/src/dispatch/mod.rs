@@ -16,7 +16,7 @@ mod watermark;
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::Deserialize;
 use shardkeeper_proto::{Envelope, EventName, ShardId};
@@ -233,8 +233,7 @@ impl From<Event> for Parcel {
 pub struct Delivery {
     event: Event,
     debt: Debt,
-    #[expect(dead_code, reason = "it is held, and given back by its drop")]
-    credit: Option<OwnedSemaphorePermit>,
+    credit: Option<Credit>,
 }
 
 /// What a delivery owes: an acknowledgement, unless a panic is what drops it.
@@ -256,6 +255,16 @@ impl Debt {
     }
 }
 
+/// What an actor that subscribed gives back by dropping a delivery.
+struct Credit {
+    _permit: OwnedSemaphorePermit,
+    debt: Option<Arc<LentDebt>>,
+}
+
+/// What an actor owes for a delivery, which can be taken back: of a delivery that the actor's end caught on its way into the
+/// mailbox nobody would ever drop it.
+type LentDebt = Mutex<Debt>;
+
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.event.fmt(f)
@@ -267,8 +276,12 @@ impl Delivery {
         Self { event: parcel.event, debt: Debt(parcel.ticket), credit: None }
     }
 
-    fn on_credit(self, credit: OwnedSemaphorePermit) -> Self {
-        Self { credit: Some(credit), ..self }
+    /// Also returns what is owed for it, if anything is, for taking it back.
+    fn on_credit(mut self, permit: OwnedSemaphorePermit) -> (Self, Option<Weak<LentDebt>>) {
+        let debt = self.debt.0.take().map(|ticket| Arc::new(Mutex::new(Debt(Some(ticket)))));
+        let lent = debt.as_ref().map(Arc::downgrade);
+        self.credit = Some(Credit { _permit: permit, debt });
+        (self, lent)
     }
 
     /// Drops the delivery without acknowledging it: it was not dealt with, and comes again to the process that resumes the
@@ -278,6 +291,9 @@ impl Delivery {
     /// nothing, and this only drops.
     pub fn abandon(mut self) {
         self.debt.give_up();
+        if let Some(lent) = self.credit.as_ref().and_then(|credit| credit.debt.as_ref()) {
+            lent.lock().unwrap_or_else(PoisonError::into_inner).give_up();
+        }
     }
 
     /// The event alone, for keeping. Acknowledges at once.

@@ -160,9 +160,9 @@ impl Drop for Leftovers {
         for queue in &mut self.take().queues {
             for parcel in queue.parcels.drain(..) {
                 match parcel.ticket {
-                    Some(ticket) => ticket.give_up(),
-                    // It does not come again.
-                    None => queue.subscriber.miss(1),
+                    Some(ticket) if ticket.comes_again() => ticket.give_up(),
+                    // Lifecycle changes, READY, and whatever belongs to a session that is over.
+                    _ => queue.subscriber.miss(1),
                 }
             }
         }

@@ -90,13 +90,14 @@ impl State {
         self.open.get_mut(place)
     }
 
-    /// One subscription owes nothing any more for this dispatch.
-    fn settle(&mut self, number: u64, debtor: u64, abandoned: bool) {
-        let Some(entry) = self.entry(number).filter(|entry| entry.owed > 0) else { return };
+    /// One subscription owes nothing any more for this dispatch. `false` when it did not owe anything.
+    fn settle(&mut self, number: u64, debtor: u64, abandoned: bool) -> bool {
+        let Some(entry) = self.entry(number).filter(|entry| entry.owed > 0) else { return false };
         entry.owed -= 1;
         entry.debtors &= !debtor;
         entry.abandoned |= abandoned;
         self.settled += usize::from(entry.owed == 0);
+        true
     }
 
     /// Forgets the settled dispatches up to the first one that is open. Returns how far that is, if anything was forgotten.
@@ -231,6 +232,12 @@ impl Watermark {
         number
     }
 
+    /// Whether a resume from the watermark brings the dispatch of this number again.
+    fn is_replayed(&self, number: u64) -> bool {
+        let acknowledged = self.acknowledged();
+        self.state().entry(number).is_some_and(|entry| entry.sequence > acknowledged)
+    }
+
     fn owe_again(&self, number: u64, debtor: u64) {
         let mut state = self.state();
         if let Some(entry) = state.entry(number) {
@@ -249,8 +256,7 @@ impl Watermark {
 
     fn abandon(&self, number: u64, debtor: &Debtor) {
         let mut state = self.state();
-        state.settle(number, debtor.bit, true);
-        if state.abandoned_by.is_none() {
+        if state.settle(number, debtor.bit, true) && state.abandoned_by.is_none() {
             state.abandoned_by = Some(Arc::clone(&debtor.tag));
         }
         self.forget_settled(state);
@@ -340,6 +346,12 @@ const GIVEN_UP: u64 = u64::MAX;
 impl Ticket {
     pub(super) fn new(debtor: &Arc<Debtor>, number: u64) -> Self {
         Self { debtor: Arc::clone(debtor), number }
+    }
+
+    /// Whether whoever resumes the session gets the dispatch again. READY comes once, and what belongs to an earlier session
+    /// never does.
+    pub(super) fn comes_again(&self) -> bool {
+        self.debtor.watermark.is_replayed(self.number)
     }
 
     /// Drops it, and acknowledges nothing: the dispatch comes again to whoever resumes the session.

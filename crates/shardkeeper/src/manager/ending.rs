@@ -35,7 +35,7 @@ impl ManagerState {
     }
 
     pub(super) fn end_if_all_ended(&mut self, myself: &ActorRef<ManagerMessage>) {
-        let ended = self.fleet.as_ref().is_none_or(|fleet| fleet.shards.all_ended());
+        let ended = self.fleet.as_ref().is_none_or(|fleet| fleet.shards.all_gone());
         let Some(stopping) = self.stopping.as_mut().filter(|stopping| ended && !stopping.flushing) else {
             return;
         };

@@ -25,7 +25,7 @@ use crate::gateway_info::GatewayInfo;
 use crate::identify_queue::Ledger;
 use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage, Servant};
 use crate::rate::OncePer;
-use crate::reshard_sentinel::ASK_AT_MOST_EVERY;
+use crate::reshard_sentinel::{ASK_AT_MOST_EVERY, NotBefore};
 use crate::restart::RestartBook;
 use crate::session_keeper::{Book, KeeperMessage};
 use crate::silence::SilenceWatch;
@@ -47,8 +47,7 @@ pub struct ManagerState {
     starting: Vec<RpcReplyPort<Result<(), StartError>>>,
     /// From the start to the beginning of the end.
     sentinel: Option<ActorRef<SentinelMessage>>,
-    /// The gateway wants not to be asked before; `None` for never.
-    ask_not_before: Option<Instant>,
+    ask_not_before: Arc<NotBefore>,
     /// How often the gateway is asked because of a shard's doubts.
     doubts: Arc<OncePer>,
     /// From the first answer of `GET /gateway/bot` on.
@@ -120,7 +119,7 @@ impl Actor for ShardManager {
             random,
             starting: Vec::new(),
             sentinel: None,
-            ask_not_before: Some(now()),
+            ask_not_before: Arc::new(NotBefore::now()),
             doubts: Arc::new(OncePer::new(ASK_AT_MOST_EVERY)),
             fleet: None,
             stored: None,

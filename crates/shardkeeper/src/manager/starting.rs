@@ -61,7 +61,6 @@ impl ManagerState {
         error: GatewayInfoError,
         retry_after: Option<Duration>,
     ) {
-        self.ask_not_before = retry_after.map(|wait| now() + wait);
         if self.stopping.is_some() {
             return;
         }
@@ -205,7 +204,7 @@ impl ManagerState {
             manager: myself.clone(),
             random: self.random.fork(),
             awaited: self.fleet.is_none() && self.answer.is_none() && self.config.gateway.is_none(),
-            not_before: self.ask_not_before.map(tokio::time::Instant::from_std),
+            not_before: Arc::clone(&self.ask_not_before),
             doubts: Arc::clone(&self.doubts),
         };
         let (sentinel, _) = Actor::spawn_linked(None, ReshardSentinel, arguments, myself.get_cell()).await?;

@@ -143,7 +143,7 @@
 //! | deliveries with an actor that subscribed | as many again, on credit | the subscription fills up |
 //! | a shard's spill, in front of full lossless subscriptions | one dispatch per subscription, up to 64 lifecycle changes, and READY as long as it has less than 64 entries | reading has stopped with the first; more lifecycle changes count as missed, and READY is left unread too |
 //! | the same while an answer from the shard is awaited | 4096 events or 32 MiB | reading stops; the request fails after 5 s without an event, and names the subscription |
-//! | acknowledgements that are missing | one entry of 48 bytes for each dispatch that is open, and as many again | what lies between two of them is merged |
+//! | acknowledgements that are missing | one entry of 40 bytes for each dispatch that is open, and as many again | what lies between two of them is merged |
 //! | announcements of manager and queue for a full lossless subscription | 64 each | counted as missed |
 //! | chunks of [`Shardkeeper::members_chunks`] | 64 | the shard stops reading |
 //! | commands on their way to a driver | 640 (all of the next two rows) | [`CommandRefused::QueueFull`] |

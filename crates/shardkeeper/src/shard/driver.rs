@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use ractor::{ActorRef, RpcReplyPort};
+use ractor::ActorRef;
 use shardkeeper_proto::shard::{Change, Next, Reason};
 use shardkeeper_proto::{
-    Command, Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
+    Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
 use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
 use tokio::sync::{mpsc, watch};
@@ -20,10 +20,12 @@ use url::Url;
 
 use super::board::Board;
 use super::codec::Codec;
+use super::commands::Asked;
+use super::life::Life;
 use super::receipts::Receipts;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
-use crate::accepted::{Accepted, NotWritten};
+use crate::accepted::NotWritten;
 use crate::config::PresenceWith;
 use crate::dispatch::{Publisher, STALLED_AFTER};
 use crate::error::CommandRejected;
@@ -50,15 +52,9 @@ pub(super) enum Control {
     Crash,
 }
 
-/// A command that somebody wants to be sent.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) command: Command,
-    pub(super) reply: RpcReplyPort<Result<Accepted, CommandRejected>>,
-}
-
 /// What a driver works with.
 pub(super) struct Parts {
+    pub(super) life: Arc<Life>,
     pub(super) config: ShardConfig,
     pub(super) connector: Connector,
     pub(super) pacer: Arc<Pacer>,
@@ -83,12 +79,12 @@ pub(super) async fn run(mut parts: Parts) {
     // Until here a predecessor may still have written; from here on its session stands still.
     let _writer = parts.slot.lease().await;
     parts.publisher.inherit();
-    parts.board.set_reading_paused(false);
     let shard = parts.config.shard;
     let codec = Codec::new(parts.config.wire.encoding, parts.connector.config().max_message_bytes);
     let machine = Shard::new(parts.config, parts.slot.load());
     let mut driver = Driver {
         core: Core {
+            life: parts.life,
             shard,
             machine,
             wakes_at: None,
@@ -258,7 +254,7 @@ impl Driver {
     fn pause_reading(&mut self, paused: bool) {
         if self.core.reading_paused != paused {
             self.core.reading_paused = paused;
-            self.core.board.set_reading_paused(paused);
+            self.core.board.set_reading_paused(self.core.life.incarnation(), paused);
             self.feed(Input::ReadingPaused(paused));
         }
     }
@@ -294,7 +290,7 @@ impl Driver {
     fn carry_out_one(&mut self, output: Output) {
         match (output, &mut self.link) {
             (Output::Connect(url), _) => {
-                self.core.board.set_url(&url);
+                self.core.board.set_url(self.core.life.incarnation(), &url);
                 let wait = self.pacer.take_turn();
                 if wait.is_zero() {
                     self.open(url);
@@ -346,7 +342,7 @@ impl Driver {
                     tracing::debug!(shard.id = shard.0, error, "could not connect");
                 }
                 self.feed(Input::ConnectFailed);
-                self.core.board.set_reason(error);
+                self.core.board.set_reason(self.core.life.incarnation(), error);
             }
         }
     }
@@ -396,6 +392,7 @@ impl Link {
 
 /// Everything of a driver but the link, so that it can work on a message which the link still holds.
 struct Core {
+    life: Arc<Life>,
     shard: ShardId,
     machine: Shard,
     wakes_at: Option<std::time::Instant>,
@@ -466,10 +463,10 @@ impl Core {
         let latency = self.machine.latency();
         if latency != self.latency {
             self.latency = latency;
-            self.board.set_latency(latency);
+            self.board.set_latency(self.life.incarnation(), latency);
         }
         let sending = self.machine.sending(Instant::now().into_std());
-        self.board.set_traffic(self.machine.heartbeat(), sending);
+        self.board.set_traffic(self.life.incarnation(), self.machine.heartbeat(), sending);
     }
 
     /// Feeds the machine and does everything it puts out, but for what concerns the link.
@@ -486,7 +483,7 @@ impl Core {
                     let envelope = envelope.expect("the machine delivers only what it was just fed");
                     self.deliver(envelope, sequence, replayed);
                 }
-                Output::SessionChanged(session) => self.slot.store(session),
+                Output::SessionChanged(session) => self.slot.store(self.life.incarnation(), session),
                 Output::Changed(change) => self.changed(now, change),
                 Output::Enqueue(priority) => {
                     self.ask(QueueMessage::Join { shard: self.shard, priority, actor: self.actor.clone() })
@@ -546,12 +543,7 @@ impl Core {
             *next = Next::End;
             self.gives_up = true;
         }
-        self.board.changed(now, &change);
-        match &change {
-            Change::Ready | Change::Resumed { .. } => self.report(ShardMessage::BecameReady),
-            Change::Refused(refusal) => self.report(ShardMessage::Refused(*refusal)),
-            _ => {}
-        }
+        self.board.changed(self.life.incarnation(), now, &change);
         let lifecycle = Lifecycle::Shard { shard: self.shard, change };
         match &lifecycle {
             Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
@@ -561,6 +553,19 @@ impl Core {
             _ => tracing::info!("{lifecycle}"),
         }
         self.publisher.announce(&lifecycle);
+        // Only now, so that what the manager makes of it is announced after it.
+        let Lifecycle::Shard { change, .. } = lifecycle else { return };
+        match change {
+            Change::Ready | Change::Resumed { .. } => {
+                self.life.set_ready();
+                self.report(ShardMessage::BecameReady);
+            }
+            Change::Refused(refusal) => {
+                self.life.refuse(refusal);
+                self.report(ShardMessage::Refused(refusal));
+            }
+            _ => {}
+        }
     }
 
     /// Identify was written, or may have been: its key's window begins.
