@@ -5,4 +5,7 @@
 
 mod endings;
 mod held_up;
+mod kills;
+mod order;
 mod refusals;
+mod removals;
