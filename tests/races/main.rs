@@ -5,7 +5,9 @@
 
 mod endings;
 mod held_up;
+mod identify;
 mod kills;
 mod order;
 mod refusals;
 mod removals;
+mod store;

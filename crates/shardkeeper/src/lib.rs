@@ -83,6 +83,7 @@ mod error;
 mod gateway_info;
 mod handle;
 pub mod identify_gate;
+mod identify_ledger;
 mod identify_queue;
 mod lifecycle;
 mod manager;

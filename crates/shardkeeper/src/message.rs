@@ -1,7 +1,7 @@
 //! What the actors tell each other, and what a bot tells them. Each variant names its sender.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::shard::Refusal;
@@ -22,7 +22,8 @@ use crate::store::{StoreError, Stored};
 pub type Incarnation = u64;
 
 /// What a [`ShardManager`](crate::ShardManager) is told. When it is gone a send fails, and a call answers with an
-/// error; nothing brings it back.
+/// error; nothing brings it back. A call that crosses its end may never be answered: give it a time limit, or use
+/// [`Shardkeeper`], which waits for the end too.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ManagerMessage {
@@ -71,6 +72,8 @@ pub enum ManagerMessage {
     Stored(Result<Stored, StoreError>),
     /// From its own task: the session store holds everything.
     Flushed,
+    /// From its own task: nobody uses the session store any more.
+    StoreClosed,
     /// From the sentinel: what the gateway said.
     Gateway(GatewayInfo),
     /// From the sentinel: the gateway could not be asked.
@@ -153,7 +156,8 @@ pub enum ShardReport {
 }
 
 /// What a [`ShardActor`](crate::ShardActor) is told. When the actor is gone a send fails, and a call answers with an error; the
-/// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has.
+/// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has. A call that
+/// crosses its end may never be answered: give it a time limit, or use [`Shardkeeper::command`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ShardMessage {
@@ -197,6 +201,8 @@ pub enum QueueMessage {
     Join {
         /// Which shard.
         shard: ShardId,
+        /// Which life of its actor. A later one replaces an earlier one, whose messages are ignored from then on.
+        incarnation: Incarnation,
         /// How urgent it is.
         priority: Priority,
         /// Where to answer.
@@ -206,6 +212,8 @@ pub enum QueueMessage {
     Claim {
         /// Which shard.
         shard: ShardId,
+        /// Which life of its actor.
+        incarnation: Incarnation,
         /// How urgent it is.
         priority: Priority,
         /// Where to answer.
@@ -215,18 +223,15 @@ pub enum QueueMessage {
     Leave {
         /// Which shard.
         shard: ShardId,
-    },
-    /// From a shard: Identify was written, or may have been.
-    Sent {
-        /// Which shard.
-        shard: ShardId,
-        /// When.
-        at: Instant,
+        /// Which life of its actor.
+        incarnation: Incarnation,
     },
     /// From the manager: the shard's actor died.
     Gone {
         /// Which shard.
         shard: ShardId,
+        /// Which life of its actor. What it and earlier ones said, and have not been heard yet, is ignored.
+        incarnation: Incarnation,
     },
     /// From the manager: what `GET /gateway/bot` said last.
     Update {
@@ -257,7 +262,7 @@ pub enum QueueMessage {
     },
     /// From the manager: grant nothing any more.
     Freeze,
-    /// From its own timer.
+    /// From its own timer, or from a driver whose permit is over.
     Wake,
 }
 

@@ -28,7 +28,9 @@ impl ManagerState {
             return self.servant_crashed(myself, Servant::SessionKeeper, error).await;
         }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
-        let _ = fleet.queue.cast(QueueMessage::Gone { shard });
+        if let Some(incarnation) = fleet.shards.incarnation(shard) {
+            let _ = fleet.queue.cast(QueueMessage::Gone { shard, incarnation });
+        }
         self.shard_ended(myself, shard);
         let farewell = self.stopping.as_ref().map(|stopping| stopping.farewell);
         let Some(fleet) = self.fleet.as_mut().filter(|fleet| !fleet.shards.has_ended(shard)) else {
@@ -102,14 +104,14 @@ impl ManagerState {
             (Servant::ReshardSentinel, _) => self.sentinel = Some(self.spawn_sentinel(myself).await?),
             (_, None) => {}
             (Servant::IdentifyQueue, Some(fleet)) => {
-                // What the old one has let through in its last moment is not known.
-                let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, Some(now())).await?;
+                let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger).await?;
                 let tell = |actor: &ActorRef<_>| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone())));
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
             }
-            // An end that could not wait has brought it forward.
+            // An end that could not wait has brought it forward, or does not need it any more.
             (Servant::SessionKeeper, Some(Fleet { keeper: Some(_), .. })) => {}
+            (Servant::SessionKeeper, _) if self.store.is_none() => {}
             (Servant::SessionKeeper, Some(fleet)) => {
                 // Nor is known what the old one has stored.
                 let book = Arc::clone(&fleet.book);

@@ -21,10 +21,7 @@ use crate::status::{ManagerStatus, WatermarkStuck};
 impl ManagerState {
     pub(super) fn status(&self) -> ManagerStatus {
         match &self.fleet {
-            Some(fleet) => ManagerStatus {
-                shards: fleet.shards.status(),
-                identify: fleet.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).status,
-            },
+            Some(fleet) => ManagerStatus { shards: fleet.shards.status(), identify: fleet.ledger.status() },
             None => ManagerStatus::default(),
         }
     }
@@ -70,6 +67,10 @@ impl ManagerState {
         if let Some(End::Refused(refusal)) = end {
             self.refused(myself, shard, refusal);
         }
+        if let (Some(_), Some(fleet), Some(stopping)) = (end, &mut self.fleet, &self.stopping) {
+            // A driver that was too busy to be told has been aborted instead, and may have kept its session.
+            fleet.shards.set_ended(shard, stopping.farewell);
+        }
         // A report that it was ready may be on its way still.
         self.announce_if_all_ready();
         self.finish_removals();
@@ -95,8 +96,7 @@ impl ManagerState {
         let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
         if fleet.queue.cast(update).is_err() {
             // The next one begins with what is in the ledger.
-            let mut ledger = fleet.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            ledger.budget.reconcile(now(), budget);
+            fleet.ledger.reconcile(now(), budget);
         }
         fleet.shards.set_gateway_url(&info.url);
         fleet.info = info;

@@ -287,6 +287,7 @@ impl Shards {
         random: fastrand::Rng,
     ) -> Result<(), ActorProcessingErr> {
         let config = self.shard_config(shard);
+        let ledger = Arc::clone(&self.book().ledger);
         let Some(entry) = self.entries.get_mut(&shard) else { return Ok(()) };
         self.last_incarnation += 1;
         entry.was_ready = entry.was_ready();
@@ -312,6 +313,7 @@ impl Shards {
             presence: entry.presence.clone(),
             presence_with: self.config.presence_with.clone(),
             queue: queue.clone(),
+            ledger,
             manager: manager.clone(),
             random,
             tap: self.config.tap.clone(),
@@ -422,7 +424,7 @@ impl Shards {
         self.entries.get(&shard).is_none_or(|entry| entry.ended)
     }
 
-    /// A shard that was to end broke down over it.
+    /// A shard that was to end has ended, in whatever way: after a stop nothing is left of its session.
     pub(super) fn set_ended(&mut self, shard: ShardId, farewell: Farewell) {
         if let Some(entry) = self.entries.get_mut(&shard) {
             entry.ended = true;
@@ -511,3 +513,7 @@ impl Shards {
         Some(self.entries.get(&shard)?.status(self.config.hub.held_up().remove(&shard)))
     }
 }
+
+#[cfg(test)]
+#[path = "orders.rs"]
+mod orders;

@@ -5,6 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -29,6 +30,7 @@ use crate::accepted::NotWritten;
 use crate::config::PresenceWith;
 use crate::dispatch::{Publisher, STALLED_AFTER};
 use crate::error::CommandRejected;
+use crate::identify_ledger::{IdentifyLedger, TakenPermit};
 use crate::message::{QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
 use crate::rate::Warnings;
@@ -65,6 +67,7 @@ pub(super) struct Parts {
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
     pub(super) presence_with: Option<PresenceWith>,
     pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
+    pub(super) ledger: Arc<IdentifyLedger>,
     pub(super) actor: ActorRef<ShardMessage>,
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) commands: mpsc::Receiver<Asked>,
@@ -92,6 +95,7 @@ pub(super) async fn run(mut parts: Parts) {
             slot: parts.slot,
             board: parts.board,
             queue: parts.queue,
+            ledger: parts.ledger,
             actor: parts.actor,
             random: parts.random,
             tap: parts.tap,
@@ -99,7 +103,7 @@ pub(super) async fn run(mut parts: Parts) {
             gives_up: false,
             for_link: Vec::new(),
             reading_paused: false,
-            identify_in_flight: false,
+            permit: None,
             receipts: Receipts::default(),
             latency: None,
         },
@@ -186,10 +190,7 @@ impl Driver {
     fn control(&mut self, control: Control) {
         match control {
             Control::Turn => self.feed(Input::Turn),
-            Control::Permit(permit) => {
-                self.compute_presence();
-                self.feed(Input::Permit(permit));
-            }
+            Control::Permit(permit) => self.permitted(permit),
             Control::Reconnect { fresh } => self.feed(Input::Reconnect { fresh }),
             Control::GatewayUrl(url) => self.feed(Input::GatewayUrl(url)),
             Control::Stop => self.feed(Input::Stop),
@@ -199,6 +200,18 @@ impl Driver {
             }
             Control::Crash => panic!("crash drill"),
         }
+    }
+
+    /// A permit that was revoked on its way is ignored: the key may be another shard's by now.
+    fn permitted(&mut self, permit: IdentifyPermit) {
+        let Some(taken) = self.core.ledger.take(self.core.shard, self.core.life.incarnation()) else {
+            return;
+        };
+        self.core.permit = Some(taken);
+        self.compute_presence();
+        self.feed(Input::Permit(permit));
+        // The machine had no use for it.
+        self.core.permit.take_if(|permit| !permit.is_spent());
     }
 
     fn command(&mut self, Asked { command, reply }: Asked) {
@@ -300,17 +313,26 @@ impl Driver {
                 }
             }
             (Output::Disconnect, _) => {
-                self.core.identify_is_over();
+                self.core.permit = None;
                 self.core.receipts.disconnected();
                 self.link = Link::Down;
             }
             (Output::Send(payload), Link::Up(connection)) => {
-                self.core.identify_in_flight |= payload.is(Opcode::Identify);
                 if let Some(tap) = &self.core.tap {
                     tap.sent(self.core.shard, &payload);
                 }
+                let permit = self.core.permit.as_mut().filter(|_| payload.is(Opcode::Identify));
+                let identifies = permit.map(TakenPermit::spend).is_some();
                 // When its buffer is full, the connection says so as its end.
                 let _ = self.codec.enqueue(payload, connection);
+                if identifies {
+                    // Written before anything can end this driver, so that what was counted is what Discord gets.
+                    let written =
+                        connection.poll_next(&mut Context::from_waker(Waker::noop()), Reading::Paused);
+                    if let Poll::Ready(Event::Flushed) = written {
+                        self.core.flushed();
+                    }
+                }
             }
             (Output::CommandSent(id), _) => self.core.receipts.sent(id),
             (Output::Close(code), Link::Up(connection)) => {
@@ -400,6 +422,7 @@ struct Core {
     slot: Arc<SessionSlot>,
     board: Arc<Board>,
     queue: watch::Receiver<ActorRef<QueueMessage>>,
+    ledger: Arc<IdentifyLedger>,
     actor: ActorRef<ShardMessage>,
     random: fastrand::Rng,
     tap: Option<Arc<Tap>>,
@@ -409,8 +432,8 @@ struct Core {
     /// Outputs that concern the link, in order.
     for_link: Vec<Output>,
     reading_paused: bool,
-    /// Identify was handed to the connection, and is not known to be written yet.
-    identify_in_flight: bool,
+    /// From when it is taken until its Identify is written, or never will be.
+    permit: Option<TakenPermit>,
     receipts: Receipts,
     latency: Option<Duration>,
 }
@@ -440,10 +463,7 @@ impl Core {
                     self.feed(Input::Malformed, None);
                 }
             },
-            Event::Flushed => {
-                self.identify_is_over();
-                self.receipts.flushed();
-            }
+            Event::Flushed => self.flushed(),
             Event::Closed(closed) => {
                 if let Some(error) = &closed.error {
                     tracing::debug!(
@@ -486,10 +506,14 @@ impl Core {
                 Output::SessionChanged(session) => self.slot.store(self.life.incarnation(), session),
                 Output::Changed(change) => self.changed(now, change),
                 Output::Enqueue(priority) => {
-                    self.ask(QueueMessage::Join { shard: self.shard, priority, actor: self.actor.clone() })
+                    let (shard, incarnation, actor) =
+                        (self.shard, self.life.incarnation(), self.actor.clone());
+                    self.ask(QueueMessage::Join { shard, incarnation, priority, actor });
                 }
                 Output::ClaimPermit(priority) => {
-                    self.ask(QueueMessage::Claim { shard: self.shard, priority, actor: self.actor.clone() });
+                    let (shard, incarnation, actor) =
+                        (self.shard, self.life.incarnation(), self.actor.clone());
+                    self.ask(QueueMessage::Claim { shard, incarnation, priority, actor });
                 }
                 Output::AskGateway => self.report(ShardMessage::AskGateway),
                 Output::CommandExpired(id) => {
@@ -498,6 +522,11 @@ impl Core {
                     self.receipts.given_up(id, reason);
                 }
                 Output::LeaveQueue => self.ask(QueueMessage::Leave { shard: self.shard }),
+                Output::CommandExpired(id) => self.receipts.expired(id),
+                Output::LeaveQueue => {
+                    let (shard, incarnation) = (self.shard, self.life.incarnation());
+                    self.ask(QueueMessage::Leave { shard, incarnation });
+                }
                 for_link => self.for_link.push(for_link),
             }
         }
@@ -568,11 +597,10 @@ impl Core {
         }
     }
 
-    /// Identify was written, or may have been: its key's window begins.
-    fn identify_is_over(&mut self) {
-        if std::mem::take(&mut self.identify_in_flight) {
-            self.ask(QueueMessage::Sent { shard: self.shard, at: Instant::now().into_std() });
-        }
+    /// Everything that was handed to the connection has been written.
+    fn flushed(&mut self) {
+        self.permit = None;
+        self.receipts.flushed();
     }
 
     /// A queue that is gone is replaced by the manager, and then asked again.

@@ -27,6 +27,7 @@ use self::slot::SessionSlot;
 use crate::config::PresenceWith;
 use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
+use crate::identify_ledger::IdentifyLedger;
 use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::pacer::Pacer;
 use crate::rate::Warnings;
@@ -53,6 +54,7 @@ pub struct ShardArguments {
     pub(crate) presence: Option<PresenceUpdate>,
     pub(crate) presence_with: Option<PresenceWith>,
     pub(crate) queue: ActorRef<QueueMessage>,
+    pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) manager: ActorRef<ManagerMessage>,
     pub(crate) random: fastrand::Rng,
     pub(crate) tap: Option<Arc<Tap>>,
@@ -116,6 +118,7 @@ impl Actor for ShardActor {
                 presence: newest_presence,
                 presence_with: arguments.presence_with,
                 queue: queue_address,
+                ledger: arguments.ledger,
                 actor: myself,
                 control: receiver,
                 commands: inbox.0,
@@ -192,7 +195,8 @@ impl ShardState {
     /// What could not be handed on is unspent, and goes back.
     fn granted(&self, control: Control) {
         if self.control(control).is_err() {
-            let _ = self.queue.borrow().cast(QueueMessage::Leave { shard: self.shard });
+            let (shard, incarnation) = (self.shard, self.life.incarnation());
+            let _ = self.queue.borrow().cast(QueueMessage::Leave { shard, incarnation });
         }
     }
 
