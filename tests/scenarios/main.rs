@@ -7,6 +7,7 @@ mod crashes;
 mod delivery;
 mod endings;
 mod faults;
+mod first_hour;
 mod held_up;
 mod identify_gate;
 mod members;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Sender, TrySendError};
-use shardkeeper_proto::ShardId;
+use shardkeeper_proto::{Intents, ShardId};
 use tokio::sync::Semaphore;
 
 use super::label::Tag;
@@ -26,6 +26,8 @@ const LATE_ANNOUNCEMENTS: usize = 64;
 /// path of an event.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
+    /// What the bot asks to receive, if it is known.
+    intents: Option<Intents>,
     version: AtomicU64,
     list: Mutex<List>,
 }
@@ -65,6 +67,12 @@ impl Deref for OwnHub {
     }
 }
 
+impl OwnHub {
+    pub(crate) fn of(intents: Intents) -> Self {
+        Self(Arc::new(Hub::of(intents)))
+    }
+}
+
 impl Drop for OwnHub {
     fn drop(&mut self) {
         self.0.close();
@@ -72,6 +80,11 @@ impl Drop for OwnHub {
 }
 
 impl Hub {
+    /// The hub of a bot that asks for these intents: a subscription that waits for something else is warned of.
+    pub(crate) fn of(intents: Intents) -> Self {
+        Self { intents: Some(intents), ..Self::default() }
+    }
+
     /// The place of the caller is what the subscription is known by.
     #[track_caller]
     pub(crate) fn subscribe(self: &Arc<Self>, topic: Topic, options: SubscriptionOptions) -> Subscription {
@@ -95,6 +108,12 @@ impl Hub {
         place: &'static Location<'static>,
         awaited: bool,
     ) -> Subscription {
+        for event in self.intents.map_or_else(Vec::new, |intents| topic.awaited_in_vain(intents)) {
+            let needed = event.intents().to_string().replace(" | ", " or ");
+            tracing::warn!(
+                "a subscription waits for {event}, which never comes without the intent {needed}: add it"
+            );
+        }
         let (sender, receiver) = async_channel::bounded(options.capacity.clamp(1, MAX_CAPACITY));
         let missed = Arc::new(AtomicU64::new(0));
         let tag = Arc::new(Tag::new(place));

@@ -356,14 +356,18 @@ impl Driver {
             }
             Err(error) => {
                 self.link = Link::Down;
+                let retry_after = error.retry_after();
                 let error = crate::error::chain(&error);
                 let shard = self.core.shard;
                 if self.warnings.admit(shard) {
-                    tracing::warn!(shard.id = shard.0, error, "could not connect");
+                    tracing::warn!(shard.id = shard.0, error, ?retry_after, "could not connect");
                 } else {
-                    tracing::debug!(shard.id = shard.0, error, "could not connect");
+                    tracing::debug!(shard.id = shard.0, error, ?retry_after, "could not connect");
                 }
-                self.feed(Input::ConnectFailed);
+                self.feed(match retry_after {
+                    Some(retry_after) => Input::ConnectRefused { retry_after },
+                    None => Input::ConnectFailed,
+                });
                 self.core.board.set_reason(self.core.life.incarnation(), error);
             }
         }
@@ -521,8 +525,6 @@ impl Core {
                     let reason = if held_up { NotWritten::HeldUp } else { NotWritten::Expired };
                     self.receipts.given_up(id, reason);
                 }
-                Output::LeaveQueue => self.ask(QueueMessage::Leave { shard: self.shard }),
-                Output::CommandExpired(id) => self.receipts.expired(id),
                 Output::LeaveQueue => {
                     let (shard, incarnation) = (self.shard, self.life.incarnation());
                     self.ask(QueueMessage::Leave { shard, incarnation });
