@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod endings;
+mod held_up;
 mod identify;
 mod kills;
 mod order;

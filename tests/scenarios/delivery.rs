@@ -347,7 +347,8 @@ async fn what_comes_again_after_a_crash_is_not_handed_over_before_it_is_acknowle
 #[tokio::test(start_paused = true)]
 async fn announcements_wait_for_a_lossless_subscriber_too() {
     let running = Running::start(simulator(1, |_| {})).await;
-    let topic = Topic::lifecycle();
+    // With an event that does not come: one to lifecycle changes alone may lose them.
+    let topic = Topic::events([EventName::EntitlementCreate]).with_lifecycle();
     let mut slow = running.keeper.subscribe_with(topic, options(1, Overflow::Wait));
     for _ in 0..3 {
         let shard = loop {

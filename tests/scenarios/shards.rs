@@ -231,9 +231,13 @@ async fn a_manager_spawned_as_an_actor_gives_its_handle() {
     until_ready(&keeper, &[0]).await;
     let one = ractor::call!(manager, |reply| ManagerMessage::ShardStatus(ShardId(0), reply)).unwrap();
     assert_eq!(one.unwrap().phase, Phase::Ready);
-    let sessions = ractor::call!(manager, |reply| ManagerMessage::RemoveShards(vec![ShardId(0)], reply))
-        .unwrap()
-        .unwrap();
+    let sessions = ractor::call!(manager, |reply| ManagerMessage::RemoveShards(
+        vec![ShardId(0)],
+        shardkeeper::Farewell::Detach,
+        reply
+    ))
+    .unwrap()
+    .unwrap();
     ractor::call!(manager, |reply| ManagerMessage::AddShards(vec![ShardId(0)], sessions, reply))
         .unwrap()
         .unwrap();

@@ -12,13 +12,14 @@ use shardkeeper_transport::{Compression, Dialer, TransportConfig};
 use tokio::sync::watch;
 use url::Url;
 
-use crate::dispatch::Hub;
+use crate::dispatch::OwnHub;
 use crate::error::Ended;
 use crate::gateway_info::GatewayInfo;
 use crate::identify_gate::IdentifyGate;
 use crate::members::MembersDesk;
 use crate::restart::RestartPolicy;
 use crate::store::SessionStore;
+use crate::tap::Tap;
 
 /// What time it is for whom processes have in common.
 pub(crate) type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -57,7 +58,9 @@ pub struct ManagerConfig {
     pub(crate) wall_clock: WallClock,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) seed: Option<u64>,
-    pub(crate) hub: Arc<Hub>,
+    pub(crate) reconnect: bool,
+    pub(crate) tap: Option<Arc<Tap>>,
+    pub(crate) hub: OwnHub,
     pub(crate) members: Arc<MembersDesk>,
     pub(crate) ended: watch::Sender<Option<Ended>>,
 }

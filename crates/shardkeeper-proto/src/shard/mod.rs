@@ -31,12 +31,13 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 pub use self::change::{Change, Initiator, Next, Reason, Refusal};
+pub use self::heartbeat::HeartbeatState;
 use self::heartbeat::{Heartbeat, Tick};
 use crate::command::CommandQueue;
 use crate::payload::Payload;
 use crate::{
-    Command, CommandId, CommandLimiter, CommandRefused, Envelope, IdentifyPermit, Intents, PresenceUpdate,
-    Priority, Session, ShardCount, ShardId, Timings, Token, Wire,
+    Command, CommandClass, CommandId, CommandLimiter, CommandRefused, Envelope, IdentifyPermit, Intents,
+    PresenceUpdate, Priority, Session, ShardCount, ShardId, Timings, Token, Wire,
 };
 
 /// So many unreadable payloads in a row and the connection is given up.
@@ -169,6 +170,21 @@ pub enum Output {
     Changed(Change),
     /// Nothing more to do until then, or until something happens.
     Timeout(Option<Instant>),
+}
+
+/// What a shard has sent of late, and what waits to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sending {
+    /// Payloads sent on this connection in the last window of the limit, of at most
+    /// [`COMMANDS_PER_WINDOW`](crate::COMMANDS_PER_WINDOW).
+    pub sent: usize,
+    /// Voice commands that wait for the session or the limits.
+    pub voice_waiting: usize,
+    /// Bulk commands that wait for the session or the limits.
+    pub bulk_waiting: usize,
+    /// Whether a presence waits.
+    pub presence_waiting: bool,
 }
 
 /// Where a shard stands. The data of a state lives in it and ends with it.
@@ -351,6 +367,21 @@ impl Shard {
     /// The time between the last heartbeat and its acknowledgement, on this connection (GW-123).
     pub fn latency(&self) -> Option<Duration> {
         self.heartbeat.as_ref()?.latency()
+    }
+
+    /// How the heartbeats of this connection stand; `None` before Hello.
+    pub fn heartbeat(&self) -> Option<HeartbeatState> {
+        self.heartbeat.as_ref().map(Heartbeat::state)
+    }
+
+    /// How much was sent of late, and how much waits.
+    pub fn sending(&mut self, now: Instant) -> Sending {
+        Sending {
+            sent: self.limiter.sent(now),
+            voice_waiting: self.commands.waiting(CommandClass::Voice),
+            bulk_waiting: self.commands.waiting(CommandClass::Bulk),
+            presence_waiting: self.presence_unsent && self.presence.is_some(),
+        }
     }
 
     /// Takes in what happened at `now`, which must not run backwards. `random` yields numbers in `[0, 1)`.

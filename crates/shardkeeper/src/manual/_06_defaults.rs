@@ -23,6 +23,9 @@
 //! | [`Builder::start_timeout`] | none | A bot that is started during an outage comes up after it; each failed attempt is a warning in the log. |
 //! | [`Builder::end_deadline`] | 10 s | 3 s are for closing, the rest for subscribers. |
 //! | [`Builder::dialer`] | [`TcpDialer`] | TCP and TLS with the roots of `webpki-roots`; addresses are tried 250 ms apart. |
+//! | [`Builder::reconnect`] | true | Another value is for a supervisor outside, which decides by itself. |
+//! | [`Builder::wire_tap`] | none | For debugging: it runs for each payload, on the shard's own task. |
+//! | [`Builder::wire_tap_with_content`] | none | Content of users, and the session's id in READY. |
 //! | [`Builder::seed`] | random | A fixed one makes jitter repeatable, in tests. |
 //! | [`Builder::identify_gate`] | none | One process needs none. |
 //! | [`Builder::session_store`] | none | Where to keep sessions is the bot's to say: they are secrets. |
@@ -108,6 +111,9 @@
 //! | room that bulk leaves for voice and presences | 10 per window | A flood must not hold them up for a minute. |
 //! | guilds in one request for sounds | 160 | So many ids of 20 digits fit into 4096 bytes, in either encoding. |
 //! | the spill of a shard | 64 | Reading has stopped with the first; the rest is for lifecycle changes and READY. |
+//! | the spill while an answer is awaited | 4096 events, 32 MiB | The one who waits may be the one who does not read. |
+//! | a subscription is reported as stalled | after 5 s | Longer than a hiccup of a database, far shorter than what costs a connection. |
+//! | a watermark is reported as stuck | after 60 s, at looks every 15 s | Nearly every handler is done by then. |
 //! | late announcements per subscription | 64 | Nobody who reads at all comes near. |
 //! | controls that wait for a driver | 64 | It takes them before anything else. |
 //! | chunks of members that wait | 64 | A full one makes the shard wait, not the memory grow. |

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ractor::ActorRef;
-use shardkeeper_proto::shard::{Change, Reason};
+use shardkeeper_proto::shard::{Change, Next, Reason};
 use shardkeeper_proto::{
     Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
 use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use url::Url;
 
 use super::board::Board;
@@ -26,13 +26,15 @@ use super::life::Life;
 use super::receipts::Receipts;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
+use crate::accepted::NotWritten;
 use crate::config::PresenceWith;
-use crate::dispatch::Publisher;
+use crate::dispatch::{Publisher, STALLED_AFTER};
 use crate::error::CommandRejected;
 use crate::identify_ledger::{IdentifyLedger, TakenPermit};
 use crate::message::{QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
 use crate::rate::Warnings;
+use crate::tap::Tap;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
 /// nothing measurable, smaller ones cost a poll of everything per message.
@@ -70,6 +72,9 @@ pub(super) struct Parts {
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) commands: mpsc::Receiver<Asked>,
     pub(super) random: fastrand::Rng,
+    pub(super) tap: Option<Arc<Tap>>,
+    /// Whether to make another connection when one ends.
+    pub(super) reconnect: bool,
 }
 
 /// Runs a shard until its machine is at its end.
@@ -93,6 +98,9 @@ pub(super) async fn run(mut parts: Parts) {
             ledger: parts.ledger,
             actor: parts.actor,
             random: parts.random,
+            tap: parts.tap,
+            reconnect: parts.reconnect,
+            gives_up: false,
             for_link: Vec::new(),
             reading_paused: false,
             permit: None,
@@ -118,8 +126,7 @@ pub(super) async fn run(mut parts: Parts) {
     driver.refuse_commands();
     driver.core.publisher.catch_up().await;
     if driver.detaching {
-        // What subscribers have in hand they may finish; the manager's deadline ends the wait.
-        driver.core.slot.watermark().settled().await;
+        driver.core.settle().await;
     }
 }
 
@@ -141,6 +148,9 @@ struct Driver {
 impl Driver {
     /// Waits for any reason to wake up, and deals with it. Listed by urgency.
     async fn turn(&mut self) {
+        if std::mem::take(&mut self.core.gives_up) {
+            return self.feed(Input::Detach);
+        }
         let behind = self.core.publisher.is_behind();
         let paused = self.core.holds_back();
         self.pause_reading(paused);
@@ -251,11 +261,13 @@ impl Driver {
     fn feed(&mut self, input: Input<'_>) {
         self.core.feed(input, None);
         self.carry_out();
+        self.core.show_traffic();
     }
 
     fn pause_reading(&mut self, paused: bool) {
         if self.core.reading_paused != paused {
             self.core.reading_paused = paused;
+            self.core.board.set_reading_paused(self.core.life.incarnation(), paused);
             self.feed(Input::ReadingPaused(paused));
         }
     }
@@ -280,6 +292,7 @@ impl Driver {
             let mut outputs = std::mem::take(&mut self.core.for_link);
             for output in outputs.drain(..) {
                 self.carry_out_one(output);
+                self.core.show_traffic();
             }
             if self.core.for_link.is_empty() {
                 self.core.for_link = outputs;
@@ -290,6 +303,7 @@ impl Driver {
     fn carry_out_one(&mut self, output: Output) {
         match (output, &mut self.link) {
             (Output::Connect(url), _) => {
+                self.core.board.set_url(self.core.life.incarnation(), &url);
                 let wait = self.pacer.take_turn();
                 if wait.is_zero() {
                     self.open(url);
@@ -304,6 +318,9 @@ impl Driver {
                 self.link = Link::Down;
             }
             (Output::Send(payload), Link::Up(connection)) => {
+                if let Some(tap) = &self.core.tap {
+                    tap.sent(self.core.shard, &payload);
+                }
                 let permit = self.core.permit.as_mut().filter(|_| payload.is(Opcode::Identify));
                 let identifies = permit.map(TakenPermit::spend).is_some();
                 // When its buffer is full, the connection says so as its end.
@@ -412,6 +429,10 @@ struct Core {
     ledger: Arc<IdentifyLedger>,
     actor: ActorRef<ShardMessage>,
     random: fastrand::Rng,
+    tap: Option<Arc<Tap>>,
+    reconnect: bool,
+    /// The connection has ended, and there is to be no other one.
+    gives_up: bool,
     /// Outputs that concern the link, in order.
     for_link: Vec<Output>,
     reading_paused: bool,
@@ -425,8 +446,19 @@ impl Core {
     fn take(&mut self, event: Event<'_>, codec: &mut Codec) {
         match event {
             Event::Message(message) => match codec.split(message) {
-                Ok(envelope) => self.feed(Input::Payload(&envelope), Some(&envelope)),
+                Ok(envelope) => {
+                    if let Some(tap) = &self.tap {
+                        tap.received(self.shard, message.len(), Some(&envelope));
+                    }
+                    self.feed(Input::Payload(&envelope), Some(&envelope));
+                    if envelope.opcode() == Some(Opcode::HeartbeatAck) {
+                        self.show_traffic();
+                    }
+                }
                 Err(error) => {
+                    if let Some(tap) = &self.tap {
+                        tap.received(self.shard, message.len(), None);
+                    }
                     tracing::warn!(
                         shard.id = self.shard.0,
                         error = crate::error::chain(&error),
@@ -448,11 +480,17 @@ impl Core {
                 self.feed(Input::Closed { code: closed.code, corrupt }, None);
             }
         }
+    }
+
+    /// Shows on the board what is sent and acknowledged. Not for each event: only what concerns the link changes it.
+    fn show_traffic(&mut self) {
         let latency = self.machine.latency();
         if latency != self.latency {
             self.latency = latency;
             self.board.set_latency(self.life.incarnation(), latency);
         }
+        let sending = self.machine.sending(Instant::now().into_std());
+        self.board.set_traffic(self.life.incarnation(), self.machine.heartbeat(), sending);
     }
 
     /// Feeds the machine and does everything it puts out, but for what concerns the link.
@@ -482,7 +520,11 @@ impl Core {
                     self.ask(QueueMessage::Claim { shard, incarnation, priority, actor });
                 }
                 Output::AskGateway => self.report(ShardMessage::AskGateway),
-                Output::CommandExpired(id) => self.receipts.expired(id),
+                Output::CommandExpired(id) => {
+                    let held_up = self.publisher.is_behind() && !self.machine.is_ready();
+                    let reason = if held_up { NotWritten::HeldUp } else { NotWritten::Expired };
+                    self.receipts.given_up(id, reason);
+                }
                 Output::LeaveQueue => {
                     let (shard, incarnation) = (self.shard, self.life.incarnation());
                     self.ask(QueueMessage::Leave { shard, incarnation });
@@ -493,11 +535,30 @@ impl Core {
     }
 
     /// Whether to read nothing, for the sake of a lossless subscription. Hello is read all the same, or a connection that
-    /// is new would not live; and READY as long as there is room for it, so that the session is known.
-    fn holds_back(&self) -> bool {
-        self.publisher.is_behind()
+    /// is new would not live; and READY as long as there is room for it, so that the session is known. While somebody awaits an
+    /// answer, or that a command is written, reading goes on as far as the spill has room: it may be the same one who does not
+    /// read.
+    fn holds_back(&mut self) -> bool {
+        let holds_back = self.publisher.is_behind()
             && (self.machine.expects_dispatches()
-                || self.machine.expects_session() && self.publisher.is_full())
+                || self.machine.expects_session() && self.publisher.is_full());
+        holds_back && !self.publisher.reads_on(!self.machine.is_ready() && self.receipts.are_awaited())
+    }
+
+    /// What subscribers have in hand they may finish; the manager's deadline ends the wait. Whoever takes long is named: it may
+    /// be the one who waits for this end.
+    async fn settle(&self) {
+        let watermark = self.slot.watermark();
+        if timeout(STALLED_AFTER, watermark.settled()).await.is_ok() {
+            return;
+        }
+        if let Some((sequence, subscription)) = watermark.waits_for() {
+            let (shard, stuck_for) = (self.shard, STALLED_AFTER);
+            let lifecycle = Lifecycle::WatermarkStuck { shard, subscription, sequence, stuck_for };
+            tracing::warn!("the end waits: {lifecycle}");
+            self.publisher.announce_aside(&lifecycle);
+        }
+        watermark.settled().await;
     }
 
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
@@ -506,7 +567,13 @@ impl Core {
         self.slot.advance(sequence);
     }
 
-    fn changed(&mut self, now: std::time::Instant, change: Change) {
+    fn changed(&mut self, now: std::time::Instant, mut change: Change) {
+        if let Change::Disconnected { next, .. } = &mut change
+            && !self.reconnect
+        {
+            *next = Next::End;
+            self.gives_up = true;
+        }
         self.board.changed(self.life.incarnation(), now, &change);
         let lifecycle = Lifecycle::Shard { shard: self.shard, change };
         match &lifecycle {

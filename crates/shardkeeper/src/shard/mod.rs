@@ -31,6 +31,7 @@ use crate::identify_ledger::IdentifyLedger;
 use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::pacer::Pacer;
 use crate::rate::Warnings;
+use crate::tap::Tap;
 use crate::task::{AbortOnDrop, panic_message};
 
 /// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
@@ -56,6 +57,8 @@ pub struct ShardArguments {
     pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) manager: ActorRef<ManagerMessage>,
     pub(crate) random: fastrand::Rng,
+    pub(crate) tap: Option<Arc<Tap>>,
+    pub(crate) reconnect: bool,
 }
 
 /// The state of a [`ShardActor`].
@@ -120,6 +123,8 @@ impl Actor for ShardActor {
                 control: receiver,
                 commands: inbox.0,
                 random: arguments.random,
+                tap: arguments.tap,
+                reconnect: arguments.reconnect,
             }),
             driver: None,
         })
