@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use shardkeeper::{
-    Change, Event, EventName, Lifecycle, Phase, RestartBy, RestartPolicy, ShardId, Shardkeeper,
+    Event, EventName, Lifecycle, Phase, RestartBy, RestartPolicy, ShardId, Shardkeeper,
     SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::Fault;
