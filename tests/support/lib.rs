@@ -210,6 +210,10 @@ impl Running {
     pub fn no_violations(&self) {
         let report = self.simulator.report();
         assert!(report.violations.is_empty(), "{:?}", report.violations);
-        assert!(report.notices.is_empty(), "{:?}", report.notices);
+        // In real time a shard may take longer than a window to come to its Hello, and the others go first.
+        let in_order = ROUND.try_with(|_| ()).is_err();
+        let ignored: Vec<_> =
+            report.notices.iter().filter(|notice| in_order || notice.rule != "GW-171").collect();
+        assert!(ignored.is_empty(), "{ignored:?}");
     }
 }
