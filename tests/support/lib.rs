@@ -73,6 +73,7 @@ pub fn simulator(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulat
 
 fn simulator_of(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulator {
     let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
     config.seed = 7;
     config.shards = shards;
     config.max_concurrency = shards.clamp(1, 16);

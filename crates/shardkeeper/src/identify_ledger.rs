@@ -58,6 +58,13 @@ impl State {
     fn is_open(&self, queue: ActorId) -> bool {
         self.queue.as_ref().is_some_and(|open| open.get_id() == queue)
     }
+
+    fn remove_if(&mut self, gone: impl Fn(&Permit) -> bool) -> BTreeMap<ShardId, Permit> {
+        let permits = std::mem::take(&mut self.permits);
+        let (gone, kept) = permits.into_iter().partition(|(_, permit)| gone(permit));
+        self.permits = kept;
+        gone
+    }
 }
 
 impl IdentifyLedger {
@@ -150,8 +157,7 @@ impl IdentifyLedger {
 
     /// Takes every permit back that no driver has taken.
     pub(crate) fn revoke_all(&self) {
-        let granted = |_: &ShardId, permit: &mut Permit| permit.stage == Stage::Granted;
-        let revoked: Vec<_> = self.state().permits.extract_if(.., granted).collect();
+        let revoked = self.state().remove_if(|permit| permit.stage == Stage::Granted);
         drop(revoked);
     }
 
@@ -162,12 +168,12 @@ impl IdentifyLedger {
         if !state.is_open(queue) {
             return Vec::new();
         }
-        let over = state.permits.extract_if(.., |_, permit| matches!(permit.stage, Stage::Over(_)));
+        let over = state.remove_if(|permit| matches!(permit.stage, Stage::Over(_)));
         let outcome = |(shard, permit): (ShardId, Permit)| match permit.stage {
             Stage::Over(written) => Some((shard, written)),
             Stage::Granted | Stage::Taken => None,
         };
-        over.filter_map(outcome).collect()
+        over.into_iter().filter_map(outcome).collect()
     }
 
     /// The permit of this incarnation, for its driver to use. `None` when it was revoked.

@@ -344,7 +344,7 @@ mod tests {
 
     impl Actor for Shard {
         type Msg = ShardMessage;
-        type State = mpsc::UnboundedSender<Incarnation>;
+        type State = mpsc::Sender<Incarnation>;
         type Arguments = Self::State;
 
         async fn pre_start(
@@ -362,7 +362,7 @@ mod tests {
             permits: &mut Self::State,
         ) -> Result<(), ActorProcessingErr> {
             if let ShardMessage::Permit(_) = message {
-                let _ = permits.send(1);
+                let _ = permits.try_send(1);
             }
             Ok(())
         }
@@ -373,12 +373,12 @@ mod tests {
         shard: ShardId,
         incarnation: Incarnation,
         actor: ActorRef<ShardMessage>,
-        permits: mpsc::UnboundedReceiver<Incarnation>,
+        permits: mpsc::Receiver<Incarnation>,
     }
 
     impl Life {
         async fn new(shard: ShardId, incarnation: Incarnation) -> Self {
-            let (sender, permits) = mpsc::unbounded_channel();
+            let (sender, permits) = mpsc::channel(16);
             let (actor, _) = Actor::spawn(None, Shard, sender).await.unwrap();
             Self { shard, incarnation, actor, permits }
         }

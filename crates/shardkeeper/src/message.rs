@@ -18,6 +18,8 @@ use crate::identify_gate::IdentifyPass;
 use crate::status::{ManagerStatus, ShardStatus};
 use crate::store::{StoreError, Stored};
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
 pub type Incarnation = u64;
 
@@ -128,6 +130,74 @@ impl fmt::Display for Servant {
             Self::ReshardSentinel => "reshard sentinel",
         })
     }
+}
+
+impl ManagerMessage {
+    /// A command without an answer, for `cast`. What keeps it from being sent is a warning in the log.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn command(command: impl Into<Command>) -> Self {
+        Self::Command(command.into(), command_port())
+    }
+
+    /// A presence for every shard (`None`) or for these, without an answer, for `cast`. Why it is not shown is a warning in
+    /// the log.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn presence(shards: Option<Vec<ShardId>>, presence: PresenceUpdate) -> Self {
+        Self::UpdatePresence(shards, presence, presence_port())
+    }
+}
+
+impl ShardMessage {
+    /// A command without an answer, for `cast`. What keeps it from being sent is a warning in the log.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn command(command: impl Into<Command>) -> Self {
+        Self::Command(command.into(), command_port())
+    }
+
+    /// A presence without an answer, for `cast`. Why it is not shown is a warning in the log.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn presence(presence: PresenceUpdate) -> Self {
+        Self::UpdatePresence(presence, presence_port())
+    }
+}
+
+/// The port of a command whose sender does not wait.
+fn command_port() -> RpcReplyPort<Result<Accepted, CommandRejected>> {
+    unawaited(async |accepted: Result<Accepted, CommandRejected>| Ok(accepted?.written().await?))
+}
+
+/// The port of a presence whose sender does not wait.
+fn presence_port() -> RpcReplyPort<Result<(), CommandRejected>> {
+    unawaited(async |accepted: Result<(), CommandRejected>| Ok(accepted?))
+}
+
+/// A port that logs why a message came to nothing.
+fn unawaited<T: Send + 'static, F: Future<Output = Result<(), BoxError>> + Send>(
+    outcome: impl FnOnce(T) -> F + Send + 'static,
+) -> RpcReplyPort<T> {
+    let (reply, answer) = ractor::concurrency::oneshot();
+    tokio::spawn(async move {
+        let lost = match answer.await {
+            Ok(answer) => outcome(answer).await.map_err(|error| crate::error::chain(error.as_ref())),
+            Err(_) => Err("its actor has ended".to_owned()),
+        };
+        if let Err(reason) = lost {
+            tracing::warn!("a message that nobody waits for had no effect: {reason}");
+        }
+    });
+    reply.into()
 }
 
 /// How a shard gets another connection.

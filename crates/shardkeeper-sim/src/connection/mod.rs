@@ -18,13 +18,13 @@ use self::reader::Reader;
 use self::writer::Writer;
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
+use crate::hosts::Host;
 use crate::wire::{Encoder, Query};
 
 /// What was asked for by the request.
 pub(crate) struct Opening {
     pub(crate) query: Query,
-    /// It is the URL of READY, and not the bootstrap URL.
-    pub(crate) at_resume_url: bool,
+    pub(crate) host: Host,
     pub(crate) fault: Option<ConnectFault>,
 }
 
@@ -35,7 +35,7 @@ where
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
     let (sink, stream) = socket.split();
     let link = discord.new_link();
-    let encoder = Encoder::new(opening.query.mode);
+    let encoder = Encoder::new(opening.query.mode, discord.config.atoms());
     let mut writer = Writer { discord: &discord, link: &link, sink, encoder };
     let mut reader = Reader::new(&discord, &link, stream, opening);
     reader.greet();

@@ -5,6 +5,7 @@
 mod actor;
 mod hub;
 mod json;
+mod model;
 mod publisher;
 mod subscription;
 mod topic;
@@ -12,6 +13,7 @@ mod topic;
 mod typed;
 mod watermark;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, Weak};
@@ -24,6 +26,7 @@ pub(crate) use self::actor::forward;
 pub(crate) use self::hub::Hub;
 pub use self::json::JsonError;
 pub(crate) use self::json::parse;
+pub use self::model::{EventModel, TypedDelivery, TypedError, TypedSubscription};
 pub(crate) use self::publisher::{Leftovers, Publisher};
 pub use self::subscription::{Overflow, Subscription, SubscriptionOptions};
 pub use self::topic::Topic;
@@ -123,7 +126,14 @@ impl Dispatch {
     ///
     /// When the data is no `T`. The dispatch stays as it is, and the shard does not care.
     pub fn parse<'de, T: Deserialize<'de>>(&'de self) -> Result<T, JsonError> {
-        json::parse(&self.data)
+        json::parse(&self.data).map_err(|error| error.of(self.owned_name()))
+    }
+
+    fn owned_name(&self) -> Cow<'static, str> {
+        match &self.name {
+            Name::Known(event) => Cow::Borrowed(event.as_str()),
+            Name::Unknown(name) => Cow::Owned(name.as_ref().to_owned()),
+        }
     }
 
     /// As [`parse`](Self::parse), for a `T` that takes most of a large event: a guild with its members, say. With events
@@ -142,13 +152,14 @@ impl Dispatch {
     /// Each thread that calls it keeps about 2 MiB at most for the next call.
     #[cfg(feature = "simd-json")]
     pub fn parse_whole<T: serde::de::DeserializeOwned>(&self) -> Result<T, JsonError> {
-        json::whole(&self.data)
+        json::whole(&self.data).map_err(|error| error.of(self.owned_name()))
     }
 
     /// The event as twilight's models have it, ready for `InMemoryCache::update` and `Standby::process`. `None` when they
     /// have none of this name: it is newer than they are, or not documented. Its data is there all the same.
     ///
-    /// With the feature `simd-json` events of more than 4 KiB take 0.6 to 0.9 of the time.
+    /// It is read by simd-json, which the feature brings along: events of more than 4 KiB take 0.44 to 0.9 of the time that
+    /// serde_json takes.
     ///
     /// The `Debug` output of an event is twilight's: it shows everything, in READY also the session's id.
     ///

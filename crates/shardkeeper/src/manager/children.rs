@@ -28,9 +28,8 @@ impl ManagerState {
             return self.servant_crashed(myself, Servant::SessionKeeper, error).await;
         }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
-        if let Some(incarnation) = fleet.shards.incarnation(shard) {
-            let _ = fleet.queue.cast(QueueMessage::Gone { shard, incarnation });
-        }
+        let Some(incarnation) = fleet.shards.incarnation(shard) else { return Ok(()) };
+        let _ = fleet.queue.cast(QueueMessage::Gone { shard, incarnation });
         self.shard_ended(myself, shard);
         let farewell = self.stopping.as_ref().map(|stopping| stopping.farewell);
         let Some(fleet) = self.fleet.as_mut().filter(|fleet| !fleet.shards.has_ended(shard)) else {
@@ -51,7 +50,6 @@ impl ManagerState {
         };
         tracing::error!("{lifecycle}");
         self.config.hub.announce(&lifecycle);
-        let Some(incarnation) = fleet.shards.incarnation(shard) else { return Ok(()) };
         if restart.after.is_zero() {
             return self.restart(myself, shard, incarnation).await;
         }

@@ -24,8 +24,7 @@ use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
 use crate::gateway_info::GatewayInfo;
 use crate::identify_ledger::IdentifyLedger;
 use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage, Servant};
-use crate::rate::OncePer;
-use crate::reshard_sentinel::{ASK_AT_MOST_EVERY, NotBefore};
+use crate::reshard_sentinel::AskLimits;
 use crate::restart::RestartBook;
 use crate::session_keeper::{Book, KeeperMessage};
 use crate::silence::SilenceWatch;
@@ -48,9 +47,7 @@ pub struct ManagerState {
     starting: Vec<RpcReplyPort<Result<(), StartError>>>,
     /// From the start to the beginning of the end.
     sentinel: Option<ActorRef<SentinelMessage>>,
-    ask_not_before: Arc<NotBefore>,
-    /// How often the gateway is asked because of a shard's doubts.
-    doubts: Arc<OncePer>,
+    ask_limits: Arc<AskLimits>,
     /// From the first answer of `GET /gateway/bot` on.
     fleet: Option<Fleet>,
     /// Until the end. Nobody else holds the store.
@@ -125,8 +122,7 @@ impl Actor for ShardManager {
             random,
             starting: Vec::new(),
             sentinel: None,
-            ask_not_before: Arc::new(NotBefore::now()),
-            doubts: Arc::new(OncePer::new(ASK_AT_MOST_EVERY)),
+            ask_limits: Arc::new(AskLimits::new()),
             fleet: None,
             stored: None,
             storeless: false,

@@ -158,7 +158,6 @@ impl Shards {
             library: self.config.library.clone(),
             gateway_url: self.gateway_url.clone(),
             wire: self.config.wire(),
-            max_failed_resumes: self.config.max_failed_resumes,
             timings: self.config.timings,
         }
     }

@@ -208,8 +208,7 @@ impl ManagerState {
             manager: myself.clone(),
             random: self.random.fork(),
             awaited: self.fleet.is_none() && self.answer.is_none() && self.config.gateway.is_none(),
-            not_before: Arc::clone(&self.ask_not_before),
-            doubts: Arc::clone(&self.doubts),
+            limits: Arc::clone(&self.ask_limits),
         };
         let (sentinel, _) = Actor::spawn_linked(None, ReshardSentinel, arguments, myself.get_cell()).await?;
         Ok(sentinel)

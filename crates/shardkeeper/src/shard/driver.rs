@@ -339,14 +339,18 @@ impl Driver {
             }
             Err(error) => {
                 self.link = Link::Down;
+                let retry_after = error.retry_after();
                 let error = crate::error::chain(&error);
                 let shard = self.core.shard;
                 if self.warnings.admit(shard) {
-                    tracing::warn!(shard.id = shard.0, error, "could not connect");
+                    tracing::warn!(shard.id = shard.0, error, ?retry_after, "could not connect");
                 } else {
-                    tracing::debug!(shard.id = shard.0, error, "could not connect");
+                    tracing::debug!(shard.id = shard.0, error, ?retry_after, "could not connect");
                 }
-                self.feed(Input::ConnectFailed);
+                self.feed(match retry_after {
+                    Some(retry_after) => Input::ConnectRefused { retry_after },
+                    None => Input::ConnectFailed,
+                });
                 self.core.board.set_reason(self.core.life.incarnation(), error);
             }
         }

@@ -43,7 +43,7 @@ impl Drop for Handle {
 struct Closed;
 
 /// The file cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// It cannot be opened or made.
