@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use shardkeeper::{
-    Event, EventName, Lifecycle, Phase, RestartBy, RestartPolicy, ShardId, Shardkeeper,
-    SubscriptionOptions, Topic,
+    Event, EventName, Lifecycle, Phase, RestartBy, RestartPolicy, ShardId, Shardkeeper, SubscriptionOptions,
+    Topic,
 };
 use shardkeeper_sim::Fault;
 use shardkeeper_tests::races::repeat;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod chaos;
 mod endings;
 mod held_up;
 mod identify;
