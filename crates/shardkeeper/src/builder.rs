@@ -314,6 +314,7 @@ impl Builder {
 
     /// Subscribes to the events of one kind before anything starts, each read into `T`: a model of twilight-model (feature
     /// `twilight`), or a type of the bot's own with the name of its event ([`EventModel`]).
+    #[track_caller]
     pub fn subscribe_to<T: EventModel>(&self) -> TypedSubscription<T> {
         self.subscribe(Topic::events([T::EVENT])).typed()
     }

@@ -140,6 +140,7 @@ impl Shardkeeper {
 
     /// Subscribes to the events of one kind from now on, each read into `T`: a model of twilight-model (feature `twilight`),
     /// or a type of the bot's own with the name of its event ([`EventModel`]).
+    #[track_caller]
     pub fn subscribe_to<T: EventModel>(&self) -> TypedSubscription<T> {
         self.subscribe(Topic::events([T::EVENT])).typed()
     }
