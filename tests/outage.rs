@@ -201,7 +201,7 @@ async fn gw_138_175_a_thousand_shards_cut_at_once_resume_in_turn_and_say_what_th
         let Lifecycle::Shard { shard, change } = lifecycle else { panic!("{lifecycle}") };
         let story = stories.entry(shard.0).or_default();
         match change {
-            Change::Disconnected { reason: Reason::Lost, next: Next::Resume { after } } => {
+            Change::Disconnected { reason: Reason::Lost, next: Next::Resume { after }, .. } => {
                 (story.lost_at, story.waits) = (Some(at), story.waits + after);
             }
             Change::Paced { wait } => story.waits += wait,

@@ -113,6 +113,10 @@ impl Link {
         self.wake();
     }
 
+    pub(crate) fn feed_now(&self) -> Option<Feed> {
+        self.state().feed.clone()
+    }
+
     pub(crate) fn advance(&self, to: u64) {
         if let Some(feed) = &mut self.state().feed {
             feed.cursor = to;

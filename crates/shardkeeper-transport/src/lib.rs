@@ -54,7 +54,9 @@ mod dial;
 mod error;
 mod frames;
 mod inflate;
+mod resolve;
 mod tls;
+mod upgrade;
 
 pub use compression::Compression;
 pub use config::TransportConfig;

@@ -82,6 +82,7 @@ impl Builder {
                 dialer: Arc::new(TcpDialer::new()),
                 seed: None,
                 hub: Arc::default(),
+                oddities: Arc::default(),
                 members: Arc::default(),
                 ended: watch::Sender::new(None),
             },

@@ -1,9 +1,10 @@
 //! How a connection ends, and what follows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Change, Next, Output, Reason, Refusal, Shard, State, Then};
-use crate::close::{CloseCode, Recovery, ours};
+use crate::close::{CloseCode, Recovery, Scope, ours};
 
 impl Shard {
     /// We end the connection: close it, and wait for the handshake.
@@ -12,13 +13,13 @@ impl Shard {
             Reason::ReconnectRequested | Reason::Requested => ours::RECONNECT,
             Reason::Zombied => ours::ZOMBIED,
             Reason::InvalidSession { .. } => ours::INVALID_SESSION,
-            Reason::Unreadable => ours::UNREADABLE,
+            Reason::Unreadable | Reason::OtherShard => ours::UNREADABLE,
             _ => ours::DEADLINE,
         };
         let after = self.plan_retry(now, random, reason);
         self.forget_connection();
         self.state = self.closing(now, Then::Retry { after });
-        self.changed(Change::Disconnected { reason, next: self.next(after) });
+        self.disconnected(reason, self.next(after));
         self.outputs.push_back(Output::Close(code));
     }
 
@@ -43,7 +44,7 @@ impl Shard {
         let after = self.plan_retry(now, random, reason);
         self.forget_connection();
         self.outputs.push_back(Output::Disconnect);
-        self.changed(Change::Disconnected { reason, next: self.next(after) });
+        self.disconnected(reason, self.next(after));
         self.after_close(now, Then::Retry { after });
     }
 
@@ -53,7 +54,9 @@ impl Shard {
         random: &mut dyn FnMut() -> f64,
         code: Option<u16>,
         corrupt: bool,
+        detail: Option<Arc<str>>,
     ) {
+        self.detail = detail;
         let reason = match code {
             _ if corrupt => Reason::Unreadable,
             Some(code) => Reason::Closed(CloseCode(code)),
@@ -63,12 +66,7 @@ impl Shard {
             && let Recovery::Fatal(scope) = code.recovery()
             && self.is_connected()
         {
-            self.forget_connection();
-            self.drop_session();
-            self.state = State::Refused;
-            self.outputs.push_back(Output::Disconnect);
-            self.changed(Change::Disconnected { reason, next: Next::End });
-            self.changed(Change::Refused(Refusal { code, scope, intents: self.config.intents }));
+            self.refuse(reason, code, scope);
             return;
         }
         match self.state {
@@ -79,12 +77,23 @@ impl Shard {
                 {
                     self.drop_session();
                 }
+                self.detail = None;
                 self.outputs.push_back(Output::Disconnect);
                 self.after_close(now, then);
             }
             _ if self.is_connected() => self.connection_over(now, random, reason),
             _ => {}
         }
+    }
+
+    /// Trying again is pointless.
+    pub(super) fn refuse(&mut self, reason: Reason, code: CloseCode, scope: Scope) {
+        self.forget_connection();
+        self.drop_session();
+        self.state = State::Refused;
+        self.outputs.push_back(Output::Disconnect);
+        self.disconnected(reason, Next::End);
+        self.changed(Change::Refused(Refusal { code, scope, intents: self.config.intents }));
     }
 
     pub(super) fn after_close(&mut self, now: Instant, then: Then) {
@@ -111,7 +120,7 @@ impl Shard {
                 *then = Then::Stop;
             }
         } else if connected {
-            self.changed(Change::Disconnected { reason, next: Next::End });
+            self.disconnected(reason, Next::End);
             self.state = self.closing(now, Then::Stop);
             self.outputs.push_back(Output::Close(code));
         } else {
@@ -133,6 +142,7 @@ impl Shard {
         {
             self.failures = 0;
             self.failed_identifies = 0;
+            self.invalidated = 0;
         }
         // One that was not let finish has not failed.
         let fruitless =
@@ -149,8 +159,7 @@ impl Shard {
             },
             _ => false,
         };
-        let homeless = self.session.as_ref().is_some_and(|session| session.resume_url().is_none());
-        if lost || homeless || self.failed_resumes >= self.config.max_failed_resumes {
+        if lost || self.failed_resumes >= self.config.max_failed_resumes {
             self.drop_session();
         }
         if let (State::Identifying { .. }, Reason::InvalidSession { .. }) = (&self.state, reason) {
@@ -158,13 +167,18 @@ impl Shard {
             self.outputs.push_back(Output::AskGateway);
         }
         let timings = self.config.timings;
-        let mut after = timings.reconnect.delay(self.failures, random());
+        let mut after = match reason {
+            // What failed before counts no more: the connection that brought op 9 worked. Only more of them do.
+            Reason::InvalidSession { .. } => {
+                let again = timings.reconnect.delay(self.invalidated, random());
+                self.invalidated = self.invalidated.saturating_add(1);
+                let spread = timings.invalid_session_max.saturating_sub(timings.invalid_session_min);
+                again.max(timings.invalid_session_min + spread.mul_f64(random()))
+            }
+            _ => timings.reconnect.delay(self.failures, random()),
+        };
         if self.session.is_none() {
             after = after.max(timings.identify.delay(self.failed_identifies.saturating_sub(1), random()));
-        }
-        if let Reason::InvalidSession { .. } = reason {
-            let spread = timings.invalid_session_max.saturating_sub(timings.invalid_session_min);
-            after = after.max(timings.invalid_session_min + spread.mul_f64(random()));
         }
         self.failures = self.failures.saturating_add(1);
         after
@@ -217,6 +231,11 @@ impl Shard {
 
     pub(super) fn next(&self, after: Duration) -> Next {
         if self.session.is_some() { Next::Resume { after } } else { Next::Identify { after } }
+    }
+
+    fn disconnected(&mut self, reason: Reason, next: Next) {
+        let detail = self.detail.take();
+        self.changed(Change::Disconnected { reason, detail, next });
     }
 
     pub(super) fn changed(&mut self, change: Change) {

@@ -26,11 +26,12 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use url::Url;
 
-pub use self::change::{Change, Initiator, Next, Reason, Refusal};
+pub use self::change::{Change, Initiator, Next, Oddity, Reason, Refusal};
 use self::heartbeat::{Heartbeat, Tick};
 use crate::command::CommandQueue;
 use crate::payload::Payload;
@@ -83,6 +84,8 @@ pub enum Input<'a> {
     Payload(&'a Envelope<'a>),
     /// A payload came that cannot be read.
     Malformed,
+    /// More came than can be taken, and what is left would be lost: the connection is given up, for this cause.
+    Unreadable(&'static str),
     /// The connection is over: with this close code, or without any. `corrupt` when what came in could not be
     /// decoded, and the transport gave up for that reason.
     Closed {
@@ -90,6 +93,8 @@ pub enum Input<'a> {
         code: Option<u16>,
         /// Whether the received stream was unreadable.
         corrupt: bool,
+        /// What is known beyond that, for [`Change::Disconnected`].
+        detail: Option<Arc<str>>,
     },
     /// The identify queue lets it connect.
     Turn,
@@ -138,7 +143,7 @@ pub enum Output {
     Disconnect,
     /// Publish the dispatch that was just fed; then its sequence number may be stored.
     Deliver {
-        /// The sequence number.
+        /// The sequence number; that of the dispatch before it, when it has none of its own.
         sequence: u64,
         /// Whether it came again as part of a resume, before RESUMED.
         replayed: bool,
@@ -156,6 +161,8 @@ pub enum Output {
     SessionChanged(Option<Session>),
     /// The state changed.
     Changed(Change),
+    /// The gateway differs from Discord's. Once per shard and oddity.
+    Odd(Oddity),
     /// Nothing more to do until then, or until something happens.
     Timeout(Option<Instant>),
 }
@@ -227,6 +234,14 @@ pub struct Shard {
     failed_identifies: u32,
     /// Resume sent without an answer, in a row.
     failed_resumes: u32,
+    /// Connections that op 9 ended, in a row.
+    invalidated: u32,
+    /// READYs in a row that were those of another shard.
+    other_shards: u32,
+    /// The next [`Change::Disconnected`] tells it.
+    detail: Option<Arc<str>>,
+    /// What was told by [`Output::Odd`].
+    odd: Vec<Oddity>,
     had_session: bool,
     /// The resume URL could not be reached: use the bootstrap URL next time (GW-139).
     avoid_resume_url: bool,
@@ -267,6 +282,10 @@ impl Shard {
             failures: 0,
             failed_identifies: 0,
             failed_resumes: 0,
+            invalidated: 0,
+            other_shards: 0,
+            detail: None,
+            odd: Vec::new(),
             avoid_resume_url: false,
             malformed: 0,
             reading_paused: false,
@@ -357,7 +376,9 @@ impl Shard {
             }
             Input::Payload(envelope) => self.payload(now, random, envelope),
             Input::Malformed => self.malformed(now, random),
-            Input::Closed { code, corrupt } => self.closed(now, random, code, corrupt),
+            Input::Unreadable(detail) if self.is_open() => self.unreadable(now, random, detail),
+            Input::Unreadable(_) => {}
+            Input::Closed { code, corrupt, detail } => self.closed(now, random, code, corrupt, detail),
             Input::Turn => match self.state {
                 State::Queued { .. } => self.connect(now),
                 // It asked twice and was let through twice.

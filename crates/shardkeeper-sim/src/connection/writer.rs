@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, frame::codin
 
 use crate::discord::Discord;
 use crate::link::{Link, Next, Out};
+use crate::odd::Odd;
 use crate::wire::{Encoder, Unwritable};
 
 pub(super) struct Writer<'a, S> {
@@ -17,6 +18,9 @@ pub(super) struct Writer<'a, S> {
     pub(super) link: &'a Link,
     pub(super) sink: SplitSink<WebSocketStream<S>, Message>,
     pub(super) encoder: Encoder,
+    pub(super) odd: Option<Odd>,
+    /// How many payloads were written.
+    pub(super) written: u64,
 }
 
 /// The connection takes nothing more.
@@ -64,6 +68,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                     return false;
                 }
                 Next::Dispatches(feed) => match self.discord.next_dispatch(&feed, self.link) {
+                    Ok(Some(payload)) if self.odd == Some(Odd::TwoInOne) => {
+                        let second = self.link.feed_now();
+                        let second =
+                            second.and_then(|feed| self.discord.next_dispatch(&feed, self.link).ok()?);
+                        let second = second.as_deref().unwrap_or_default();
+                        self.payload(&[&*payload, second].concat()).await
+                    }
                     Ok(Some(payload)) => self.payload(&payload).await,
                     Ok(None) => {
                         drained = true;
@@ -81,6 +92,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
     }
 
     async fn payload(&mut self, payload: &[u8]) -> Result<(), Gone> {
+        let Some(odd) = self.odd else { return self.usual(payload).await };
+        for stranger in odd.strangers() {
+            self.usual(stranger.as_bytes()).await?;
+        }
+        let payload = &*odd.rewrite(payload);
+        self.written += 1;
+        match odd {
+            Odd::TextFrames => self.send(text_frame(payload)).await,
+            Odd::SomeTextFrames if self.written % 2 == 0 => self.send(text_frame(payload)).await,
+            Odd::BinaryFrames => {
+                let message = Message::binary(self.encoder.encoded(payload)?.into_owned());
+                self.send(message).await
+            }
+            _ => self.usual(payload).await,
+        }
+    }
+
+    async fn usual(&mut self, payload: &[u8]) -> Result<(), Gone> {
         let packed = self.link.is_packed();
         let messages = self.encoder.messages(payload, packed, |length| self.discord.cuts(length))?;
         for message in messages {
@@ -110,4 +139,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
     async fn send(&mut self, message: Message) -> Result<(), Gone> {
         self.sink.send(message).await.map_err(|_| Gone)
     }
+}
+
+fn text_frame(payload: &[u8]) -> Message {
+    // It was text when it came here.
+    Message::text(String::from_utf8_lossy(payload).into_owned())
 }

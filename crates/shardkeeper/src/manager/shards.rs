@@ -266,6 +266,7 @@ impl Shards {
             ),
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),
+            oddities: Arc::clone(&self.config.oddities),
             presence: entry.presence.clone(),
             presence_with: self.config.presence_with.clone(),
             queue: queue.clone(),

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ractor::{ActorRef, RpcReplyPort};
-use shardkeeper_proto::shard::{Change, Reason};
+use shardkeeper_proto::shard::{Change, Oddity, Reason};
 use shardkeeper_proto::{
     Command, Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
-use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
+use shardkeeper_transport::{Closed, ConnectError, Connection, Connector, Event, Reading, TransportError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
 use super::board::Board;
 use super::codec::Codec;
+use super::oddities::Oddities;
 use super::receipts::Receipts;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
@@ -35,6 +36,9 @@ use crate::pacer::Pacer;
 const MESSAGES_PER_TURN: usize = 64;
 /// So many are taken before a timer may judge by what has not come. They take a few milliseconds.
 const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
+/// How many payloads one message may hold. Discord sends one, and proxies that join messages join a few; what they bring
+/// is published without a look at slow subscribers, so it has to be bounded.
+const PAYLOADS_PER_MESSAGE: usize = 64;
 
 /// What the control plane tells a driver.
 #[derive(Debug)]
@@ -63,6 +67,7 @@ pub(super) struct Parts {
     pub(super) publisher: Publisher,
     pub(super) slot: Arc<SessionSlot>,
     pub(super) board: Arc<Board>,
+    pub(super) oddities: Arc<Oddities>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
     pub(super) presence_with: Option<PresenceWith>,
     pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
@@ -88,6 +93,7 @@ pub(super) async fn run(mut parts: Parts) {
             publisher: parts.publisher,
             slot: parts.slot,
             board: parts.board,
+            oddities: parts.oddities,
             queue: parts.queue,
             actor: parts.actor,
             random: parts.random,
@@ -106,6 +112,7 @@ pub(super) async fn run(mut parts: Parts) {
         control: parts.control,
         commands: parts.commands,
         detaching: false,
+        uncompressed_told: false,
     };
     driver.take_presence();
     driver.feed(Input::Start);
@@ -132,6 +139,7 @@ struct Driver {
     commands: mpsc::Receiver<Asked>,
     /// The session goes to another process.
     detaching: bool,
+    uncompressed_told: bool,
 }
 
 impl Driver {
@@ -167,6 +175,7 @@ impl Driver {
                         self.core.take(event, &mut self.codec);
                         self.carry_out();
                         self.receive_pending(MESSAGES_PER_TURN);
+                        self.tell_uncompressed();
                     }
                 }
             }
@@ -257,6 +266,16 @@ impl Driver {
             let Some(event) = connection.try_next() else { return };
             self.core.take(event, &mut self.codec);
             self.carry_out();
+        }
+    }
+
+    /// Once per driver; the log has it once for all of them.
+    fn tell_uncompressed(&mut self) {
+        if let Link::Up(connection) = &self.link
+            && connection.is_uncompressed()
+            && !std::mem::replace(&mut self.uncompressed_told, true)
+        {
+            self.core.oddities.tell(self.core.shard, Oddity::Uncompressed);
         }
     }
 
@@ -376,6 +395,7 @@ struct Core {
     publisher: Publisher,
     slot: Arc<SessionSlot>,
     board: Arc<Board>,
+    oddities: Arc<Oddities>,
     queue: watch::Receiver<ActorRef<QueueMessage>>,
     actor: ActorRef<ShardMessage>,
     random: fastrand::Rng,
@@ -391,31 +411,14 @@ struct Core {
 impl Core {
     fn take(&mut self, event: Event<'_>, codec: &mut Codec) {
         match event {
-            Event::Message(message) => match codec.split(message) {
-                Ok(envelope) => self.feed(Input::Payload(&envelope), Some(&envelope)),
-                Err(error) => {
-                    tracing::warn!(
-                        shard.id = self.shard.0,
-                        error = crate::error::chain(&error),
-                        "unreadable payload"
-                    );
-                    self.feed(Input::Malformed, None);
-                }
-            },
+            Event::Message(message) => self.take_message(message, codec),
             Event::Flushed => {
                 self.identify_is_over();
                 self.receipts.flushed();
             }
             Event::Closed(closed) => {
-                if let Some(error) = &closed.error {
-                    tracing::debug!(
-                        shard.id = self.shard.0,
-                        error = crate::error::chain(error),
-                        "connection failed"
-                    );
-                }
                 let corrupt = closed.error.as_ref().is_some_and(TransportError::is_unreadable);
-                self.feed(Input::Closed { code: closed.code, corrupt }, None);
+                self.feed(Input::Closed { code: closed.code, corrupt, detail: detail(&closed) }, None);
             }
         }
         let latency = self.machine.latency();
@@ -423,6 +426,41 @@ impl Core {
             self.latency = latency;
             self.board.set_latency(latency);
         }
+    }
+
+    /// Takes each payload of a message; Discord sends one.
+    fn take_message(&mut self, message: &[u8], codec: &mut Codec) {
+        let mut rest = message;
+        for taken in 0..PAYLOADS_PER_MESSAGE {
+            match codec.split(rest) {
+                Ok((envelope, behind)) => {
+                    self.feed(Input::Payload(&envelope), Some(&envelope));
+                    rest = behind;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        shard.id = self.shard.0,
+                        error = crate::error::chain(&error),
+                        "unreadable payload"
+                    );
+                    // What is lost behind a payload comes again with a resume; a payload of its own may be skipped.
+                    return self.feed(
+                        match taken {
+                            0 => Input::Malformed,
+                            _ => {
+                                Input::Unreadable("what stands behind a payload in the same message is none")
+                            }
+                        },
+                        None,
+                    );
+                }
+            }
+            if rest.is_empty() {
+                return;
+            }
+            self.oddities.tell(self.shard, Oddity::SeveralPayloads);
+        }
+        self.feed(Input::Unreadable("more payloads in one message than are taken"), None);
     }
 
     /// Feeds the machine and does everything it puts out, but for what concerns the link.
@@ -441,6 +479,7 @@ impl Core {
                 }
                 Output::SessionChanged(session) => self.slot.store(session),
                 Output::Changed(change) => self.changed(now, change),
+                Output::Odd(oddity) => self.oddities.tell(self.shard, oddity),
                 Output::Enqueue(priority) => {
                     self.ask(QueueMessage::Join { shard: self.shard, priority, actor: self.actor.clone() })
                 }
@@ -479,7 +518,7 @@ impl Core {
         let lifecycle = Lifecycle::Shard { shard: self.shard, change };
         match &lifecycle {
             Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
-            Lifecycle::Shard { change: Change::Disconnected { reason: Reason::Zombied, .. }, .. } => {
+            Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. } if is_notable(*reason) => {
                 tracing::warn!("{lifecycle}");
             }
             _ => tracing::info!("{lifecycle}"),
@@ -503,4 +542,18 @@ impl Core {
     fn report(&self, message: ShardMessage) {
         let _ = self.actor.cast(message);
     }
+}
+
+/// What is known of an end beyond its code. The reason in a close frame is the peer's own, of at most 123 bytes.
+fn detail(closed: &Closed) -> Option<Arc<str>> {
+    match &closed.error {
+        Some(error) => Some(crate::error::chain(error).into()),
+        None if closed.reason.is_empty() => None,
+        None => Some(format!("{:?}", closed.reason).into()),
+    }
+}
+
+/// Whether an operator may want to know why, since neither side does so as a matter of course.
+fn is_notable(reason: Reason) -> bool {
+    matches!(reason, Reason::Zombied | Reason::Unreadable | Reason::OtherShard | Reason::Closed(_))
 }

@@ -6,6 +6,7 @@
 pub(crate) mod board;
 mod codec;
 mod driver;
+pub(crate) mod oddities;
 mod receipts;
 pub(crate) mod slot;
 
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::board::Board;
 use self::driver::{Asked, Control};
+use self::oddities::Oddities;
 use self::slot::SessionSlot;
 use crate::config::PresenceWith;
 use crate::dispatch::Publisher;
@@ -45,6 +47,7 @@ pub struct ShardArguments {
     pub(crate) publisher: Publisher,
     pub(crate) slot: Arc<SessionSlot>,
     pub(crate) board: Arc<Board>,
+    pub(crate) oddities: Arc<Oddities>,
     pub(crate) presence: Option<PresenceUpdate>,
     pub(crate) presence_with: Option<PresenceWith>,
     pub(crate) queue: ActorRef<QueueMessage>,
@@ -104,6 +107,7 @@ impl Actor for ShardActor {
                 publisher: arguments.publisher,
                 slot: arguments.slot,
                 board: arguments.board,
+                oddities: arguments.oddities,
                 presence: newest_presence,
                 presence_with: arguments.presence_with,
                 queue: queue_address,
