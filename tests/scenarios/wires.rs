@@ -184,6 +184,24 @@ async fn gw_129_a_gateway_that_always_answers_as_another_shard_costs_two_identif
 }
 
 #[tokio::test(start_paused = true)]
+async fn more_payloads_in_one_message_than_are_taken_cost_a_resume_and_no_event() {
+    for (compression, encoding) in WIRES {
+        let simulator = simulator(1, |_| {});
+        simulator.arm(ConnectFault::Odd(Odd::ManyInOne), 1);
+        let builder = bot(&simulator).compression(compression).encoding(encoding);
+        let mut running = Running::start_with(simulator, builder).await;
+        running.simulator.emit(0, 100);
+        let ended = running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
+        let line = Lifecycle::Shard { shard: shardkeeper::ShardId(0), change: ended }.to_string();
+        assert!(line.contains("more payloads in one message than are taken"), "{line}");
+        running.until_resumed(0).await;
+        running.check().await;
+        let report = running.simulator.report();
+        assert_eq!((report.identifies, report.resumes), (1, 1), "{compression:?} {encoding:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_reason_of_a_close_frame_is_shown_with_its_code() {
     let mut running = Running::start(simulator(1, |_| {})).await;
     running.simulator.inject(0, Fault::Close { code: 4000 }).unwrap();

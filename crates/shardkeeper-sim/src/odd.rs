@@ -57,6 +57,8 @@ pub enum Odd {
     FramePerMessage,
     /// Two dispatches come in one message, where there are two.
     TwoInOne,
+    /// Up to a hundred dispatches come in one message, where there are as many.
+    ManyInOne,
     /// `Connection: keep-alive, Upgrade` in the answer to the handshake.
     KeepAliveUpgrade,
     /// Keys in another order, and white space.
@@ -67,7 +69,7 @@ pub enum Odd {
 
 impl Odd {
     /// Each of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::HelloFloat,
         Self::HelloText,
         Self::HelloBare,
@@ -90,6 +92,7 @@ impl Odd {
         Self::BinaryFrames,
         Self::FramePerMessage,
         Self::TwoInOne,
+        Self::ManyInOne,
         Self::KeepAliveUpgrade,
         Self::Spaced,
         Self::Strangers,
@@ -110,6 +113,7 @@ impl Odd {
             | Self::BinaryFrames
             | Self::FramePerMessage
             | Self::TwoInOne
+            | Self::ManyInOne
             | Self::KeepAliveUpgrade
             | Self::Strangers => false,
             _ => of(r#""t":"READY""#),
@@ -161,6 +165,15 @@ impl Odd {
             serde_json::to_vec(&payload)
         };
         text.unwrap_or_default()
+    }
+
+    /// How many dispatches come in one message.
+    pub(crate) fn in_one(self) -> usize {
+        match self {
+            Self::TwoInOne => 2,
+            Self::ManyInOne => 100,
+            _ => 1,
+        }
     }
 
     /// What comes beside each payload.

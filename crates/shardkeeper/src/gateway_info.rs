@@ -57,6 +57,17 @@ pub struct SessionStartLimit {
     pub max_concurrency: u32,
 }
 
+impl GatewayInfo {
+    /// The same with a `max_concurrency` that can be used.
+    pub(crate) fn bounded(mut self) -> Self {
+        let concurrency = &mut self.session_start_limit.max_concurrency;
+        if !(1..=MAX_CONCURRENCY).contains(&u64::from(*concurrency)) {
+            *concurrency = 1;
+        }
+        self
+    }
+}
+
 /// `GET /gateway/bot` failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -141,7 +152,9 @@ impl GatewayInfoError {
 ///
 /// # Errors
 ///
-/// See [`GatewayInfoError`]; none holds the token.
+/// See [`GatewayInfoError`]; none holds the token. Numbers that are missing or odd are no error: in their place 1 shard,
+/// 1000 Identify in 24 h and a `max_concurrency` of 1 are assumed, with a warning in the log. More than 65,536 shards
+/// are one.
 ///
 /// # Bounds
 ///

@@ -68,12 +68,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                     return false;
                 }
                 Next::Dispatches(feed) => match self.discord.next_dispatch(&feed, self.link) {
-                    Ok(Some(payload)) if self.odd == Some(Odd::TwoInOne) => {
-                        let second = self.link.feed_now();
-                        let second =
-                            second.and_then(|feed| self.discord.next_dispatch(&feed, self.link).ok()?);
-                        let second = second.as_deref().unwrap_or_default();
-                        self.payload(&[&*payload, second].concat()).await
+                    Ok(Some(payload)) if self.odd.is_some_and(|odd| odd.in_one() > 1) => {
+                        self.several(payload.to_vec()).await
                     }
                     Ok(Some(payload)) => self.payload(&payload).await,
                     Ok(None) => {
@@ -89,6 +85,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// A dispatch, and those behind it, in one message.
+    async fn several(&mut self, mut payloads: Vec<u8>) -> Result<(), Gone> {
+        for _ in 1..self.odd.map_or(1, Odd::in_one) {
+            let feed = self.link.feed_now();
+            match feed.and_then(|feed| self.discord.next_dispatch(&feed, self.link).ok()?) {
+                Some(payload) => payloads.extend_from_slice(&payload),
+                None => break,
+            }
+        }
+        self.payload(&payloads).await
     }
 
     async fn payload(&mut self, payload: &[u8]) -> Result<(), Gone> {

@@ -61,7 +61,7 @@
 //! | [`latency`](ShardStatus::latency), [`latencies`](ShardStatus::latencies) | what heartbeats took |
 //! | [`session`](ShardStatus::session), [`sequence`](ShardStatus::sequence) | which session by number, and how far it was published |
 //! | [`dispatches`](ShardStatus::dispatches), [`identifies`](ShardStatus::identifies), [`resumes`](ShardStatus::resumes), [`disconnects`](ShardStatus::disconnects), [`zombied`](ShardStatus::zombied), [`restarts`](ShardStatus::restarts) | counters, over the life of the manager |
-//! | [`last_disconnect`](ShardStatus::last_disconnect), [`last_reason`](ShardStatus::last_reason) | why the last connection ended: reason, who, close code, when; and in words |
+//! | [`last_disconnect`](ShardStatus::last_disconnect), [`last_reason`](ShardStatus::last_reason) | why the last connection ended: reason, who, close code and what was said, when; and in words |
 //!
 //! [`IdentifyStatus`] tells who waits and what is left of the budget. All of it serializes; times become milliseconds.
 //!
