@@ -7,7 +7,6 @@ mod crashes;
 mod delivery;
 mod endings;
 mod faults;
-mod growth;
 mod identify_gate;
 mod members;
 mod refusals;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::ShardId;
+use crate::{LONGEST_WAIT, ShardId};
 
 /// The right to send one Identify. It cannot be copied, and sending takes it.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl IdentifyBudget {
             (Duration::ZERO, false) => None,
             // It contradicts itself; a whole period is the safe reading.
             (Duration::ZERO, true) => Some(now + BUDGET_PERIOD),
-            (reset_after, _) => Some(now + reset_after),
+            (reset_after, _) => Some(now + reset_after.min(LONGEST_WAIT)),
         };
         // A bot whose whole allowance is smaller than the floor could never start.
         let floor = floor.min(total / 2);
@@ -175,7 +175,7 @@ impl IdentifyLimiter {
     /// A limiter for `max_concurrency` keys with `window` between two Identify of one key.
     pub fn new(max_concurrency: u32, window: Duration, budget: IdentifyBudget) -> Self {
         let keys = (0..max_concurrency.max(1)).map(|_| Key::default()).collect();
-        Self { window, keys, waiting: 0, budget }
+        Self { window: window.min(LONGEST_WAIT), keys, waiting: 0, budget }
     }
 
     /// The key of a shard. It has no shard count in it: all generations share the keys (GW-174).

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use shardkeeper_proto::shard::Refusal;
 use shardkeeper_proto::{
-    CommandRefused, InvalidCommand, InvalidPresence, SessionMismatch, ShardCount, ShardId, TokenError,
+    CommandRefused, InvalidCommand, InvalidPresence, InvalidWait, SessionMismatch, ShardCount, ShardId,
+    TokenError,
 };
 
 use crate::GatewayInfoError;
@@ -54,6 +55,27 @@ pub enum ConfigError {
         bytes: usize,
         /// The bound.
         limit: usize,
+    },
+    /// More shards than any bot has.
+    #[error("the shard count is {count}: at most {limit} are possible")]
+    TooManyShards {
+        /// What was given.
+        count: u32,
+        /// The bound.
+        limit: u32,
+    },
+    /// A span of time is out of bounds.
+    #[error(transparent)]
+    Wait(#[from] InvalidWait),
+    /// `max_message_bytes` is out of bounds.
+    #[error("max_message_bytes is {value}: it has to be between {min} and {max}")]
+    MaxMessageBytes {
+        /// What was given.
+        value: usize,
+        /// The smallest bound that lets a shard get ready.
+        min: usize,
+        /// The largest possible bound.
+        max: usize,
     },
     /// Payload compression is for JSON alone (GW-034).
     #[error("payload compression goes with the encoding json only: use zlib-stream, or none")]

@@ -54,17 +54,19 @@
 //! - **Identify.** At most one per key and 5 s, never below the reserve of the day's budget; a resume needs none.
 //! - **Bounds.** Every queue and buffer has one, and a rule for being full. Mailboxes of actors have none of their own: a call
 //!   of a handle waits for its answer, so its callers are the bound.
-//! - **Secrets.** The token and session ids are in no log line, error or `Debug` output; neither is the content of events.
+//! - **Secrets.** The token and session ids are in no log line, error or `Debug` output; neither is the content of events. Other
+//!   crates' records of `log` at level trace would show them, so the feature `hide-frames` compiles those out of the program.
 //!
 //! Supervision catches panics: a bot must not be built with `panic = "abort"`.
 //!
 //! # Features
 //!
-//! Each only adds. All but the first are off by default.
+//! Each only adds. The first two are on by default, the others off.
 //!
 //! | feature | adds | needs |
 //! |---|---|---|
 //! | `file-store` | `store::FileStore`: sessions on disk | redb |
+//! | `hide-frames` | no `log` record of level trace in the whole program: tungstenite's hold tokens and content | log |
 //! | `zstd` | `Compression::ZstdStream` | a C compiler |
 //! | `etf` | `Encoding::Etf` | |
 //! | `twilight` | `Dispatch::event()`: events as twilight-model has them | twilight-model |
@@ -87,6 +89,7 @@ pub mod manual;
 mod members;
 mod message;
 mod pacer;
+mod rate;
 mod reshard_sentinel;
 mod restart;
 mod session_keeper;
@@ -102,9 +105,9 @@ pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
 pub use shardkeeper_proto::{
     Activity, Backoff, ChannelInfoField, CloseCode, Command, CommandClass, CommandRefused, Encoding,
     Envelope, EventGroup, EventName, EventSet, IdentifyBudget, IdentifyPermit, Intents, InvalidCommand,
-    InvalidPresence, PayloadTooLarge, Presence, PresenceUpdate, Priority, RequestMembers, Session,
-    ShardCount, ShardId, Status, Timings, Token, TokenError, VoiceStateUpdate, request_channel_info,
-    request_soundboard_sounds,
+    InvalidPresence, InvalidWait, LONGEST_WAIT, PayloadTooLarge, Presence, PresenceUpdate, Priority,
+    RequestMembers, Session, ShardCount, ShardId, Status, Timings, Token, TokenError, VoiceStateUpdate,
+    request_channel_info, request_soundboard_sounds,
 };
 pub use shardkeeper_transport::{
     BoxedIo, CertificateError, Compression, ConnectError, Dialer, TcpDialer, client_config_trusting,

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use crate::config::ManagerConfig;
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, gateway_info};
 use crate::message::{ManagerMessage, SentinelMessage};
+use crate::rate::OncePer;
 use crate::task::AbortOnDrop;
 
-/// So often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
-const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
+/// How often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
+pub(crate) const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 /// No timer waits longer than a year.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
 
@@ -29,8 +30,10 @@ pub struct SentinelArguments {
     pub(crate) random: fastrand::Rng,
     /// The manager waits for its first answer.
     pub(crate) awaited: bool,
-    /// Whoever doubts, it is not asked before; `None` for never.
+    /// The gateway does not want to be asked before; `None` for never.
     pub(crate) not_before: Option<Instant>,
+    /// How often doubts are followed: the manager keeps it, so that a crash of the sentinel does not reset it.
+    pub(crate) doubts: Arc<OncePer>,
 }
 
 /// The state of a [`ReshardSentinel`].
@@ -75,11 +78,16 @@ impl Actor for ReshardSentinel {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SentinelMessage::Doubt => {
-                if state.arguments.not_before.is_some_and(|at| at <= Instant::now()) {
+                let SentinelArguments { not_before, doubts, .. } = &state.arguments;
+                if not_before.is_some_and(|at| at <= Instant::now()) && doubts.admits() {
                     state.ask(&myself);
                 }
             }
-            SentinelMessage::Due => state.ask(&myself),
+            SentinelMessage::Due => {
+                // A doubt that comes just afterwards has its answer already.
+                let _ = state.arguments.doubts.admits();
+                state.ask(&myself);
+            }
             SentinelMessage::Answered(answer) => state.answered(&myself, answer),
         }
         Ok(())
@@ -89,7 +97,6 @@ impl Actor for ReshardSentinel {
 impl SentinelState {
     /// Handlers do not wait for the network: the answer comes as a message.
     fn ask(&mut self, myself: &ActorRef<SentinelMessage>) {
-        self.arguments.not_before = Some(Instant::now() + ASK_AT_MOST_EVERY);
         let (config, myself) = (Arc::clone(&self.arguments.config), myself.clone());
         self.do_next(async move {
             let answer = gateway_info(config.dialer.as_ref(), &config.api_url, &config.token).await;

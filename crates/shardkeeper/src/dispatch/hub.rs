@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_channel::{Sender, TrySendError};
 use tokio::sync::Semaphore;
 
+use super::subscription::MAX_CAPACITY;
 use super::{Event, Overflow, Parcel, Subscription, SubscriptionOptions, Topic};
 use crate::Lifecycle;
 
@@ -45,7 +46,7 @@ pub(super) struct Subscriber {
 
 impl Hub {
     pub(crate) fn subscribe(self: &Arc<Self>, topic: Topic, options: SubscriptionOptions) -> Subscription {
-        let (sender, receiver) = async_channel::bounded(options.capacity.max(1));
+        let (sender, receiver) = async_channel::bounded(options.capacity.clamp(1, MAX_CAPACITY));
         let missed = Arc::new(AtomicU64::new(0));
         let mut list = self.list();
         list.last_id += 1;

@@ -24,6 +24,8 @@ use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
 use crate::gateway_info::GatewayInfo;
 use crate::identify_queue::Ledger;
 use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage, Servant};
+use crate::rate::OncePer;
+use crate::reshard_sentinel::ASK_AT_MOST_EVERY;
 use crate::restart::RestartBook;
 use crate::session_keeper::{Book, KeeperMessage};
 use crate::silence::SilenceWatch;
@@ -47,6 +49,8 @@ pub struct ManagerState {
     sentinel: Option<ActorRef<SentinelMessage>>,
     /// The gateway wants not to be asked before; `None` for never.
     ask_not_before: Option<Instant>,
+    /// How often the gateway is asked because of a shard's doubts.
+    doubts: Arc<OncePer>,
     /// From the first answer of `GET /gateway/bot` on.
     fleet: Option<Fleet>,
     /// What the session store holds; `None` until it has said so.
@@ -116,6 +120,7 @@ impl Actor for ShardManager {
             starting: Vec::new(),
             sentinel: None,
             ask_not_before: Some(now()),
+            doubts: Arc::new(OncePer::new(ASK_AT_MOST_EVERY)),
             fleet: None,
             stored: None,
             storeless: false,

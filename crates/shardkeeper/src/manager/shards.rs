@@ -16,6 +16,7 @@ use crate::dispatch::{Leftovers, Publisher};
 use crate::error::{CommandRejected, ShardsRejected};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
 use crate::pacer::Pacer;
+use crate::rate::Warnings;
 use crate::restart::{Restart, RestartBook};
 use crate::session_keeper::Book;
 use crate::shard::board::Board;
@@ -31,6 +32,7 @@ pub(super) struct Shards {
     count: ShardCount,
     connector: Connector,
     pacer: Arc<Pacer>,
+    warnings: Arc<Warnings>,
     restarts: RestartBook<ShardId>,
     /// What the session keeper looks at.
     book: Arc<Mutex<Book>>,
@@ -79,6 +81,7 @@ impl Shards {
             last_incarnation: 0,
             connector: Connector::new(Arc::clone(&config.dialer), config.transport()),
             pacer: Arc::new(Pacer::new(rate)),
+            warnings: Arc::new(Warnings::new()),
             restarts: RestartBook::new(config.restart_policy),
             config,
             gateway_url,
@@ -257,6 +260,7 @@ impl Shards {
             config,
             connector: self.connector.clone(),
             pacer: Arc::clone(&self.pacer),
+            warnings: Arc::clone(&self.warnings),
             publisher: Publisher::new(
                 Arc::clone(&self.config.hub),
                 shard,

@@ -206,6 +206,7 @@ impl ManagerState {
             random: self.random.fork(),
             awaited: self.fleet.is_none() && self.answer.is_none() && self.config.gateway.is_none(),
             not_before: self.ask_not_before.map(tokio::time::Instant::from_std),
+            doubts: Arc::clone(&self.doubts),
         };
         let (sentinel, _) = Actor::spawn_linked(None, ReshardSentinel, arguments, myself.get_cell()).await?;
         Ok(sentinel)

@@ -135,6 +135,11 @@
 //! | opening a connection, as the transport sees it | nine tenths of [`Timings::connect`] | It can say whom it waited for; the machine's deadline cannot. |
 //! | bytes that wait to be written | 512 KiB | A little more than a minute of full commands. |
 //! | window of a zstd stream | 8 MiB at most | What a peer can make a connection hold. |
+//! | a span of time in [`Timings`], [`RestartPolicy`], [`Builder::end_deadline`], [`Builder::max_session_age`] | a year at most ([`LONGEST_WAIT`]) | [`Builder::build`] refuses more: added to a time it would overflow. |
+//! | [`Builder::shards`] | 65,536 at most | More guilds than any bot has, and each shard takes memory from the start on. |
+//! | [`Builder::max_message_bytes`] | 4 KiB to 2 GiB | READY has to fit; a length has to fit into 31 bits. |
+//! | [`SubscriptionOptions::capacity`] | 1,048,576 at most | The places are made at once, about 100 bytes each. |
+//! | warnings of a shard that cannot connect | 3 at once, then 1 per minute | The others are at level debug: an outage says the same each time. |
 //! | a token | 512 bytes at most | Identify has to hold it beside the largest presence. |
 //! | our close codes | 1000 to stop, 4900 to 4905 else | All but 1000 keep the session; each names its reason. |
 //!

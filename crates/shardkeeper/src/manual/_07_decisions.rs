@@ -66,6 +66,25 @@
 //! first second. The bucket for commands: in the worst minute it admits nearly twice the limit. For Identify: its window
 //! has to count from when the payload was written, and unspent permits have to come back.
 //!
+//! # governor says no, and nothing waits for it
+//!
+//! **Context.** Two things are limited without anybody waiting for a turn: how often a shard that cannot connect warns, and how
+//! often the doubts of shards make the sentinel ask `GET /gateway/bot`.
+//! **Decision.** Both are limits of governor on tokio's clock, the first one with a key per shard.
+//! **Consequences.** An outage of ten minutes costs a dozen warnings per shard instead of one per attempt; what is left out is at
+//! level debug. Tests pause both with the clock.
+//! **Rejected.** governor's own clock and its waiting: they ignore a paused clock, and serve waiters in no order.
+//!
+//! # `log` records of level trace are compiled out
+//!
+//! **Context.** tungstenite writes each frame to `log` at level trace, Identify with the token among them, and the usual
+//! subscriber takes records of `log`.
+//! **Decision.** The feature `hide-frames`, on by default, sets the static level of the crate `log` to debug.
+//! **Consequences.** No record of `log` at level trace from any crate of the bot; `tracing` is not concerned. A bot that needs them
+//! turns the feature off and keeps the target `tungstenite` out of its log.
+//! **Rejected.** A filter at run time: the record is made by another crate and taken by whatever the bot has installed, and
+//! nothing of ours stands between them. Frames of our own: WebSocket is somebody else's field.
+//!
 //! # `GET /gateway/bot` goes over our own dialer
 //!
 //! **Context.** One REST request is all that the library makes.

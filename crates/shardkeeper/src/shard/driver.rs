@@ -30,6 +30,7 @@ use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
 use crate::message::{QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
+use crate::rate::Warnings;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
 /// nothing measurable, smaller ones cost a poll of everything per message.
@@ -64,6 +65,7 @@ pub(super) struct Parts {
     pub(super) config: ShardConfig,
     pub(super) connector: Connector,
     pub(super) pacer: Arc<Pacer>,
+    pub(super) warnings: Arc<Warnings>,
     pub(super) publisher: Publisher,
     pub(super) slot: Arc<SessionSlot>,
     pub(super) board: Arc<Board>,
@@ -107,6 +109,7 @@ pub(super) async fn run(mut parts: Parts) {
         codec,
         connector: parts.connector,
         pacer: parts.pacer,
+        warnings: parts.warnings,
         presence: parts.presence,
         presence_with: parts.presence_with,
         control: parts.control,
@@ -133,6 +136,7 @@ struct Driver {
     codec: Codec,
     connector: Connector,
     pacer: Arc<Pacer>,
+    warnings: Arc<Warnings>,
     presence: watch::Receiver<Option<PresenceUpdate>>,
     presence_with: Option<PresenceWith>,
     control: mpsc::Receiver<Control>,
@@ -337,7 +341,12 @@ impl Driver {
             Err(error) => {
                 self.link = Link::Down;
                 let error = crate::error::chain(&error);
-                tracing::warn!(shard.id = self.core.shard.0, error, "could not connect");
+                let shard = self.core.shard;
+                if self.warnings.admit(shard) {
+                    tracing::warn!(shard.id = shard.0, error, "could not connect");
+                } else {
+                    tracing::debug!(shard.id = shard.0, error, "could not connect");
+                }
                 self.feed(Input::ConnectFailed);
                 self.core.board.set_reason(error);
             }

@@ -27,6 +27,7 @@ use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
 use crate::message::{Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::pacer::Pacer;
+use crate::rate::Warnings;
 use crate::task::{AbortOnDrop, panic_message};
 
 /// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
@@ -44,6 +45,7 @@ pub struct ShardArguments {
     pub(crate) config: ShardConfig,
     pub(crate) connector: Connector,
     pub(crate) pacer: Arc<Pacer>,
+    pub(crate) warnings: Arc<Warnings>,
     pub(crate) publisher: Publisher,
     pub(crate) slot: Arc<SessionSlot>,
     pub(crate) board: Arc<Board>,
@@ -104,6 +106,7 @@ impl Actor for ShardActor {
                 config: arguments.config,
                 connector: arguments.connector,
                 pacer: arguments.pacer,
+                warnings: arguments.warnings,
                 publisher: arguments.publisher,
                 slot: arguments.slot,
                 board: arguments.board,
