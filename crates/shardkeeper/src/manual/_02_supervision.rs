@@ -98,7 +98,8 @@
 //!
 //! **Causes.** [`Change::Disconnected`] and [`Disconnect::detail`] have what Discord or the transport said beyond the code:
 //! the reason in the close frame (up to 123 bytes, with control characters escaped), or what could not be read. Zombied
-//! and unreadable connections, and those that the gateway closed, are warnings in the log.
+//! and unreadable connections, and those that the gateway closed, are warnings in the log; of one shard three at once, and
+//! then one per minute, the others as information.
 //!
 //! **Turns.** Many shards that lose their connections together connect in turn: 50 at once, and then 50 per second
 //! ([`Builder::connects_per_second`]), without regard to how long each takes. Who has to wait says for how long: [`Change::Paced`].

@@ -96,6 +96,7 @@ pub(super) async fn run(mut parts: Parts) {
             slot: parts.slot,
             board: parts.board,
             oddities: parts.oddities,
+            warnings: parts.warnings,
             queue: parts.queue,
             actor: parts.actor,
             random: parts.random,
@@ -109,7 +110,6 @@ pub(super) async fn run(mut parts: Parts) {
         codec,
         connector: parts.connector,
         pacer: parts.pacer,
-        warnings: parts.warnings,
         presence: parts.presence,
         presence_with: parts.presence_with,
         control: parts.control,
@@ -136,7 +136,6 @@ struct Driver {
     codec: Codec,
     connector: Connector,
     pacer: Arc<Pacer>,
-    warnings: Arc<Warnings>,
     presence: watch::Receiver<Option<PresenceUpdate>>,
     presence_with: Option<PresenceWith>,
     control: mpsc::Receiver<Control>,
@@ -342,7 +341,7 @@ impl Driver {
                 self.link = Link::Down;
                 let error = crate::error::chain(&error);
                 let shard = self.core.shard;
-                if self.warnings.admit(shard) {
+                if self.core.warnings.admit(shard) {
                     tracing::warn!(shard.id = shard.0, error, "could not connect");
                 } else {
                     tracing::debug!(shard.id = shard.0, error, "could not connect");
@@ -405,6 +404,7 @@ struct Core {
     slot: Arc<SessionSlot>,
     board: Arc<Board>,
     oddities: Arc<Oddities>,
+    warnings: Arc<Warnings>,
     queue: watch::Receiver<ActorRef<QueueMessage>>,
     actor: ActorRef<ShardMessage>,
     random: fastrand::Rng,
@@ -447,11 +447,12 @@ impl Core {
                     rest = behind;
                 }
                 Err(error) => {
-                    tracing::warn!(
-                        shard.id = self.shard.0,
-                        error = crate::error::chain(&error),
-                        "unreadable payload"
-                    );
+                    let error = crate::error::chain(&error);
+                    if self.warnings.admit(self.shard) {
+                        tracing::warn!(shard.id = self.shard.0, error, "unreadable payload");
+                    } else {
+                        tracing::debug!(shard.id = self.shard.0, error, "unreadable payload");
+                    }
                     // What is lost behind a payload comes again with a resume; a payload of its own may be skipped.
                     return self.feed(
                         match taken {
@@ -527,7 +528,9 @@ impl Core {
         let lifecycle = Lifecycle::Shard { shard: self.shard, change };
         match &lifecycle {
             Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
-            Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. } if is_notable(*reason) => {
+            Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. }
+                if is_notable(*reason) && self.warnings.admit(self.shard) =>
+            {
                 tracing::warn!("{lifecycle}");
             }
             _ => tracing::info!("{lifecycle}"),
