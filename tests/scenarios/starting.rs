@@ -273,7 +273,7 @@ async fn gw_005_an_advice_of_no_shards_is_one_of_one() {
 }
 
 /// Writes down what is asked for over HTTP, which it never answers.
-struct Listening(tokio::sync::mpsc::UnboundedSender<tokio::io::DuplexStream>);
+struct Listening(tokio::sync::mpsc::Sender<tokio::io::DuplexStream>);
 
 impl shardkeeper::Dialer for Listening {
     fn dial<'a>(
@@ -282,7 +282,7 @@ impl shardkeeper::Dialer for Listening {
     ) -> futures_util::future::BoxFuture<'a, Result<shardkeeper::BoxedIo, shardkeeper::ConnectError>> {
         Box::pin(async {
             let (client, server) = tokio::io::duplex(4096);
-            self.0.send(server).unwrap();
+            self.0.try_send(server).unwrap();
             Ok(Box::new(client) as shardkeeper::BoxedIo)
         })
     }
@@ -290,7 +290,7 @@ impl shardkeeper::Dialer for Listening {
 
 #[tokio::test(start_paused = true)]
 async fn gw_281_the_gateway_is_asked_under_the_same_name_as_the_api() {
-    let (sender, mut dials) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut dials) = tokio::sync::mpsc::channel(16);
     let info = serde_json::json!({"url": "wss://g.example", "shards": 1, "session_start_limit":
         {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}});
     let dialer = std::sync::Arc::new(Listening(sender));

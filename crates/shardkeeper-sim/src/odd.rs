@@ -151,10 +151,8 @@ impl Odd {
             Self::ReadyOddShard => payload["d"]["shard"] = "0".into(),
             Self::ReadyOtherShard => payload["d"]["shard"] = json!([7, 16]),
             Self::ResumedBare => payload = json!({"op": 0, "t": "RESUMED", "d": null}),
-            Self::SomeUnnumbered => {
-                if payload["s"].as_u64().is_some_and(|sequence| sequence % 3 == 1) {
-                    payload["s"] = Value::Null;
-                }
+            Self::SomeUnnumbered if payload["s"].as_u64().is_some_and(|sequence| sequence % 3 == 1) => {
+                payload["s"] = Value::Null;
             }
             Self::NumbersAsText => payload["s"] = payload["s"].to_string().into(),
             _ => {}

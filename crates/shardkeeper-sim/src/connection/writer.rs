@@ -108,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
         self.written += 1;
         match odd {
             Odd::TextFrames => self.send(text_frame(payload)).await,
-            Odd::SomeTextFrames if self.written % 2 == 0 => self.send(text_frame(payload)).await,
+            Odd::SomeTextFrames if self.written.is_multiple_of(2) => self.send(text_frame(payload)).await,
             Odd::BinaryFrames => {
                 let message = Message::binary(self.encoder.encoded(payload)?.into_owned());
                 self.send(message).await
