@@ -7,6 +7,7 @@ mod crashes;
 mod delivery;
 mod endings;
 mod faults;
+mod first_hour;
 mod identify_gate;
 mod members;
 mod refusals;

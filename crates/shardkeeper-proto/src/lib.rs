@@ -20,6 +20,7 @@ mod limit;
 mod opcode;
 mod payload;
 mod presence;
+mod readable;
 mod session;
 pub mod shard;
 mod timings;

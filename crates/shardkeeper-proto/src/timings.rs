@@ -52,6 +52,13 @@ pub struct Timings {
     pub ready: Duration,
     /// How long a resume may go without a sign of progress. 60 s.
     pub resumed: Duration,
+    /// How long a whole replay may take, not counting the time in which a subscriber keeps the shard from reading.
+    /// 10 min: without RESUMED no command is sent, and the next connection goes on where this one stood (GW-134).
+    pub replay: Duration,
+    /// How long a session is kept while no connection does anything for it. 15 min, several times the "few minutes" that
+    /// Discord keeps one that nobody resumes (GW-103): until then Discord's own word decides, since a Resume costs
+    /// nothing. Afterwards a new session is started, in case Discord never gives an answer for the old one.
+    pub keep_session: Duration,
     /// How long the closing handshake may take before TCP is dropped. 3 s (GW-102).
     pub close: Duration,
     /// The shortest wait after Invalid Session. 1 s (GW-149).
@@ -93,6 +100,8 @@ impl Default for Timings {
             hello: seconds(20),
             ready: seconds(120),
             resumed: seconds(60),
+            replay: seconds(600),
+            keep_session: seconds(900),
             close: seconds(3),
             invalid_session_min: seconds(1),
             invalid_session_max: seconds(5),
@@ -140,13 +149,15 @@ impl Timings {
     }
 
     /// Every span with the name of its setting and the shortest that works.
-    fn waits(&mut self) -> [(&'static str, &mut Duration, Duration); 20] {
+    fn waits(&mut self) -> [(&'static str, &mut Duration, Duration); 22] {
         let (any, some) = (Duration::ZERO, SHORTEST_WAIT);
         [
             ("timings.connect", &mut self.connect, some),
             ("timings.hello", &mut self.hello, some),
             ("timings.ready", &mut self.ready, some),
             ("timings.resumed", &mut self.resumed, some),
+            ("timings.replay", &mut self.replay, some),
+            ("timings.keep_session", &mut self.keep_session, any),
             ("timings.close", &mut self.close, some),
             ("timings.invalid_session_min", &mut self.invalid_session_min, any),
             ("timings.invalid_session_max", &mut self.invalid_session_max, any),
@@ -184,6 +195,8 @@ impl Timings {
             hello: faster(self.hello),
             ready: faster(self.ready),
             resumed: faster(self.resumed),
+            replay: faster(self.replay),
+            keep_session: faster(self.keep_session),
             invalid_session_min: faster(self.invalid_session_min),
             invalid_session_max: faster(self.invalid_session_max),
             reconnect: backoff(self.reconnect),

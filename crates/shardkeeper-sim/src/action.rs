@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::fault::{ConnectFault, Fault, RestFault};
+use crate::hosts::Host;
 
 /// Something that is done to a running simulator.
 ///
@@ -31,6 +33,16 @@ pub enum Action {
         #[serde(default = "once")]
         times: usize,
     },
+    /// A fault that stays with a host: of each connection to it, as long as it lasts. Faults of the next connections go
+    /// first. `{"do": "host", "host": {"resume": 2}, "fault": "no-hello", "lasts_ms": 60000}`
+    Host {
+        /// At which URL.
+        host: Host,
+        /// Which one.
+        fault: ConnectFault,
+        /// For how long.
+        lasts_ms: u64,
+    },
     /// A fault of the next REST requests.
     Rest {
         /// Which one.
@@ -41,12 +53,23 @@ pub enum Action {
     },
     /// Faults of connections and requests that have not come yet are forgotten.
     Disarm,
-    /// Events at once, in the newest session of a shard.
+    /// Events at once, in the newest session of a shard: whatever happens; or, with `event`, only that; or, with `data`
+    /// too, exactly this payload, whatever the session's intents. A payload of one's own changes nothing in the guilds,
+    /// and gets a `_trace` like any other.
+    ///
+    /// `{"do": "emit", "shard": 0, "event": "MESSAGE_CREATE", "data": {"id": "1", …}}`
     Emit {
         /// The shard.
         shard: u32,
-        /// How many.
+        /// How many. 1.
+        #[serde(default = "once")]
         count: usize,
+        /// The event's name. None: any.
+        #[serde(default)]
+        event: Option<String>,
+        /// The data of the event, an object. None: the simulator's own.
+        #[serde(default)]
+        data: Option<Value>,
     },
     /// Generated traffic begins or ends.
     Traffic {
@@ -230,11 +253,27 @@ mod tests {
             do = "connect"
             fault = "no-hello"
             times = 2
+
+            [[step]]
+            at_ms = 11000
+            do = "host"
+            host = { resume = 2 }
+            fault = { close-resume = { code = 1012 } }
+            lasts_ms = 60000
+
+            [[step]]
+            at_ms = 12000
+            do = "host"
+            host = "gateway"
+            fault = "no-hello"
+            lasts_ms = 1
         "#;
         let json = r#"{"step": [
             {"at_ms": 5000, "do": "fault", "shard": 3, "fault": "reconnect"},
             {"at_ms": 9000, "do": "fault", "fault": {"close": {"code": 4009}}},
-            {"at_ms": 10000, "do": "connect", "fault": "no-hello", "times": 2}
+            {"at_ms": 10000, "do": "connect", "fault": "no-hello", "times": 2},
+            {"at_ms": 11000, "do": "host", "host": {"resume": 2}, "fault": {"close-resume": {"code": 1012}}, "lasts_ms": 60000},
+            {"at_ms": 12000, "do": "host", "host": "gateway", "fault": "no-hello", "lasts_ms": 1}
         ]}"#;
         let script = Script::from_toml(toml).unwrap();
         assert_eq!(script, Script::from_json(json).unwrap());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::connection::{self, Opening};
-use crate::discord::{Discord, RESUME_PATH};
+use crate::discord::Discord;
 use crate::fault::ConnectFault;
+use crate::hosts::Host;
 use crate::odd::Odd;
 use crate::rest::{self, Refused, reply};
 use crate::tls::Acceptor;
@@ -78,7 +79,8 @@ async fn upgrade(
     mut request: Request<Incoming>,
     discord: Arc<Discord>,
 ) -> Result<Response<Full<Bytes>>, Refused> {
-    let fault = discord.take_connect_fault();
+    let host = Host::of(request.uri().path());
+    let fault = discord.take_connect_fault(host);
     match fault {
         Some(ConnectFault::Refuse) => return Err(Refused),
         Some(ConnectFault::Hang) => return std::future::pending().await,
@@ -87,13 +89,18 @@ async fn upgrade(
             *page.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
             return Ok(page);
         }
+        Some(ConnectFault::RetryLater { status, seconds }) => {
+            let mut page = Response::new(Full::default());
+            *page.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            page.headers_mut().insert(RETRY_AFTER, seconds.into());
+            return Ok(page);
+        }
         _ => {}
     }
     let Some(query) = Query::parse(request.uri().query().unwrap_or_default()) else {
         return Ok(reply(StatusCode::BAD_REQUEST, &json!({"message": "400: Bad Request", "code": 0})));
     };
-    let at_resume_url = request.uri().path().trim_end_matches('/').ends_with(RESUME_PATH);
-    let opening = Opening { query, at_resume_url, fault };
+    let opening = Opening { query, host, fault };
     let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let accept = accept.and_then(|accept| HeaderValue::from_str(&accept).ok()).ok_or(Refused)?;
     let upgraded = hyper::upgrade::on(&mut request);

@@ -42,7 +42,8 @@
 //! | How late a heartbeat may be | 10 s; then close 1000 | [`SimTimings::heartbeat_tolerance`] |
 //! | The connection after op 7 | stays 5 s | [`SimTimings::reconnect_grace`] |
 //! | Identify or Resume on the same connection after op 9 | are taken | |
-//! | A Resume at the bootstrap URL, a token with the prefix of REST | are taken, and noted | |
+//! | A Resume at the bootstrap URL or at that of another session, a token with the prefix of REST | are taken, and noted | |
+//! | URLs for Resume | one for all sessions | [`SimConfig::resume_hosts`] |
 //! | All members of a guild | once in 30 s per guild, over all sessions | [`SimTimings::members_window`] |
 //! | A sixth presence within 20 s | is ignored, and a violation | [`SimTimings::presence_window`] |
 //! | An Identify beyond the day's limit | ends every session and the token with 4004 | |
@@ -79,6 +80,7 @@ mod connection;
 mod discord;
 mod etf;
 mod fault;
+mod hosts;
 mod http;
 mod intents;
 mod judge;
@@ -98,6 +100,7 @@ mod world;
 pub use action::{Action, Script, ScriptError};
 pub use config::{Mix, SimConfig, SimTimings};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
+pub use hosts::Host;
 pub use odd::Odd;
 pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
 pub use simulator::Simulator;

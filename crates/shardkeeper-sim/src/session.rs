@@ -30,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) lost_at: Option<Instant>,
     /// Nothing is emitted any more: it was declared invalid.
     pub(crate) over: bool,
+    /// The client has named a sequence of it, so that it knows of it.
+    pub(crate) proven: bool,
     /// The client was told that it is over; the rule that forbids to resume it.
     pub(crate) told: Option<&'static str>,
 }
@@ -67,6 +69,7 @@ impl Session {
             link: Some(link),
             lost_at: None,
             over: false,
+            proven: false,
             told: None,
         }
     }

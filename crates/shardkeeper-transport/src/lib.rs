@@ -56,6 +56,7 @@ mod dial;
 mod error;
 mod frames;
 mod inflate;
+mod readable;
 mod resolve;
 mod tls;
 mod upgrade;

@@ -13,12 +13,13 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::config::{Layout, ManagerConfig};
+use crate::dispatch::Hub;
 use crate::error::ConfigError;
 use crate::gateway_info::GatewayInfo;
 use crate::identify_gate::IdentifyGate;
 use crate::restart::RestartPolicy;
 use crate::store::SessionStore;
-use crate::{Subscription, SubscriptionOptions, Topic};
+use crate::{EventModel, Subscription, SubscriptionOptions, Topic, TypedSubscription};
 
 /// Discord's API, version 10.
 pub const DISCORD_API: &str = "https://discord.com/api/v10";
@@ -74,13 +75,13 @@ impl Builder {
                 compression: Compression::ZlibStream,
                 encoding: Encoding::Json,
                 timings: Timings::default(),
-                max_failed_resumes: 3,
                 max_message_bytes: TransportConfig::default().max_message_bytes,
                 connects_per_second: 50,
                 identify_reserve: 10,
                 whole_start: false,
                 identify_gate: None,
                 restart_policy: RestartPolicy::default(),
+                start_timeout: None,
                 end_deadline: Duration::from_secs(10),
                 sessions: Vec::new(),
                 store: None,
@@ -88,7 +89,7 @@ impl Builder {
                 wall_clock: Arc::new(SystemTime::now),
                 dialer: Arc::new(TcpDialer::new()),
                 seed: None,
-                hub: Arc::default(),
+                hub: Arc::new(Hub::of(intents)),
                 oddities: Arc::default(),
                 members: Arc::default(),
                 ended: watch::Sender::new(None),
@@ -221,13 +222,6 @@ impl Builder {
         self
     }
 
-    /// How many resumes in a row may fail without an answer before the session is given up for a new one. 3: each costs
-    /// a minute at most, a new session costs an Identify and the events in between. Zero counts as one.
-    pub fn max_failed_resumes(mut self, resumes: u32) -> Self {
-        self.config.max_failed_resumes = resumes.max(1);
-        self
-    }
-
     /// How crashes are answered. See [`RestartPolicy`] for each of its numbers. [`build`](Self::build) refuses spans of more
     /// than a year, and a quarantine of less than 1 ms.
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
@@ -280,6 +274,16 @@ impl Builder {
         self
     }
 
+    /// How long [`start`](Self::start) may wait for the first answer of `GET /gateway/bot` before it fails with
+    /// [`StartError::Unreachable`](crate::StartError::Unreachable). None: it tries until the gateway answers, and each failure
+    /// is a warning in the log, so that a bot that is started during an outage comes up after it.
+    ///
+    /// [`build`](Self::build) refuses more than a year.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.config.start_timeout = Some(timeout);
+        self
+    }
+
     /// How long [`stop`](crate::Shardkeeper::stop) and [`detach`](crate::Shardkeeper::detach) may take. 10 s; a closing
     /// handshake takes 3 at most, the rest is for subscribers to take what is under way. What has not ended by then is
     /// killed, without a close frame. [`build`](Self::build) refuses more than a year.
@@ -311,6 +315,12 @@ impl Builder {
         self.config.hub.subscribe(topic, options)
     }
 
+    /// Subscribes to the events of one kind before anything starts, each read into `T`: a model of twilight-model (feature
+    /// `twilight`), or a type of the bot's own with the name of its event ([`EventModel`]).
+    pub fn subscribe_to<T: EventModel>(&self) -> TypedSubscription<T> {
+        self.subscribe(Topic::events([T::EVENT])).typed()
+    }
+
     /// Checks everything that can be checked without asking Discord.
     ///
     /// # Errors
@@ -338,6 +348,7 @@ impl Builder {
         }
         self.config.timings.check()?;
         self.config.restart_policy.check()?;
+        InvalidWait::check("start_timeout", self.config.start_timeout.unwrap_or_default(), Duration::ZERO)?;
         InvalidWait::check("end_deadline", self.config.end_deadline, Duration::ZERO)?;
         InvalidWait::check("max_session_age", self.config.max_session_age, Duration::ZERO)?;
         let (value, min, max) = (self.config.max_message_bytes, MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
@@ -373,6 +384,8 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
+    use shardkeeper_proto::EventName;
+
     use super::*;
 
     fn refused(builder: Builder) -> String {
@@ -409,6 +422,7 @@ mod tests {
         assert!(window.starts_with("restart_policy.window is ") && window.ends_with(year), "{window}");
         let policy = RestartPolicy { quarantine: Duration::ZERO, ..RestartPolicy::default() };
         assert!(refused(bot().restart_policy(policy)).starts_with("restart_policy.quarantine is 0ns"));
+        assert!(refused(bot().start_timeout(Duration::MAX)).starts_with("start_timeout is "));
         assert!(refused(bot().end_deadline(Duration::MAX)).starts_with("end_deadline is "));
         assert!(refused(bot().max_session_age(Duration::MAX)).starts_with("max_session_age is "));
         assert!(refused(bot().max_message_bytes(0)).starts_with("max_message_bytes is 0: "));
@@ -424,6 +438,62 @@ mod tests {
         let builder = Builder::new("T".into(), Intents::GUILDS);
         let options = SubscriptionOptions { capacity: usize::MAX, ..SubscriptionOptions::default() };
         drop(builder.subscribe_with(Topic::all(), options));
+    }
+
+    /// Keeps the log lines of a test.
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<String>>>);
+
+    impl tracing::Subscriber for Log {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut |_: &tracing::field::Field, value: &dyn fmt::Debug| {
+                self.0.lock().expect("no test panics with it").push(format!("{value:?}"));
+            });
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_topic_that_the_intents_cannot_bring_is_warned_of() {
+        let log = Log::default();
+        tracing::subscriber::with_default(log.clone(), || {
+            let builder = Builder::new("T".into(), Intents::GUILDS);
+            let _here = builder.subscribe(Topic::events([EventName::Ready, EventName::GuildCreate]));
+            let _in_vain = builder.subscribe(Topic::events([EventName::GuildMemberAdd]));
+            let _either = builder.subscribe_to::<Message>();
+        });
+        let said = |event: &str, intent: &str| {
+            format!("a subscription waits for {event}, which never comes without the intent {intent}: add it")
+        };
+        assert_eq!(
+            *log.0.lock().expect("no test panics with it"),
+            [
+                said("GUILD_MEMBER_ADD", "GUILD_MEMBERS"),
+                said("MESSAGE_CREATE", "GUILD_MESSAGES or DIRECT_MESSAGES")
+            ]
+        );
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Message {}
+
+    impl EventModel for Message {
+        const EVENT: EventName = EventName::MessageCreate;
     }
 
     #[cfg(feature = "etf")]

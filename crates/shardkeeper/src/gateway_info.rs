@@ -69,7 +69,7 @@ impl GatewayInfo {
 }
 
 /// `GET /gateway/bot` failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayInfoError {
     /// The token is dead (GW-006).

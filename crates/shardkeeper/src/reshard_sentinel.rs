@@ -3,10 +3,11 @@
 //! Input: its clock, and the manager's word that something may be out of date. Output: each answer, to the manager, which
 //! learns from it the address, the identify budget and the number of shards that Discord advises.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use shardkeeper_proto::LONGEST_WAIT;
 use tokio::time::Instant;
 
 use crate::config::ManagerConfig;
@@ -16,9 +17,7 @@ use crate::rate::OncePer;
 use crate::task::AbortOnDrop;
 
 /// How often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
-pub(crate) const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
-/// No timer waits longer than a year.
-const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
+const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 
 /// The sentinel of a bot.
 pub struct ReshardSentinel;
@@ -30,10 +29,32 @@ pub struct SentinelArguments {
     pub(crate) random: fastrand::Rng,
     /// The manager waits for its first answer.
     pub(crate) awaited: bool,
+    pub(crate) limits: Arc<AskLimits>,
+}
+
+/// When the gateway may be asked. The manager keeps the limits over the lives of sentinels, and each sentinel writes them before
+/// it reports: its end may be known before its report.
+#[derive(Debug)]
+pub(crate) struct AskLimits {
     /// The gateway does not want to be asked before; `None` for never.
-    pub(crate) not_before: Option<Instant>,
-    /// How often doubts are followed: the manager keeps it, so that a crash of the sentinel does not reset it.
-    pub(crate) doubts: Arc<OncePer>,
+    not_before: Mutex<Option<Instant>>,
+    /// How often the gateway is asked because of a shard's doubts.
+    doubts: OncePer,
+}
+
+impl AskLimits {
+    pub(crate) fn new() -> Self {
+        Self { not_before: Mutex::new(Some(Instant::now())), doubts: OncePer::new(ASK_AT_MOST_EVERY) }
+    }
+
+    /// Whether a shard's doubt is a reason to ask now.
+    fn admit_doubt(&self) -> bool {
+        self.not_before().is_some_and(|at| at <= Instant::now()) && self.doubts.admits()
+    }
+
+    fn not_before(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.not_before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The state of a [`ReshardSentinel`].
@@ -63,7 +84,8 @@ impl Actor for ReshardSentinel {
         myself: ActorRef<SentinelMessage>,
         state: &mut SentinelState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(not_before) = state.arguments.not_before {
+        let not_before = *state.arguments.limits.not_before();
+        if let Some(not_before) = not_before {
             let wait = if state.arguments.awaited { Duration::ZERO } else { state.interval() };
             state.ask_after(&myself, wait.max(not_before.saturating_duration_since(Instant::now())));
         }
@@ -78,14 +100,13 @@ impl Actor for ReshardSentinel {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SentinelMessage::Doubt => {
-                let SentinelArguments { not_before, doubts, .. } = &state.arguments;
-                if not_before.is_some_and(|at| at <= Instant::now()) && doubts.admits() {
+                if state.arguments.limits.admit_doubt() {
                     state.ask(&myself);
                 }
             }
             SentinelMessage::Due => {
                 // A doubt that comes just afterwards has its answer already.
-                let _ = state.arguments.doubts.admits();
+                let _ = state.arguments.limits.doubts.admits();
                 state.ask(&myself);
             }
             SentinelMessage::Answered(answer) => state.answered(&myself, answer),
@@ -131,7 +152,7 @@ impl SentinelState {
             Err(error) => {
                 self.failed += 1;
                 let retry_after = self.retry_after(&error);
-                self.arguments.not_before = retry_after.map(|wait| Instant::now() + wait);
+                *self.arguments.limits.not_before() = retry_after.map(|wait| Instant::now() + wait);
                 retry_after.into_iter().for_each(|wait| self.ask_after(myself, wait));
                 ManagerMessage::NoGateway { error, retry_after }
             }

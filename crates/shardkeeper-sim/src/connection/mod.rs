@@ -18,14 +18,14 @@ use self::reader::Reader;
 use self::writer::Writer;
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
+use crate::hosts::Host;
 use crate::odd::Odd;
 use crate::wire::{Encoder, Query};
 
 /// What was asked for by the request.
 pub(crate) struct Opening {
     pub(crate) query: Query,
-    /// It is the URL of READY, and not the bootstrap URL.
-    pub(crate) at_resume_url: bool,
+    pub(crate) host: Host,
     pub(crate) fault: Option<ConnectFault>,
 }
 
@@ -40,7 +40,7 @@ where
         Some(ConnectFault::Odd(odd)) => Some(odd),
         _ => None,
     };
-    let encoder = Encoder::new(opening.query.mode, odd == Some(Odd::FramePerMessage));
+    let encoder = Encoder::new(opening.query.mode, discord.config.atoms(), odd == Some(Odd::FramePerMessage));
     let mut writer = Writer { discord: &discord, link: &link, sink, encoder, odd, written: 0 };
     let mut reader = Reader::new(&discord, &link, stream, opening);
     reader.greet();

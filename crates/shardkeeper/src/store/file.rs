@@ -25,7 +25,7 @@ const BUDGET: TableDefinition<'_, (), &[u8]> = TableDefinition::new("budget");
 pub struct FileStore(Arc<Mutex<Reopening>>);
 
 /// The file cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// It cannot be opened or made.
