@@ -5,5 +5,8 @@
 
 mod endings;
 mod identify;
+mod kills;
+mod order;
 mod refusals;
+mod removals;
 mod store;

@@ -153,7 +153,8 @@ impl Shardkeeper {
     /// # Bounds
     ///
     /// At most [`SubscriptionOptions::capacity`] deliveries are with the actor at a time, in its mailbox or its
-    /// hands; dropping one makes room for the next. As many wait in front, and then the policy applies.
+    /// hands; dropping one makes room for the next. As many wait in front, and then the policy applies. When the actor ends,
+    /// the subscription ends with it, and whatever the actor has not dropped by then counts as acknowledged.
     ///
     /// # Panics
     ///

@@ -24,7 +24,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Incarnation = u64;
 
 /// What a [`ShardManager`](crate::ShardManager) is told. When it is gone a send fails, and a call answers with an
-/// error; nothing brings it back.
+/// error; nothing brings it back. A call that crosses its end may never be answered: give it a time limit, or use
+/// [`Shardkeeper`], which waits for the end too.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ManagerMessage {
@@ -225,7 +226,8 @@ pub enum ShardReport {
 }
 
 /// What a [`ShardActor`](crate::ShardActor) is told. When the actor is gone a send fails, and a call answers with an error; the
-/// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has.
+/// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has. A call that
+/// crosses its end may never be answered: give it a time limit, or use [`Shardkeeper::command`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ShardMessage {

@@ -66,6 +66,10 @@ impl ManagerState {
         if let Some(End::Refused(refusal)) = end {
             self.refused(myself, shard, refusal);
         }
+        if let (Some(_), Some(fleet), Some(stopping)) = (end, &mut self.fleet, &self.stopping) {
+            // A driver that was too busy to be told has been aborted instead, and may have kept its session.
+            fleet.shards.set_ended(shard, stopping.farewell);
+        }
         // A report that it was ready may be on its way still.
         self.announce_if_all_ready();
         self.finish_removals();

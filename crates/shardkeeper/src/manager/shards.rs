@@ -405,7 +405,7 @@ impl Shards {
         self.entries.get(&shard).is_none_or(|entry| entry.ended)
     }
 
-    /// A shard that was to end broke down over it.
+    /// A shard that was to end has ended, in whatever way: after a stop nothing is left of its session.
     pub(super) fn set_ended(&mut self, shard: ShardId, farewell: Farewell) {
         if let Some(entry) = self.entries.get_mut(&shard) {
             entry.ended = true;
@@ -491,3 +491,7 @@ impl Shards {
         self.entries.get(&shard).map(Entry::status)
     }
 }
+
+#[cfg(test)]
+#[path = "orders.rs"]
+mod orders;
