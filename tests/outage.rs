@@ -206,7 +206,7 @@ async fn gw_138_175_a_thousand_shards_cut_at_once_resume_in_turn_and_say_what_th
         let Lifecycle::Shard { shard, change } = lifecycle else { panic!("{lifecycle}") };
         let story = stories.entry(shard.0).or_default();
         match change {
-            Change::Disconnected { reason: Reason::Lost, next: Next::Resume { after } } => {
+            Change::Disconnected { reason: Reason::Lost, next: Next::Resume { after }, .. } => {
                 (story.lost_at, story.waits) = (Some(at), story.waits + after);
             }
             Change::Paced { wait } => story.waits += wait,
@@ -387,7 +387,7 @@ async fn gw_002_103_139_when_no_host_works_for_hours_all_are_tried_and_the_sessi
         cut_all(&running);
         let told = read_until(&mut running, end).await;
         let let_go = told.iter().filter(|(_, lifecycle)| {
-            let Lifecycle::Shard { change: Change::Disconnected { reason, next }, .. } = lifecycle else {
+            let Lifecycle::Shard { change: Change::Disconnected { reason, next, .. }, .. } = lifecycle else {
                 return false;
             };
             !matches!(reason, Reason::InvalidSession { .. }) && matches!(next, Next::Identify { .. })

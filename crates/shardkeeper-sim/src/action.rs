@@ -283,6 +283,13 @@ mod tests {
     }
 
     #[test]
+    fn odd_connections_are_called_by_name() {
+        let json = r#"{"do": "connect", "fault": {"odd": "ready-without-url"}, "times": 1000}"#;
+        let fault = ConnectFault::Odd(crate::Odd::ReadyWithoutUrl);
+        assert_eq!(serde_json::from_str::<Action>(json).unwrap(), Action::Connect { fault, times: 1000 });
+    }
+
+    #[test]
     fn a_script_with_a_mistake_is_refused_and_the_mistake_is_named() {
         for (text, culprit) in [
             ("[[step]]\nat_ms = 1\ndo = \"fall\"", "fall"),

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::odd::Odd;
+
 /// A fault of a live connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -107,6 +109,8 @@ pub enum ConnectFault {
         /// The code.
         code: u16,
     },
+    /// The whole connection differs from Discord's in one way.
+    Odd(Odd),
 }
 
 /// A fault of a REST request that is about to be made.

@@ -56,6 +56,20 @@
 //! | An Identify beyond the day's limit | ends every session and the token with 4004 | |
 //! | Echo of a close code 1000 | does not end the session | |
 //!
+//! # Gateways that differ
+//!
+//! Users put proxies and gateways of their own in between. [`ConnectFault::Odd`] makes connections that differ from
+//! Discord's in one way, listed in [`Odd`]: as an action, `{"do": "connect", "fault": {"odd": "hello-float"}, "times":
+//! 1000}`. A client should get ready and lose nothing with each of them, except where nobody can go on:
+//!
+//! | [`Odd`] | what a client should do |
+//! |---|---|
+//! | `HelloUseless` | close, and try again; never identify |
+//! | `ReadyOtherShard` | give the session up, and not identify over and over (GW-129) |
+//! | `ReadyWithoutUrl`, `ReadyEmptyUrl`, `ReadyNoUrl`, `ReadyHttpUrl` | resume at the bootstrap URL |
+//! | `SomeUnnumbered` | deliver all; those without a number may come again after a resume |
+//! | any other | go on as if nothing were odd |
+//!
 //! # Traces
 //!
 //! READY, GUILD_CREATE and each other event carry `"_trace":["sim:<shard>:<session>:<number>"]` in their data.
@@ -80,6 +94,7 @@ mod judge;
 mod ledger;
 mod link;
 mod login;
+mod odd;
 mod report;
 mod rest;
 mod session;
@@ -93,5 +108,6 @@ pub use action::{Action, Script, ScriptError};
 pub use config::{Mix, SimConfig, SimTimings};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
 pub use hosts::Host;
+pub use odd::Odd;
 pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
 pub use simulator::Simulator;

@@ -19,6 +19,7 @@ use self::writer::Writer;
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
 use crate::hosts::Host;
+use crate::odd::Odd;
 use crate::wire::{Encoder, Query};
 
 /// What was asked for by the request.
@@ -35,8 +36,12 @@ where
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
     let (sink, stream) = socket.split();
     let link = discord.new_link();
-    let encoder = Encoder::new(opening.query.mode, discord.config.atoms());
-    let mut writer = Writer { discord: &discord, link: &link, sink, encoder };
+    let odd = match opening.fault {
+        Some(ConnectFault::Odd(odd)) => Some(odd),
+        _ => None,
+    };
+    let encoder = Encoder::new(opening.query.mode, discord.config.atoms(), odd == Some(Odd::FramePerMessage));
+    let mut writer = Writer { discord: &discord, link: &link, sink, encoder, odd, written: 0 };
     let mut reader = Reader::new(&discord, &link, stream, opening);
     reader.greet();
     let cut = tokio::select! {
