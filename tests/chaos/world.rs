@@ -67,6 +67,7 @@ impl World {
         config.mix = plan.mix;
         config.replay_limit = plan.replay_limit;
         config.split_frames = plan.split_frames;
+        config.resume_hosts = plan.resume_hosts;
         let simulator = Simulator::in_memory(config);
         let network = Network::new(simulator.clone(), plan.latency, plan.seed);
         let trace = Trace::new();
