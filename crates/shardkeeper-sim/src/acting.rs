@@ -10,6 +10,7 @@ use crate::discord::{Discord, State, text};
 use crate::fault::{Fault, InjectError};
 use crate::intents;
 use crate::link::{Link, Out};
+use crate::world::Member;
 
 impl Discord {
     /// Carries out an action.
@@ -25,9 +26,8 @@ impl Discord {
                 }
                 return Ok(());
             }
-            Action::Emit { shard, count } => {
-                self.emit(shard, count);
-                return Ok(());
+            Action::Emit { shard, count, ref event, ref data } => {
+                return self.emit(shard, count, event.as_deref(), data.as_ref());
             }
             Action::Traffic { on } => {
                 // Under the lock that events are generated under: after this not one more.
@@ -47,14 +47,12 @@ impl Discord {
             Action::Rest { fault, times } => state.armed_rest.push_back((fault, times)),
             Action::GuildOutage { guild, lasts_ms } => {
                 let place = state.place(guild)?;
-                state.world.guild_mut(place).available = false;
-                state.publish_guild(place, false, limit);
+                state.outage(place, true, limit);
                 let discord = Arc::clone(self);
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(lasts_ms)).await;
                     let mut state = discord.state();
-                    state.world.guild_mut(place).available = true;
-                    state.publish_guild(place, false, limit);
+                    state.outage(place, false, limit);
                     discord.changed(state);
                 });
             }
@@ -62,7 +60,11 @@ impl Discord {
             Action::GuildJoin { guild } => state.set_joined(guild, true, limit)?,
             Action::RevealChannel { guild } => {
                 let place = state.place(guild)?;
-                if let Some(channel) = state.world.guild_mut(place).reveal() {
+                let guild = state.world.guild_mut(place);
+                if guild.joined
+                    && guild.is_available()
+                    && let Some(channel) = guild.reveal()
+                {
                     state.publish("CHANNEL_UPDATE", Some(place), &channel, limit);
                 }
             }
@@ -224,9 +226,23 @@ impl State {
         if place < self.world.guilds().len() { Ok(place) } else { Err(InjectError::NoSuchGuild { guild }) }
     }
 
+    /// An outage of a guild begins or ends. Outages may overlap; and of a guild that the bot has left it hears nothing.
+    fn outage(&mut self, place: usize, begins: bool, limit: usize) {
+        let guild = self.world.guild_mut(place);
+        let before = guild.is_available();
+        guild.outages = if begins { guild.outages + 1 } else { guild.outages.saturating_sub(1) };
+        if guild.joined && before != guild.is_available() {
+            self.publish_guild(place, false, limit);
+        }
+    }
+
     fn set_joined(&mut self, guild: u32, joined: bool, limit: usize) -> Result<(), InjectError> {
         let place = self.place(guild)?;
-        if std::mem::replace(&mut self.world.guild_mut(place).joined, joined) != joined {
+        let guild = self.world.guild_mut(place);
+        if std::mem::replace(&mut guild.joined, joined) != joined {
+            // Who is removed is no longer in voice, and comes back without a presence.
+            guild.move_voice(Member::Bot, None, 0);
+            guild.bot_presence = None;
             self.publish_guild(place, joined, limit);
         }
         Ok(())

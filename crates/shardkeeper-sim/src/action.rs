@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::fault::{ConnectFault, Fault, RestFault};
 use crate::hosts::Host;
@@ -52,12 +53,23 @@ pub enum Action {
     },
     /// Faults of connections and requests that have not come yet are forgotten.
     Disarm,
-    /// Events at once, in the newest session of a shard.
+    /// Events at once, in the newest session of a shard: whatever happens; or, with `event`, only that; or, with `data`
+    /// too, exactly this payload, whatever the session's intents. A payload of one's own changes nothing in the guilds,
+    /// and gets a `_trace` like any other.
+    ///
+    /// `{"do": "emit", "shard": 0, "event": "MESSAGE_CREATE", "data": {"id": "1", …}}`
     Emit {
         /// The shard.
         shard: u32,
-        /// How many.
+        /// How many. 1.
+        #[serde(default = "once")]
         count: usize,
+        /// The event's name. None: any.
+        #[serde(default)]
+        event: Option<String>,
+        /// The data of the event, an object. None: the simulator's own.
+        #[serde(default)]
+        data: Option<Value>,
     },
     /// Generated traffic begins or ends.
     Traffic {

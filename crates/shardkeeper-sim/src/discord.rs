@@ -83,8 +83,6 @@ pub(crate) struct State {
     pub(crate) buckets: Buckets,
     /// Authorizations that were answered with 401 (GW-297).
     pub(crate) rejected_tokens: BTreeSet<Vec<u8>>,
-    /// Application commands by path.
-    pub(crate) commands: BTreeMap<String, Vec<Value>>,
     pub(crate) last_command: u64,
     pub(crate) armed: VecDeque<(ConnectFault, usize)>,
     pub(crate) hosts: Hosts,
@@ -140,7 +138,6 @@ impl Discord {
             members_free_at: HashMap::new(),
             buckets: Buckets::default(),
             rejected_tokens: BTreeSet::new(),
-            commands: BTreeMap::new(),
             last_command: 0,
             armed: VecDeque::new(),
             hosts: Hosts::default(),
@@ -215,15 +212,24 @@ impl Discord {
         Arc::new(Link::new(state.last_connection))
     }
 
-    /// Where to cut a payload into pieces, if it is the turn of this one.
-    pub(crate) fn cuts(&self, length: usize) -> Vec<usize> {
-        let mut state = self.state();
-        if !self.config.split_frames || length < 3 || state.random.u32(0..3) > 0 {
+    /// Where to cut a payload into pieces, if it is the turn of this one. Its last `suffix` bytes stay together, unless
+    /// that is what shall be tried.
+    pub(crate) fn cuts(&self, length: usize, suffix: usize) -> Vec<usize> {
+        let (split, suffix_too) = (self.config.split_frames, self.config.split_suffix);
+        let end = if suffix_too { length } else { length.saturating_sub(suffix) };
+        if !(split || suffix_too) || end < 3 {
             return Vec::new();
         }
-        // One cut anywhere, and one within the last four bytes: the suffix itself may come in two pieces (GW-045).
-        let anywhere = state.random.usize(1..length);
-        let mut cuts = vec![anywhere, length - state.random.usize(1..length.min(4))];
+        let mut state = self.state();
+        if state.random.u32(0..3) > 0 {
+            return Vec::new();
+        }
+        let last = if suffix_too {
+            length - state.random.usize(1..length.min(4))
+        } else {
+            state.random.usize(1..=end)
+        };
+        let mut cuts = vec![state.random.usize(1..end), last.min(length - 1)];
         cuts.sort_unstable();
         cuts.dedup();
         cuts
@@ -413,6 +419,12 @@ impl State {
         is_unjittered
     }
 
+    /// The number of the next thing that happens.
+    pub(crate) fn next_event(&mut self) -> u64 {
+        self.happenings += 1;
+        self.happenings
+    }
+
     pub(crate) fn renew_period(&mut self, now: Instant) {
         if self.period_ends.is_some_and(|end| end <= now) {
             self.period_ends = None;
@@ -504,7 +516,7 @@ impl State {
         }
     }
 
-    /// Sends an event in one session alone: the answer to a command.
+    /// Sends an event in one session only: the answer to a command, or what a test wants to be sent.
     pub(crate) fn answer(&mut self, id: &str, event: &str, mut data: Value, limit: usize) {
         let Some(session) = self.sessions.get_mut(id).filter(|session| !session.over) else { return };
         data["_trace"] = json!([self.ledger.send(session.shard, session.ordinal)]);
@@ -526,7 +538,7 @@ impl State {
             }
             let (event, mut data) = if !guild.joined {
                 ("GUILD_DELETE", json!({"id": guild.id.to_string()}))
-            } else if !guild.available {
+            } else if !guild.is_available() {
                 ("GUILD_DELETE", json!({"id": guild.id.to_string(), "unavailable": true}))
             } else {
                 ("GUILD_CREATE", guild.create(session.audience, !joining))

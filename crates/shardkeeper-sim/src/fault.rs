@@ -134,7 +134,7 @@ pub enum RestFault {
 }
 
 /// A fault could not be injected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InjectError {
     /// No connection of this shard is identified or resumed at the moment.
@@ -143,6 +143,22 @@ pub enum InjectError {
         /// The shard.
         shard_id: u32,
     },
+    /// Events were to be sent in a session of a shard that has none.
+    #[error("shard {shard_id} has no session now")]
+    NoSession {
+        /// The shard.
+        shard_id: u32,
+    },
+    /// An event was named that the simulator does not make by itself; or its name is not in capitals, digits and
+    /// underscores.
+    #[error("the simulator makes no event {event:?}: give its data too, and the name in capitals")]
+    NoSuchEvent {
+        /// The name.
+        event: String,
+    },
+    /// The data of an event is no object, or stands without the event's name.
+    #[error("the data of an event has to be an object, next to the event's name")]
+    InvalidData,
     /// There is no such guild.
     #[error("there is no guild {guild}; they count from 0")]
     NoSuchGuild {

@@ -276,7 +276,7 @@ impl Discord {
             for place in guilds {
                 let guild = state.world.guild(place);
                 // GW-249, GW-250: one in an outage says so, in either of two ways.
-                let (event, mut data) = match guild.available {
+                let (event, mut data) = match guild.is_available() {
                     true => ("GUILD_CREATE", guild.create(identify.audience, true)),
                     false => {
                         let event = if place % 2 == 0 { "GUILD_DELETE" } else { "GUILD_CREATE" };
@@ -362,7 +362,8 @@ impl Discord {
             return refuse(state, "GW-140");
         }
         // One connection per session: the older one goes (GW-141).
-        if let Some(older) = session.link.replace(Arc::clone(link)) {
+        let older = session.link.replace(Arc::clone(link)).filter(|older| older.id != link.id);
+        if let Some(older) = older {
             older.feed(None);
             // One that is half open would never write it.
             if older.is_half_open() {

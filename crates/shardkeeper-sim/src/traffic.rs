@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::discord::{Discord, State};
-use crate::world::Place;
+use crate::fault::InjectError;
+use crate::world::{self, Place};
 
 /// Generates events and faults while traffic is on, at random shards.
 pub(crate) async fn generate(discord: Arc<Discord>) {
@@ -48,7 +50,7 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
         while owed >= 1.0 {
             owed -= 1.0;
             if let Some(shard) = state.random.choice(&shards).copied() {
-                state.happen(shard, discord.config.replay_limit);
+                state.happen(shard, None, discord.config.replay_limit);
             }
         }
         discord.changed(state);
@@ -60,31 +62,66 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
 }
 
 impl Discord {
-    /// So many events at once, in the newest session of a shard.
-    pub(crate) fn emit(&self, shard_id: u32, count: usize) {
+    /// So many events at once, in the newest session of a shard: any, those of a name, or one payload.
+    pub(crate) fn emit(
+        &self,
+        shard_id: u32,
+        count: usize,
+        event: Option<&str>,
+        data: Option<&Value>,
+    ) -> Result<(), InjectError> {
+        let limit = self.config.replay_limit;
         let mut state = self.state();
-        for _ in 0..count {
-            // An event that the intents filter out, or that is not for this shard, is made up for by another one.
-            for _ in 0..100 {
-                if state.happen(shard_id, self.config.replay_limit) {
-                    break;
+        let id = state.newest.get(&shard_id).cloned().unwrap_or_default();
+        if state.sessions.get(&id).is_none_or(|session| session.over) {
+            return Err(InjectError::NoSession { shard_id });
+        }
+        match (event, data) {
+            (Some(event), Some(data)) => {
+                check_payload(event, data)?;
+                for _ in 0..count {
+                    state.answer(&id, event, data.clone(), limit);
+                }
+            }
+            (None, Some(_)) => return Err(InjectError::InvalidData),
+            (Some(event), None) if !world::makes(event) => {
+                return Err(InjectError::NoSuchEvent { event: event.to_owned() });
+            }
+            (event, None) => {
+                for _ in 0..count {
+                    // What the intents filter out, or is not for this shard, is made up for by something else.
+                    for _ in 0..100 {
+                        if state.happen(shard_id, event, limit) {
+                            break;
+                        }
+                    }
                 }
             }
         }
         self.changed(state);
+        Ok(())
     }
 }
 
+fn check_payload(event: &str, data: &Value) -> Result<(), InjectError> {
+    let is_plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    if event.is_empty() || !event.bytes().all(is_plain) {
+        return Err(InjectError::NoSuchEvent { event: event.to_owned() });
+    }
+    if data.is_object() { Ok(()) } else { Err(InjectError::InvalidData) }
+}
+
 impl State {
-    /// Something happens in a guild of the shard's newest session. Says whether that session got it.
-    fn happen(&mut self, shard: u32, limit: usize) -> bool {
+    /// Something happens in a guild of the shard's newest session; of this name, if one is given. Says whether that
+    /// session got it.
+    fn happen(&mut self, shard: u32, event: Option<&str>, limit: usize) -> bool {
         let Some(id) = self.newest.get(&shard).cloned() else { return false };
         let sequence = |state: &Self| state.sessions.get(&id).map(|session| session.sequence);
         let before = sequence(self);
         let Some(session) = self.sessions.get(&id).filter(|session| !session.over) else { return false };
         let Some(guild) = self.random.choice(&session.guilds).copied() else { return false };
         self.happenings += 1;
-        let Some(happening) = self.world.happening(guild, self.happenings, &mut self.random) else {
+        let Some(happening) = self.world.happening(guild, self.happenings, event, &mut self.random) else {
             return false;
         };
         let place = (happening.place == Place::Guild).then_some(guild);

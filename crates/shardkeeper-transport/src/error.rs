@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 
 /// Why no connection came to be. `peer` is always `host:port`.
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The URL's scheme is none of `ws`, `wss`, `http`, `https`.

@@ -49,6 +49,7 @@ pub struct ManagerConfig {
     pub(crate) whole_start: bool,
     pub(crate) identify_gate: Option<Arc<dyn IdentifyGate>>,
     pub(crate) restart_policy: RestartPolicy,
+    pub(crate) start_timeout: Option<Duration>,
     pub(crate) end_deadline: Duration,
     pub(crate) sessions: Vec<Session>,
     pub(crate) store: Option<Arc<dyn SessionStore>>,

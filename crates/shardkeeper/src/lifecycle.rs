@@ -13,7 +13,9 @@ use crate::message::Servant;
 ///
 /// # Ordering
 ///
-/// [`Shard`](Self::Shard) comes at its place among the dispatches of its shard; the others come when they come.
+/// [`Shard`](Self::Shard) comes at its place among the dispatches of its shard; the others come when they come. What follows
+/// from a shard's change ([`AllReady`](Self::AllReady), [`LayoutRefused`](Self::LayoutRefused), [`Refused`](Self::Refused))
+/// comes after that change, unless the subscription is full.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Lifecycle {

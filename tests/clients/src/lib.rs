@@ -24,6 +24,7 @@ pub async fn simulator(shards: u32) -> Simulator {
 pub async fn simulator_of(shards: u32, mix: Mix) -> Simulator {
     let mut config = SimConfig::default();
     config.seed = 7;
+    config.token = "sim-token".to_owned();
     config.mix = mix;
     config.shards = shards;
     config.max_concurrency = shards.clamp(4, 16);

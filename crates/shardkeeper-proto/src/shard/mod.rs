@@ -272,8 +272,9 @@ impl fmt::Debug for Shard {
 
 impl Shard {
     /// A shard that does nothing yet. With a session it begins by resuming it; one that [does not
-    /// fit](Session::check) is not used.
-    pub fn new(config: ShardConfig, session: Option<Session>) -> Self {
+    /// fit](Session::check) is not used. [`Timings`] that [cannot work](Timings::check) are replaced by the nearest that can.
+    pub fn new(mut config: ShardConfig, session: Option<Session>) -> Self {
+        config.timings = config.timings.bounded();
         let session = session.filter(|session| session.check(&config).is_ok());
         let limiter = CommandLimiter::of(&config.timings);
         Self {

@@ -35,7 +35,7 @@ where
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
     let (sink, stream) = socket.split();
     let link = discord.new_link();
-    let encoder = Encoder::new(opening.query.mode);
+    let encoder = Encoder::new(opening.query.mode, discord.config.atoms());
     let mut writer = Writer { discord: &discord, link: &link, sink, encoder };
     let mut reader = Reader::new(&discord, &link, stream, opening);
     reader.greet();

@@ -275,7 +275,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn has_session(&self) -> bool {
-        self.session.as_deref().is_some_and(|session| !self.discord.is_over(session))
+        let lives = self.session.as_deref().is_some_and(|session| !self.discord.is_over(session));
+        lives && !self.link.is_logged_out()
     }
 
     fn resume(&mut self, data: &Value) {
@@ -326,7 +327,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     fn logged_in(&mut self, op: u8, login: Login) {
         match login {
             Login::Accepted { session } => {
-                self.session = Some(session);
+                // The session that op 9 took from this connection may still be resumed elsewhere.
+                if let Some(before) =
+                    self.session.replace(session.clone()).filter(|before| *before != session)
+                {
+                    self.discord.disconnected(Some(&before), self.link, None);
+                }
                 self.heartbeats.new_session();
             }
             Login::Refused => {

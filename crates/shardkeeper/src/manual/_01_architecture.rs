@@ -62,7 +62,7 @@
 //! | layout (which shards, of how many) | manager | its own slot |
 //! | [`Session`] and sequence | manager's book, in a slot that the driver writes to | the slot, by a lease: one driver at a time |
 //! | presence | manager | a copy of the newest |
-//! | identify budget | a ledger of the manager | nothing |
+//! | identify budget, permits that are out | the identify ledger, which the manager keeps | its own permit, and counts its own Identify |
 //! | places and windows in the identify queue | queue | its turn, its permit |
 //! | commands that wait | the machine, in the driver | all of it |
 //! | subscriptions | a hub, shared by manager and handles | a list, compared by version number per event |
@@ -78,10 +78,10 @@
 //! | `shardkeeper/src/handle.rs` | [`Shardkeeper`] |
 //! | `shardkeeper/src/manager/` | the manager: `starting.rs`, `running.rs`, `children.rs`, `changing.rs`, `ending.rs`; `shards.rs` is its book of shards |
 //! | `shardkeeper/src/restart.rs`, `silence.rs`, `pacer.rs` | when a crashed shard comes back; who has fallen silent; how fast connections open |
-//! | `shardkeeper/src/identify_queue.rs`, `identify_gate/` | clock and post of the identify queue; how processes share its pace |
+//! | `shardkeeper/src/identify_queue.rs`, `identify_ledger.rs`, `identify_gate/` | clock and post of the identify queue; what outlives it; how processes share its pace |
 //! | `shardkeeper/src/reshard_sentinel.rs` | asks the gateway, at the start and every few hours |
 //! | `shardkeeper/src/session_keeper.rs`, `store/` | what brings sessions into a store; what a store is, on disk and in memory |
-//! | `shardkeeper/src/shard/` | the shard's actor; `driver.rs` is the loop of one shard, `slot.rs` its session, `board.rs` its status |
+//! | `shardkeeper/src/shard/` | the shard's actor; `driver.rs` is the loop of one shard, `slot.rs` its session, `board.rs` its status, `life.rs` what an incarnation leaves behind |
 //! | `shardkeeper/src/dispatch/` | topics, subscriptions, the publisher of a shard, the watermark |
 //! | `shardkeeper/src/members.rs`, `accepted.rs` | members collected; what becomes of a command |
 //! | `shardkeeper/src/songbird.rs` | voice states of songbird |
@@ -107,6 +107,8 @@
 //! 8. Transport and protocol do not know each other; they meet in the driver alone.
 //! 9. Token, session ids and the content of events are in no log line, no error text and no `Debug` output.
 //! 10. What has to survive a crash is held above what can crash.
+//! 11. No order between mailboxes is relied upon. What must be known at an end is written where the end finds it, and not sent
+//!     beside it ([the table](super::_02_supervision#which-orders-are-relied-upon)).
 //!
 //! # One shard, from start to end
 //!

@@ -20,16 +20,39 @@
 //! |---|---|---|---|---|
 //! | **driver** | Its actor fails with the panic's message, and the manager restarts the shard, which resumes. | It has none to end with: what can fail is a state. | Only the end of its actor does that. The connection is dropped without a close frame, so the session stays. | By [`ShardMessage::Stop`] or [`ShardMessage::Detach`]. It closes, lets subscribers take what is under way, and ends. |
 //! | **shard actor** | The manager restarts the shard, which resumes. | The same. | The same. | The same: a stop that did not come from the manager is a crash to it. |
-//! | **queue** | Replaced. Every key stays shut for one window, and who waited asks again. | The same. | The same. | The same. |
+//! | **queue** | Replaced. Every key stays closed for one window from the last Identify, and who waited asks again. | The same. | The same. | The same. |
 //! | **session keeper** | Replaced. The new one stores everything again, since nobody knows what the old one did. | The same. | The same. | The same. |
 //! | **sentinel** | Replaced. The new one asks at once if the manager waits for its first answer, else hours later. | The same. | The same. | The same. |
 //! | **manager** | Everything below is killed, sessions in memory are gone, subscriptions end, and [`Shardkeeper::ended`] says [`Ended::Crashed`]. | The same. | The same. | By its address: the same. By [`Shardkeeper::stop`] or [`Shardkeeper::detach`]: in order. |
 //!
 //! Queue, keeper and sentinel ([`Servant`]) are replaced with the waits of [`RestartPolicy`], at once the first time: their state is
-//! a few numbers, and the ledger of the budget is the manager's. A permit that was out when its shard died counts as spent, since nobody knows.
+//! a few numbers, and the ledger of the budget is the manager's. A permit that was out when its shard died returns, unless its
+//! driver had taken it: an Identify counts when the driver writes it, and its key's window begins when that driver can write no more.
 //! The keeper is there with a [session store](Builder::session_store) only.
 //!
-//! Each life of a shard's actor is an [`Incarnation`]: what an earlier one says late changes nothing.
+//! Each life of a shard's actor is an [`Incarnation`]: what an earlier one says late changes nothing. A killed actor tells its
+//! supervisor before its driver has ended, so what it said may come behind the first words of its successor. The newest
+//! incarnation that is heard of counts alone; nothing relies on the order of the two.
+//!
+//! # Which orders are relied upon
+//!
+//! Two messages from different actors, or to different ports of one actor, can arrive in either order. ractor serves the news
+//! that an actor has ended before the messages that the actor sent before its end. An actor that is killed still runs its
+//! driver for a moment: aborting a task only asks it to stop. So this is what the code relies upon, and nothing else:
+//!
+//! | between | order | why |
+//! |---|---|---|
+//! | what a driver tells its actor, and what that reports to the manager | as it was sent | Each sends one after the other into one mailbox, and a mailbox is first in, first out. |
+//! | a shard's report ([`ShardReport`]) and the end of its actor | none | Each incarnation has a record that outlives it: whether it was ready, refused, or ended as it was told. The driver writes the record before it reports. The manager reads it at the report or at the end, whichever comes first, and ignores the other. |
+//! | a driver and the next driver of the shard | the next one begins when the earlier one is gone | The lease of the session slot: a driver holds it from its first line until everything of it is dropped. |
+//! | the manager and a driver that was aborted | none | Whoever writes names its incarnation. The status board and the session slot ignore earlier ones than the present one; the board only goes on counting what an earlier one did. |
+//! | a shard's own change, and what the manager makes of it ([`Lifecycle::AllReady`], [`Lifecycle::LayoutRefused`], [`Lifecycle::Refused`]) | the change comes first | The driver announces before it reports. A subscription that is full has to make room for each, and gets them in any order. |
+//! | the sentinel's report and its end | none | When the gateway may be asked again is written down before it is reported. An answer that comes twice is taken twice. |
+//! | the keeper's word that everything is stored, and its end | none | When the end is known first, the next keeper is asked to store everything too. |
+//! | the timer of a restart, and whatever happened to the shard meanwhile | none | The timer names the incarnation that crashed, and counts only as long as that shard has no actor, has not ended and is not being removed. |
+//! | a call of [`Shardkeeper`] and the end of the manager | none | A message that is sent while a mailbox closes is neither served nor dropped. So each call waits for the answer and for the end. |
+//! | a command and the end of its shard | none | A command goes into the driver's own channel, which is dropped with the shard's actor, and the command with it. |
+//! | a delivery that is cast to a subscribed actor, and that actor's end | none | The task that casts also waits for the end. Then it unsubscribes, and acknowledges whatever the actor has not. |
 //!
 //! [`ShardMessage::CrashDrill`] makes a driver panic, so that an operator can see all this work.
 //!
@@ -144,6 +167,8 @@
 //!
 //! A refusal of the **layout** (4010, 4011) ends that shard: [`Lifecycle::LayoutRefused`]. If no shard of the layout ever was ready, or none is left, the
 //! count itself is wrong, and the manager ends before it burns more Identifies.
+//!
+//! Either way the refused shard first hands over what its subscribers have not taken yet, for [`Builder::end_deadline`] at most.
 //!
 //! # When a shard falls silent
 //!

@@ -20,6 +20,7 @@
 //! | [`Builder::max_message_bytes`] | 67108864 | 64 MiB: READY and guilds of several MiB are real. A broken peer can cost twice as much per shard. |
 //! | [`Builder::connects_per_second`] | 50 | 2,000 shards that fell together are back within 40 s. As many may open at once. |
 //! | [`Builder::identify_reserve`] | 10 | At zero Discord resets the token, and others may spend some unseen. Half of `total` at most counts. |
+//! | [`Builder::start_timeout`] | none | A bot that is started during an outage comes up after it; each failed attempt is a warning in the log. |
 //! | [`Builder::end_deadline`] | 10 s | 3 s are for closing, the rest for subscribers. |
 //! | [`Builder::dialer`] | [`TcpDialer`] | TCP and TLS with the roots of `webpki-roots`; addresses are tried 250 ms apart. |
 //! | [`Builder::seed`] | random | A fixed one makes jitter repeatable, in tests. |
@@ -131,6 +132,11 @@
 //! | opening a connection, as the transport sees it | nine tenths of [`Timings::connect`] | It can say whom it waited for; the machine's deadline cannot. |
 //! | bytes that wait to be written | 512 KiB | A little more than a minute of full commands. |
 //! | window of a zstd stream | 8 MiB at most | What a peer can make a connection hold. |
+//! | a span of time in [`Timings`], [`RestartPolicy`], [`Builder::end_deadline`], [`Builder::max_session_age`] | a year at most ([`LONGEST_WAIT`]) | [`Builder::build`] refuses more: added to a time it would overflow. |
+//! | [`Builder::shards`] | 65,536 at most | More guilds than any bot has, and each shard takes memory from the start on. |
+//! | [`Builder::max_message_bytes`] | 4 KiB to 2 GiB | READY has to fit; a length has to fit into 31 bits. |
+//! | [`SubscriptionOptions::capacity`] | 1,048,576 at most | The places are made at once, about 100 bytes each. |
+//! | warnings of a shard that cannot connect | 3 at once, then 1 per minute | The others are at level debug: an outage says the same each time. |
 //! | a token | 512 bytes at most | Identify has to hold it beside the largest presence. |
 //! | our close codes | 1000 to stop, 4900 to 4905 else | All but 1000 keep the session; each names its reason. |
 //!
@@ -177,6 +183,7 @@ mod tests {
             ("`Builder::identify_reserve`", config.identify_reserve.to_string()),
             ("`Builder::gateway_check_every`", format!("{} h", config.gateway_check_every.as_secs() / 3600)),
             ("`Builder::max_session_age`", format!("{} s", config.max_session_age.as_secs())),
+            ("`Builder::start_timeout`", config.start_timeout.map_or("none", |_| "some").to_owned()),
             ("`Builder::end_deadline`", format!("{} s", config.end_deadline.as_secs())),
             ("`SubscriptionOptions::capacity`", SubscriptionOptions::default().capacity.to_string()),
             ("`COMMANDS_PER_WINDOW`", proto::COMMANDS_PER_WINDOW.to_string()),
