@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use shardkeeper::{Compression, Encoding, Overflow, RestartBy, Servant};
-use shardkeeper_sim::{Action, ConnectFault, Fault, Mix, Odd, RestFault};
+use shardkeeper_sim::{Action, ConnectFault, Fault, Host, Mix, Odd, RestFault};
 
 use crate::network::Weather;
 use crate::store::Mood;
@@ -64,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) mix: Mix,
     pub(crate) replay_limit: usize,
     pub(crate) split_frames: bool,
+    /// How many URLs there are to resume at.
+    pub(crate) resume_hosts: u64,
     pub(crate) wire: (Compression, Encoding),
     pub(crate) latency: Duration,
     /// How many of the shards run in a second process.
@@ -235,6 +237,7 @@ impl Plan {
             mix: if random.bool() { Mix::Busy } else { Mix::Everything },
             replay_limit: if class == Class::Gentle || random.u32(0..4) > 0 { 20_000 } else { 100 },
             split_frames: random.u32(0..3) == 0,
+            resume_hosts: [1, 3, u64::MAX][random.usize(..3)],
             wire: WIRES[if random.bool() { 0 } else { random.usize(..WIRES.len()) }],
             latency: Duration::from_millis(latency),
             elsewhere,
@@ -339,7 +342,13 @@ impl Plan {
                 let until = at + Duration::from_secs(random.u64(1..60));
                 steps.push((until, Step::Discord(Action::Fault { shard, fault: Fault::Cut })));
             }
+            let breaks_a_host = matches!(step, Step::Discord(Action::Host { .. }));
             steps.push((at, step));
+            // Those who have a connection notice nothing of a host that takes none.
+            if breaks_a_host && random.u32(0..4) > 0 {
+                let shard = if random.bool() { None } else { Some(random.u32(0..self.shards)) };
+                steps.push((at, Step::Discord(Action::Fault { shard, fault: Fault::Cut })));
+            }
         }
         steps.sort_by_key(|(at, _)| *at);
         steps
@@ -356,7 +365,8 @@ impl Plan {
             return self.store_step(process, random);
         }
         match random.u32(0..100) {
-            0..40 => Step::Discord(Action::Fault {
+            0..6 => Step::Discord(self.broken_host(random)),
+            6..40 => Step::Discord(Action::Fault {
                 shard: (gentle || random.u32(0..8) > 0).then_some(shard),
                 fault: if gentle { gentle_fault(random) } else { fault(random) },
             }),
@@ -413,6 +423,32 @@ impl Plan {
                 _ => Ask::Voice { guild },
             }),
         }
+    }
+
+    /// A host at which nothing works for a while: no session dies of it, as long as that is shorter than Discord keeps one.
+    fn broken_host(&self, random: &mut Rng) -> Action {
+        let gentle = self.class == Class::Gentle;
+        let host = match random.u32(0..4) {
+            0 => Host::Gateway,
+            1 => Host::Resume(random.u64(0..self.resume_hosts.min(u64::from(2 * self.shards)))),
+            _ => Host::Any,
+        };
+        let longest = if gentle || random.bool() { 30_000 } else { 600_000 };
+        let lasts_ms = random.u64(1000..longest);
+        let fault = match random.u32(0..if gentle { 8 } else { 10 }) {
+            0 => ConnectFault::Refuse,
+            1 => ConnectFault::Hang,
+            2 => ConnectFault::RetryLater { status: 503, seconds: random.u32(1..20) },
+            3 => ConnectFault::NoHello,
+            4 => ConnectFault::ReconnectInsteadOfHello,
+            5 => ConnectFault::CloseInsteadOfHello { code: [1001, 1012, 4000][random.usize(..3)] },
+            6 | 7 => ConnectFault::CloseResume {
+                code: [1000, 1001, 1011, 1012, 1013, 4000, 4001, 4002, 4005, 4008][random.usize(..10)],
+            },
+            8 => ConnectFault::NoReady,
+            _ => ConnectFault::Close { code: [1012, 4000][random.usize(..2)] },
+        };
+        Action::Host { host, fault, lasts_ms }
     }
 
     fn store_step(&self, place: usize, random: &mut Rng) -> Step {

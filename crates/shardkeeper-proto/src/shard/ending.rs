@@ -303,8 +303,6 @@ impl Shard {
 
     /// Session, sequence and resume URL go together (GW-125, GW-140).
     pub(super) fn drop_session(&mut self) {
-        (self.vain_resumes, self.vain_since) = (0, None);
-        self.avoid_resume_url = false;
         if self.session.take().is_some() {
             self.outputs.push_back(Output::SessionChanged(None));
         }

@@ -282,8 +282,8 @@ impl Shard {
 
     pub(super) fn enter_ready(&mut self, now: Instant, change: Change, sequence: u64) {
         self.state = State::Ready { since: now };
-        (self.vain_resumes, self.vain_since) = (0, None);
         self.other_shards = 0;
+        // How long others were in vain is forgotten when this connection ends.
         self.avoid_resume_url = false;
         self.changed(change);
         self.outputs.push_back(Output::Deliver { sequence, replayed: false });

@@ -330,6 +330,20 @@ fn gw_114_a_heartbeat_that_went_out_late_is_owed_at_the_next_tick_all_the_same()
 }
 
 #[test]
+fn gw_114_a_zombie_is_found_in_time_after_a_stall_of_reading() {
+    let mut bench = Bench::new();
+    bench.up().sleep();
+    // Nobody reads for three intervals, while an acknowledgement is owed; then it is found.
+    bench.feed(Input::ReadingPaused(true)).sleep().sleep().sleep();
+    bench.feed(Input::ReadingPaused(false)).ack().sleep().ack();
+    // What was not read then is no reason to wait longer now.
+    bench.sleep();
+    assert_eq!(bench.close_code(), None);
+    bench.sleep();
+    assert_eq!(bench.close_code(), Some(ours::ZOMBIED));
+}
+
+#[test]
 fn gw_114_a_shard_that_reads_with_pauses_is_zombied_all_the_same() {
     let mut bench = Bench::new();
     bench.up().sleep().ack().clear();
