@@ -9,6 +9,7 @@ use crate::action::{Action, Script};
 use crate::discord::{Discord, State, text};
 use crate::fault::{Fault, InjectError};
 use crate::intents;
+use crate::judgement;
 use crate::link::{Link, Out};
 
 impl Discord {
@@ -152,7 +153,11 @@ impl Discord {
         tokio::spawn(async move {
             tokio::time::sleep(discord.config.timings.reconnect_grace).await;
             if !link.is_gone() && !link.is_stalled() {
-                discord.violation("GW-144", Some(shard_id), "op 7 was not followed by a new connection");
+                discord.judge(
+                    judgement::RECONNECT_IGNORED,
+                    Some(shard_id),
+                    "op 7 was not followed by a new connection",
+                );
                 link.send_later(Out::Close { code: 4000, reason: "reconnect" });
             }
         });
@@ -164,7 +169,11 @@ impl Discord {
         tokio::spawn(async move {
             tokio::time::sleep(discord.config.timings.heartbeat_tolerance).await;
             if !link.is_gone() && !link.is_stalled() && link.take_requested() {
-                discord.violation("GW-115", Some(shard_id), "op 1 was not answered with a heartbeat");
+                discord.judge(
+                    judgement::HEARTBEAT_NOT_GIVEN,
+                    Some(shard_id),
+                    "op 1 was not answered with a heartbeat",
+                );
             }
         });
     }

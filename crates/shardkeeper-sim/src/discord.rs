@@ -14,6 +14,7 @@ use crate::buckets::Buckets;
 use crate::config::SimConfig;
 use crate::fault::{ConnectFault, RestFault};
 use crate::intents;
+use crate::judgement::{self, Grade, Judgement};
 use crate::ledger::Ledger;
 use crate::link::{Feed, Link, Out};
 use crate::report::{Report, SessionRecord, Violation};
@@ -58,8 +59,8 @@ pub(crate) struct State {
     pub(crate) newest: BTreeMap<u32, String>,
     /// Sessions by number of shards and shard: who hears of a guild.
     listeners: BTreeMap<u32, HashMap<u32, Vec<String>>>,
-    /// Sessions that are over, and the rule that forbids to resume them.
-    pub(crate) ended: BTreeMap<String, &'static str>,
+    /// Sessions that are over, and what a Resume of one is judged as.
+    pub(crate) ended: BTreeMap<String, &'static Judgement>,
     pub(crate) last_session: u64,
     pub(crate) last_connection: u64,
     pub(crate) limits: Limits,
@@ -173,22 +174,22 @@ impl Discord {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Notes that the client broke a rule.
-    pub(crate) fn violation(&self, rule: &'static str, shard_id: Option<u32>, detail: impl Into<String>) {
-        let violation = Violation { rule, shard_id, at_ms: self.now_ms(), detail: detail.into() };
+    /// Notes what the client did, by its grade.
+    pub(crate) fn judge(
+        &self,
+        judgement: &'static Judgement,
+        shard_id: Option<u32>,
+        detail: impl Into<String>,
+    ) {
+        let &Judgement { rule, grade, reason, .. } = judgement;
+        let entry = Violation { rule, grade, reason, shard_id, at_ms: self.now_ms(), detail: detail.into() };
         let mut state = self.state();
-        if state.report.violations.len() < MAX_VIOLATIONS {
-            state.report.violations.push(violation);
-        }
-        self.changed(state);
-    }
-
-    /// Notes that the client did not take an advice.
-    pub(crate) fn notice(&self, rule: &'static str, shard_id: Option<u32>, detail: impl Into<String>) {
-        let notice = Violation { rule, shard_id, at_ms: self.now_ms(), detail: detail.into() };
-        let mut state = self.state();
-        if state.report.notices.len() < MAX_VIOLATIONS {
-            state.report.notices.push(notice);
+        let list = match grade {
+            Grade::Violation => &mut state.report.violations,
+            Grade::Advice => &mut state.report.notices,
+        };
+        if list.len() < MAX_VIOLATIONS {
+            list.push(entry);
         }
         self.changed(state);
     }
@@ -326,7 +327,7 @@ impl Discord {
             let detail = format!(
                 "{JITTER_SAMPLE} connections whose first heartbeat came at the same time after Hello"
             );
-            self.violation("GW-110", None, detail);
+            self.judge(judgement::HEARTBEATS_UNJITTERED, None, detail);
         }
     }
 
@@ -344,24 +345,24 @@ impl Discord {
         if let Some(session) = state.sessions.get_mut(id) {
             state.invalidated.insert(session.shard, now);
             if !resumable {
-                session.told = Some("GW-148");
+                session.told = Some(judgement::RESUME_AFTER_OP_9);
             }
         }
     }
 
     /// The client was told so by a close code.
     pub(crate) fn told_close(&self, link: &Link, code: u16) {
-        let rule = match code {
-            4003 => "GW-079",
-            4006 => "GW-082",
-            4007 => "GW-083",
-            4009 => "GW-085",
+        let judgement = match code {
+            4003 => judgement::RESUME_AFTER_4003,
+            4006 => judgement::RESUME_AFTER_4006,
+            4007 => judgement::RESUME_AFTER_4007,
+            4009 => judgement::RESUME_AFTER_4009,
             _ => return,
         };
         let mut state = self.state();
         let mine = |session: &&mut Session| session.link.as_ref().is_some_and(|mine| mine.id == link.id);
         if let Some(session) = state.sessions.values_mut().find(mine) {
-            session.told = Some(rule);
+            session.told = Some(judgement);
         }
     }
 
@@ -377,9 +378,9 @@ impl Discord {
             found.link = None;
             found.lost_at = Some(now);
             if matches!(code, Some(1000 | 1001)) {
-                state.end_session(id, "GW-098");
-            } else if let Some(rule) = found.told {
-                state.end_session(id, rule);
+                state.end_session(id, judgement::RESUME_AFTER_OWN_CLOSE);
+            } else if let Some(judgement) = found.told {
+                state.end_session(id, judgement);
             } else if found.over {
                 state.sessions.remove(id);
             }
@@ -463,11 +464,11 @@ impl State {
         self.sessions.insert(id, session);
     }
 
-    /// Forgets a session; whoever resumes it breaks this rule.
-    pub(crate) fn end_session(&mut self, id: &str, rule: &'static str) {
+    /// Forgets a session; a Resume of it is judged so.
+    pub(crate) fn end_session(&mut self, id: &str, judgement: &'static Judgement) {
         self.sessions.remove(id);
         if self.ended.len() < MAX_ENDED {
-            self.ended.insert(id.to_owned(), rule);
+            self.ended.insert(id.to_owned(), judgement);
         }
     }
 

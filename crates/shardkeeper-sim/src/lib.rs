@@ -31,8 +31,10 @@
 //!   of rate limits, and 429.
 //! - **Faults**, by [`Action`]: from Rust with [`Simulator::act`], over HTTP with `POST /sim/act`, by a [`Script`], or by
 //!   chance with [`SimConfig::faults_per_minute`]. The same seed makes the same guilds, events and faults.
-//! - **A judge**: [`Report::violations`] has each rule that the client broke, [`Report::notices`] what Discord advises
-//!   against and takes all the same. `GET /sim/report` is the same over HTTP.
+//! - **A judge**, with two grades: [`Report::violations`] has what Discord would answer by closing the connection,
+//!   refusing the client or dropping the session, [`Report::notices`] what it advises against and takes all the same.
+//!   [`JUDGEMENTS`] is the table of all of them, each with its rule and the reason for its grade. `GET /sim/report` is
+//!   the report over HTTP.
 //!
 //! # Where Discord's documentation is silent
 //!
@@ -42,9 +44,9 @@
 //! | How late a heartbeat may be | 10 s; then close 1000 | [`SimTimings::heartbeat_tolerance`] |
 //! | The connection after op 7 | stays 5 s | [`SimTimings::reconnect_grace`] |
 //! | Identify or Resume on the same connection after op 9 | are taken | |
-//! | A Resume at the bootstrap URL, a token with the prefix of REST | are taken, and noted | |
+//! | A Resume at the bootstrap URL, a token with the prefix of REST | are taken, and advised against | |
 //! | All members of a guild | once in 30 s per guild, over all sessions | [`SimTimings::members_window`] |
-//! | A sixth presence within 20 s | is ignored, and a violation | [`SimTimings::presence_window`] |
+//! | A sixth presence within 20 s | is ignored, and advised against | [`SimTimings::presence_window`] |
 //! | An Identify beyond the day's limit | ends every session and the token with 4004 | |
 //! | Echo of a close code 1000 | does not end the session | |
 //!
@@ -68,6 +70,7 @@ mod fault;
 mod http;
 mod intents;
 mod judge;
+mod judgement;
 mod ledger;
 mod link;
 mod login;
@@ -83,5 +86,6 @@ mod world;
 pub use action::{Action, Script, ScriptError};
 pub use config::{Mix, SimConfig, SimTimings};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
+pub use judgement::{Grade, JUDGEMENTS, Judgement};
 pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
 pub use simulator::Simulator;

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::judgement::Grade;
+
 /// Everything that was counted, and every rule that was broken.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
@@ -39,9 +41,10 @@ pub struct Report {
     pub identify_log: Vec<IdentifyRecord>,
     /// The presence of each shard, as the client set it last.
     pub presences: BTreeMap<u32, serde_json::Value>,
-    /// Each rule that the client broke; the first 1,000.
+    /// What the client did that Discord would close, refuse or drop the session for ([`Grade::Violation`]); the first
+    /// 1,000.
     pub violations: Vec<Violation>,
-    /// What Discord advises against and takes all the same; the first 1,000.
+    /// What Discord advises against and takes all the same ([`Grade::Advice`]); the first 1,000.
     pub notices: Vec<Violation>,
 }
 
@@ -61,12 +64,16 @@ pub struct IdentifyRecord {
     pub accepted: bool,
 }
 
-/// A rule that the client broke, or an advice that it did not take.
+/// A rule that the client broke, or an advice that it did not take: a [`Judgement`](crate::Judgement) of one client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Violation {
     /// The rule.
     pub rule: &'static str,
+    /// How grave it is.
+    pub grade: Grade,
+    /// Why it has this grade: what Discord does about it.
+    pub reason: &'static str,
     /// The shard, where it is known.
     pub shard_id: Option<u32>,
     /// When, in milliseconds since the simulator started.

@@ -13,6 +13,7 @@ use crate::action::Action;
 use crate::buckets::{Admission, Headers, Limit, Refusal};
 use crate::discord::{Discord, State};
 use crate::fault::RestFault;
+use crate::judgement;
 use crate::world::{self, Kind, Member};
 
 /// The largest body that is read; larger ones are answered with 413.
@@ -65,14 +66,18 @@ pub(crate) async fn answer(request: Request<Incoming>, discord: Arc<Discord>) ->
         return Ok(reply(StatusCode::NO_CONTENT, &Value::Null));
     }
     if versioned.is_none() {
-        discord.notice("GW-282", None, format!("a request to {path} that names no version"));
+        discord.judge(judgement::NO_VERSION, None, format!("a request to {path} that names no version"));
     }
     if let Some(refused) = unauthorized(&request, &discord) {
         return Ok(refused);
     }
     let agent = request.headers().get(USER_AGENT).map_or(&b""[..], HeaderValue::as_bytes);
     if !agent.starts_with(b"DiscordBot (") {
-        discord.violation("GW-281", None, "a request whose User-Agent is not DiscordBot (url, version)");
+        discord.judge(
+            judgement::USER_AGENT,
+            None,
+            "a request whose User-Agent is not DiscordBot (url, version)",
+        );
     }
     let resource = parts.get(1).copied().unwrap_or_default().to_owned();
     let admission = {
@@ -84,7 +89,11 @@ pub(crate) async fn answer(request: Request<Incoming>, discord: Arc<Discord>) ->
         Admission::Granted(headers) => headers,
         Admission::Refused(refusal) => {
             if refusal.again {
-                discord.notice("GW-290", None, format!("a request to {path} before retry_after was over"));
+                discord.judge(
+                    judgement::RETRY_TOO_SOON,
+                    None,
+                    format!("a request to {path} before retry_after was over"),
+                );
             }
             return Ok(too_many(&refusal));
         }
@@ -112,7 +121,7 @@ fn unauthorized(request: &Request<Incoming>, discord: &Discord) -> Option<Reply>
     }
     let again = !given.is_empty() && !discord.state().rejected_tokens.insert(given.to_vec());
     if again {
-        discord.violation("GW-297", None, "a token is used again after a 401");
+        discord.judge(judgement::TOKEN_USED_AGAIN, None, "a token is used again after a 401");
     }
     Some(reply(StatusCode::UNAUTHORIZED, &json!({"message": "401: Unauthorized", "code": 0})))
 }

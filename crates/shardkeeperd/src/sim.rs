@@ -12,7 +12,7 @@ use shardkeeper_sim::{Delivery, Mix, Report, Script, SimConfig, SimTimings, Simu
 use crate::say;
 use crate::terminate::Terminate;
 
-/// So many violations are printed at the end; the report has them all.
+/// How many violations, and how much advice, are printed at the end; the report has more of them.
 const PRINTED: usize = 20;
 
 #[derive(Args)]
@@ -68,12 +68,19 @@ pub(crate) struct Options {
     /// Sends messages in pieces, cut at odd places.
     #[arg(long)]
     split_frames: bool,
-    /// Ends with an exit code other than 0 if the client broke a rule.
-    #[arg(long)]
-    strict: bool,
+    /// Ends with an exit code other than 0 for what Discord would close, refuse or drop a session for; with
+    /// --strict=advice also for what it advises against.
+    #[arg(long, value_name = "GRADE", num_args = 0..=1, require_equals = true, default_missing_value = "violation")]
+    strict: Option<Strict>,
     /// Where to write the report as JSON, at the end.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Strict {
+    Violation,
+    Advice,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -117,8 +124,12 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(file) = &options.report {
         write_report(file, &report, simulator.delivery())?;
     }
-    let broken = options.strict && !report.violations.is_empty();
-    Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let failed = match options.strict {
+        None => false,
+        Some(Strict::Violation) => !report.violations.is_empty(),
+        Some(Strict::Advice) => !report.violations.is_empty() || !report.notices.is_empty(),
+    };
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn configure(options: &Options) -> Result<SimConfig, String> {
@@ -163,16 +174,23 @@ fn summarize(report: &Report) {
         report.sent
     ));
     for notice in report.notices.iter().take(PRINTED) {
-        say(format_args!("unwise: {notice}"));
+        say(format_args!("advice: {notice}; {}", notice.reason));
     }
     for violation in report.violations.iter().take(PRINTED) {
-        say(format_args!("broken: {violation}"));
+        say(format_args!("violation: {violation}; {}", violation.reason));
     }
+    let advice = match report.notices.len() {
+        0 => String::new(),
+        count => format!("; advice was ignored {}", times(count)),
+    };
     match report.violations.len() {
-        0 => say("no rule was broken"),
-        1 => say("one rule was broken"),
-        count => say(format_args!("rules were broken {count} times")),
+        0 => say(format_args!("no rule was broken{advice}")),
+        count => say(format_args!("rules were broken {}{advice}", times(count))),
     }
+}
+
+fn times(count: usize) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 fn write_report(file: &PathBuf, report: &Report, delivery: Delivery) -> Result<(), Box<dyn Error>> {

@@ -344,5 +344,22 @@ async fn a_strict_sim_ends_with_an_error_when_a_rule_was_broken() {
     }
     let (code, said) = sim.end().await;
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("broken: GW-297") && said.contains("one rule was broken"), "{said}");
+    assert!(said.contains("violation: GW-297") && said.contains("rules were broken once"), "{said}");
+    assert!(said.contains("Discord refuses it, and 10,000 such requests"), "with the reason: {said}");
+}
+
+#[tokio::test]
+async fn advice_fails_only_a_sim_that_is_strict_about_it() {
+    for (strict, expected) in [("--strict", 0), ("--strict=violation", 0), ("--strict=advice", 1)] {
+        let sim = Sim::start(LOOPBACK, &[strict]).await;
+        // Without a User-Agent: GW-281.
+        let address = sim.api_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = "GET /api/v10/users/@me HTTP/1.1\r\nhost: x\r\nauthorization: Bot sim-token\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_to_string(&mut String::new()).await.unwrap();
+        let (code, said) = sim.end().await;
+        assert_eq!(code, Some(expected), "{strict}: {said}");
+        assert!(said.contains("advice: GW-281") && said.contains("advice was ignored once"), "{said}");
+    }
 }
