@@ -5,15 +5,27 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::action::{Action, Script};
+use crate::action::Action;
 use crate::discord::{Discord, State, text};
 use crate::fault::{Fault, InjectError};
 use crate::intents;
 use crate::judgement;
 use crate::link::{Link, Out};
+use crate::script::Script;
 
 impl Discord {
-    /// Carries out an action.
+    /// Carries out an action; one that takes long lets others have their turn.
+    pub(crate) async fn perform(self: &Arc<Self>, action: &Action) -> Result<(), InjectError> {
+        match *action {
+            Action::Emit { shard, count } => {
+                self.emit_in_turns(shard, count).await;
+                Ok(())
+            }
+            _ => self.act(action),
+        }
+    }
+
+    /// Carries out an action at once.
     pub(crate) fn act(self: &Arc<Self>, action: &Action) -> Result<(), InjectError> {
         let limit = self.config.replay_limit;
         match *action {
@@ -188,7 +200,7 @@ impl Discord {
                 () = tokio::time::sleep_until(begin + at) => {}
                 _ = over.wait_for(|over| *over) => return,
             }
-            if let Err(error) = self.act(action) {
+            if let Err(error) = self.perform(action).await {
                 tracing::warn!(?action, %error, "a step of the script had no effect");
             }
         }

@@ -42,6 +42,8 @@ pub struct SimConfig {
     /// Now and then sends a `zlib-stream` payload as several messages, cut at odd places (GW-044), and any other
     /// message as several WebSocket frames (GW-015). Off.
     pub split_frames: bool,
+    /// How many connections there may be at the same time, WebSockets and others; more are closed at once. 16,384.
+    pub max_connections: usize,
     /// The address in the URLs that it tells, when clients shall come by a proxy. None: the one that it listens on.
     pub public_addr: Option<SocketAddr>,
     /// How time passes.
@@ -67,6 +69,7 @@ impl Default for SimConfig {
             shard_multiple: 1,
             replay_limit: 20_000,
             split_frames: false,
+            max_connections: 16_384,
             public_addr: None,
             timings: SimTimings::default(),
         }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::buckets::Buckets;
 use crate::config::SimConfig;
 use crate::fault::{ConnectFault, RestFault};
+use crate::http;
 use crate::intents;
 use crate::judgement::{self, Grade, Judgement};
 use crate::ledger::Ledger;
@@ -45,6 +46,7 @@ pub(crate) struct Discord {
     /// Counts changes, for whoever waits for one.
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) traffic: watch::Sender<bool>,
+    connections: Arc<Semaphore>,
     pub(crate) over: watch::Sender<bool>,
 }
 
@@ -55,6 +57,8 @@ pub(crate) struct State {
     pub(crate) happenings: u64,
     /// In order, so that whatever is done to all of them is done in the same order each time.
     pub(crate) sessions: BTreeMap<String, Session>,
+    /// Sessions in the order in which they lost their connections, and when.
+    lost: VecDeque<(Instant, String)>,
     /// The newest session of each shard.
     pub(crate) newest: BTreeMap<u32, String>,
     /// Sessions by number of shards and shard: who hears of a guild.
@@ -115,6 +119,7 @@ impl Discord {
             random,
             happenings: 0,
             sessions: BTreeMap::new(),
+            lost: VecDeque::new(),
             newest: BTreeMap::new(),
             listeners: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -150,6 +155,7 @@ impl Discord {
             skew: Duration::ZERO,
         };
         Self {
+            connections: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
             config,
             addr,
             tls,
@@ -172,6 +178,17 @@ impl Discord {
 
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A place for one more connection; `None` when there are as many as there may be.
+    pub(crate) fn admit(&self) -> Option<http::Place> {
+        let place = Arc::clone(&self.connections).try_acquire_owned();
+        if place.is_err() {
+            let mut state = self.state();
+            state.report.connections_refused += 1;
+            self.changed(state);
+        }
+        place.ok().map(Arc::new)
     }
 
     /// Notes what the client did, by its grade.
@@ -377,6 +394,8 @@ impl Discord {
         {
             found.link = None;
             found.lost_at = Some(now);
+            state.report.ready_sessions -= 1;
+            state.lost.push_back((now, id.to_owned()));
             if matches!(code, Some(1000 | 1001)) {
                 state.end_session(id, judgement::RESUME_AFTER_OWN_CLOSE);
             } else if let Some(judgement) = found.told {
@@ -424,9 +443,7 @@ impl State {
 
     pub(crate) fn report(&self) -> Report {
         let mut report = self.report.clone();
-        report.sent = self.ledger.delivery().sent;
-        report.ready_sessions =
-            self.sessions.values().filter(|session| session.link.is_some()).count() as u64;
+        report.sent = self.ledger.sent();
         report.remaining = self.limits.remaining;
         report
     }
@@ -450,10 +467,15 @@ impl State {
     }
 
     pub(crate) fn expire(&mut self, now: Instant, lifetime: Duration) {
-        let alive = |session: &Session| {
-            session.lost_at.is_none_or(|lost| now.saturating_duration_since(lost) < lifetime)
-        };
-        self.sessions.retain(|_, session| alive(session));
+        while let Some((lost, id)) = self.lost.front()
+            && now.saturating_duration_since(*lost) >= lifetime
+        {
+            // One that was resumed in between is lost at another time, or not at all.
+            if self.sessions.get(id).is_some_and(|session| session.lost_at == Some(*lost)) {
+                self.sessions.remove(id);
+            }
+            self.lost.pop_front();
+        }
     }
 
     /// Adds a session, which hears of its guilds from now on.
@@ -461,12 +483,15 @@ impl State {
         let listeners = self.listeners.entry(session.count).or_default();
         listeners.entry(session.shard).or_default().push(id.clone());
         self.newest.insert(session.shard, id.clone());
+        self.report.ready_sessions += 1;
         self.sessions.insert(id, session);
     }
 
     /// Forgets a session; a Resume of it is judged so.
     pub(crate) fn end_session(&mut self, id: &str, judgement: &'static Judgement) {
-        self.sessions.remove(id);
+        if self.sessions.remove(id).is_some_and(|session| session.link.is_some()) {
+            self.report.ready_sessions -= 1;
+        }
         if self.ended.len() < MAX_ENDED {
             self.ended.insert(id.to_owned(), judgement);
         }

@@ -165,7 +165,7 @@ impl Discord {
             let at_ms = at.saturating_duration_since(self.started).as_millis();
             let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
             let record = IdentifyRecord { shard_id: shard, shard_count: count, key, at_ms, accepted };
-            state.report.identify_log.push(record);
+            Arc::make_mut(&mut state.report.identify_log).push(record);
         }
         if let Some((judgement, code, reason)) = wrong {
             if let Some(judgement) = judgement {
@@ -357,7 +357,9 @@ impl Discord {
             return refuse(state);
         }
         // One connection per session: the older one goes (GW-141).
-        if let Some(older) = session.link.replace(Arc::clone(link)) {
+        let older = session.link.replace(Arc::clone(link));
+        state.report.ready_sessions += u64::from(older.is_none());
+        if let Some(older) = older {
             older.feed(None);
             // One that is half open would never write it.
             if older.is_half_open() {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::judgement::Grade;
 
@@ -13,6 +14,9 @@ use crate::judgement::Grade;
 pub struct Report {
     /// WebSockets that were asked for.
     pub connections: u64,
+    /// Connections that were closed at once, since there were [`SimConfig::max_connections`](crate::SimConfig::max_connections)
+    /// already.
+    pub connections_refused: u64,
     /// Identify received.
     pub identifies: u64,
     /// Of those, refused with op 9.
@@ -23,7 +27,7 @@ pub struct Report {
     pub resumes_refused: u64,
     /// Dispatches sent again in resumes.
     pub replayed: u64,
-    /// Dispatches generated, each once; see [`Delivery::sent`].
+    /// Dispatches generated in every session, each once. RESUMED does not count.
     pub sent: u64,
     /// Heartbeats received.
     pub heartbeats: u64,
@@ -38,7 +42,8 @@ pub struct Report {
     /// Identify left in the current period.
     pub remaining: u32,
     /// Each Identify in the order in which they came; the first 100,000.
-    pub identify_log: Vec<IdentifyRecord>,
+    #[serde(serialize_with = "as_list")]
+    pub identify_log: Arc<Vec<IdentifyRecord>>,
     /// The presence of each shard, as the client set it last.
     pub presences: BTreeMap<u32, serde_json::Value>,
     /// What the client did that Discord would close, refuse or drop the session for ([`Grade::Violation`]); the first
@@ -46,6 +51,11 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// What Discord advises against and takes all the same ([`Grade::Advice`]); the first 1,000.
     pub notices: Vec<Violation>,
+}
+
+/// The log is shared with the reports that were taken: one costs as much after 100,000 Identify as after one.
+fn as_list<S: Serializer>(log: &Arc<Vec<IdentifyRecord>>, serializer: S) -> Result<S::Ok, S::Error> {
+    log.as_slice().serialize(serializer)
 }
 
 /// One Identify.
@@ -112,7 +122,8 @@ pub struct SessionRecord {
     pub connected: bool,
 }
 
-/// What became of the dispatches, as far as a subscriber told.
+/// What became of the dispatches, as far as a subscriber told with [`Simulator::observe`](crate::Simulator::observe). Of
+/// clients in other processes it cannot be known; the report over HTTP leaves it out until something was observed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Delivery {

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 use crate::discord::{Discord, State};
 use crate::world::Place;
 
+/// Events that are generated under one lock: some milliseconds' worth.
+const EMITTED_AT_ONCE: usize = 256;
+
 /// Generates events and faults while traffic is on, at random shards.
 pub(crate) async fn generate(discord: Arc<Discord>) {
     /// Events come in small batches: a timer per event would cost more than the event.
@@ -62,8 +65,32 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
 impl Discord {
     /// So many events at once, in the newest session of a shard.
     pub(crate) fn emit(&self, shard_id: u32, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            left = self.emit_some(shard_id, left);
+            std::thread::yield_now();
+        }
+    }
+
+    /// The same, with a turn for everybody else in between.
+    pub(crate) async fn emit_in_turns(&self, shard_id: u32, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            left = self.emit_some(shard_id, left);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The first events of so many, as long as they may hold up everybody else; returns how many are left.
+    fn emit_some(&self, shard_id: u32, count: usize) -> usize {
         let mut state = self.state();
-        for _ in 0..count {
+        // Nothing comes of an event for nobody.
+        let has_session = state.newest.get(&shard_id).is_some_and(|id| state.sessions.contains_key(id));
+        if !has_session {
+            return 0;
+        }
+        let batch = count.min(EMITTED_AT_ONCE);
+        for _ in 0..batch {
             // An event that the intents filter out, or that is not for this shard, is made up for by another one.
             for _ in 0..100 {
                 if state.happen(shard_id, self.config.replay_limit) {
@@ -72,6 +99,7 @@ impl Discord {
             }
         }
         self.changed(state);
+        count - batch
     }
 }
 

@@ -14,7 +14,7 @@ const RESERVE: u32 = 10;
 /// So many shards had to begin anew, since their process came without what it takes to resume them.
 pub(crate) fn judge(plan: &Plan, report: &Report, anew: u32, trace: &Trace) {
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
-    for record in &report.identify_log {
+    for record in report.identify_log.iter() {
         if let Some(before) = last.insert(record.shard_id % plan.max_concurrency, record.at_ms)
             && record.at_ms < before + WINDOW_MS
         {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
@@ -9,7 +10,8 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::Opening;
 use super::heartbeats::{Heartbeats, Seen};
@@ -24,6 +26,8 @@ use crate::{etf, judge};
 
 /// The largest payload that a client may send (GW-026).
 const MAX_PAYLOAD_BYTES: usize = 4096;
+/// How long a client that is closed may keep from taking the close frame, by taking nothing at all.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 const COMMANDS_PER_WINDOW: usize = 120;
 const PRESENCES_PER_WINDOW: usize = 5;
 
@@ -44,6 +48,10 @@ pub(super) struct Reader<'a, S> {
     heartbeats: Heartbeats,
     payloads: VecDeque<Instant>,
     presences: VecDeque<Instant>,
+    /// What the client sends cannot be read any more.
+    broken: bool,
+    /// The client has to take our close frame by then.
+    closes_by: Option<Instant>,
     ended: bool,
 }
 
@@ -70,6 +78,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             heartbeats: Heartbeats::new(timings.heartbeat_interval, timings.heartbeat_tolerance),
             payloads: VecDeque::new(),
             presences: VecDeque::new(),
+            broken: false,
+            closes_by: None,
             ended: false,
         }
     }
@@ -110,15 +120,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         while !self.ended {
             let due = self.heartbeats.due().filter(|_| !self.link.is_stalled());
             let stalled = self.link.is_stalled();
+            let closes_by = self.closes_by.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
                 () = self.link.cut.notified() => return,
                 () = self.link.stalled.notified() => {}
-                message = self.stream.next(), if !stalled => match message {
+                message = self.stream.next(), if !stalled && !self.broken => match message {
                     Some(Ok(message)) if !self.link.is_stalled() => self.message(message),
                     Some(Ok(_)) => {}
-                    Some(Err(_)) | None => self.ended = true,
+                    Some(Err(error)) => self.unreadable(&error),
+                    None => self.ended = true,
                 },
+                () = sleep_until(closes_by), if self.closes_by.is_some() => self.ended = true,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.heartbeats.end();
                     self.judge(judgement::HEARTBEAT_MISSING, "no heartbeat within the interval and its tolerance");
@@ -156,8 +169,28 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         self.discord.judge(judgement, self.shard, detail);
     }
 
+    /// Answers what RFC 6455 does not allow as it asks of a server. Whatever else ends the stream is the client's leaving.
+    fn unreadable(&mut self, error: &WsError) {
+        let (judgement, code) = match error {
+            WsError::Capacity(_) => (judgement::PAYLOAD_TOO_LARGE, 1009),
+            WsError::Utf8(_) => (judgement::BAD_FRAME, 1007),
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return self.ended = true,
+            WsError::Protocol(_) => (judgement::BAD_FRAME, 1002),
+            _ => return self.ended = true,
+        };
+        // Once the close frames are exchanged, nothing that comes is of interest.
+        if self.close_code.is_some() || self.link.is_closing() {
+            return self.ended = true;
+        }
+        // The library knows no more of this stream; the connection lasts until the close frame is written.
+        self.broken = true;
+        self.judge(judgement, error.to_string());
+        self.close(code, "");
+    }
+
     fn close(&mut self, code: u16, reason: &'static str) {
         self.heartbeats.end();
+        self.closes_by.get_or_insert_with(|| Instant::now() + CLOSE_PATIENCE);
         self.link.send(Out::Close { code, reason });
     }
 

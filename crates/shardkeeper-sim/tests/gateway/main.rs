@@ -6,6 +6,7 @@ mod basics;
 mod commands;
 mod faults;
 mod guilds;
+mod hostile;
 mod judgement;
 mod rest;
 mod support;

@@ -132,11 +132,11 @@ async fn the_simulator_is_controlled_over_http() {
     assert_eq!(client.end().await, Some(4000));
     let (_, _, report) = request(&simulator, "GET", "/sim/report", &Value::Null).await;
     assert_eq!((&report["identifies"], &report["violations"]), (&json!(1), &json!([])));
-    assert!(report["delivery"]["lost"].is_number());
+    assert_eq!((&report["sent"], report.get("delivery")), (&json!(2), None), "nobody told what arrived");
     for (wrong, culprit) in [
         (json!({"do": "explode"}), "explode"),
         (json!({"do": "fault", "shard": 5, "fault": "cut"}), "shard 5 has no connection"),
-        (json!(1), "invalid type"),
+        (json!(1), "line 1: invalid type"),
     ] {
         let (status, _, body) = request(&simulator, "POST", "/sim/act", &wrong).await;
         assert_eq!(status, 400);
