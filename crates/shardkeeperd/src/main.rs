@@ -45,7 +45,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(wants_colours(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
     let outcome = match arguments.command {
@@ -60,6 +60,17 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether a stream is a terminal that shows colours, and its user wants them (<https://no-color.org>).
+fn wants_colours(stream: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !refused && can_move_cursor()
+}
+
+/// Whether the terminal knows escape sequences at all.
+fn can_move_cursor() -> bool {
+    std::env::var_os("TERM").is_none_or(|name| name != "dumb")
 }
 
 /// Prints a line. A reader that has gone away is no reason to stop, or to panic.
