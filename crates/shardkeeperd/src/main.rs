@@ -7,6 +7,7 @@ mod sim;
 mod terminate;
 mod wire;
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -62,10 +63,14 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether a stream is a terminal that shows colours, and its user wants them (<https://no-color.org>).
+/// Whether a stream is a terminal that shows colours, and its user wants them.
 fn wants_colours(stream: &impl IsTerminal) -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    stream.is_terminal() && !refused && can_move_cursor()
+    stream.is_terminal() && allows_colours(std::env::var_os("NO_COLOR").as_deref()) && can_move_cursor()
+}
+
+/// <https://no-color.org>: any text in NO_COLOR says no, none at all does not.
+fn allows_colours(no_color: Option<&OsStr>) -> bool {
+    no_color.is_none_or(OsStr::is_empty)
 }
 
 /// Whether the terminal knows escape sequences at all.
@@ -82,4 +87,15 @@ fn say(line: impl Display) {
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_color_is_heeded_unless_it_is_empty() {
+        assert!(allows_colours(None) && allows_colours(Some(OsStr::new(""))));
+        assert!(!allows_colours(Some(OsStr::new("1"))) && !allows_colours(Some(OsStr::new("0"))));
+    }
 }
