@@ -121,7 +121,7 @@ fn mentions(value: &Value, quoted: &str) -> bool {
         Value::String(text) => text == quoted,
         Value::Array(values) => values.iter().any(|value| mentions(value, quoted)),
         Value::Object(fields) => fields.iter().any(|(key, value)| key == quoted || mentions(value, quoted)),
-        value => value.to_string() == quoted,
+        value => format!("{value}") == quoted,
     }
 }
 

@@ -16,6 +16,8 @@ use super::faults::{Drill, Injected};
 use super::lateness::Lateness;
 use super::{IDENTIFY_MARGIN, Options, SETTLE};
 
+/// How many violations, and how much advice, are printed; the report has more of them.
+const PRINTED: usize = 20;
 /// How long after a stall a rule may still be broken because of it: a heartbeat that was late, and its answer.
 const AFTERMATH: Duration = Duration::from_secs(10);
 
@@ -246,11 +248,11 @@ impl fmt::Display for Summary {
         writeln!(f, "doubled      {:>8}", self.duplicated)?;
         writeln!(f, "out of order {:>8}", self.out_of_order)?;
         writeln!(f, "violations   {:>8}", self.violations.len())?;
-        for violation in &self.violations {
+        for violation in self.violations.iter().take(PRINTED) {
             writeln!(f, "  {violation}")?;
         }
         writeln!(f, "advice       {:>8}   ignored", self.advice.len())?;
-        for advice in &self.advice {
+        for advice in self.advice.iter().take(PRINTED) {
             writeln!(f, "  {advice}")?;
         }
         for fault in &self.faults {
