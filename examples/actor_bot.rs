@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use shardkeeper::ractor::{self, Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use shardkeeper::{
     Activity, Delivery, EventName, Farewell, Intents, ManagerConfig, ManagerMessage, Presence,
     PresenceUpdate, ShardId, ShardManager, Shardkeeper, Status, SubscriptionOptions, Topic,
@@ -52,8 +52,8 @@ impl Actor for Bot {
             let presence =
                 Presence::new(Status::Online).activity(Activity::watching(format!("{total} messages")));
             let update = PresenceUpdate::new(presence)?;
-            let answer = |reply| ManagerMessage::UpdatePresence(None, update, reply);
-            ractor::call!(state.manager, answer)??;
+            // Nobody waits for the answer: a presence that is not shown is in the log.
+            state.manager.cast(ManagerMessage::presence(None, update))?;
             println!("{total} messages");
         }
         if total >= 30 {

@@ -51,10 +51,25 @@ impl Subscriber for Everything {
     fn exit(&self, _: &Id) {}
 }
 
+/// What any crate writes to `log`, whatever its level: what a bot sees that bridges `log`, as the usual subscriber does.
+impl log::Log for Everything {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let _ = write!(self.0.lock().unwrap(), " {}: {}", record.target(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_secret_is_logged_or_printed() {
     let log = Everything::default();
     let _guard = tracing::subscriber::set_default(log.clone());
+    log::set_boxed_logger(Box::new(log.clone())).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
     let mut running = Running::start(simulator(2, |_| {})).await;
     running.simulator.emit(0, 50);
     running.simulator.inject(0, Fault::Cut).unwrap();
@@ -65,8 +80,10 @@ async fn nothing_secret_is_logged_or_printed() {
     let sessions = running.keeper.detach().await;
     let log = log.0.lock().unwrap().clone() + &printed + &format!("{sessions:?}");
     assert!(log.contains("resumed"), "something is logged: {log}");
+    assert!(log.contains("tungstenite"), "records of `log` are seen: {log}");
     assert!(!log.contains("sim-token"));
     assert!(!log.contains("content"));
+    assert!(!log.contains("READY"), "a frame is logged: {log}");
     for session in sessions {
         assert!(!log.contains(&session.id));
     }

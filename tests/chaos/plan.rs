@@ -353,7 +353,9 @@ impl Plan {
                 lasts: Duration::from_secs(random.u64(1..600)),
                 cut: random.u32(0..4) > 0,
             },
-            40..60 => Step::Discord(Action::Emit { shard, count: random.usize(1..150) }),
+            40..60 => {
+                Step::Discord(Action::Emit { shard, count: random.usize(1..150), event: None, data: None })
+            }
             60..63 => Step::Discord(match random.u32(0..3) {
                 // Sessions age at once.
                 _ if !gentle && random.u32(0..10) == 0 => Action::ClockJump { ms: random.u64(1000..300_000) },

@@ -57,6 +57,7 @@ pub(crate) struct State {
 impl World {
     pub(crate) fn new(plan: Plan) -> Arc<Self> {
         let mut config = SimConfig::default();
+        config.token = "sim-token".to_owned();
         config.seed = plan.seed;
         config.shards = plan.shards;
         config.max_concurrency = plan.max_concurrency;
@@ -66,7 +67,10 @@ impl World {
         config.events_per_second = plan.events_per_second;
         config.mix = plan.mix;
         config.replay_limit = plan.replay_limit;
+        // However a server cuts and writes, the client reads.
         config.split_frames = plan.split_frames;
+        config.split_suffix = plan.split_frames;
+        config.mixed_atoms = true;
         let simulator = Simulator::in_memory(config);
         let network = Network::new(simulator.clone(), plan.latency, plan.seed);
         let trace = Trace::new();

@@ -7,7 +7,7 @@ mod crashes;
 mod delivery;
 mod endings;
 mod faults;
-mod growth;
+mod first_hour;
 mod identify_gate;
 mod members;
 mod refusals;

@@ -54,7 +54,8 @@ const FAULTS: [(Fault, After); 22] = [
 
 async fn survives(compression: Compression, encoding: Encoding, fault: Fault, after: After) {
     let simulator = simulator(1, |config| {
-        config.split_frames = true;
+        config.split_suffix = true;
+        config.mixed_atoms = true;
         config.max_concurrency = 1;
     });
     let builder = bot(&simulator).compression(compression).encoding(encoding);

@@ -3,6 +3,9 @@
 //! Hours of a shard's life take milliseconds here, and nothing ever waits for real time.
 
 mod network;
+// Where its tests are.
+#[path = "../races/support.rs"]
+pub mod races;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -35,6 +38,7 @@ impl Dialer for SimDialer {
 /// A simulator with this many shards and some guilds. Traffic comes when a test asks for it.
 pub fn simulator(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulator {
     let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
     config.seed = 7;
     config.shards = shards;
     config.max_concurrency = shards.clamp(1, 16);

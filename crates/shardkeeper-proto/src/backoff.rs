@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::LONGEST_WAIT;
+
 /// Exponential growth with jitter, up to a cap.
 ///
 /// The first try waits not at all. Try n waits between half of `base * 2^n` and the whole of it: never next to
@@ -16,12 +18,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait before try number `attempt`, from zero; `random` lies in `[0, 1)`.
+    /// The wait before try number `attempt`, from zero; `random` lies in `[0, 1)`. [`LONGEST_WAIT`] at most, whatever the cap.
     pub fn delay(self, attempt: u32, random: f64) -> Duration {
         if attempt == 0 {
             return Duration::ZERO;
         }
-        let whole = self.base.saturating_mul(2_u32.saturating_pow(attempt)).min(self.cap);
+        let whole = self.base.saturating_mul(2_u32.saturating_pow(attempt)).min(self.cap).min(LONGEST_WAIT);
         whole.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
     }
 }
@@ -29,6 +31,12 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_cap_makes_a_wait_overflow() {
+        let backoff = Backoff { base: Duration::MAX, cap: Duration::MAX };
+        assert_eq!(backoff.delay(1, 1.0), LONGEST_WAIT);
+    }
 
     #[test]
     fn gw_153_waits_grow_to_the_cap() {

@@ -9,10 +9,9 @@ pub struct CloseCode(pub u16);
 /// What to do after a connection was closed with a certain code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// Resume the session, several times if need be.
+    /// Resume the session. A Resume that is answered with such a code again says nothing about the session: Discord
+    /// ends one with op 9 or a code of [`NewSession`](Self::NewSession).
     Resume,
-    /// Resume once; if that fails too, start a new session.
-    ResumeOnce,
     /// The session is gone: start a new one.
     NewSession,
     /// Reconnecting with the same parameters cannot work (GW-095).
@@ -32,18 +31,15 @@ impl CloseCode {
     /// What to do now. Codes that are not in the table are no reason to give up (GW-094).
     pub const fn recovery(self) -> Recovery {
         match self.0 {
-            // GW-076, GW-092
-            4000 | 1001 => Recovery::Resume,
-            // GW-093: no code is what these two stand for
-            1005 | 1006 => Recovery::Resume,
             // GW-079, GW-082, GW-083, GW-085
             4003 | 4006 | 4007 | 4009 => Recovery::NewSession,
             // GW-086, GW-087
             4010 | 4011 => Recovery::Fatal(Scope::Layout),
             // GW-080, GW-088, GW-089, GW-090
             4004 | 4012..=4014 => Recovery::Fatal(Scope::Bot),
-            // GW-077, GW-078, GW-081, GW-084, GW-091, GW-094
-            _ => Recovery::ResumeOnce,
+            // GW-076, GW-077, GW-078, GW-081, GW-084, GW-091 to GW-094. A node that restarts or is overloaded answers
+            // each Resume with one of these for a while, and the session is as good as before.
+            _ => Recovery::Resume,
         }
     }
 
@@ -105,30 +101,32 @@ mod tests {
 
     #[test]
     fn gw_076_to_095_each_code_has_its_recovery() {
-        use Recovery::{Fatal, NewSession, Resume, ResumeOnce};
+        use Recovery::{Fatal, NewSession, Resume};
         let table = [
-            (1000, ResumeOnce),
+            (1000, Resume),
             (1001, Resume),
             (1005, Resume),
             (1006, Resume),
-            (1011, ResumeOnce),
+            (1011, Resume),
+            (1012, Resume),
+            (1013, Resume),
             (4000, Resume),
-            (4001, ResumeOnce),
-            (4002, ResumeOnce),
+            (4001, Resume),
+            (4002, Resume),
             (4003, NewSession),
             (4004, Fatal(Scope::Bot)),
-            (4005, ResumeOnce),
+            (4005, Resume),
             (4006, NewSession),
             (4007, NewSession),
-            (4008, ResumeOnce),
+            (4008, Resume),
             (4009, NewSession),
             (4010, Fatal(Scope::Layout)),
             (4011, Fatal(Scope::Layout)),
             (4012, Fatal(Scope::Bot)),
             (4013, Fatal(Scope::Bot)),
             (4014, Fatal(Scope::Bot)),
-            (4015, ResumeOnce),
-            (4999, ResumeOnce),
+            (4015, Resume),
+            (4999, Resume),
         ];
         for (code, recovery) in table {
             assert_eq!(CloseCode(code).recovery(), recovery, "{code}");

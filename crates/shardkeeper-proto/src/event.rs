@@ -258,6 +258,18 @@ impl EventSet {
         Self(self.0 | UNKNOWN)
     }
 
+    /// Those of its known events that a bot with these intents never receives (GW-180).
+    #[must_use]
+    pub fn unreachable_with(self, intents: Intents) -> Self {
+        let comes = |event: &EventName| event.intents().is_empty() || event.intents().intersects(intents);
+        Self::of(self.known().filter(|event| !comes(event)))
+    }
+
+    /// The known events in it, in the table's order.
+    pub fn known(self) -> impl Iterator<Item = EventName> {
+        EventName::ALL.iter().copied().filter(move |event| self.contains(Some(*event)))
+    }
+
     /// Everything that is in one of the two.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {

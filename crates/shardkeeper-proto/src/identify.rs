@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::ShardId;
+use crate::{LONGEST_WAIT, ShardId};
 
 /// The right to send one Identify. It cannot be copied, and sending takes it.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl IdentifyBudget {
             (Duration::ZERO, false) => None,
             // It contradicts itself; a whole period is the safe reading.
             (Duration::ZERO, true) => Some(now + BUDGET_PERIOD),
-            (reset_after, _) => Some(now + reset_after),
+            (reset_after, _) => Some(now + reset_after.min(LONGEST_WAIT)),
         };
         // A bot whose whole allowance is smaller than the floor could never start.
         let floor = floor.min(total / 2);
@@ -175,7 +175,7 @@ impl IdentifyLimiter {
     /// A limiter for `max_concurrency` keys with `window` between two Identify of one key.
     pub fn new(max_concurrency: u32, window: Duration, budget: IdentifyBudget) -> Self {
         let keys = (0..max_concurrency.max(1)).map(|_| Key::default()).collect();
-        Self { window, keys, waiting: 0, budget }
+        Self { window: window.min(LONGEST_WAIT), keys, waiting: 0, budget }
     }
 
     /// The key of a shard. It has no shard count in it: all generations share the keys (GW-174).
@@ -189,10 +189,10 @@ impl IdentifyLimiter {
         &mut self.keys[key]
     }
 
-    /// The shard wants to identify. Asking again keeps its place.
+    /// The shard wants to identify. Asking again keeps its place. As long as it holds a permit it gets no other one.
     pub fn join(&mut self, shard: ShardId, priority: Priority) {
         let key = self.key(shard);
-        if key.granted.contains(&shard) || key.queue.keys().any(|(_, queued)| *queued == shard) {
+        if key.queue.keys().any(|(_, queued)| *queued == shard) {
             return;
         }
         key.queue.insert((priority, shard), Place::Waiting);
@@ -210,12 +210,27 @@ impl IdentifyLimiter {
 
     /// The shard goes away. A permit that it held and did not spend is free again (GW-173).
     pub fn leave(&mut self, shard: ShardId) {
+        self.withdraw(shard);
+        self.give_back(shard);
+    }
+
+    /// A permit that the shard held and did not spend is free again (GW-173).
+    pub fn give_back(&mut self, shard: ShardId) {
+        self.key(shard).granted.remove(&shard);
+    }
+
+    /// The shard no longer waits. A permit that it holds stays out.
+    pub fn withdraw(&mut self, shard: ShardId) {
         let key = self.key(shard);
-        key.granted.remove(&shard);
         let before = key.queue.len();
         key.queue.retain(|(_, queued), _| *queued != shard);
         let left = before - key.queue.len();
         self.waiting -= left;
+    }
+
+    /// Counts a permit as out that an earlier limiter has issued to this shard.
+    pub fn hold(&mut self, shard: ShardId) {
+        self.key(shard).granted.insert(shard);
     }
 
     /// Whether a permit is out to this shard, and neither spent nor given back.
@@ -225,9 +240,9 @@ impl IdentifyLimiter {
 
     /// The shard wrote its Identify at `at`; also to be called when it may have.
     pub fn sent(&mut self, shard: ShardId, at: Instant) {
+        self.leave(shard);
         let window = self.window;
         let key = self.key(shard);
-        key.granted.remove(&shard);
         let free_at = at + window;
         key.free_at = Some(key.free_at.map_or(free_at, |before| before.max(free_at)));
         self.budget.spend(at);
@@ -302,6 +317,11 @@ impl IdentifyLimiter {
     /// How many shards wait for a permit.
     pub const fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Replaces the budget, where somebody else counts what is spent.
+    pub const fn set_budget(&mut self, budget: IdentifyBudget) {
+        self.budget = budget;
     }
 
     /// The budget as it stands.

@@ -20,6 +20,7 @@ mod limit;
 mod opcode;
 mod payload;
 mod presence;
+mod readable;
 mod session;
 pub mod shard;
 mod timings;
@@ -44,7 +45,7 @@ pub use payload::{MAX_PAYLOAD_BYTES, MAX_PRESENCE_BYTES, Payload, PayloadTooLarg
 pub use presence::{Activity, InvalidPresence, MAX_ACTIVITY_CHARS, Presence, Status};
 pub use session::{Session, SessionMismatch};
 pub use shard::{Input, Output, Shard, ShardConfig};
-pub use timings::Timings;
+pub use timings::{InvalidWait, LONGEST_WAIT, Timings};
 pub use token::{Token, TokenError};
 pub use url::{GATEWAY_VERSION, gateway_url};
 pub use wire::{Encoding, Wire};

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::Timings;
+use crate::{LONGEST_WAIT, Timings};
 
 /// Payloads per window and connection, heartbeats included (GW-155, GW-156).
 pub const COMMANDS_PER_WINDOW: usize = 120;
@@ -27,9 +27,9 @@ pub struct SlidingWindow {
 }
 
 impl SlidingWindow {
-    /// An empty window.
+    /// An empty window. One longer than [`LONGEST_WAIT`] counts as that.
     pub fn new(window: Duration) -> Self {
-        Self { window, times: VecDeque::new() }
+        Self { window: window.min(LONGEST_WAIT), times: VecDeque::new() }
     }
 
     /// Notes that it happened now. `now` must not run backwards.

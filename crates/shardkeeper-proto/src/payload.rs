@@ -39,7 +39,7 @@ impl fmt::Debug for Payload {
 }
 
 /// A command is larger than Discord takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {} takes {bytes} bytes, at most {limit} are possible", self.name())]
 pub struct PayloadTooLarge {
     /// Which command it is.

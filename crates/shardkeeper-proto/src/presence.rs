@@ -106,7 +106,7 @@ fn is_stream(url: &str) -> bool {
 }
 
 /// A presence that Discord would not show.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPresence {
     /// An activity with an empty text.

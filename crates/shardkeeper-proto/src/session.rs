@@ -42,7 +42,7 @@ impl fmt::Debug for Session {
 }
 
 /// Why a session cannot be resumed by a shard.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionMismatch {
     /// It belongs to another slot of a layout.

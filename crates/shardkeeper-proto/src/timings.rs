@@ -4,6 +4,41 @@ use std::time::Duration;
 
 use crate::Backoff;
 
+/// The longest wait that the protocol side takes: a year, far beyond anything of use, and far from where adding it to a time
+/// overflows.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
+
+/// The shortest wait where zero would make a loop spin.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// A span of time that cannot work, by the name of its setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} is {value:?}: it has to be between {min:?} and {max:?}")]
+pub struct InvalidWait {
+    /// The setting.
+    pub setting: &'static str,
+    /// What was given.
+    pub value: Duration,
+    /// The shortest that works.
+    pub min: Duration,
+    /// The longest that works.
+    pub max: Duration,
+}
+
+impl InvalidWait {
+    /// Checks a span of time for the setting of this name: at least `min`, and at most [`LONGEST_WAIT`].
+    ///
+    /// # Errors
+    ///
+    /// The setting with its bounds, when the span lies outside of them.
+    pub fn check(setting: &'static str, value: Duration, min: Duration) -> Result<(), Self> {
+        if (min..=LONGEST_WAIT).contains(&value) {
+            return Ok(());
+        }
+        Err(Self { setting, value, min, max: LONGEST_WAIT })
+    }
+}
+
 /// Deadlines, waits and windows. The defaults are for the real Discord. Construct it with `Default`, then set fields; the
 /// three windows are Discord's, and shorter ones break its limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +52,13 @@ pub struct Timings {
     pub ready: Duration,
     /// How long a resume may go without a sign of progress. 60 s.
     pub resumed: Duration,
+    /// How long a whole replay may take, not counting the time in which a subscriber keeps the shard from reading.
+    /// 10 min: without RESUMED no command is sent, and the next connection goes on where this one stood (GW-134).
+    pub replay: Duration,
+    /// How long a session is kept while no connection does anything for it. 15 min, several times the "few minutes" that
+    /// Discord keeps one that nobody resumes (GW-103): until then Discord's own word decides, since a Resume costs
+    /// nothing. Afterwards a new session is started, in case Discord never gives an answer for the old one.
+    pub keep_session: Duration,
     /// How long the closing handshake may take before TCP is dropped. 3 s (GW-102).
     pub close: Duration,
     /// The shortest wait after Invalid Session. 1 s (GW-149).
@@ -58,6 +100,8 @@ impl Default for Timings {
             hello: seconds(20),
             ready: seconds(120),
             resumed: seconds(60),
+            replay: seconds(600),
+            keep_session: seconds(900),
             close: seconds(3),
             invalid_session_min: seconds(1),
             invalid_session_max: seconds(5),
@@ -77,6 +121,62 @@ impl Default for Timings {
 }
 
 impl Timings {
+    /// Checks that each span can work: none is longer than [`LONGEST_WAIT`], and those that would make a loop spin are at
+    /// least 1 ms. [`Shard::new`](crate::Shard::new) takes the nearest span that works instead.
+    ///
+    /// # Errors
+    ///
+    /// The first field that cannot work.
+    pub fn check(mut self) -> Result<(), InvalidWait> {
+        for (setting, wait, min) in self.waits() {
+            InvalidWait::check(setting, *wait, min)?;
+        }
+        let (least, most) = (self.invalid_session_min, self.invalid_session_max);
+        if least > most {
+            let setting = "timings.invalid_session_min";
+            return Err(InvalidWait { setting, value: least, min: Duration::ZERO, max: most });
+        }
+        Ok(())
+    }
+
+    /// The nearest timings that [work](Self::check): what adds them to a time cannot overflow.
+    pub(crate) fn bounded(mut self) -> Self {
+        for (_, wait, min) in self.waits() {
+            *wait = (*wait).clamp(min, LONGEST_WAIT);
+        }
+        self.invalid_session_max = self.invalid_session_max.max(self.invalid_session_min);
+        self
+    }
+
+    /// Every span with the name of its setting and the shortest that works.
+    fn waits(&mut self) -> [(&'static str, &mut Duration, Duration); 22] {
+        let (any, some) = (Duration::ZERO, SHORTEST_WAIT);
+        [
+            ("timings.connect", &mut self.connect, some),
+            ("timings.hello", &mut self.hello, some),
+            ("timings.ready", &mut self.ready, some),
+            ("timings.resumed", &mut self.resumed, some),
+            ("timings.replay", &mut self.replay, some),
+            ("timings.keep_session", &mut self.keep_session, any),
+            ("timings.close", &mut self.close, some),
+            ("timings.invalid_session_min", &mut self.invalid_session_min, any),
+            ("timings.invalid_session_max", &mut self.invalid_session_max, any),
+            ("timings.reconnect.base", &mut self.reconnect.base, some),
+            ("timings.reconnect.cap", &mut self.reconnect.cap, some),
+            ("timings.identify.base", &mut self.identify.base, some),
+            ("timings.identify.cap", &mut self.identify.cap, some),
+            ("timings.stable", &mut self.stable, some),
+            ("timings.requeue", &mut self.requeue, some),
+            ("timings.command_window", &mut self.command_window, some),
+            ("timings.presence_window", &mut self.presence_window, some),
+            ("timings.command_margin", &mut self.command_margin, any),
+            ("timings.voice_lifetime", &mut self.voice_lifetime, any),
+            ("timings.bulk_lifetime", &mut self.bulk_lifetime, any),
+            ("timings.identify_window", &mut self.identify_window, some),
+            ("timings.identify_margin", &mut self.identify_margin, any),
+        ]
+    }
+
     /// Everything `factor` times as fast, for a simulated Discord whose clock runs as fast. Two things stay, since
     /// the machine and the network run no faster: the deadlines of connect and close, and the margins.
     ///
@@ -95,6 +195,8 @@ impl Timings {
             hello: faster(self.hello),
             ready: faster(self.ready),
             resumed: faster(self.resumed),
+            replay: faster(self.replay),
+            keep_session: faster(self.keep_session),
             invalid_session_min: faster(self.invalid_session_min),
             invalid_session_max: faster(self.invalid_session_max),
             reconnect: backoff(self.reconnect),
@@ -107,5 +209,40 @@ impl Timings {
             bulk_lifetime: faster(self.bulk_lifetime),
             identify_window: faster(self.identify_window),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_span_is_checked_by_the_name_of_its_field() {
+        assert_eq!(Timings::default().check(), Ok(()));
+        let named: Vec<_> = Timings::default().waits().map(|(setting, ..)| setting).to_vec();
+        let fields = format!("{:?}", Timings::default());
+        let fields = fields.matches(": ").count() - fields.matches("Backoff").count();
+        assert_eq!(named.len(), fields, "{named:?}");
+        for (at, setting) in named.into_iter().enumerate() {
+            let mut timings = Timings::default();
+            *timings.waits()[at].1 = Duration::MAX;
+            assert_eq!(timings.check().unwrap_err().setting, setting);
+            assert_eq!(timings.bounded().check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_would_spin_is_refused() {
+        let timings = Timings { requeue: Duration::ZERO, ..Timings::default() };
+        let error = timings.check().unwrap_err().to_string();
+        assert_eq!(error, "timings.requeue is 0ns: it has to be between 1ms and 31536000s");
+        assert_eq!(timings.bounded().requeue, SHORTEST_WAIT);
+    }
+
+    #[test]
+    fn the_least_wait_after_an_invalid_session_is_not_above_the_longest() {
+        let timings = Timings { invalid_session_min: Duration::from_secs(9), ..Timings::default() };
+        assert_eq!(timings.check().unwrap_err().setting, "timings.invalid_session_min");
+        assert_eq!(timings.bounded().check(), Ok(()));
     }
 }

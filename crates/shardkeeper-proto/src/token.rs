@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub struct Token(Arc<str>);
 
 /// The text is no bot token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
     /// Nothing is left after trimming.

@@ -12,22 +12,24 @@ use crate::intents;
 use crate::judgement;
 use crate::link::{Link, Out};
 use crate::script::Script;
+use crate::traffic::Emission;
+use crate::world::Member;
 
 impl Discord {
     /// Carries out an action; one that takes long lets others have their turn.
     pub(crate) async fn perform(self: &Arc<Self>, action: &Action) -> Result<(), InjectError> {
-        match *action {
-            Action::Emit { shard, count } => {
-                self.emit_in_turns(shard, count).await;
-                Ok(())
-            }
-            _ => self.act(action),
+        match emission(action) {
+            Some(emission) => self.emit_in_turns(emission).await,
+            None => self.act(action),
         }
     }
 
     /// Carries out an action at once.
     pub(crate) fn act(self: &Arc<Self>, action: &Action) -> Result<(), InjectError> {
         let limit = self.config.replay_limit;
+        if let Some(emission) = emission(action) {
+            return self.emit(emission);
+        }
         match *action {
             Action::Fault { shard: Some(shard), fault } => return self.inject(shard, fault),
             Action::Fault { shard: None, fault } => {
@@ -36,10 +38,6 @@ impl Discord {
                     // One that is between connections is spared.
                     let _ = self.inject(shard, fault);
                 }
-                return Ok(());
-            }
-            Action::Emit { shard, count } => {
-                self.emit(shard, count);
                 return Ok(());
             }
             Action::Traffic { on } => {
@@ -54,17 +52,18 @@ impl Discord {
         let state = &mut *guard;
         match *action {
             Action::Connect { fault, times } => state.armed.push_back((fault, times)),
+            Action::Host { host, fault, lasts_ms } => {
+                state.hosts.arm(host, fault, Duration::from_millis(lasts_ms));
+            }
             Action::Rest { fault, times } => state.armed_rest.push_back((fault, times)),
             Action::GuildOutage { guild, lasts_ms } => {
                 let place = state.place(guild)?;
-                state.world.guild_mut(place).available = false;
-                state.publish_guild(place, false, limit);
+                state.outage(place, true, limit);
                 let discord = Arc::clone(self);
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(lasts_ms)).await;
                     let mut state = discord.state();
-                    state.world.guild_mut(place).available = true;
-                    state.publish_guild(place, false, limit);
+                    state.outage(place, false, limit);
                     discord.changed(state);
                 });
             }
@@ -72,12 +71,17 @@ impl Discord {
             Action::GuildJoin { guild } => state.set_joined(guild, true, limit)?,
             Action::RevealChannel { guild } => {
                 let place = state.place(guild)?;
-                if let Some(channel) = state.world.guild_mut(place).reveal() {
+                let guild = state.world.guild_mut(place);
+                if guild.joined
+                    && guild.is_available()
+                    && let Some(channel) = guild.reveal()
+                {
                     state.publish("CHANNEL_UPDATE", Some(place), &channel, limit);
                 }
             }
             Action::Disarm => {
                 state.armed.clear();
+                state.hosts.disarm();
                 state.armed_rest.clear();
             }
             Action::Limits { shards, max_concurrency, remaining } => {
@@ -235,15 +239,34 @@ impl Discord {
     }
 }
 
+fn emission(action: &Action) -> Option<Emission<'_>> {
+    let Action::Emit { shard, count, event, data } = action else { return None };
+    Some(Emission { shard_id: *shard, count: *count, event: event.as_deref(), data: data.as_ref() })
+}
+
 impl State {
     fn place(&self, guild: u32) -> Result<usize, InjectError> {
         let place = guild as usize;
         if place < self.world.guilds().len() { Ok(place) } else { Err(InjectError::NoSuchGuild { guild }) }
     }
 
+    /// An outage of a guild begins or ends. Outages may overlap; and of a guild that the bot has left it hears nothing.
+    fn outage(&mut self, place: usize, begins: bool, limit: usize) {
+        let guild = self.world.guild_mut(place);
+        let before = guild.is_available();
+        guild.outages = if begins { guild.outages + 1 } else { guild.outages.saturating_sub(1) };
+        if guild.joined && before != guild.is_available() {
+            self.publish_guild(place, false, limit);
+        }
+    }
+
     fn set_joined(&mut self, guild: u32, joined: bool, limit: usize) -> Result<(), InjectError> {
         let place = self.place(guild)?;
-        if std::mem::replace(&mut self.world.guild_mut(place).joined, joined) != joined {
+        let guild = self.world.guild_mut(place);
+        if std::mem::replace(&mut guild.joined, joined) != joined {
+            // Who is removed is no longer in voice, and comes back without a presence.
+            guild.move_voice(Member::Bot, None, 0);
+            guild.bot_presence = None;
             self.publish_guild(place, joined, limit);
         }
         Ok(())

@@ -1,8 +1,10 @@
 //! What can be done to a running simulator: by a script, over HTTP, from Rust. The same for all three.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::fault::{ConnectFault, Fault, RestFault};
+use crate::hosts::Host;
 
 /// Something that is done to a running simulator.
 ///
@@ -28,6 +30,16 @@ pub enum Action {
         #[serde(default = "once")]
         times: usize,
     },
+    /// A fault that stays with a host: of each connection to it, as long as it lasts. Faults of the next connections go
+    /// first. `{"do": "host", "host": {"resume": 2}, "fault": "no-hello", "lasts_ms": 60000}`
+    Host {
+        /// At which URL.
+        host: Host,
+        /// Which one.
+        fault: ConnectFault,
+        /// For how long.
+        lasts_ms: u64,
+    },
     /// A fault of the next REST requests.
     Rest {
         /// Which one.
@@ -38,12 +50,23 @@ pub enum Action {
     },
     /// Faults of connections and requests that have not come yet are forgotten.
     Disarm,
-    /// Events at once, in the newest session of a shard.
+    /// Events at once, in the newest session of a shard: whatever happens; or, with `event`, only that; or, with `data`
+    /// too, exactly this payload, whatever the session's intents. A payload of one's own changes nothing in the guilds,
+    /// and gets a `_trace` like any other.
+    ///
+    /// `{"do": "emit", "shard": 0, "event": "MESSAGE_CREATE", "data": {"id": "1", …}}`
     Emit {
         /// The shard.
         shard: u32,
-        /// How many.
+        /// How many. 1.
+        #[serde(default = "once")]
         count: usize,
+        /// The event's name. None: any.
+        #[serde(default)]
+        event: Option<String>,
+        /// The data of the event, an object. None: the simulator's own.
+        #[serde(default)]
+        data: Option<Value>,
     },
     /// Generated traffic begins or ends.
     Traffic {

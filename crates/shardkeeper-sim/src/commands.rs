@@ -9,7 +9,7 @@ use crate::discord::{Discord, State};
 use crate::intents;
 use crate::judge::Finding;
 use crate::judgement::{self, Judgement};
-use crate::world::{self, Member};
+use crate::world::{self, Member, Voice};
 
 /// Members per chunk (GW-217).
 const CHUNK: usize = 1000;
@@ -81,15 +81,17 @@ impl Desk<'_> {
         self.state.sessions.get(self.session).map_or(0, |session| session.audience.intents)
     }
 
-    /// The guild, if it is one of this session's; else nothing comes (GW-208, GW-215, GW-222).
+    /// The guild, by its id as text or as a number, if it is one of this session's; else nothing comes (GW-208, GW-215,
+    /// GW-222).
     fn guild(&mut self, id: &Value, judgement: &'static Judgement) -> Option<usize> {
-        let place = id.as_str().and_then(|id| id.parse().ok()).and_then(|id| self.state.world.find(id));
+        let place = number(id).and_then(|id| self.state.world.find(id));
         let session = self.state.sessions.get(self.session)?;
         let own = place.filter(|place| session.guilds.contains(place));
         if own.is_none() {
             self.outcome.judge(judgement, format!("a command for guild {id}, which is not of this session"));
         }
-        own
+        // From a guild in an outage nothing comes.
+        own.filter(|place| self.state.world.guild(*place).is_available())
     }
 
     /// Other sessions of the same guilds hear of it too.
@@ -101,12 +103,18 @@ impl Desk<'_> {
             Some("invisible") | None => "offline",
             Some(status) => status,
         };
+        let client = if status == "offline" { json!({}) } else { json!({"web": status}) };
+        let activities = told_activities(&presence["activities"]);
         for place in guilds.into_iter().take(MAX_FAN_OUT) {
-            let mut told = Member::Bot.presence(self.state.world.guild(place).id);
-            told["status"] = status.into();
-            told["client_status"] = if status == "offline" { json!({}) } else { json!({"web": status}) };
-            told["activities"] = told_activities(&presence["activities"]);
-            self.state.publish("PRESENCE_UPDATE", Some(place), &told, self.limit);
+            let guild = self.state.world.guild_mut(place);
+            let told = json!({
+                "user": {"id": world::BOT.to_string()}, "guild_id": guild.id.to_string(), "status": status,
+                "client_status": client, "activities": activities,
+            });
+            guild.bot_presence = Some(told.clone());
+            if guild.is_available() {
+                self.state.publish("PRESENCE_UPDATE", Some(place), &told, self.limit);
+            }
         }
     }
 
@@ -118,41 +126,35 @@ impl Desk<'_> {
             }
         }
         let Some(place) = self.guild(&data["guild_id"], judgement::VOICE_ELSEWHERE) else { return };
+        // The token is a new one each time (GW-203).
+        self.state.happenings += 1;
+        let now = world::seconds(self.state.happenings);
         let guild = self.state.world.guild_mut(place);
-        let wanted = data["channel_id"].as_str().and_then(|id| id.parse::<u64>().ok());
-        let channel = match wanted {
-            None => {
-                if guild.voice.remove(&world::BOT).is_none() {
-                    return;
+        let to = match &data["channel_id"] {
+            Value::Null => None,
+            wanted => match number(wanted).filter(|id| guild.voice_channels.contains(id)) {
+                Some(channel) => Some(channel),
+                None => {
+                    let detail = format!("op 4 for channel {wanted}, which is no voice channel of the guild");
+                    return self.outcome.judge(judgement::VOICE_ELSEWHERE, detail);
                 }
-                None
-            }
-            Some(id) if guild.voice_channels.contains(&id) => {
-                let others =
-                    guild.voice.iter().filter(|(user, at)| **user != world::BOT && **at == id).count();
-                // The second one is for one alone; when it is full there is no answer at all.
-                if id == guild.voice_channels[1] && others > 0 {
-                    return;
-                }
-                guild.voice.insert(world::BOT, id);
-                Some(id)
-            }
-            Some(id) => {
-                self.outcome.judge(
-                    judgement::VOICE_ELSEWHERE,
-                    format!("op 4 for channel {id}, which is no voice channel of the guild"),
-                );
-                return;
-            }
+            },
         };
-        let mut told = guild.voice_state(Member::Bot, channel);
-        told["self_mute"] = data["self_mute"].as_bool().unwrap_or(false).into();
-        told["self_deaf"] = data["self_deaf"].as_bool().unwrap_or(false).into();
+        let flag = |field: &str| data[field].as_bool().unwrap_or(false);
+        let to =
+            to.map(|channel| Voice { channel, self_mute: flag("self_mute"), self_deaf: flag("self_deaf") });
+        let in_second = |voice: &&Voice| voice.channel == guild.voice_channels[1];
+        let is_full = guild.voice.iter().any(|(user, voice)| *user != world::BOT && in_second(&voice));
+        // The second one is for one member only; when it is full there is no answer at all.
+        if to.as_ref().is_some_and(|voice| in_second(&voice) && is_full)
+            || !guild.move_voice(Member::Bot, to, now)
+        {
+            return;
+        }
+        let told = guild.voice_state(Member::Bot, to);
         let id = guild.id;
         self.state.publish("VOICE_STATE_UPDATE", Some(place), &told, self.limit);
-        if channel.is_some() {
-            // Not before the next one of anything, so that the token is a new one each time (GW-203).
-            self.state.happenings += 1;
+        if to.is_some() {
             let server = world::voice_server(id, self.state.happenings);
             self.answer("VOICE_SERVER_UPDATE", server);
         }
@@ -261,7 +263,7 @@ impl Desk<'_> {
                 "members": members.iter().map(|member| guild.member_object(*member, true)).collect::<Vec<_>>(),
             });
             if presences {
-                let told = members.iter().map(|member| world::without(member.presence(guild.id), "guild_id"));
+                let told = members.iter().map(|member| world::without(guild.presence(*member), "guild_id"));
                 data["presences"] = told.collect::<Vec<_>>().into();
             }
             if !not_found.is_empty() {
@@ -282,8 +284,9 @@ impl Desk<'_> {
         };
         for id in ids {
             if let Some(place) = self.guild(id, judgement::SOUNDS_ELSEWHERE) {
-                let sounds =
-                    json!({"guild_id": id, "soundboard_sounds": [self.state.world.guild(place).sound()]});
+                let guild = self.state.world.guild(place);
+                let sounds = guild.sound_objects();
+                let sounds = json!({"guild_id": guild.id.to_string(), "soundboard_sounds": sounds});
                 self.answer("SOUNDBOARD_SOUNDS", sounds);
             }
         }
@@ -309,10 +312,10 @@ impl Desk<'_> {
             .map(|channel| {
                 let mut info = json!({"id": channel.to_string()});
                 if asked("status") {
-                    info["status"] = "standup".into();
+                    info["status"] = guild.voice_status(*channel).into();
                 }
-                if asked("voice_start_time") && guild.voice.values().any(|at| at == channel) {
-                    info["voice_start_time"] = 1_790_000_000.into();
+                if asked("voice_start_time") {
+                    info["voice_start_time"] = guild.voice_start(*channel).into();
                 }
                 info
             })
@@ -357,6 +360,7 @@ fn number(id: &Value) -> Option<u64> {
 fn echoed(id: &Value) -> Value {
     match number(id) {
         Some(small) if small < 1 << 22 => small.into(),
-        _ => id.clone(),
+        Some(id) => id.to_string().into(),
+        None => id.clone(),
     }
 }

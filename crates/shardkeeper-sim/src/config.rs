@@ -3,11 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::etf::Atoms;
+
+/// The bot's id, a time and a signature, each in base64url, as Discord's tokens are: some clients read the id from it.
+const TOKEN: &str = "MTA0Njk0MzE5MzA2MjQ4MTky.Zs4ZQA.not-a-secret-this-token-is-for-testing";
+
 /// The configuration of a simulator. Build it from [`SimConfig::default`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SimConfig {
-    /// The only token that is accepted. `sim-token`.
+    /// The only token that is accepted. One of Discord's form, which is no secret; the program prints it.
     pub token: String,
     /// Everything random comes from it: the same seed makes the same guilds and events. 1.
     pub seed: u64,
@@ -39,11 +44,19 @@ pub struct SimConfig {
     pub shard_multiple: u32,
     /// How many dispatches a session keeps for a replay. 20,000; a resume from further back is refused.
     pub replay_limit: usize,
-    /// Now and then sends a `zlib-stream` payload as several messages, cut at odd places (GW-044), and any other
-    /// message as several WebSocket frames (GW-015). Off.
+    /// Now and then sends a `zlib-stream` payload as several messages, of which the last one has the whole suffix
+    /// (GW-044), and any other message as several WebSocket frames (GW-015). Off.
     pub split_frames: bool,
     /// How many connections there may be at the same time, WebSockets and others; more are closed at once. 16,384.
     pub max_connections: usize,
+    /// How many URLs for Resume there are. The sessions take turns, so that a large number gives each one its own. 1.
+    pub resume_hosts: u64,
+    /// As `split_frames`, and cuts within the suffix of `zlib-stream` too (GW-045): many clients look for it in the last
+    /// message only, and wait for ever. Off.
+    pub split_suffix: bool,
+    /// Writes the atoms of ETF with each of the four tags (GW-037), of which some clients know only the two usual ones.
+    /// Off.
+    pub mixed_atoms: bool,
     /// The address in the URLs that it tells, when clients shall come by a proxy. None: the one that it listens on.
     pub public_addr: Option<SocketAddr>,
     /// How time passes.
@@ -53,7 +66,7 @@ pub struct SimConfig {
 impl Default for SimConfig {
     fn default() -> Self {
         Self {
-            token: "sim-token".to_owned(),
+            token: TOKEN.to_owned(),
             seed: 1,
             shards: 1,
             max_concurrency: 1,
@@ -70,9 +83,18 @@ impl Default for SimConfig {
             replay_limit: 20_000,
             split_frames: false,
             max_connections: 16_384,
+            resume_hosts: 1,
+            split_suffix: false,
+            mixed_atoms: false,
             public_addr: None,
             timings: SimTimings::default(),
         }
+    }
+}
+
+impl SimConfig {
+    pub(crate) fn atoms(&self) -> Atoms {
+        if self.mixed_atoms { Atoms::Mixed } else { Atoms::Usual }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::buckets::Buckets;
 use crate::config::SimConfig;
 use crate::fault::{ConnectFault, RestFault};
+use crate::hosts::{Host, Hosts};
 use crate::http;
 use crate::intents;
 use crate::judgement::{self, Grade, Judgement};
@@ -22,8 +23,6 @@ use crate::report::{Report, SessionRecord, Violation};
 use crate::session::Session;
 use crate::world::{self, Place, World};
 
-/// What tells the URL for Resume from the bootstrap URL, on one port.
-pub(crate) const RESUME_PATH: &str = "/resume";
 /// How many are kept for the report.
 const MAX_VIOLATIONS: usize = 1_000;
 /// So many sessions that ended are remembered, to tell who resumes one.
@@ -89,10 +88,9 @@ pub(crate) struct State {
     pub(crate) buckets: Buckets,
     /// Authorizations that were answered with 401 (GW-297).
     pub(crate) rejected_tokens: BTreeSet<Vec<u8>>,
-    /// Application commands by path.
-    pub(crate) commands: BTreeMap<String, Vec<Value>>,
     pub(crate) last_command: u64,
     pub(crate) armed: VecDeque<(ConnectFault, usize)>,
+    pub(crate) hosts: Hosts,
     pub(crate) armed_rest: VecDeque<(RestFault, usize)>,
     pub(crate) ledger: Ledger,
     pub(crate) report: Report,
@@ -146,9 +144,9 @@ impl Discord {
             members_free_at: HashMap::new(),
             buckets: Buckets::default(),
             rejected_tokens: BTreeSet::new(),
-            commands: BTreeMap::new(),
             last_command: 0,
             armed: VecDeque::new(),
+            hosts: Hosts::default(),
             armed_rest: VecDeque::new(),
             ledger: Ledger::default(),
             report: Report::default(),
@@ -211,11 +209,11 @@ impl Discord {
         self.changed(state);
     }
 
-    /// The fault that is armed for this connection.
-    pub(crate) fn take_connect_fault(&self) -> Option<ConnectFault> {
+    /// The fault of this connection.
+    pub(crate) fn take_connect_fault(&self, host: Host) -> Option<ConnectFault> {
         let mut state = self.state();
         state.report.connections += 1;
-        let fault = take(&mut state.armed);
+        let fault = state.fault_at(host);
         self.changed(state);
         fault
     }
@@ -232,15 +230,24 @@ impl Discord {
         Arc::new(Link::new(state.last_connection))
     }
 
-    /// Where to cut a payload into pieces, if it is the turn of this one.
-    pub(crate) fn cuts(&self, length: usize) -> Vec<usize> {
-        let mut state = self.state();
-        if !self.config.split_frames || length < 3 || state.random.u32(0..3) > 0 {
+    /// Where to cut a payload into pieces, if it is the turn of this one. Its last `suffix` bytes stay together, unless
+    /// that is what shall be tried.
+    pub(crate) fn cuts(&self, length: usize, suffix: usize) -> Vec<usize> {
+        let (split, suffix_too) = (self.config.split_frames, self.config.split_suffix);
+        let end = if suffix_too { length } else { length.saturating_sub(suffix) };
+        if !(split || suffix_too) || end < 3 {
             return Vec::new();
         }
-        // One cut anywhere, and one within the last four bytes: the suffix itself may come in two pieces (GW-045).
-        let anywhere = state.random.usize(1..length);
-        let mut cuts = vec![anywhere, length - state.random.usize(1..length.min(4))];
+        let mut state = self.state();
+        if state.random.u32(0..3) > 0 {
+            return Vec::new();
+        }
+        let last = if suffix_too {
+            length - state.random.usize(1..length.min(4))
+        } else {
+            state.random.usize(1..=end)
+        };
+        let mut cuts = vec![state.random.usize(1..end), last.min(length - 1)];
         cuts.sort_unstable();
         cuts.dedup();
         cuts
@@ -277,15 +284,6 @@ impl Discord {
         }
     }
 
-    /// Another one than for Identify (GW-132), and without a query (GW-012).
-    pub(crate) fn resume_url(&self) -> String {
-        let scheme = if self.tls { "wss" } else { "ws" };
-        match self.public_addr() {
-            Some(addr) => format!("{scheme}://{addr}{RESUME_PATH}"),
-            None => format!("{scheme}://resume.sim.invalid{RESUME_PATH}"),
-        }
-    }
-
     /// The next dispatch for a connection's writer; `None` when there is none yet.
     pub(crate) fn next_dispatch(&self, feed: &Feed, link: &Link) -> Result<Option<Arc<[u8]>>, SlowClient> {
         let mut guard = self.state();
@@ -317,6 +315,13 @@ impl Discord {
     /// The shard of a session, and the last sequence that was sent in it.
     pub(crate) fn last_sequence(&self, id: &str) -> Option<u64> {
         Some(self.state().sessions.get(id)?.sequence)
+    }
+
+    /// The client has shown that it knows of its session: it has named a sequence of it.
+    pub(crate) fn proven(&self, id: &str) {
+        if let Some(session) = self.state().sessions.get_mut(id) {
+            session.proven = true;
+        }
     }
 
     pub(crate) fn shard_of(&self, id: &str) -> Option<u32> {
@@ -434,6 +439,12 @@ impl State {
         is_unjittered
     }
 
+    /// The number of the next thing that happens.
+    pub(crate) fn next_event(&mut self) -> u64 {
+        self.happenings += 1;
+        self.happenings
+    }
+
     pub(crate) fn renew_period(&mut self, now: Instant) {
         if self.period_ends.is_some_and(|end| end <= now) {
             self.period_ends = None;
@@ -464,6 +475,17 @@ impl State {
             }
         }
         records
+    }
+
+    /// Whether a session of this shard is there to be resumed, and its client knows of it and was told nothing else.
+    pub(crate) fn holds_session(&self, shard: u32, count: u32) -> bool {
+        let held = |session: &Session| {
+            (session.shard, session.count) == (shard, count)
+                && session.proven
+                && !session.over
+                && session.told.is_none()
+        };
+        !self.token_reset && self.sessions.values().any(held)
     }
 
     pub(crate) fn expire(&mut self, now: Instant, lifetime: Duration) {
@@ -522,7 +544,7 @@ impl State {
         }
     }
 
-    /// Sends an event in one session alone: the answer to a command.
+    /// Sends an event in one session only: the answer to a command, or what a test wants to be sent.
     pub(crate) fn answer(&mut self, id: &str, event: &str, mut data: Value, limit: usize) {
         let Some(session) = self.sessions.get_mut(id).filter(|session| !session.over) else { return };
         data["_trace"] = json!([self.ledger.send(session.shard, session.ordinal)]);
@@ -544,7 +566,7 @@ impl State {
             }
             let (event, mut data) = if !guild.joined {
                 ("GUILD_DELETE", json!({"id": guild.id.to_string()}))
-            } else if !guild.available {
+            } else if !guild.is_available() {
                 ("GUILD_DELETE", json!({"id": guild.id.to_string(), "unavailable": true}))
             } else {
                 ("GUILD_CREATE", guild.create(session.audience, !joining))
@@ -555,7 +577,7 @@ impl State {
     }
 }
 
-fn take<T: Copy>(armed: &mut VecDeque<(T, usize)>) -> Option<T> {
+pub(crate) fn take<T: Copy>(armed: &mut VecDeque<(T, usize)>) -> Option<T> {
     armed.retain(|(_, times)| *times > 0);
     let (fault, times) = armed.front_mut()?;
     *times -= 1;

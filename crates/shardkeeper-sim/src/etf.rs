@@ -1,7 +1,7 @@
 //! Erlang's External Term Format, as Discord writes and reads it (GW-032 to GW-039).
 //!
-//! Written as varied as the rules allow: ids as integers, atoms of all four tags, lists of small integers as strings.
-//! Read as strictly as they demand.
+//! Written as varied as clients can read: ids as integers, lists of small integers as strings, and on demand atoms of
+//! all four tags. Read as strictly as the rules demand.
 
 use serde_json::{Map, Number, Value};
 
@@ -10,64 +10,100 @@ use crate::judgement::{self, Judgement};
 /// What a client sends is at most 4096 bytes; nothing that is allowed comes near this depth.
 const MAX_DEPTH: usize = 32;
 
-/// Writes a payload.
-pub(crate) fn encode(payload: &Value) -> Vec<u8> {
-    let mut out = vec![131];
-    write(payload, "", true, &mut out);
-    out
+/// Which tags atoms are written with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Atoms {
+    /// 100 and 115: a library that many clients use knows no others.
+    Usual,
+    /// All four, in turn (GW-037).
+    Mixed,
 }
 
-/// `key` is the one that the value stands under; `outer` holds for the envelope.
-fn write(value: &Value, key: &str, outer: bool, out: &mut Vec<u8>) {
-    match value {
-        Value::Null => atom("nil", out),
-        Value::Bool(true) => atom("true", out),
-        Value::Bool(false) => atom("false", out),
-        Value::Number(number) => write_number(number, out),
-        // An id as a 64-bit integer (GW-032).
-        Value::String(text) if is_id(key) && text.parse::<u64>().is_ok_and(|id| id >> 32 > 0) => {
-            write_big(text.parse().unwrap_or_default(), false, out);
-        }
-        Value::String(text) if key == "t" => atom(text, out),
-        Value::String(text) => binary(text.as_bytes(), out),
-        Value::Array(items) => write_list(items, key, out),
-        Value::Object(map) => {
-            out.push(116);
-            out.extend(length(map.len()));
-            for (key, value) in map {
-                // The envelope's keys are atoms, and some others; Discord has been seen to do either (GW-036).
-                if outer || key.len() % 2 == 0 {
-                    atom(key, out);
-                } else {
-                    binary(key.as_bytes(), out);
+/// Writes a payload.
+pub(crate) fn encode(payload: &Value, atoms: Atoms) -> Vec<u8> {
+    let mut writer = Writer { atoms, out: vec![131] };
+    writer.write(payload, "", true);
+    writer.out
+}
+
+struct Writer {
+    atoms: Atoms,
+    out: Vec<u8>,
+}
+
+impl Writer {
+    /// `key` is the one that the value stands under; `outer` holds for the envelope.
+    fn write(&mut self, value: &Value, key: &str, outer: bool) {
+        let out = &mut self.out;
+        match value {
+            Value::Null => self.atom("nil"),
+            Value::Bool(true) => self.atom("true"),
+            Value::Bool(false) => self.atom("false"),
+            Value::Number(number) => write_number(number, out),
+            // An id as a 64-bit integer (GW-032).
+            Value::String(text) if is_id(key) && text.parse::<u64>().is_ok_and(|id| id >> 32 > 0) => {
+                write_big(text.parse().unwrap_or_default(), false, out);
+            }
+            Value::String(text) if key == "t" => self.atom(text),
+            Value::String(text) => binary(text.as_bytes(), out),
+            Value::Array(items) => self.write_list(items, key),
+            Value::Object(map) => {
+                out.push(116);
+                out.extend(length(map.len()));
+                for (key, value) in map {
+                    // The envelope's keys are atoms, and some others; Discord has been seen to do either (GW-036).
+                    if outer || key.len() % 2 == 0 {
+                        self.atom(key);
+                    } else {
+                        binary(key.as_bytes(), &mut self.out);
+                    }
+                    self.write(value, if outer && key == "d" { "" } else { key }, false);
                 }
-                write(value, if outer && key == "d" { "" } else { key }, false, out);
             }
         }
+    }
+
+    fn write_list(&mut self, items: &[Value], key: &str) {
+        let out = &mut self.out;
+        if items.is_empty() {
+            return out.push(106);
+        }
+        // GW-038: Erlang's own way with a list of small integers.
+        let small: Option<Vec<u8>> = items.iter().map(|item| u8::try_from(item.as_u64()?).ok()).collect();
+        if let Some(small) = small
+            && let Ok(length) = u16::try_from(small.len())
+        {
+            out.push(107);
+            out.extend(length.to_be_bytes());
+            return out.extend(small);
+        }
+        out.push(108);
+        out.extend(length(items.len()));
+        items.iter().for_each(|item| self.write(item, key, false));
+        self.out.push(106);
+    }
+
+    /// Each of the tags in its turn.
+    fn atom(&mut self, name: &str) {
+        // Names of fields and events are short and plain.
+        let short = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        let out = &mut self.out;
+        let tags = match self.atoms {
+            Atoms::Usual => 2,
+            Atoms::Mixed => 4,
+        };
+        match name.len() % tags {
+            0 => out.extend([100, 0, short]),
+            1 => out.extend([115, short]),
+            2 => out.extend([118, 0, short]),
+            _ => out.extend([119, short]),
+        }
+        out.extend(&name.as_bytes()[..usize::from(short)]);
     }
 }
 
 fn is_id(key: &str) -> bool {
     key == "id" || key.ends_with("_id") || key.ends_with("_ids") || matches!(key, "roles" | "mention_roles")
-}
-
-fn write_list(items: &[Value], key: &str, out: &mut Vec<u8>) {
-    if items.is_empty() {
-        return out.push(106);
-    }
-    // GW-038: Erlang's own way with a list of small integers.
-    let small: Option<Vec<u8>> = items.iter().map(|item| u8::try_from(item.as_u64()?).ok()).collect();
-    if let Some(small) = small
-        && let Ok(length) = u16::try_from(small.len())
-    {
-        out.push(107);
-        out.extend(length.to_be_bytes());
-        return out.extend(small);
-    }
-    out.push(108);
-    out.extend(length(items.len()));
-    items.iter().for_each(|item| write(item, key, false, out));
-    out.push(106);
 }
 
 fn write_number(number: &Number, out: &mut Vec<u8>) {
@@ -92,19 +128,6 @@ fn write_big(magnitude: u64, negative: bool, out: &mut Vec<u8>) {
     // At most 8.
     out.extend([110, used as u8, u8::from(negative)]);
     out.extend(&digits[..used]);
-}
-
-/// Each of the four tags in its turn (GW-037).
-fn atom(name: &str, out: &mut Vec<u8>) {
-    // Names of fields and events are short and plain.
-    let short = u8::try_from(name.len()).unwrap_or(u8::MAX);
-    match name.len() % 4 {
-        0 => out.extend([100, 0, short]),
-        1 => out.extend([115, short]),
-        2 => out.extend([118, 0, short]),
-        _ => out.extend([119, short]),
-    }
-    out.extend(&name.as_bytes()[..usize::from(short)]);
 }
 
 fn binary(bytes: &[u8], out: &mut Vec<u8>) {
@@ -273,9 +296,32 @@ mod tests {
 
     #[test]
     fn gw_032_038_ids_are_integers_and_small_lists_are_strings() {
-        let encoded = encode(&json!({"op": 0, "d": {"guild_id": "41771983423143937", "shard": [0, 1]}}));
+        let encoded =
+            encode(&json!({"op": 0, "d": {"guild_id": "41771983423143937", "shard": [0, 1]}}), Atoms::Usual);
         let has = |hex: &str| encoded.windows(hex.len() / 2).any(|window| window == bytes(hex));
         assert!(has("6e0700010080c9656794"), "the id");
         assert!(has("6b00020001"), "the shard");
+    }
+
+    #[test]
+    fn gw_037_atoms_have_the_usual_tags_unless_the_mixture_is_asked_for() {
+        let payload = json!({"op": null, "t": true, "dd": {"name": false}, "abc": 1});
+        let tags = |atoms| {
+            let encoded = encode(&payload, atoms);
+            // A tag that is followed by the length of the atom's name, and the name.
+            let names = ["nil", "true", "false", "op", "dd", "abc", "name"];
+            let mut tags: Vec<u8> = names
+                .iter()
+                .filter_map(|name| {
+                    let at = encoded.windows(name.len()).position(|window| window == name.as_bytes())?;
+                    Some(if encoded[at - 2] == 0 { encoded[at - 3] } else { encoded[at - 2] })
+                })
+                .collect();
+            tags.sort_unstable();
+            tags.dedup();
+            tags
+        };
+        assert_eq!(tags(Atoms::Usual), [100, 115]);
+        assert_eq!(tags(Atoms::Mixed), [100, 115, 118, 119]);
     }
 }

@@ -107,14 +107,31 @@ pub enum ConnectFault {
         /// The status.
         status: u16,
     },
+    /// It is answered with this HTTP status, and `Retry-After`.
+    RetryLater {
+        /// The status.
+        status: u16,
+        /// How long the client shall wait.
+        seconds: u32,
+    },
     /// The WebSocket opens, and says nothing.
     NoHello,
+    /// The WebSocket opens, and is closed with this code before Hello.
+    CloseInsteadOfHello {
+        /// The code.
+        code: u16,
+    },
     /// Op 7 comes instead of Hello (GW-104).
     ReconnectInsteadOfHello,
     /// Identify and Resume are never answered; heartbeats are.
     NoReady,
     /// A Resume is refused with op 9 `false`.
     RefuseResume,
+    /// A Resume is answered with a close frame; an Identify is not concerned.
+    CloseResume {
+        /// The code.
+        code: u16,
+    },
     /// An Identify is refused with op 9 `false`; it counts (GW-152).
     InvalidIdentify,
     /// An Identify or Resume is answered with a close frame.
@@ -136,7 +153,10 @@ impl ConnectFault {
             Self::NoReady,
             Self::RefuseResume,
             Self::InvalidIdentify,
+            Self::RetryLater { status: 503, seconds: 2 },
         ];
+        all.extend([1011, 4000].map(|code| Self::CloseInsteadOfHello { code }));
+        all.extend([1012, 4000, 4009].map(|code| Self::CloseResume { code }));
         all.extend(CLOSE_CODES.map(|code| Self::Close { code }));
         all
     }
@@ -167,7 +187,7 @@ pub enum RestFault {
 }
 
 /// A fault could not be injected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InjectError {
     /// No connection of this shard is identified or resumed at the moment.
@@ -176,6 +196,22 @@ pub enum InjectError {
         /// The shard.
         shard_id: u32,
     },
+    /// Events were to be sent in a session of a shard that has none.
+    #[error("shard {shard_id} has no session now")]
+    NoSession {
+        /// The shard.
+        shard_id: u32,
+    },
+    /// An event was named that the simulator does not make by itself; or its name is not in capitals, digits and
+    /// underscores.
+    #[error("the simulator makes no event {event:?}: give its data too, and the name in capitals")]
+    NoSuchEvent {
+        /// The name.
+        event: String,
+    },
+    /// The data of an event is no object, or stands without the event's name.
+    #[error("the data of an event has to be an object, next to the event's name")]
+    InvalidData,
     /// There is no such guild.
     #[error("there is no guild {guild}; they count from 0")]
     NoSuchGuild {
@@ -222,10 +258,13 @@ mod tests {
             ConnectFault::RefuseResume => 6,
             ConnectFault::InvalidIdentify => 7,
             ConnectFault::Close { .. } => 8,
+            ConnectFault::RetryLater { .. } => 9,
+            ConnectFault::CloseInsteadOfHello { .. } => 10,
+            ConnectFault::CloseResume { .. } => 11,
         };
         let kinds: BTreeSet<usize> = Fault::every().iter().map(live).collect();
         assert_eq!(kinds, (0..17).collect());
         let kinds: BTreeSet<usize> = ConnectFault::every().iter().map(connect).collect();
-        assert_eq!(kinds, (0..9).collect());
+        assert_eq!(kinds, (0..12).collect());
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ALLOW, CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, CONNECTION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -21,8 +21,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::connection::{self, Opening};
-use crate::discord::{Discord, RESUME_PATH};
+use crate::discord::Discord;
 use crate::fault::ConnectFault;
+use crate::hosts::Host;
 use crate::judgement;
 use crate::rest::{self, Refused, reply};
 use crate::tls::Acceptor;
@@ -165,7 +166,8 @@ async fn upgrade(
         refused.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Ok(refused);
     }
-    let fault = discord.take_connect_fault();
+    let host = Host::of(request.uri().path());
+    let fault = discord.take_connect_fault(host);
     match fault {
         Some(ConnectFault::Refuse) => return Err(Refused),
         Some(ConnectFault::Hang) => return std::future::pending().await,
@@ -174,13 +176,18 @@ async fn upgrade(
             *page.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
             return Ok(page);
         }
+        Some(ConnectFault::RetryLater { status, seconds }) => {
+            let mut page = Response::new(Full::default());
+            *page.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            page.headers_mut().insert(RETRY_AFTER, seconds.into());
+            return Ok(page);
+        }
         _ => {}
     }
     let Some(query) = Query::parse(request.uri().query().unwrap_or_default()) else {
         return Ok(reply(StatusCode::BAD_REQUEST, &json!({"message": "400: Bad Request", "code": 0})));
     };
-    let at_resume_url = request.uri().path().trim_end_matches('/').ends_with(RESUME_PATH);
-    let opening = Opening { query, at_resume_url, fault };
+    let opening = Opening { query, host, fault };
     let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let accept = accept.and_then(|accept| HeaderValue::from_str(&accept).ok()).ok_or(Refused)?;
     let upgraded = hyper::upgrade::on(&mut request);

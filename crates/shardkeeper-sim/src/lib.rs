@@ -44,7 +44,8 @@
 //! | How late a heartbeat may be | 10 s; then close 1000 | [`SimTimings::heartbeat_tolerance`] |
 //! | The connection after op 7 | stays 5 s | [`SimTimings::reconnect_grace`] |
 //! | Identify or Resume on the same connection after op 9 | are taken | |
-//! | A Resume at the bootstrap URL, a token with the prefix of REST | are taken, and advised against | |
+//! | A Resume at the bootstrap URL or at that of another session, a token with the prefix of REST | are taken, and advised against | |
+//! | URLs for Resume | one for all sessions | [`SimConfig::resume_hosts`] |
 //! | All members of a guild | once in 30 s per guild, over all sessions | [`SimTimings::members_window`] |
 //! | A sixth presence within 20 s | is ignored, and advised against | [`SimTimings::presence_window`] |
 //! | An Identify beyond the day's limit | ends every session and the token with 4004 | |
@@ -67,6 +68,7 @@ mod connection;
 mod discord;
 mod etf;
 mod fault;
+mod hosts;
 mod http;
 mod intents;
 mod judge;
@@ -87,6 +89,7 @@ mod world;
 pub use action::Action;
 pub use config::{Mix, SimConfig, SimTimings};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
+pub use hosts::Host;
 pub use judgement::{Grade, JUDGEMENTS, Judgement};
 pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
 pub use script::{Mistake, Script, ScriptError};

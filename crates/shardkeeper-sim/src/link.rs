@@ -25,6 +25,8 @@ struct State {
     later: VecDeque<Out>,
     /// The session whose dispatches are written, and up to where they are.
     feed: Option<Feed>,
+    /// Op 9 was sent, and no login has followed.
+    logged_out: bool,
     stop_acking: bool,
     silent: bool,
     half_open: bool,
@@ -109,8 +111,22 @@ impl Link {
     }
 
     pub(crate) fn feed(&self, feed: Option<Feed>) {
-        self.state().feed = feed;
+        let mut state = self.state();
+        state.logged_out &= feed.is_none();
+        state.feed = feed;
+        drop(state);
         self.wake();
+    }
+
+    /// Op 9 goes out. Nothing of a session follows until the client logs in again.
+    pub(crate) fn log_out(&self) {
+        let mut state = self.state();
+        state.logged_out = true;
+        state.feed = None;
+    }
+
+    pub(crate) fn is_logged_out(&self) -> bool {
+        self.state().logged_out
     }
 
     pub(crate) fn advance(&self, to: u64) {

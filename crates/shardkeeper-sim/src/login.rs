@@ -164,7 +164,8 @@ impl Discord {
         if state.report.identify_log.len() < MAX_IDENTIFY_LOG {
             let at_ms = at.saturating_duration_since(self.started).as_millis();
             let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
-            let record = IdentifyRecord { shard_id: shard, shard_count: count, key, at_ms, accepted };
+            let held = state.holds_session(shard, count);
+            let record = IdentifyRecord { shard_id: shard, shard_count: count, key, at_ms, accepted, held };
             Arc::make_mut(&mut state.report.identify_log).push(record);
         }
         if let Some((judgement, code, reason)) = wrong {
@@ -258,7 +259,7 @@ impl Discord {
         let flags = world::application_flags(state.allowed_intents);
         let mut ready = json!({
             "_trace": [state.ledger.send(shard, ordinal)], "v": mode.version, "user": world::bot_user(),
-            "user_settings": {}, "session_type": "normal", "session_id": id, "resume_gateway_url": self.resume_url(),
+            "user_settings": {}, "session_type": "normal", "session_id": id, "resume_gateway_url": self.resume_url(ordinal),
             "relationships": [], "private_channels": [], "presences": [], "guilds": unavailable,
             "geo_ordered_rtc_regions": ["rotterdam"],
             "application": {"id": world::BOT.to_string(), "flags": flags, "flags_new": flags.to_string()},
@@ -272,7 +273,7 @@ impl Discord {
             for place in guilds {
                 let guild = state.world.guild(place);
                 // GW-249, GW-250: one in an outage says so, in either of two ways.
-                let (event, mut data) = match guild.available {
+                let (event, mut data) = match guild.is_available() {
                     true => ("GUILD_CREATE", guild.create(identify.audience, true)),
                     false => {
                         let event = if place % 2 == 0 { "GUILD_DELETE" } else { "GUILD_CREATE" };
@@ -327,8 +328,9 @@ impl Discord {
             findings.push((judgement, judgement.what.into()));
             return refuse(state);
         }
-        if let Some(ConnectFault::Close { code }) = fault {
-            if let Some(session) = state.sessions.get(id) {
+        if let Some(ConnectFault::Close { code } | ConnectFault::CloseResume { code }) = fault {
+            if let Some(session) = state.sessions.get_mut(id) {
+                session.over |= matches!(code, 4003 | 4004 | 4006 | 4007 | 4009..=4014);
                 let shard = session.shard;
                 state.refuse(shard, code);
             }
@@ -359,6 +361,7 @@ impl Discord {
         // One connection per session: the older one goes (GW-141).
         let older = session.link.replace(Arc::clone(link));
         state.report.ready_sessions += u64::from(older.is_none());
+        let older = older.filter(|older| older.id != link.id);
         if let Some(older) = older {
             older.feed(None);
             // One that is half open would never write it.
@@ -368,6 +371,7 @@ impl Discord {
             older.send(Out::Close { code: 4000, reason: "resumed elsewhere" });
         }
         session.lost_at = None;
+        session.proven = true;
         let shard = session.shard;
         // Perhaps the client has lost a later one: from now on this is what happens to the shard.
         state.newest.insert(shard, id.to_owned());

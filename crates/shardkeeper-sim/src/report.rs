@@ -72,6 +72,8 @@ pub struct IdentifyRecord {
     pub at_ms: u64,
     /// Whether a session was started.
     pub accepted: bool,
+    /// A session of this shard could have been resumed: it is alive, the client knew of it, and was not told that it is over.
+    pub held: bool,
 }
 
 /// A rule that the client broke, or an advice that it did not take: a [`Judgement`](crate::Judgement) of one client.

@@ -1,5 +1,7 @@
 //! What clients ask of REST: at login, and to see something happen.
 
+mod messages;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use crate::fault::RestFault;
 use crate::http::REQUEST_TIMEOUT;
 use crate::judgement;
 use crate::script;
-use crate::world::{self, Kind, Member};
+use crate::world::{self, Guild, Kind, Member};
 
 /// The largest body that is read; larger ones are answered with 413.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -26,6 +28,8 @@ const MAX_REJECTED_TOKENS: usize = 1_000;
 const IDENTIFIES_PER_ANSWER: usize = 1_000;
 
 type Reply = Response<Full<Bytes>>;
+/// A status, and a body of JSON.
+type Answer = (StatusCode, Value);
 
 /// The connection is to end without an answer.
 #[derive(Debug, thiserror::Error)]
@@ -162,45 +166,81 @@ fn limit(method: &Method, parts: &[&str]) -> Option<Limit> {
     }
 }
 
-fn route(
-    method: &Method,
-    parts: &[&str],
-    query: &str,
-    body: Value,
-    discord: &Discord,
-) -> (StatusCode, Value) {
+fn route(method: &Method, parts: &[&str], query: &str, body: Value, discord: &Discord) -> Answer {
     let get = method == Method::GET;
-    let ok = |value: Value| (StatusCode::OK, value);
     if (get, parts) == (true, &["gateway", "bot"]) {
         return ok(discord.gateway_bot());
     }
     let mut guard = discord.state();
     let state = &mut *guard;
-    let answer = match parts {
-        ["users", "@me"] if get => Some(world::bot_user()),
-        ["users", "@me", "guilds"] if get => Some(own_guilds(state)),
-        ["users", id] if get => user(state, id),
-        ["oauth2" | "applications", "@me"] | ["oauth2", "applications", "@me"] => {
-            Some(world::application(state.allowed_intents))
-        }
-        ["applications", _, "commands"] | ["applications", _, "guilds", _, "commands"] => {
-            return commands(state, method, &parts.join("/"), body);
-        }
-        ["channels", id, "messages"] if method == Method::POST => {
-            post(state, id, &body, discord.config.replay_limit)
-        }
-        ["channels", id] if get => number(id).and_then(|id| {
-            let place = state.world.find_channel(id)?;
-            Some(state.world.guild(place).channel(id))
-        }),
-        ["guilds", id, rest @ ..] if get => guild(state, id, rest, query),
-        _ => None,
-    };
-    discord.changed(guard);
-    match answer {
-        Some(answer) => ok(answer),
-        None => (StatusCode::NOT_FOUND, json!({"message": "404: Not Found", "code": 0})),
+    if let Some(answer) = messages::route(state, method, parts, query, &body, discord.config.replay_limit) {
+        discord.changed(guard);
+        return answer;
     }
+    match parts {
+        ["users", "@me"] if get => ok(world::bot_user()),
+        ["users", "@me", "guilds"] if get => ok(own_guilds(state)),
+        ["users", "@me", "channels"] if *method == Method::POST => open_direct(state, &body),
+        ["users", id] if get => user(state, id).map_or_else(|| unknown("User", 10013), ok),
+        ["oauth2" | "applications", "@me"] | ["oauth2", "applications", "@me"] => {
+            ok(world::application(state.allowed_intents))
+        }
+        ["applications", _, "entitlements"] if get => ok(state.world.account().entitlements()),
+        ["applications", _, "commands"] | ["applications", _, "guilds", _, "commands"] => {
+            commands(state, method, &parts.join("/"), body)
+        }
+        ["channels", id] if get => channel(state, id).map_or_else(|| unknown("Channel", 10003), ok),
+        ["guilds", id, rest @ ..] if get => {
+            let place = number(id).and_then(|id| state.world.find(id));
+            place
+                .map_or_else(|| unknown("Guild", 10004), |place| guild(state.world.guild(place), rest, query))
+        }
+        _ => no_route(),
+    }
+}
+
+fn ok(value: Value) -> Answer {
+    (StatusCode::OK, value)
+}
+
+fn no_content() -> Answer {
+    (StatusCode::NO_CONTENT, Value::Null)
+}
+
+fn no_route() -> Answer {
+    refusal(StatusCode::NOT_FOUND, 0, "404: Not Found")
+}
+
+fn refusal(status: StatusCode, code: u32, message: &str) -> Answer {
+    (status, json!({"message": message, "code": code}))
+}
+
+fn unknown(what: &str, code: u32) -> Answer {
+    refusal(StatusCode::NOT_FOUND, code, &format!("Unknown {what}"))
+}
+
+fn channel(state: &State, id: &str) -> Option<Value> {
+    let id = number(id)?;
+    match state.world.find_direct(id) {
+        Some(user) => Some(direct(id, user)),
+        None => state.world.guild(state.world.find_channel(id)?).channel(id),
+    }
+}
+
+fn direct(id: u64, user: Member) -> Value {
+    json!({"id": id.to_string(), "type": 1, "last_message_id": null, "flags": 0, "recipients": [user.user()]})
+}
+
+/// The direct channel with a user, which is there whether it was opened or not.
+fn open_direct(state: &State, body: &Value) -> Answer {
+    let recipient = &body["recipient_id"];
+    let id = recipient.as_u64().or_else(|| number(recipient.as_str()?));
+    let member = id.and_then(|id| state.world.guilds().iter().find_map(|guild| guild.member(id)));
+    let channel = member.and_then(|member| Some((world::direct_channel(member)?, member)));
+    channel.map_or_else(
+        || refusal(StatusCode::BAD_REQUEST, 50033, "Invalid Recipient(s)"),
+        |(id, member)| ok(direct(id, member)),
+    )
 }
 
 fn own_guilds(state: &State) -> Value {
@@ -214,29 +254,40 @@ fn own_guilds(state: &State) -> Value {
     guilds.collect::<Vec<_>>().into()
 }
 
+/// Somebody whom the bot may have met.
 fn user(state: &State, id: &str) -> Option<Value> {
     let id = number(id)?;
-    state.world.guilds().iter().find_map(|guild| guild.member(id)).map(Member::user)
+    let met = |guild: &Guild| guild.member(id).or_else(|| guild.former(id));
+    state.world.guilds().iter().find_map(met).map(Member::user)
 }
 
-fn guild(state: &State, id: &str, rest: &[&str], query: &str) -> Option<Value> {
-    let place = state.world.find(number(id)?)?;
-    let guild = state.world.guild(place);
-    Some(match rest {
+fn guild(guild: &Guild, rest: &[&str], query: &str) -> Answer {
+    ok(match rest {
         [] => {
             let mut properties = guild.properties();
             if parameter(query, "with_counts") == Some("true") {
-                properties["approximate_member_count"] = guild.member_count.into();
-                properties["approximate_presence_count"] = (guild.member_count / 3).into();
+                properties["approximate_member_count"] = guild.member_count().into();
+                properties["approximate_presence_count"] = (guild.member_count() / 3).into();
             }
             properties
         }
         // GW-277: those that the bot may not view are left out.
-        ["channels"] => {
-            let ids = guild.text_channels.iter().chain(&guild.voice_channels);
-            ids.map(|id| guild.channel(*id)).collect::<Vec<_>>().into()
+        ["channels"] => guild.viewable_channels().into(),
+        ["roles"] => guild.role_objects().into(),
+        ["emojis"] => guild.emoji_objects().into(),
+        ["stickers"] => guild.sticker_objects().into(),
+        ["soundboard-sounds"] => json!({"items": guild.sound_objects()}),
+        ["scheduled-events"] => guild.scheduled_events().into(),
+        ["threads", "active"] => {
+            let threads = guild.active_threads();
+            let members: Vec<&Value> = threads.iter().filter_map(|thread| thread.get("member")).collect();
+            json!({"members": members, "threads": threads})
         }
-        ["roles"] => guild.properties()["roles"].clone(),
+        ["invites"] => guild.invite_objects().into(),
+        ["integrations"] => guild.integration_objects().into(),
+        ["bans"] => guild.ban_objects().into(),
+        ["auto-moderation", "rules"] => guild.rule_objects().into(),
+        ["webhooks"] => json!([]),
         ["members"] => {
             let limit = parameter(query, "limit").and_then(|limit| limit.parse().ok()).unwrap_or(1);
             let after = parameter(query, "after").and_then(number).unwrap_or(0);
@@ -246,36 +297,18 @@ fn guild(state: &State, id: &str, rest: &[&str], query: &str) -> Option<Value> {
             page.map(|member| guild.member_object(member, true)).collect::<Vec<_>>().into()
         }
         ["members", "@me"] => guild.member_object(Member::Bot, true),
-        ["members", user] => guild.member_object(guild.member(number(user)?)?, true),
-        _ => return None,
+        ["members", user] => match number(user).and_then(|id| guild.member(id)) {
+            Some(member) => guild.member_object(member, true),
+            None => return unknown("Member", 10007),
+        },
+        _ => return no_route(),
     })
 }
 
-/// A message of the bot; it comes back as MESSAGE_CREATE.
-fn post(state: &mut State, channel: &str, body: &Value, limit: usize) -> Option<Value> {
-    let id = number(channel)?;
-    let place = state.world.find_channel(id)?;
-    state.happenings += 1;
-    let message_id = world::make_id(state.happenings, Kind::Message).to_string();
-    let content = body["content"].as_str().unwrap_or_default().to_owned();
-    let mut message = world::message(&message_id, content, Member::Bot, channel);
-    if let Some(nonce) = body.get("nonce") {
-        message["nonce"] = nonce.clone();
-    }
-    let mut told = message.clone();
-    let guild = state.world.guild(place);
-    let more = json!({
-        "guild_id": guild.id.to_string(), "member": guild.member_object(Member::Bot, false), "channel_type": 0,
-    });
-    world::extend(&mut told, more);
-    state.publish("MESSAGE_CREATE", Some(place), &told, limit);
-    Some(message)
-}
-
 /// Application commands, which are kept as they were given.
-fn commands(state: &mut State, method: &Method, path: &str, body: Value) -> (StatusCode, Value) {
+fn commands(state: &mut State, method: &Method, path: &str, body: Value) -> Answer {
     let made = state.last_command;
-    let kept = state.commands.entry(path.to_owned()).or_default();
+    let kept = state.world.commands.entry(path.to_owned()).or_default();
     let complete = |mut command: Value, number: u64| {
         let id = world::make_id(number, Kind::Other).to_string();
         let defaults = json!({

@@ -267,11 +267,27 @@ mod tests {
             do = "connect"
             fault = "no-hello"
             times = 2
+
+            [[step]]
+            at_ms = 11000
+            do = "host"
+            host = { resume = 2 }
+            fault = { close-resume = { code = 1012 } }
+            lasts_ms = 60000
+
+            [[step]]
+            at_ms = 12000
+            do = "host"
+            host = "gateway"
+            fault = "no-hello"
+            lasts_ms = 1
         "#;
         let json = r#"{"step": [
             {"at_ms": 5000, "do": "fault", "shard": 3, "fault": "reconnect"},
             {"at_ms": 9000, "do": "fault", "fault": {"close": {"code": 4009}}},
-            {"at_ms": 10000, "do": "connect", "fault": "no-hello", "times": 2}
+            {"at_ms": 10000, "do": "connect", "fault": "no-hello", "times": 2},
+            {"at_ms": 11000, "do": "host", "host": {"resume": 2}, "fault": {"close-resume": {"code": 1012}}, "lasts_ms": 60000},
+            {"at_ms": 12000, "do": "host", "host": "gateway", "fault": "no-hello", "lasts_ms": 1}
         ]}"#;
         let script = Script::from_toml(toml).unwrap();
         assert_eq!(script, Script::from_json(json).unwrap());

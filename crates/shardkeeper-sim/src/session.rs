@@ -31,6 +31,8 @@ pub(crate) struct Session {
     pub(crate) lost_at: Option<Instant>,
     /// Nothing is emitted any more: it was declared invalid.
     pub(crate) over: bool,
+    /// The client has named a sequence of it, so that it knows of it.
+    pub(crate) proven: bool,
     /// The client was told that it is over; what a Resume of it is judged as.
     pub(crate) told: Option<&'static Judgement>,
 }
@@ -68,6 +70,7 @@ impl Session {
             link: Some(link),
             lost_at: None,
             over: false,
+            proven: false,
             told: None,
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::action::Action;
@@ -94,7 +95,8 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// When a fault is for a shard that has no connection now, or an outage for a guild that does not exist.
+    /// When a fault is for a shard that has no connection now, an event for one that has no session, or an outage for a
+    /// guild that does not exist.
     pub fn act(&self, action: &Action) -> Result<(), InjectError> {
         self.discord.act(action)
     }
@@ -120,10 +122,20 @@ impl Simulator {
         self.does(&Action::Traffic { on: false });
     }
 
-    /// Generates as many events at once, in the newest session of a shard. Other threads get their turn in between; the
-    /// caller's runtime thread does not, so for very many use [`Action::Emit`] over HTTP or in a script.
+    /// Generates as many events at once, in the newest session of a shard, if it has one. Other threads get their turn in
+    /// between; the caller's runtime thread does not, so for very many use [`Action::Emit`] over HTTP or in a script.
     pub fn emit(&self, shard_id: u32, count: usize) {
-        self.does(&Action::Emit { shard: shard_id, count });
+        let _ = self.act(&Action::Emit { shard: shard_id, count, event: None, data: None });
+    }
+
+    /// Sends exactly this event in the newest session of a shard, whatever its intents. Nothing changes in the guilds.
+    ///
+    /// # Errors
+    ///
+    /// When the shard has no session, the name is not in capitals, digits and underscores, or the data is no object.
+    pub fn dispatch(&self, shard_id: u32, event: &str, data: Value) -> Result<(), InjectError> {
+        let (event, data) = (Some(event.to_owned()), Some(data));
+        self.act(&Action::Emit { shard: shard_id, count: 1, event, data })
     }
 
     /// Makes a fault on the live connection of a shard.

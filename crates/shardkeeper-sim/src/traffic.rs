@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::discord::{Discord, State};
-use crate::world::Place;
+use crate::fault::InjectError;
+use crate::world::{self, Place};
 
 /// Events that are generated under one lock: some milliseconds' worth.
 const EMITTED_AT_ONCE: usize = 256;
@@ -51,7 +53,7 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
         while owed >= 1.0 {
             owed -= 1.0;
             if let Some(shard) = state.random.choice(&shards).copied() {
-                state.happen(shard, discord.config.replay_limit);
+                state.happen(shard, None, discord.config.replay_limit);
             }
         }
         discord.changed(state);
@@ -62,57 +64,92 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
     }
 }
 
+/// Events to be made at once in the newest session of a shard: any, those of a name, or one payload.
+#[derive(Clone, Copy)]
+pub(crate) struct Emission<'a> {
+    pub(crate) shard_id: u32,
+    pub(crate) count: usize,
+    pub(crate) event: Option<&'a str>,
+    pub(crate) data: Option<&'a Value>,
+}
+
 impl Discord {
-    /// So many events at once, in the newest session of a shard.
-    pub(crate) fn emit(&self, shard_id: u32, count: usize) {
-        let mut left = count;
+    /// Events in the newest session of a shard.
+    pub(crate) fn emit(&self, emission: Emission<'_>) -> Result<(), InjectError> {
+        let mut left = emission.count;
         while left > 0 {
-            left = self.emit_some(shard_id, left);
+            left -= self.emit_some(emission, left)?;
             std::thread::yield_now();
         }
+        Ok(())
     }
 
     /// The same, with a turn for everybody else in between.
-    pub(crate) async fn emit_in_turns(&self, shard_id: u32, count: usize) {
-        let mut left = count;
+    pub(crate) async fn emit_in_turns(&self, emission: Emission<'_>) -> Result<(), InjectError> {
+        let mut left = emission.count;
         while left > 0 {
-            left = self.emit_some(shard_id, left);
+            left -= self.emit_some(emission, left)?;
             tokio::task::yield_now().await;
         }
+        Ok(())
     }
 
-    /// The first events of so many, as long as they may hold up everybody else; returns how many are left.
-    fn emit_some(&self, shard_id: u32, count: usize) -> usize {
+    /// The first events of those that are left, as long as they may hold up everybody else; returns how many they are.
+    fn emit_some(&self, emission: Emission<'_>, left: usize) -> Result<usize, InjectError> {
+        let Emission { shard_id, event, data, .. } = emission;
+        let limit = self.config.replay_limit;
+        let batch = left.min(EMITTED_AT_ONCE);
         let mut state = self.state();
-        // Nothing comes of an event for nobody.
-        let has_session = state.newest.get(&shard_id).is_some_and(|id| state.sessions.contains_key(id));
-        if !has_session {
-            return 0;
+        let id = state.newest.get(&shard_id).cloned().unwrap_or_default();
+        if state.sessions.get(&id).is_none_or(|session| session.over) {
+            return Err(InjectError::NoSession { shard_id });
         }
-        let batch = count.min(EMITTED_AT_ONCE);
-        for _ in 0..batch {
-            // An event that the intents filter out, or that is not for this shard, is made up for by another one.
-            for _ in 0..100 {
-                if state.happen(shard_id, self.config.replay_limit) {
-                    break;
+        match (event, data) {
+            (Some(event), Some(data)) => {
+                check_payload(event, data)?;
+                for _ in 0..batch {
+                    state.answer(&id, event, data.clone(), limit);
+                }
+            }
+            (None, Some(_)) => return Err(InjectError::InvalidData),
+            (Some(event), None) if !world::makes(event) => {
+                return Err(InjectError::NoSuchEvent { event: event.to_owned() });
+            }
+            (event, None) => {
+                for _ in 0..batch {
+                    // What the intents filter out, or is not for this shard, is made up for by something else.
+                    for _ in 0..100 {
+                        if state.happen(shard_id, event, limit) {
+                            break;
+                        }
+                    }
                 }
             }
         }
         self.changed(state);
-        count - batch
+        Ok(batch)
     }
 }
 
+fn check_payload(event: &str, data: &Value) -> Result<(), InjectError> {
+    let is_plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    if event.is_empty() || !event.bytes().all(is_plain) {
+        return Err(InjectError::NoSuchEvent { event: event.to_owned() });
+    }
+    if data.is_object() { Ok(()) } else { Err(InjectError::InvalidData) }
+}
+
 impl State {
-    /// Something happens in a guild of the shard's newest session. Says whether that session got it.
-    fn happen(&mut self, shard: u32, limit: usize) -> bool {
+    /// Something happens in a guild of the shard's newest session; of this name, if one is given. Says whether that
+    /// session got it.
+    fn happen(&mut self, shard: u32, event: Option<&str>, limit: usize) -> bool {
         let Some(id) = self.newest.get(&shard).cloned() else { return false };
         let sequence = |state: &Self| state.sessions.get(&id).map(|session| session.sequence);
         let before = sequence(self);
         let Some(session) = self.sessions.get(&id).filter(|session| !session.over) else { return false };
         let Some(guild) = self.random.choice(&session.guilds).copied() else { return false };
         self.happenings += 1;
-        let Some(happening) = self.world.happening(guild, self.happenings, &mut self.random) else {
+        let Some(happening) = self.world.happening(guild, self.happenings, event, &mut self.random) else {
             return false;
         };
         let place = (happening.place == Place::Guild).then_some(guild);

@@ -5,10 +5,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::etf;
+use crate::etf::{self, Atoms};
 
 /// From this size on payload compression compresses; *some* messages come so, others plain (GW-041).
 const COMPRESSED_FROM_BYTES: usize = 1024;
+/// `00 00 ff ff` ends each payload of `zlib-stream` (GW-044).
+const ZLIB_SUFFIX: usize = 4;
 
 /// What the URL asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,7 @@ pub(crate) struct Unwritable;
 /// Turns payloads into WebSocket messages, with the one context of its connection (GW-043, GW-048).
 pub(crate) struct Encoder {
     encoding: Encoding,
+    atoms: Atoms,
     context: Context,
 }
 
@@ -93,36 +96,36 @@ enum Context {
 }
 
 impl Encoder {
-    pub(crate) fn new(mode: Mode) -> Self {
+    pub(crate) fn new(mode: Mode, atoms: Atoms) -> Self {
         let context = match mode.compression {
             Compression::None => Context::None,
             Compression::Zlib => Context::Zlib(Compress::new(flate2::Compression::fast(), true)),
             #[cfg(feature = "zstd")]
             Compression::Zstd => Context::Zstd(zstd_safe::CCtx::create()),
         };
-        Self { encoding: mode.encoding, context }
+        Self { encoding: mode.encoding, atoms, context }
     }
 
-    /// The messages of one payload, given as JSON text. `cuts` are where to split it, if it can be; `packed` asks for
-    /// payload compression.
+    /// The messages of one payload, given as JSON text. `cuts` gets its length and that of its suffix, and says where to
+    /// split it; `packed` asks for payload compression.
     pub(crate) fn messages(
         &mut self,
         payload: &[u8],
         packed: bool,
-        cuts: impl FnOnce(usize) -> Vec<usize>,
+        cuts: impl FnOnce(usize, usize) -> Vec<usize>,
     ) -> Result<Vec<Message>, Unwritable> {
         let term;
         let bytes = match self.encoding {
             Encoding::Json => payload,
             Encoding::Etf => {
-                term = etf::encode(&serde_json::from_slice(payload).map_err(|_| Unwritable)?);
+                term = etf::encode(&serde_json::from_slice(payload).map_err(|_| Unwritable)?, self.atoms);
                 &term
             }
         };
         Ok(match &mut self.context {
             Context::Zlib(deflate) => {
                 let out = deflated(deflate, bytes, FlushCompress::Sync)?;
-                let cuts = cuts(out.len());
+                let cuts = cuts(out.len(), ZLIB_SUFFIX);
                 parts(&out, &cuts).map(|part| Message::binary(part.to_vec())).collect()
             }
             #[cfg(feature = "zstd")]
@@ -157,8 +160,8 @@ impl Encoder {
 }
 
 /// One message, in as many frames as there are cuts (GW-015).
-fn fragments(bytes: Vec<u8>, kind: Data, cuts: impl FnOnce(usize) -> Vec<usize>) -> Vec<Message> {
-    let cuts = cuts(bytes.len());
+fn fragments(bytes: Vec<u8>, kind: Data, cuts: impl FnOnce(usize, usize) -> Vec<usize>) -> Vec<Message> {
+    let cuts = cuts(bytes.len(), 0);
     if cuts.is_empty() && kind == Data::Text {
         // It was text when it came here.
         return vec![Message::text(String::from_utf8(bytes).unwrap_or_default())];

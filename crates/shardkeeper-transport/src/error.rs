@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 
 /// Why no connection came to be. `peer` is always `host:port`.
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The URL's scheme is none of `ws`, `wss`, `http`, `https`.
@@ -78,6 +78,8 @@ pub enum ConnectError {
         peer: String,
         /// The HTTP status.
         status: u16,
+        /// How long the peer asks to be left alone (`Retry-After` in seconds), if it does. As it was sent: bound it.
+        retry_after: Option<Duration>,
     },
     /// The peer did not answer with a WebSocket handshake at all.
     #[error("{peer} did not complete the WebSocket handshake: check that the URL leads to a gateway")]
@@ -110,9 +112,27 @@ impl ConnectError {
         }
     }
 
+    /// How long the peer asks to be left alone, if it answered so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     pub(crate) fn from_upgrade(peer: String, error: WsError) -> Self {
         let source = match error {
-            WsError::Http(response) => return Self::Refused { peer, status: response.status().as_u16() },
+            WsError::Http(response) => {
+                let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+                let retry_after = retry_after.and_then(|seconds| seconds.trim().parse::<f64>().ok());
+                return Self::Refused {
+                    peer,
+                    status: response.status().as_u16(),
+                    // A date, or a number that is no time, asks for nothing.
+                    retry_after: retry_after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+                };
+            }
             WsError::Url(_) | WsError::HttpFormat(_) => return Self::InvalidUrl,
             WsError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 HandshakeError::Disconnected

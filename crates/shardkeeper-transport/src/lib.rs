@@ -19,9 +19,11 @@
 //! Both transport compressions of the Gateway and its payload compression are known, see [`Compression`]. `zstd-stream`
 //! is behind the cargo feature `zstd`, off by default: it brings a C library and needs a C compiler to build.
 //!
-//! The crate knows no opcode, keeps no session and never reconnects. It does not install a log subscriber; note that
-//! the `log` records of `tungstenite` at level trace contain whole frames, so a program that bridges `log` should
-//! filter that target out.
+//! The crate knows no opcode, keeps no session and never reconnects. It does not install a log subscriber.
+//!
+//! `tungstenite` writes whole frames to `log` at level trace: the bot's token, session ids and the content of events. The cargo
+//! feature `hide-frames`, on by default, compiles records of that level out of the whole program. A program that turns it off
+//! has to keep the target `tungstenite` out of its log by itself.
 //!
 //! ```no_run
 //! use shardkeeper_transport::{Compression, Connector, Event, Reading, TcpDialer, TransportConfig};
@@ -54,6 +56,7 @@ mod dial;
 mod error;
 mod frames;
 mod inflate;
+mod readable;
 mod tls;
 
 pub use compression::Compression;

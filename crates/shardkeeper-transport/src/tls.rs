@@ -40,7 +40,7 @@ pub fn client_config_trusting(pem: &[u8]) -> Result<Arc<ClientConfig>, Certifica
 }
 
 /// A certificate that is to be trusted cannot be.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
     /// It is not in PEM.

@@ -177,6 +177,26 @@ async fn http_statuses() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_says_how_long_to_wait() {
+    let seconds = |seconds: f64| Some(Duration::from_secs_f64(seconds));
+    for (header, expected) in [
+        ("", None),
+        ("Retry-After: 30\r\n", seconds(30.0)),
+        ("retry-after:  0.65 \r\n", seconds(0.65)),
+        ("Retry-After: 86400\r\n", seconds(86400.0)),
+        ("Retry-After: -1\r\n", None),
+        ("Retry-After: inf\r\n", None),
+        ("Retry-After: 1e300\r\n", None),
+        ("Retry-After: soon\r\n", None),
+        ("Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n", None),
+    ] {
+        let answer = format!("HTTP/1.1 503 Busy\r\n{header}Content-Length: 0\r\n\r\n");
+        let error = answered_with(answer.as_bytes()).await;
+        assert_eq!((error.status(), error.retry_after()), (Some(503), expected), "{header}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn answers_that_are_no_handshake() {
     let answers: &[(&str, &[u8])] = &[
         ("garbage", b"\x15\x03\x01\x00\x02\x02\x46 and so on hunter2"),

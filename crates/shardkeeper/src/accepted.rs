@@ -12,7 +12,7 @@ pub struct Accepted(oneshot::Receiver<Result<(), NotWritten>>);
 pub(crate) struct Receipt(oneshot::Sender<Result<(), NotWritten>>);
 
 /// An accepted command was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotWritten {
     /// It waited for as long as its class may: [`Timings::voice_lifetime`](crate::Timings::voice_lifetime),

@@ -6,25 +6,33 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use shardkeeper_proto::{
-    Encoding, Intents, Presence, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token,
+    Encoding, Intents, InvalidWait, Presence, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token,
 };
 use shardkeeper_transport::{Compression, Dialer, TcpDialer, TransportConfig};
 use tokio::sync::watch;
 use url::Url;
 
 use crate::config::{Layout, ManagerConfig};
+use crate::dispatch::Hub;
 use crate::error::ConfigError;
 use crate::gateway_info::GatewayInfo;
 use crate::identify_gate::IdentifyGate;
 use crate::restart::RestartPolicy;
 use crate::store::SessionStore;
-use crate::{Subscription, SubscriptionOptions, Topic};
+use crate::{EventModel, Subscription, SubscriptionOptions, Topic, TypedSubscription};
 
 /// Discord's API, version 10.
 pub const DISCORD_API: &str = "https://discord.com/api/v10";
 
 /// The longest name of a library, in bytes.
 const MAX_LIBRARY_BYTES: usize = 100;
+/// The largest shard count: at 1,000 guilds each, more guilds than Discord has for any bot. Each shard of this process takes
+/// memory from the start on, so a mistyped count must not be tried.
+const MAX_SHARDS: u32 = 65_536;
+/// The smallest bound of a message: Hello and a READY without guilds fit into it.
+const MIN_MESSAGE_BYTES: usize = 4096;
+/// The largest bound of a message: what a length in a WebSocket frame of a 32-bit process can be.
+const MAX_MESSAGE_BYTES: usize = i32::MAX as usize;
 
 /// Configures a [`Shardkeeper`](crate::Shardkeeper). Everything but token and intents has a default; nothing is checked before
 /// [`build`](Self::build). The manual lists [all defaults](crate::manual::_06_defaults).
@@ -67,13 +75,13 @@ impl Builder {
                 compression: Compression::ZlibStream,
                 encoding: Encoding::Json,
                 timings: Timings::default(),
-                max_failed_resumes: 3,
                 max_message_bytes: TransportConfig::default().max_message_bytes,
                 connects_per_second: 50,
                 identify_reserve: 10,
                 whole_start: false,
                 identify_gate: None,
                 restart_policy: RestartPolicy::default(),
+                start_timeout: None,
                 end_deadline: Duration::from_secs(10),
                 sessions: Vec::new(),
                 store: None,
@@ -81,7 +89,7 @@ impl Builder {
                 wall_clock: Arc::new(SystemTime::now),
                 dialer: Arc::new(TcpDialer::new()),
                 seed: None,
-                hub: Arc::default(),
+                hub: Arc::new(Hub::of(intents)),
                 members: Arc::default(),
                 ended: watch::Sender::new(None),
             },
@@ -96,7 +104,7 @@ impl Builder {
 
     /// The number of shards. What Discord recommends; a fixed number is for bots whose shards are spread over
     /// processes, which must agree on it. One that Discord does not take ends the manager
-    /// ([`Ended::Refused`](crate::Ended::Refused)); zero is refused by [`build`](Self::build).
+    /// ([`Ended::Refused`](crate::Ended::Refused)); zero and more than 65,536 are refused by [`build`](Self::build).
     pub fn shards(mut self, count: u32) -> Self {
         self.shards = Some(count);
         self
@@ -165,6 +173,7 @@ impl Builder {
 
     /// How old a stored session may be to be resumed, since it was stored last: so how long the process may be away. 1 h:
     /// Discord forgets sessions after minutes, nobody knows exactly how many, and a vain Resume costs some seconds alone.
+    /// [`build`](Self::build) refuses more than a year.
     pub fn max_session_age(mut self, age: Duration) -> Self {
         self.config.max_session_age = age;
         self
@@ -204,20 +213,14 @@ impl Builder {
     }
 
     /// Deadlines, waits and windows of the protocol. See [`Timings`] for each with its reason. Windows that are shorter than
-    /// Discord's break its limits.
+    /// Discord's break its limits. [`build`](Self::build) refuses what [cannot work](Timings::check).
     pub fn timings(mut self, timings: Timings) -> Self {
         self.config.timings = timings;
         self
     }
 
-    /// How many resumes in a row may fail without an answer before the session is given up for a new one. 3: each costs
-    /// a minute at most, a new session costs an Identify and the events in between. Zero counts as one.
-    pub fn max_failed_resumes(mut self, resumes: u32) -> Self {
-        self.config.max_failed_resumes = resumes.max(1);
-        self
-    }
-
-    /// How crashes are answered. See [`RestartPolicy`] for each of its numbers.
+    /// How crashes are answered. See [`RestartPolicy`] for each of its numbers. [`build`](Self::build) refuses spans of more
+    /// than a year, and a quarantine of less than 1 ms.
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
         self.config.restart_policy = policy;
         self
@@ -261,15 +264,26 @@ impl Builder {
 
     /// The largest message that is accepted, after decompression, in bytes. 64 MiB; READY and guilds of several
     /// MiB are real (GW-014). It bounds what a broken peer can cost, per shard up to twice as much. A message beyond it ends
-    /// the connection: with too small a bound a shard is never ready.
+    /// the connection: with too small a bound a shard is never ready. [`build`](Self::build) refuses less than 4 KiB and 2 GiB
+    /// or more.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.config.max_message_bytes = bytes;
         self
     }
 
+    /// How long [`start`](Self::start) may wait for the first answer of `GET /gateway/bot` before it fails with
+    /// [`StartError::Unreachable`](crate::StartError::Unreachable). None: it tries until the gateway answers, and each failure
+    /// is a warning in the log, so that a bot that is started during an outage comes up after it.
+    ///
+    /// [`build`](Self::build) refuses more than a year.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.config.start_timeout = Some(timeout);
+        self
+    }
+
     /// How long [`stop`](crate::Shardkeeper::stop) and [`detach`](crate::Shardkeeper::detach) may take. 10 s; a closing
     /// handshake takes 3 at most, the rest is for subscribers to take what is under way. What has not ended by then is
-    /// killed, without a close frame.
+    /// killed, without a close frame. [`build`](Self::build) refuses more than a year.
     pub fn end_deadline(mut self, deadline: Duration) -> Self {
         self.config.end_deadline = deadline;
         self
@@ -298,6 +312,12 @@ impl Builder {
         self.config.hub.subscribe(topic, options)
     }
 
+    /// Subscribes to the events of one kind before anything starts, each read into `T`: a model of twilight-model (feature
+    /// `twilight`), or a type of the bot's own with the name of its event ([`EventModel`]).
+    pub fn subscribe_to<T: EventModel>(&self) -> TypedSubscription<T> {
+        self.subscribe(Topic::events([T::EVENT])).typed()
+    }
+
     /// Checks everything that can be checked without asking Discord.
     ///
     /// # Errors
@@ -323,8 +343,20 @@ impl Builder {
         if self.config.compression == Compression::Payload && self.config.encoding != Encoding::Json {
             return Err(ConfigError::PayloadCompression);
         }
+        self.config.timings.check()?;
+        self.config.restart_policy.check()?;
+        InvalidWait::check("start_timeout", self.config.start_timeout.unwrap_or_default(), Duration::ZERO)?;
+        InvalidWait::check("end_deadline", self.config.end_deadline, Duration::ZERO)?;
+        InvalidWait::check("max_session_age", self.config.max_session_age, Duration::ZERO)?;
+        let (value, min, max) = (self.config.max_message_bytes, MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
+        if !(min..=max).contains(&value) {
+            return Err(ConfigError::MaxMessageBytes { value, min, max });
+        }
         let presence = self.presence.filter(|_| self.config.presence_with.is_none());
         self.config.presence = presence.map(PresenceUpdate::new).transpose()?;
+        if let Some(count) = self.shards.filter(|count| *count > MAX_SHARDS) {
+            return Err(ConfigError::TooManyShards { count, limit: MAX_SHARDS });
+        }
         let count =
             self.shards.map(|count| ShardCount::new(count).ok_or(ConfigError::NoShards)).transpose()?;
         self.config.layout = match (count, self.ids) {
@@ -349,6 +381,8 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
+    use shardkeeper_proto::EventName;
+
     use super::*;
 
     fn refused(builder: Builder) -> String {
@@ -367,6 +401,96 @@ mod tests {
         assert_eq!(refused(builder), "the intents have bits that no intent of a bot has: 0x20000");
         // GW-069: none at all is fine.
         assert!(Builder::new("T".into(), Intents::empty()).build().is_ok());
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_by_name() {
+        let bot = || Builder::new("T".into(), Intents::GUILDS);
+        let year = "has to be between 0ns and 31536000s";
+        let mut timings = Timings::default();
+        timings.hello = Duration::MAX;
+        let hello = refused(bot().timings(timings));
+        assert!(
+            hello.starts_with("timings.hello is ") && hello.ends_with("between 1ms and 31536000s"),
+            "{hello}"
+        );
+        let policy = RestartPolicy { window: Duration::MAX, ..RestartPolicy::default() };
+        let window = refused(bot().restart_policy(policy));
+        assert!(window.starts_with("restart_policy.window is ") && window.ends_with(year), "{window}");
+        let policy = RestartPolicy { quarantine: Duration::ZERO, ..RestartPolicy::default() };
+        assert!(refused(bot().restart_policy(policy)).starts_with("restart_policy.quarantine is 0ns"));
+        assert!(refused(bot().start_timeout(Duration::MAX)).starts_with("start_timeout is "));
+        assert!(refused(bot().end_deadline(Duration::MAX)).starts_with("end_deadline is "));
+        assert!(refused(bot().max_session_age(Duration::MAX)).starts_with("max_session_age is "));
+        assert!(refused(bot().max_message_bytes(0)).starts_with("max_message_bytes is 0: "));
+        assert!(refused(bot().max_message_bytes(usize::MAX)).starts_with("max_message_bytes is "));
+        assert_eq!(
+            refused(bot().shards(u32::MAX)),
+            "the shard count is 4294967295: at most 65536 are possible"
+        );
+    }
+
+    #[test]
+    fn a_capacity_beyond_all_bounds_counts_as_the_largest() {
+        let builder = Builder::new("T".into(), Intents::GUILDS);
+        let options = SubscriptionOptions { capacity: usize::MAX, ..SubscriptionOptions::default() };
+        drop(builder.subscribe_with(Topic::all(), options));
+    }
+
+    /// Keeps the log lines of a test.
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<String>>>);
+
+    impl tracing::Subscriber for Log {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut |_: &tracing::field::Field, value: &dyn fmt::Debug| {
+                self.0.lock().expect("no test panics with it").push(format!("{value:?}"));
+            });
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_topic_that_the_intents_cannot_bring_is_warned_of() {
+        let log = Log::default();
+        tracing::subscriber::with_default(log.clone(), || {
+            let builder = Builder::new("T".into(), Intents::GUILDS);
+            let _here = builder.subscribe(Topic::events([EventName::Ready, EventName::GuildCreate]));
+            let _in_vain = builder.subscribe(Topic::events([EventName::GuildMemberAdd]));
+            let _either = builder.subscribe_to::<Message>();
+        });
+        let said = |event: &str, intent: &str| {
+            format!("a subscription waits for {event}, which never comes without the intent {intent}: add it")
+        };
+        assert_eq!(
+            *log.0.lock().expect("no test panics with it"),
+            [
+                said("GUILD_MEMBER_ADD", "GUILD_MEMBERS"),
+                said("MESSAGE_CREATE", "GUILD_MESSAGES or DIRECT_MESSAGES")
+            ]
+        );
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Message {}
+
+    impl EventModel for Message {
+        const EVENT: EventName = EventName::MessageCreate;
     }
 
     #[cfg(feature = "etf")]

@@ -1,18 +1,19 @@
 //! What can go wrong between a bot and the manager.
 
 use std::error::Error;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use shardkeeper_proto::shard::Refusal;
 use shardkeeper_proto::{
-    CommandRefused, InvalidCommand, InvalidPresence, SessionMismatch, ShardCount, ShardId, TokenError,
+    CommandRefused, InvalidCommand, InvalidPresence, InvalidWait, SessionMismatch, ShardCount, ShardId,
+    TokenError,
 };
 
 use crate::GatewayInfoError;
 
 /// A configuration cannot work.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The token is none.
@@ -55,6 +56,27 @@ pub enum ConfigError {
         /// The bound.
         limit: usize,
     },
+    /// More shards than any bot has.
+    #[error("the shard count is {count}: at most {limit} are possible")]
+    TooManyShards {
+        /// What was given.
+        count: u32,
+        /// The bound.
+        limit: u32,
+    },
+    /// A span of time is out of bounds.
+    #[error(transparent)]
+    Wait(#[from] InvalidWait),
+    /// `max_message_bytes` is out of bounds.
+    #[error("max_message_bytes is {value}: it has to be between {min} and {max}")]
+    MaxMessageBytes {
+        /// What was given.
+        value: usize,
+        /// The smallest bound that lets a shard get ready.
+        min: usize,
+        /// The largest possible bound.
+        max: usize,
+    },
     /// Payload compression is for JSON alone (GW-034).
     #[error("payload compression goes with the encoding json only: use zlib-stream, or none")]
     PayloadCompression,
@@ -64,7 +86,7 @@ pub enum ConfigError {
 }
 
 /// The manager could not start.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The configuration cannot work.
@@ -91,13 +113,21 @@ pub enum StartError {
         /// When everything is there again.
         resets_after: Duration,
     },
+    /// `GET /gateway/bot` had no answer within [`Builder::start_timeout`](crate::Builder::start_timeout).
+    #[error("no answer from the gateway within {after:?}: {error}")]
+    Unreachable {
+        /// The configured bound.
+        after: Duration,
+        /// What the last attempt said.
+        error: String,
+    },
     /// The actors could not be spawned, or ended at once.
     #[error("the manager ended before it had started")]
     Ended,
 }
 
 /// A command was not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandRejected {
     /// It is none that Discord takes.
@@ -138,7 +168,7 @@ pub enum CommandRejected {
 }
 
 /// Shards were not added, removed or restarted: none of them.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardsRejected {
     /// The layout has no such shard.
@@ -203,6 +233,63 @@ pub enum Ended {
     Crashed,
 }
 
+impl Ended {
+    /// `Ok` when the bot ended because it was told to, otherwise the cause as an error.
+    ///
+    /// # Errors
+    ///
+    /// When Discord refused the bot, or the manager crashed.
+    pub fn into_result(self) -> Result<(), EndError> {
+        match self {
+            Self::Stopped | Self::Detached => Ok(()),
+            Self::Refused(refusal) => Err(EndError::Refused(refusal)),
+            Self::Crashed => Err(EndError::Crashed),
+        }
+    }
+}
+
+/// The bot ended without having been told to.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndError {
+    /// Discord refuses the bot.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The manager crashed, or its actor was stopped or killed.
+    #[error("the manager crashed, or its actor was stopped or killed: the log says why")]
+    Crashed,
+}
+
+/// `main` prints the error that it returns by `Debug`, so the `Debug` of an error is its `Display` and those of its sources.
+macro_rules! readable {
+    ($($error:ty),+ $(,)?) => {
+        $(impl fmt::Debug for $error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&chain(self))
+            }
+        })+
+    };
+}
+
+readable!(
+    crate::GatewayInfoError,
+    crate::JsonError,
+    crate::MembersError,
+    crate::NotWritten,
+    crate::TypedError,
+    CommandRejected,
+    ConfigError,
+    EndError,
+    ShardsRejected,
+    StartError,
+);
+#[cfg(any(test, feature = "conformance"))]
+readable!(crate::identify_gate::conformance::Broken, crate::store::conformance::Broken);
+#[cfg(feature = "file-store")]
+readable!(crate::store::OpenError);
+#[cfg(feature = "twilight")]
+readable!(crate::MalformedEvent);
+
 /// An error and its sources, in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -213,4 +300,33 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_main_returns_is_printed_with_its_causes() {
+        let empty = StartError::Config(ConfigError::Token(TokenError::Empty));
+        let asked = StartError::Gateway(GatewayInfoError::Unauthorized);
+        for (error, printed) in [
+            (empty, "the token is empty: set it to the bot token of the developer portal"),
+            (
+                asked,
+                "the gateway address cannot be had: discord does not accept the token (401): \
+                 take a valid one from the developer portal",
+            ),
+        ] {
+            let error: Box<dyn Error> = error.into();
+            assert_eq!(format!("{error:?}"), printed);
+        }
+    }
+
+    #[test]
+    fn only_an_end_that_nobody_asked_for_is_an_error() {
+        assert_eq!(Ended::Stopped.into_result(), Ok(()));
+        assert_eq!(Ended::Detached.into_result(), Ok(()));
+        assert_eq!(Ended::Crashed.into_result(), Err(EndError::Crashed));
+    }
 }

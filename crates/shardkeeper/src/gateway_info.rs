@@ -47,7 +47,7 @@ pub struct SessionStartLimit {
 }
 
 /// `GET /gateway/bot` failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayInfoError {
     /// The token is dead (GW-006).

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{FutureExt, Stream};
 use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
 use shardkeeper_proto::{
     Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId, request_soundboard_sounds,
@@ -11,15 +12,18 @@ use shardkeeper_proto::{
 use tokio::sync::watch;
 
 use crate::accepted::Accepted;
+use crate::ask::ask;
 use crate::builder::Builder;
 use crate::config::ManagerConfig;
 use crate::dispatch::{self, Hub};
-use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
+use crate::error::{CommandRejected, EndError, Ended, ShardsRejected, StartError};
 use crate::manager::ShardManager;
 use crate::members::{Members, MembersChunk, MembersDesk, MembersError};
 use crate::message::{Farewell, ManagerMessage, RestartBy, ShardMessage};
 use crate::status::{ManagerStatus, ShardStatus};
-use crate::{Delivery, Subscription, SubscriptionOptions, Topic};
+use crate::{
+    Delivery, EventModel, Lifecycle, Overflow, Subscription, SubscriptionOptions, Topic, TypedSubscription,
+};
 
 /// A running manager. Clones are cheap and speak to the same one; dropping all of them does not end it.
 #[derive(Clone, Debug)]
@@ -41,6 +45,33 @@ impl Drop for EndOnDrop {
     }
 }
 
+/// Bounds a start, and remembers why the gateway did not answer.
+struct StartTimeout {
+    after: Duration,
+    lifecycle: Subscription,
+}
+
+impl StartTimeout {
+    fn new(after: Duration, hub: &Arc<Hub>) -> Self {
+        let options = SubscriptionOptions { capacity: 16, overflow: Overflow::DropOldest };
+        Self { after, lifecycle: hub.subscribe(Topic::lifecycle(), options) }
+    }
+
+    async fn run(mut self, started: impl Future<Output = Result<(), StartError>>) -> Result<(), StartError> {
+        let after = self.after;
+        tokio::time::timeout(after, started).await.unwrap_or_else(|_| {
+            let mut last = None;
+            while let Some(Some(event)) = self.lifecycle.next().now_or_never() {
+                if let Some(Lifecycle::GatewayUnavailable { error, .. }) = event.lifecycle() {
+                    last = Some(error.clone());
+                }
+            }
+            let error = last.unwrap_or_else(|| "the first request has not ended yet".to_owned());
+            Err(StartError::Unreachable { after, error })
+        })
+    }
+}
+
 impl Builder {
     /// Starts the manager, and returns when the layout is known and the shards are on their way.
     ///
@@ -49,7 +80,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When the configuration cannot work, or Discord does not accept the token.
+    /// When the configuration cannot work, Discord does not accept the token, or nothing answers within
+    /// [`start_timeout`](Self::start_timeout).
     ///
     /// # Panics
     ///
@@ -72,12 +104,18 @@ impl Shardkeeper {
 
     async fn start(config: ManagerConfig) -> Result<Self, StartError> {
         let hub = Arc::clone(&config.hub);
+        let timeout = config.start_timeout.map(|after| StartTimeout::new(after, &hub));
         let members = Arc::clone(&config.members);
         let ended = config.ended.subscribe();
         let (manager, _) = Actor::spawn(None, ShardManager, config).await.map_err(|_| StartError::Ended)?;
         let mut guard = EndOnDrop(Some(manager.get_cell()));
         let keeper = Self { manager, hub, members, ended };
-        keeper.ask(ManagerMessage::AwaitStart).await.unwrap_or(Err(StartError::Ended))?;
+        let started =
+            async { keeper.ask(ManagerMessage::AwaitStart).await.unwrap_or(Err(StartError::Ended)) };
+        match timeout {
+            Some(timeout) => timeout.run(started).await?,
+            None => started.await?,
+        }
         guard.0 = None;
         Ok(keeper)
     }
@@ -98,6 +136,12 @@ impl Shardkeeper {
     /// the end of the manager it yields nothing.
     pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
         self.hub.subscribe(topic, options)
+    }
+
+    /// Subscribes to the events of one kind from now on, each read into `T`: a model of twilight-model (feature `twilight`),
+    /// or a type of the bot's own with the name of its event ([`EventModel`]).
+    pub fn subscribe_to<T: EventModel>(&self) -> TypedSubscription<T> {
+        self.subscribe(Topic::events([T::EVENT])).typed()
     }
 
     /// Sends each event of a topic to an actor, as the message that `into` makes of it, until the actor or the manager ends.
@@ -396,7 +440,22 @@ impl Shardkeeper {
         self.ask(|reply| ManagerMessage::End(Farewell::Detach, reply)).await.unwrap_or_default()
     }
 
-    /// Waits for the end, and says how it came.
+    /// Waits for the end of the bot: `Ok` when it was told to end, otherwise the cause. A subscription that yields `None` does
+    /// not say why; this does. It returns at once when the bot has ended before.
+    ///
+    /// # Errors
+    ///
+    /// When Discord refused the bot (a token or intent that is not allowed, a number of shards that is too small), or the
+    /// manager crashed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn wait(&self) -> Result<(), EndError> {
+        self.ended().await.into_result()
+    }
+
+    /// Waits for the end, and says how it came. [`wait`](Self::wait) gives the same as a `Result`.
     ///
     /// # Cancel safety
     ///
@@ -420,8 +479,6 @@ impl Shardkeeper {
         &self,
         message: impl FnOnce(RpcReplyPort<T>) -> ManagerMessage,
     ) -> Option<T> {
-        let (reply, answer) = ractor::concurrency::oneshot();
-        self.manager.cast(message(reply.into())).ok()?;
-        answer.await.ok()
+        ask(&self.manager, message).await
     }
 }

@@ -5,62 +5,61 @@
 //! is asked of an [`IdentifyGate`](crate::identify_gate::IdentifyGate), permit by permit.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
-use shardkeeper_proto::{Grant, IdentifyBudget, IdentifyLimiter, IdentifyPermit, Priority, ShardId};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
+use shardkeeper_proto::{Grant, IdentifyLimiter, IdentifyPermit, Priority, ShardId};
 use tokio::task::AbortHandle;
 
 use crate::Lifecycle;
 use crate::dispatch::Hub;
 use crate::identify_gate::{Asking, IdentifyPass, IdentifyRequest};
-use crate::message::{QueueMessage, ShardMessage};
-use crate::status::IdentifyStatus;
+use crate::identify_ledger::IdentifyLedger;
+use crate::message::{Incarnation, QueueMessage, ShardMessage};
 
 /// The identify queue of a bot.
 pub struct IdentifyQueue;
-
-/// What outlives the queue when it crashes; the manager's.
-#[derive(Debug)]
-pub(crate) struct Ledger {
-    pub(crate) status: IdentifyStatus,
-    pub(crate) budget: IdentifyBudget,
-    /// When the last Identify was sent.
-    pub(crate) last_identify: Option<Instant>,
-}
 
 /// What an [`IdentifyQueue`] is started with. Only the manager makes one.
 pub struct QueueArguments {
     pub(crate) max_concurrency: u32,
     pub(crate) window: Duration,
-    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) hub: Arc<Hub>,
-    /// An Identify that an earlier queue may have let through: no key opens within its window.
-    pub(crate) last_identify: Option<Instant>,
     /// What there is to do with the gate, if there is one.
     pub(crate) asking: Option<Asking>,
 }
 
 /// The state of an [`IdentifyQueue`].
 pub struct QueueState {
+    id: ActorId,
     limiter: IdentifyLimiter,
     max_concurrency: u32,
     window: Duration,
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: Arc<IdentifyLedger>,
     hub: Arc<Hub>,
-    shards: HashMap<ShardId, (Priority, ActorRef<ShardMessage>)>,
+    shards: HashMap<ShardId, Known>,
     asking: Option<Asking>,
     alarm: Option<AbortHandle>,
     frozen: bool,
     scarcity: u8,
     exhausted: bool,
-    last_identify: Option<Instant>,
+}
+
+/// What the queue knows about a shard. It is kept when the shard leaves, to recognise what comes late.
+#[derive(Default)]
+struct Known {
+    /// Messages of earlier incarnations are ignored: their drivers have ended, or are about to.
+    incarnation: Incarnation,
+    /// How urgent it is and where to answer, from its asking until it has left or identified.
+    asker: Option<(Priority, ActorRef<ShardMessage>)>,
 }
 
 impl Drop for QueueState {
     fn drop(&mut self) {
         self.cancel_alarm();
+        self.ledger.close(self.id);
     }
 }
 
@@ -71,30 +70,32 @@ impl Actor for IdentifyQueue {
 
     async fn pre_start(
         &self,
-        _: ActorRef<QueueMessage>,
+        myself: ActorRef<QueueMessage>,
         arguments: QueueArguments,
     ) -> Result<QueueState, ActorProcessingErr> {
-        let budget = arguments.ledger.lock().unwrap_or_else(PoisonError::into_inner).budget;
-        let mut limiter = IdentifyLimiter::new(arguments.max_concurrency, arguments.window, budget);
-        if let Some(at) = arguments.last_identify {
+        let QueueArguments { max_concurrency, window, ledger, hub, asking } = arguments;
+        let mut limiter = IdentifyLimiter::new(max_concurrency, window, ledger.budget());
+        let id = myself.get_id();
+        ledger.open(myself).into_iter().for_each(|shard| limiter.hold(shard));
+        // It is not known under which number of keys it was sent.
+        if let Some(at) = ledger.last_identify() {
             limiter.hold_all(at);
         }
-        let mut state = QueueState {
+        ledger.report(0, max_concurrency);
+        Ok(QueueState {
+            id,
             limiter,
-            max_concurrency: arguments.max_concurrency,
-            window: arguments.window,
-            ledger: arguments.ledger,
-            hub: arguments.hub,
+            max_concurrency,
+            window,
+            ledger,
+            hub,
             shards: HashMap::new(),
-            asking: arguments.asking,
+            asking,
             alarm: None,
             frozen: false,
             scarcity: 0,
             exhausted: false,
-            last_identify: arguments.last_identify,
-        };
-        state.write_ledger(0);
-        Ok(state)
+        })
     }
 
     async fn handle(
@@ -103,31 +104,30 @@ impl Actor for IdentifyQueue {
         message: QueueMessage,
         state: &mut QueueState,
     ) -> Result<(), ActorProcessingErr> {
-        let mut sent = 0;
+        state.settle();
         match message {
-            QueueMessage::Join { shard, priority, actor } => {
-                state.shards.insert(shard, (priority, actor));
-                state.limiter.join(shard, priority);
-            }
-            QueueMessage::Claim { shard, priority, actor } => {
-                state.shards.insert(shard, (priority, actor));
-                state.limiter.claim(shard, priority);
-            }
-            QueueMessage::Leave { shard } => state.leave(shard),
-            QueueMessage::Sent { shard, at } => {
-                state.sent(shard, at);
-                sent = 1;
-            }
-            QueueMessage::Gone { shard } => {
-                // Whether a permit that it held was spent nobody knows: it counts.
-                if state.holds_permit(shard) {
-                    state.sent(shard, now());
-                    sent = 1;
+            QueueMessage::Join { shard, incarnation, priority, actor } => {
+                if state.admits(shard, incarnation, priority, actor) {
+                    state.limiter.join(shard, priority);
                 }
-                state.leave(shard);
+            }
+            QueueMessage::Claim { shard, incarnation, priority, actor } => {
+                if state.admits(shard, incarnation, priority, actor) {
+                    state.limiter.claim(shard, priority);
+                }
+            }
+            QueueMessage::Leave { shard, incarnation } => {
+                if state.hears(shard, incarnation) {
+                    state.leave(shard);
+                }
+            }
+            QueueMessage::Gone { shard, incarnation } => {
+                state.hears(shard, incarnation.saturating_add(1));
             }
             QueueMessage::Update { max_concurrency, budget } => {
+                state.ledger.reconcile(now(), budget);
                 state.limiter.update(now(), max_concurrency, budget);
+                state.limiter.set_budget(state.ledger.budget());
                 if std::mem::replace(&mut state.max_concurrency, max_concurrency) != max_concurrency {
                     state.ask_anew(&myself);
                 }
@@ -141,11 +141,13 @@ impl Actor for IdentifyQueue {
             QueueMessage::Freeze => {
                 state.frozen = true;
                 state.asking.as_mut().map(Asking::take_asks);
+                state.ledger.revoke_all();
             }
             QueueMessage::Wake => {}
         }
         state.grant(&myself);
-        state.write_ledger(sent);
+        let waiting = state.limiter.waiting() + state.asking.as_ref().map_or(0, Asking::waiting);
+        state.ledger.report(waiting, state.max_concurrency);
         state.warn();
         state.set_alarm(&myself);
         Ok(())
@@ -153,6 +155,21 @@ impl Actor for IdentifyQueue {
 }
 
 impl QueueState {
+    /// Learns from the ledger what became of permits, and what is left of the budget.
+    fn settle(&mut self) {
+        for (shard, written) in self.ledger.settle(self.id) {
+            match written {
+                Some(at) => {
+                    self.limiter.sent(shard, at);
+                    self.shards.entry(shard).or_default().asker = None;
+                }
+                // It may wait again by now.
+                None => self.limiter.give_back(shard),
+            }
+        }
+        self.limiter.set_budget(self.ledger.budget());
+    }
+
     fn grant(&mut self, myself: &ActorRef<QueueMessage>) {
         if self.frozen {
             return;
@@ -167,15 +184,15 @@ impl QueueState {
 
     /// Hands the permit over; with a gate, when there is a pass for it.
     fn permit(&mut self, myself: &ActorRef<QueueMessage>, shard: ShardId, permit: IdentifyPermit) {
-        let Some((priority, _)) = self.shards.get(&shard) else { return self.leave(shard) };
+        let Some(&(priority, _)) = self.asker(shard) else { return self.leave(shard) };
         match &mut self.asking {
-            None => self.send(shard, ShardMessage::Permit(permit)),
+            None => self.hand_over(shard, permit, None),
             Some(asking) => {
                 let request = IdentifyRequest {
                     shard,
                     max_concurrency: self.max_concurrency,
                     window: self.window,
-                    priority: *priority,
+                    priority,
                     budget: *self.limiter.budget(),
                 };
                 asking.ask(myself, request, permit);
@@ -183,16 +200,22 @@ impl QueueState {
         }
     }
 
+    fn hand_over(&mut self, shard: ShardId, permit: IdentifyPermit, pass: Option<IdentifyPass>) {
+        let incarnation = self.shards.get(&shard).map_or(0, |known| known.incarnation);
+        self.ledger.grant(shard, incarnation, pass);
+        self.send(shard, ShardMessage::Permit(permit));
+    }
+
     fn passed(&mut self, shard: ShardId, ask: u64, pass: IdentifyPass) {
         let Some(asking) = &mut self.asking else { return };
-        let permit = asking.passed(shard, ask, pass);
+        let passed = asking.passed(shard, ask, pass);
         if asking.recovered() {
             let lifecycle = Lifecycle::IdentifyGateRecovered;
             tracing::info!("{lifecycle}");
             self.hub.announce(&lifecycle);
         }
-        if let Some(permit) = permit {
-            self.send(shard, ShardMessage::Permit(permit));
+        if let Some((permit, pass)) = passed {
+            self.hand_over(shard, permit, Some(pass));
         }
     }
 
@@ -203,50 +226,63 @@ impl QueueState {
         }
     }
 
+    fn asker(&self, shard: ShardId) -> Option<&(Priority, ActorRef<ShardMessage>)> {
+        self.shards.get(&shard)?.asker.as_ref()
+    }
+
     /// What cannot be handed over is unspent.
     fn send(&mut self, shard: ShardId, message: ShardMessage) {
-        if self.shards.get(&shard).is_none_or(|(_, actor)| actor.cast(message).is_err()) {
+        if self.asker(shard).is_none_or(|(_, actor)| actor.cast(message).is_err()) {
             self.leave(shard);
         }
     }
 
+    /// Whether what this incarnation says still counts. The newest one counts alone, whichever is heard of first: an
+    /// earlier one is gone by then.
+    fn hears(&mut self, shard: ShardId, incarnation: Incarnation) -> bool {
+        let known = self.shards.entry(shard).or_default();
+        if incarnation > known.incarnation {
+            known.incarnation = incarnation;
+            self.leave(shard);
+            return true;
+        }
+        incarnation == known.incarnation
+    }
+
+    /// Whether the shard gets a place in the queue. It answers to the actor that asked last.
+    fn admits(
+        &mut self,
+        shard: ShardId,
+        incarnation: Incarnation,
+        priority: Priority,
+        actor: ActorRef<ShardMessage>,
+    ) -> bool {
+        if !self.hears(shard, incarnation) {
+            return false;
+        }
+        self.shards.entry(shard).or_default().asker = Some((priority, actor));
+        if self.asking.as_ref().is_some_and(|asking| asking.is_asking(shard)) {
+            // It has its place, at the gate.
+            return false;
+        }
+        // Its permit did not arrive, or it came when the shard had left.
+        if self.ledger.revoke(shard) {
+            self.limiter.give_back(shard);
+        }
+        true
+    }
+
     fn leave(&mut self, shard: ShardId) {
-        self.shards.remove(&shard);
-        self.limiter.leave(shard);
+        if let Some(known) = self.shards.get_mut(&shard) {
+            known.asker = None;
+        }
         if let Some(asking) = &mut self.asking {
             asking.left(shard);
         }
-    }
-
-    fn sent(&mut self, shard: ShardId, at: Instant) {
-        self.last_identify = self.last_identify.max(Some(at));
-        self.shards.remove(&shard);
-        self.limiter.sent(shard, at);
-        if let Some(asking) = &mut self.asking {
-            asking.spent(shard);
+        self.limiter.withdraw(shard);
+        if self.ledger.revoke(shard) {
+            self.limiter.give_back(shard);
         }
-    }
-
-    /// Whether the shard was handed a permit, and has not said what became of it.
-    fn holds_permit(&self, shard: ShardId) -> bool {
-        match &self.asking {
-            Some(asking) => asking.is_out(shard),
-            None => self.limiter.holds_permit(shard),
-        }
-    }
-
-    fn write_ledger(&mut self, sent: u64) {
-        let budget = *self.limiter.budget();
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.budget = budget;
-        ledger.last_identify = self.last_identify;
-        ledger.status = IdentifyStatus {
-            waiting: self.limiter.waiting() + self.asking.as_ref().map_or(0, Asking::waiting),
-            sent: ledger.status.sent + sent,
-            remaining: budget.remaining(),
-            total: budget.total(),
-            max_concurrency: self.max_concurrency,
-        };
     }
 
     /// Tells when the budget becomes scarcer, and when it is used up: each once.
@@ -289,4 +325,253 @@ impl QueueState {
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeeper_proto::IdentifyBudget;
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(5);
+    const SHARD: ShardId = ShardId(0);
+    const OTHER: ShardId = ShardId(1);
+
+    /// A shard's actor: it passes its permits on to the test, which is its driver.
+    struct Shard;
+
+    impl Actor for Shard {
+        type Msg = ShardMessage;
+        type State = mpsc::Sender<Incarnation>;
+        type Arguments = Self::State;
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<ShardMessage>,
+            permits: Self::State,
+        ) -> Result<Self::State, ActorProcessingErr> {
+            Ok(permits)
+        }
+
+        async fn handle(
+            &self,
+            _: ActorRef<ShardMessage>,
+            message: ShardMessage,
+            permits: &mut Self::State,
+        ) -> Result<(), ActorProcessingErr> {
+            if let ShardMessage::Permit(_) = message {
+                let _ = permits.try_send(1);
+            }
+            Ok(())
+        }
+    }
+
+    /// One incarnation of a shard.
+    struct Life {
+        shard: ShardId,
+        incarnation: Incarnation,
+        actor: ActorRef<ShardMessage>,
+        permits: mpsc::Receiver<Incarnation>,
+    }
+
+    impl Life {
+        async fn new(shard: ShardId, incarnation: Incarnation) -> Self {
+            let (sender, permits) = mpsc::channel(16);
+            let (actor, _) = Actor::spawn(None, Shard, sender).await.unwrap();
+            Self { shard, incarnation, actor, permits }
+        }
+
+        fn join(&self) -> QueueMessage {
+            let (shard, incarnation, actor) = (self.shard, self.incarnation, self.actor.clone());
+            QueueMessage::Join { shard, incarnation, priority: Priority::ColdStart, actor }
+        }
+
+        fn claim(&self) -> QueueMessage {
+            let (shard, incarnation, actor) = (self.shard, self.incarnation, self.actor.clone());
+            QueueMessage::Claim { shard, incarnation, priority: Priority::ColdStart, actor }
+        }
+
+        fn leave(&self) -> QueueMessage {
+            QueueMessage::Leave { shard: self.shard, incarnation: self.incarnation }
+        }
+
+        fn gone(&self) -> QueueMessage {
+            QueueMessage::Gone { shard: self.shard, incarnation: self.incarnation }
+        }
+
+        /// The next permit that comes within a minute.
+        async fn permitted(&mut self) -> bool {
+            timeout(Duration::from_secs(60), self.permits.recv()).await.is_ok()
+        }
+    }
+
+    struct Bench {
+        ledger: Arc<IdentifyLedger>,
+        queue: ActorRef<QueueMessage>,
+    }
+
+    impl Bench {
+        async fn new() -> Self {
+            let budget = IdentifyBudget::new(now(), 1000, 1000, Duration::ZERO, 0);
+            let ledger = Arc::new(IdentifyLedger::new(budget, None));
+            Self { queue: Self::queue(&ledger).await, ledger }
+        }
+
+        /// A queue with one key.
+        async fn queue(ledger: &Arc<IdentifyLedger>) -> ActorRef<QueueMessage> {
+            let (ledger, hub) = (Arc::clone(ledger), Arc::default());
+            let arguments = QueueArguments { max_concurrency: 1, window: WINDOW, ledger, hub, asking: None };
+            Actor::spawn(None, IdentifyQueue, arguments).await.unwrap().0
+        }
+
+        fn tell(&self, message: QueueMessage) {
+            self.queue.cast(message).unwrap();
+        }
+
+        /// Until the queue has dealt with everything that it was told.
+        async fn settled(&self) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+
+        fn identify(&self, life: &Life) {
+            self.ledger.take(life.shard, life.incarnation).unwrap().spend();
+        }
+    }
+
+    /// Every order of so many things.
+    fn orders(of: usize) -> Vec<Vec<usize>> {
+        if of == 0 {
+            return vec![Vec::new()];
+        }
+        let shorter = orders(of - 1);
+        let with_last = |order: &Vec<usize>, at| {
+            let mut order = order.clone();
+            order.insert(at, of - 1);
+            order
+        };
+        shorter.iter().flat_map(|order| (0..of).map(move |at| with_last(order, at))).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_killed_shard_said_may_come_in_any_order_and_closes_no_key() {
+        for order in orders(5) {
+            let bench = Bench::new().await;
+            let (old, mut new) = (Life::new(SHARD, 1).await, Life::new(SHARD, 2).await);
+            let mut other = Life::new(OTHER, 3).await;
+            for message in &order {
+                bench.tell(match message {
+                    0 => old.join(),
+                    1 => old.claim(),
+                    2 => old.leave(),
+                    3 => old.gone(),
+                    _ => new.join(),
+                });
+            }
+            bench.settled().await;
+            assert!(bench.ledger.take(SHARD, 1).is_none(), "{order:?}: it is gone");
+            // The new one is in the queue, and on its way to Hello.
+            bench.tell(other.claim());
+            assert!(other.permitted().await, "{order:?}: the key is closed");
+            bench.identify(&other);
+            bench.tell(new.claim());
+            assert!(new.permitted().await, "{order:?}: the new one waits for ever");
+            bench.identify(&new);
+            assert_eq!(bench.ledger.status().sent, 2);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_173_a_shard_that_asks_again_gives_its_permit_back() {
+        let bench = Bench::new().await;
+        let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
+        bench.tell(shard.claim());
+        assert!(shard.permitted().await);
+        bench.tell(shard.join());
+        bench.tell(other.claim());
+        assert!(other.permitted().await);
+        assert!(bench.ledger.take(SHARD, 1).is_none());
+        bench.identify(&other);
+        bench.tell(shard.claim());
+        assert!(shard.permitted().await);
+        bench.identify(&shard);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_172_a_key_stays_closed_as_long_as_any_driver_may_write() {
+        let bench = Bench::new().await;
+        let (mut old, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
+        bench.tell(old.claim());
+        assert!(old.permitted().await);
+        let mut permit = bench.ledger.take(SHARD, 1).unwrap();
+        let new = Life::new(SHARD, 3).await;
+        [old.leave(), old.gone(), new.claim(), new.leave()]
+            .into_iter()
+            .for_each(|message| bench.tell(message));
+        bench.tell(other.claim());
+        assert!(!other.permitted().await, "the driver still has it");
+        permit.spend();
+        assert!(!other.permitted().await, "the driver may still be writing");
+        drop(permit);
+        let written = now();
+        assert!(other.permitted().await);
+        assert!(now() - written >= WINDOW);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_173_a_permit_that_a_dying_driver_did_not_use_is_free_at_once() {
+        let bench = Bench::new().await;
+        let (mut old, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
+        bench.tell(old.claim());
+        assert!(old.permitted().await);
+        let permit = bench.ledger.take(SHARD, 1).unwrap();
+        bench.tell(old.gone());
+        bench.tell(other.claim());
+        bench.settled().await;
+        drop(permit);
+        let begun = now();
+        assert!(other.permitted().await);
+        assert!(now() - begun < WINDOW);
+        assert_eq!((bench.ledger.status().sent, bench.ledger.budget().remaining()), (0, 1000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_169_172_an_identify_counts_once_and_closes_its_key_whatever_becomes_of_the_queue() {
+        // When the queue dies: before the permit is taken, before it is spent, before its end is known, after that.
+        for dies_at in 0..4 {
+            let mut bench = Bench::new().await;
+            let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
+            bench.tell(shard.claim());
+            assert!(shard.permitted().await);
+            let before = bench.queue.clone();
+            let mut permit = None;
+            for step in 0..4 {
+                if step == dies_at {
+                    // As it may be with threads: the old one's state ends when the new one works already.
+                    bench.queue = Bench::queue(&bench.ledger).await;
+                    bench.tell(other.claim());
+                    bench.settled().await;
+                    before.kill();
+                    bench.settled().await;
+                }
+                match step {
+                    0 => permit = bench.ledger.take(SHARD, 1),
+                    1 => permit.iter_mut().for_each(|permit| permit.spend()),
+                    2 => permit = None,
+                    _ => {}
+                }
+            }
+            let written = now();
+            assert!(other.permitted().await, "{dies_at}");
+            if dies_at == 0 {
+                // Revoked: it never took place.
+                assert_eq!(bench.ledger.status().sent, 0);
+            } else {
+                assert_eq!((bench.ledger.status().sent, bench.ledger.budget().remaining()), (1, 999));
+                assert!(now() - written >= WINDOW - Duration::from_millis(5), "{dies_at}: too early");
+            }
+            bench.identify(&other);
+        }
+    }
 }

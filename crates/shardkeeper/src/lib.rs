@@ -14,10 +14,14 @@
 //! while let Some(event) = events.next().await {
 //!     println!("{event:?}");
 //! }
-//! # bot.stop().await;
+//! // No more events means that the bot has ended. An error says why.
+//! bot.wait().await?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! With [`Builder::subscribe_to`] events come as types: those of twilight-model, or the bot's own. Install a subscriber for
+//! `tracing`, such as tracing-subscriber: warnings about what does not work go there.
 //!
 //! The bot reads events when it likes, from as many tasks as it likes. What happens to connections is not its business;
 //! [`Topic::lifecycle`] tells it all the same.
@@ -54,25 +58,28 @@
 //! - **Identify.** At most one per key and 5 s, never below the reserve of the day's budget; a resume needs none.
 //! - **Bounds.** Every queue and buffer has one, and a rule for being full. Mailboxes of actors have none of their own: a call
 //!   of a handle waits for its answer, so its callers are the bound.
-//! - **Secrets.** The token and session ids are in no log line, error or `Debug` output; neither is the content of events.
+//! - **Secrets.** The token and session ids are in no log line, error or `Debug` output; neither is the content of events. Other
+//!   crates' records of `log` at level trace would show them, so the feature `hide-frames` compiles those out of the program.
 //!
 //! Supervision catches panics: a bot must not be built with `panic = "abort"`.
 //!
 //! # Features
 //!
-//! Each only adds. All but the first are off by default.
+//! Each only adds. The first two are on by default, the others off.
 //!
 //! | feature | adds | needs |
 //! |---|---|---|
 //! | `file-store` | `store::FileStore`: sessions on disk | redb |
+//! | `hide-frames` | no `log` record of level trace in the whole program: tungstenite's hold tokens and content | log |
 //! | `zstd` | `Compression::ZstdStream` | a C compiler |
 //! | `etf` | `Encoding::Etf` | |
-//! | `twilight` | `Dispatch::event()`: events as twilight-model has them | twilight-model |
+//! | `twilight` | `subscribe_to` and `Dispatch::event()` for the types of twilight-model 0.18; brings `simd-json` along | twilight-model |
 //! | `simd-json` | `Dispatch::parse_whole()`: large events in less time | simd-json |
 //! | `songbird` | songbird's `VoiceUpdate` for [`Shardkeeper`] | songbird |
 //! | `conformance` | checks for an [identify gate](identify_gate) or [session store](store) of your own | |
 
 mod accepted;
+mod ask;
 mod builder;
 mod config;
 mod dispatch;
@@ -80,6 +87,7 @@ mod error;
 mod gateway_info;
 mod handle;
 pub mod identify_gate;
+mod identify_ledger;
 mod identify_queue;
 mod lifecycle;
 mod manager;
@@ -87,6 +95,7 @@ pub mod manual;
 mod members;
 mod message;
 mod pacer;
+mod rate;
 mod reshard_sentinel;
 mod restart;
 mod session_keeper;
@@ -98,13 +107,15 @@ mod status;
 pub mod store;
 mod task;
 
+/// The actor library of shards and manager: what it takes to speak to them by messages.
+pub use ractor;
 pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
 pub use shardkeeper_proto::{
     Activity, Backoff, ChannelInfoField, CloseCode, Command, CommandClass, CommandRefused, Encoding,
     Envelope, EventGroup, EventName, EventSet, IdentifyBudget, IdentifyPermit, Intents, InvalidCommand,
-    InvalidPresence, PayloadTooLarge, Presence, PresenceUpdate, Priority, RequestMembers, Session,
-    ShardCount, ShardId, Status, Timings, Token, TokenError, VoiceStateUpdate, request_channel_info,
-    request_soundboard_sounds,
+    InvalidPresence, InvalidWait, LONGEST_WAIT, PayloadTooLarge, Presence, PresenceUpdate, Priority,
+    RequestMembers, Session, ShardCount, ShardId, Status, Timings, Token, TokenError, VoiceStateUpdate,
+    request_channel_info, request_soundboard_sounds,
 };
 pub use shardkeeper_transport::{
     BoxedIo, CertificateError, Compression, ConnectError, Dialer, TcpDialer, client_config_trusting,
@@ -116,9 +127,10 @@ pub use self::config::ManagerConfig;
 #[cfg(feature = "twilight")]
 pub use self::dispatch::MalformedEvent;
 pub use self::dispatch::{
-    Delivery, Dispatch, Event, JsonError, Overflow, Subscription, SubscriptionOptions, Topic,
+    Delivery, Dispatch, Event, EventModel, JsonError, Overflow, Subscription, SubscriptionOptions, Topic,
+    TypedDelivery, TypedError, TypedSubscription,
 };
-pub use self::error::{CommandRejected, ConfigError, Ended, ShardsRejected, StartError};
+pub use self::error::{CommandRejected, ConfigError, EndError, Ended, ShardsRejected, StartError};
 pub use self::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
 pub use self::handle::Shardkeeper;
 pub use self::identify_queue::{IdentifyQueue, QueueArguments, QueueState};

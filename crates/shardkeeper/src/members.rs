@@ -72,12 +72,14 @@ impl Members {
     ///
     /// When one is no `T`.
     pub fn members<T: DeserializeOwned>(&self) -> Result<Vec<T>, JsonError> {
-        self.raw_members.iter().map(|member| parse(member.get().as_bytes())).collect()
+        let chunk = EventName::GuildMembersChunk.as_str();
+        let read = |member: &RawValue| parse(member.get().as_bytes()).map_err(|error| error.of(chunk.into()));
+        self.raw_members.iter().map(|member| read(member)).collect()
     }
 }
 
 /// Members could not be had.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum MembersError {
     /// The request was not accepted.

@@ -1,7 +1,7 @@
 //! What the actors tell each other, and what a bot tells them. Each variant names its sender.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::shard::Refusal;
@@ -17,6 +17,8 @@ use crate::gateway_info::{GatewayInfo, GatewayInfoError};
 use crate::identify_gate::IdentifyPass;
 use crate::status::{ManagerStatus, ShardStatus};
 use crate::store::{StoreError, Stored};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
 pub type Incarnation = u64;
@@ -71,6 +73,8 @@ pub enum ManagerMessage {
     Stored(Result<Stored, StoreError>),
     /// From its own task: the session store holds everything.
     Flushed,
+    /// From its own task: nobody uses the session store any more.
+    StoreClosed,
     /// From the sentinel: what the gateway said.
     Gateway(GatewayInfo),
     /// From the sentinel: the gateway could not be asked.
@@ -126,6 +130,74 @@ impl fmt::Display for Servant {
             Self::ReshardSentinel => "reshard sentinel",
         })
     }
+}
+
+impl ManagerMessage {
+    /// A command without an answer, for `cast`. What keeps it from being sent is a warning in the log.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn command(command: impl Into<Command>) -> Self {
+        Self::Command(command.into(), command_port())
+    }
+
+    /// A presence for every shard (`None`) or for these, without an answer, for `cast`. Why it is not shown is a warning in
+    /// the log.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn presence(shards: Option<Vec<ShardId>>, presence: PresenceUpdate) -> Self {
+        Self::UpdatePresence(shards, presence, presence_port())
+    }
+}
+
+impl ShardMessage {
+    /// A command without an answer, for `cast`. What keeps it from being sent is a warning in the log.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn command(command: impl Into<Command>) -> Self {
+        Self::Command(command.into(), command_port())
+    }
+
+    /// A presence without an answer, for `cast`. Why it is not shown is a warning in the log.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn presence(presence: PresenceUpdate) -> Self {
+        Self::UpdatePresence(presence, presence_port())
+    }
+}
+
+/// The port of a command whose sender does not wait.
+fn command_port() -> RpcReplyPort<Result<Accepted, CommandRejected>> {
+    unawaited(async |accepted: Result<Accepted, CommandRejected>| Ok(accepted?.written().await?))
+}
+
+/// The port of a presence whose sender does not wait.
+fn presence_port() -> RpcReplyPort<Result<(), CommandRejected>> {
+    unawaited(async |accepted: Result<(), CommandRejected>| Ok(accepted?))
+}
+
+/// A port that logs why a message came to nothing.
+fn unawaited<T: Send + 'static, F: Future<Output = Result<(), BoxError>> + Send>(
+    outcome: impl FnOnce(T) -> F + Send + 'static,
+) -> RpcReplyPort<T> {
+    let (reply, answer) = ractor::concurrency::oneshot();
+    tokio::spawn(async move {
+        let lost = match answer.await {
+            Ok(answer) => outcome(answer).await.map_err(|error| crate::error::chain(error.as_ref())),
+            Err(_) => Err("its actor has ended".to_owned()),
+        };
+        if let Err(reason) = lost {
+            tracing::warn!("a message that nobody waits for had no effect: {reason}");
+        }
+    });
+    reply.into()
 }
 
 /// How a shard gets another connection.
@@ -197,6 +269,8 @@ pub enum QueueMessage {
     Join {
         /// Which shard.
         shard: ShardId,
+        /// Which life of its actor. A later one replaces an earlier one, whose messages are ignored from then on.
+        incarnation: Incarnation,
         /// How urgent it is.
         priority: Priority,
         /// Where to answer.
@@ -206,6 +280,8 @@ pub enum QueueMessage {
     Claim {
         /// Which shard.
         shard: ShardId,
+        /// Which life of its actor.
+        incarnation: Incarnation,
         /// How urgent it is.
         priority: Priority,
         /// Where to answer.
@@ -215,18 +291,15 @@ pub enum QueueMessage {
     Leave {
         /// Which shard.
         shard: ShardId,
-    },
-    /// From a shard: Identify was written, or may have been.
-    Sent {
-        /// Which shard.
-        shard: ShardId,
-        /// When.
-        at: Instant,
+        /// Which life of its actor.
+        incarnation: Incarnation,
     },
     /// From the manager: the shard's actor died.
     Gone {
         /// Which shard.
         shard: ShardId,
+        /// Which life of its actor. What it and earlier ones said, and have not been heard yet, is ignored.
+        incarnation: Incarnation,
     },
     /// From the manager: what `GET /gateway/bot` said last.
     Update {
@@ -257,7 +330,7 @@ pub enum QueueMessage {
     },
     /// From the manager: grant nothing any more.
     Freeze,
-    /// From its own timer.
+    /// From its own timer, or from a driver whose permit is over.
     Wake,
 }
 

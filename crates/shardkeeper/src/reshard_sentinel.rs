@@ -3,21 +3,21 @@
 //! Input: its clock, and the manager's word that something may be out of date. Output: each answer, to the manager, which
 //! learns from it the address, the identify budget and the number of shards that Discord advises.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use shardkeeper_proto::LONGEST_WAIT;
 use tokio::time::Instant;
 
 use crate::config::ManagerConfig;
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, gateway_info};
 use crate::message::{ManagerMessage, SentinelMessage};
+use crate::rate::OncePer;
 use crate::task::AbortOnDrop;
 
-/// So often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
+/// How often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
 const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
-/// No timer waits longer than a year.
-const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
 
 /// The sentinel of a bot.
 pub struct ReshardSentinel;
@@ -29,8 +29,32 @@ pub struct SentinelArguments {
     pub(crate) random: fastrand::Rng,
     /// The manager waits for its first answer.
     pub(crate) awaited: bool,
-    /// Whoever doubts, it is not asked before; `None` for never.
-    pub(crate) not_before: Option<Instant>,
+    pub(crate) limits: Arc<AskLimits>,
+}
+
+/// When the gateway may be asked. The manager keeps the limits over the lives of sentinels, and each sentinel writes them before
+/// it reports: its end may be known before its report.
+#[derive(Debug)]
+pub(crate) struct AskLimits {
+    /// The gateway does not want to be asked before; `None` for never.
+    not_before: Mutex<Option<Instant>>,
+    /// How often the gateway is asked because of a shard's doubts.
+    doubts: OncePer,
+}
+
+impl AskLimits {
+    pub(crate) fn new() -> Self {
+        Self { not_before: Mutex::new(Some(Instant::now())), doubts: OncePer::new(ASK_AT_MOST_EVERY) }
+    }
+
+    /// Whether a shard's doubt is a reason to ask now.
+    fn admit_doubt(&self) -> bool {
+        self.not_before().is_some_and(|at| at <= Instant::now()) && self.doubts.admits()
+    }
+
+    fn not_before(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.not_before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The state of a [`ReshardSentinel`].
@@ -60,7 +84,8 @@ impl Actor for ReshardSentinel {
         myself: ActorRef<SentinelMessage>,
         state: &mut SentinelState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(not_before) = state.arguments.not_before {
+        let not_before = *state.arguments.limits.not_before();
+        if let Some(not_before) = not_before {
             let wait = if state.arguments.awaited { Duration::ZERO } else { state.interval() };
             state.ask_after(&myself, wait.max(not_before.saturating_duration_since(Instant::now())));
         }
@@ -75,11 +100,15 @@ impl Actor for ReshardSentinel {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SentinelMessage::Doubt => {
-                if state.arguments.not_before.is_some_and(|at| at <= Instant::now()) {
+                if state.arguments.limits.admit_doubt() {
                     state.ask(&myself);
                 }
             }
-            SentinelMessage::Due => state.ask(&myself),
+            SentinelMessage::Due => {
+                // A doubt that comes just afterwards has its answer already.
+                let _ = state.arguments.limits.doubts.admits();
+                state.ask(&myself);
+            }
             SentinelMessage::Answered(answer) => state.answered(&myself, answer),
         }
         Ok(())
@@ -89,7 +118,6 @@ impl Actor for ReshardSentinel {
 impl SentinelState {
     /// Handlers do not wait for the network: the answer comes as a message.
     fn ask(&mut self, myself: &ActorRef<SentinelMessage>) {
-        self.arguments.not_before = Some(Instant::now() + ASK_AT_MOST_EVERY);
         let (config, myself) = (Arc::clone(&self.arguments.config), myself.clone());
         self.do_next(async move {
             let answer = gateway_info(config.dialer.as_ref(), &config.api_url, &config.token).await;
@@ -124,7 +152,7 @@ impl SentinelState {
             Err(error) => {
                 self.failed += 1;
                 let retry_after = self.retry_after(&error);
-                self.arguments.not_before = retry_after.map(|wait| Instant::now() + wait);
+                *self.arguments.limits.not_before() = retry_after.map(|wait| Instant::now() + wait);
                 retry_after.into_iter().for_each(|wait| self.ask_after(myself, wait));
                 ManagerMessage::NoGateway { error, retry_after }
             }

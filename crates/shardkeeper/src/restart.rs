@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use shardkeeper_proto::Backoff;
+use shardkeeper_proto::{Backoff, InvalidWait};
 
 /// How crashes are answered. Construct it with `Default`, then set fields; a limit of zero is always passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,26 @@ pub struct RestartPolicy {
     pub fleet_limit: usize,
     /// The window of [`fleet_limit`](Self::fleet_limit), and half of the longest wait that it brings. 10 s.
     pub fleet_window: Duration,
+}
+
+impl RestartPolicy {
+    /// Checks that no span is longer than a year, and that a quarantine is one: without a wait, a shard that crashes at each
+    /// start would spend an Identify each time.
+    pub(crate) fn check(&self) -> Result<(), InvalidWait> {
+        let any = Duration::ZERO;
+        let some = Duration::from_millis(1);
+        for (setting, wait, min) in [
+            ("restart_policy.window", self.window, any),
+            ("restart_policy.backoff.base", self.backoff.base, any),
+            ("restart_policy.backoff.cap", self.backoff.cap, any),
+            ("restart_policy.quarantine", self.quarantine, some),
+            ("restart_policy.quarantine_cap", self.quarantine_cap, any),
+            ("restart_policy.fleet_window", self.fleet_window, any),
+        ] {
+            InvalidWait::check(setting, wait, min)?;
+        }
+        Ok(())
+    }
 }
 
 impl Default for RestartPolicy {

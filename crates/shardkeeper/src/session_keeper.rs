@@ -15,10 +15,10 @@ use crate::Lifecycle;
 use crate::config::WallClock;
 use crate::dispatch::Hub;
 use crate::error::chain;
-use crate::identify_queue::Ledger;
+use crate::identify_ledger::IdentifyLedger;
 use crate::shard::slot::SessionSlot;
-use crate::store::{self, BudgetRecord, Changes, SessionRecord, SessionStore, StoreError};
-use crate::task::{AbortOnDrop, catching};
+use crate::store::{self, BudgetRecord, Changes, SessionRecord, StoreError, StoreLease};
+use crate::task::AbortOnDrop;
 
 /// So often the slots are looked at, and at once when there is a new session. What a killed process repeats is what its
 /// subscribers acknowledged in so long, and the time of one save.
@@ -51,7 +51,7 @@ pub(crate) struct Book {
     /// The slots that the store may hold something of: the keeper writes them down, and the manager those that are given away.
     pub(crate) held: BTreeSet<Slot>,
     pub(crate) generation: u32,
-    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) ledger: Arc<IdentifyLedger>,
     /// It was told that the store does not work.
     pub(crate) degraded: bool,
 }
@@ -61,7 +61,7 @@ pub struct SessionKeeper;
 
 /// What a [`SessionKeeper`] is started with. Only the manager makes one.
 pub struct KeeperArguments {
-    pub(crate) store: Arc<dyn SessionStore>,
+    pub(crate) store: Arc<StoreLease>,
     pub(crate) book: Arc<Mutex<Book>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) random: fastrand::Rng,
@@ -72,7 +72,7 @@ pub struct KeeperArguments {
 
 /// The state of a [`SessionKeeper`].
 pub struct KeeperState {
-    store: Arc<dyn SessionStore>,
+    store: Arc<StoreLease>,
     book: Arc<Mutex<Book>>,
     hub: Arc<Hub>,
     random: fastrand::Rng,
@@ -206,8 +206,9 @@ impl KeeperState {
         self.book().held.extend(kept.keys());
         let (store, myself) = (Arc::clone(&self.store), myself.clone());
         let save = tokio::spawn(async move {
-            let saving = catching(async { store.save(changes).await });
-            let saved = timeout(DEADLINE, saving).await.unwrap_or_else(|elapsed| Err(elapsed.into()));
+            // An earlier keeper's save may be in the way for as long.
+            let saved = timeout(DEADLINE, store.save(changes)).await;
+            let saved = saved.unwrap_or_else(|elapsed| Err(elapsed.into()));
             let _ = myself.cast(KeeperMessage::Saved(saved));
         });
         let _task = AbortOnDrop(save.abort_handle());
@@ -271,11 +272,11 @@ impl KeeperState {
         }
         // Of a slot that this bot does not run any more somebody else has the session.
         changes.removed.extend(book.held.iter().filter(|slot| !book.slots.contains_key(slot)));
-        let ledger = book.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now().into_std();
-        let budget = store::budget_record((now, wall), &ledger.budget, ledger.last_identify);
+        let last_identify = book.ledger.last_identify();
+        let budget = store::budget_record((now, wall), &book.ledger.budget(), last_identify);
         changes.budget = Some(budget).filter(|budget| {
-            ledger.last_identify.is_some() && self.saved_budget.is_none_or(|saved| differ(budget, &saved))
+            last_identify.is_some() && self.saved_budget.is_none_or(|saved| differ(budget, &saved))
         });
         (changes, kept)
     }
@@ -318,7 +319,6 @@ mod tests {
     use shardkeeper_proto::{IdentifyBudget, Session};
 
     use super::*;
-    use crate::status::IdentifyStatus;
     use crate::store::MemoryStore;
 
     const WALL_MS: u64 = 1_700_000_000_000;
@@ -330,10 +330,10 @@ mod tests {
         let slot = Arc::new(SessionSlot::new(Some(Session::sample(ShardId(0), count))));
         let now = Instant::now().into_std();
         let budget = IdentifyBudget::new(now, 1000, 990, Duration::from_secs(3600), 10);
-        let ledger = Ledger { status: IdentifyStatus::default(), budget, last_identify: Some(now) };
-        let (slots, ledger) = (BTreeMap::from([((count, ShardId(0)), slot)]), Arc::new(Mutex::new(ledger)));
+        let ledger = Arc::new(IdentifyLedger::new(budget, Some(now)));
+        let slots = BTreeMap::from([((count, ShardId(0)), slot)]);
         KeeperState::new(KeeperArguments {
-            store: Arc::new(MemoryStore::default()),
+            store: Arc::new(StoreLease::new(Arc::new(MemoryStore::default()))),
             book: Arc::new(Mutex::new(Book {
                 slots,
                 held: BTreeSet::new(),
@@ -388,7 +388,7 @@ mod tests {
     async fn a_period_that_has_not_begun_is_no_change() {
         let mut keeper = keeper();
         let budget = IdentifyBudget::new(Instant::now().into_std(), 1000, 1000, Duration::ZERO, 10);
-        keeper.book().ledger.lock().unwrap().budget = budget;
+        keeper.book().ledger = Arc::new(IdentifyLedger::new(budget, Some(Instant::now().into_std())));
         assert_eq!(look(&mut keeper, WALL_MS).1, Some(WALL_MS));
         tokio::time::advance(Duration::from_secs(600)).await;
         assert_eq!(look(&mut keeper, WALL_MS + 600_000), (None, None));

@@ -1,6 +1,7 @@
 //! `shardkeeperd`: runs the Gateway shards of a Discord bot, or shows how that is done.
 
 mod demo;
+mod intents;
 mod record;
 mod run;
 mod sim;

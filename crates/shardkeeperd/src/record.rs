@@ -2,29 +2,33 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use shardkeeper::{Delivery, Dispatch};
 
 /// So much is written in one go; a larger event by itself.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A file that is appended to. What it was given is with the operating system: it survives the end of this process, though
-/// not of the machine.
+/// A file that is appended to, or standard output. What it was given is with the operating system: it survives the end of this
+/// process, though not of the machine.
 pub(crate) struct Record {
-    path: PathBuf,
-    file: File,
+    name: String,
+    output: Box<dyn Write + Send>,
     lines: Vec<u8>,
 }
 
 impl Record {
-    /// Makes the file, for its owner alone, or goes on behind what is there.
+    /// Makes the file, for its owner alone, or goes on behind what is there. `-` is standard output.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
+        if path == Path::new("-") {
+            let name = "to standard output".to_owned();
+            return Ok(Self { name, output: Box::new(io::stdout()), lines: Vec::new() });
+        }
         let opened = append_to(path).and_then(|file| Ok((is_torn(path, &file)?, file)));
         let (torn, file) = opened.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
         // A line that a killed process left incomplete stays by itself. Its event comes again.
         let lines = if torn { vec![b'\n'] } else { Vec::new() };
-        Ok(Self { path: path.to_owned(), file, lines })
+        Ok(Self { name: path.display().to_string(), output: Box::new(file), lines })
     }
 
     /// Returns when all of them are written. With an error some may be, the last one in part.
@@ -41,8 +45,8 @@ impl Record {
     }
 
     fn flush(&mut self) -> Result<(), String> {
-        let written = self.file.write_all(&self.lines);
-        written.map_err(|error| format!("cannot write {}: {error}", self.path.display()))?;
+        let written = self.output.write_all(&self.lines).and_then(|()| self.output.flush());
+        written.map_err(|error| format!("cannot write {}: {error}", self.name))?;
         self.lines.clear();
         self.lines.shrink_to(CHUNK_BYTES);
         Ok(())

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fs;
 use std::mem::ManuallyDrop;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,11 +13,12 @@ use clap::Args;
 use futures_util::FutureExt;
 use shardkeeper::store::FileStore;
 use shardkeeper::{
-    DISCORD_API, Ended, Intents, Shardkeeper, Subscription, TcpDialer, Topic, client_config_trusting,
+    DISCORD_API, Intents, Shardkeeper, Subscription, TcpDialer, Topic, client_config_trusting,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::chain;
+use crate::intents::intents;
 use crate::record::Record;
 use crate::terminate::Terminate;
 use crate::wire::Wire;
@@ -31,19 +33,27 @@ pub(crate) struct Options {
     /// The bot's token; better set in the environment than given here, where others can see it.
     #[arg(long, env = "DISCORD_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// What to receive: names like GUILDS,GUILD_MESSAGES, or the number of their bits.
+    /// What to receive: names like GUILDS,GUILD_MESSAGES, the number of their bits, `unprivileged`, or `all`. May be repeated.
     #[arg(long, default_value = "GUILDS", value_parser = intents)]
-    intents: Intents,
+    intents: Vec<Intents>,
     /// The API's URL, for a proxy or a simulator.
     #[arg(long, default_value = DISCORD_API)]
     api_url: String,
     /// How many shards; without it, as many as Discord recommends.
     #[arg(long)]
     shards: Option<u32>,
+    /// Which of them run here, such as 0,1 or 4-7; another process runs the others. Without it, all. May be repeated.
+    #[arg(long, value_name = "IDS", requires = "shards", value_delimiter = ',', value_parser = shard_ids)]
+    shard_ids: Vec<RangeInclusive<u32>>,
+    /// How long the gateway may be out of reach at the start before the run ends with an error; without it, the run goes on
+    /// trying.
+    #[arg(long, value_name = "SECONDS")]
+    start_timeout: Option<u64>,
     /// Where sessions are kept for the next run, which resumes them however this one ended. A secret, like the token.
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
-    /// Where each event is appended as a line of JSON, before it is acknowledged: with --store none is missing in it.
+    /// Where each event is appended as a line of JSON, before it is acknowledged: with --store none is missing in it. `-` is
+    /// standard output.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// A certificate in PEM that is trusted too: of a proxy, or of the simulator.
@@ -53,17 +63,13 @@ pub(crate) struct Options {
     wire: Wire,
 }
 
-fn intents(text: &str) -> Result<Intents, String> {
-    if let Ok(bits) = text.parse() {
-        return Intents::from_bits(bits).ok_or_else(|| format!("{bits} has bits that no intent has"));
+/// One id, or a range with both of its ends.
+fn shard_ids(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.trim().parse(), last.trim().parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok(first..=last),
+        _ => Err("give ids and ranges of them, such as 0,1 or 4-7".to_owned()),
     }
-    text.split(',')
-        .map(str::trim)
-        .map(|name| {
-            Intents::from_name(&name.to_ascii_uppercase())
-                .ok_or_else(|| format!("there is no intent {name:?}"))
-        })
-        .try_fold(Intents::empty(), |all, intent| Ok(all | intent?))
 }
 
 pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
@@ -72,7 +78,8 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         .token
         .as_ref()
         .ok_or("DISCORD_TOKEN is not set: it takes the bot token of the developer portal")?;
-    let mut builder = Shardkeeper::builder(token, options.intents).api_url(&options.api_url);
+    let intents = options.intents.iter().copied().collect();
+    let mut builder = Shardkeeper::builder(token, intents).api_url(&options.api_url);
     builder = options.wire.apply(builder);
     if let Some(file) = &options.trust {
         let pem = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
@@ -82,6 +89,19 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     }
     if let Some(shards) = options.shards {
         builder = builder.shards(shards);
+        if let Some(last) = options.shard_ids.iter().map(RangeInclusive::end).max() {
+            if *last >= shards {
+                return Err(format!(
+                    "--shard-ids names shard {last}, and --shards {shards} has none above {}",
+                    shards.saturating_sub(1)
+                )
+                .into());
+            }
+            builder = builder.shard_ids(options.shard_ids.iter().cloned().flatten(), shards);
+        }
+    }
+    if let Some(seconds) = options.start_timeout {
+        builder = builder.start_timeout(Duration::from_secs(seconds));
     }
     let record = options.record.as_deref().map(Record::open).transpose()?;
     if let Some(file) = &options.store {
@@ -110,10 +130,8 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             }
         }
     }
-    match keeper.ended().await {
-        Ended::Refused(refusal) => Err(refusal.into()),
-        ended => Err(format!("the manager ended by itself: {ended:?}").into()),
-    }
+    keeper.wait().await?;
+    Err("the bot has ended, though nobody told it to".into())
 }
 
 /// Takes the dispatches, and acknowledges each one when it is recorded, or counted if there is no record.
@@ -158,11 +176,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intents_by_name_and_number() {
-        assert_eq!(intents("guilds, GUILD_MESSAGES"), Ok(Intents::GUILDS | Intents::GUILD_MESSAGES));
-        assert_eq!(intents("513"), Ok(Intents::GUILDS | Intents::GUILD_MESSAGES));
-        assert_eq!(intents("0"), Ok(Intents::empty()));
-        assert_eq!(intents("GUILDZ"), Err(r#"there is no intent "GUILDZ""#.to_owned()));
-        assert!(intents("131072").is_err());
+    fn shard_ids_are_numbers_or_ranges() {
+        assert_eq!(shard_ids("3"), Ok(3..=3));
+        assert_eq!(shard_ids("4-7"), Ok(4..=7));
+        for wrong in ["", "-", "7-4", "a", "1-", "-1", "1-2-3"] {
+            assert!(shard_ids(wrong).is_err(), "{wrong}");
+        }
     }
 }

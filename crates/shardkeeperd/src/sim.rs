@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use shardkeeper::Intents;
 use shardkeeper_sim::{Mix, Report, Script, SimConfig, SimTimings, Simulator};
 
+use crate::intents::intents;
 use crate::say;
 use crate::terminate::Terminate;
 
@@ -20,9 +22,9 @@ pub(crate) struct Options {
     /// Where to listen, REST and Gateway on one port; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7979")]
     listen: SocketAddr,
-    /// The only token that is accepted.
-    #[arg(long, default_value = "sim-token")]
-    token: String,
+    /// The only token that is accepted; without it, one of Discord's form, which is printed.
+    #[arg(long)]
+    token: Option<String>,
     /// TLS, with a certificate that is made now and written here as PEM, for the client to trust.
     #[arg(long, value_name = "FILE")]
     tls: Option<PathBuf>,
@@ -59,15 +61,22 @@ pub(crate) struct Options {
     /// A timeline of faults and other actions, in TOML or JSON; it begins at once.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// The intents that are enabled in the developer portal, as the number of their bits; without it, all.
-    #[arg(long)]
-    allowed_intents: Option<u64>,
+    /// The intents that are enabled in the developer portal, by names or as the number of their bits; without it, all. May be
+    /// repeated.
+    #[arg(long, value_parser = intents)]
+    allowed_intents: Vec<Intents>,
     /// How much faster than at Discord time passes for heartbeats, windows and waits.
     #[arg(long, default_value_t = 1.0)]
     time_scale: f64,
-    /// Sends messages in pieces, cut at odd places.
+    /// Sends messages in pieces, cut at odd places; the suffix of zlib-stream stays whole, as most clients need it.
     #[arg(long)]
     split_frames: bool,
+    /// Sends messages in pieces, and cuts within the suffix of zlib-stream too.
+    #[arg(long)]
+    split_suffix: bool,
+    /// Writes the atoms of ETF with all four tags, of which some clients know two.
+    #[arg(long)]
+    mixed_atoms: bool,
     /// Ends with an exit code other than 0 for what Discord would close, refuse or drop a session for; with
     /// --strict=advice also for what it advises against.
     #[arg(long, value_name = "GRADE", num_args = 0..=1, require_equals = true, default_missing_value = "violation")]
@@ -93,6 +102,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let mut terminate = Terminate::listen()?;
     let script = options.script.as_deref().map(Script::read).transpose()?;
     let config = configure(options)?;
+    let token = config.token.clone();
     let listen = |error: std::io::Error| format!("cannot listen on {}: {error}", options.listen);
     let simulator = match &options.tls {
         None => Simulator::bind(config, options.listen).await.map_err(listen)?,
@@ -104,7 +114,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             simulator
         }
     };
-    say(format_args!("a simulated Discord: API at {}, token {}", simulator.api_url(), options.token));
+    say(format_args!("a simulated Discord: API at {}, token {token}", simulator.api_url()));
     say("GET /sim/report tells what it has seen, POST /sim/act makes faults; Ctrl-C ends it");
     simulator.start_traffic();
     let played = async {
@@ -142,7 +152,9 @@ fn configure(options: &Options) -> Result<SimConfig, String> {
         number => Err(format!("--{name} is {number}: it cannot be below zero")),
     };
     let mut config = SimConfig::default();
-    config.token.clone_from(&options.token);
+    if let Some(token) = &options.token {
+        config.token.clone_from(token);
+    }
     config.seed = options.seed;
     config.shards = options.shards.max(1);
     config.max_concurrency = options.max_concurrency.max(1);
@@ -156,8 +168,12 @@ fn configure(options: &Options) -> Result<SimConfig, String> {
         MixName::Everything => Mix::Everything,
     };
     config.faults_per_minute = rate("faults-per-minute", options.faults_per_minute)?;
-    config.allowed_intents = options.allowed_intents.unwrap_or(config.allowed_intents);
+    if !options.allowed_intents.is_empty() {
+        config.allowed_intents = options.allowed_intents.iter().copied().collect::<Intents>().bits();
+    }
     config.split_frames = options.split_frames;
+    config.split_suffix = options.split_suffix;
+    config.mixed_atoms = options.mixed_atoms;
     config.timings = SimTimings::default().compressed(positive("time-scale", options.time_scale)?);
     Ok(config)
 }

@@ -16,6 +16,7 @@ use self::support::{Directory, LOOPBACK, PATIENCE, Running, Sim, shardkeeperd, s
 
 async fn simulator(shards: u32) -> Simulator {
     let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
     config.shards = shards;
     config.max_concurrency = shards;
     Simulator::bind(config, LOOPBACK).await.unwrap()
@@ -96,6 +97,7 @@ async fn a_token_that_the_gateway_refuses_is_final() {
 #[tokio::test]
 async fn forbidden_intents_are_final() {
     let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
     config.allowed_intents &= !(1 << 1);
     let simulator = Simulator::bind(config, LOOPBACK).await.unwrap();
     let (code, log) =
@@ -108,7 +110,15 @@ async fn forbidden_intents_are_final() {
 async fn what_is_missing_or_wrong_in_the_arguments_is_named() {
     for (arguments, message) in [
         (&["run"][..], "error: DISCORD_TOKEN is not set"),
-        (&["run", "--token", "x", "--intents", "GUILDZ"], "there is no intent \"GUILDZ\""),
+        (
+            &["run", "--token", "x", "--intents", "GUILDZ"],
+            "there is no intent \"GUILDZ\"\nThe intents are: GUILDS, ",
+        ),
+        (&["run", "--token", "x", "--intent", "GUILDS"], "similar argument exists: '--intents'"),
+        (&["run", "--token", "x", "--shard-ids", "0"], "--shards <SHARDS>"),
+        (&["run", "--token", "x", "--shards", "2", "--shard-ids", "a"], "such as 0,1 or 4-7"),
+        (&["run", "--token", "x", "--shards", "2", "--shard-ids", "1-2"], "--shards 2 has none above 1"),
+        (&["sim", "--allowed-intents", "GUILDZ"], "there is no intent \"GUILDZ\""),
         (&["run", "--token", "x", "--api-url", "discord.com"], "is not an http or https URL"),
         (&["run", "--token", ""], "the token is empty"),
         (&["run", "--token", "x", "--shards", "0"], "the shard count is zero"),
@@ -120,6 +130,53 @@ async fn what_is_missing_or_wrong_in_the_arguments_is_named() {
         assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}");
         assert!(log.contains(message), "{arguments:?}: {log}");
     }
+}
+
+#[tokio::test]
+async fn intents_may_be_repeated_and_shards_chosen() {
+    let mut config = SimConfig::default();
+    (config.shards, config.max_concurrency) = (8, 8);
+    let simulator = Simulator::bind(config, LOOPBACK).await.unwrap();
+    let more = ["--intents", "guilds,guild_messages", "--intents", "DIRECT_MESSAGES", "--shards", "8"];
+    let more = [&more[..], &["--shard-ids", "0,5", "--shard-ids", "2-3"]].concat();
+    let mut running = Running::start("sim-token", &simulator.api_url(), &more);
+    running.until("all 4 shards of generation 1 are ready").await;
+    let mut identified: Vec<u32> = simulator.report().identify_log.iter().map(|one| one.shard_id).collect();
+    identified.sort_unstable();
+    assert_eq!(identified, [0, 2, 3, 5]);
+    running.signal("TERM").await;
+    assert_eq!(running.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_record_can_go_to_standard_output() {
+    let simulator = simulator(1).await;
+    let mut running = Running::start("sim-token", &simulator.api_url(), &["--record", "-"]);
+    let mut lines = BufReader::new(running.child.stdout.take().unwrap()).lines();
+    let first = timeout(PATIENCE, lines.next_line()).await.expect("it comes").unwrap().unwrap();
+    let event: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!((&event["name"], &event["shard"]), (&"READY".into(), &0.into()));
+    // A reader that goes away ends the run: what was not taken is not acknowledged.
+    drop(lines);
+    simulator.start_traffic();
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains("error: cannot write to standard output: Broken pipe"), "{log}");
+}
+
+#[tokio::test]
+async fn a_run_with_a_start_timeout_ends_when_nothing_answers() {
+    let port = TcpListener::bind(LOOPBACK).await.unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}");
+    let (code, log) = Running::start("sim-token", &url, &["--start-timeout", "1"]).end().await;
+    assert_eq!(code, Some(1));
+    let error = log.lines().last().unwrap();
+    assert!(
+        error.starts_with(
+            "error: no answer from the gateway within 1s: the API cannot be reached: cannot open"
+        ) && error.contains("check that it listens"),
+        "{log}"
+    );
 }
 
 /// What waits and tries again says so once per try, and ends when it is told.
@@ -278,6 +335,10 @@ async fn run_and_sim_understand_each_other_over_tls_zstd_and_etf() {
         "--report",
         &report,
         "--split-frames",
+        "--split-suffix",
+        "--mixed-atoms",
+        "--token",
+        "sim-token",
     ];
     let sim = Sim::start(LOOPBACK, &sim).await;
     assert!(sim.api_url.starts_with("https://"), "{}", sim.api_url);

@@ -30,6 +30,7 @@ pub async fn simulator_of(shards: u32, mix: Mix) -> Simulator {
 async fn simulator_at(shards: u32, mix: Mix, events_per_second: f64) -> Simulator {
     let mut config = SimConfig::default();
     config.seed = 7;
+    config.token = "sim-token".to_owned();
     config.mix = mix;
     config.shards = shards;
     config.max_concurrency = shards.clamp(4, 16);

@@ -38,7 +38,6 @@ fn config() -> ShardConfig {
         library: "fuzz".to_owned(),
         gateway_url: "wss://g.example".parse().expect("it is a URL"),
         wire: Wire::default(),
-        max_failed_resumes: 3,
         timings: Timings::default(),
     }
 }

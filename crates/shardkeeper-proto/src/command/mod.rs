@@ -134,7 +134,7 @@ impl Command {
 }
 
 /// A shard does not take a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandRefused {
     /// It belongs on another shard's session (GW-208, GW-215).
@@ -164,7 +164,7 @@ pub enum CommandRefused {
 }
 
 /// A command cannot be sent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidCommand {
     /// The nonce is too long (GW-214).

@@ -172,7 +172,7 @@ pub enum Next {
 }
 
 /// Discord refuses the shard for good: trying again unchanged is pointless (GW-095).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("discord refuses the connection: {code}{}", Culprits(*.code, *.intents))]
 #[non_exhaustive]
 pub struct Refusal {

@@ -1,8 +1,8 @@
 //! From nothing to an open connection, by way of the identify queue.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Change, Output, Reason, Shard, State};
+use super::{Change, MAX_RETRY_AFTER, Output, Reason, Shard, State};
 use crate::{CommandLimiter, Priority, Session, gateway_url};
 
 impl Shard {
@@ -45,19 +45,24 @@ impl Shard {
     }
 
     pub(super) fn connected(&mut self, now: Instant) {
-        if let State::Connecting { .. } = self.state {
+        if let State::Connecting { at_gateway_url, .. } = self.state {
             self.limiter = CommandLimiter::of(&self.config.timings);
             self.malformed = 0;
-            self.state = State::AwaitingHello { deadline: now + self.config.timings.hello };
+            let deadline = now + self.config.timings.hello;
+            self.state = State::AwaitingHello { deadline, at_gateway_url };
         }
     }
 
-    pub(super) fn connect_failed(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, reason: Reason) {
-        if let State::Connecting { at_gateway_url: true, .. } = self.state {
-            self.outputs.push_back(Output::AskGateway);
+    /// The host may ask to be left alone for `retry_after`.
+    pub(super) fn connect_failed(
+        &mut self,
+        now: Instant,
+        random: &mut dyn FnMut() -> f64,
+        retry_after: Duration,
+    ) {
+        if !matches!(self.state, State::Connecting { .. }) {
+            return;
         }
-        // GW-139: the other URL next time; and back, should that one not be reachable either.
-        self.avoid_resume_url = !self.avoid_resume_url;
-        self.connection_over(now, random, reason);
+        self.connection_over(now, random, Reason::ConnectFailed, retry_after.min(MAX_RETRY_AFTER));
     }
 }

@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Change, Next, Output, Reason, Refusal, Shard, State, Then};
+use super::{Change, Next, Output, Reason, Refusal, Shard, State, Then, VAIN_RESUMES};
 use crate::close::{CloseCode, Recovery, ours};
 
 impl Shard {
     /// We end the connection: close it, and wait for the handshake.
     pub(super) fn end_connection(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, reason: Reason) {
+        if self.ending_session.is_some() {
+            self.give_up_ending();
+            return;
+        }
         let code = match reason {
             Reason::ReconnectRequested | Reason::Requested => ours::RECONNECT,
             Reason::Zombied => ours::ZOMBIED,
@@ -29,6 +33,9 @@ impl Shard {
 
     /// Somebody wants another connection. An attempt to make one goes on, for the session that it was begun for.
     pub(super) fn reconnect(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, fresh: bool) {
+        if self.is_ending_session() {
+            return;
+        }
         let attempting = matches!(self.state, State::Connecting { .. } | State::AwaitingHello { .. });
         if fresh && !attempting {
             self.drop_session();
@@ -38,13 +45,27 @@ impl Shard {
         }
     }
 
-    /// The connection is over, or never was.
-    pub(super) fn connection_over(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, reason: Reason) {
-        let after = self.plan_retry(now, random, reason);
+    /// The connection is over, or never was. The next one waits for `at_least` this long, and a little more, so that those
+    /// who were asked to wait for the same time do not come back together.
+    pub(super) fn connection_over(
+        &mut self,
+        now: Instant,
+        random: &mut dyn FnMut() -> f64,
+        reason: Reason,
+        at_least: Duration,
+    ) {
+        if self.ending_session.is_some() {
+            self.give_up_ending();
+            return;
+        }
+        let mut after = self.plan_retry(now, random, reason);
+        if !at_least.is_zero() {
+            after = after.max(at_least + self.config.timings.reconnect.base.mul_f64(random()));
+        }
         self.forget_connection();
         self.outputs.push_back(Output::Disconnect);
         self.changed(Change::Disconnected { reason, next: self.next(after) });
-        self.after_close(now, Then::Retry { after });
+        self.state = State::Disconnected { retry_at: now + after };
     }
 
     pub(super) fn closed(
@@ -62,6 +83,7 @@ impl Shard {
         if let Reason::Closed(code) = reason
             && let Recovery::Fatal(scope) = code.recovery()
             && self.is_connected()
+            && self.ending_session.is_none()
         {
             self.forget_connection();
             self.drop_session();
@@ -72,44 +94,80 @@ impl Shard {
             return;
         }
         match self.state {
-            State::Closing { then, .. } => {
+            State::Closing { .. } => {
                 // The usual code here is the echo of our own; one that ends the session ends it (GW-083, GW-085).
                 if let Reason::Closed(code) = reason
                     && code.recovery() == Recovery::NewSession
                 {
-                    self.drop_session();
+                    self.invalidated_while_closing(random, false);
                 }
                 self.outputs.push_back(Output::Disconnect);
-                self.after_close(now, then);
+                self.after_close(now);
             }
-            _ if self.is_connected() => self.connection_over(now, random, reason),
+            _ if self.is_connected() => self.connection_over(now, random, reason, Duration::ZERO),
             _ => {}
         }
     }
 
-    pub(super) fn after_close(&mut self, now: Instant, then: Then) {
-        match then {
-            Then::Retry { after } => self.state = State::Disconnected { retry_at: now + after },
-            Then::Stop => {
-                self.state = State::Stopped;
-                self.changed(Change::Stopped);
-            }
+    /// Discord says, while we close the connection, that the session is invalid. Whatever was to follow waits as long as
+    /// it would have after such a word before (GW-149).
+    pub(super) fn invalidated_while_closing(&mut self, random: &mut dyn FnMut() -> f64, resumable: bool) {
+        if !resumable {
+            self.drop_session();
+        }
+        let wait = self.wait_after_invalid_session(random).max(self.wait_before_identify(random));
+        match &mut self.state {
+            State::Closing { then: Then::Retry { after }, .. } => *after = (*after).max(wait),
+            State::Closing { then: then @ Then::EndSession, .. } if !resumable => *then = Then::Stop,
+            _ => {}
         }
     }
 
+    /// What was to follow the closing handshake.
+    pub(super) fn after_close(&mut self, now: Instant) {
+        let State::Closing { then, .. } = self.state else { return };
+        match then {
+            Then::Retry { after } => self.state = State::Disconnected { retry_at: now + after },
+            Then::Stop => self.stopped(),
+            Then::EndSession => self.visit(now),
+        }
+    }
+
+    fn stopped(&mut self) {
+        self.state = State::Stopped;
+        self.changed(Change::Stopped);
+    }
+
     pub(super) fn stop(&mut self, now: Instant, reason: Reason) {
-        let code = if reason == Reason::Stopping { ours::STOP } else { ours::DETACH };
-        let was_closing = matches!(self.state, State::Closing { .. });
+        if self.is_ending_session() {
+            return;
+        }
+        let gives_up = reason == Reason::Stopping;
+        if gives_up && self.session.is_some() {
+            // To us it is over from here on, also if the process dies before Discord has heard of it.
+            self.outputs.push_back(Output::SessionChanged(None));
+            match &mut self.state {
+                State::Closing { then, .. } => {
+                    *then = Then::EndSession;
+                    return self.forget_connection();
+                }
+                State::Disconnected { .. } => return self.visit(now),
+                State::Connecting { .. } | State::AwaitingHello { .. } => {
+                    self.ending_session = Some(now + self.config.timings.close);
+                    return;
+                }
+                _ => {}
+            }
+        }
+        if gives_up {
+            self.session = None;
+        }
+        let code = if gives_up { ours::STOP } else { ours::DETACH };
         let connected = self.is_connected();
         self.forget_connection();
-        if reason == Reason::Stopping {
-            self.drop_session();
-        }
-        if was_closing {
+        if let State::Closing { then, .. } = &mut self.state {
             // Its close frame is sent already; the handshake goes on to its deadline.
-            if let State::Closing { then, .. } = &mut self.state {
-                *then = Then::Stop;
-            }
+            *then = Then::Stop;
         } else if connected {
             self.changed(Change::Disconnected { reason, next: Next::End });
             self.state = self.closing(now, Then::Stop);
@@ -117,8 +175,34 @@ impl Shard {
         } else {
             // Cancels an attempt to connect, too.
             self.outputs.push_back(Output::Disconnect);
-            self.after_close(now, Then::Stop);
+            self.stopped();
         }
+    }
+
+    /// The shard was told to stop, and its session has yet to be ended at Discord.
+    pub(super) fn is_ending_session(&self) -> bool {
+        self.ending_session.is_some() || matches!(self.state, State::Closing { then: Then::EndSession, .. })
+    }
+
+    /// Connects once more, to end the session at Discord.
+    fn visit(&mut self, now: Instant) {
+        self.ending_session = Some(now + self.config.timings.close);
+        self.connect(now);
+    }
+
+    /// Discord answered the Resume that was only to end the session.
+    pub(super) fn end_session(&mut self, now: Instant) {
+        self.ending_session = None;
+        self.stop(now, Reason::Stopping);
+    }
+
+    /// The session cannot be ended at Discord in time, which forgets it by itself.
+    pub(super) fn give_up_ending(&mut self) {
+        self.forget_connection();
+        self.ending_session = None;
+        self.session = None;
+        self.outputs.push_back(Output::Disconnect);
+        self.stopped();
     }
 
     /// Decides whether the session is still good and how long to wait, and counts the failure.
@@ -134,23 +218,16 @@ impl Shard {
             self.failures = 0;
             self.failed_identifies = 0;
         }
-        // One that was not let finish has not failed.
-        let fruitless =
-            matches!(self.state, State::Resuming { replayed: 0, .. }) && reason != Reason::Requested;
-        if fruitless {
-            self.failed_resumes += 1;
-        }
+        self.weigh_connection(now, reason);
         let lost = match reason {
             Reason::InvalidSession { resumable } => !resumable,
-            Reason::Closed(code) => match code.recovery() {
-                Recovery::NewSession => true,
-                Recovery::ResumeOnce => fruitless,
-                Recovery::Resume | Recovery::Fatal(_) => false,
-            },
+            Reason::Closed(code) => code.recovery() == Recovery::NewSession,
             _ => false,
         };
         let homeless = self.session.as_ref().is_some_and(|session| session.resume_url().is_none());
-        if lost || homeless || self.failed_resumes >= self.config.max_failed_resumes {
+        let keeps = self.config.timings.keep_session;
+        let forgotten = self.vain_since.is_some_and(|since| now.saturating_duration_since(since) >= keeps);
+        if lost || homeless || forgotten {
             self.drop_session();
         }
         if let (State::Identifying { .. }, Reason::InvalidSession { .. }) = (&self.state, reason) {
@@ -159,20 +236,60 @@ impl Shard {
         }
         let timings = self.config.timings;
         let mut after = timings.reconnect.delay(self.failures, random());
-        if self.session.is_none() {
-            after = after.max(timings.identify.delay(self.failed_identifies.saturating_sub(1), random()));
-        }
+        after = after.max(self.wait_before_identify(random));
         if let Reason::InvalidSession { .. } = reason {
-            let spread = timings.invalid_session_max.saturating_sub(timings.invalid_session_min);
-            after = after.max(timings.invalid_session_min + spread.mul_f64(random()));
+            after = after.max(self.wait_after_invalid_session(random));
         }
         self.failures = self.failures.saturating_add(1);
         after
     }
 
+    fn wait_before_identify(&self, random: &mut dyn FnMut() -> f64) -> Duration {
+        if self.session.is_some() {
+            return Duration::ZERO;
+        }
+        self.config.timings.identify.delay(self.failed_identifies.saturating_sub(1), random())
+    }
+
+    fn wait_after_invalid_session(&self, random: &mut dyn FnMut() -> f64) -> Duration {
+        let timings = self.config.timings;
+        let spread = timings.invalid_session_max.saturating_sub(timings.invalid_session_min);
+        timings.invalid_session_min + spread.mul_f64(random())
+    }
+
+    /// Whether the connection that ends did anything for the session; if not, at which URL the next one is tried.
+    fn weigh_connection(&mut self, now: Instant, reason: Reason) {
+        let leaves_url = match self.state {
+            // Nothing proved that there is a Gateway (GW-139): what cannot be opened, and what opens and says no Hello, is
+            // the same.
+            State::Connecting { at_gateway_url, .. } | State::AwaitingHello { at_gateway_url, .. } => {
+                if at_gateway_url {
+                    self.outputs.push_back(Output::AskGateway);
+                }
+                true
+            }
+            // A Resume that was not let finish proves nothing.
+            State::Resuming { .. } if reason == Reason::Requested => return,
+            State::Resuming { .. } if reason == Reason::ResumedTimeout => true,
+            State::Resuming { replayed: 0, .. } => {
+                self.vain_resumes += 1;
+                self.vain_resumes >= VAIN_RESUMES
+            }
+            _ => {
+                (self.vain_resumes, self.vain_since) = (0, None);
+                return;
+            }
+        };
+        self.vain_since.get_or_insert(now);
+        if leaves_url {
+            self.vain_resumes = 0;
+            self.avoid_resume_url = !self.avoid_resume_url;
+        }
+    }
+
     /// Session, sequence and resume URL go together (GW-125, GW-140).
     pub(super) fn drop_session(&mut self) {
-        self.failed_resumes = 0;
+        (self.vain_resumes, self.vain_since) = (0, None);
         self.avoid_resume_url = false;
         if self.session.take().is_some() {
             self.outputs.push_back(Output::SessionChanged(None));

@@ -41,6 +41,12 @@ use crate::{
 
 /// So many unreadable payloads in a row and the connection is given up.
 const MALFORMED_LIMIT: u32 = 5;
+/// After this many Resumes in a row at one URL that its host answered with nothing but an end, the other URL is tried. With
+/// the waits between them these take half a minute: a shorter disturbance most likely concerns the other host as well, and
+/// connections at the bootstrap URL are lost more often (GW-132).
+const VAIN_RESUMES: u32 = 5;
+/// The longest wait before the next attempt that a host may ask for. One that names a longer time is asked again by then.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// What a shard needs to know. It does not change while the shard lives.
 #[derive(Clone, Debug)]
@@ -61,8 +67,6 @@ pub struct ShardConfig {
     pub gateway_url: Url,
     /// How its payloads travel.
     pub wire: Wire,
-    /// How many resumes in a row may fail before the session is given up. 3.
-    pub max_failed_resumes: u32,
     /// Deadlines and waits.
     pub timings: Timings,
 }
@@ -79,6 +83,12 @@ pub enum Input<'a> {
     ConnectDelayed(Duration),
     /// The connection could not be opened.
     ConnectFailed,
+    /// The host refused the connection, and wants no other one before this time has passed. Up to five minutes of it are
+    /// waited for.
+    ConnectRefused {
+        /// From now on.
+        retry_after: Duration,
+    },
     /// A payload came.
     Payload(&'a Envelope<'a>),
     /// A payload came that cannot be read.
@@ -114,7 +124,8 @@ pub enum Input<'a> {
         /// Whether to start another session.
         fresh: bool,
     },
-    /// End, and give the session up.
+    /// End, and give the session up. Discord ends a session when its own connection is closed with 1000: a shard that has
+    /// a session and no such connection resumes it once more for that, within [`Timings::close`].
     Stop,
     /// End, and leave the session for another process to resume.
     Detach,
@@ -176,6 +187,7 @@ enum State {
     },
     AwaitingHello {
         deadline: Instant,
+        at_gateway_url: bool,
     },
     AwaitingPermit {
         ask_again_at: Instant,
@@ -183,8 +195,10 @@ enum State {
     Identifying {
         deadline: Instant,
     },
+    /// Each replayed dispatch moves the deadline, up to `until`.
     Resuming {
         deadline: Instant,
+        until: Instant,
         replayed: u64,
     },
     Ready {
@@ -203,8 +217,12 @@ enum State {
 /// What follows a closing handshake.
 #[derive(Clone, Copy, Debug)]
 enum Then {
-    Retry { after: Duration },
+    Retry {
+        after: Duration,
+    },
     Stop,
+    /// Resume once more, to end the session at Discord.
+    EndSession,
 }
 
 /// The machine of one shard. See the [module](self) for its contract.
@@ -225,14 +243,18 @@ pub struct Shard {
     failures: u32,
     /// Identify sent without a session that lasted.
     failed_identifies: u32,
-    /// Resume sent without an answer, in a row.
-    failed_resumes: u32,
+    /// Resumes in a row that ended without having brought anything, at one URL.
+    vain_resumes: u32,
+    /// When the first connection ended that did nothing for the session, since one last did.
+    vain_since: Option<Instant>,
     had_session: bool,
-    /// The resume URL could not be reached: use the bootstrap URL next time (GW-139).
+    /// The host of the resume URL did not answer: use the bootstrap URL next time (GW-139).
     avoid_resume_url: bool,
+    /// The shard was told to stop and resumes only to end its session at Discord, at most until then.
+    ending_session: Option<Instant>,
     malformed: u32,
-    /// What was sent to us may lie unread: that it has not come proves nothing.
-    reading_paused: bool,
+    /// Since when nothing is read. What was sent to us may lie unread: that it has not come proves nothing.
+    paused_since: Option<Instant>,
     /// When something that the limits hold back may be sent.
     flush_at: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -250,8 +272,9 @@ impl fmt::Debug for Shard {
 
 impl Shard {
     /// A shard that does nothing yet. With a session it begins by resuming it; one that [does not
-    /// fit](Session::check) is not used.
-    pub fn new(config: ShardConfig, session: Option<Session>) -> Self {
+    /// fit](Session::check) is not used. [`Timings`] that [cannot work](Timings::check) are replaced by the nearest that can.
+    pub fn new(mut config: ShardConfig, session: Option<Session>) -> Self {
+        config.timings = config.timings.bounded();
         let session = session.filter(|session| session.check(&config).is_ok());
         let limiter = CommandLimiter::of(&config.timings);
         Self {
@@ -266,10 +289,12 @@ impl Shard {
             commands: CommandQueue::default(),
             failures: 0,
             failed_identifies: 0,
-            failed_resumes: 0,
+            vain_resumes: 0,
+            vain_since: None,
             avoid_resume_url: false,
+            ending_session: None,
             malformed: 0,
-            reading_paused: false,
+            paused_since: None,
             flush_at: None,
             outputs: VecDeque::new(),
             config,
@@ -309,7 +334,8 @@ impl Shard {
 
     /// Whether dispatches may come now: only then does it help a slow subscriber not to read.
     pub fn expects_dispatches(&self) -> bool {
-        matches!(self.state, State::Resuming { .. } | State::Ready { .. } | State::Closing { .. })
+        !self.is_ending_session()
+            && matches!(self.state, State::Resuming { .. } | State::Ready { .. } | State::Closing { .. })
     }
 
     /// Whether READY is what comes next.
@@ -350,11 +376,8 @@ impl Shard {
                     self.changed(Change::Paced { wait });
                 }
             }
-            Input::ConnectFailed => {
-                if let State::Connecting { .. } = self.state {
-                    self.connect_failed(now, random, Reason::ConnectFailed);
-                }
-            }
+            Input::ConnectFailed => self.connect_failed(now, random, Duration::ZERO),
+            Input::ConnectRefused { retry_after } => self.connect_failed(now, random, retry_after),
             Input::Payload(envelope) => self.payload(now, random, envelope),
             Input::Malformed => self.malformed(now, random),
             Input::Closed { code, corrupt } => self.closed(now, random, code, corrupt),
@@ -374,12 +397,7 @@ impl Shard {
                 self.flush(now);
             }
             Input::Command(id, command) => self.take_command(now, id, command),
-            Input::ReadingPaused(paused) => {
-                self.reading_paused = paused;
-                if let Some(heartbeat) = &mut self.heartbeat {
-                    heartbeat.set_paused(now, paused);
-                }
-            }
+            Input::ReadingPaused(paused) => self.pause_reading(now, paused),
             Input::Timeout => self.timeout(now, random),
             Input::Reconnect { fresh } => self.reconnect(now, random, fresh),
             Input::Stop => self.stop(now, Reason::Stopping),
@@ -401,18 +419,22 @@ impl Shard {
             State::Disconnected { retry_at } => Some(retry_at),
             State::Queued { ask_again_at } | State::AwaitingPermit { ask_again_at } => Some(ask_again_at),
             State::Connecting { deadline, .. }
-            | State::AwaitingHello { deadline }
+            | State::AwaitingHello { deadline, .. }
             | State::Identifying { deadline }
             | State::Resuming { deadline, .. }
             | State::Closing { deadline, .. } => Some(deadline),
         };
         let heartbeat = self.heartbeat.as_ref().map(Heartbeat::next_at);
-        state.into_iter().chain(heartbeat).chain(self.flush_at).min()
+        state.into_iter().chain(heartbeat).chain(self.flush_at).chain(self.ending_session).min()
     }
 
     fn timeout(&mut self, now: Instant, random: &mut dyn FnMut() -> f64) {
-        if self.reading_paused {
+        if self.paused_since.is_some() {
             self.postpone_answers(now);
+        }
+        if self.ending_session.is_some_and(|until| until <= now) {
+            self.give_up_ending();
+            return;
         }
         match self.state {
             State::Disconnected { retry_at } if retry_at <= now => self.begin_attempt(now),
@@ -422,9 +444,9 @@ impl Shard {
                 self.ask_queue(now);
             }
             State::Connecting { deadline, .. } if deadline <= now => {
-                self.connect_failed(now, random, Reason::ConnectTimeout);
+                self.connection_over(now, random, Reason::ConnectTimeout, Duration::ZERO);
             }
-            State::AwaitingHello { deadline } if deadline <= now => {
+            State::AwaitingHello { deadline, .. } if deadline <= now => {
                 self.end_connection(now, random, Reason::HelloTimeout);
             }
             State::Identifying { deadline } if deadline <= now => {
@@ -433,9 +455,9 @@ impl Shard {
             State::Resuming { deadline, .. } if deadline <= now => {
                 self.end_connection(now, random, Reason::ResumedTimeout);
             }
-            State::Closing { deadline, then, .. } if deadline <= now => {
+            State::Closing { deadline, .. } if deadline <= now => {
                 self.outputs.push_back(Output::Disconnect);
-                self.after_close(now, then);
+                self.after_close(now);
             }
             _ => {}
         }
@@ -449,10 +471,23 @@ impl Shard {
     fn postpone_answers(&mut self, now: Instant) {
         let timings = self.config.timings;
         match &mut self.state {
-            State::AwaitingHello { deadline } => *deadline = now + timings.hello,
+            State::AwaitingHello { deadline, .. } => *deadline = now + timings.hello,
             State::Identifying { deadline } => *deadline = now + timings.ready,
             State::Resuming { deadline, .. } => *deadline = now + timings.resumed,
             _ => {}
+        }
+    }
+
+    fn pause_reading(&mut self, now: Instant, paused: bool) {
+        if paused {
+            self.paused_since.get_or_insert(now);
+        } else if let Some(since) = self.paused_since.take()
+            && let State::Resuming { until, .. } = &mut self.state
+        {
+            *until += now.saturating_duration_since(since);
+        }
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.set_paused(now, paused);
         }
     }
 

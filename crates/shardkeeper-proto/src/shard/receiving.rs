@@ -36,8 +36,8 @@ impl Shard {
                 let resumable = envelope.data == b"true";
                 if open {
                     self.end_connection(now, random, Reason::InvalidSession { resumable });
-                } else if !resumable {
-                    self.drop_session();
+                } else {
+                    self.invalidated_while_closing(random, resumable);
                 }
             }
             // Opcodes that only clients send, and unknown ones (GW-021).
@@ -69,14 +69,16 @@ impl Shard {
         let interval = Duration::from_secs_f64(heartbeat_interval / 1000.0);
         self.limiter.reserve_heartbeats(interval);
         let mut heartbeat = Heartbeat::new(now, interval, random());
-        heartbeat.set_paused(now, self.reading_paused);
+        heartbeat.set_paused(now, self.paused_since.is_some());
         self.heartbeat = Some(heartbeat);
         self.changed(Change::Hello { heartbeat_interval: interval });
         match &self.session {
             Some(session) => {
                 let payload = payload::resume(&self.config.token, session);
                 let sequence = session.sequence;
-                self.state = State::Resuming { deadline: now + self.config.timings.resumed, replayed: 0 };
+                let timings = self.config.timings;
+                let until = now + timings.replay;
+                self.state = State::Resuming { deadline: now + timings.resumed, until, replayed: 0 };
                 self.send(now, payload);
                 self.changed(Change::Resuming { sequence });
             }
@@ -130,6 +132,12 @@ impl Shard {
             return;
         };
         self.malformed = 0;
+        if self.is_ending_session() {
+            if let State::Resuming { .. } = self.state {
+                self.end_session(now);
+            }
+            return;
+        }
         match self.state {
             State::Identifying { .. } | State::Resuming { .. }
                 if envelope.event_name() == Some(EventName::Ready) =>
@@ -143,9 +151,9 @@ impl Shard {
                     self.resumed(now, sequence);
                 } else if sequence > session.sequence {
                     session.sequence = sequence;
-                    if let State::Resuming { deadline, replayed } = &mut self.state {
+                    if let State::Resuming { deadline, until, replayed } = &mut self.state {
                         // Progress: the deadline begins again.
-                        *deadline = now + self.config.timings.resumed;
+                        *deadline = (now + self.config.timings.resumed).min(*until);
                         *replayed += 1;
                     }
                     self.outputs.push_back(Output::Deliver { sequence, replayed: true });
@@ -215,7 +223,7 @@ impl Shard {
 
     pub(super) fn enter_ready(&mut self, now: Instant, change: Change, sequence: u64) {
         self.state = State::Ready { since: now };
-        self.failed_resumes = 0;
+        (self.vain_resumes, self.vain_since) = (0, None);
         self.avoid_resume_url = false;
         self.changed(change);
         self.outputs.push_back(Output::Deliver { sequence, replayed: false });

@@ -29,7 +29,6 @@ impl Bench {
             library: "lib".into(),
             gateway_url: "wss://bootstrap.example".parse().unwrap(),
             wire: Wire::default(),
-            max_failed_resumes: 3,
             timings: Timings::default(),
         };
         let shard = Shard::new(config, session);
@@ -442,10 +441,10 @@ fn gw_149_op_9_after_identify_waits_longer_each_time() {
 /// Every code of section 7.1: what follows on a ready shard, and on one that resumes.
 #[test]
 fn gw_076_to_094_each_close_code_leads_where_the_table_says() {
-    use Recovery::{Fatal, NewSession, Resume, ResumeOnce};
+    use Recovery::{Fatal, NewSession, Resume};
     let codes = [
-        1000, 1001, 1011, 4000, 4001, 4002, 4003, 4004, 4005, 4006, 4007, 4008, 4009, 4010, 4011, 4012, 4013,
-        4014, 4999,
+        1000, 1001, 1011, 1012, 1013, 4000, 4001, 4002, 4003, 4004, 4005, 4006, 4007, 4008, 4009, 4010, 4011,
+        4012, 4013, 4014, 4999,
     ];
     for code in codes.map(Some).into_iter().chain([None]) {
         let recovery = code.map_or(Resume, |code| CloseCode(code).recovery());
@@ -453,7 +452,7 @@ fn gw_076_to_094_each_close_code_leads_where_the_table_says() {
         bench.up().settle().dispatch(42, "X").clear().closed(code);
         let (_, next) = bench.disconnected();
         match recovery {
-            Resume | ResumeOnce => assert_eq!(next, Next::Resume { after: Duration::ZERO }, "{code:?}"),
+            Resume => assert_eq!(next, Next::Resume { after: Duration::ZERO }, "{code:?}"),
             NewSession => assert_eq!(next, Next::Identify { after: Duration::ZERO }, "{code:?}"),
             Fatal(scope) => {
                 assert_eq!(next, Next::End);
@@ -470,25 +469,211 @@ fn gw_076_to_094_each_close_code_leads_where_the_table_says() {
         }
         bench.reconnect().feed(Input::Connected).hello().clear().closed(code);
         let (_, next) = bench.disconnected();
-        assert_eq!(
-            matches!(next, Next::Resume { .. }),
-            recovery == Resume,
-            "while resuming, {code:?}: {next:?}"
-        );
+        assert!(matches!(next, Next::Resume { .. }), "while resuming, {code:?}: {next:?}");
+    }
+}
+
+/// How one vain attempt goes; the bench is at `Connect` before it.
+type Vain = fn(&mut Bench) -> &mut Bench;
+
+/// Every way in which an attempt can do nothing for the session, while Discord says nothing about it.
+const VAIN: [(&str, Vain); 10] = [
+    ("refused", |bench| bench.feed(Input::ConnectFailed)),
+    ("no connection in time", |bench| bench.sleep()),
+    ("no hello", |bench| bench.feed(Input::Connected).sleep()),
+    ("op 7 instead of hello", |bench| bench.feed(Input::Connected).receive(r#"{"op":7}"#).closed(None)),
+    ("closed before hello", |bench| bench.feed(Input::Connected).closed(Some(1001))),
+    ("cut before hello", |bench| bench.feed(Input::Connected).closed(None)),
+    ("no hello that can be read", |bench| bench.feed(Input::Connected).receive(r#"{"op":10}"#).closed(None)),
+    ("closed", |bench| bench.feed(Input::Connected).hello().closed(Some(1012))),
+    ("op 7", |bench| bench.feed(Input::Connected).hello().receive(r#"{"op":7}"#).closed(None)),
+    ("op 9 true", |bench| bench.feed(Input::Connected).hello().receive(r#"{"op":9,"d":true}"#).closed(None)),
+];
+
+/// With the last part of an attempt: what is still to be waited for.
+fn try_in_vain(bench: &mut Bench, vain: Vain) {
+    vain(bench);
+    if let State::Closing { .. } = bench.shard.state {
+        bench.closed(None);
     }
 }
 
 #[test]
-fn a_session_is_given_up_after_three_fruitless_resumes() {
+fn gw_103_140_a_session_outlives_every_vain_attempt_for_a_quarter_of_an_hour_and_no_longer() {
+    for (how, vain) in VAIN {
+        let mut bench = Bench::with_session(Some(session(42)));
+        bench.feed(Input::Start);
+        let (mut attempts, mut first_end, mut last_end) = (0, None, bench.now);
+        while bench.shard.session().is_some() {
+            attempts += 1;
+            assert!(attempts <= 60, "{how}: too many attempts");
+            try_in_vain(&mut bench, vain);
+            first_end.get_or_insert(bench.now);
+            last_end = bench.now;
+            bench.reconnect();
+        }
+        let kept = last_end - first_end.unwrap();
+        // The longest wait, and an attempt that hangs, may come on top.
+        assert!((900..=900 + 60 + 25).contains(&kept.as_secs()), "{how}: kept for {kept:?}");
+        assert!(attempts >= 15, "{how}: only {attempts} attempts");
+        assert_eq!(bench.url(), Some("wss://bootstrap.example/?v=10&encoding=json"), "{how}: GW-140");
+    }
+}
+
+#[test]
+fn gw_139_a_host_that_says_no_hello_is_left_for_the_bootstrap_url_which_is_asked_for_in_its_turn() {
+    for (how, vain) in &VAIN[..7] {
+        let mut bench = Bench::with_session(Some(session(42)));
+        bench.feed(Input::Start);
+        for round in 0..3 {
+            assert!(bench.url().unwrap().starts_with(RESUME_URL), "{how}, {round}");
+            bench.clear();
+            try_in_vain(&mut bench, *vain);
+            assert!(!bench.has(|out| matches!(out, Output::AskGateway)), "{how}: it was the resume URL");
+            bench.reconnect();
+            assert!(bench.url().unwrap().starts_with("wss://bootstrap"), "{how}, {round}");
+            bench.clear();
+            try_in_vain(&mut bench, *vain);
+            assert!(bench.has(|out| matches!(out, Output::AskGateway)), "{how}");
+            bench.reconnect();
+        }
+        try_in_vain(&mut bench, *vain);
+        bench.reconnect().feed(Input::Connected).clear().hello();
+        assert_eq!(bench.sent(), [RESUME_42], "{how}: at the bootstrap URL");
+    }
+}
+
+#[test]
+fn gw_132_a_host_that_answers_is_left_only_after_five_resumes_in_vain_and_one_that_is_silent_at_once() {
     let mut bench = Bench::with_session(Some(session(42)));
     bench.feed(Input::Start);
-    for _ in 0..2 {
-        bench.feed(Input::Connected).hello().clear().closed(None);
-        assert!(matches!(bench.disconnected().1, Next::Resume { .. }));
-        bench.reconnect();
+    let mut at = Vec::new();
+    for _ in 0..12 {
+        at.push(bench.url().unwrap().starts_with(RESUME_URL));
+        bench.feed(Input::Connected).hello().closed(Some(4000)).reconnect();
     }
-    bench.feed(Input::Connected).hello().clear().closed(None);
-    assert!(matches!(bench.disconnected().1, Next::Identify { .. }));
+    assert_eq!(at, [[true; 5].as_slice(), &[false; 5], &[true; 2]].concat());
+
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start).feed(Input::Connected).hello().clear();
+    while bench.close_code().is_none() {
+        bench.sleep().ack();
+    }
+    assert_eq!(bench.disconnected().0, Reason::ResumedTimeout);
+    bench.closed(None).reconnect();
+    assert!(bench.url().unwrap().starts_with("wss://bootstrap"));
+}
+
+#[test]
+fn gw_132_once_avoided_the_resume_url_is_used_again_after_a_resume_elsewhere() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start).feed(Input::ConnectFailed).reconnect();
+    assert!(bench.url().unwrap().starts_with("wss://bootstrap"));
+    bench.feed(Input::Connected).hello().dispatch(43, "RESUMED").settle().closed(None).reconnect();
+    assert!(bench.url().unwrap().starts_with(RESUME_URL), "{:?}", bench.url());
+    // Nor does another session inherit it: its own URL has done nothing wrong.
+    bench.feed(Input::ConnectFailed).reconnect().feed(Input::Connected).hello();
+    bench
+        .receive(r#"{"op":9,"d":false}"#)
+        .closed(None)
+        .reconnect()
+        .feed(Input::Connected)
+        .hello()
+        .permit()
+        .ready();
+    bench.settle().closed(None).reconnect();
+    assert!(bench.url().unwrap().starts_with(RESUME_URL), "{:?}", bench.url());
+}
+
+#[test]
+fn a_resume_that_works_forgets_how_long_others_were_in_vain() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start);
+    for round in 0..4 {
+        let start = bench.now;
+        while bench.now - start < Duration::from_secs(700) {
+            bench.feed(Input::Connected).hello().closed(Some(4000)).reconnect();
+        }
+        bench.feed(Input::Connected).hello();
+        // By RESUMED, or by nothing but an event of the replay.
+        if round % 2 == 0 {
+            bench.dispatch(43 + round, "RESUMED");
+        } else {
+            bench.dispatch(43 + round, "X");
+        }
+        assert!(bench.shard.session().is_some());
+        bench.closed(None).reconnect();
+    }
+    // So do the resumes at one URL: four more, and it is still the resume URL's turn.
+    bench.feed(Input::Connected).hello().dispatch(50, "RESUMED").closed(None).reconnect();
+    for _ in 0..4 {
+        bench.feed(Input::Connected).hello().closed(Some(4000)).reconnect();
+        assert!(bench.url().unwrap().starts_with(RESUME_URL));
+    }
+}
+
+#[test]
+fn a_replay_without_an_end_is_ended_and_begun_again_from_there_and_then_given_up() {
+    let mut bench = Bench::with_session(Some(session(1)));
+    bench.feed(Input::Start);
+    let (mut sequence, mut lasted) = (1, Vec::new());
+    while bench.shard.session().is_some() {
+        bench.feed(Input::Connected).clear().hello();
+        assert!(bench.sent()[0].contains(&format!(r#""seq":{sequence}}}"#)), "{:?}", bench.sent());
+        let start = bench.now;
+        while bench.close_code().is_none() {
+            bench.now += Duration::from_secs(5);
+            sequence += 1;
+            bench.dispatch(sequence, "X").ack().feed(Input::Timeout);
+            assert!(bench.now - start <= Duration::from_secs(3600), "it never ends");
+        }
+        lasted.push((bench.now - start).as_secs());
+        assert_eq!(bench.disconnected().0, Reason::ResumedTimeout);
+        bench.closed(None).reconnect();
+    }
+    assert_eq!(lasted, [600; 3]);
+}
+
+#[test]
+fn a_replay_that_a_subscriber_holds_up_has_all_its_time() {
+    let mut bench = Bench::with_session(Some(session(1)));
+    bench.feed(Input::Start).feed(Input::Connected).hello().clear();
+    let start = bench.now;
+    let mut sequence = 1;
+    while bench.now - start < Duration::from_secs(1800) {
+        sequence += 1;
+        bench.dispatch(sequence, "X").ack().feed(Input::ReadingPaused(true));
+        for _ in 0..4 {
+            bench.now += Duration::from_secs(5);
+            bench.feed(Input::Timeout);
+        }
+        bench.feed(Input::ReadingPaused(false));
+        bench.now += Duration::from_secs(1);
+    }
+    assert_eq!(bench.close_code(), None);
+    sequence += 1;
+    bench.dispatch(sequence, "RESUMED");
+    assert!(bench.shard.is_ready());
+}
+
+#[test]
+fn a_host_that_asks_to_be_left_alone_is_left_alone_for_five_minutes_at_most() {
+    let seconds = Duration::from_secs;
+    for (asked, waits) in [(0, 0), (20, 20), (300, 300), (86_400, 300)] {
+        let mut bench = Bench::with_session(Some(session(42)));
+        bench.feed(Input::Start).clear().feed(Input::ConnectRefused { retry_after: seconds(asked) });
+        let (reason, Next::Resume { after }) = bench.disconnected() else { panic!("it resumes") };
+        assert_eq!(reason, Reason::ConnectFailed);
+        assert!((seconds(waits)..=seconds(waits + 1)).contains(&after), "{asked}: {after:?}");
+    }
+    // Our own wait may be longer.
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start);
+    for _ in 0..9 {
+        bench.feed(Input::ConnectFailed).reconnect();
+    }
+    bench.clear().feed(Input::ConnectRefused { retry_after: seconds(2) });
+    assert!(matches!(bench.disconnected().1, Next::Resume { after } if after > seconds(29)));
 }
 
 #[test]
@@ -637,6 +822,84 @@ fn gw_098_stop_closes_with_1000_and_gives_the_session_up() {
     bench.closed(Some(1000));
     assert!(bench.has(|out| matches!(out, Output::Changed(Change::Stopped))));
     assert!(bench.shard.is_ended() && bench.wakes_at.is_none());
+}
+
+/// Discord ends a session when its own connection is closed with 1000, and not before.
+#[test]
+fn gw_098_stop_ends_the_session_at_discord_from_every_state_that_has_one() {
+    let states: [(&str, Vain); 7] = [
+        ("closing", |bench| bench.receive(r#"{"op":7}"#)),
+        ("waiting", |bench| bench.closed(None).closed(None)),
+        ("connecting", |bench| bench.closed(None).reconnect()),
+        ("before hello", |bench| bench.closed(None).reconnect().feed(Input::Connected)),
+        ("resuming", |bench| bench.closed(None).reconnect().feed(Input::Connected).hello()),
+        ("ready", |bench| bench),
+        ("closing after op 9 true", |bench| bench.receive(r#"{"op":9,"d":true}"#)),
+    ];
+    for (state, reach) in states {
+        let mut bench = Bench::new();
+        bench.up().dispatch(42, "X");
+        reach(&mut bench);
+        bench.clear().feed(Input::Stop);
+        let gone = |out: &Output| matches!(out, Output::SessionChanged(None));
+        assert!(bench.has(gone), "{state}: nobody is to resume it");
+        let (start, mut code) = (bench.now, bench.close_code());
+        if let State::Closing { then: Then::EndSession, .. } = bench.shard.state {
+            // Until Discord has answered the close frame that said it would come back.
+            bench.dispatch(43, "X").closed(Some(4900));
+        }
+        if let State::Connecting { .. } = bench.shard.state {
+            bench.feed(Input::Connected);
+        }
+        if let State::AwaitingHello { .. } = bench.shard.state {
+            bench.clear().hello();
+            assert_eq!(bench.sent(), [RESUME_42], "{state}");
+            assert_eq!(bench.close_code(), None, "{state}: not before Discord has taken it");
+            assert!(!bench.shard.expects_dispatches(), "no subscriber is to hold it up");
+            bench.dispatch(43, "X");
+            code = bench.close_code();
+        }
+        assert_eq!(code, Some(1000), "{state}");
+        bench.dispatch(44, "X").closed(Some(1000));
+        assert!(bench.delivered().is_empty(), "{state}: it is over");
+        assert!(bench.shard.is_ended() && bench.now == start, "{state}");
+        assert!(bench.shard.session().is_none());
+    }
+}
+
+#[test]
+fn gw_098_ending_a_session_costs_three_seconds_at_most_and_nothing_brings_the_shard_back() {
+    let troubles: [(&str, Vain); 9] = [
+        ("silence", |bench| bench),
+        ("refused", |bench| bench.feed(Input::ConnectFailed)),
+        ("paced", |bench| bench.feed(Input::ConnectDelayed(Duration::from_secs(60)))),
+        ("no hello", |bench| bench.feed(Input::Connected)),
+        ("cut", |bench| bench.feed(Input::Connected).closed(None)),
+        ("op 7", |bench| bench.feed(Input::Connected).receive(r#"{"op":7}"#)),
+        ("no answer", |bench| bench.feed(Input::Connected).hello()),
+        ("op 9", |bench| bench.feed(Input::Connected).hello().receive(r#"{"op":9,"d":false}"#)),
+        ("4004", |bench| bench.feed(Input::Connected).hello().closed(Some(4004))),
+    ];
+    for (trouble, make) in troubles {
+        for again in [Input::Reconnect { fresh: true }, Input::Detach, Input::Stop] {
+            let mut bench = Bench::new();
+            bench.up().closed(None).feed(Input::Stop);
+            assert!(bench.url().unwrap().starts_with(RESUME_URL));
+            let start = bench.now;
+            bench.feed(again);
+            make(&mut bench);
+            while !bench.shard.is_ended() {
+                bench.sleep();
+            }
+            assert!(bench.now - start <= Duration::from_secs(3), "{trouble}");
+            assert!(
+                !bench.has(|out| matches!(out, Output::ClaimPermit(_) | Output::Enqueue(_))),
+                "{trouble}"
+            );
+            assert!(bench.shard.session().is_none() && bench.wakes_at.is_none(), "{trouble}");
+            assert!(bench.has(|out| matches!(out, Output::Disconnect)), "{trouble}");
+        }
+    }
 }
 
 #[test]
@@ -879,6 +1142,36 @@ fn gw_148_op_9_false_counts_also_while_the_connection_is_closed() {
         bench.up().receive(first).receive(&format!(r#"{{"op":9,"d":{resumable}}}"#)).closed(Some(4900));
         assert_eq!(bench.shard.session().is_some(), resumable, "{first}");
     }
+}
+
+#[test]
+fn gw_149_what_follows_waits_also_when_the_word_comes_while_the_connection_is_closed() {
+    let words: [(&str, Vain); 6] = [
+        ("op 9 false", |bench| bench.receive(r#"{"op":9,"d":false}"#).closed(Some(4900))),
+        ("op 9 true", |bench| bench.receive(r#"{"op":9,"d":true}"#).closed(Some(4900))),
+        ("4003", |bench| bench.closed(Some(4003))),
+        ("4006", |bench| bench.closed(Some(4006))),
+        ("4007", |bench| bench.closed(Some(4007))),
+        ("4009", |bench| bench.closed(Some(4009))),
+    ];
+    for (word, say) in words {
+        for (random, seconds) in [(0.0, 1), (0.5, 3), (1.0, 5)] {
+            let mut bench = Bench::new();
+            bench.up().settle().receive(r#"{"op":7,"d":null}"#);
+            bench.random = random;
+            say(&mut bench);
+            assert_eq!(bench.shard.session().is_some(), word == "op 9 true", "{word}");
+            assert_eq!(bench.wait(), Duration::from_secs(seconds), "{word}");
+        }
+    }
+    // A second word of the kind does not make it longer than the longest wait.
+    let mut bench = Bench::new();
+    bench.up().settle().receive(r#"{"op":7}"#);
+    for _ in 0..20 {
+        bench.receive(r#"{"op":9,"d":false}"#);
+    }
+    bench.closed(None);
+    assert_eq!(bench.wait(), Duration::from_secs(3));
 }
 
 #[test]

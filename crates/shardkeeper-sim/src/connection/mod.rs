@@ -18,6 +18,7 @@ use self::reader::Reader;
 use self::writer::Writer;
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
+use crate::hosts::Host;
 use crate::wire::{Encoder, Query};
 
 /// The largest message that is read. Discord refuses payloads of more than 4096 bytes with 4002; up to this size the
@@ -29,8 +30,7 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// What was asked for by the request.
 pub(crate) struct Opening {
     pub(crate) query: Query,
-    /// It is the URL of READY, and not the bootstrap URL.
-    pub(crate) at_resume_url: bool,
+    pub(crate) host: Host,
     pub(crate) fault: Option<ConnectFault>,
 }
 
@@ -45,7 +45,7 @@ where
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits)).await;
     let (sink, stream) = socket.split();
     let link = discord.new_link();
-    let encoder = Encoder::new(opening.query.mode);
+    let encoder = Encoder::new(opening.query.mode, discord.config.atoms());
     let mut writer = Writer { discord: &discord, link: &link, sink, encoder };
     let mut reader = Reader::new(&discord, &link, stream, opening);
     reader.greet();

@@ -104,6 +104,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         match self.opening.fault {
             Some(ConnectFault::NoHello) => {}
             Some(ConnectFault::ReconnectInsteadOfHello) => self.link.send(text(7, "null")),
+            Some(ConnectFault::CloseInsteadOfHello { code }) => self.close(code, "fault"),
             _ => {
                 let interval = self.discord.config.timings.heartbeat_interval.as_millis();
                 let hello = format!(
@@ -251,6 +252,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn heartbeat(&mut self, data: &Value, at: Instant) {
+        if let Some(session) = self.session.as_deref().filter(|_| data.is_u64()) {
+            self.discord.proven(session);
+        }
         self.discord.heartbeat(self.link.id, self.heartbeats.first_at(at));
         let seen = Seen {
             data,
@@ -286,7 +290,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         };
         self.shard = Some(identify.shard_id());
         // After a refused Resume it may go on where it is (GW-150).
-        if self.opening.at_resume_url && !self.resume_tried {
+        if self.opening.host.is_for_resume() && !self.resume_tried {
             self.judge(judgement::IDENTIFY_AT_RESUME_URL, "an Identify at the URL that is for Resume");
         }
         for (judgement, detail) in judge::identify(data, self.opening.query.mode) {
@@ -297,13 +301,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         }
         self.authenticated = true;
         self.resumed = false;
-        let fault = self.login_fault();
+        let fault = match self.opening.fault {
+            Some(ConnectFault::CloseResume { .. }) => None,
+            _ => self.login_fault(),
+        };
         let login = self.discord.identify(&identify, self.opening.query.mode, self.link, fault, at);
         self.logged_in(2, login);
     }
 
     fn has_session(&self) -> bool {
-        self.session.as_deref().is_some_and(|session| !self.discord.is_over(session))
+        let lives = self.session.as_deref().is_some_and(|session| !self.discord.is_over(session));
+        lives && !self.link.is_logged_out()
     }
 
     fn resume(&mut self, data: &Value) {
@@ -321,8 +329,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         self.authenticated = true;
         self.resume_tried = true;
         self.shard = self.discord.shard_of(session);
-        if !self.opening.at_resume_url {
-            self.judge(judgement::RESUME_AT_BOOTSTRAP_URL, "a Resume at the bootstrap URL");
+        if let Some(detail) = self.discord.strays(session, self.opening.host) {
+            self.judge(judgement::RESUME_AT_BOOTSTRAP_URL, detail);
         }
         if self.opening.fault == Some(ConnectFault::NoReady) {
             self.unanswered = Some(6);
@@ -341,9 +349,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     /// The fault that concerns a login, once.
     fn login_fault(&mut self) -> Option<ConnectFault> {
         match self.opening.fault {
-            Some(ConnectFault::RefuseResume | ConnectFault::InvalidIdentify | ConnectFault::Close { .. }) => {
-                self.opening.fault.take()
-            }
+            Some(
+                ConnectFault::RefuseResume
+                | ConnectFault::InvalidIdentify
+                | ConnectFault::Close { .. }
+                | ConnectFault::CloseResume { .. },
+            ) => self.opening.fault.take(),
             fault => fault.filter(|fault| *fault == ConnectFault::NoReady),
         }
     }
@@ -351,7 +362,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     fn logged_in(&mut self, op: u8, login: Login) {
         match login {
             Login::Accepted { session } => {
-                self.session = Some(session);
+                // The session that op 9 took from this connection may still be resumed elsewhere.
+                if let Some(before) =
+                    self.session.replace(session.clone()).filter(|before| *before != session)
+                {
+                    self.discord.disconnected(Some(&before), self.link, None);
+                }
                 self.heartbeats.new_session();
             }
             Login::Refused => {

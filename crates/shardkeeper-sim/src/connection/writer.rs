@@ -43,6 +43,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                 Next::Control(Out::Text(payload)) => self.payload(payload.as_bytes()).await,
                 Next::Control(Out::InvalidSession { session, resumable }) => {
                     let invalid = format!(r#"{{"t":null,"s":null,"op":9,"d":{resumable}}}"#);
+                    // From here on the connection is as before a login (GW-150).
+                    self.link.log_out();
                     let sent = self.payload(invalid.as_bytes()).await;
                     // What was written to nobody, nobody was told.
                     if let Some(session) = session.filter(|_| sent.is_ok()) {
@@ -82,7 +84,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
 
     async fn payload(&mut self, payload: &[u8]) -> Result<(), Gone> {
         let packed = self.link.is_packed();
-        let messages = self.encoder.messages(payload, packed, |length| self.discord.cuts(length))?;
+        let messages =
+            self.encoder.messages(payload, packed, |length, suffix| self.discord.cuts(length, suffix))?;
         for message in messages {
             let bytes = message.len();
             self.send(message).await?;

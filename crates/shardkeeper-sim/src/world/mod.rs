@@ -1,16 +1,23 @@
 //! The guilds of the simulated Discord, and what happens in them.
 
+mod account;
 mod events;
 mod guild;
 mod ids;
+mod message;
+
+use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
 
+use self::account::Account;
+pub(crate) use self::account::{direct_channel, user_of_direct};
 use self::events::{EVENTS, Scene};
-pub(crate) use self::events::{Place, message, voice_server};
-pub(crate) use self::guild::{Audience, Guild, Member, extend, without};
-pub(crate) use self::ids::{BOT, Kind, make as make_id};
+pub(crate) use self::events::{Place, reaction_added, reaction_told, typed, voice_server};
+pub(crate) use self::guild::{Audience, Guild, Member, Voice, extend, without};
+pub(crate) use self::ids::{BOT, Kind, make as make_id, seconds};
+pub(crate) use self::message::{Message, Reaction, Room};
 use crate::config::Mix;
 use crate::intents;
 
@@ -23,6 +30,9 @@ const WORDS: [&str; 24] = [
 #[derive(Debug)]
 pub(crate) struct World {
     guilds: Vec<Guild>,
+    account: Account,
+    /// Application commands by the path they were given at.
+    pub(crate) commands: BTreeMap<String, Vec<Value>>,
     mix: Mix,
     total_weight: u32,
 }
@@ -38,7 +48,7 @@ impl World {
     pub(crate) fn new(guilds: u32, large: u32, mix: Mix, random: &mut Rng) -> Self {
         let guilds = (0..u64::from(guilds)).map(|place| Guild::new(place, large, random)).collect();
         let total_weight = EVENTS.iter().map(|(_, weight, ..)| mix.weight(*weight)).sum();
-        Self { guilds, mix, total_weight }
+        Self { guilds, account: Account::default(), commands: BTreeMap::new(), mix, total_weight }
     }
 
     /// The guilds of a shard that the bot is in.
@@ -70,28 +80,64 @@ impl World {
         self.guilds.iter().position(|guild| guild.id == id && guild.joined)
     }
 
-    /// The guild that has this channel.
+    /// The guild that has this channel or thread, if the bot is in it and may view the channel.
     pub(crate) fn find_channel(&self, id: u64) -> Option<usize> {
-        let owns = |guild: &Guild| guild.text_channels.contains(&id) || guild.voice_channels.contains(&id);
-        self.guilds.iter().position(owns)
+        self.guilds.iter().position(|guild| guild.joined && guild.channel(id).is_some())
     }
 
-    /// Something that happens in this guild, or outside of any. `None` when nothing comes of it.
-    pub(crate) fn happening(&mut self, place: usize, number: u64, random: &mut Rng) -> Option<Happening> {
-        let mut at = random.u32(0..self.total_weight);
-        let (event, _, scope, make) = EVENTS.iter().find(|(_, weight, ..)| {
-            let weight = self.mix.weight(*weight);
-            let here = at < weight;
-            at = at.saturating_sub(weight);
-            here
-        })?;
+    /// The user whose direct channel this is, if the bot shares a guild with them.
+    pub(crate) fn find_direct(&self, id: u64) -> Option<Member> {
+        let user = user_of_direct(id)?;
+        self.guilds.iter().any(|guild| guild.joined && guild.has(user)).then_some(user)
+    }
+
+    pub(crate) fn account(&mut self) -> &mut Account {
+        &mut self.account
+    }
+
+    /// Something that happens in this guild, or outside of any; of this name, if one is given. `None` when nothing comes
+    /// of it.
+    pub(crate) fn happening(
+        &mut self,
+        place: usize,
+        number: u64,
+        named: Option<&str>,
+        random: &mut Rng,
+    ) -> Option<Happening> {
+        /// What has nothing to happen to gives way to something else.
+        const TRIES: usize = 8;
         let guild = &mut self.guilds[place];
-        if !guild.joined || !guild.available {
+        if !guild.joined || !guild.is_available() {
             return None;
         }
-        let data = make(&mut Scene { guild, random, number });
-        (!data.is_null()).then_some(Happening { event, place: *scope, data })
+        for _ in 0..TRIES {
+            let (event, _, scope, make) = match named {
+                Some(name) => EVENTS.iter().find(|(event, ..)| *event == name)?,
+                None => pick(self.mix, random.u32(0..self.total_weight))?,
+            };
+            let commands = self.commands.values().next().map_or(&[][..], Vec::as_slice);
+            let account = &mut self.account;
+            let data = make(&mut Scene { guild, account, commands, random, number });
+            if !data.is_null() {
+                return Some(Happening { event, place: *scope, data });
+            }
+        }
+        None
     }
+}
+
+/// Whether the simulator makes events of this name by itself.
+pub(crate) fn makes(event: &str) -> bool {
+    EVENTS.iter().any(|(name, ..)| *name == event)
+}
+
+fn pick(mix: Mix, mut at: u32) -> Option<&'static (&'static str, u32, Place, events::Make)> {
+    EVENTS.iter().find(|(_, weight, ..)| {
+        let weight = mix.weight(*weight);
+        let here = at < weight;
+        at = at.saturating_sub(weight);
+        here
+    })
 }
 
 /// What a session with these intents gets to see of an event's data; `None` when it does not get the event at all.
@@ -202,7 +248,7 @@ mod tests {
             world.guilds.iter().map(|guild| guild.create(EVERYTHING, true).to_string().len()).collect();
         assert!(*sizes.iter().min().unwrap() > 5_000 && *sizes.iter().max().unwrap() > 150_000, "{sizes:?}");
         let total: usize = (0..1000)
-            .filter_map(|number| world.happening(number as usize % 50, number, &mut random))
+            .filter_map(|number| world.happening(number as usize % 50, number, None, &mut random))
             .map(|happening| happening.data.to_string().len())
             .sum();
         assert!((500..1500).contains(&(total / 1000)), "{}", total / 1000);
@@ -214,7 +260,7 @@ mod tests {
             let mut random = Rng::with_seed(9);
             let mut world = World::new(5, 100, Mix::Everything, &mut random);
             let events: Vec<String> = (0..200)
-                .filter_map(|number| world.happening(3, number, &mut random))
+                .filter_map(|number| world.happening(3, number, None, &mut random))
                 .map(|happening| format!("{} {}", happening.event, happening.data))
                 .collect();
             format!("{} {events:?}", world.guild(4).create(EVERYTHING, true))
@@ -229,10 +275,11 @@ mod tests {
             seen["content"].as_str().unwrap().to_owned()
         };
         let without = intents::DOCUMENTED & !intents::MESSAGE_CONTENT;
-        let human = message("1", "secret".into(), Member::Human(1), "2");
+        let message = |author: Member| json!({"content": "secret", "mentions": [], "author": author.user()});
+        let human = message(Member::Human(1));
         assert_eq!(text(&human, intents::DOCUMENTED), "secret");
         assert_eq!(text(&human, without), "");
-        let own = message("1", "secret".into(), Member::Bot, "2");
+        let own = message(Member::Bot);
         assert_eq!(text(&own, without), "secret");
         let mut mention = human.clone();
         mention["mentions"] = json!([Member::Bot.user()]);
@@ -250,12 +297,12 @@ mod tests {
             let created = guild.create(Audience { intents, large_threshold: threshold }, true);
             (created["members"].as_array().unwrap().len(), created["large"].as_bool().unwrap())
         };
-        guild.member_count = 100;
+        guild.set_member_count(100);
         assert_eq!(listed(guild, intents::DOCUMENTED, 250), (100, false));
         assert_eq!(listed(guild, intents::DOCUMENTED & !intents::GUILD_PRESENCES, 250), (1, false));
         let (online, large) = listed(guild, intents::DOCUMENTED, 50);
         assert!((45..60).contains(&online) && large, "online, or with a role: {online}");
-        guild.member_count = 75_001;
+        guild.set_member_count(75_001);
         assert_eq!(listed(guild, intents::DOCUMENTED, 250), (1, true));
     }
 

@@ -35,8 +35,8 @@ async fn gw_124_126_248_hello_ready_and_every_guild() {
 
 #[tokio::test(start_paused = true)]
 async fn gw_043_044_045_compression_in_whole_and_split_frames() {
-    for split in [false, true] {
-        let simulator = simulator(|config| config.split_frames = split);
+    for (split, suffix) in [(false, false), (true, false), (false, true), (true, true)] {
+        let simulator = simulator(|config| (config.split_frames, config.split_suffix) = (split, suffix));
         let mut client =
             Client::connect_to(&simulator, "ws://x.invalid/?v=10&encoding=json&compress=zlib-stream").await;
         client.login(0, 1).await;
@@ -343,6 +343,43 @@ async fn gw_148_what_was_sent_before_an_invalid_session_arrives_and_nothing_afte
 }
 
 #[tokio::test(start_paused = true)]
+async fn gw_147_150_after_op_9_a_resume_or_identify_is_taken_on_the_same_connection() {
+    for resumes in [true, false] {
+        let simulator = simulator(|config| config.guilds = 1);
+        let mut client = Client::connect(&simulator).await;
+        let session = client.login(0, 1).await;
+        client.until_event("GUILD_CREATE").await;
+        simulator.inject(0, Fault::InvalidSession { resumable: true }).unwrap();
+        assert_eq!(client.until(9).await["d"], true);
+        // The connection has no session any more; what happens waits for a Resume.
+        simulator.emit(0, 3);
+        client.send(&heartbeat(json!(2))).await;
+        assert_eq!(client.next().await.unwrap()["op"], 11);
+        sleep(Duration::from_secs(5)).await;
+        if resumes {
+            client.send(&resume(&session, 2)).await;
+            for sequence in 3..6 {
+                assert_eq!(client.next().await.unwrap()["s"], sequence);
+            }
+            assert_eq!(client.next().await.unwrap()["t"], "RESUMED");
+        } else {
+            client.identify(0, 1).await;
+            assert_eq!(client.until_event("READY").await["s"], 1);
+            client.until_event("GUILD_CREATE").await;
+            // The session that was taken from it has no connection any more.
+            assert_eq!(simulator.report().ready_sessions, 1);
+        }
+        simulator.emit(0, 1);
+        assert_eq!(client.next().await.unwrap()["op"], 0);
+        assert!(rules(&simulator).is_empty(), "{:?}", rules(&simulator));
+        // And once only.
+        client.identify(0, 1).await;
+        assert_eq!(client.end().await, Some(4005));
+        assert_eq!(rules(&simulator), ["GW-074"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn faults_of_a_live_connection() {
     let simulator = simulator(|_| {});
     let mut client = Client::connect(&simulator).await;
@@ -474,7 +511,9 @@ async fn gw_001_003_006_rest() {
 
 #[tokio::test]
 async fn over_tcp_it_is_the_same() {
-    let simulator = Simulator::bind(SimConfig::default(), ([127, 0, 0, 1], 0).into()).await.unwrap();
+    let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
+    let simulator = Simulator::bind(config, ([127, 0, 0, 1], 0).into()).await.unwrap();
     let stream = tokio::net::TcpStream::connect(simulator.addr().unwrap()).await.unwrap();
     let (mut socket, _) = client_async("ws://127.0.0.1/?v=10&encoding=json", stream).await.unwrap();
     assert!(socket.next().await.unwrap().unwrap().to_text().unwrap().contains(r#""op":10"#));
@@ -510,4 +549,34 @@ async fn gw_140_an_identify_at_the_url_for_resume() {
     client.until_event("READY").await;
     assert_eq!(advice(&simulator), ["GW-140"]);
     assert!(rules(&simulator).is_empty());
+}
+
+#[test]
+fn the_default_token_has_discords_form() {
+    let token = SimConfig::default().token;
+    let parts: Vec<&str> = token.split('.').collect();
+    let in_alphabet =
+        |part: &&str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    assert!(parts.iter().all(in_alphabet));
+    // The first part is the bot's id, the second one four bytes, the third one 28.
+    assert_eq!(base64url(parts[0]), b"104694319306248192");
+    assert_eq!(base64url(parts[1]).len(), 4);
+    assert_eq!(base64url(parts[2]).len(), 28);
+    assert_eq!(parts.len(), 3);
+}
+
+fn base64url(text: &str) -> Vec<u8> {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for byte in text.bytes() {
+        let value = ALPHABET.iter().position(|known| *known == byte).unwrap();
+        bits = bits << 6 | u32::try_from(value).unwrap();
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count & 0xff) as u8);
+        }
+    }
+    assert_eq!(bits & ((1 << count) - 1), 0, "nothing is left over");
+    bytes
 }

@@ -260,3 +260,48 @@ async fn gw_223_sounds_need_no_intent() {
     client.send(&json!({"op": 31, "d": {"guild_ids": [guild["id"]]}})).await;
     client.until_event("SOUNDBOARD_SOUNDS").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn ids_may_be_integers_in_every_command() {
+    let simulator = simulator(|config| config.guilds = 1);
+    let (mut client, guilds) = session(&simulator, 1).await;
+    let integer = |id: &Value| -> Value { id.as_str().unwrap().parse::<u64>().unwrap().into() };
+    let guild = integer(&guilds[0]["id"]);
+    let channels = guilds[0]["channels"].as_array().unwrap();
+    let voice = &channels.iter().find(|channel| channel["type"] == 2).unwrap()["id"];
+    let owner = &guilds[0]["owner_id"];
+    let join =
+        json!({"guild_id": guild, "channel_id": integer(voice), "self_mute": false, "self_deaf": false});
+    client.send(&json!({"op": 4, "d": join})).await;
+    assert_eq!(client.until_event("VOICE_STATE_UPDATE").await["d"]["channel_id"], *voice);
+    client.send(&json!({"op": 8, "d": {"guild_id": guild, "user_ids": [integer(owner), 1_u64 << 40]}})).await;
+    let chunk = client.until_event("GUILD_MEMBERS_CHUNK").await["d"].take();
+    assert_eq!((&chunk["members"][0]["user"]["id"], &chunk["guild_id"]), (owner, &guilds[0]["id"]));
+    assert_eq!(chunk["not_found"], json!([(1_u64 << 40).to_string()]));
+    client.send(&json!({"op": 31, "d": {"guild_ids": [guild]}})).await;
+    assert_eq!(client.until_event("SOUNDBOARD_SOUNDS").await["d"]["guild_id"], guilds[0]["id"]);
+    client.send(&json!({"op": 43, "d": {"guild_id": guild, "fields": ["status"]}})).await;
+    assert_eq!(client.until_event("CHANNEL_INFO").await["d"]["guild_id"], guilds[0]["id"]);
+    assert!(rules(&simulator).is_empty(), "{:?}", rules(&simulator));
+    // What is no id at all does not mean to leave.
+    let odd = json!({"guild_id": guild, "channel_id": "voice", "self_mute": false, "self_deaf": false});
+    client.send(&json!({"op": 4, "d": odd})).await;
+    client.send(&heartbeat(json!(1))).await;
+    assert_eq!(client.next().await.unwrap()["op"], 11);
+    assert_eq!(rules(&simulator), ["GW-208"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_249_commands_for_a_guild_in_an_outage_bring_nothing() {
+    let simulator = simulator(|config| config.guilds = 1);
+    let (mut client, guilds) = session(&simulator, 1).await;
+    simulator.act(&shardkeeper_sim::Action::GuildOutage { guild: 0, lasts_ms: 1000 }).unwrap();
+    client.until_event("GUILD_DELETE").await;
+    let guild = &guilds[0]["id"];
+    client.send(&json!({"op": 8, "d": {"guild_id": guild, "query": "", "limit": 0}})).await;
+    client.send(&json!({"op": 31, "d": {"guild_ids": [guild]}})).await;
+    let presence = json!({"since": null, "activities": [], "status": "dnd", "afk": false});
+    client.send(&json!({"op": 3, "d": presence})).await;
+    assert_eq!(client.next().await.unwrap()["t"], "GUILD_CREATE", "nothing before the guild is back");
+    assert!(rules(&simulator).is_empty());
+}

@@ -233,3 +233,80 @@ async fn a_simulator_that_is_over_leaves_no_task_behind() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_chosen_event_is_sent_from_rust_over_http_and_by_a_script() {
+    let (simulator, mut client) = logged_in().await;
+    let mine = json!({"id": "5", "guild_id": "1", "content": "chosen", "nested": {"list": [1, null]}});
+    let next = async |client: &mut Client| {
+        let mut payload = client.next().await.unwrap();
+        let data = payload["d"].as_object_mut().unwrap();
+        assert!(data.remove("_trace").is_some());
+        (payload["t"].take(), payload["d"].take())
+    };
+    simulator.dispatch(0, "MESSAGE_CREATE", mine.clone()).unwrap();
+    assert_eq!(next(&mut client).await, (json!("MESSAGE_CREATE"), mine.clone()));
+
+    let act = json!({"do": "emit", "shard": 0, "event": "MY_OWN_EVENT", "data": mine});
+    assert_eq!(request(&simulator, "POST", "/sim/act", &act).await.0, 204);
+    assert_eq!(next(&mut client).await, (json!("MY_OWN_EVENT"), mine));
+
+    let script = r#"
+        [[step]]
+        at_ms = 10
+        do = "emit"
+        shard = 0
+        count = 2
+        event = "TYPING_START"
+        data = { user_id = "7", timestamp = 5 }
+        [[step]]
+        at_ms = 20
+        do = "emit"
+        shard = 0
+        event = "GUILD_ROLE_UPDATE"
+    "#;
+    simulator.play(Script::from_toml(script).unwrap()).await;
+    for _ in 0..2 {
+        assert_eq!(next(&mut client).await, (json!("TYPING_START"), json!({"user_id": "7", "timestamp": 5})));
+    }
+    // Without data it is one of the simulator's own, that fits its guild.
+    let (event, data) = next(&mut client).await;
+    assert_eq!(event, "GUILD_ROLE_UPDATE");
+    assert!(data["role"]["color"].is_u64());
+
+    for (wrong, why) in [
+        (json!({"do": "emit", "shard": 0, "event": "nothing"}), "no event \"nothing\""),
+        (json!({"do": "emit", "shard": 0, "event": "A\"B", "data": {}}), "in capitals"),
+        (json!({"do": "emit", "shard": 0, "data": {}}), "next to the event's name"),
+        (json!({"do": "emit", "shard": 0, "event": "A", "data": [1]}), "has to be an object"),
+        (json!({"do": "emit", "shard": 9, "event": "A", "data": {}}), "shard 9 has no session"),
+    ] {
+        let (status, _, body) = request(&simulator, "POST", "/sim/act", &wrong).await;
+        assert_eq!(status, 400, "{wrong}");
+        assert!(body["message"].as_str().unwrap().contains(why), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outages_that_overlap_are_one_and_a_guild_that_was_left_is_silent() {
+    let simulator = simulator(|config| config.guilds = 2);
+    let mut client = Client::connect(&simulator).await;
+    client.login(0, 1).await;
+    for _ in 0..2 {
+        client.until_event("GUILD_CREATE").await;
+    }
+    let start = Instant::now();
+    simulator.act(&Action::GuildOutage { guild: 0, lasts_ms: 1000 }).unwrap();
+    simulator.act(&Action::GuildOutage { guild: 0, lasts_ms: 3000 }).unwrap();
+    simulator.act(&Action::GuildOutage { guild: 1, lasts_ms: 2000 }).unwrap();
+    simulator.act(&Action::GuildLeave { guild: 1 }).unwrap();
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let payload = client.next().await.unwrap();
+        told.push((payload["t"].as_str().unwrap().to_owned(), payload["d"]["unavailable"].clone()));
+    }
+    let delete = |unavailable| ("GUILD_DELETE".to_owned(), unavailable);
+    let back = ("GUILD_CREATE".to_owned(), json!(false));
+    assert_eq!(told, [delete(json!(true)), delete(json!(true)), delete(Value::Null), back]);
+    assert_eq!(start.elapsed().as_millis(), 3000);
+}

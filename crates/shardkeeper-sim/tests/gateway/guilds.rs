@@ -321,6 +321,12 @@ async fn gw_225_258_263_to_272_events_have_the_shapes_that_the_sheet_gives_them(
     assert!(both("THREAD_CREATE", "newly_created"), "GW-266");
     assert!(both("THREAD_LIST_SYNC", "channel_ids"), "GW-267");
     assert!(shapes["ENTITLEMENT_UPDATE"].iter().all(|ended| ended["ends_at"].is_string()), "GW-269");
+    // Large libraries read these unconditionally.
+    for integration in shapes["INTEGRATION_CREATE"].iter().chain(&shapes["INTEGRATION_UPDATE"]) {
+        for field in ["id", "name", "icon", "description", "summary", "bot"] {
+            assert!(has(&integration["application"], field), "{field} in {integration}");
+        }
+    }
     let sounds = &shapes["VOICE_CHANNEL_EFFECT_SEND"];
     assert!(sounds.iter().any(|effect| effect["sound_id"].is_u64()), "GW-271");
     assert!(sounds.iter().any(|effect| effect["sound_id"].is_string()), "GW-271");
@@ -330,5 +336,12 @@ async fn gw_225_258_263_to_272_events_have_the_shapes_that_the_sheet_gives_them(
 async fn gw_182_without_the_intent_thread_members_are_about_the_bot_alone() {
     let shapes = shapes(1).await;
     let added = &shapes["THREAD_MEMBERS_UPDATE"];
-    assert!(added.iter().all(|update| update["added_members"][0]["member"]["user"]["bot"] == true));
+    let bot = "104694319306248192";
+    for update in added {
+        let came = update["added_members"].as_array().unwrap();
+        let went = update["removed_member_ids"].as_array().unwrap();
+        assert_eq!(came.len() + went.len(), 1);
+        assert!(came.iter().all(|member| member["member"]["user"]["id"] == bot));
+        assert!(went.iter().all(|id| id == bot));
+    }
 }

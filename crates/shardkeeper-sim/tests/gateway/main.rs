@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod basics;
+mod cache;
 mod commands;
 mod faults;
 mod guilds;
@@ -11,3 +12,4 @@ mod judgement;
 mod rest;
 mod support;
 mod wire;
+mod world;

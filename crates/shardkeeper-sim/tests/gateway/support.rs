@@ -15,6 +15,7 @@ pub(crate) const INTENTS: u64 = 53_608_447;
 
 pub(crate) fn simulator(configure: impl FnOnce(&mut SimConfig)) -> Simulator {
     let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
     configure(&mut config);
     Simulator::in_memory(config)
 }
@@ -154,4 +155,26 @@ pub(crate) async fn get(simulator: &Simulator, path: &str, authorization: &str) 
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer
+}
+
+/// An answer: its status, its headers as text, its body.
+pub(crate) async fn request(
+    simulator: &Simulator,
+    method: &str,
+    path: &str,
+    body: &Value,
+) -> (u16, String, Value) {
+    let mut stream = simulator.connect();
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bot sim-token\r\nuser-agent: DiscordBot (x, 1)\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_owned(), serde_json::from_str(body).unwrap_or_default())
 }

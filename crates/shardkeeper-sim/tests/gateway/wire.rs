@@ -146,3 +146,46 @@ async fn a_thousand_connections_a_second_do_no_harm() {
     client.login(0, 1).await;
     assert_eq!(simulator.report().connections, 1001);
 }
+
+#[tokio::test(start_paused = true)]
+async fn gw_044_045_the_suffix_is_cut_only_where_that_is_asked_for() {
+    for split_suffix in [false, true] {
+        let simulator = simulator(|config| {
+            config.guilds = 5;
+            config.split_frames = true;
+            config.split_suffix = split_suffix;
+        });
+        let url = "ws://x.invalid/?v=10&encoding=json&compress=zlib-stream";
+        let mut client = Client::connect_to(&simulator, url).await;
+        client.identify(0, 1).await;
+        simulator.wait_until(|report| report.ready_sessions == 1).await;
+        simulator.emit(0, 300);
+        let (mut payloads, mut pieces, mut cut_suffixes) = (0, 0, 0);
+        let mut collected = Vec::new();
+        while payloads < 307 {
+            let Message::Binary(bytes) = next_message(&mut client).await else { panic!("binary") };
+            collected.extend_from_slice(&bytes);
+            if collected.ends_with(&[0, 0, 0xff, 0xff]) {
+                cut_suffixes += usize::from(bytes.len() < 4);
+                payloads += 1;
+                collected.clear();
+            } else {
+                pieces += 1;
+            }
+        }
+        assert!(pieces > 50, "{pieces}");
+        assert_eq!(cut_suffixes > 10, split_suffix, "{cut_suffixes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_037_atoms_are_mixed_only_where_that_is_asked_for() {
+    for mixed in [false, true] {
+        let simulator = simulator(|config| config.mixed_atoms = mixed);
+        let mut client = Client::connect_to(&simulator, "ws://x.invalid/?v=10&encoding=etf").await;
+        let Message::Binary(hello) = next_message(&mut client).await else { panic!("binary") };
+        // `op` and `s` are atoms; `nil` and `op` would be of the newer tags.
+        let newer = hello.windows(4).any(|window| window == b"\x76\x00\x02o" || window == b"\x77\x03ni");
+        assert_eq!(newer, mixed, "{hello:?}");
+    }
+}

@@ -1,11 +1,11 @@
 //! Actors as subscribers.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 
 use ractor::{ActorRef, Message};
 use tokio::sync::Semaphore;
 
-use super::{Delivery, Subscription};
+use super::{Delivery, LentTicket, Subscription};
 
 /// Casts each event to an actor, until the subscription or the actor ends.
 ///
@@ -17,11 +17,93 @@ pub(crate) async fn forward<M: Message>(
     actor: ActorRef<M>,
     into: impl Fn(Delivery) -> M,
 ) {
-    let credit = Arc::new(Semaphore::new(credit.clamp(1, Semaphore::MAX_PERMITS)));
-    while let Ok(permit) = Arc::clone(&credit).acquire_owned().await {
-        let Some(delivery) = subscription.next().await else { return };
-        if actor.cast(into(delivery.on_credit(permit))).is_err() {
-            return;
+    let credit = credit.clamp(1, Semaphore::MAX_PERMITS);
+    let permits = Arc::new(Semaphore::new(credit));
+    let mut lent: Vec<Weak<LentTicket>> = Vec::new();
+    let actor_ended = loop {
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+            Some(subscription.next().await?.on_credit(permit))
+        };
+        let next = tokio::select! {
+            biased;
+            next = next => next,
+            // Its credit may be with deliveries that it never drops.
+            _ = actor.wait(None) => break true,
+        };
+        let Some((delivery, ticket)) = next else { break false };
+        if lent.len() / 2 >= credit {
+            lent.retain(|ticket| ticket.strong_count() > 0);
         }
+        lent.extend(ticket);
+        if actor.cast(into(delivery)).is_err() {
+            break true;
+        }
+    };
+    drop(subscription);
+    if actor_ended {
+        // It may be closing still, and serve what is in its mailbox.
+        let _ = actor.wait(None).await;
+        // What was sent while the mailbox closed stays in it for as long as anybody has the actor's address.
+        for ticket in lent.iter().filter_map(Weak::upgrade) {
+            drop(ticket.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ractor::{Actor, ActorProcessingErr};
+    use shardkeeper_proto::{Envelope, ShardId};
+
+    use super::*;
+    use crate::dispatch::{Hub, Leftovers, Publisher, Watermark};
+    use crate::{SubscriptionOptions, Topic};
+
+    /// Keeps every delivery from being dropped, as a mailbox does that closes over it.
+    struct Leaks;
+
+    impl Actor for Leaks {
+        type Msg = Delivery;
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(&self, _: ActorRef<Delivery>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+
+        async fn handle(
+            &self,
+            myself: ActorRef<Delivery>,
+            delivery: Delivery,
+            (): &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            std::mem::forget(delivery);
+            myself.stop(None);
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_end_of_an_actor_keeps_from_being_dropped_is_acknowledged() {
+        let (hub, watermark) = (Arc::new(Hub::default()), Arc::new(Watermark::default()));
+        let subscription = hub.subscribe(Topic::all(), SubscriptionOptions::default());
+        let (actor, _) = Actor::spawn(None, Leaks, ()).await.unwrap();
+        // With credit for one it would wait for ever.
+        let forwarding = tokio::spawn(forward(subscription, 1, actor.clone(), |delivery| delivery));
+        let leftovers = Arc::new(Leftovers::default());
+        let mut publisher =
+            Publisher::new(Arc::clone(&hub), ShardId(0), 1, Arc::clone(&watermark), leftovers);
+        for sequence in 1..=3 {
+            let payload = format!(r#"{{"t":"X","s":{sequence},"op":0,"d":{{}}}}"#);
+            publisher.publish(&Envelope::split(payload.as_bytes()).unwrap(), sequence, false);
+        }
+        let end = tokio::time::timeout(Duration::from_secs(60), forwarding).await;
+        end.expect("it ends with its actor").unwrap();
+        watermark.settled().await;
+        assert_eq!(watermark.acknowledged(), 3);
+        drop(actor);
     }
 }

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Sender, TrySendError};
+use shardkeeper_proto::Intents;
 use tokio::sync::Semaphore;
 
+use super::subscription::MAX_CAPACITY;
 use super::{Event, Overflow, Parcel, Subscription, SubscriptionOptions, Topic};
 use crate::Lifecycle;
 
@@ -19,6 +21,8 @@ const LATE_ANNOUNCEMENTS: usize = 64;
 /// path of an event.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
+    /// What the bot asks to receive, if it is known.
+    intents: Option<Intents>,
     version: AtomicU64,
     list: Mutex<List>,
 }
@@ -44,8 +48,19 @@ pub(super) struct Subscriber {
 }
 
 impl Hub {
+    /// The hub of a bot that asks for these intents: a subscription that waits for something else is warned of.
+    pub(crate) fn of(intents: Intents) -> Self {
+        Self { intents: Some(intents), ..Self::default() }
+    }
+
     pub(crate) fn subscribe(self: &Arc<Self>, topic: Topic, options: SubscriptionOptions) -> Subscription {
-        let (sender, receiver) = async_channel::bounded(options.capacity.max(1));
+        for event in self.intents.map_or_else(Vec::new, |intents| topic.awaited_in_vain(intents)) {
+            let needed = event.intents().to_string().replace(" | ", " or ");
+            tracing::warn!(
+                "a subscription waits for {event}, which never comes without the intent {needed}: add it"
+            );
+        }
+        let (sender, receiver) = async_channel::bounded(options.capacity.clamp(1, MAX_CAPACITY));
         let missed = Arc::new(AtomicU64::new(0));
         let mut list = self.list();
         list.last_id += 1;

@@ -2,23 +2,32 @@
 //!
 //! Input: the data of a dispatch. Output: a value, or what is wrong with the data, in words that hold nothing of it.
 
+use std::any::type_name;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
 use serde::Deserialize;
-#[cfg(any(feature = "simd-json", feature = "twilight"))]
+#[cfg(feature = "simd-json")]
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
+/// A name that is not in the table comes from the peer, and is shown up to this many characters.
+const MAX_SHOWN_NAME: usize = 64;
+
 /// Reads the data into whatever is wanted of it.
 pub(crate) fn parse<'de, T: Deserialize<'de>>(data: &'de [u8]) -> Result<T, JsonError> {
-    serde_json::from_slice(data).map_err(JsonError)
+    serde_json::from_slice(data).map_err(|source| JsonError {
+        event: None,
+        bytes: data.len(),
+        target: type_name::<T>(),
+        source,
+    })
 }
 
 /// Reads the data by whatever is fastest for a type that takes most of it. Errors are always those of serde_json.
-#[cfg(any(feature = "simd-json", feature = "twilight"))]
+#[cfg(feature = "simd-json")]
 pub(super) fn whole<T: DeserializeOwned>(data: &[u8]) -> Result<T, JsonError> {
-    #[cfg(feature = "simd-json")]
     if data.len() >= simd::PAYS_FROM
         && let Some(value) = simd::read(data)
     {
@@ -27,29 +36,50 @@ pub(super) fn whole<T: DeserializeOwned>(data: &[u8]) -> Result<T, JsonError> {
     parse(data)
 }
 
-/// JSON that could not be read. Says what kind of mistake it was and where, and nothing of what was read: serde_json's own
-/// words can quote it.
-pub struct JsonError(serde_json::Error);
+/// JSON that could not be read. Names the event, the type that it was read into, the kind of mistake and its place, but nothing
+/// of what was read. serde_json's own words can quote the content, and so can the keys on the way to the mistake: a map of
+/// Discord's is keyed by ids or by what people wrote.
+pub struct JsonError {
+    event: Option<Cow<'static, str>>,
+    bytes: usize,
+    target: &'static str,
+    source: serde_json::Error,
+}
 
 impl JsonError {
+    /// The same, of this event.
+    pub(crate) fn of(self, event: Cow<'static, str>) -> Self {
+        Self { event: Some(event), ..self }
+    }
+
     /// serde_json's error. Its text can contain parts of the event, such as what somebody wrote.
     pub fn into_inner(self) -> serde_json::Error {
-        self.0
+        self.source
+    }
+
+    /// The name of the event on the wire, where the data is that of an event.
+    pub fn event(&self) -> Option<&str> {
+        self.event.as_deref()
+    }
+
+    /// The size of the data.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// What kind of mistake it was.
     pub fn category(&self) -> Category {
-        self.0.classify()
+        self.source.classify()
     }
 
-    /// The line in the data, from 1.
+    /// The line in the data, from 1. Discord sends each event in one line.
     pub fn line(&self) -> usize {
-        self.0.line()
+        self.source.line()
     }
 
     /// The column in that line, in bytes, from 1; it is where reading ended, behind the mistake.
     pub fn column(&self) -> usize {
-        self.0.column()
+        self.source.column()
     }
 }
 
@@ -61,17 +91,11 @@ impl fmt::Display for JsonError {
             Category::Eof => "it ends too early",
             Category::Io => "it cannot be read",
         };
+        if let Some(event) = &self.event {
+            let shown: String = event.chars().take(MAX_SHOWN_NAME).collect();
+            write!(f, "{} of {} bytes does not fit {}: ", shown.escape_debug(), self.bytes, self.target)?;
+        }
         write!(f, "{what}, before line {} column {}", self.line(), self.column())
-    }
-}
-
-impl fmt::Debug for JsonError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JsonError")
-            .field("category", &self.category())
-            .field("line", &self.line())
-            .field("column", &self.column())
-            .finish_non_exhaustive()
     }
 }
 
@@ -117,6 +141,37 @@ mod simd {
             SCRATCH.set(Some(scratch));
         }
         value
+    }
+}
+
+#[cfg(test)]
+mod error_tests {
+    use crate::Dispatch;
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Typing {
+        #[expect(dead_code, reason = "it is never made")]
+        user_id: u64,
+    }
+
+    #[test]
+    fn an_error_names_the_event_the_type_and_the_place_and_nothing_of_the_content() {
+        let long = format!("NEW_{}", "\n".repeat(100));
+        for (name, shown) in [("TYPING_START", "TYPING_START"), (&long, &format!("NEW_{}", r"\n".repeat(60)))]
+        {
+            let dispatch = Dispatch::sample(name, br#"{"user_id":"secret"}"#);
+            let error = dispatch.parse::<Typing>().unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "{shown} of 20 bytes does not fit shardkeeper::dispatch::json::error_tests::Typing: \
+                     a value is missing or of another kind, before line 1 column 19"
+                )
+            );
+            assert_eq!(format!("{error:?}"), error.to_string());
+            assert_eq!((error.event(), error.bytes()), (Some(name), 20));
+            assert!(error.into_inner().to_string().contains("secret"));
+        }
     }
 }
 

@@ -39,9 +39,9 @@ impl Drop for Leftovers {
     fn drop(&mut self) {
         for (subscriber, parcel) in self.take() {
             match parcel.ticket {
-                Some(ticket) => ticket.give_up(),
-                // It does not come again.
-                None => subscriber.miss(1),
+                Some(ticket) if ticket.comes_again() => ticket.give_up(),
+                // Lifecycle changes, READY, and whatever belongs to a session that is over.
+                _ => subscriber.miss(1),
             }
         }
     }
@@ -230,5 +230,28 @@ mod tests {
         drop(subscription);
         drop((publisher, leftovers));
         assert_eq!(watermark.acknowledged(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_come_again_is_missed_when_its_shard_is_gone() {
+        let (hub, watermark) = (Arc::new(Hub::default()), Arc::new(Watermark::default()));
+        let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
+        let mut subscription = hub.subscribe(Topic::all(), options);
+        let leftovers = Arc::new(Leftovers::default());
+        let (to, shard) = (Arc::clone(&hub), ShardId(0));
+        let mut publisher = Publisher::new(to, shard, 1, Arc::clone(&watermark), Arc::clone(&leftovers));
+        publish(&mut publisher, 5);
+        // Another session: its READY has the sequence number from which it is resumed.
+        publish(&mut publisher, 6);
+        watermark.restart(1);
+        publish(&mut publisher, 1);
+        publish(&mut publisher, 2);
+        // The manager has let go of the shard already.
+        drop(leftovers);
+        drop(publisher);
+        let missed = subscription.next().await.unwrap();
+        assert!(matches!(*missed, Event::Lagged { missed: 2 }), "the old session's and READY: {missed:?}");
+        assert_eq!(watermark.acknowledged(), 1, "a resume brings what is behind READY");
+        drop(subscription);
     }
 }

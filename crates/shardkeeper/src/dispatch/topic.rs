@@ -37,6 +37,8 @@ impl Predicate {
 #[derive(Clone)]
 pub struct Topic {
     events: EventSet,
+    /// Those of them that the bot named one by one, and so counts on.
+    named: EventSet,
     lifecycle: bool,
     shards: Option<Arc<[ShardId]>>,
     guilds: Option<Arc<BTreeSet<u64>>>,
@@ -57,7 +59,7 @@ impl fmt::Debug for Topic {
 
 impl Topic {
     fn of(events: EventSet) -> Self {
-        Self { events, lifecycle: false, shards: None, guilds: None, predicate: None }
+        Self { events, named: EventSet::EMPTY, lifecycle: false, shards: None, guilds: None, predicate: None }
     }
 
     /// Every dispatch, also those whose names nobody knows yet.
@@ -67,7 +69,8 @@ impl Topic {
 
     /// These events.
     pub fn events(events: impl IntoIterator<Item = EventName>) -> Self {
-        Self::of(EventSet::of(events))
+        let events = EventSet::of(events);
+        Self { named: events, ..Self::of(events) }
     }
 
     /// The events of these parts of the protocol.
@@ -89,6 +92,7 @@ impl Topic {
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.events = self.events.union(other.events);
+        self.named = self.named.union(other.named);
         self.lifecycle |= other.lifecycle;
         self
     }
@@ -121,6 +125,15 @@ impl Topic {
         self.predicate =
             Some(Arc::new(Predicate { holds: Box::new(predicate), panicked: AtomicBool::new(false) }));
         self
+    }
+
+    /// The events that a bot with these intents waits for in vain: those that were named one by one; or all of them, when
+    /// none of the topic can come. A group or `all` in which some do not come is no mistake.
+    pub(super) fn awaited_in_vain(&self, intents: Intents) -> Vec<EventName> {
+        let lost = self.events.unreachable_with(intents);
+        let is_all =
+            !self.events.contains(None) && self.events.known().all(|event| lost.contains(Some(event)));
+        lost.known().filter(|event| is_all || self.named.contains(Some(*event))).collect()
     }
 
     /// The dispatch events wanted of this shard, as far as the name decides.
@@ -188,6 +201,20 @@ mod tests {
         assert!(events.contains(Some(EventName::GuildMemberAdd)));
         assert!(events.contains(Some(EventName::VoiceStateUpdate)));
         assert!(!events.contains(Some(EventName::VoiceServerUpdate)));
+    }
+
+    #[test]
+    fn gw_180_events_that_the_intents_cannot_bring_are_awaited_in_vain() {
+        use EventName::{GuildMemberAdd, InteractionCreate, MessageCreate, Ready};
+        let with = |topic: Topic| topic.awaited_in_vain(Intents::GUILDS | Intents::DIRECT_MESSAGES);
+        assert_eq!(with(Topic::events([Ready, InteractionCreate, MessageCreate])), []);
+        assert_eq!(with(Topic::events([MessageCreate, GuildMemberAdd])), [GuildMemberAdd]);
+        // Some of a group, or of everything, come without the rest.
+        assert_eq!(with(Topic::groups([EventGroup::Members, EventGroup::Messages]).and(Topic::all())), []);
+        assert_eq!(with(Topic::lifecycle()), []);
+        assert_eq!(with(Topic::groups([EventGroup::Voice])), []);
+        assert_eq!(with(Topic::intents(Intents::GUILD_INVITES)).len(), 2);
+        assert_eq!(with(Topic::all().and(Topic::events([GuildMemberAdd]))), [GuildMemberAdd]);
     }
 
     #[test]

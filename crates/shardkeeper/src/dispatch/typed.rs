@@ -8,15 +8,16 @@ use shardkeeper_proto::EventName;
 use twilight_model::gateway::OpCode;
 use twilight_model::gateway::event::Event;
 use twilight_model::gateway::payload::incoming::rate_limited::RateLimitMetadata;
-use twilight_model::gateway::payload::incoming::{GuildCreate, RateLimited};
+use twilight_model::gateway::payload::incoming::{self, GuildCreate, RateLimited};
 use twilight_model::guild::{Guild, UnavailableGuild};
 use twilight_model::id::Id;
 use twilight_model::id::marker::GuildMarker;
 
 use super::json::{self, JsonError};
+use super::{Dispatch, EventModel};
 
 /// An event does not fit its model: Discord has changed it, or sent something odd. The dispatch still has its data.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("{event} of {bytes} bytes does not fit its model, use its raw data")]
 #[non_exhaustive]
 pub struct MalformedEvent {
@@ -33,81 +34,103 @@ pub(super) fn typed(event: EventName, data: &[u8]) -> Result<Option<Event>, Malf
     read(event, data).map_err(|source| MalformedEvent { event, bytes: data.len(), source })
 }
 
-fn read(event: EventName, data: &[u8]) -> Result<Option<Event>, JsonError> {
-    Ok(Some(match event {
-        EventName::Ready => Event::Ready(json::whole(data)?),
-        // Its data means nothing.
-        EventName::Resumed => Event::Resumed,
-        EventName::RateLimited => Event::RateLimited(rate_limited(data)?),
-        EventName::ApplicationCommandPermissionsUpdate => Event::CommandPermissionsUpdate(json::whole(data)?),
-        EventName::AutoModerationRuleCreate => Event::AutoModerationRuleCreate(json::whole(data)?),
-        EventName::AutoModerationRuleUpdate => Event::AutoModerationRuleUpdate(json::whole(data)?),
-        EventName::AutoModerationRuleDelete => Event::AutoModerationRuleDelete(json::whole(data)?),
-        EventName::AutoModerationActionExecution => Event::AutoModerationActionExecution(json::whole(data)?),
-        EventName::ChannelCreate => Event::ChannelCreate(json::whole(data)?),
-        EventName::ChannelUpdate => Event::ChannelUpdate(json::whole(data)?),
-        EventName::ChannelDelete => Event::ChannelDelete(json::whole(data)?),
-        EventName::ChannelPinsUpdate => Event::ChannelPinsUpdate(json::whole(data)?),
-        EventName::ThreadCreate => Event::ThreadCreate(json::whole(data)?),
-        EventName::ThreadUpdate => Event::ThreadUpdate(json::whole(data)?),
-        EventName::ThreadDelete => Event::ThreadDelete(json::whole(data)?),
-        EventName::ThreadListSync => Event::ThreadListSync(json::whole(data)?),
-        EventName::ThreadMemberUpdate => Event::ThreadMemberUpdate(json::whole(data)?),
-        EventName::ThreadMembersUpdate => Event::ThreadMembersUpdate(json::whole(data)?),
-        EventName::EntitlementCreate => Event::EntitlementCreate(json::whole(data)?),
-        EventName::EntitlementUpdate => Event::EntitlementUpdate(json::whole(data)?),
-        EventName::EntitlementDelete => Event::EntitlementDelete(json::whole(data)?),
-        EventName::SubscriptionCreate => Event::SubscriptionCreate(json::whole(data)?),
-        EventName::SubscriptionUpdate => Event::SubscriptionUpdate(json::whole(data)?),
-        EventName::SubscriptionDelete => Event::SubscriptionDelete(json::whole(data)?),
-        EventName::GuildCreate => Event::GuildCreate(Box::new(guild_create(data)?)),
-        EventName::GuildUpdate => Event::GuildUpdate(json::whole(data)?),
-        EventName::GuildDelete => Event::GuildDelete(json::whole(data)?),
-        EventName::GuildAuditLogEntryCreate => Event::GuildAuditLogEntryCreate(json::whole(data)?),
-        EventName::GuildBanAdd => Event::BanAdd(json::whole(data)?),
-        EventName::GuildBanRemove => Event::BanRemove(json::whole(data)?),
-        EventName::GuildEmojisUpdate => Event::GuildEmojisUpdate(json::whole(data)?),
-        EventName::GuildStickersUpdate => Event::GuildStickersUpdate(json::whole(data)?),
-        EventName::GuildIntegrationsUpdate => Event::GuildIntegrationsUpdate(json::whole(data)?),
-        EventName::IntegrationCreate => Event::IntegrationCreate(json::whole(data)?),
-        EventName::IntegrationUpdate => Event::IntegrationUpdate(json::whole(data)?),
-        EventName::IntegrationDelete => Event::IntegrationDelete(json::whole(data)?),
-        EventName::GuildMemberAdd => Event::MemberAdd(json::whole(data)?),
-        EventName::GuildMemberRemove => Event::MemberRemove(json::whole(data)?),
-        EventName::GuildMemberUpdate => Event::MemberUpdate(json::whole(data)?),
-        EventName::GuildMembersChunk => Event::MemberChunk(json::whole(data)?),
-        EventName::GuildRoleCreate => Event::RoleCreate(json::whole(data)?),
-        EventName::GuildRoleUpdate => Event::RoleUpdate(json::whole(data)?),
-        EventName::GuildRoleDelete => Event::RoleDelete(json::whole(data)?),
-        EventName::GuildScheduledEventCreate => Event::GuildScheduledEventCreate(json::whole(data)?),
-        EventName::GuildScheduledEventUpdate => Event::GuildScheduledEventUpdate(json::whole(data)?),
-        EventName::GuildScheduledEventDelete => Event::GuildScheduledEventDelete(json::whole(data)?),
-        EventName::GuildScheduledEventUserAdd => Event::GuildScheduledEventUserAdd(json::whole(data)?),
-        EventName::GuildScheduledEventUserRemove => Event::GuildScheduledEventUserRemove(json::whole(data)?),
-        EventName::InteractionCreate => Event::InteractionCreate(json::whole(data)?),
-        EventName::InviteCreate => Event::InviteCreate(json::whole(data)?),
-        EventName::InviteDelete => Event::InviteDelete(json::whole(data)?),
-        EventName::MessageCreate => Event::MessageCreate(json::whole(data)?),
-        EventName::MessageUpdate => Event::MessageUpdate(json::whole(data)?),
-        EventName::MessageDelete => Event::MessageDelete(json::whole(data)?),
-        EventName::MessageDeleteBulk => Event::MessageDeleteBulk(json::whole(data)?),
-        EventName::MessageReactionAdd => Event::ReactionAdd(json::whole(data)?),
-        EventName::MessageReactionRemove => Event::ReactionRemove(json::whole(data)?),
-        EventName::MessageReactionRemoveAll => Event::ReactionRemoveAll(json::whole(data)?),
-        EventName::MessageReactionRemoveEmoji => Event::ReactionRemoveEmoji(json::whole(data)?),
-        EventName::MessagePollVoteAdd => Event::MessagePollVoteAdd(json::whole(data)?),
-        EventName::MessagePollVoteRemove => Event::MessagePollVoteRemove(json::whole(data)?),
-        EventName::PresenceUpdate => Event::PresenceUpdate(json::whole(data)?),
-        EventName::TypingStart => Event::TypingStart(json::whole(data)?),
-        EventName::UserUpdate => Event::UserUpdate(json::whole(data)?),
-        EventName::StageInstanceCreate => Event::StageInstanceCreate(json::whole(data)?),
-        EventName::StageInstanceUpdate => Event::StageInstanceUpdate(json::whole(data)?),
-        EventName::StageInstanceDelete => Event::StageInstanceDelete(json::whole(data)?),
-        EventName::VoiceStateUpdate => Event::VoiceStateUpdate(json::whole(data)?),
-        EventName::VoiceServerUpdate => Event::VoiceServerUpdate(json::whole(data)?),
-        EventName::WebhooksUpdate => Event::WebhooksUpdate(json::whole(data)?),
-        _ => return Ok(None),
-    }))
+macro_rules! models {
+    (@read) => { json::whole };
+    (@read $read:ident) => { $read };
+    ($($event:ident => $model:ident $(by $read:ident)?,)*) => {
+        fn read(event: EventName, data: &[u8]) -> Result<Option<Event>, JsonError> {
+            Ok(Some(match event {
+                $(EventName::$event => {
+                    let model: incoming::$model = models!(@read $($read)?)(data)?;
+                    Event::$model(model.into())
+                })*
+                // Its data means nothing.
+                EventName::Resumed => Event::Resumed,
+                _ => return Ok(None),
+            }))
+        }
+
+        $(impl EventModel for incoming::$model {
+            const EVENT: EventName = EventName::$event;
+
+            fn from_dispatch(dispatch: &Dispatch) -> Result<Self, JsonError> {
+                models!(@read $($read)?)(dispatch.data()).map_err(|error| error.of(dispatch.owned_name()))
+            }
+        })*
+    };
+}
+
+// Discord's name, and twilight's.
+models! {
+    Ready => Ready,
+    RateLimited => RateLimited by rate_limited,
+    ApplicationCommandPermissionsUpdate => CommandPermissionsUpdate,
+    AutoModerationRuleCreate => AutoModerationRuleCreate,
+    AutoModerationRuleUpdate => AutoModerationRuleUpdate,
+    AutoModerationRuleDelete => AutoModerationRuleDelete,
+    AutoModerationActionExecution => AutoModerationActionExecution,
+    ChannelCreate => ChannelCreate,
+    ChannelUpdate => ChannelUpdate,
+    ChannelDelete => ChannelDelete,
+    ChannelPinsUpdate => ChannelPinsUpdate,
+    ThreadCreate => ThreadCreate,
+    ThreadUpdate => ThreadUpdate,
+    ThreadDelete => ThreadDelete,
+    ThreadListSync => ThreadListSync,
+    ThreadMemberUpdate => ThreadMemberUpdate,
+    ThreadMembersUpdate => ThreadMembersUpdate,
+    EntitlementCreate => EntitlementCreate,
+    EntitlementUpdate => EntitlementUpdate,
+    EntitlementDelete => EntitlementDelete,
+    SubscriptionCreate => SubscriptionCreate,
+    SubscriptionUpdate => SubscriptionUpdate,
+    SubscriptionDelete => SubscriptionDelete,
+    GuildCreate => GuildCreate by guild_create,
+    GuildUpdate => GuildUpdate,
+    GuildDelete => GuildDelete,
+    GuildAuditLogEntryCreate => GuildAuditLogEntryCreate,
+    GuildBanAdd => BanAdd,
+    GuildBanRemove => BanRemove,
+    GuildEmojisUpdate => GuildEmojisUpdate,
+    GuildStickersUpdate => GuildStickersUpdate,
+    GuildIntegrationsUpdate => GuildIntegrationsUpdate,
+    IntegrationCreate => IntegrationCreate,
+    IntegrationUpdate => IntegrationUpdate,
+    IntegrationDelete => IntegrationDelete,
+    GuildMemberAdd => MemberAdd,
+    GuildMemberRemove => MemberRemove,
+    GuildMemberUpdate => MemberUpdate,
+    GuildMembersChunk => MemberChunk,
+    GuildRoleCreate => RoleCreate,
+    GuildRoleUpdate => RoleUpdate,
+    GuildRoleDelete => RoleDelete,
+    GuildScheduledEventCreate => GuildScheduledEventCreate,
+    GuildScheduledEventUpdate => GuildScheduledEventUpdate,
+    GuildScheduledEventDelete => GuildScheduledEventDelete,
+    GuildScheduledEventUserAdd => GuildScheduledEventUserAdd,
+    GuildScheduledEventUserRemove => GuildScheduledEventUserRemove,
+    InteractionCreate => InteractionCreate,
+    InviteCreate => InviteCreate,
+    InviteDelete => InviteDelete,
+    MessageCreate => MessageCreate,
+    MessageUpdate => MessageUpdate,
+    MessageDelete => MessageDelete,
+    MessageDeleteBulk => MessageDeleteBulk,
+    MessageReactionAdd => ReactionAdd,
+    MessageReactionRemove => ReactionRemove,
+    MessageReactionRemoveAll => ReactionRemoveAll,
+    MessageReactionRemoveEmoji => ReactionRemoveEmoji,
+    MessagePollVoteAdd => MessagePollVoteAdd,
+    MessagePollVoteRemove => MessagePollVoteRemove,
+    PresenceUpdate => PresenceUpdate,
+    TypingStart => TypingStart,
+    UserUpdate => UserUpdate,
+    StageInstanceCreate => StageInstanceCreate,
+    StageInstanceUpdate => StageInstanceUpdate,
+    StageInstanceDelete => StageInstanceDelete,
+    VoiceStateUpdate => VoiceStateUpdate,
+    VoiceServerUpdate => VoiceServerUpdate,
+    WebhooksUpdate => WebhooksUpdate,
 }
 
 /// The model's own `Deserialize` wants the name of a variant around `meta`, where Discord has none (GW-163).

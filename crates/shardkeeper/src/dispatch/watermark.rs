@@ -94,6 +94,12 @@ impl Watermark {
         state.first + state.open.len() as u64 - 1
     }
 
+    /// Whether a resume from the watermark brings the dispatch of this number again.
+    fn is_replayed(&self, number: u64) -> bool {
+        let acknowledged = self.acknowledged();
+        self.state().entry(number).is_some_and(|entry| entry.sequence > acknowledged)
+    }
+
     fn owe_again(&self, number: u64) {
         if let Some(entry) = self.state().entry(number) {
             entry.owed += 1;
@@ -152,6 +158,12 @@ pub(super) struct Ticket {
 impl Ticket {
     pub(super) fn new(watermark: &Arc<Watermark>, number: u64) -> Self {
         Self { watermark: Arc::clone(watermark), number }
+    }
+
+    /// Whether whoever resumes the session gets the dispatch again. READY comes once, and what belongs to an earlier session
+    /// never does.
+    pub(super) fn comes_again(&self) -> bool {
+        self.watermark.is_replayed(self.number)
     }
 
     /// Drops it, and acknowledges nothing.

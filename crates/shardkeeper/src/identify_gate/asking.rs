@@ -1,8 +1,8 @@
-//! The identify queue's side of the gate: it asks for passes, asks again, and keeps those that are out.
+//! The identify queue's side of the gate: it asks for passes, and asks again.
 //!
 //! Input: permits that the limiter granted. Output: the same permits, each with a pass that was taken for it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ractor::ActorRef;
@@ -21,7 +21,6 @@ pub(crate) struct Asking {
     asked: u64,
     /// In the order of shards, since that is the order in which they ask anew.
     asks: BTreeMap<ShardId, Ask>,
-    out: HashMap<ShardId, IdentifyPass>,
     /// It failed, and has not been seen to work since.
     broken: bool,
 }
@@ -33,17 +32,9 @@ struct Ask {
     _task: AbortOnDrop,
 }
 
-/// What a queue leaves behind may still be spent, and nobody would tell.
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.out.drain().for_each(|(_, pass)| pass.spent());
-    }
-}
-
 impl Asking {
     pub(crate) fn new(gate: Arc<dyn IdentifyGate>, backoff: Backoff, random: fastrand::Rng) -> Self {
-        let (asks, out) = (BTreeMap::new(), HashMap::new());
-        Self { gate, backoff, random, asked: 0, asks, out, broken: false }
+        Self { gate, backoff, random, asked: 0, asks: BTreeMap::new(), broken: false }
     }
 
     /// Asks for a pass; it comes as [`QueueMessage::Passed`].
@@ -71,17 +62,16 @@ impl Asking {
         self.asks.len()
     }
 
-    /// The permit that this pass is for; a pass that nobody waits for any more returns.
+    /// The permit that this pass is for, with it; a pass that nobody waits for any more returns.
     pub(crate) fn passed(
         &mut self,
         shard: ShardId,
         number: u64,
         pass: IdentifyPass,
-    ) -> Option<IdentifyPermit> {
+    ) -> Option<(IdentifyPermit, IdentifyPass)> {
         self.asks.get(&shard).filter(|ask| ask.number == number)?;
         let ask = self.asks.remove(&shard)?;
-        self.out.insert(shard, pass);
-        Some(ask.permit)
+        Some((ask.permit, pass))
     }
 
     /// An ask failed. Whether that is news.
@@ -103,22 +93,14 @@ impl Asking {
         }
     }
 
-    /// The shard went away, and spent nothing.
+    /// The shard no longer waits for a pass.
     pub(crate) fn left(&mut self, shard: ShardId) {
         self.asks.remove(&shard);
-        self.out.remove(&shard);
     }
 
-    /// The shard spent its pass, or may have.
-    pub(crate) fn spent(&mut self, shard: ShardId) {
-        if let Some(pass) = self.out.remove(&shard) {
-            pass.spent();
-        }
-    }
-
-    /// Whether the shard has a pass.
-    pub(crate) fn is_out(&self, shard: ShardId) -> bool {
-        self.out.contains_key(&shard)
+    /// Whether the shard waits for a pass.
+    pub(crate) fn is_asking(&self, shard: ShardId) -> bool {
+        self.asks.contains_key(&shard)
     }
 }
 
@@ -159,9 +141,9 @@ mod tests {
 
     use super::*;
     use crate::identify_gate::{GateError, LocalGate};
-    use crate::identify_queue::{Ledger, QueueArguments};
+    use crate::identify_ledger::IdentifyLedger;
+    use crate::identify_queue::QueueArguments;
     use crate::message::ShardMessage;
-    use crate::status::IdentifyStatus;
     use crate::{IdentifyQueue, ShardId};
 
     /// A local gate that writes down what it sees.
@@ -240,6 +222,7 @@ mod tests {
 
     struct Bench {
         queue: ActorRef<QueueMessage>,
+        ledger: Arc<IdentifyLedger>,
         actor: ActorRef<ShardMessage>,
         permits: Arc<Mutex<u32>>,
     }
@@ -251,27 +234,23 @@ mod tests {
     impl Bench {
         async fn start(gate: &Witness) -> Self {
             let backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+            let ledger = Arc::new(IdentifyLedger::new(budget(), None));
             let arguments = QueueArguments {
                 max_concurrency: 1,
                 window: Duration::from_secs(5),
-                ledger: Arc::new(Mutex::new(Ledger {
-                    status: IdentifyStatus::default(),
-                    budget: budget(),
-                    last_identify: None,
-                })),
+                ledger: Arc::clone(&ledger),
                 hub: Arc::default(),
-                last_identify: None,
                 asking: Some(Asking::new(Arc::new(gate.clone()), backoff, fastrand::Rng::with_seed(7))),
             };
             let (queue, _) = Actor::spawn(None, IdentifyQueue, arguments).await.unwrap();
             let permits = Arc::default();
             let (actor, _) = Actor::spawn(None, Silent, Arc::clone(&permits)).await.unwrap();
-            Self { queue, actor, permits }
+            Self { queue, ledger, actor, permits }
         }
 
         fn claim(&self, shard: u32) {
             let (shard, priority, actor) = (ShardId(shard), Priority::ColdStart, self.actor.clone());
-            self.tell(QueueMessage::Claim { shard, priority, actor });
+            self.tell(QueueMessage::Claim { shard, incarnation: 1, priority, actor });
         }
 
         fn tell(&self, message: QueueMessage) {
@@ -291,33 +270,43 @@ mod tests {
         let bench = Bench::start(&gate).await;
         bench.claim(0);
         bench.permits(1).await;
-        bench.tell(QueueMessage::Leave { shard: ShardId(0) });
+        bench.tell(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
         gate.until(&["shard 0 returned it"]).await;
         bench.claim(1);
         bench.permits(2).await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_shard_that_dies_with_a_pass_has_spent_it_and_one_that_waits_has_not() {
+    async fn a_driver_that_dies_after_its_identify_has_spent_its_pass_and_one_that_waits_has_not() {
         let gate = Witness::default();
         let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
         here.claim(0);
         here.permits(1).await;
         there.claim(1);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        there.tell(QueueMessage::Gone { shard: ShardId(1) });
+        there.tell(QueueMessage::Gone { shard: ShardId(1), incarnation: 1 });
         gate.until(&["shard 1 of 1 left"]).await;
-        here.tell(QueueMessage::Gone { shard: ShardId(0) });
+        let mut permit = here.ledger.take(ShardId(0), 1).unwrap();
+        permit.spend();
+        here.tell(QueueMessage::Gone { shard: ShardId(0), incarnation: 1 });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        gate.until(&["shard 1 of 1 left"]).await;
+        drop(permit);
         gate.until(&["shard 1 of 1 left", "shard 0 spent it"]).await;
         // Where nothing was spent no window runs but the gate's.
         let start = tokio::time::Instant::now();
-        there.claim(1);
+        there.tell(QueueMessage::Claim {
+            shard: ShardId(1),
+            incarnation: 2,
+            priority: Priority::ColdStart,
+            actor: there.actor.clone(),
+        });
         there.permits(1).await;
         assert!(start.elapsed() >= Duration::from_millis(4900), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_dies_has_spent_what_was_out_and_leaves_the_gate() {
+    async fn a_queue_that_dies_returns_what_no_driver_has_and_leaves_the_gate() {
         let gate = Witness::default();
         let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
         here.claim(0);
@@ -327,7 +316,23 @@ mod tests {
         there.queue.kill();
         gate.until(&["shard 1 of 1 left"]).await;
         here.queue.kill();
-        gate.until(&["shard 1 of 1 left", "shard 0 spent it"]).await;
+        gate.until(&["shard 1 of 1 left", "shard 0 returned it"]).await;
+        assert!(here.ledger.take(ShardId(0), 1).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_driver_outlives_its_queue_and_spends_its_pass_all_the_same() {
+        let gate = Witness::default();
+        let here = Bench::start(&gate).await;
+        here.claim(0);
+        here.permits(1).await;
+        let mut permit = here.ledger.take(ShardId(0), 1).unwrap();
+        here.queue.kill();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        permit.spend();
+        gate.until(&[]).await;
+        drop(permit);
+        gate.until(&["shard 0 spent it"]).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -341,7 +346,7 @@ mod tests {
         there.tell(QueueMessage::Update { max_concurrency: 1, budget: budget() });
         there.tell(QueueMessage::Update { max_concurrency: 2, budget: budget() });
         gate.until(&["shard 1 of 1 left"]).await;
-        here.tell(QueueMessage::Leave { shard: ShardId(0) });
+        here.tell(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
         there.permits(1).await;
     }
 

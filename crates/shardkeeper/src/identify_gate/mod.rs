@@ -103,8 +103,8 @@ impl IdentifyPass {
     /// pass drops it uncalled. So what frees the key belongs into the `Drop` of something that it captures, and happens
     /// either way.
     ///
-    /// Both run on the runtime, in the identify queue: they must neither block nor panic. What takes time is handed to a
-    /// task; until that has done it the key has to stay shut.
+    /// Both run on the runtime, in the tasks of the library: they must neither block nor panic. What takes time is handed to
+    /// a task; until that has done it the key has to stay shut.
     ///
     /// ```
     /// # use shardkeeper::identify_gate::IdentifyPass;

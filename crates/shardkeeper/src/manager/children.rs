@@ -7,7 +7,7 @@ use shardkeeper_proto::ShardId;
 
 use super::{Fleet, ManagerState, now};
 use crate::Lifecycle;
-use crate::message::{Incarnation, ManagerMessage, QueueMessage, Servant, ShardMessage};
+use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, Servant, ShardMessage};
 
 impl ManagerState {
     pub(super) async fn child_ended(
@@ -28,10 +28,15 @@ impl ManagerState {
             return self.servant_crashed(myself, Servant::SessionKeeper, error).await;
         }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
-        let _ = fleet.queue.cast(QueueMessage::Gone { shard });
-        let leaving = fleet.shards.is_leaving(shard);
-        if leaving || self.stopping.is_some() {
-            fleet.shards.set_ended(shard);
+        let Some(incarnation) = fleet.shards.incarnation(shard) else { return Ok(()) };
+        let _ = fleet.queue.cast(QueueMessage::Gone { shard, incarnation });
+        self.shard_ended(myself, shard);
+        let farewell = self.stopping.as_ref().map(|stopping| stopping.farewell);
+        let Some(fleet) = self.fleet.as_mut().filter(|fleet| !fleet.shards.has_ended(shard)) else {
+            return Ok(());
+        };
+        if fleet.shards.is_leaving(shard) || farewell.is_some() {
+            fleet.shards.set_ended(shard, farewell.unwrap_or(Farewell::Detach));
             self.finish_removals();
             self.end_if_all_ended(myself);
             return Ok(());
@@ -45,7 +50,6 @@ impl ManagerState {
         };
         tracing::error!("{lifecycle}");
         self.config.hub.announce(&lifecycle);
-        let incarnation = fleet.shards.incarnation(shard);
         if restart.after.is_zero() {
             return self.restart(myself, shard, incarnation).await;
         }
@@ -60,7 +64,7 @@ impl ManagerState {
         incarnation: Incarnation,
     ) -> Result<(), ActorProcessingErr> {
         match &mut self.fleet {
-            Some(fleet) if self.stopping.is_none() && fleet.shards.is_current(shard, incarnation) => {
+            Some(fleet) if self.stopping.is_none() && fleet.shards.awaits_restart(shard, incarnation) => {
                 fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await
             }
             _ => Ok(()),
@@ -98,8 +102,7 @@ impl ManagerState {
             (Servant::ReshardSentinel, _) => self.sentinel = Some(self.spawn_sentinel(myself).await?),
             (_, None) => {}
             (Servant::IdentifyQueue, Some(fleet)) => {
-                // What the old one has let through in its last moment is not known.
-                let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger, Some(now())).await?;
+                let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger).await?;
                 let tell = |actor: &ActorRef<_>| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone())));
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());

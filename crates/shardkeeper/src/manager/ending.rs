@@ -35,11 +35,11 @@ impl ManagerState {
     }
 
     pub(super) fn end_if_all_ended(&mut self, myself: &ActorRef<ManagerMessage>) {
-        let ended = self.fleet.as_ref().is_none_or(|fleet| fleet.shards.all_ended());
+        let ended = self.fleet.as_ref().is_none_or(|fleet| fleet.shards.all_gone());
         let Some(stopping) = self.stopping.as_mut().filter(|stopping| ended && !stopping.flushing) else {
             return;
         };
-        if self.fleet.is_none() || self.config.store.is_none() {
+        if self.fleet.is_none() || self.store.is_none() {
             self.finish_end(myself);
             return;
         }
@@ -64,7 +64,31 @@ impl ManagerState {
         });
     }
 
+    /// Ends all use of the store, at the latest when the future completes. A save that is under way is cancelled.
+    pub(super) fn close_store(&mut self) -> impl Future<Output = ()> + Send + 'static {
+        // A load that is cancelled might go on in a thread, and it is over soon.
+        let loading = self.loading.take();
+        if let Some(keeper) = self.fleet.as_mut().and_then(|fleet| fleet.keeper.take()) {
+            keeper.kill();
+        }
+        let store = self.store.take();
+        async move {
+            if let Some(store) = store {
+                store.close().await;
+            }
+            drop(loading);
+        }
+    }
+
     pub(super) fn finish_end(&mut self, myself: &ActorRef<ManagerMessage>) {
+        if self.stopping.is_some() && self.store.is_some() {
+            let (closed, myself) = (self.close_store(), myself.clone());
+            tokio::spawn(async move {
+                closed.await;
+                let _ = myself.cast(ManagerMessage::StoreClosed);
+            });
+            return;
+        }
         let Some(stopping) = &mut self.stopping else { return };
         let sessions = match (stopping.farewell, &self.fleet) {
             (Farewell::Detach, Some(fleet)) => fleet.shards.sessions(),

@@ -22,12 +22,14 @@ use crate::Shardkeeper;
 use crate::config::ManagerConfig;
 use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
 use crate::gateway_info::GatewayInfo;
-use crate::identify_queue::Ledger;
+use crate::identify_ledger::IdentifyLedger;
 use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage, Servant};
+use crate::reshard_sentinel::AskLimits;
 use crate::restart::RestartBook;
 use crate::session_keeper::{Book, KeeperMessage};
 use crate::silence::SilenceWatch;
-use crate::store::Stored;
+use crate::store::{StoreLease, Stored};
+use crate::task::AbortOnDrop;
 
 /// The only generation, until the bot can be resharded.
 const GENERATION: u32 = 1;
@@ -45,10 +47,13 @@ pub struct ManagerState {
     starting: Vec<RpcReplyPort<Result<(), StartError>>>,
     /// From the start to the beginning of the end.
     sentinel: Option<ActorRef<SentinelMessage>>,
-    /// The gateway wants not to be asked before; `None` for never.
-    ask_not_before: Option<Instant>,
+    ask_limits: Arc<AskLimits>,
     /// From the first answer of `GET /gateway/bot` on.
     fleet: Option<Fleet>,
+    /// Until the end. Nobody else holds the store.
+    store: Option<Arc<StoreLease>>,
+    /// Asks the store what it holds.
+    loading: Option<AbortOnDrop>,
     /// What the session store holds; `None` until it has said so.
     stored: Option<Stored>,
     /// It was told that the store does not work.
@@ -62,7 +67,7 @@ pub struct ManagerState {
 struct Fleet {
     info: GatewayInfo,
     queue: ActorRef<QueueMessage>,
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: Arc<IdentifyLedger>,
     book: Arc<Mutex<Book>>,
     /// With a session store only, and not while it waits to be replaced.
     keeper: Option<ActorRef<KeeperMessage>>,
@@ -105,17 +110,19 @@ impl Actor for ShardManager {
     async fn pre_start(
         &self,
         _: ActorRef<ManagerMessage>,
-        config: ManagerConfig,
+        mut config: ManagerConfig,
     ) -> Result<ManagerState, ActorProcessingErr> {
         let random = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         Ok(ManagerState {
+            store: config.store.take().map(|store| Arc::new(StoreLease::new(store))),
+            loading: None,
             presence: config.presence.clone(),
             servants: RestartBook::new(config.restart_policy),
             config: Arc::new(config),
             random,
             starting: Vec::new(),
             sentinel: None,
-            ask_not_before: Some(now()),
+            ask_limits: Arc::new(AskLimits::new()),
             fleet: None,
             stored: None,
             storeless: false,
@@ -129,8 +136,8 @@ impl Actor for ShardManager {
         myself: ActorRef<ManagerMessage>,
         state: &mut ManagerState,
     ) -> Result<(), ActorProcessingErr> {
-        match &state.config.store {
-            Some(store) => starting::load_store(Arc::clone(store), myself.clone()),
+        match &state.store {
+            Some(store) => state.loading = Some(starting::load_store(Arc::clone(store), myself.clone())),
             None => state.stored = Some(Stored::default()),
         }
         if let Some(info) = state.config.gateway.clone() {
@@ -155,7 +162,7 @@ impl Actor for ShardManager {
                 }
             }
             ManagerMessage::Stored(stored) => state.stored(&myself, stored).await?,
-            ManagerMessage::Flushed => state.finish_end(&myself),
+            ManagerMessage::Flushed | ManagerMessage::StoreClosed => state.finish_end(&myself),
             ManagerMessage::Gateway(info) => state.gateway(&myself, info).await?,
             ManagerMessage::NoGateway { error, retry_after } => state.no_gateway(&myself, error, retry_after),
             ManagerMessage::Shard(shard, reply) => {

@@ -13,16 +13,14 @@ use crate::error::Ended;
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardReport};
 use crate::session_keeper::KeeperMessage;
+use crate::shard::life::End;
 use crate::silence::LOOK_EVERY;
 use crate::status::ManagerStatus;
 
 impl ManagerState {
     pub(super) fn status(&self) -> ManagerStatus {
         match &self.fleet {
-            Some(fleet) => ManagerStatus {
-                shards: fleet.shards.status(),
-                identify: fleet.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).status,
-            },
+            Some(fleet) => ManagerStatus { shards: fleet.shards.status(), identify: fleet.ledger.status() },
             None => ManagerStatus::default(),
         }
     }
@@ -42,33 +40,36 @@ impl ManagerState {
         report: ShardReport,
     ) {
         let Some(fleet) = &mut self.fleet else { return };
-        if !fleet.shards.is_current(shard, incarnation) {
-            return;
-        }
         match report {
-            ShardReport::Ready => {
-                fleet.shards.set_ready(shard);
-                if let Some(keeper) = &fleet.keeper {
-                    let _ = keeper.cast(KeeperMessage::LookNow);
-                }
-                self.announce_if_all_ready();
-            }
-            ShardReport::Refused(refusal) => {
-                fleet.shards.set_ended(shard);
-                self.finish_removals();
-                self.refused(myself, shard, refusal);
-            }
+            // Whoever doubts, it is asked.
             ShardReport::AskGateway => {
                 if let Some(sentinel) = &self.sentinel {
                     let _ = sentinel.cast(SentinelMessage::Doubt);
                 }
             }
-            ShardReport::Ended => {
-                fleet.shards.set_ended(shard);
-                self.finish_removals();
-                self.end_if_all_ended(myself);
+            // What an earlier incarnation had to say stands in its life, and was read at its end.
+            _ if !fleet.shards.is_current(shard, incarnation) => {}
+            ShardReport::Ready => {
+                if let Some(keeper) = &fleet.keeper {
+                    let _ = keeper.cast(KeeperMessage::LookNow);
+                }
+                self.announce_if_all_ready();
             }
+            ShardReport::Refused(_) | ShardReport::Ended => self.shard_ended(myself, shard),
         }
+    }
+
+    /// Takes note of how a shard has ended or is about to end: at its report or at the end of its actor, whichever comes
+    /// first.
+    pub(super) fn shard_ended(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId) {
+        let end = self.fleet.as_mut().and_then(|fleet| fleet.shards.take_end(shard));
+        if let Some(End::Refused(refusal)) = end {
+            self.refused(myself, shard, refusal);
+        }
+        // A report that it was ready may be on its way still.
+        self.announce_if_all_ready();
+        self.finish_removals();
+        self.end_if_all_ended(myself);
     }
 
     pub(super) fn announce_if_all_ready(&mut self) {
@@ -90,8 +91,7 @@ impl ManagerState {
         let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
         if fleet.queue.cast(update).is_err() {
             // The next one begins with what is in the ledger.
-            let mut ledger = fleet.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            ledger.budget.reconcile(now(), budget);
+            fleet.ledger.reconcile(now(), budget);
         }
         fleet.shards.set_gateway_url(&info.url);
         fleet.info = info;
@@ -135,7 +135,10 @@ impl ManagerState {
             // A layout under which no shard ever was ready is wrong as a whole; do not spend identifies on it.
             Scope::Layout => !fleet.shards.any_was_ready() || fleet.shards.all_ended(),
         };
-        if hopeless {
+        // Several shards may be refused before the first refusal has stopped them.
+        let known =
+            self.stopping.as_ref().is_some_and(|stopping| matches!(stopping.outcome, Ended::Refused(_)));
+        if hopeless && !known {
             let _ = fleet.queue.cast(QueueMessage::Freeze);
             let lifecycle = Lifecycle::Refused(refusal);
             self.config.hub.announce(&lifecycle);

@@ -16,9 +16,12 @@ use crate::dispatch::{Leftovers, Publisher};
 use crate::error::{CommandRejected, ShardsRejected};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
 use crate::pacer::Pacer;
+use crate::rate::Warnings;
 use crate::restart::{Restart, RestartBook};
 use crate::session_keeper::Book;
 use crate::shard::board::Board;
+use crate::shard::commands::{self, CommandSender};
+use crate::shard::life::{End, Life};
 use crate::shard::slot::SessionSlot;
 use crate::shard::{ShardActor, ShardArguments};
 use crate::silence::Reading;
@@ -31,6 +34,7 @@ pub(super) struct Shards {
     count: ShardCount,
     connector: Connector,
     pacer: Arc<Pacer>,
+    warnings: Arc<Warnings>,
     restarts: RestartBook<ShardId>,
     /// What the session keeper looks at.
     book: Arc<Mutex<Book>>,
@@ -43,16 +47,30 @@ struct Entry {
     slot: Arc<SessionSlot>,
     leftovers: Arc<Leftovers>,
     board: Arc<Board>,
-    incarnation: Incarnation,
+    /// Of the actor that there is or was last.
+    life: Arc<Life>,
     actor: Option<ActorRef<ShardMessage>>,
+    /// As long as there is the actor.
+    commands: Option<CommandSender>,
     presence: Option<PresenceUpdate>,
+    /// In an earlier life.
     was_ready: bool,
+    /// It serves no more: refused, or ended as it was told.
     ended: bool,
     /// It is being removed; it takes nothing more.
     leaving: bool,
 }
 
 impl Entry {
+    fn was_ready(&self) -> bool {
+        self.was_ready || self.life.was_ready()
+    }
+
+    /// Whether nothing of it runs that has something left to do.
+    fn is_gone(&self) -> bool {
+        self.actor.is_none() || self.life.is_over()
+    }
+
     fn status(&self) -> ShardStatus {
         self.board.read(self.slot.load().map_or(0, |session| session.sequence))
     }
@@ -79,6 +97,7 @@ impl Shards {
             last_incarnation: 0,
             connector: Connector::new(Arc::clone(&config.dialer), config.transport()),
             pacer: Arc::new(Pacer::new(rate)),
+            warnings: Arc::new(Warnings::new()),
             restarts: RestartBook::new(config.restart_policy),
             config,
             gateway_url,
@@ -113,8 +132,9 @@ impl Shards {
             slot: Arc::new(SessionSlot::new(session)),
             leftovers: Arc::default(),
             board: Arc::new(Board::new(shard, self.count, self.generation)),
-            incarnation: 0,
+            life: Arc::default(),
             actor: None,
+            commands: None,
             presence: presence.cloned(),
             was_ready: false,
             ended: false,
@@ -138,7 +158,6 @@ impl Shards {
             library: self.config.library.clone(),
             gateway_url: self.gateway_url.clone(),
             wire: self.config.wire(),
-            max_failed_resumes: self.config.max_failed_resumes,
             timings: self.config.timings,
         }
     }
@@ -198,7 +217,7 @@ impl Shards {
 
     /// Whether a shard that is being removed has nothing more to end.
     pub(super) fn has_left(&self, shard: ShardId) -> bool {
-        self.entries.get(&shard).is_none_or(|entry| entry.actor.is_none() || entry.ended)
+        self.entries.get(&shard).is_none_or(Entry::is_gone)
     }
 
     /// Forgets a shard, and returns its session as another process can resume it.
@@ -235,7 +254,8 @@ impl Shards {
         // Refused by Discord once, or in quarantine after crashes.
         entry.ended = false;
         if by == RestartBy::Identify {
-            entry.slot.store(None);
+            self.last_incarnation += 1;
+            entry.slot.empty(self.last_incarnation);
         }
         Ok(true)
     }
@@ -249,14 +269,19 @@ impl Shards {
         random: fastrand::Rng,
     ) -> Result<(), ActorProcessingErr> {
         let config = self.shard_config(shard);
+        let ledger = Arc::clone(&self.book().ledger);
         let Some(entry) = self.entries.get_mut(&shard) else { return Ok(()) };
         self.last_incarnation += 1;
-        entry.incarnation = self.last_incarnation;
+        entry.was_ready = entry.was_ready();
+        entry.life = Arc::new(Life::new(self.last_incarnation));
+        entry.board.begin(self.last_incarnation);
+        let (sender, inbox) = commands::channel(shard);
         let arguments = ShardArguments {
-            incarnation: entry.incarnation,
+            life: Arc::clone(&entry.life),
             config,
             connector: self.connector.clone(),
             pacer: Arc::clone(&self.pacer),
+            warnings: Arc::clone(&self.warnings),
             publisher: Publisher::new(
                 Arc::clone(&self.config.hub),
                 shard,
@@ -266,14 +291,16 @@ impl Shards {
             ),
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),
+            commands: (sender.clone(), inbox),
             presence: entry.presence.clone(),
             presence_with: self.config.presence_with.clone(),
             queue: queue.clone(),
+            ledger,
             manager: manager.clone(),
             random,
         };
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, manager.get_cell()).await?;
-        entry.actor = Some(actor);
+        (entry.actor, entry.commands) = (Some(actor), Some(sender));
         Ok(())
     }
 
@@ -324,7 +351,7 @@ impl Shards {
         self.count.owner_of(guild_id)
     }
 
-    /// Hands a command to the shard that owns its guild; that one answers.
+    /// Hands a command to the driver of the shard that owns its guild; that one answers.
     pub(super) fn command(&self, command: Command, reply: RpcReplyPort<Result<Accepted, CommandRejected>>) {
         let shard = command.shard(self.count);
         let elsewhere = match command.guild_id() {
@@ -332,20 +359,28 @@ impl Shards {
             None => CommandRejected::NoSuchShard { shard },
         };
         let entry = self.entries.get(&shard).filter(|entry| !entry.leaving);
-        match entry.map(|entry| entry.actor.as_ref().filter(|_| !entry.ended)) {
+        match entry.map(|entry| entry.commands.as_ref().filter(|_| !entry.ended)) {
             None => drop(reply.send(Err(elsewhere))),
             Some(None) => drop(reply.send(Err(CommandRejected::ShardEnded { shard }))),
-            // An actor that is just ending drops the reply, which the asker takes for a refusal.
-            Some(Some(actor)) => drop(actor.cast(ShardMessage::Command(command, reply))),
+            Some(Some(commands)) => commands.send(command, reply),
         }
     }
 
     pub(super) fn is_current(&self, shard: ShardId, incarnation: Incarnation) -> bool {
-        self.entries.get(&shard).is_some_and(|entry| entry.incarnation == incarnation)
+        self.incarnation(shard) == Some(incarnation)
     }
 
-    pub(super) fn incarnation(&self, shard: ShardId) -> Incarnation {
-        self.entries.get(&shard).map_or(0, |entry| entry.incarnation)
+    pub(super) fn incarnation(&self, shard: ShardId) -> Option<Incarnation> {
+        self.entries.get(&shard).map(|entry| entry.life.incarnation())
+    }
+
+    /// Whether a shard that crashed in this incarnation still waits to come back.
+    pub(super) fn awaits_restart(&self, shard: ShardId, incarnation: Incarnation) -> bool {
+        self.is_current(shard, incarnation)
+            && self
+                .entries
+                .get(&shard)
+                .is_some_and(|entry| entry.actor.is_none() && !entry.ended && !entry.leaving)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -357,24 +392,35 @@ impl Shards {
         self.entries.values().filter(|entry| entry.slot.load().is_none()).count()
     }
 
-    pub(super) fn set_ready(&mut self, shard: ShardId) {
-        if let Some(entry) = self.entries.get_mut(&shard) {
-            entry.was_ready = true;
-        }
+    /// How a shard has ended or is about to end; `None` when it goes on or has crashed, and when this was said before.
+    pub(super) fn take_end(&mut self, shard: ShardId) -> Option<End> {
+        let entry = self.entries.get_mut(&shard).filter(|entry| !entry.ended)?;
+        let end = entry.life.end()?;
+        entry.ended = true;
+        Some(end)
     }
 
-    pub(super) fn set_ended(&mut self, shard: ShardId) {
+    pub(super) fn has_ended(&self, shard: ShardId) -> bool {
+        self.entries.get(&shard).is_none_or(|entry| entry.ended)
+    }
+
+    /// A shard that was to end broke down over it.
+    pub(super) fn set_ended(&mut self, shard: ShardId, farewell: Farewell) {
         if let Some(entry) = self.entries.get_mut(&shard) {
             entry.ended = true;
+            if farewell == Farewell::Stop {
+                self.last_incarnation += 1;
+                entry.slot.empty(self.last_incarnation);
+            }
         }
     }
 
-    /// The actor of this id is no more: which shard's it was, unless that shard had ended.
+    /// The actor of this id is no more: which shard's it was.
     pub(super) fn lost(&mut self, actor: ActorId) -> Option<ShardId> {
         let is_it = |entry: &Entry| entry.actor.as_ref().is_some_and(|known| known.get_id() == actor);
         let (shard, entry) = self.entries.iter_mut().find(|(_, entry)| is_it(entry))?;
-        entry.actor = None;
-        (!entry.ended).then_some(*shard)
+        (entry.actor, entry.commands) = (None, None);
+        Some(*shard)
     }
 
     pub(super) fn crashed(&mut self, now: Instant, shard: ShardId, error: &str, random: f64) -> Restart {
@@ -386,19 +432,25 @@ impl Shards {
     }
 
     pub(super) fn all_were_ready(&self) -> bool {
-        self.entries.values().all(|entry| entry.was_ready)
+        self.entries.values().all(Entry::was_ready)
     }
 
     pub(super) fn any_was_ready(&self) -> bool {
-        self.entries.values().any(|entry| entry.was_ready)
+        self.entries.values().any(Entry::was_ready)
     }
 
     pub(super) fn all_ended(&self) -> bool {
         self.entries.values().all(|entry| entry.ended)
     }
 
+    /// As [`all_ended`](Self::all_ended), and each has done what is left to do at an end.
+    pub(super) fn all_gone(&self) -> bool {
+        self.entries.values().all(|entry| entry.ended && entry.is_gone())
+    }
+
     /// Tells every shard to end. One that waits for its restart has nothing to end.
     pub(super) fn end_all(&mut self, farewell: Farewell) {
+        self.last_incarnation += 1;
         for entry in self.entries.values_mut() {
             let message = match farewell {
                 Farewell::Stop => ShardMessage::Stop,
@@ -406,7 +458,7 @@ impl Shards {
             };
             let told = entry.actor.as_ref().is_some_and(|actor| actor.cast(message).is_ok());
             if !told && farewell == Farewell::Stop {
-                entry.slot.store(None);
+                entry.slot.empty(self.last_incarnation);
             }
             entry.ended |= !told;
         }

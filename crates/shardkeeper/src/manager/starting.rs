@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::{Session, ShardCount, ShardId};
@@ -14,14 +14,14 @@ use crate::config::Layout;
 use crate::error::{ConfigError, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit};
 use crate::identify_gate::Asking;
-use crate::identify_queue::{IdentifyQueue, Ledger, QueueArguments};
+use crate::identify_ledger::IdentifyLedger;
+use crate::identify_queue::{IdentifyQueue, QueueArguments};
 use crate::message::{ManagerMessage, QueueMessage, SentinelMessage};
 use crate::reshard_sentinel::{ReshardSentinel, SentinelArguments};
 use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
 use crate::silence::{LOOK_EVERY, SilenceWatch};
-use crate::status::IdentifyStatus;
-use crate::store::{BudgetRecord, RecordRefused, SessionRecord, SessionStore, StoreError, Stored};
-use crate::task::catching;
+use crate::store::{BudgetRecord, RecordRefused, SessionRecord, StoreError, StoreLease, Stored};
+use crate::task::AbortOnDrop;
 use crate::{Lifecycle, store};
 
 /// So long the session store may take to say what it holds; it is asked again meanwhile.
@@ -61,7 +61,6 @@ impl ManagerState {
         error: GatewayInfoError,
         retry_after: Option<Duration>,
     ) {
-        self.ask_not_before = retry_after.map(|wait| now() + wait);
         if self.stopping.is_some() {
             return;
         }
@@ -99,13 +98,18 @@ impl ManagerState {
 
     pub(super) fn refuse_start(&mut self, myself: &ActorRef<ManagerMessage>, error: StartError) {
         tracing::error!(error = crate::error::chain(&error), "cannot start");
-        // One reason for everybody who waits; more than one hardly ever does.
-        let mut waiting = self.starting.drain(..);
-        if let Some(first) = waiting.next() {
-            let _ = first.send(Err(error));
-        }
-        drop(waiting);
-        myself.stop(None);
+        let (closed, waiting, myself) =
+            (self.close_store(), std::mem::take(&mut self.starting), myself.clone());
+        tokio::spawn(async move {
+            closed.await;
+            // One reason for everybody who waits; more than one hardly ever does.
+            let mut waiting = waiting.into_iter();
+            if let Some(first) = waiting.next() {
+                let _ = first.send(Err(error));
+            }
+            drop(waiting);
+            myself.stop(None);
+        });
     }
 
     pub(super) fn layout(&self, info: &GatewayInfo) -> Result<(ShardCount, Vec<ShardId>), ConfigError> {
@@ -135,8 +139,7 @@ impl ManagerState {
         let last_identify = stored.budget.and_then(|budget| budget.last_identify_ms);
         let last_identify = last_identify.and_then(|at| now().checked_sub(store::since(wall, at)));
         let mut budget = budget(&limit, self.config.identify_reserve);
-        let ledger = Ledger { status: IdentifyStatus::default(), budget, last_identify };
-        let ledger = Arc::new(Mutex::new(ledger));
+        let ledger = Arc::new(IdentifyLedger::new(budget, last_identify));
         tracing::info!(
             shards = ids.len(),
             count = count.get(),
@@ -172,7 +175,7 @@ impl ManagerState {
             self.refuse_start(myself, StartError::Budget { needed, left, reserve, resets_after });
             return Ok(());
         }
-        let queue = self.spawn_queue(myself, &info, &ledger, last_identify).await?;
+        let queue = self.spawn_queue(myself, &info, &ledger).await?;
         let keeper = self.spawn_keeper(myself, &book).await?;
         let silence = SilenceWatch::default();
         let fleet = self.fleet.insert(Fleet {
@@ -205,7 +208,7 @@ impl ManagerState {
             manager: myself.clone(),
             random: self.random.fork(),
             awaited: self.fleet.is_none() && self.answer.is_none() && self.config.gateway.is_none(),
-            not_before: self.ask_not_before.map(tokio::time::Instant::from_std),
+            limits: Arc::clone(&self.ask_limits),
         };
         let (sentinel, _) = Actor::spawn_linked(None, ReshardSentinel, arguments, myself.get_cell()).await?;
         Ok(sentinel)
@@ -215,8 +218,7 @@ impl ManagerState {
         &self,
         myself: &ActorRef<ManagerMessage>,
         info: &GatewayInfo,
-        ledger: &Arc<Mutex<Ledger>>,
-        last_identify: Option<Instant>,
+        ledger: &Arc<IdentifyLedger>,
     ) -> Result<ActorRef<QueueMessage>, ActorProcessingErr> {
         let timings = &self.config.timings;
         let asking = self.config.identify_gate.as_ref().map(|gate| {
@@ -228,7 +230,6 @@ impl ManagerState {
             window: timings.identify_window + timings.identify_margin,
             ledger: Arc::clone(ledger),
             hub: Arc::clone(&self.config.hub),
-            last_identify,
             asking,
         };
         let (queue, _) = Actor::spawn_linked(None, IdentifyQueue, arguments, myself.get_cell()).await?;
@@ -259,7 +260,7 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         book: &Arc<Mutex<Book>>,
     ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
-        let Some(store) = self.config.store.clone() else { return Ok(None) };
+        let Some(store) = self.store.clone() else { return Ok(None) };
         let (book, hub) = (Arc::clone(book), Arc::clone(&self.config.hub));
         let arguments = KeeperArguments {
             store,
@@ -282,12 +283,11 @@ fn remaining(spent: &BudgetRecord, limit: &SessionStartLimit, now: SystemTime) -
 }
 
 /// Asks the store what it holds, several times if need be: to start without its sessions costs an Identify for each.
-pub(super) fn load_store(store: Arc<dyn SessionStore>, manager: ActorRef<ManagerMessage>) {
-    tokio::spawn(async move {
+pub(super) fn load_store(store: Arc<StoreLease>, manager: ActorRef<ManagerMessage>) -> AbortOnDrop {
+    let loading = tokio::spawn(async move {
         let deadline = tokio::time::Instant::now() + LOAD_DEADLINE;
         let stored = loop {
-            let loading = catching(async { store.load().await });
-            match tokio::time::timeout_at(deadline, loading).await {
+            match tokio::time::timeout_at(deadline, store.load()).await {
                 Ok(Err(_)) if tokio::time::Instant::now() + LOAD_AGAIN_AFTER < deadline => {
                     tokio::time::sleep(LOAD_AGAIN_AFTER).await;
                 }
@@ -297,10 +297,13 @@ pub(super) fn load_store(store: Arc<dyn SessionStore>, manager: ActorRef<Manager
         };
         let _ = manager.cast(ManagerMessage::Stored(stored));
     });
+    AbortOnDrop(loading.abort_handle())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use shardkeeper_proto::IdentifyBudget;
 
     use super::*;

@@ -62,7 +62,7 @@
 //! | layout (which shards, of how many) | manager | its own slot |
 //! | [`Session`] and sequence | manager's book, in a slot that the driver writes to | the slot, by a lease: one driver at a time |
 //! | presence | manager | a copy of the newest |
-//! | identify budget | a ledger of the manager | nothing |
+//! | identify budget, permits that are out | the identify ledger, which the manager keeps | its own permit, and counts its own Identify |
 //! | places and windows in the identify queue | queue | its turn, its permit |
 //! | commands that wait | the machine, in the driver | all of it |
 //! | subscriptions | a hub, shared by manager and handles | a list, compared by version number per event |
@@ -78,7 +78,7 @@
 //! | `shardkeeper/src/handle.rs` | [`Shardkeeper`] |
 //! | `shardkeeper/src/manager/` | the manager: `starting.rs`, `running.rs`, `children.rs`, `changing.rs`, `ending.rs`; `shards.rs` is its book of shards |
 //! | `shardkeeper/src/restart.rs`, `silence.rs`, `pacer.rs` | when a crashed shard comes back; who has fallen silent; how fast connections open |
-//! | `shardkeeper/src/identify_queue.rs`, `identify_gate/` | clock and post of the identify queue; how processes share its pace |
+//! | `shardkeeper/src/identify_queue.rs`, `identify_ledger.rs`, `identify_gate/` | clock and post of the identify queue; what outlives it; how processes share its pace |
 //! | `shardkeeper/src/reshard_sentinel.rs` | asks the gateway, at the start and every few hours |
 //! | `shardkeeper/src/session_keeper.rs`, `store/` | what brings sessions into a store; what a store is, on disk and in memory |
 //! | `shardkeeper/src/shard/` | the shard's actor; `driver.rs` is the loop of one shard, `slot.rs` its session, `board.rs` its status |

@@ -20,16 +20,19 @@
 //! |---|---|---|---|---|
 //! | **driver** | Its actor fails with the panic's message, and the manager restarts the shard, which resumes. | It has none to end with: what can fail is a state. | Only the end of its actor does that. The connection is dropped without a close frame, so the session stays. | By [`ShardMessage::Stop`] or [`ShardMessage::Detach`]. It closes, lets subscribers take what is under way, and ends. |
 //! | **shard actor** | The manager restarts the shard, which resumes. | The same. | The same. | The same: a stop that did not come from the manager is a crash to it. |
-//! | **queue** | Replaced. Every key stays shut for one window, and who waited asks again. | The same. | The same. | The same. |
+//! | **queue** | Replaced. Every key stays closed for one window from the last Identify, and who waited asks again. | The same. | The same. | The same. |
 //! | **session keeper** | Replaced. The new one stores everything again, since nobody knows what the old one did. | The same. | The same. | The same. |
 //! | **sentinel** | Replaced. The new one asks at once if the manager waits for its first answer, else hours later. | The same. | The same. | The same. |
 //! | **manager** | Everything below is killed, sessions in memory are gone, subscriptions end, and [`Shardkeeper::ended`] says [`Ended::Crashed`]. | The same. | The same. | By its address: the same. By [`Shardkeeper::stop`] or [`Shardkeeper::detach`]: in order. |
 //!
 //! Queue, keeper and sentinel ([`Servant`]) are replaced with the waits of [`RestartPolicy`], at once the first time: their state is
-//! a few numbers, and the ledger of the budget is the manager's. A permit that was out when its shard died counts as spent, since nobody knows.
+//! a few numbers, and the ledger of the budget is the manager's. A permit that was out when its shard died returns, unless its
+//! driver had taken it: an Identify counts when the driver writes it, and its key's window begins when that driver can write no more.
 //! The keeper is there with a [session store](Builder::session_store) only.
 //!
-//! Each life of a shard's actor is an [`Incarnation`]: what an earlier one says late changes nothing.
+//! Each life of a shard's actor is an [`Incarnation`]: what an earlier one says late changes nothing. A killed actor tells its
+//! supervisor before its driver has ended, so what it said may come behind the first words of its successor. The newest
+//! incarnation that is heard of counts alone; nothing relies on the order of the two.
 //!
 //! [`ShardMessage::CrashDrill`] makes a driver panic, so that an operator can see all this work.
 //!
@@ -80,27 +83,51 @@
 //!
 //! | what happened | what follows |
 //! |---|---|
-//! | op 7, a zombied connection, no close frame, close 1001 or 4000, a deadline passed | resume, if there is a session |
-//! | close 1000, 4001, 4002, 4005, 4008, or a code that is not known | resume; when a resume ends so before anything was replayed, a new session |
+//! | op 7, a zombied connection, no close frame, a deadline passed, any close code that is not named below | resume, if there is a session |
 //! | op 9 with `true` | wait 1 to 5 s, resume |
 //! | op 9 with `false` | wait 1 to 5 s, a new session |
 //! | close 4003, 4006, 4007, 4009 | a new session |
-//! | three resumes in a row without a sign of life ([`Builder::max_failed_resumes`]) | a new session |
+//! | for 15 minutes no connection brought RESUMED or an event ([`Timings::keep_session`]) | a new session |
 //! | five unreadable payloads in a row, or a stream that cannot be inflated | resume |
 //! | close 4010, 4011 | the layout is refused, see below |
 //! | close 4004, 4012, 4013, 4014 | the bot is refused, see below |
 //!
+//! So a session ends by Discord's word, or after a time in which nothing worked. How often a Resume was answered with a close
+//! does not matter: a node of Discord's that restarts does that for a while, a vain Resume costs nothing, and a new session
+//! costs an Identify and the events in between.
+//!
 //! **Waits.** The first try waits not at all, then 1 to 2 s, 2 to 4 s, and so on up to 30 to 60 s ([`Timings::reconnect`]). A
 //! new session waits by a second row as well, since each Identify costs: not at all, 5 to 10 s, 10 to 20 s, up to 5 to 10 min
-//! ([`Timings::identify`]). Both rows begin anew once a shard was ready for [`Timings::stable`] (60 s).
+//! ([`Timings::identify`]). Both rows begin anew once a shard was ready for [`Timings::stable`] (60 s). A host that refuses the
+//! WebSocket with `Retry-After` is left alone for as long as it asks, up to five minutes.
 //!
 //! **Turns.** Many shards that lose their connections together connect in turn: 50 at once, and then 50 per second
 //! ([`Builder::connects_per_second`]), without regard to how long each takes. Who has to wait says for how long: [`Change::Paced`].
 //! So the time until a shard is back is the wait that its [`Change::Disconnected`] names, that of [`Change::Paced`], and what the
 //! network takes; after an outage it is a minute at most, or two where Discord has forgotten the session.
 //!
-//! **URLs.** A resume goes to the session's own URL. When that cannot be reached, the bootstrap URL and the resume URL take
-//! turns. When the bootstrap URL cannot be reached either, `GET /gateway/bot` is asked again, at most once a minute.
+//! **URLs.** A resume goes to the session's own URL. When that cannot be reached, or opens a WebSocket and brings no Hello, the
+//! bootstrap URL and the resume URL take turns, until a Resume works. When the bootstrap URL brings no Hello either, `GET
+//! /gateway/bot` is asked again, at most once a minute. A host that says Hello is left for the other one when it does not
+//! answer a Resume in time, or has ended five of them in a row.
+//!
+//! # How long a shard is away
+//!
+//! Counted from the moment from which Discord and the network work again. The parts add up.
+//!
+//! | what happened | the shard is back after |
+//! |---|---|
+//! | it waits before its next attempt | 60 s at most ([`Timings::reconnect`]) |
+//! | it is in the middle of an attempt that was lost | 10 s more for a connection that does not open, 23 s for a Hello, 63 s for a Resume, 123 s for an Identify without an answer |
+//! | its connection has died and nobody said so | 86 s more: two heartbeats, and the closing handshake |
+//! | Discord has forgotten its session | up to 60 s more for Discord to say so, then its turn in the identify queue: 5.25 s for each shard of its key before it |
+//! | Discord refused its Identify several times in a row | up to 10 min more ([`Timings::identify`]); what it waits for is in [`Change::Disconnected`] |
+//! | many shards connect at once | its turn: [`Builder::connects_per_second`] |
+//! | the shard crashed five times in ten minutes | 5 min more, or what [`Lifecycle::Crashed`] names |
+//! | the day's Identify are used up | until the period ends ([`Lifecycle::BudgetExhausted`]); shards with a session are not concerned |
+//!
+//! So after a disturbance in which no session died, every shard is back within two and a half minutes, and within 75 s when
+//! every connection said that it had ended. No number of failed attempts makes that longer.
 //!
 //! # What is asked now and then
 //!

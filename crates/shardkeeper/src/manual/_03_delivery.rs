@@ -37,6 +37,13 @@
 //! There may be many: each has its own queue, and they share the data of an event. Those who want the same work done by
 //! several tasks share one subscription among them.
 //!
+//! [`Builder::subscribe_to`] and [`Shardkeeper::subscribe_to`] subscribe to one kind of event, and read each into a type: a model
+//! of twilight-model (feature `twilight`), or any [`EventModel`] of the bot's own. An event that does not fit its type, or a
+//! gap, is an item too: [`TypedError`]. [`Subscription::typed`] does the same for a topic that is narrowed, or has other options.
+//!
+//! A topic that names an event which the bot's intents do not bring would wait for ever. Subscribing to it is a warning in the
+//! log, with the event and the intent to add; so is a topic of which nothing comes.
+//!
 //! [`Shardkeeper::subscribe_actor`] casts each delivery to an actor of the bot instead. A mailbox has no bound, so the
 //! actor works on credit: at most `capacity` deliveries are in its mailbox or hands, and the next goes out when one is dropped.
 //!
@@ -137,7 +144,7 @@
 //! [`Dispatch::parse`] reads the data into any type that serde can make; fields that the type does not name are skipped. It
 //! runs where it is called, in the subscriber, and an error there concerns no shard. [`Dispatch::data`] is the JSON text
 //! itself. With the cargo feature `twilight`, `Dispatch::event()` gives the event of twilight-model, which twilight's cache
-//! and standby take as it is.
+//! and standby take as it is. A [`JsonError`] names the event, the type and the place, and nothing of the content.
 //!
 //! ```no_run
 //! use serde::Deserialize;

@@ -109,9 +109,14 @@
 //! | [`Shardkeeper::detach`] | 4905 | kept for some minutes | online for as long |
 //! | killing the process | nothing | kept for some minutes, for who has a [session store](Builder::session_store) | online for as long |
 //!
+//! Discord ends a session when the connection that belongs to it is closed with 1000. So a shard that is just between two
+//! connections when it is told to stop resumes once more, closes with 1000, and spends three seconds on it at most
+//! ([`Timings::close`]). If Discord cannot be reached by then, it shows the bot as online for some minutes more.
+//!
 //! Both calls return within [`Builder::end_deadline`] (10 s), from any state, also in the middle of connecting. Subscribers may
 //! read on until then; a `detach` waits for their acknowledgements, and what is still open at the deadline comes again to
-//! the successor. Dropping handles ends nothing. [`Shardkeeper::ended`] waits for the end, however it comes.
+//! the successor. Dropping handles ends nothing. [`Shardkeeper::ended`] waits for the end, however it comes;
+//! [`Shardkeeper::wait`] gives the same as a `Result`: an error says why a bot ended that nobody told to end.
 //!
 //! # Several processes
 //!

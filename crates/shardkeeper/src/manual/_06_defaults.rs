@@ -17,10 +17,10 @@
 //! | [`Builder::compression`] | [`Compression::ZlibStream`] | A fifth of the traffic, for 48 KB per shard. zstd is faster and takes 1 to 9 MB. |
 //! | [`Builder::encoding`] | [`Encoding::Json`] | Events are JSON text above either way; ETF costs a translation. |
 //! | [`Builder::large_threshold`] | 50 | Discord's own. Up to 250: more members per guild at the start, more memory there. |
-//! | [`Builder::max_failed_resumes`] | 3 | Each costs a minute at most; a new session costs an Identify and the events in between. |
 //! | [`Builder::max_message_bytes`] | 67108864 | 64 MiB: READY and guilds of several MiB are real. A broken peer can cost twice as much per shard. |
 //! | [`Builder::connects_per_second`] | 50 | 2,000 shards that fell together are back within 40 s. As many may open at once. |
 //! | [`Builder::identify_reserve`] | 10 | At zero Discord resets the token, and others may spend some unseen. Half of `total` at most counts. |
+//! | [`Builder::start_timeout`] | none | A bot that is started during an outage comes up after it; each failed attempt is a warning in the log. |
 //! | [`Builder::end_deadline`] | 10 s | 3 s are for closing, the rest for subscribers. |
 //! | [`Builder::dialer`] | [`TcpDialer`] | TCP and TLS with the roots of `webpki-roots`; addresses are tried 250 ms apart. |
 //! | [`Builder::seed`] | random | A fixed one makes jitter repeatable, in tests. |
@@ -53,6 +53,8 @@
 //! | [`Timings::hello`] | 20 s | No limit is documented; clients use 5 to 60 s (GW-105). |
 //! | [`Timings::ready`] | 120 s | In an outage Discord answers late, and each Identify costs (GW-109). |
 //! | [`Timings::resumed`] | 60 s | Counted from the last sign of progress; a resume costs nothing. |
+//! | [`Timings::replay`] | 600 s | Without RESUMED no command is sent. The next connection goes on where this one stood; time in which a subscriber keeps the shard from reading does not count. |
+//! | [`Timings::keep_session`] | 900 s | Several times the "few minutes" that Discord keeps a session that nobody resumes (GW-103). Until then Discord's word decides: a vain Resume costs nothing, a new session an Identify and the events in between. |
 //! | [`Timings::close`] | 3 s | A peer that does not answer a close is not worth more (GW-102). |
 //! | [`Timings::invalid_session_min`] | 1 s | Discord asks for 1 to 5 s, by chance (GW-149). |
 //! | [`Timings::invalid_session_max`] | 5 s | The same. |
@@ -123,11 +125,18 @@
 //! | a jump of the wall clock | 1 s | Far less than the 5 s between two Identify. |
 //! | loading what is stored | 10 s, tried every 500 ms | Without it each shard costs an Identify. |
 //! | asking it again after a failed check | 60 s and [`Timings::reconnect`] | Running shards do without. |
+//! | a wait that a refused WebSocket asks for (`Retry-After`) | 5 min at most | Discord forgets a session by then anyway; whoever asks for more is asked again. |
+//! | Resumes that are ended at once, before the other URL is tried | 5 in a row | With their waits half a minute: a shorter disturbance concerns both hosts, and the bootstrap URL is the worse one (GW-132). |
 //! | asking it again for shards in trouble | once in 60 s at most | An outage lasts minutes. |
 //! | a wait that an API asks for | a day at most | Whatever asks for more is no rate limit. |
 //! | opening a connection, as the transport sees it | nine tenths of [`Timings::connect`] | It can say whom it waited for; the machine's deadline cannot. |
 //! | bytes that wait to be written | 512 KiB | A little more than a minute of full commands. |
 //! | window of a zstd stream | 8 MiB at most | What a peer can make a connection hold. |
+//! | a span of time in [`Timings`], [`RestartPolicy`], [`Builder::end_deadline`], [`Builder::max_session_age`] | a year at most ([`LONGEST_WAIT`]) | [`Builder::build`] refuses more: added to a time it would overflow. |
+//! | [`Builder::shards`] | 65,536 at most | More guilds than any bot has, and each shard takes memory from the start on. |
+//! | [`Builder::max_message_bytes`] | 4 KiB to 2 GiB | READY has to fit; a length has to fit into 31 bits. |
+//! | [`SubscriptionOptions::capacity`] | 1,048,576 at most | The places are made at once, about 100 bytes each. |
+//! | warnings of a shard that cannot connect | 3 at once, then 1 per minute | The others are at level debug: an outage says the same each time. |
 //! | a token | 512 bytes at most | Identify has to hold it beside the largest presence. |
 //! | our close codes | 1000 to stop, 4900 to 4905 else | All but 1000 keep the session; each names its reason. |
 //!
@@ -169,12 +178,12 @@ mod tests {
         let config = Shardkeeper::builder("T", Intents::empty()).build().expect("the defaults work");
         let mut expected: Vec<(String, String)> = [
             ("`Builder::large_threshold`", config.large_threshold.to_string()),
-            ("`Builder::max_failed_resumes`", config.max_failed_resumes.to_string()),
             ("`Builder::max_message_bytes`", config.max_message_bytes.to_string()),
             ("`Builder::connects_per_second`", config.connects_per_second.to_string()),
             ("`Builder::identify_reserve`", config.identify_reserve.to_string()),
             ("`Builder::gateway_check_every`", format!("{} h", config.gateway_check_every.as_secs() / 3600)),
             ("`Builder::max_session_age`", format!("{} s", config.max_session_age.as_secs())),
+            ("`Builder::start_timeout`", config.start_timeout.map_or("none", |_| "some").to_owned()),
             ("`Builder::end_deadline`", format!("{} s", config.end_deadline.as_secs())),
             ("`SubscriptionOptions::capacity`", SubscriptionOptions::default().capacity.to_string()),
             ("`COMMANDS_PER_WINDOW`", proto::COMMANDS_PER_WINDOW.to_string()),

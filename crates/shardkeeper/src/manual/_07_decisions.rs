@@ -66,6 +66,25 @@
 //! first second. The bucket for commands: in the worst minute it admits nearly twice the limit. For Identify: its window
 //! has to count from when the payload was written, and unspent permits have to come back.
 //!
+//! # governor says no, and nothing waits for it
+//!
+//! **Context.** Two things are limited without anybody waiting for a turn: how often a shard that cannot connect warns, and how
+//! often the doubts of shards make the sentinel ask `GET /gateway/bot`.
+//! **Decision.** Both are limits of governor on tokio's clock, the first one with a key per shard.
+//! **Consequences.** An outage of ten minutes costs a dozen warnings per shard instead of one per attempt; what is left out is at
+//! level debug. Tests pause both with the clock.
+//! **Rejected.** governor's own clock and its waiting: they ignore a paused clock, and serve waiters in no order.
+//!
+//! # `log` records of level trace are compiled out
+//!
+//! **Context.** tungstenite writes each frame to `log` at level trace, Identify with the token among them, and the usual
+//! subscriber takes records of `log`.
+//! **Decision.** The feature `hide-frames`, on by default, sets the static level of the crate `log` to debug.
+//! **Consequences.** No record of `log` at level trace from any crate of the bot; `tracing` is not concerned. A bot that needs them
+//! turns the feature off and keeps the target `tungstenite` out of its log.
+//! **Rejected.** A filter at run time: the record is made by another crate and taken by whatever the bot has installed, and
+//! nothing of ours stands between them. Frames of our own: WebSocket is somebody else's field.
+//!
 //! # `GET /gateway/bot` goes over our own dialer
 //!
 //! **Context.** One REST request is all that the library makes.
@@ -94,7 +113,8 @@
 //!
 //! **Context.** Bots use models of their own, or of twilight, or two fields of an event.
 //! **Decision.** A dispatch is its name and its JSON; [`Dispatch::parse`] reads it in the subscriber. With the feature
-//! `twilight`, `Dispatch::event()` picks twilight's model by our own table of names.
+//! `twilight`, `Dispatch::event()` picks twilight's model by our own table of names. `subscribe_to` reads one kind of event into
+//! one type, which an [`EventModel`] names.
 //! **Consequences.** What nobody parses costs nothing. An event that does not fit its model is the subscriber's error, and no
 //! shard hears of it.
 //! **Rejected.** Models of our own: they would be late for each new event. twilight's `GatewayEventDeserializer`: it finds the
@@ -104,8 +124,8 @@
 //!
 //! **Context.** Large events, such as guilds, take long to parse.
 //! **Decision.** With the feature `simd-json` there is a method of its own, `Dispatch::parse_whole`, for types that take most of
-//! an event, and `Dispatch::event()` uses it.
-//! **Consequences.** From 4 KiB on such types take 0.65 to 0.8 of the time. It works on a copy, so nothing can be borrowed.
+//! an event. The models of twilight do, so the feature `twilight` brings simd-json along, and reads them with it.
+//! **Consequences.** From 4 KiB on such types take 0.44 to 0.9 of the time. It works on a copy, so nothing can be borrowed.
 //! What it refuses, serde_json judges.
 //! **Rejected.** simd-json in [`Dispatch::parse`]: for a type of a few fields it takes up to 1.8 times as long, since
 //! serde_json skips the rest faster than simd-json indexes it, and a size cannot tell the two apart.
@@ -147,10 +167,10 @@
 //! | Heartbeats without an answer | one, and the connection is given up; not while a subscriber keeps us from reading | |
 //! | The wait after op 9 | 1 to 5 s, by chance | [`Timings`] |
 //! | Op 9: the same connection, or another | another one | |
-//! | Close codes 1000, 4001, 4002, 4005, 4008 and unknown ones | one Resume, then a new session | |
+//! | Close codes 1000, 4001, 4002, 4005, 4008 and unknown ones, also in answer to a Resume | Resume, with growing waits | |
 //! | Close code 4003 | a new session | |
-//! | Resumes that are never answered | three, then a new session | [`Builder::max_failed_resumes`] |
-//! | A resume URL that cannot be reached | the bootstrap URL and the resume URL in turn; the session is kept until Discord refuses it | |
+//! | Resumes that are never answered, or always with a close | 15 min, then a new session | [`Timings::keep_session`] |
+//! | A resume URL that cannot be reached, or brings no Hello | the bootstrap URL and the resume URL in turn; the session is kept until Discord refuses it, or that time is over | |
 //! | The size of a payload | 4096 bytes in the larger of its encodings, whichever is used | |
 //! | `large_threshold` | 50 | [`Builder::large_threshold`] |
 //! | Presences beyond 5 in 20 s | wait; the newest wins | |

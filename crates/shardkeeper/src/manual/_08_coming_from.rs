@@ -21,6 +21,7 @@
 //! | `Shard::next_event` in a loop per shard | [`Subscription::next`] in a loop per task | events of all shards, of some, or of one |
 //! | `EventTypeFlags` | [`Topic`] | narrows by shard, guild and predicate too |
 //! | `Event` of twilight-model | `Dispatch::event()`, with the feature `twilight` | the same type, for `InMemoryCache` and `Standby` |
+//! | `Event::MessageCreate` in a `match` | [`Shardkeeper::subscribe_to`]`::<MessageCreate>()` | one subscription for one kind of event |
 //! | `ReceiveMessageError` | [`Lifecycle::Shard`] | nothing to handle |
 //! | `Shard::command`, `MessageSender::command` | [`Shardkeeper::command`] | routed by guild; refused with a reason; [`Accepted::written`] |
 //! | `MessageSender::close`, `Shard::close` | [`Shardkeeper::stop`], [`Shardkeeper::detach`] | the code follows from the intention |
@@ -41,7 +42,7 @@
 //!         let Event::Dispatch(message) = &*event else { continue };
 //!         println!("shard {}: {}", message.shard(), message.name());
 //!     }
-//!     Err(format!("ended: {:?}", bot.ended().await).into())
+//!     Ok(bot.wait().await?)
 //! }
 //! ```
 //!

@@ -7,53 +7,73 @@ use std::time::{Duration, Instant};
 use shardkeeper_proto::shard::{Change, Reason};
 use shardkeeper_proto::{ShardCount, ShardId};
 
+use crate::message::Incarnation;
 use crate::status::{Disconnect, LATENCIES, Phase, ShardStatus};
 
 /// The status of a shard, written by its driver and the manager, read by anyone: no question waits for a shard.
+///
+/// A driver that was aborted may still run for a moment, so each driver writes as its [`Incarnation`]: what an earlier one than
+/// the present one says is counted where it counts something, and shows nothing any more.
 #[derive(Debug)]
 pub(crate) struct Board {
-    status: Mutex<ShardStatus>,
+    state: Mutex<State>,
     dispatches: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Whose word counts: 0 for nobody's.
+    writer: Incarnation,
+    status: ShardStatus,
 }
 
 impl Board {
     pub(crate) fn new(shard: ShardId, count: ShardCount, generation: u32) -> Self {
         Self {
-            status: Mutex::new(ShardStatus {
-                shard,
-                count,
-                generation,
-                restarts: 0,
-                phase: Phase::Starting,
-                since: None,
-                session: 0,
-                sequence: 0,
-                latency: None,
-                latencies: Vec::new(),
-                dispatches: 0,
-                identifies: 0,
-                resumes: 0,
-                disconnects: 0,
-                zombied: 0,
-                last_disconnect: None,
-                last_reason: None,
+            state: Mutex::new(State {
+                writer: 0,
+                status: ShardStatus {
+                    shard,
+                    count,
+                    generation,
+                    restarts: 0,
+                    phase: Phase::Starting,
+                    since: None,
+                    session: 0,
+                    sequence: 0,
+                    latency: None,
+                    latencies: Vec::new(),
+                    dispatches: 0,
+                    identifies: 0,
+                    resumes: 0,
+                    disconnects: 0,
+                    zombied: 0,
+                    last_disconnect: None,
+                    last_reason: None,
+                },
             }),
             dispatches: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn count_dispatch(&self) {
-        // The driver is the only writer.
+        // Of whichever driver: it was published.
         self.dispatches.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the shard is ready, and how many dispatches it has got.
     pub(crate) fn activity(&self) -> (bool, u64) {
-        (self.status().phase == Phase::Ready, self.dispatches.load(Ordering::Relaxed))
+        (self.state().status.phase == Phase::Ready, self.dispatches.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn set_latency(&self, latency: Option<Duration>) {
-        let mut status = self.status();
+    /// From now on this incarnation writes.
+    pub(crate) fn begin(&self, incarnation: Incarnation) {
+        self.state().writer = incarnation;
+    }
+
+    pub(crate) fn set_latency(&self, by: Incarnation, latency: Option<Duration>) {
+        let mut state = self.state();
+        let Some(status) = state.of(by) else { return };
         status.latency = latency;
         if let Some(latency) = latency {
             if status.latencies.len() == LATENCIES {
@@ -63,12 +83,16 @@ impl Board {
         }
     }
 
-    pub(crate) fn set_reason(&self, reason: String) {
-        self.status().last_reason = Some(reason);
+    pub(crate) fn set_reason(&self, by: Incarnation, reason: String) {
+        if let Some(status) = self.state().of(by) {
+            status.last_reason = Some(reason);
+        }
     }
 
-    pub(crate) fn changed(&self, now: Instant, change: &Change) {
-        let mut status = self.status();
+    pub(crate) fn changed(&self, by: Incarnation, now: Instant, change: &Change) {
+        let mut state = self.state();
+        let is_current = state.writer == by;
+        let status = &mut state.status;
         let phase = match change {
             Change::Queued => Phase::Queued,
             Change::Connecting { .. } => Phase::Connecting,
@@ -93,20 +117,27 @@ impl Board {
                 status.zombied += u32::from(*reason == Reason::Zombied);
                 let (initiator, close_code) = (reason.initiator(), reason.close_code().map(|code| code.0));
                 status.last_disconnect = Some(Disconnect { reason: *reason, initiator, close_code, at: now });
-                status.last_reason = Some(reason.to_string());
-                status.latency = None;
+                if is_current {
+                    status.last_reason = Some(reason.to_string());
+                    status.latency = None;
+                }
                 Phase::Disconnected
             }
             Change::Stopped => Phase::Stopped,
             Change::Refused(_) => Phase::Refused,
             _ => return,
         };
-        status.phase = phase;
-        status.since = Some(now);
+        if is_current {
+            status.phase = phase;
+            status.since = Some(now);
+        }
     }
 
+    /// The present incarnation has crashed, and writes no more.
     pub(crate) fn crashed(&self, now: Instant, error: &str, quarantined: bool) {
-        let mut status = self.status();
+        let mut state = self.state();
+        state.writer = 0;
+        let status = &mut state.status;
         status.phase = if quarantined { Phase::Quarantined } else { Phase::Starting };
         status.since = Some(now);
         status.latency = None;
@@ -117,10 +148,45 @@ impl Board {
     /// The status as of now; `sequence` is kept elsewhere.
     pub(crate) fn read(&self, sequence: u64) -> ShardStatus {
         let dispatches = self.dispatches.load(Ordering::Relaxed);
-        ShardStatus { sequence, dispatches, ..self.status().clone() }
+        ShardStatus { sequence, dispatches, ..self.state().status.clone() }
     }
 
-    fn status(&self) -> MutexGuard<'_, ShardStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The status, if this incarnation may write it.
+    fn of(&mut self, by: Incarnation) -> Option<&mut ShardStatus> {
+        (self.writer == by).then_some(&mut self.status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_outlives_its_actor_shows_nothing_any_more() {
+        let board = Board::new(ShardId(0), ShardCount::new(1).unwrap(), 1);
+        let now = Instant::now();
+        board.begin(1);
+        board.changed(1, now, &Change::Identifying);
+        assert_eq!(board.read(0).phase, Phase::Identifying);
+        board.crashed(now, "killed", true);
+        board.changed(1, now, &Change::Ready);
+        board.set_latency(1, Some(Duration::from_millis(1)));
+        board.set_reason(1, "late".to_owned());
+        let status = board.read(0);
+        assert_eq!((status.phase, status.latency), (Phase::Quarantined, None));
+        assert_eq!(status.last_reason.as_deref(), Some("crashed: killed"));
+        // The session was there all the same.
+        assert_eq!((status.session, board.activity().0), (1, false));
+        board.begin(2);
+        board.changed(1, now, &Change::Ready);
+        assert_eq!(board.read(0).phase, Phase::Quarantined);
+        board.changed(2, now, &Change::Connecting { resuming: true });
+        assert_eq!(board.read(0).phase, Phase::Connecting);
     }
 }

@@ -5,13 +5,14 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use ractor::{ActorRef, RpcReplyPort};
+use ractor::ActorRef;
 use shardkeeper_proto::shard::{Change, Reason};
 use shardkeeper_proto::{
-    Command, Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
+    Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
 use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
 use tokio::sync::{mpsc, watch};
@@ -20,15 +21,18 @@ use url::Url;
 
 use super::board::Board;
 use super::codec::Codec;
+use super::commands::Asked;
+use super::life::Life;
 use super::receipts::Receipts;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
-use crate::accepted::Accepted;
 use crate::config::PresenceWith;
 use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
+use crate::identify_ledger::{IdentifyLedger, TakenPermit};
 use crate::message::{QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
+use crate::rate::Warnings;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
 /// nothing measurable, smaller ones cost a poll of everything per message.
@@ -48,24 +52,20 @@ pub(super) enum Control {
     Crash,
 }
 
-/// A command that somebody wants to be sent.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) command: Command,
-    pub(super) reply: RpcReplyPort<Result<Accepted, CommandRejected>>,
-}
-
 /// What a driver works with.
 pub(super) struct Parts {
+    pub(super) life: Arc<Life>,
     pub(super) config: ShardConfig,
     pub(super) connector: Connector,
     pub(super) pacer: Arc<Pacer>,
+    pub(super) warnings: Arc<Warnings>,
     pub(super) publisher: Publisher,
     pub(super) slot: Arc<SessionSlot>,
     pub(super) board: Arc<Board>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
     pub(super) presence_with: Option<PresenceWith>,
     pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
+    pub(super) ledger: Arc<IdentifyLedger>,
     pub(super) actor: ActorRef<ShardMessage>,
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) commands: mpsc::Receiver<Asked>,
@@ -82,6 +82,7 @@ pub(super) async fn run(mut parts: Parts) {
     let machine = Shard::new(parts.config, parts.slot.load());
     let mut driver = Driver {
         core: Core {
+            life: parts.life,
             shard,
             machine,
             wakes_at: None,
@@ -89,11 +90,12 @@ pub(super) async fn run(mut parts: Parts) {
             slot: parts.slot,
             board: parts.board,
             queue: parts.queue,
+            ledger: parts.ledger,
             actor: parts.actor,
             random: parts.random,
             for_link: Vec::new(),
             reading_paused: false,
-            identify_in_flight: false,
+            permit: None,
             receipts: Receipts::default(),
             latency: None,
         },
@@ -101,6 +103,7 @@ pub(super) async fn run(mut parts: Parts) {
         codec,
         connector: parts.connector,
         pacer: parts.pacer,
+        warnings: parts.warnings,
         presence: parts.presence,
         presence_with: parts.presence_with,
         control: parts.control,
@@ -126,6 +129,7 @@ struct Driver {
     codec: Codec,
     connector: Connector,
     pacer: Arc<Pacer>,
+    warnings: Arc<Warnings>,
     presence: watch::Receiver<Option<PresenceUpdate>>,
     presence_with: Option<PresenceWith>,
     control: mpsc::Receiver<Control>,
@@ -176,10 +180,7 @@ impl Driver {
     fn control(&mut self, control: Control) {
         match control {
             Control::Turn => self.feed(Input::Turn),
-            Control::Permit(permit) => {
-                self.compute_presence();
-                self.feed(Input::Permit(permit));
-            }
+            Control::Permit(permit) => self.permitted(permit),
             Control::Reconnect { fresh } => self.feed(Input::Reconnect { fresh }),
             Control::GatewayUrl(url) => self.feed(Input::GatewayUrl(url)),
             Control::Stop => self.feed(Input::Stop),
@@ -189,6 +190,18 @@ impl Driver {
             }
             Control::Crash => panic!("crash drill"),
         }
+    }
+
+    /// A permit that was revoked on its way is ignored: the key may be another shard's by now.
+    fn permitted(&mut self, permit: IdentifyPermit) {
+        let Some(taken) = self.core.ledger.take(self.core.shard, self.core.life.incarnation()) else {
+            return;
+        };
+        self.core.permit = Some(taken);
+        self.compute_presence();
+        self.feed(Input::Permit(permit));
+        // The machine had no use for it.
+        self.core.permit.take_if(|permit| !permit.is_spent());
     }
 
     fn command(&mut self, Asked { command, reply }: Asked) {
@@ -286,14 +299,23 @@ impl Driver {
                 }
             }
             (Output::Disconnect, _) => {
-                self.core.identify_is_over();
+                self.core.permit = None;
                 self.core.receipts.disconnected();
                 self.link = Link::Down;
             }
             (Output::Send(payload), Link::Up(connection)) => {
-                self.core.identify_in_flight |= payload.is(Opcode::Identify);
+                let permit = self.core.permit.as_mut().filter(|_| payload.is(Opcode::Identify));
+                let identifies = permit.map(TakenPermit::spend).is_some();
                 // When its buffer is full, the connection says so as its end.
                 let _ = self.codec.enqueue(payload, connection);
+                if identifies {
+                    // Written before anything can end this driver, so that what was counted is what Discord gets.
+                    let written =
+                        connection.poll_next(&mut Context::from_waker(Waker::noop()), Reading::Paused);
+                    if let Poll::Ready(Event::Flushed) = written {
+                        self.core.flushed();
+                    }
+                }
             }
             (Output::CommandSent(id), _) => self.core.receipts.sent(id),
             (Output::Close(code), Link::Up(connection)) => {
@@ -317,10 +339,19 @@ impl Driver {
             }
             Err(error) => {
                 self.link = Link::Down;
+                let retry_after = error.retry_after();
                 let error = crate::error::chain(&error);
-                tracing::warn!(shard.id = self.core.shard.0, error, "could not connect");
-                self.feed(Input::ConnectFailed);
-                self.core.board.set_reason(error);
+                let shard = self.core.shard;
+                if self.warnings.admit(shard) {
+                    tracing::warn!(shard.id = shard.0, error, ?retry_after, "could not connect");
+                } else {
+                    tracing::debug!(shard.id = shard.0, error, ?retry_after, "could not connect");
+                }
+                self.feed(match retry_after {
+                    Some(retry_after) => Input::ConnectRefused { retry_after },
+                    None => Input::ConnectFailed,
+                });
+                self.core.board.set_reason(self.core.life.incarnation(), error);
             }
         }
     }
@@ -370,6 +401,7 @@ impl Link {
 
 /// Everything of a driver but the link, so that it can work on a message which the link still holds.
 struct Core {
+    life: Arc<Life>,
     shard: ShardId,
     machine: Shard,
     wakes_at: Option<std::time::Instant>,
@@ -377,13 +409,14 @@ struct Core {
     slot: Arc<SessionSlot>,
     board: Arc<Board>,
     queue: watch::Receiver<ActorRef<QueueMessage>>,
+    ledger: Arc<IdentifyLedger>,
     actor: ActorRef<ShardMessage>,
     random: fastrand::Rng,
     /// Outputs that concern the link, in order.
     for_link: Vec<Output>,
     reading_paused: bool,
-    /// Identify was handed to the connection, and is not known to be written yet.
-    identify_in_flight: bool,
+    /// From when it is taken until its Identify is written, or never will be.
+    permit: Option<TakenPermit>,
     receipts: Receipts,
     latency: Option<Duration>,
 }
@@ -402,10 +435,7 @@ impl Core {
                     self.feed(Input::Malformed, None);
                 }
             },
-            Event::Flushed => {
-                self.identify_is_over();
-                self.receipts.flushed();
-            }
+            Event::Flushed => self.flushed(),
             Event::Closed(closed) => {
                 if let Some(error) = &closed.error {
                     tracing::debug!(
@@ -421,7 +451,7 @@ impl Core {
         let latency = self.machine.latency();
         if latency != self.latency {
             self.latency = latency;
-            self.board.set_latency(latency);
+            self.board.set_latency(self.life.incarnation(), latency);
         }
     }
 
@@ -439,17 +469,24 @@ impl Core {
                     let envelope = envelope.expect("the machine delivers only what it was just fed");
                     self.deliver(envelope, sequence, replayed);
                 }
-                Output::SessionChanged(session) => self.slot.store(session),
+                Output::SessionChanged(session) => self.slot.store(self.life.incarnation(), session),
                 Output::Changed(change) => self.changed(now, change),
                 Output::Enqueue(priority) => {
-                    self.ask(QueueMessage::Join { shard: self.shard, priority, actor: self.actor.clone() })
+                    let (shard, incarnation, actor) =
+                        (self.shard, self.life.incarnation(), self.actor.clone());
+                    self.ask(QueueMessage::Join { shard, incarnation, priority, actor });
                 }
                 Output::ClaimPermit(priority) => {
-                    self.ask(QueueMessage::Claim { shard: self.shard, priority, actor: self.actor.clone() });
+                    let (shard, incarnation, actor) =
+                        (self.shard, self.life.incarnation(), self.actor.clone());
+                    self.ask(QueueMessage::Claim { shard, incarnation, priority, actor });
                 }
                 Output::AskGateway => self.report(ShardMessage::AskGateway),
                 Output::CommandExpired(id) => self.receipts.expired(id),
-                Output::LeaveQueue => self.ask(QueueMessage::Leave { shard: self.shard }),
+                Output::LeaveQueue => {
+                    let (shard, incarnation) = (self.shard, self.life.incarnation());
+                    self.ask(QueueMessage::Leave { shard, incarnation });
+                }
                 for_link => self.for_link.push(for_link),
             }
         }
@@ -470,12 +507,7 @@ impl Core {
     }
 
     fn changed(&mut self, now: std::time::Instant, change: Change) {
-        self.board.changed(now, &change);
-        match &change {
-            Change::Ready | Change::Resumed { .. } => self.report(ShardMessage::BecameReady),
-            Change::Refused(refusal) => self.report(ShardMessage::Refused(*refusal)),
-            _ => {}
-        }
+        self.board.changed(self.life.incarnation(), now, &change);
         let lifecycle = Lifecycle::Shard { shard: self.shard, change };
         match &lifecycle {
             Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
@@ -485,13 +517,25 @@ impl Core {
             _ => tracing::info!("{lifecycle}"),
         }
         self.publisher.announce(&lifecycle);
+        // Only now, so that what the manager makes of it is announced after it.
+        let Lifecycle::Shard { change, .. } = lifecycle else { return };
+        match change {
+            Change::Ready | Change::Resumed { .. } => {
+                self.life.set_ready();
+                self.report(ShardMessage::BecameReady);
+            }
+            Change::Refused(refusal) => {
+                self.life.refuse(refusal);
+                self.report(ShardMessage::Refused(refusal));
+            }
+            _ => {}
+        }
     }
 
-    /// Identify was written, or may have been: its key's window begins.
-    fn identify_is_over(&mut self) {
-        if std::mem::take(&mut self.identify_in_flight) {
-            self.ask(QueueMessage::Sent { shard: self.shard, at: Instant::now().into_std() });
-        }
+    /// Everything that was handed to the connection has been written.
+    fn flushed(&mut self) {
+        self.permit = None;
+        self.receipts.flushed();
     }
 
     /// A queue that is gone is replaced by the manager, and then asked again.

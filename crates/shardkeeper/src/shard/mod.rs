@@ -5,49 +5,55 @@
 
 pub(crate) mod board;
 mod codec;
+pub(crate) mod commands;
 mod driver;
+pub(crate) mod life;
 mod receipts;
 pub(crate) mod slot;
 
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use shardkeeper_proto::{CommandClass, CommandRefused, PresenceUpdate, ShardConfig, ShardId};
+use shardkeeper_proto::{PresenceUpdate, ShardConfig, ShardId};
 use shardkeeper_transport::Connector;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use self::board::Board;
-use self::driver::{Asked, Control};
+use self::commands::{CommandInbox, CommandSender};
+use self::driver::Control;
+use self::life::Life;
 use self::slot::SessionSlot;
 use crate::config::PresenceWith;
 use crate::dispatch::Publisher;
 use crate::error::CommandRejected;
-use crate::message::{Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
+use crate::identify_ledger::IdentifyLedger;
+use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::pacer::Pacer;
+use crate::rate::Warnings;
 use crate::task::{AbortOnDrop, panic_message};
 
 /// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
 const CONTROL_CAPACITY: usize = 64;
-/// How many commands wait for a driver, in a channel of their own so that a flood of them does not keep it from ending:
-/// all that may wait in the machine, should they come at once.
-const COMMAND_CAPACITY: usize = CommandClass::Voice.capacity() + CommandClass::Bulk.capacity();
 
 /// The actor of one shard. It holds nothing that would be missed: sessions, layout and presence are the manager's.
 pub struct ShardActor;
 
 /// What a [`ShardActor`] is started with. Only the manager makes one.
 pub struct ShardArguments {
-    pub(crate) incarnation: Incarnation,
+    pub(crate) life: Arc<Life>,
     pub(crate) config: ShardConfig,
     pub(crate) connector: Connector,
     pub(crate) pacer: Arc<Pacer>,
+    pub(crate) warnings: Arc<Warnings>,
     pub(crate) publisher: Publisher,
     pub(crate) slot: Arc<SessionSlot>,
     pub(crate) board: Arc<Board>,
+    pub(crate) commands: (CommandSender, CommandInbox),
     pub(crate) presence: Option<PresenceUpdate>,
     pub(crate) presence_with: Option<PresenceWith>,
     pub(crate) queue: ActorRef<QueueMessage>,
+    pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) manager: ActorRef<ManagerMessage>,
     pub(crate) random: fastrand::Rng,
 }
@@ -55,14 +61,14 @@ pub struct ShardArguments {
 /// The state of a [`ShardActor`].
 pub struct ShardState {
     shard: ShardId,
-    incarnation: Incarnation,
+    life: Arc<Life>,
     manager: ActorRef<ManagerMessage>,
     /// The identify queue's address, which the driver follows.
     queue: watch::Sender<ActorRef<QueueMessage>>,
     /// The newest presence: however many are set, a driver that is late misses the older ones alone (GW-161).
     presence: watch::Sender<Option<PresenceUpdate>>,
     control: mpsc::Sender<Control>,
-    commands: mpsc::Sender<Asked>,
+    commands: CommandSender,
     /// Until the actor runs.
     parts: Option<driver::Parts>,
     /// However the actor ends, its driver ends, and the connection with it: without a close frame, so that the session
@@ -86,30 +92,33 @@ impl Actor for ShardActor {
         arguments: ShardArguments,
     ) -> Result<ShardState, ActorProcessingErr> {
         let (control, receiver) = mpsc::channel(CONTROL_CAPACITY);
-        let (commands, asked) = mpsc::channel(COMMAND_CAPACITY);
+        let (commands, inbox) = arguments.commands;
         let (queue, queue_address) = watch::channel(arguments.queue);
         let (presence, newest_presence) = watch::channel(arguments.presence);
         Ok(ShardState {
             shard: arguments.config.shard,
-            incarnation: arguments.incarnation,
+            life: Arc::clone(&arguments.life),
             manager: arguments.manager,
             queue,
             presence,
             control,
             commands,
             parts: Some(driver::Parts {
+                life: arguments.life,
                 config: arguments.config,
                 connector: arguments.connector,
                 pacer: arguments.pacer,
+                warnings: arguments.warnings,
                 publisher: arguments.publisher,
                 slot: arguments.slot,
                 board: arguments.board,
                 presence: newest_presence,
                 presence_with: arguments.presence_with,
                 queue: queue_address,
+                ledger: arguments.ledger,
                 actor: myself,
                 control: receiver,
-                commands: asked,
+                commands: inbox.0,
                 random: arguments.random,
             }),
             driver: None,
@@ -147,7 +156,7 @@ impl Actor for ShardActor {
                 let accepted = state.presence.send(Some(presence));
                 let _ = reply.send(accepted.map_err(|_| CommandRejected::ShardEnded { shard: state.shard }));
             }
-            ShardMessage::Command(command, reply) => state.ask(Asked { command, reply }),
+            ShardMessage::Command(command, reply) => state.commands.send(command, reply),
             ShardMessage::Restart(by) => {
                 drop(state.control(Control::Reconnect { fresh: by == RestartBy::Identify }));
             }
@@ -162,6 +171,7 @@ impl Actor for ShardActor {
             ShardMessage::AskGateway => state.report(ShardReport::AskGateway),
             ShardMessage::Refused(refusal) => state.report(ShardReport::Refused(refusal)),
             ShardMessage::DriverEnded(Ok(())) => {
+                state.life.set_over();
                 state.report(ShardReport::Ended);
                 myself.stop(None);
             }
@@ -180,7 +190,8 @@ impl ShardState {
     /// What could not be handed on is unspent, and goes back.
     fn granted(&self, control: Control) {
         if self.control(control).is_err() {
-            let _ = self.queue.borrow().cast(QueueMessage::Leave { shard: self.shard });
+            let (shard, incarnation) = (self.shard, self.life.incarnation());
+            let _ = self.queue.borrow().cast(QueueMessage::Leave { shard, incarnation });
         }
     }
 
@@ -191,21 +202,8 @@ impl ShardState {
         }
     }
 
-    fn ask(&self, asked: Asked) {
-        let (asked, rejection) = match self.commands.try_send(asked) {
-            Ok(()) => return,
-            Err(TrySendError::Closed(asked)) => (asked, CommandRejected::ShardEnded { shard: self.shard }),
-            Err(TrySendError::Full(asked)) => {
-                let class = asked.command.class();
-                let full = CommandRefused::QueueFull { shard: self.shard, class, capacity: class.capacity() };
-                (asked, full.into())
-            }
-        };
-        let _ = asked.reply.send(Err(rejection));
-    }
-
     fn report(&self, report: ShardReport) {
-        let (shard, incarnation) = (self.shard, self.incarnation);
+        let (shard, incarnation) = (self.shard, self.life.incarnation());
         let _ = self.manager.cast(ManagerMessage::Report { shard, incarnation, report });
     }
 }

@@ -1,20 +1,24 @@
 //! Where a shard's session is kept: with the manager, out of reach of whatever may crash.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shardkeeper_proto::Session;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::dispatch::Watermark;
+use crate::message::Incarnation;
 
 /// The next [`SessionSlot::version`].
 static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// The session of one shard. Its driver writes, the manager reads.
+///
+/// The manager can also [empty](Self::empty) it when there is no actor, while a driver that was aborted may still run: what an
+/// incarnation before that stores is ignored.
 #[derive(Debug, Default)]
 pub(crate) struct SessionSlot {
-    session: Mutex<Option<Session>>,
+    stored: Mutex<Stored>,
     /// Apart from the rest, since it changes with each dispatch. Never ahead of what was published: what a subscription has
     /// not taken yet outlives the driver.
     sequence: AtomicU64,
@@ -24,11 +28,22 @@ pub(crate) struct SessionSlot {
     watermark: Arc<Watermark>,
 }
 
+#[derive(Debug, Default)]
+struct Stored {
+    session: Option<Session>,
+    /// Earlier incarnations store nothing any more.
+    not_before: Incarnation,
+}
+
 impl SessionSlot {
     pub(crate) fn new(session: Option<Session>) -> Self {
         let slot = Self::default();
-        slot.store(session);
+        slot.put(&mut slot.stored(), session);
         slot
+    }
+
+    fn stored(&self) -> MutexGuard<'_, Stored> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The right to write: one driver at a time. The next one waits until the one before is gone for good, and
@@ -39,13 +54,27 @@ impl SessionSlot {
         writer
     }
 
-    pub(crate) fn store(&self, session: Option<Session>) {
-        let mut stored = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Stores the session that this incarnation has.
+    pub(crate) fn store(&self, by: Incarnation, session: Option<Session>) {
+        let mut stored = self.stored();
+        if by >= stored.not_before {
+            self.put(&mut stored, session);
+        }
+    }
+
+    /// Gives the session up, whatever an incarnation before this one may still store.
+    pub(crate) fn empty(&self, not_before: Incarnation) {
+        let mut stored = self.stored();
+        stored.not_before = not_before;
+        self.put(&mut stored, None);
+    }
+
+    fn put(&self, stored: &mut Stored, session: Option<Session>) {
         let sequence = session.as_ref().map_or(0, |session| session.sequence);
         self.sequence.store(sequence, Ordering::Release);
         self.watermark.restart(sequence);
         self.version.store(VERSIONS.fetch_add(1, Ordering::Relaxed), Ordering::Release);
-        *stored = session;
+        stored.session = session;
     }
 
     /// Differs when what another process would resume is something else.
@@ -79,8 +108,8 @@ impl SessionSlot {
 
     fn load_up_to(&self, sequence: impl FnOnce(&Self) -> u64) -> Option<Session> {
         // Held meanwhile, or the number could be that of another session.
-        let stored = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut session = stored.clone()?;
+        let stored = self.stored();
+        let mut session = stored.session.clone()?;
         session.sequence = sequence(self);
         Some(session)
     }
@@ -104,10 +133,21 @@ mod tests {
         slot.advance(9);
         slot.advance(8);
         assert_eq!(slot.load(), Some(session(9)));
-        slot.store(None);
+        slot.store(1, None);
         slot.advance(10);
         assert_eq!(slot.load(), None);
-        slot.store(Some(session(1)));
+        slot.store(1, Some(session(1)));
+        assert_eq!(slot.load(), Some(session(1)));
+    }
+
+    #[test]
+    fn a_driver_that_outlives_its_actor_does_not_bring_a_session_back() {
+        let slot = SessionSlot::new(Some(session(5)));
+        slot.empty(2);
+        slot.store(1, Some(session(9)));
+        slot.advance(10);
+        assert_eq!((slot.load(), slot.load_acknowledged()), (None, None));
+        slot.store(3, Some(session(1)));
         assert_eq!(slot.load(), Some(session(1)));
     }
 

@@ -9,7 +9,7 @@ use super::record::FORMAT;
 use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
 
 /// A store breaks its contract.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Broken {
     /// It could not do its work.

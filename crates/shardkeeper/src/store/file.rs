@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use tokio::sync::Mutex;
 
@@ -24,7 +25,7 @@ const BUDGET: TableDefinition<'_, (), &[u8]> = TableDefinition::new("budget");
 pub struct FileStore(Arc<Mutex<Reopening>>);
 
 /// The file cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// It cannot be opened or made.
@@ -61,7 +62,7 @@ impl FileStore {
         let path = path.as_ref();
         let file = private(path).map_err(|source| OpenError::File { path: path.into(), source })?;
         // Clones share one lock, which goes with the last of them.
-        let open = move || Database::builder().create_file(file.try_clone()?);
+        let open = move || Database::builder().create_with_backend(FileBackend::new(file.try_clone()?)?);
         Reopening::new(open)
             .map(|database| Self(Arc::new(Mutex::new(database))))
             .map_err(|error| OpenError::new(path, error))

@@ -7,6 +7,7 @@
 pub mod conformance;
 #[cfg(feature = "file-store")]
 mod file;
+mod lease;
 mod memory;
 mod record;
 
@@ -15,6 +16,7 @@ use shardkeeper_proto::{ShardCount, ShardId};
 
 #[cfg(feature = "file-store")]
 pub use self::file::{FileStore, OpenError};
+pub(crate) use self::lease::StoreLease;
 pub use self::memory::MemoryStore;
 pub use self::record::{BudgetRecord, RecordRefused, SessionRecord};
 pub(crate) use self::record::{budget_record, since, unix_ms};
@@ -34,6 +36,14 @@ pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
 /// An error of [`save`](Self::save) is told once as [`Lifecycle::StoreFailed`](crate::Lifecycle::StoreFailed), and tried again
 /// with growing waits; no shard is stopped by it. Until it works again, a crash of the process repeats more events, or costs
 /// sessions. A save is given up after 60 s. A panic counts as an error.
+///
+/// # Closing
+///
+/// The manager has dropped the store before [`stop`](crate::Shardkeeper::stop), [`detach`](crate::Shardkeeper::detach),
+/// [`ended`](crate::Shardkeeper::ended) or a failed [`start`](crate::Builder::start) answers, so that it can be opened again at
+/// once. A call that is under way when the end's deadline has passed is cancelled; a store that does not react to that for
+/// 1 s, or goes on in a thread of its own, stays in use until its call ends, and a warning says so where it can be seen. After
+/// a crash of the manager, or a start that was cancelled, the store is dropped within moments.
 pub trait SessionStore: Send + Sync + 'static {
     /// Everything that is stored, of every layout. Asked when a manager starts, and again every 500 ms after an error. What
     /// has not come within 10 s is done without, which costs each shard an Identify.
@@ -44,7 +54,8 @@ pub trait SessionStore: Send + Sync + 'static {
     fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>>;
 
     /// Stores the changes: all of them or, with an error, none. When it completes, they survive the end of the process and of
-    /// the machine. The next call comes after this one has completed or was dropped.
+    /// the machine. The next call comes after this one has completed or was dropped, also when the session keeper crashed in
+    /// between.
     ///
     /// # Cancel safety
     ///

@@ -47,6 +47,7 @@ impl Scene {
         let directory = Directory::new(name);
         let listener = TcpListener::bind(LOOPBACK).await.unwrap();
         let mut config = SimConfig::default();
+        config.token = TOKEN.to_owned();
         config.shards = shards;
         config.max_concurrency = shards.min(250);
         config.identify_total = shards * 2 + 100;

@@ -18,7 +18,7 @@ const KEYS: u32 = 64;
 const PATIENCE: u32 = 20;
 
 /// The rule that a gate broke.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Broken {
     /// The window was not kept.

@@ -1,0 +1,30 @@
+//! `main` prints the error that it returns by `Debug`, so the `Debug` of an error is the sentence of its `Display`.
+
+macro_rules! readable {
+    ($($error:ty),+ $(,)?) => {
+        $(impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        })+
+    };
+}
+
+readable!(
+    crate::CommandRefused,
+    crate::InvalidCommand,
+    crate::InvalidPresence,
+    crate::PayloadTooLarge,
+    crate::SessionMismatch,
+    crate::TokenError,
+    crate::shard::Refusal,
+);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn errors_print_the_same_sentence_by_debug() {
+        let error: Box<dyn std::error::Error> = crate::Token::new("").expect_err("it is empty").into();
+        assert_eq!(format!("{error:?}"), error.to_string());
+    }
+}

@@ -1,0 +1,243 @@
+//! What is known about Identify whichever actor crashes: the budget, what was sent, and the permits that are out.
+//!
+//! Input: the queue grants and revokes permits, drivers take and spend them, the manager reports the gateway's budget.
+//! Output: the same state to whichever queue there is, the session keeper and the status. An Identify is counted here by
+//! the driver that writes it, so no message about it can be lost, doubled or late.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use ractor::{ActorId, ActorRef};
+use shardkeeper_proto::{IdentifyBudget, ShardId};
+
+use crate::identify_gate::IdentifyPass;
+use crate::message::{Incarnation, QueueMessage};
+use crate::status::IdentifyStatus;
+
+/// Shared by the manager, the identify queue, the session keeper and every driver.
+#[derive(Debug)]
+pub(crate) struct IdentifyLedger {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    budget: IdentifyBudget,
+    sent: u64,
+    last_identify: Option<Instant>,
+    /// At most one per shard. The queue adds and removes them; a driver only changes their stage.
+    permits: BTreeMap<ShardId, Permit>,
+    /// As the queue last reported.
+    waiting: usize,
+    max_concurrency: u32,
+    /// The queue that is woken when a permit is over.
+    queue: Option<ActorRef<QueueMessage>>,
+}
+
+#[derive(Debug)]
+struct Permit {
+    incarnation: Incarnation,
+    stage: Stage,
+    /// The gate's consent, if there is a gate.
+    pass: Option<IdentifyPass>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// On its way to the driver. The queue may still revoke it.
+    Granted,
+    /// With the driver, which alone decides what becomes of it.
+    Taken,
+    /// Settled: the Identify was written by then, or (`None`) the permit was not used.
+    Over(Option<Instant>),
+}
+
+impl State {
+    fn is_open(&self, queue: ActorId) -> bool {
+        self.queue.as_ref().is_some_and(|open| open.get_id() == queue)
+    }
+
+    fn remove_if(&mut self, gone: impl Fn(&Permit) -> bool) -> BTreeMap<ShardId, Permit> {
+        let permits = std::mem::take(&mut self.permits);
+        let (gone, kept) = permits.into_iter().partition(|(_, permit)| gone(permit));
+        self.permits = kept;
+        gone
+    }
+}
+
+impl IdentifyLedger {
+    pub(crate) fn new(budget: IdentifyBudget, last_identify: Option<Instant>) -> Self {
+        let state = State {
+            budget,
+            sent: 0,
+            last_identify,
+            permits: BTreeMap::new(),
+            waiting: 0,
+            max_concurrency: 0,
+            queue: None,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn budget(&self) -> IdentifyBudget {
+        self.state().budget
+    }
+
+    /// When the last Identify was written, as far as anybody knows.
+    pub(crate) fn last_identify(&self) -> Option<Instant> {
+        self.state().last_identify
+    }
+
+    /// Takes what `GET /gateway/bot` said.
+    pub(crate) fn reconcile(&self, now: Instant, told: IdentifyBudget) {
+        self.state().budget.reconcile(now, told);
+    }
+
+    pub(crate) fn status(&self) -> IdentifyStatus {
+        let state = self.state();
+        IdentifyStatus {
+            waiting: state.waiting,
+            sent: state.sent,
+            remaining: state.budget.remaining(),
+            total: state.budget.total(),
+            max_concurrency: state.max_concurrency,
+        }
+    }
+
+    /// What the queue contributes to the status.
+    pub(crate) fn report(&self, waiting: usize, max_concurrency: u32) {
+        let mut state = self.state();
+        (state.waiting, state.max_concurrency) = (waiting, max_concurrency);
+    }
+
+    /// Begins to wake this queue, and returns the shards whose drivers still hold a permit of the queue before.
+    pub(crate) fn open(&self, queue: ActorRef<QueueMessage>) -> Vec<ShardId> {
+        self.revoke_all();
+        let mut state = self.state();
+        state.queue = Some(queue);
+        state.permits.keys().copied().collect()
+    }
+
+    /// The end of this queue. What it granted and nobody has taken goes back, unless a later queue is open already.
+    pub(crate) fn close(&self, queue: ActorId) {
+        let mut state = self.state();
+        if state.is_open(queue) {
+            state.queue = None;
+            drop(state);
+            self.revoke_all();
+        }
+    }
+
+    /// Records a permit that is about to be sent to this incarnation of the shard.
+    pub(crate) fn grant(&self, shard: ShardId, incarnation: Incarnation, pass: Option<IdentifyPass>) {
+        let before = self.state().permits.insert(shard, Permit { incarnation, stage: Stage::Granted, pass });
+        // Dropped without the lock: its pass runs code of the bot.
+        drop(before);
+    }
+
+    /// Takes a permit back, and its pass returns unspent. `false` when that is too late: the driver has it, or what became
+    /// of it has not been [settled](Self::settle) yet.
+    pub(crate) fn revoke(&self, shard: ShardId) -> bool {
+        let mut state = self.state();
+        let revoked = match state.permits.get(&shard).map(|permit| permit.stage) {
+            None => None,
+            Some(Stage::Granted) => state.permits.remove(&shard),
+            Some(Stage::Taken | Stage::Over(_)) => return false,
+        };
+        drop(state);
+        drop(revoked);
+        true
+    }
+
+    /// Takes every permit back that no driver has taken.
+    pub(crate) fn revoke_all(&self) {
+        let revoked = self.state().remove_if(|permit| permit.stage == Stage::Granted);
+        drop(revoked);
+    }
+
+    /// Removes the permits that are over, and returns what became of each: when its Identify was written, or `None`. A queue
+    /// that another one has replaced learns nothing any more.
+    pub(crate) fn settle(&self, queue: ActorId) -> Vec<(ShardId, Option<Instant>)> {
+        let mut state = self.state();
+        if !state.is_open(queue) {
+            return Vec::new();
+        }
+        let over = state.remove_if(|permit| matches!(permit.stage, Stage::Over(_)));
+        let outcome = |(shard, permit): (ShardId, Permit)| match permit.stage {
+            Stage::Over(written) => Some((shard, written)),
+            Stage::Granted | Stage::Taken => None,
+        };
+        over.into_iter().filter_map(outcome).collect()
+    }
+
+    /// The permit of this incarnation, for its driver to use. `None` when it was revoked.
+    pub(crate) fn take(self: &Arc<Self>, shard: ShardId, incarnation: Incarnation) -> Option<TakenPermit> {
+        let mut state = self.state();
+        let permit = state.permits.get_mut(&shard)?;
+        if permit.stage != Stage::Granted || permit.incarnation != incarnation {
+            return None;
+        }
+        permit.stage = Stage::Taken;
+        Some(TakenPermit { ledger: Arc::clone(self), shard, incarnation, spent: false })
+    }
+}
+
+/// A permit in the hands of a driver. Until it is dropped its key stays closed: while a driver lives, even one that was
+/// killed, it may still be writing.
+#[derive(Debug)]
+pub(crate) struct TakenPermit {
+    ledger: Arc<IdentifyLedger>,
+    shard: ShardId,
+    incarnation: Incarnation,
+    spent: bool,
+}
+
+impl TakenPermit {
+    /// Counts the Identify, which is about to be handed to the connection.
+    pub(crate) fn spend(&mut self) {
+        if !std::mem::replace(&mut self.spent, true) {
+            let now = now();
+            let mut state = self.ledger.state();
+            state.budget.spend(now);
+            state.sent += 1;
+            state.last_identify = state.last_identify.max(Some(now));
+        }
+    }
+
+    pub(crate) const fn is_spent(&self) -> bool {
+        self.spent
+    }
+}
+
+/// The Identify was written or never will be: the key's window begins (GW-172), or the key is free at once (GW-173).
+impl Drop for TakenPermit {
+    fn drop(&mut self) {
+        let written = self.spent.then(now);
+        let mut state = self.ledger.state();
+        state.last_identify = state.last_identify.max(written);
+        let permit = state.permits.get_mut(&self.shard);
+        let pass = permit.filter(|permit| permit.incarnation == self.incarnation).and_then(|permit| {
+            permit.stage = Stage::Over(written);
+            permit.pass.take()
+        });
+        let queue = state.queue.clone();
+        drop(state);
+        // The driver may be unwinding already, and a second panic would end the process.
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| match pass {
+            Some(pass) if self.spent => pass.spent(),
+            unspent => drop(unspent),
+        }));
+        // A queue that is gone is followed by one that looks here first.
+        let _ = queue.map(|queue| queue.cast(QueueMessage::Wake));
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

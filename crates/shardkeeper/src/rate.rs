@@ -1,0 +1,93 @@
+//! Rates that say no, by governor: whatever comes too often is left out, and nobody waits for it.
+//!
+//! Rates that hand out turns are elsewhere: commands and Identify have exact windows, and connections their
+//! [`Pacer`](crate::pacer::Pacer).
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use shardkeeper_proto::ShardId;
+
+/// Warnings of one shard that come at once, before the others are left to the level debug.
+const WARNINGS: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
+/// After those, one warning of a shard in this time. An outage lasts minutes, and says the same each time.
+const WARNING_EVERY: Duration = Duration::from_secs(60);
+
+/// tokio's clock, which tests can pause. governor's own ones go on.
+#[derive(Clone, Debug)]
+pub(crate) struct TokioClock;
+
+impl Clock for TokioClock {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+/// Admits one in an interval.
+#[derive(Debug)]
+pub(crate) struct OncePer(RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Instant>>);
+
+impl OncePer {
+    /// # Panics
+    ///
+    /// When the interval is zero.
+    pub(crate) fn new(interval: Duration) -> Self {
+        let quota = Quota::with_period(interval).expect("the interval is not zero");
+        Self(RateLimiter::new(quota, InMemoryState::default(), TokioClock))
+    }
+
+    /// Whether it may be now; if so, the interval begins.
+    pub(crate) fn admits(&self) -> bool {
+        self.0.check().is_ok()
+    }
+}
+
+/// How often a shard may warn of the same trouble.
+#[derive(Debug)]
+pub(crate) struct Warnings(
+    RateLimiter<ShardId, HashMapStateStore<ShardId>, TokioClock, NoOpMiddleware<Instant>>,
+);
+
+impl Warnings {
+    pub(crate) fn new() -> Self {
+        let quota = Quota::with_period(WARNING_EVERY).expect("a minute is not zero").allow_burst(WARNINGS);
+        Self(RateLimiter::new(quota, HashMapStateStore::default(), TokioClock))
+    }
+
+    /// Whether this shard may warn once more.
+    pub(crate) fn admit(&self, shard: ShardId) -> bool {
+        self.0.check_key(&shard).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_warns_three_times_and_then_once_a_minute() {
+        let warnings = Warnings::new();
+        let admitted = |shard| (0..50).filter(|_| warnings.admit(ShardId(shard))).count();
+        assert_eq!((admitted(0), admitted(1)), (3, 3), "each shard by itself");
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(admitted(0), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_in_an_interval_is_admitted() {
+        let rate = OncePer::new(Duration::from_secs(60));
+        let mut admitted = 0;
+        for _ in 0..600 {
+            admitted += u32::from(rate.admits());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(admitted, 10);
+    }
+}

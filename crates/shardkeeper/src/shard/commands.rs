@@ -1,0 +1,55 @@
+//! The way of commands to a driver.
+
+use ractor::RpcReplyPort;
+use shardkeeper_proto::{Command, CommandClass, CommandRefused, ShardId};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::accepted::Accepted;
+use crate::error::CommandRejected;
+
+/// How many commands wait for a driver, in a channel of their own so that a flood of them does not keep it from ending:
+/// all that may wait in the machine, should they come at once.
+const CAPACITY: usize = CommandClass::Voice.capacity() + CommandClass::Bulk.capacity();
+
+/// A command that somebody wants to be sent.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) command: Command,
+    pub(super) reply: RpcReplyPort<Result<Accepted, CommandRejected>>,
+}
+
+/// Where a driver takes its commands from.
+pub(crate) struct CommandInbox(pub(super) mpsc::Receiver<Asked>);
+
+/// Hands commands to one driver. The manager and the shard's actor have one each and drop it at the actor's end: a command
+/// that crosses it is dropped with the channel, and its asker hears of it. In a mailbox it would stay as long as
+/// anybody has the actor's address.
+#[derive(Clone, Debug)]
+pub(crate) struct CommandSender {
+    shard: ShardId,
+    sender: mpsc::Sender<Asked>,
+}
+
+/// The channel for the commands of one driver.
+pub(crate) fn channel(shard: ShardId) -> (CommandSender, CommandInbox) {
+    let (sender, receiver) = mpsc::channel(CAPACITY);
+    (CommandSender { shard, sender }, CommandInbox(receiver))
+}
+
+impl CommandSender {
+    /// Hands a command on; the driver answers, or this does.
+    pub(crate) fn send(&self, command: Command, reply: RpcReplyPort<Result<Accepted, CommandRejected>>) {
+        let shard = self.shard;
+        let (asked, rejection) = match self.sender.try_send(Asked { command, reply }) {
+            Ok(()) => return,
+            Err(TrySendError::Closed(asked)) => (asked, CommandRejected::ShardEnded { shard }),
+            Err(TrySendError::Full(asked)) => {
+                let class = asked.command.class();
+                let full = CommandRefused::QueueFull { shard, class, capacity: class.capacity() };
+                (asked, full.into())
+            }
+        };
+        let _ = asked.reply.send(Err(rejection));
+    }
+}

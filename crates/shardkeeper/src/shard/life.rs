@@ -1,0 +1,70 @@
+//! What one incarnation of a shard's actor leaves behind for the manager.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use shardkeeper_proto::shard::Refusal;
+
+use crate::message::Incarnation;
+
+/// How an incarnation ended, other than by a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// As it was told.
+    Told,
+    /// Discord refuses the shard.
+    Refused(Refusal),
+}
+
+/// One incarnation of a shard's actor. Whatever the manager must know at its end is written here before it is reported:
+/// ractor serves the news of an actor's end before the actor's last messages, so a report alone would come too late.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    incarnation: Incarnation,
+    was_ready: AtomicBool,
+    refusal: OnceLock<Refusal>,
+    is_over: AtomicBool,
+}
+
+impl Life {
+    pub(crate) fn new(incarnation: Incarnation) -> Self {
+        Self { incarnation, ..Self::default() }
+    }
+
+    /// Which incarnation it is; 0 before the first.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The shard was in service.
+    pub(crate) fn set_ready(&self) {
+        self.was_ready.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn was_ready(&self) -> bool {
+        self.was_ready.load(Ordering::Acquire)
+    }
+
+    /// Discord refuses the shard.
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        // Only the first one counts: the machine ends with it.
+        let _ = self.refusal.set(refusal);
+    }
+
+    /// The driver is gone, and nothing else is left to do.
+    pub(crate) fn set_over(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// How it ended, or is about to end; `None` as long as it goes on, and for a crash.
+    pub(crate) fn end(&self) -> Option<End> {
+        match self.refusal.get() {
+            Some(refusal) => Some(End::Refused(*refusal)),
+            None => self.is_over().then_some(End::Told),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Scenarios in real time on several threads, many times over.
+//!
+//! The other tests run on one thread and a paused clock, where two messages that race always arrive in the same order.
+//! [`repeat`] runs a scenario in *rounds*: each on a multi-thread runtime of its own, in real time. A round's seed decides the
+//! number of threads (1 to 4), how much noise competes for them, and where the scenario and its connections yield. Threads
+//! do not run the same way twice, so a seed narrows a failure down and does not replay it: `RACES_SEED` runs all rounds of a
+//! test with the seed that failed.
+//!
+//! ```no_run
+//! use shardkeeper_tests::races::repeat;
+//!
+//! // In a `#[test]` function, without a runtime of its own.
+//! repeat(200, |round| async move {
+//!     let simulator = round.simulator(4, |config| config.max_concurrency = 2);
+//!     let keeper = round.bot(&simulator).start().await.unwrap();
+//!     round.stir().await; // Waits for a moment that the seed decides.
+//!     keeper.stop().await;
+//!     assert_eq!(simulator.report().violations, []);
+//! });
+//! ```
+//!
+//! - [`Round::simulator`] and [`Round::bot`] are those of [`simulator`](crate::simulator) and [`bot`](crate::bot), with
+//!   time compressed ([`FACTOR`]). Only waits are compressed: a heartbeat that a busy machine delays breaks no rule.
+//! - [`Round::stirred`] wraps any [`Dialer`] so that its connections yield at random.
+//! - A round that takes longer than [`PATIENCE`] has failed: something hangs.
+//! - `RACES_REPEAT=20` runs 20 times as many rounds. The default is for CI: about 40 s for all of them on two busy cores.
+//! - For scenarios that run on a runtime of their own (a seed of `chaos`, say), [`rounds`] yields the rounds, and
+//!   [`Round::run`] runs one future in one of them.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use shardkeeper::{BoxedIo, Builder, ConnectError, Dialer, Intents, Timings};
+use shardkeeper_sim::{SimConfig, SimTimings, Simulator};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep, timeout};
+use url::Url;
+
+use crate::SimDialer;
+
+/// How many times as fast the windows and waits of the protocol pass.
+pub const FACTOR: f64 = 200.0;
+/// A round that takes longer hangs. A round takes milliseconds; the rest is for a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Added to the compressed window of an identify key: what a busy machine may put between the two ends.
+const IDENTIFY_MARGIN: Duration = Duration::from_millis(25);
+
+/// One run of a scenario. Clones are of the same round.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// What it was decided by.
+    pub seed: u64,
+    /// How many threads its runtime has.
+    pub threads: usize,
+    noise: usize,
+    random: Arc<Mutex<fastrand::Rng>>,
+}
+
+/// Runs a scenario this many times, or `RACES_REPEAT` times as often.
+///
+/// # Panics
+///
+/// When a round panics or hangs: with the round's seed, and how to run it again.
+#[expect(clippy::print_stdout, reason = "with --nocapture it says what was run")]
+pub fn repeat<F: Future<Output = ()> + Send + 'static>(times: u64, scenario: impl Fn(Round) -> F) {
+    let (start, mut done) = (Instant::now(), 0);
+    for round in rounds(times) {
+        round.run(scenario(round.clone()));
+        done += 1;
+    }
+    println!("{done} rounds in {:.1?}", start.elapsed());
+}
+
+/// The rounds of a test: `times` of them, or `RACES_REPEAT` times as many; all with the seed `RACES_SEED`, if there is one.
+pub fn rounds(times: u64) -> impl Iterator<Item = Round> {
+    let variable = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let only = variable("RACES_SEED");
+    (0..times * variable("RACES_REPEAT").unwrap_or(1)).map(move |number| Round::new(only.unwrap_or(number)))
+}
+
+impl Round {
+    fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (threads, noise) = (random.usize(1..=4), random.usize(0..=2));
+        Self { seed, threads, noise, random: Arc::new(Mutex::new(random)) }
+    }
+
+    /// Runs a future in this round's runtime and returns its output.
+    ///
+    /// # Panics
+    ///
+    /// When the future panics or hangs.
+    #[expect(clippy::print_stderr, reason = "whoever looks for the cause reads it")]
+    pub fn run<T: Send + 'static>(&self, scenario: impl Future<Output = T> + Send + 'static) -> T {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(self.threads)
+            .enable_all()
+            .build()
+            .expect("there are threads to be had");
+        let done = runtime.block_on(async {
+            for _ in 0..self.noise {
+                tokio::spawn(noise(self.rng()));
+            }
+            timeout(PATIENCE, tokio::spawn(scenario)).await
+        });
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        if let Ok(Ok(output)) = done {
+            return output;
+        }
+        let Self { seed, threads, .. } = self;
+        eprintln!(
+            "the round of seed {seed} ({threads} threads) failed; to run more like it: RACES_SEED={seed}"
+        );
+        match done {
+            Ok(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            _ => panic!("seed {seed}: hangs"),
+        }
+    }
+
+    /// A generator that continues this round's decisions.
+    pub fn rng(&self) -> fastrand::Rng {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).fork()
+    }
+
+    /// Waits for a moment: not at all, until other tasks had their turn, or up to a millisecond.
+    pub async fn stir(&self) {
+        stir(&mut self.rng()).await;
+    }
+
+    /// As [`simulator`](crate::simulator), with time compressed.
+    pub fn simulator(&self, shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulator {
+        crate::simulator(shards, |config| {
+            config.seed = self.seed;
+            let patient = SimTimings::default();
+            config.timings = patient.compressed(FACTOR);
+            config.timings.heartbeat_interval = patient.heartbeat_interval;
+            config.timings.heartbeat_tolerance = patient.heartbeat_tolerance;
+            config.timings.session_lifetime = patient.session_lifetime;
+            config.timings.reconnect_grace = patient.reconnect_grace;
+            configure(config);
+        })
+    }
+
+    /// A bot for that simulator, as fast as it, which receives everything.
+    pub fn bot(&self, simulator: &Simulator) -> Builder {
+        self.bot_with(simulator, Intents::all())
+    }
+
+    /// A bot for that simulator, as fast as it, which receives what these intents name.
+    pub fn bot_with(&self, simulator: &Simulator, intents: Intents) -> Builder {
+        let patient = Timings::default();
+        let mut timings = patient.compressed(FACTOR);
+        timings.identify_margin = IDENTIFY_MARGIN;
+        (timings.hello, timings.ready, timings.resumed) = (patient.hello, patient.ready, patient.resumed);
+        timings.requeue = patient.requeue;
+        crate::bot_with(simulator, intents)
+            .timings(timings)
+            .seed(self.seed)
+            .dialer(self.stirred(SimDialer(simulator.clone())))
+    }
+
+    /// The same way to the Gateway, on which every read and write may come a moment later.
+    pub fn stirred(&self, dialer: impl Dialer + 'static) -> Arc<dyn Dialer> {
+        Arc::new(StirredDialer { dialer, round: self.clone() })
+    }
+}
+
+async fn stir(random: &mut fastrand::Rng) {
+    match random.u8(0..4) {
+        0 => {}
+        1 | 2 => {
+            for _ in 0..random.u8(1..20) {
+                tokio::task::yield_now().await;
+            }
+        }
+        _ => sleep(Duration::from_micros(random.u64(0..1000))).await,
+    }
+}
+
+/// Keeps threads busy now and then, until the round is over.
+async fn noise(mut random: fastrand::Rng) {
+    loop {
+        stir(&mut random).await;
+        for _ in 0..random.u32(0..20_000) {
+            std::hint::spin_loop();
+        }
+        sleep(Duration::from_micros(200)).await;
+    }
+}
+
+struct StirredDialer<D> {
+    dialer: D,
+    round: Round,
+}
+
+impl<D: Dialer> Dialer for StirredDialer<D> {
+    fn dial<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<BoxedIo, ConnectError>> {
+        Box::pin(async move {
+            self.round.stir().await;
+            let io = self.dialer.dial(url).await?;
+            Ok(Box::new(Stirred { io, random: self.round.rng() }) as BoxedIo)
+        })
+    }
+}
+
+struct Stirred {
+    io: BoxedIo,
+    random: fastrand::Rng,
+}
+
+impl Stirred {
+    /// Whether the caller is to come back when others had their turn.
+    fn yields(&mut self, cx: &Context<'_>) -> bool {
+        let yields = self.random.u8(0..6) == 0;
+        if yields {
+            cx.waker().wake_by_ref();
+        }
+        yields
+    }
+}
+
+impl AsyncRead for Stirred {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.yields(cx) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stirred {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.yields(cx) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
