@@ -1859,3 +1859,97 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_connection_that_lasted_forgets_how_often_others_were_refused() {
+    let mut bench = Bench::new();
+    bench.feed(Input::Start).feed(Input::Turn);
+    for _ in 0..5 {
+        bench.feed(Input::Connected).hello().permit().receive(r#"{"op":9,"d":false}"#);
+        bench.closed(None).reconnect();
+    }
+    bench.feed(Input::Connected).hello().permit().ready().settle();
+    bench.receive(r#"{"op":9,"d":false}"#);
+    let (_, Next::Identify { after }) = bench.disconnected() else { panic!("it identifies") };
+    assert_eq!(after.as_secs(), 3, "as after the first one");
+}
+
+#[test]
+fn a_resume_that_was_not_let_finish_says_nothing_about_its_host() {
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench.feed(Input::Start);
+    for _ in 0..10 {
+        bench.feed(Input::Connected).hello().feed(Input::Reconnect { fresh: false });
+        bench.closed(None).reconnect();
+        assert!(bench.url().unwrap().starts_with(RESUME_URL));
+    }
+}
+
+#[test]
+fn unreadable_payloads_of_the_connection_before_do_not_count() {
+    let mut bench = Bench::new();
+    bench.up();
+    for _ in 0..3 {
+        for _ in 0..4 {
+            bench.feed(Input::Malformed);
+        }
+        assert_eq!(bench.close_code(), None);
+        bench.closed(None).reconnect().feed(Input::Connected).hello();
+    }
+}
+
+#[test]
+fn mix_ups_of_shards_count_only_in_a_row() {
+    let mut bench = Bench::new();
+    bench.feed(Input::Start);
+    for _ in 0..3 {
+        bench.reconnect().feed(Input::Connected).hello().permit().clear();
+        bench.receive(r#"{"t":"READY","s":1,"op":0,"d":{"session_id":"S","shard":[0,1]}}"#);
+        assert_eq!(bench.disconnected().0, Reason::OtherShard);
+        assert!(!bench.shard.is_ended());
+        bench.closed(Some(4904)).reconnect().feed(Input::Connected).hello().permit().ready();
+        assert!(bench.shard.is_ready());
+        bench.receive(r#"{"op":9,"d":false}"#).closed(None);
+    }
+}
+
+#[test]
+fn after_the_machine_slept_one_heartbeat_is_sent_and_not_all_that_were_missed() {
+    let mut bench = Bench::new();
+    bench.up().sleep().ack().clear();
+    bench.now += INTERVAL * 10 + Duration::from_secs(1);
+    bench.feed(Input::Timeout).ack();
+    assert_eq!(bench.sent().len(), 1);
+    assert_eq!(bench.wait(), INTERVAL);
+}
+
+#[test]
+fn the_time_for_a_replay_stands_still_while_nothing_is_read() {
+    let timings = Timings::default();
+    let mut bench = Bench::with_session(Some(session(42)));
+    bench
+        .feed(Input::Start)
+        .feed(Input::Connected)
+        .hello()
+        .dispatch(43, "X")
+        .feed(Input::ReadingPaused(true));
+    let until = bench.now + timings.replay + timings.resumed;
+    while bench.now < until {
+        bench.sleep();
+    }
+    bench.feed(Input::ReadingPaused(false)).dispatch(44, "X");
+    bench.now += timings.resumed / 2;
+    bench.feed(Input::Timeout);
+    assert_eq!(bench.close_code(), None, "the replay goes on");
+    bench.dispatch(45, "RESUMED");
+    assert!(bench.shard.is_ready());
+}
+
+#[test]
+fn a_session_that_discord_ends_first_is_not_resumed_to_be_ended() {
+    let mut bench = Bench::new();
+    bench.up().receive(r#"{"op":7,"d":null}"#).feed(Input::Stop).clear();
+    bench.receive(r#"{"op":9,"d":false}"#).closed(None);
+    assert!(bench.shard.is_ended());
+    assert_eq!(bench.url(), None);
+}
