@@ -241,3 +241,25 @@ impl Drop for TakenPermit {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SHARD: ShardId = ShardId(0);
+
+    #[test]
+    fn a_permit_belongs_to_one_incarnation_alone() {
+        let budget = IdentifyBudget::new(now(), 1000, 1000, Duration::ZERO, 0);
+        let ledger = Arc::new(IdentifyLedger::new(budget, None));
+        ledger.grant(SHARD, 1, None);
+        assert!(ledger.take(SHARD, 2).is_none());
+        let old = ledger.take(SHARD, 1).unwrap();
+        // The queue has given that one up, and lets the next incarnation identify.
+        ledger.grant(SHARD, 2, None);
+        drop(old);
+        assert!(ledger.take(SHARD, 2).is_some(), "the end of the old driver is not that of the new permit");
+    }
+}

@@ -455,6 +455,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn once_frozen_it_grants_nothing() {
+        let bench = Bench::new().await;
+        let (mut first, mut second) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
+        bench.tell(first.claim());
+        assert!(first.permitted().await);
+        bench.tell(second.claim());
+        bench.tell(QueueMessage::Freeze);
+        bench.settled().await;
+        assert!(bench.ledger.take(SHARD, 1).is_none(), "what nobody has taken goes back");
+        bench.tell(first.claim());
+        assert!(!first.permitted().await && !second.permitted().await);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_a_killed_shard_said_may_come_in_any_order_and_closes_no_key() {
         for order in orders(5) {
             let bench = Bench::new().await;

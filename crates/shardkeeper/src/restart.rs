@@ -181,4 +181,14 @@ mod tests {
         assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count(), 31);
         assert_eq!(waits[39], RestartPolicy::default().fleet_window);
     }
+
+    #[test]
+    fn crashes_of_the_fleet_are_forgotten_after_their_window() {
+        let mut book = RestartBook::new(RestartPolicy::default());
+        let mut now = Instant::now();
+        for shard in 0..100 {
+            assert_eq!(book.crashed(now, ShardId(shard), 0.0).after, Duration::ZERO, "{shard}");
+            now += SECOND;
+        }
+    }
 }

@@ -106,3 +106,55 @@ impl Tap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Instant;
+
+    use shardkeeper_proto::shard::{Input, Output, Shard, ShardConfig};
+    use shardkeeper_proto::{Intents, Session, ShardCount, Timings, Token, Wire};
+
+    use super::*;
+
+    /// What a shard with this session sends first.
+    fn first_payload(mut session: Session) -> Payload {
+        let config = ShardConfig {
+            token: Token::new("secret").unwrap(),
+            shard: session.shard,
+            count: session.count,
+            intents: Intents::GUILDS,
+            large_threshold: 50,
+            library: "test".to_owned(),
+            gateway_url: "wss://gateway.invalid".parse().unwrap(),
+            wire: Wire::default(),
+            timings: Timings::default(),
+        };
+        session.query = config.wire.query();
+        let (mut shard, now) = (Shard::new(config, Some(session)), Instant::now());
+        let hello = Envelope::split(br#"{"op":10,"d":{"heartbeat_interval":41250}}"#).unwrap();
+        for input in [Input::Start, Input::Connected, Input::Payload(&hello)] {
+            shard.handle_input(now, &mut || 0.5, input);
+        }
+        loop {
+            match shard.poll_output() {
+                Output::Send(payload) => return payload,
+                Output::Timeout(_) => panic!("it sends nothing"),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_resume_is_tapped_without_its_content() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&seen);
+        let listener = move |payload: &WirePayload<'_>| {
+            list.lock().unwrap().push((payload.opcode, payload.data().map(<[u8]>::to_vec)));
+        };
+        let resume = first_payload(Session::sample(ShardId(0), ShardCount::new(1).unwrap()));
+        assert!(resume.text.contains("secret"));
+        Tap::new(listener, true).sent(ShardId(0), &resume);
+        assert_eq!(*seen.lock().unwrap(), [(Some(6), None)]);
+    }
+}

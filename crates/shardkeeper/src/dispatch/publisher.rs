@@ -216,6 +216,8 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use futures_util::FutureExt;
 
     use super::*;
@@ -243,6 +245,22 @@ mod tests {
         drop(subscription);
         drop((publisher, leftovers));
         assert_eq!(watermark.acknowledged(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_subscription_that_was_dropped_is_offered_nothing_any_more() {
+        let (hub, watermark) = (Arc::new(Hub::default()), Arc::new(Watermark::default()));
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let topic = Topic::all().matching(move |_| count.fetch_add(1, Ordering::Relaxed) < u32::MAX);
+        let subscription = hub.subscribe(topic, SubscriptionOptions::default());
+        let leftovers = Arc::new(Leftovers::default());
+        let mut publisher =
+            Publisher::new(Arc::clone(&hub), ShardId(0), 1, Arc::clone(&watermark), leftovers);
+        publish(&mut publisher, 1);
+        drop(subscription);
+        publish(&mut publisher, 2);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

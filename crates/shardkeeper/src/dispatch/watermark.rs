@@ -416,6 +416,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_abandoned_outlives_the_merging_of_what_is_settled() {
+        let watermark = Arc::new(Watermark::default());
+        let first = ticket(&watermark, 1);
+        ticket(&watermark, 2).give_up();
+        for sequence in 3..200 {
+            drop(ticket(&watermark, sequence));
+        }
+        assert!(size(&watermark).0 < 2 + MERGE_FROM, "what is settled was merged");
+        drop(first);
+        assert_eq!(watermark.acknowledged(), 1);
+    }
+
+    #[test]
     fn every_subscription_has_to_acknowledge() {
         let watermark = Arc::new(Watermark::default());
         let mut both = owe(&watermark, 7, &[&debtor(&watermark), &debtor(&watermark)]);

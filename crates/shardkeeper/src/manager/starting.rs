@@ -324,4 +324,13 @@ mod tests {
         assert_eq!(remaining(&spent(5, wall_ms + year), &limit, wall), 5);
         assert_eq!(remaining(&spent(5, 0), &limit, wall), 700);
     }
+
+    #[test]
+    fn a_budget_of_another_allowance_does_not_count() {
+        let limit =
+            SessionStartLimit { total: 1000, remaining: 700, reset_after_ms: 60_000, max_concurrency: 1 };
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let budget = IdentifyBudget::new(now, 2000, 5, Duration::from_secs(60), 10);
+        assert_eq!(remaining(&store::budget_record((now, wall), &budget, None), &limit, wall), 700);
+    }
 }

@@ -141,6 +141,15 @@ mod tests {
     }
 
     #[test]
+    fn another_session_begins_where_nothing_of_it_is_owed() {
+        let slot = SessionSlot::new(Some(session(500)));
+        assert_eq!(slot.load_acknowledged(), Some(session(500)));
+        slot.store(1, Some(session(1)));
+        slot.advance(2);
+        assert_eq!((slot.load(), slot.load_acknowledged()), (Some(session(2)), Some(session(1))));
+    }
+
+    #[test]
     fn a_driver_that_outlives_its_actor_does_not_bring_a_session_back() {
         let slot = SessionSlot::new(Some(session(5)));
         slot.empty(2);
