@@ -304,7 +304,9 @@ fn reaction_remove_emoji(scene: &mut Scene<'_>) -> Value {
         let emoji = message.reactions.first()?.emoji.clone();
         message.reactions.retain(|reaction| reaction.emoji != emoji);
         let id = message.id;
-        Some(scene.of_message(channel, id, json!({"emoji": Reaction::emoji(&emoji)})))
+        // serenity reads it with the model of a single reaction, which needs the last two.
+        let removed = json!({"emoji": Reaction::emoji(&emoji), "burst": false, "type": 0});
+        Some(scene.of_message(channel, id, removed))
     }))
 }
 
