@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use shardkeeper::{Compression, Encoding, Overflow, RestartBy, Servant};
-use shardkeeper_sim::{Action, ConnectFault, Fault, Host, Mix, RestFault};
+use shardkeeper_sim::{Action, ConnectFault, Fault, Host, Mix, Odd, RestFault};
 
 use crate::network::Weather;
 use crate::store::Mood;
@@ -18,6 +18,26 @@ const WIRES: [(Compression, Encoding); 7] = [
     (Compression::None, Encoding::Etf),
     (Compression::ZlibStream, Encoding::Etf),
     (Compression::ZstdStream, Encoding::Etf),
+];
+
+/// Gateways that differ from Discord's in a way that nobody should notice.
+const ODD: [Odd; 16] = [
+    Odd::HelloFloat,
+    Odd::HelloText,
+    Odd::HelloBare,
+    Odd::ReadyOddShard,
+    Odd::ReadyWithoutShard,
+    Odd::ResumedUnnumbered,
+    Odd::ResumedBare,
+    Odd::NumbersAsText,
+    Odd::TextFrames,
+    Odd::SomeTextFrames,
+    Odd::BinaryFrames,
+    Odd::FramePerMessage,
+    Odd::TwoInOne,
+    Odd::KeepAliveUpgrade,
+    Odd::Spaced,
+    Odd::Strangers,
 ];
 
 /// What a run is about: the faults are chosen for it, and it says what must hold beyond what always holds.
@@ -537,7 +557,7 @@ fn fault(random: &mut Rng) -> Fault {
 }
 
 fn connect_fault(random: &mut Rng) -> ConnectFault {
-    match random.u32(0..9) {
+    match random.u32(0..11) {
         0 => ConnectFault::Refuse,
         1 => ConnectFault::Hang,
         2 => ConnectFault::Status { status: [403, 429, 500, 502, 503][random.usize(..5)] },
@@ -546,6 +566,7 @@ fn connect_fault(random: &mut Rng) -> ConnectFault {
         5 => ConnectFault::NoReady,
         6 => ConnectFault::RefuseResume,
         7 => ConnectFault::InvalidIdentify,
+        8 | 9 => ConnectFault::Odd(ODD[random.usize(..ODD.len())]),
         _ => ConnectFault::Close { code: [1000, 4000, 4003, 4006, 4007, 4008, 4009][random.usize(..7)] },
     }
 }

@@ -185,6 +185,11 @@ impl World {
         state.ledgers.len() - 1
     }
 
+    /// A subscriber that loses nothing has been told of a loss.
+    pub(crate) fn missed(&self, ledger: usize, missed: u64) {
+        self.state().ledgers[ledger].missed += missed;
+    }
+
     /// A subscriber is done with a dispatch.
     pub(crate) fn observe(&self, ledger: usize, process: usize, dispatch: &Dispatch) {
         let mut state = self.state();

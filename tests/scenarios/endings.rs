@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use shardkeeper::{Change, Ended, Phase};
 use shardkeeper_sim::{Action, ConnectFault, Fault, Host, RestFault};
-use shardkeeper_tests::{Running, bot, simulator};
+use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 use tokio::time::Instant;
 
-#[tokio::test(start_paused = true)]
-async fn gw_098_stop_gives_the_sessions_up() {
-    let running = Running::start(simulator(4, |_| {})).await;
-    running.keeper.stop().await;
-    assert_eq!(running.keeper.ended().await, Ended::Stopped);
-    assert_eq!(running.simulator.report().ready_sessions, 0);
-    running.no_violations();
+#[test]
+fn gw_098_stop_gives_the_sessions_up() {
+    in_both_worlds(|| async {
+        let running = Running::start(simulator(4, |_| {})).await;
+        running.keeper.stop().await;
+        assert_eq!(running.keeper.ended().await, Ended::Stopped);
+        assert_eq!(running.simulator.report().ready_sessions, 0);
+        running.no_violations();
+    });
 }
 
 #[tokio::test(start_paused = true)]

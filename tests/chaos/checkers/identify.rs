@@ -15,7 +15,7 @@ const RESERVE: u32 = 10;
 /// what it takes to resume it, and when the operator wanted so.
 pub(crate) fn judge(plan: &Plan, report: &Report, anew: &BTreeMap<u32, u32>, trace: &Trace) {
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
-    for record in &report.identify_log {
+    for record in report.identify_log.iter() {
         if let Some(before) = last.insert(record.shard_id % plan.max_concurrency, record.at_ms)
             && record.at_ms < before + WINDOW_MS
         {

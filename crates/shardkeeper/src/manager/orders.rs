@@ -103,7 +103,7 @@ impl Bench {
     fn refusal(&self, code: u16) -> Refusal {
         let config = self.state.fleet.as_ref().unwrap().shards.shard_config(SHARD);
         let (mut shard, now) = (Shard::new(config, None), Instant::now());
-        let closed = Input::Closed { code: Some(code), corrupt: false };
+        let closed = Input::Closed { code: Some(code), corrupt: false, detail: None };
         for input in [Input::Start, Input::Turn, Input::Connected, closed] {
             shard.handle_input(now, &mut || 0.0, input);
         }
@@ -198,7 +198,7 @@ async fn a_removal_is_answered_once_the_shard_is_gone() {
     for first in [First::Report, First::End] {
         let mut bench = Bench::new().await;
         let (reply, answer) = ractor::concurrency::oneshot();
-        bench.state.remove_shards(&bench.myself, &[SHARD], reply.into());
+        bench.state.remove_shards(&bench.myself, &[SHARD], Farewell::Detach, reply.into());
         bench.life().set_over();
         bench.end(first, ShardReport::Ended).await;
         assert_eq!(answer.await.unwrap().unwrap(), [], "{first:?}");
@@ -235,7 +235,7 @@ async fn a_shard_that_leaves_is_not_restarted_by_its_timer() {
         }
     }
     let (reply, _answer) = ractor::concurrency::oneshot();
-    bench.state.remove_shards(&bench.myself, &[SHARD, ShardId(0)], reply.into());
+    bench.state.remove_shards(&bench.myself, &[SHARD, ShardId(0)], Farewell::Detach, reply.into());
     bench.state.restart(&bench.myself, SHARD, incarnation).await.unwrap();
     assert!(bench.state.fleet.as_ref().unwrap().shards.actor(SHARD).is_none());
 }

@@ -9,13 +9,14 @@ use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, ShardId};
 
 use super::{GENERATION, ManagerState, now};
 use crate::Lifecycle;
+use crate::dispatch::Found;
 use crate::error::Ended;
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardReport};
 use crate::session_keeper::KeeperMessage;
 use crate::shard::life::End;
 use crate::silence::LOOK_EVERY;
-use crate::status::ManagerStatus;
+use crate::status::{ManagerStatus, WatermarkStuck};
 
 impl ManagerState {
     pub(super) fn status(&self) -> ManagerStatus {
@@ -114,12 +115,26 @@ impl ManagerState {
         }
     }
 
-    /// Looks for shards that have fallen silent.
+    /// Looks for shards that have fallen silent, and for watermarks that are stuck.
     pub(super) fn look(&mut self, myself: &ActorRef<ManagerMessage>) {
         let Some(fleet) = self.fleet.as_mut().filter(|_| self.stopping.is_none()) else { return };
         for (shard, quiet_for) in fleet.silence.look(now(), &fleet.shards.readings()) {
             let lifecycle = Lifecycle::Silent { shard, quiet_for };
             tracing::warn!("{lifecycle}");
+            self.config.hub.announce(&lifecycle);
+        }
+        for (shard, found) in fleet.shards.watermarks(now()) {
+            let lifecycle = match found {
+                Found::Stuck(WatermarkStuck { subscription, sequence, since }) => {
+                    let stuck_for = now().saturating_duration_since(since);
+                    Lifecycle::WatermarkStuck { shard, subscription, sequence, stuck_for }
+                }
+                Found::Moves => Lifecycle::WatermarkMoves { shard },
+            };
+            match &lifecycle {
+                Lifecycle::WatermarkStuck { .. } => tracing::warn!("{lifecycle}"),
+                _ => tracing::info!("{lifecycle}"),
+            }
             self.config.hub.announce(&lifecycle);
         }
         myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
