@@ -8,7 +8,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use shardkeeper::{Change, Lifecycle, Next, Reason};
-use shardkeeper_sim::{Action, Fault};
+use shardkeeper_sim::{Action, ConnectFault, Fault, Host, SimConfig};
 use shardkeeper_tests::{Dial, Network, Running, Weather, bot, no_violations_except, simulator};
 use tokio::time::{Instant, timeout};
 use tracing::span::{Attributes, Id, Record};
@@ -54,12 +54,17 @@ const PAGE: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\nconte
 
 /// A bot of so many shards, all ready, on a network in the test's hand. Its sessions live for an hour.
 async fn start(shards: u32) -> (Running, Network) {
+    start_with(shards, |_| {}).await
+}
+
+async fn start_with(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> (Running, Network) {
     count_lines();
     let simulator = simulator(shards, |config| {
         config.max_concurrency = shards;
         config.guilds = 0;
         config.timings.session_lifetime = Duration::from_secs(3600);
         (config.identify_total, config.identify_remaining) = (4000, 4000);
+        configure(config);
     });
     let network = Network::new(&simulator);
     let builder = bot(&simulator).dialer(Arc::new(network.clone()));
@@ -199,7 +204,7 @@ async fn gw_138_175_a_thousand_shards_cut_at_once_resume_in_turn_and_say_what_th
         let Lifecycle::Shard { shard, change } = lifecycle else { panic!("{lifecycle}") };
         let story = stories.entry(shard.0).or_default();
         match change {
-            Change::Disconnected { reason: Reason::Lost, next: Next::Resume { after } } => {
+            Change::Disconnected { reason: Reason::Lost, next: Next::Resume { after }, .. } => {
                 (story.lost_at, story.waits) = (Some(at), story.waits + after);
             }
             Change::Paced { wait } => story.waits += wait,
@@ -279,4 +284,140 @@ async fn a_start_in_an_outage_begins_when_it_is_over() {
         assert!(network.take_dials().len() <= 26 + 2, "{weather:?}");
         running.no_violations();
     }
+}
+
+/// The faults of a host at which nothing works, and nobody says so.
+const BROKEN: [ConnectFault; 8] = [
+    ConnectFault::Refuse,
+    ConnectFault::Hang,
+    ConnectFault::Status { status: 502 },
+    ConnectFault::RetryLater { status: 503, seconds: 20 },
+    ConnectFault::NoHello,
+    ConnectFault::ReconnectInsteadOfHello,
+    ConnectFault::CloseInsteadOfHello { code: 1001 },
+    ConnectFault::NoReady,
+];
+
+fn break_host(running: &Running, host: Host, fault: ConnectFault, lasts: Duration) {
+    let lasts_ms = lasts.as_millis().try_into().unwrap();
+    running.simulator.act(&Action::Host { host, fault, lasts_ms }).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_091_092_094_a_brownout_that_answers_every_resume_with_a_close_costs_no_identify() {
+    for code in [1000, 1001, 1011, 1012, 4000, 4002, 4005, 4008] {
+        for left in [4000, 160] {
+            let (mut running, network) = start_with(100, |config| config.identify_remaining = left).await;
+            let brownout = Duration::from_secs(10);
+            break_host(&running, Host::Any, ConnectFault::CloseResume { code }, brownout);
+            let begin = Instant::now();
+            cut_all(&running);
+            read_until_back(&mut running, 100).await;
+            let took = begin.elapsed();
+            let report = running.simulator.report();
+            assert_eq!((report.identifies, report.resumes), (100, 100), "{code}");
+            // The fourth wait, which begins within the ten seconds, lasts 8 to 16 s; and they come back in turn.
+            assert!(took > brownout && took <= Duration::from_secs(10 + 16 + 2), "{code}: {took:?}");
+            let dials = to_gateway(&network.take_dials());
+            assert!(dials.len() <= 100 * 6, "{code}: {} dials", dials.len());
+            eprintln!(
+                "a brownout of 10 s with {code}, {left} identifies left: {} dials, {} identifies, all back after {took:.1?}",
+                dials.len(),
+                report.identifies - 100
+            );
+            running.check().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_139_a_host_at_which_nothing_works_costs_its_shard_a_minute_and_no_session() {
+    for fault in BROKEN.into_iter().chain([ConnectFault::CloseResume { code: 1012 }]) {
+        let (mut running, network) = start_with(4, |config| config.resume_hosts = 1000).await;
+        let of_shard_2 =
+            running.simulator.sessions().into_iter().find(|session| session.shard_id == 2).unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        break_host(&running, Host::Resume(of_shard_2.session % 1000), fault, day);
+        let broken = format!("resume-{}.sim.invalid", of_shard_2.session % 1000);
+        for round in 0..3 {
+            let begin = Instant::now();
+            cut_all(&running);
+            read_until_back(&mut running, 4).await;
+            // A Resume without an answer takes a minute, and five that are closed at once take half of it.
+            assert!(begin.elapsed() <= Duration::from_secs(75), "{fault:?}: {:?}", begin.elapsed());
+            let dials = to_gateway(&network.take_dials());
+            let (there, elsewhere): (Vec<_>, Vec<_>) = dials.iter().partition(|dial| dial.host == broken);
+            assert!((1..=5).contains(&there.len()), "{fault:?}, {round}: {} dials", there.len());
+            let at_bootstrap = elsewhere.iter().filter(|dial| dial.host == "gateway.sim.invalid").count();
+            assert_eq!((at_bootstrap, elsewhere.len()), (1, 4), "{fault:?}, {round}");
+            // The next connection is to be an ordinary one.
+            let end = Instant::now() + Duration::from_secs(120);
+            read_until(&mut running, end).await;
+        }
+        let report = running.simulator.report();
+        assert_eq!((report.identifies, report.resumes), (4, 12), "{fault:?}");
+        running.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_132_each_shard_resumes_at_the_url_of_its_own_session() {
+    let (mut running, network) = start_with(8, |config| config.resume_hosts = u64::MAX).await;
+    for _ in 0..3 {
+        cut_all(&running);
+        read_until_back(&mut running, 8).await;
+        let mut hosts: Vec<_> = network.take_dials().into_iter().map(|dial| dial.host).collect();
+        hosts.sort();
+        hosts.dedup();
+        assert_eq!(hosts.len(), 8, "{hosts:?}");
+        assert!(hosts.iter().all(|host| host.starts_with("resume-")), "{hosts:?}");
+    }
+    running.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_002_103_139_when_no_host_works_for_hours_all_are_tried_and_the_session_is_let_go() {
+    for fault in BROKEN {
+        let (mut running, network) = start(4).await;
+        let hours = Duration::from_secs(6 * 3600);
+        break_host(&running, Host::Any, fault, hours);
+        let end = Instant::now() + hours;
+        cut_all(&running);
+        let told = read_until(&mut running, end).await;
+        let let_go = told.iter().filter(|(_, lifecycle)| {
+            let Lifecycle::Shard { change: Change::Disconnected { reason, next, .. }, .. } = lifecycle else {
+                return false;
+            };
+            !matches!(reason, Reason::InvalidSession { .. }) && matches!(next, Next::Identify { .. })
+        });
+        let first = let_go.clone().next().unwrap().0 - (end - hours);
+        assert!((900..900 + 150).contains(&first.as_secs()), "{fault:?}: {first:?}");
+        let dials = network.take_dials();
+        let count = |host: &str| dials.iter().filter(|dial| dial.host == host).count();
+        assert!(count("resume.sim.invalid") >= 4 && count("gateway.sim.invalid") >= 4 * 30, "{fault:?}");
+        assert!(to_gateway(&dials).len() <= 4 * 6 * 130, "{fault:?}: {} dials in six hours", dials.len());
+        // The API is asked for another URL where this one brings no Hello.
+        let answers = matches!(fault, ConnectFault::NoReady);
+        assert!(answers || count("sim.invalid") >= 100, "{fault:?}: {}", count("sim.invalid"));
+        assert!(count("sim.invalid") <= 6 * 60 + 2, "{fault:?}: {}", count("sim.invalid"));
+        let begin = Instant::now();
+        read_until_back(&mut running, 4).await;
+        assert!(begin.elapsed() <= Duration::from_secs(600 + 123), "{fault:?}: {:?}", begin.elapsed());
+        assert_eq!(running.simulator.report().violations, [], "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_asks_for_patience_gets_it() {
+    let (mut running, network) = start(4).await;
+    let fault = ConnectFault::RetryLater { status: 429, seconds: 90 };
+    break_host(&running, Host::Any, fault, Duration::from_secs(60));
+    let begin = Instant::now();
+    cut_all(&running);
+    read_until_back(&mut running, 4).await;
+    let took = begin.elapsed();
+    assert!((90..=92).contains(&took.as_secs()), "{took:?}");
+    assert_eq!(to_gateway(&network.take_dials()).len(), 8, "one refused, and one that works");
+    assert_eq!(running.simulator.report().identifies, 4);
+    check(&mut running).await;
 }

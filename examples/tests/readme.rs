@@ -80,6 +80,7 @@ impl Drop for Folder {
 
 async fn simulator(configure: impl FnOnce(&mut SimConfig)) -> Simulator {
     let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
     config.events_per_second = 200.0;
     configure(&mut config);
     let simulator = Simulator::bind(config, ([127, 0, 0, 1], 0).into()).await.expect("loopback is there");

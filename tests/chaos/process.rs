@@ -135,7 +135,9 @@ fn expect_logins(world: &World, (place, number): (usize, usize), shards: &[u32],
         if let Some(resumes) = resumes {
             state.logins.expect(number, *shard, resumes);
         }
-        state.logins.fresh += u32::from(resumes != Some(true));
+        if resumes != Some(true) {
+            state.logins.begins_anew(*shard);
+        }
     }
 }
 

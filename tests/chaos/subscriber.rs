@@ -67,9 +67,7 @@ impl Listener {
         match delivery.as_deref() {
             Some(Event::Dispatch(dispatch)) => self.world.observe(ledger, self.process, dispatch),
             Some(Event::Lagged { missed }) if self.habit.overflow == Overflow::Wait => {
-                self.world
-                    .trace
-                    .complain(format_args!("subscriber {} missed {missed}, and loses nothing", self.number));
+                self.world.missed(ledger, *missed);
             }
             _ => {}
         }

@@ -69,6 +69,7 @@ impl World {
         config.replay_limit = plan.replay_limit;
         // However a server cuts and writes, the client reads.
         config.split_frames = plan.split_frames;
+        config.resume_hosts = plan.resume_hosts;
         config.split_suffix = plan.split_frames;
         config.mixed_atoms = true;
         let simulator = Simulator::in_memory(config);
@@ -182,6 +183,11 @@ impl World {
         let mut state = self.state();
         state.ledgers.push(Ledger::new(who, habit));
         state.ledgers.len() - 1
+    }
+
+    /// A subscriber that loses nothing has been told of a loss.
+    pub(crate) fn missed(&self, ledger: usize, missed: u64) {
+        self.state().ledgers[ledger].missed += missed;
     }
 
     /// A subscriber is done with a dispatch.

@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod chaos;
 mod endings;
+mod held_up;
 mod identify;
+mod kills;
+mod order;
 mod refusals;
+mod removals;
 mod store;

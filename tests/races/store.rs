@@ -112,12 +112,12 @@ impl Drop for Directory {
 fn a_file_store_can_be_opened_again_as_soon_as_its_manager_has_ended() {
     let directory = Directory::new("races");
     let path = directory.0.join("sessions");
-    repeat(60, move |round| {
+    repeat(40, move |round| {
         let path = path.clone();
         async move {
             let simulator = round.simulator(2, |_| {});
             let mut random = round.rng();
-            for _ in 0..4 {
+            for _ in 0..3 {
                 let store = FileStore::open(&path).unwrap();
                 let builder = round.bot(&simulator).session_store(Arc::new(store));
                 let mut events = builder.subscribe(Topic::all());
@@ -149,11 +149,11 @@ fn a_file_store_can_be_opened_again_as_soon_as_its_manager_has_ended() {
 fn a_file_store_can_be_opened_again_as_soon_as_a_start_has_failed() {
     let directory = Directory::new("refused");
     let path = directory.0.join("sessions");
-    repeat(40, move |round| {
+    repeat(20, move |round| {
         let path = path.clone();
         async move {
             let simulator = round.simulator(1, |_| {});
-            for _ in 0..4 {
+            for _ in 0..2 {
                 let store = FileStore::open(&path).unwrap();
                 let builder = Shardkeeper::builder("wrong-token", Intents::GUILDS);
                 let builder = builder

@@ -134,7 +134,7 @@ impl Round {
 
     /// As [`simulator`](crate::simulator), with time compressed.
     pub fn simulator(&self, shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulator {
-        crate::simulator(shards, |config| {
+        crate::simulator_of(shards, |config| {
             config.seed = self.seed;
             let patient = SimTimings::default();
             config.timings = patient.compressed(FACTOR);
@@ -158,7 +158,7 @@ impl Round {
         timings.identify_margin = IDENTIFY_MARGIN;
         (timings.hello, timings.ready, timings.resumed) = (patient.hello, patient.ready, patient.resumed);
         timings.requeue = patient.requeue;
-        crate::bot_with(simulator, intents)
+        crate::bot_of(simulator, intents)
             .timings(timings)
             .seed(self.seed)
             .dialer(self.stirred(SimDialer(simulator.clone())))

@@ -10,7 +10,7 @@ use shardkeeper::{
     request_channel_info, request_soundboard_sounds,
 };
 use shardkeeper_sim::{ConnectFault, Fault};
-use shardkeeper_tests::{Running, bot, bot_with, simulator};
+use shardkeeper_tests::{Running, bot, bot_with, in_both_worlds, simulator};
 use tokio::time::Instant;
 
 fn playing(name: &str) -> Presence {
@@ -40,24 +40,26 @@ async fn gw_197_a_presence_is_shown_from_identify_on_and_changed_on_every_shard(
     running.no_violations();
 }
 
-#[tokio::test(start_paused = true)]
-async fn b16_a_presence_survives_a_new_session_and_a_crash() {
-    let mut running = Running::start(simulator(1, |_| {})).await;
-    running.keeper.update_presence(playing("kept")).await.unwrap();
-    running.simulator.wait_until(|report| report.presences.contains_key(&0)).await;
-    running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
-    running.until_resumed(0).await;
-    running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
-    running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
-    assert_eq!(shows(&running.simulator, 0).as_deref(), Some("kept"));
-    // One shard's own as well.
-    running.keeper.update_presence_on([ShardId(0)], playing("own")).await.unwrap();
-    running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
-    running.until_resumed(0).await;
-    running.simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
-    running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
-    assert_eq!(shows(&running.simulator, 0).as_deref(), Some("own"));
-    running.no_violations();
+#[test]
+fn b16_a_presence_survives_a_new_session_and_a_crash() {
+    in_both_worlds(|| async {
+        let mut running = Running::start(simulator(1, |_| {})).await;
+        running.keeper.update_presence(playing("kept")).await.unwrap();
+        running.simulator.wait_until(|report| report.presences.contains_key(&0)).await;
+        running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+        running.until_resumed(0).await;
+        running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
+        running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+        assert_eq!(shows(&running.simulator, 0).as_deref(), Some("kept"));
+        // One shard's own as well.
+        running.keeper.update_presence_on([ShardId(0)], playing("own")).await.unwrap();
+        running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+        running.until_resumed(0).await;
+        running.simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
+        running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+        assert_eq!(shows(&running.simulator, 0).as_deref(), Some("own"));
+        running.no_violations();
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,48 +118,54 @@ fn id(value: &serde_json::Value) -> u64 {
     value.as_str().unwrap().parse().unwrap()
 }
 
-#[tokio::test(start_paused = true)]
-async fn every_command_reaches_the_shard_of_its_guild_and_is_answered() {
-    let simulator = simulator(3, |config| config.large_guild_members = 1500);
-    let options = shardkeeper::SubscriptionOptions { capacity: 1 << 12, ..Default::default() };
-    let builder = bot(&simulator);
-    let mut guilds =
-        builder.subscribe_with(shardkeeper::Topic::events([shardkeeper::EventName::GuildCreate]), options);
-    let mut running = Running::start_with(simulator, builder).await;
-    for _ in 0..6 {
-        let Event::Dispatch(dispatch) = &*guilds.next().await.unwrap() else { panic!("a dispatch") };
-        let guild: serde_json::Value = dispatch.parse().unwrap();
-        let guild_id = id(&guild["id"]);
-        let voice =
-            guild["channels"].as_array().unwrap().iter().find(|channel| channel["type"] == 2).unwrap();
-        running.keeper.command(VoiceStateUpdate::join(guild_id, id(&voice["id"])).muted()).await.unwrap();
-        assert_eq!(
-            id(&until_event(&mut running, "VOICE_STATE_UPDATE").await["channel_id"]),
-            id(&voice["id"])
-        );
-        assert_eq!(id(&until_event(&mut running, "VOICE_SERVER_UPDATE").await["guild_id"]), guild_id);
+#[test]
+fn every_command_reaches_the_shard_of_its_guild_and_is_answered() {
+    in_both_worlds(|| async {
+        let simulator = simulator(3, |config| config.large_guild_members = 1500);
+        let options = shardkeeper::SubscriptionOptions { capacity: 1 << 12, ..Default::default() };
+        let builder = bot(&simulator);
+        let mut guilds = builder
+            .subscribe_with(shardkeeper::Topic::events([shardkeeper::EventName::GuildCreate]), options);
+        let mut running = Running::start_with(simulator, builder).await;
+        for _ in 0..6 {
+            let Event::Dispatch(dispatch) = &*guilds.next().await.unwrap() else { panic!("a dispatch") };
+            let guild: serde_json::Value = dispatch.parse().unwrap();
+            let guild_id = id(&guild["id"]);
+            let voice =
+                guild["channels"].as_array().unwrap().iter().find(|channel| channel["type"] == 2).unwrap();
+            running.keeper.command(VoiceStateUpdate::join(guild_id, id(&voice["id"])).muted()).await.unwrap();
+            assert_eq!(
+                id(&until_event(&mut running, "VOICE_STATE_UPDATE").await["channel_id"]),
+                id(&voice["id"])
+            );
+            assert_eq!(id(&until_event(&mut running, "VOICE_SERVER_UPDATE").await["guild_id"]), guild_id);
 
-        let all = RequestMembers::all(guild_id).with_presences().nonce("n").command().unwrap();
-        running.keeper.command(all).await.unwrap();
-        let mut members = 0;
-        loop {
-            let chunk = until_event(&mut running, "GUILD_MEMBERS_CHUNK").await;
-            assert_eq!(chunk["nonce"], "n");
-            members += chunk["members"].as_array().unwrap().len() as u64;
-            if chunk["chunk_index"].as_u64().unwrap() + 1 == chunk["chunk_count"] {
-                break;
+            let all = RequestMembers::all(guild_id).with_presences().nonce("n").command().unwrap();
+            running.keeper.command(all).await.unwrap();
+            let mut members = 0;
+            loop {
+                let chunk = until_event(&mut running, "GUILD_MEMBERS_CHUNK").await;
+                assert_eq!(chunk["nonce"], "n");
+                members += chunk["members"].as_array().unwrap().len() as u64;
+                if chunk["chunk_index"].as_u64().unwrap() + 1 == chunk["chunk_count"] {
+                    break;
+                }
             }
-        }
-        assert_eq!(members, guild["member_count"].as_u64().unwrap());
+            assert_eq!(members, guild["member_count"].as_u64().unwrap());
 
-        for command in request_soundboard_sounds(&[guild_id]) {
-            running.keeper.command(command).await.unwrap();
+            for command in request_soundboard_sounds(&[guild_id]) {
+                running.keeper.command(command).await.unwrap();
+            }
+            assert_eq!(id(&until_event(&mut running, "SOUNDBOARD_SOUNDS").await["guild_id"]), guild_id);
+            running
+                .keeper
+                .command(request_channel_info(guild_id, &[ChannelInfoField::Status]))
+                .await
+                .unwrap();
+            assert_eq!(id(&until_event(&mut running, "CHANNEL_INFO").await["guild_id"]), guild_id);
         }
-        assert_eq!(id(&until_event(&mut running, "SOUNDBOARD_SOUNDS").await["guild_id"]), guild_id);
-        running.keeper.command(request_channel_info(guild_id, &[ChannelInfoField::Status])).await.unwrap();
-        assert_eq!(id(&until_event(&mut running, "CHANNEL_INFO").await["guild_id"]), guild_id);
-    }
-    running.check().await;
+        running.check().await;
+    });
 }
 
 #[tokio::test(start_paused = true)]

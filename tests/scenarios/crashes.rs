@@ -7,67 +7,73 @@ use shardkeeper::{
     Change, Event, Lifecycle, Phase, QueueMessage, ShardId, ShardMessage, SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::Fault;
-use shardkeeper_tests::{Running, no_violations_except, servant, simulator};
+use shardkeeper_tests::{Running, in_both_worlds, no_violations_except, servant, simulator};
 
-#[tokio::test(start_paused = true)]
-async fn b5_a_panic_in_a_driver_costs_a_resume_and_nothing_else() {
-    let mut running = Running::start(simulator(2, |_| {})).await;
-    running.simulator.start_traffic();
-    running.simulator.emit(0, 100);
-    running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
-    let crash = running.until(|lifecycle| matches!(lifecycle, Lifecycle::Crashed { .. })).await;
-    assert_eq!(crash.to_string(), "shard 0: crashed (driver panicked: crash drill), back at once");
-    running.until_resumed(0).await;
-    running.check().await;
-    let report = running.simulator.report();
-    assert_eq!((report.identifies, report.resumes), (2, 1));
-    let status = running.keeper.status().await.unwrap();
-    assert_eq!((status.shards[0].restarts, status.shards[0].phase), (1, Phase::Ready));
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_waits_for_a_full_subscription_and_is_not_replayed_outlives_a_crash() {
-    let simulator = simulator(1, |_| {});
-    let builder = shardkeeper_tests::bot(&simulator);
-    let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
-    let mut slow = builder.subscribe_with(Topic::all().with_lifecycle(), options);
-    let keeper = builder.start().await.unwrap();
-    simulator.wait_until(|report| report.ready_sessions == 1).await;
-    let ready = async || keeper.status().await.unwrap().shards[0].phase == Phase::Ready;
-    while !ready().await {
-        tokio::task::yield_now().await;
-    }
-    keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
-    let mut heard = Vec::new();
-    while heard.last().is_none_or(|last| last != "RESUMED") {
-        match &*slow.next().await.unwrap() {
-            Event::Dispatch(dispatch) => heard.push(dispatch.name().to_owned()),
-            Event::Lifecycle(Lifecycle::Shard { change: Change::Ready, .. }) => {
-                heard.push("ready".to_owned())
-            }
-            _ => {}
-        }
-    }
-    assert_eq!(heard[..2], ["ready", "READY"]);
-    assert_eq!(heard.iter().filter(|event| *event == "READY").count(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_actor_that_is_killed_or_stopped_from_outside_comes_back() {
-    for kill in [true, false] {
+#[test]
+fn b5_a_panic_in_a_driver_costs_a_resume_and_nothing_else() {
+    in_both_worlds(|| async {
         let mut running = Running::start(simulator(2, |_| {})).await;
-        let actor = running.keeper.shard(ShardId(1)).await.unwrap();
-        if kill {
-            actor.kill();
-        } else {
-            actor.stop(None);
-        }
-        running.until_resumed(1).await;
-        running.simulator.emit(1, 10);
+        running.simulator.start_traffic();
+        running.simulator.emit(0, 100);
+        running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+        let crash = running.until(|lifecycle| matches!(lifecycle, Lifecycle::Crashed { .. })).await;
+        assert_eq!(crash.to_string(), "shard 0: crashed (driver panicked: crash drill), back at once");
+        running.until_resumed(0).await;
         running.check().await;
-        assert_eq!(running.simulator.report().identifies, 2, "kill: {kill}");
-        assert_ne!(running.keeper.shard(ShardId(1)).await.unwrap().get_id(), actor.get_id());
-    }
+        let report = running.simulator.report();
+        assert_eq!((report.identifies, report.resumes), (2, 1));
+        let status = running.keeper.status().await.unwrap();
+        assert_eq!((status.shards[0].restarts, status.shards[0].phase), (1, Phase::Ready));
+    });
+}
+
+#[test]
+fn what_waits_for_a_full_subscription_and_is_not_replayed_outlives_a_crash() {
+    in_both_worlds(|| async {
+        let simulator = simulator(1, |_| {});
+        let builder = shardkeeper_tests::bot(&simulator);
+        let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
+        let mut slow = builder.subscribe_with(Topic::all().with_lifecycle(), options);
+        let keeper = builder.start().await.unwrap();
+        simulator.wait_until(|report| report.ready_sessions == 1).await;
+        let ready = async || keeper.status().await.unwrap().shards[0].phase == Phase::Ready;
+        while !ready().await {
+            tokio::task::yield_now().await;
+        }
+        keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|last| last != "RESUMED") {
+            match &*slow.next().await.unwrap() {
+                Event::Dispatch(dispatch) => heard.push(dispatch.name().to_owned()),
+                Event::Lifecycle(Lifecycle::Shard { change: Change::Ready, .. }) => {
+                    heard.push("ready".to_owned())
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(heard[..2], ["ready", "READY"]);
+        assert_eq!(heard.iter().filter(|event| *event == "READY").count(), 1);
+    });
+}
+
+#[test]
+fn an_actor_that_is_killed_or_stopped_from_outside_comes_back() {
+    in_both_worlds(|| async {
+        for kill in [true, false] {
+            let mut running = Running::start(simulator(2, |_| {})).await;
+            let actor = running.keeper.shard(ShardId(1)).await.unwrap();
+            if kill {
+                actor.kill();
+            } else {
+                actor.stop(None);
+            }
+            running.until_resumed(1).await;
+            running.simulator.emit(1, 10);
+            running.check().await;
+            assert_eq!(running.simulator.report().identifies, 2, "kill: {kill}");
+            assert_ne!(running.keeper.shard(ShardId(1)).await.unwrap().get_id(), actor.get_id());
+        }
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,53 +94,59 @@ async fn a_shard_that_crashes_over_and_over_is_quarantined_and_the_others_live()
     running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_queue_that_is_killed_is_replaced_and_the_waiting_shards_ask_again() {
-    let simulator = simulator(8, |config| config.max_concurrency = 1);
-    let builder = shardkeeper_tests::bot(&simulator);
-    let events = builder.subscribe(shardkeeper::Topic::all().with_lifecycle());
-    let keeper = builder.start().await.unwrap();
-    let mut running = Running { simulator, keeper, events };
-    running.until_shard(2, |change| matches!(change, shardkeeper::Change::Ready)).await;
-    servant::<QueueMessage>(&running.keeper).unwrap().kill();
-    running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
-    running.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
-    assert_eq!(running.simulator.report().identifies, 8);
-    running.check().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn crashes_at_every_moment_of_a_start_break_no_rule() {
-    // Each round crashes a shard at another step on its way to READY.
-    for steps in 1..6 {
-        let simulator = simulator(4, |config| config.max_concurrency = 1);
+#[test]
+fn a_queue_that_is_killed_is_replaced_and_the_waiting_shards_ask_again() {
+    in_both_worlds(|| async {
+        let simulator = simulator(8, |config| config.max_concurrency = 1);
         let builder = shardkeeper_tests::bot(&simulator);
         let events = builder.subscribe(shardkeeper::Topic::all().with_lifecycle());
         let keeper = builder.start().await.unwrap();
         let mut running = Running { simulator, keeper, events };
-        let mut seen = 0;
-        running
-            .until_shard(1, |_| {
-                seen += 1;
-                seen == steps
-            })
-            .await;
-        running.keeper.shard(ShardId(1)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+        running.until_shard(2, |change| matches!(change, shardkeeper::Change::Ready)).await;
+        servant::<QueueMessage>(&running.keeper).unwrap().kill();
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
         running.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
-        // A shard that crashes on its way lets the next one go first.
-        no_violations_except(&running.simulator, &["GW-171"]);
-        assert!(running.simulator.report().identifies <= 5, "at most the one that was lost");
-    }
+        assert_eq!(running.simulator.report().identifies, 8);
+        running.check().await;
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_manager_is_an_actor_like_any_other() {
-    let simulator = simulator(1, |_| {});
-    let config = shardkeeper_tests::bot(&simulator).build().unwrap();
-    let (manager, task) = Actor::spawn(None, shardkeeper::ShardManager, config).await.unwrap();
-    simulator.wait_until(|report| report.ready_sessions == 1).await;
-    manager.stop(None);
-    task.await.unwrap();
+#[test]
+fn crashes_at_every_moment_of_a_start_break_no_rule() {
+    in_both_worlds(|| async {
+        // Each round crashes a shard at another step on its way to READY.
+        for steps in 1..6 {
+            let simulator = simulator(4, |config| config.max_concurrency = 1);
+            let builder = shardkeeper_tests::bot(&simulator);
+            let events = builder.subscribe(shardkeeper::Topic::all().with_lifecycle());
+            let keeper = builder.start().await.unwrap();
+            let mut running = Running { simulator, keeper, events };
+            let mut seen = 0;
+            running
+                .until_shard(1, |_| {
+                    seen += 1;
+                    seen == steps
+                })
+                .await;
+            running.keeper.shard(ShardId(1)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
+            running.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
+            // A shard that crashes on its way lets the next one go first.
+            no_violations_except(&running.simulator, &["GW-171"]);
+            assert!(running.simulator.report().identifies <= 5, "at most the one that was lost");
+        }
+    });
+}
+
+#[test]
+fn the_manager_is_an_actor_like_any_other() {
+    in_both_worlds(|| async {
+        let simulator = simulator(1, |_| {});
+        let config = shardkeeper_tests::bot(&simulator).build().unwrap();
+        let (manager, task) = Actor::spawn(None, shardkeeper::ShardManager, config).await.unwrap();
+        simulator.wait_until(|report| report.ready_sessions == 1).await;
+        manager.stop(None);
+        task.await.unwrap();
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use shardkeeper::{Ended, Phase};
-use shardkeeper_sim::{ConnectFault, Fault, RestFault};
-use shardkeeper_tests::{Running, bot, simulator};
+use shardkeeper::{Change, Ended, Phase};
+use shardkeeper_sim::{Action, ConnectFault, Fault, Host, RestFault};
+use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 use tokio::time::Instant;
 
-#[tokio::test(start_paused = true)]
-async fn gw_098_stop_gives_the_sessions_up() {
-    let running = Running::start(simulator(4, |_| {})).await;
-    running.keeper.stop().await;
-    assert_eq!(running.keeper.ended().await, Ended::Stopped);
-    assert_eq!(running.simulator.report().ready_sessions, 0);
-    running.no_violations();
+#[test]
+fn gw_098_stop_gives_the_sessions_up() {
+    in_both_worlds(|| async {
+        let running = Running::start(simulator(4, |_| {})).await;
+        running.keeper.stop().await;
+        assert_eq!(running.keeper.ended().await, Ended::Stopped);
+        assert_eq!(running.simulator.report().ready_sessions, 0);
+        running.no_violations();
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,4 +122,43 @@ async fn cancelling_the_start_ends_the_manager() {
     while lifecycle.next().await.is_some() {}
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(simulator.report().connections, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_098_stop_ends_the_sessions_of_shards_that_are_between_connections() {
+    let gone = |change: &Change| matches!(change, Change::Disconnected { .. });
+    for (fault, wait_ms) in [
+        // While it closes, while it waits for its next attempt, and while it makes one.
+        (Fault::Reconnect, 0),
+        (Fault::InvalidSession { resumable: true }, 0),
+        (Fault::InvalidSession { resumable: true }, 500),
+        (Fault::Cut, 0),
+        (Fault::StopAcking, 0),
+    ] {
+        let mut running = Running::start(simulator(2, |_| {})).await;
+        running.simulator.inject(1, fault).unwrap();
+        running.until_shard(1, gone).await;
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        let start = Instant::now();
+        running.keeper.stop().await;
+        assert!(start.elapsed() <= Duration::from_secs(4), "{fault:?}: {:?}", start.elapsed());
+        let alive: Vec<_> =
+            running.simulator.sessions().into_iter().filter(|session| session.alive).collect();
+        assert_eq!(alive, [], "{fault:?}");
+        assert_eq!(running.simulator.report().identifies, 2, "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_waits_three_seconds_at_most_for_a_gateway_that_is_away() {
+    for fault in [ConnectFault::Refuse, ConnectFault::Hang, ConnectFault::NoHello, ConnectFault::NoReady] {
+        let mut running = Running::start(simulator(2, |_| {})).await;
+        running.simulator.act(&Action::Host { host: Host::Any, fault, lasts_ms: 3_600_000 }).unwrap();
+        running.simulator.inject(0, Fault::Cut).unwrap();
+        running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
+        let start = Instant::now();
+        running.keeper.stop().await;
+        assert!(start.elapsed() <= Duration::from_millis(3100), "{fault:?}: {:?}", start.elapsed());
+        assert_eq!(running.keeper.ended().await, Ended::Stopped);
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shardkeeper::{Change, Reason};
 use shardkeeper_sim::{ConnectFault, Fault};
-use shardkeeper_tests::{Running, simulator};
+use shardkeeper_tests::{Running, in_both_worlds, simulator};
 use tokio::time::Instant;
 
 /// Breaks a shard under traffic; it must resume, with nothing lost and no Identify spent.
@@ -47,9 +47,11 @@ async fn gw_093_a_cut_connection() {
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn gw_053_a_corrupt_stream() {
-    resumes_after(Fault::Corrupt).await;
+#[test]
+fn gw_053_a_corrupt_stream() {
+    in_both_worlds(|| async {
+        resumes_after(Fault::Corrupt).await;
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,44 +60,55 @@ async fn gw_147_an_invalid_session_that_may_be_resumed() {
     assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn gw_076_094_close_codes_that_keep_the_session() {
-    for code in [1000, 1001, 1011, 4000, 4001, 4002, 4005, 4008, 4999] {
-        resumes_after(Fault::Close { code }).await;
-    }
+#[test]
+fn gw_076_094_close_codes_that_keep_the_session() {
+    in_both_worlds(|| async {
+        for code in [1000, 1001, 1011, 4000, 4001, 4002, 4005, 4008, 4999] {
+            resumes_after(Fault::Close { code }).await;
+        }
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn gw_148_an_invalid_session_starts_a_new_one() {
-    let mut running = Running::start(simulator(2, |_| {})).await;
-    running.simulator.emit(0, 50);
-    running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
-    running.until_shard(0, |change| matches!(change, Change::Ready)).await;
-    running.simulator.emit(0, 50);
-    running.check().await;
-    assert_eq!((running.simulator.report().identifies, running.simulator.report().resumes), (3, 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn b7_close_codes_that_end_the_session_identify_without_a_resume() {
-    for code in [4003, 4007, 4009] {
+#[test]
+fn gw_148_an_invalid_session_starts_a_new_one() {
+    in_both_worlds(|| async {
         let mut running = Running::start(simulator(2, |_| {})).await;
-        running.simulator.inject(0, Fault::Close { code }).unwrap();
+        running.simulator.emit(0, 50);
+        running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
         running.until_shard(0, |change| matches!(change, Change::Ready)).await;
-        let report = running.simulator.report();
-        assert_eq!((report.identifies, report.resumes, report.resumes_refused), (3, 0, 0), "{code}");
-        running.no_violations();
-    }
+        running.simulator.emit(0, 50);
+        running.check().await;
+        assert_eq!((running.simulator.report().identifies, running.simulator.report().resumes), (3, 0));
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn gw_140_a_refused_resume_identifies() {
-    let mut running = Running::start(simulator(2, |_| {})).await;
-    running.simulator.arm(ConnectFault::RefuseResume, 1);
-    running.simulator.inject(0, Fault::Cut).unwrap();
-    running.until_shard(0, |change| matches!(change, Change::Ready)).await;
-    assert_eq!((running.simulator.report().identifies, running.simulator.report().resumes_refused), (3, 1));
-    running.no_violations();
+#[test]
+fn b7_close_codes_that_end_the_session_identify_without_a_resume() {
+    in_both_worlds(|| async {
+        for code in [4003, 4007, 4009] {
+            let mut running = Running::start(simulator(2, |_| {})).await;
+            running.simulator.inject(0, Fault::Close { code }).unwrap();
+            running.until_shard(0, |change| matches!(change, Change::Ready)).await;
+            let report = running.simulator.report();
+            assert_eq!((report.identifies, report.resumes, report.resumes_refused), (3, 0, 0), "{code}");
+            running.no_violations();
+        }
+    });
+}
+
+#[test]
+fn gw_140_a_refused_resume_identifies() {
+    in_both_worlds(|| async {
+        let mut running = Running::start(simulator(2, |_| {})).await;
+        running.simulator.arm(ConnectFault::RefuseResume, 1);
+        running.simulator.inject(0, Fault::Cut).unwrap();
+        running.until_shard(0, |change| matches!(change, Change::Ready)).await;
+        assert_eq!(
+            (running.simulator.report().identifies, running.simulator.report().resumes_refused),
+            (3, 1)
+        );
+        running.no_violations();
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,14 +121,16 @@ async fn gw_139_a_gateway_that_is_away_for_a_while_keeps_the_session() {
     running.check().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn gw_104_op_7_instead_of_hello_while_resuming() {
-    let mut running = Running::start(simulator(1, |_| {})).await;
-    running.simulator.arm(ConnectFault::ReconnectInsteadOfHello, 2);
-    running.simulator.inject(0, Fault::Cut).unwrap();
-    running.until_resumed(0).await;
-    assert_eq!(running.simulator.report().identifies, 1);
-    running.check().await;
+#[test]
+fn gw_104_op_7_instead_of_hello_while_resuming() {
+    in_both_worlds(|| async {
+        let mut running = Running::start(simulator(1, |_| {})).await;
+        running.simulator.arm(ConnectFault::ReconnectInsteadOfHello, 2);
+        running.simulator.inject(0, Fault::Cut).unwrap();
+        running.until_resumed(0).await;
+        assert_eq!(running.simulator.report().identifies, 1);
+        running.check().await;
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,21 +144,23 @@ async fn gw_115_a_requested_heartbeat_is_sent() {
     running.no_violations();
 }
 
-#[tokio::test(start_paused = true)]
-async fn gw_134_connections_cut_again_and_again_under_traffic_lose_nothing() {
-    let mut running = Running::start(simulator(1, |config| config.events_per_second = 200.0)).await;
-    running.simulator.start_traffic();
-    for round in 0..10 {
-        running.simulator.emit(0, 200);
-        running.simulator.inject(0, Fault::Cut).unwrap();
-        running
-            .until_shard(0, |change| matches!(change, Change::Disconnected { reason: Reason::Lost, .. }))
-            .await;
-        running.until_resumed(0).await;
-        assert_eq!(running.simulator.report().resumes, round + 1);
-    }
-    running.check().await;
-    assert_eq!(running.simulator.report().identifies, 1);
+#[test]
+fn gw_134_connections_cut_again_and_again_under_traffic_lose_nothing() {
+    in_both_worlds(|| async {
+        let mut running = Running::start(simulator(1, |config| config.events_per_second = 200.0)).await;
+        running.simulator.start_traffic();
+        for round in 0..10 {
+            running.simulator.emit(0, 200);
+            running.simulator.inject(0, Fault::Cut).unwrap();
+            running
+                .until_shard(0, |change| matches!(change, Change::Disconnected { reason: Reason::Lost, .. }))
+                .await;
+            running.until_resumed(0).await;
+            assert_eq!(running.simulator.report().resumes, round + 1);
+        }
+        running.check().await;
+        assert_eq!(running.simulator.report().identifies, 1);
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use shardkeeper::{Change, MembersError, RequestMembers};
 use shardkeeper_sim::{ConnectFault, Fault, Simulator};
-use shardkeeper_tests::{Running, simulator};
+use shardkeeper_tests::{Running, in_both_worlds, simulator};
 use tokio::time::Instant;
 
 const GUILD: u64 = 281_474_976 << 22;
@@ -140,25 +140,27 @@ async fn a_request_that_is_never_answered_times_out() {
     assert!(error.to_string().starts_with("the prefix is empty"), "{error}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn chunks_can_be_read_one_by_one_over_a_resume_too() {
-    let mut running = Running::start(large(3500)).await;
-    let (keeper, simulator) = (running.keeper.clone(), running.simulator.clone());
-    let reading = async {
-        let mut chunks = keeper.members_chunks(RequestMembers::all(GUILD));
-        let mut members = 0;
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.unwrap();
-            assert_eq!(chunk.chunk_count, 4);
-            members += chunk.members.raw_members.len();
-            if members == 1000 {
-                simulator.inject(0, Fault::Cut).unwrap();
+#[test]
+fn chunks_can_be_read_one_by_one_over_a_resume_too() {
+    in_both_worlds(|| async {
+        let mut running = Running::start(large(3500)).await;
+        let (keeper, simulator) = (running.keeper.clone(), running.simulator.clone());
+        let reading = async {
+            let mut chunks = keeper.members_chunks(RequestMembers::all(GUILD));
+            let mut members = 0;
+            while let Some(chunk) = chunks.next().await {
+                let chunk = chunk.unwrap();
+                assert_eq!(chunk.chunk_count, 4);
+                members += chunk.members.raw_members.len();
+                if members == 1000 {
+                    simulator.inject(0, Fault::Cut).unwrap();
+                }
             }
-        }
-        members
-    };
-    assert_eq!(meanwhile(&mut running, reading).await, 3500);
-    running.check().await;
+            members
+        };
+        assert_eq!(meanwhile(&mut running, reading).await, 3500);
+        running.check().await;
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,18 +8,20 @@ use shardkeeper::{
     Shardkeeper, StartError, Topic,
 };
 use shardkeeper_sim::{ConnectFault, Fault, RestFault};
-use shardkeeper_tests::{Network, Running, SimDialer, bot, bot_with, simulator};
+use shardkeeper_tests::{Network, Running, SimDialer, bot, bot_with, in_both_worlds, simulator};
 
-#[tokio::test(start_paused = true)]
-async fn gw_006_a_wrong_token_ends_the_start() {
-    let simulator = simulator(2, |_| {});
-    let error = Shardkeeper::builder("wrong", Intents::GUILDS)
-        .api_url(simulator.api_url())
-        .dialer(Arc::new(SimDialer(simulator.clone())))
-        .start()
-        .await
-        .unwrap_err();
-    assert!(matches!(error, StartError::Gateway(GatewayInfoError::Unauthorized)), "{error:?}");
+#[test]
+fn gw_006_a_wrong_token_ends_the_start() {
+    in_both_worlds(|| async {
+        let simulator = simulator(2, |_| {});
+        let error = Shardkeeper::builder("wrong", Intents::GUILDS)
+            .api_url(simulator.api_url())
+            .dialer(Arc::new(SimDialer(simulator.clone())))
+            .start()
+            .await
+            .unwrap_err();
+        assert!(matches!(error, StartError::Gateway(GatewayInfoError::Unauthorized)), "{error:?}");
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -37,28 +39,32 @@ async fn gw_080_096_4004_on_one_shard_stops_all() {
     running.no_violations();
 }
 
-#[tokio::test(start_paused = true)]
-async fn gw_090_forbidden_intents_end_the_bot_with_one_identify_per_key() {
-    let simulator = simulator(8, |config| {
-        config.allowed_intents = Intents::UNPRIVILEGED.bits();
-        config.max_concurrency = 1;
-    });
-    let keeper = bot(&simulator).start().await.unwrap();
-    let Ended::Refused(refusal) = keeper.ended().await else { panic!("it is refused") };
-    assert_eq!(refusal.code.0, 4014);
-    assert_eq!(simulator.report().identifies, 1, "the others did not even try");
-}
-
-#[tokio::test(start_paused = true)]
-async fn gw_086_087_a_layout_that_is_refused_at_the_start_burns_no_identifies() {
-    for code in [4010, 4011] {
-        let simulator = simulator(8, |config| config.max_concurrency = 1);
-        simulator.arm(ConnectFault::Close { code }, 100);
+#[test]
+fn gw_090_forbidden_intents_end_the_bot_with_one_identify_per_key() {
+    in_both_worlds(|| async {
+        let simulator = simulator(8, |config| {
+            config.allowed_intents = Intents::UNPRIVILEGED.bits();
+            config.max_concurrency = 1;
+        });
         let keeper = bot(&simulator).start().await.unwrap();
         let Ended::Refused(refusal) = keeper.ended().await else { panic!("it is refused") };
-        assert_eq!(refusal.code.0, code);
-        assert_eq!(simulator.report().identifies, 1);
-    }
+        assert_eq!(refusal.code.0, 4014);
+        assert_eq!(simulator.report().identifies, 1, "the others did not even try");
+    });
+}
+
+#[test]
+fn gw_086_087_a_layout_that_is_refused_at_the_start_burns_no_identifies() {
+    in_both_worlds(|| async {
+        for code in [4010, 4011] {
+            let simulator = simulator(8, |config| config.max_concurrency = 1);
+            simulator.arm(ConnectFault::Close { code }, 100);
+            let keeper = bot(&simulator).start().await.unwrap();
+            let Ended::Refused(refusal) = keeper.ended().await else { panic!("it is refused") };
+            assert_eq!(refusal.code.0, code);
+            assert_eq!(simulator.report().identifies, 1);
+        }
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,47 +128,57 @@ async fn gw_080_096_after_4004_no_shard_in_whatever_state_identifies_or_resumes(
     running.no_violations();
 }
 
-#[tokio::test(start_paused = true)]
-async fn gw_089_090_refused_intents_are_named() {
-    let intents = Intents::GUILDS | Intents::GUILD_MEMBERS | Intents::MESSAGE_CONTENT;
-    for (code, named) in [
-        (4013, "a bit is set that no intent has); asked for: GUILDS | GUILD_MEMBERS | MESSAGE_CONTENT"),
-        (4014, "or do not ask for it); privileged among those asked for: GUILD_MEMBERS | MESSAGE_CONTENT"),
-    ] {
-        let simulator = simulator(1, |_| {});
-        simulator.arm(ConnectFault::Close { code }, 1);
-        let builder = bot_with(&simulator, intents);
-        let mut lifecycle = builder.subscribe(Topic::lifecycle());
-        let keeper = builder.start().await.unwrap();
-        let Ended::Refused(refusal) = keeper.ended().await else { panic!("it is refused") };
-        assert!(refusal.to_string().ends_with(named), "{refusal}");
-        let mut told = Vec::new();
-        while let Some(event) = lifecycle.next().await {
-            told.push(event.lifecycle().unwrap().to_string());
+#[test]
+fn gw_089_090_refused_intents_are_named() {
+    in_both_worlds(|| async {
+        let intents = Intents::GUILDS | Intents::GUILD_MEMBERS | Intents::MESSAGE_CONTENT;
+        for (code, named) in [
+            (4013, "a bit is set that no intent has); asked for: GUILDS | GUILD_MEMBERS | MESSAGE_CONTENT"),
+            (
+                4014,
+                "or do not ask for it); privileged among those asked for: GUILD_MEMBERS | MESSAGE_CONTENT",
+            ),
+        ] {
+            let simulator = simulator(1, |_| {});
+            simulator.arm(ConnectFault::Close { code }, 1);
+            let builder = bot_with(&simulator, intents);
+            let mut lifecycle = builder.subscribe(Topic::lifecycle());
+            let keeper = builder.start().await.unwrap();
+            let Ended::Refused(refusal) = keeper.ended().await else { panic!("it is refused") };
+            assert!(refusal.to_string().ends_with(named), "{refusal}");
+            let mut told = Vec::new();
+            while let Some(event) = lifecycle.next().await {
+                told.push(event.lifecycle().unwrap().to_string());
+            }
+            assert_eq!(
+                told.iter().filter(|line| line.ends_with(named)).count(),
+                2,
+                "of the shard, and of all: {told:?}"
+            );
         }
-        assert_eq!(
-            told.iter().filter(|line| line.ends_with(named)).count(),
-            2,
-            "of the shard, and of all: {told:?}"
-        );
-    }
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn gw_086_087_a_refused_layout_is_told_as_such() {
-    for code in [4010, 4011] {
-        let mut running = Running::start(simulator(2, |_| {})).await;
-        for shard in [1, 0] {
-            running.simulator.inject(shard, Fault::Close { code }).unwrap();
-            let told = running.until(|lifecycle| matches!(lifecycle, Lifecycle::LayoutRefused { .. })).await;
-            assert_eq!(told.shard(), Some(ShardId(shard)));
-            let line = format!("shard {shard}: the layout of 2 shards is refused: {code} (");
-            assert!(told.to_string().starts_with(&line), "{told}");
+#[test]
+fn gw_086_087_a_refused_layout_is_told_as_such() {
+    in_both_worlds(|| async {
+        for code in [4010, 4011] {
+            let mut running = Running::start(simulator(2, |_| {})).await;
+            for shard in [1, 0] {
+                running.simulator.inject(shard, Fault::Close { code }).unwrap();
+                let told =
+                    running.until(|lifecycle| matches!(lifecycle, Lifecycle::LayoutRefused { .. })).await;
+                assert_eq!(told.shard(), Some(ShardId(shard)));
+                let line = format!("shard {shard}: the layout of 2 shards is refused: {code} (");
+                assert!(told.to_string().starts_with(&line), "{told}");
+            }
+            // Nobody is left.
+            assert!(
+                matches!(running.keeper.ended().await, Ended::Refused(refusal) if refusal.code.0 == code)
+            );
+            assert_eq!(running.simulator.report().identifies, 2);
         }
-        // Nobody is left.
-        assert!(matches!(running.keeper.ended().await, Ended::Refused(refusal) if refusal.code.0 == code));
-        assert_eq!(running.simulator.report().identifies, 2);
-    }
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,13 +191,15 @@ async fn an_api_in_trouble_is_asked_again() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_api_that_is_none_is_not_asked_again() {
-    let simulator = simulator(1, |_| {});
-    simulator.arm_rest(RestFault::Status(404), 1);
-    let error = bot(&simulator).start().await.unwrap_err();
-    let StartError::Gateway(error) = error else { panic!("{error:?}") };
-    assert!(error.to_string().ends_with("answered with status 404: check the API URL"), "{error}");
+#[test]
+fn an_api_that_is_none_is_not_asked_again() {
+    in_both_worlds(|| async {
+        let simulator = simulator(1, |_| {});
+        simulator.arm_rest(RestFault::Status(404), 1);
+        let error = bot(&simulator).start().await.unwrap_err();
+        let StartError::Gateway(error) = error else { panic!("{error:?}") };
+        assert!(error.to_string().ends_with("answered with status 404: check the API URL"), "{error}");
+    });
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use shardkeeper::{
     SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::{ConnectFault, Fault, RestFault, Simulator};
-use shardkeeper_tests::{Running, bot, simulator};
+use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 
 /// Shows the simulator everything that this bot hears, until it ends.
 fn observe(simulator: &Simulator, mut events: Subscription) -> tokio::task::JoinHandle<()> {
@@ -82,35 +82,37 @@ async fn shards_move_to_another_process_under_traffic_without_identify_or_loss()
     second.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_cannot_be_added_or_removed_is_refused_as_a_whole() {
-    let simulator = simulator(4, |_| {});
-    let running = Running::start_with(simulator.clone(), bot(&simulator).shard_ids([0, 1], 4)).await;
-    let keeper = &running.keeper;
-    let add = |ids: Vec<u32>, sessions: Vec<Session>| async move {
-        keeper.add_shards(ids.into_iter().map(ShardId), sessions).await.unwrap_err()
-    };
-    assert_eq!(add(vec![2, 0], vec![]).await, ShardsRejected::AlreadyHere { shard: ShardId(0) });
-    assert_eq!(
-        add(vec![2, 4], vec![]).await.to_string(),
-        "shard 4 does not exist among 4 shards: ids go from 0 to 3"
-    );
-    let mut session = keeper.sessions().await.remove(0);
-    assert_eq!(
-        add(vec![2], vec![session.clone()]).await.to_string(),
-        "a session of shard 0 was given, which is not among the shards to add"
-    );
-    (session.shard, session.intents) = (ShardId(2), Intents::GUILDS);
-    let error = add(vec![2], vec![session]).await;
-    assert_eq!(error.to_string(), "the session of shard 2 cannot be resumed here");
-    let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.starts_with("it was begun with the intents GUILDS, not with GUILDS | "), "{source}");
-    let error = keeper.remove_shards([ShardId(1), ShardId(2)]).await.unwrap_err();
-    assert_eq!(error, ShardsRejected::NoSuchShard { shard: ShardId(2) });
-    assert_eq!(keeper.status().await.unwrap().shards.len(), 2, "nothing has happened");
-    keeper.stop().await;
-    assert_eq!(add(vec![2], vec![]).await, ShardsRejected::ManagerEnded);
-    running.no_violations();
+#[test]
+fn what_cannot_be_added_or_removed_is_refused_as_a_whole() {
+    in_both_worlds(|| async {
+        let simulator = simulator(4, |_| {});
+        let running = Running::start_with(simulator.clone(), bot(&simulator).shard_ids([0, 1], 4)).await;
+        let keeper = &running.keeper;
+        let add = |ids: Vec<u32>, sessions: Vec<Session>| async move {
+            keeper.add_shards(ids.into_iter().map(ShardId), sessions).await.unwrap_err()
+        };
+        assert_eq!(add(vec![2, 0], vec![]).await, ShardsRejected::AlreadyHere { shard: ShardId(0) });
+        assert_eq!(
+            add(vec![2, 4], vec![]).await.to_string(),
+            "shard 4 does not exist among 4 shards: ids go from 0 to 3"
+        );
+        let mut session = keeper.sessions().await.remove(0);
+        assert_eq!(
+            add(vec![2], vec![session.clone()]).await.to_string(),
+            "a session of shard 0 was given, which is not among the shards to add"
+        );
+        (session.shard, session.intents) = (ShardId(2), Intents::GUILDS);
+        let error = add(vec![2], vec![session]).await;
+        assert_eq!(error.to_string(), "the session of shard 2 cannot be resumed here");
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.starts_with("it was begun with the intents GUILDS, not with GUILDS | "), "{source}");
+        let error = keeper.remove_shards([ShardId(1), ShardId(2)]).await.unwrap_err();
+        assert_eq!(error, ShardsRejected::NoSuchShard { shard: ShardId(2) });
+        assert_eq!(keeper.status().await.unwrap().shards.len(), 2, "nothing has happened");
+        keeper.stop().await;
+        assert_eq!(add(vec![2], vec![]).await, ShardsRejected::ManagerEnded);
+        running.no_violations();
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,42 +158,46 @@ async fn a_detach_in_the_middle_of_a_removal_returns_every_session() {
     assert_eq!(stored.into_iter().map(|record| record.session).collect::<Vec<_>>(), sessions);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_shard_starts_again_by_resume_or_by_identify() {
-    let mut running = Running::start(simulator(2, |_| {})).await;
-    let keeper = running.keeper.clone();
-    keeper.restart_shard(ShardId(1), RestartBy::Resume).await.unwrap();
-    let told = |change: &Change| matches!(change, Change::Disconnected { reason: Reason::Requested, .. });
-    running.until_shard(1, told).await;
-    running.until_resumed(1).await;
-    keeper.restart_shard(ShardId(1), RestartBy::Identify).await.unwrap();
-    running.until_shard(1, |change| matches!(change, Change::Ready)).await;
-    let status = keeper.shard_status(ShardId(1)).await.unwrap();
-    assert_eq!((status.identifies, status.resumes, status.disconnects, status.session), (2, 1, 2, 2));
-    assert_eq!(
-        keeper.restart_shard(ShardId(5), RestartBy::Resume).await,
-        Err(ShardsRejected::NoSuchShard { shard: ShardId(5) })
-    );
-    running.check().await;
+#[test]
+fn a_shard_starts_again_by_resume_or_by_identify() {
+    in_both_worlds(|| async {
+        let mut running = Running::start(simulator(2, |_| {})).await;
+        let keeper = running.keeper.clone();
+        keeper.restart_shard(ShardId(1), RestartBy::Resume).await.unwrap();
+        let told = |change: &Change| matches!(change, Change::Disconnected { reason: Reason::Requested, .. });
+        running.until_shard(1, told).await;
+        running.until_resumed(1).await;
+        keeper.restart_shard(ShardId(1), RestartBy::Identify).await.unwrap();
+        running.until_shard(1, |change| matches!(change, Change::Ready)).await;
+        let status = keeper.shard_status(ShardId(1)).await.unwrap();
+        assert_eq!((status.identifies, status.resumes, status.disconnects, status.session), (2, 1, 2, 2));
+        assert_eq!(
+            keeper.restart_shard(ShardId(5), RestartBy::Resume).await,
+            Err(ShardsRejected::NoSuchShard { shard: ShardId(5) })
+        );
+        running.check().await;
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_shard_that_discord_refused_can_be_started_again() {
-    let mut running = Running::start(simulator(2, |_| {})).await;
-    running.simulator.inject(1, Fault::Close { code: 4011 }).unwrap();
-    running.until_shard(1, |change| matches!(change, Change::Refused(_))).await;
-    while running.keeper.shard(ShardId(1)).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
-    // It is one of this manager all the same.
-    let error = running.keeper.command(ask_shard_1()).await.unwrap_err();
-    assert_eq!(error.to_string(), "shard 1 takes no commands now");
-    let shown = Presence::new(Status::Idle);
-    running.keeper.update_presence_on([ShardId(1)], shown).await.unwrap();
-    running.keeper.restart_shard(ShardId(1), RestartBy::Identify).await.unwrap();
-    running.until_shard(1, |change| matches!(change, Change::Ready)).await;
-    assert_eq!(running.keeper.shard_status(ShardId(1)).await.unwrap().phase, Phase::Ready);
-    assert_eq!(running.simulator.report().presences[&1]["status"], "idle");
+#[test]
+fn a_shard_that_discord_refused_can_be_started_again() {
+    in_both_worlds(|| async {
+        let mut running = Running::start(simulator(2, |_| {})).await;
+        running.simulator.inject(1, Fault::Close { code: 4011 }).unwrap();
+        running.until_shard(1, |change| matches!(change, Change::Refused(_))).await;
+        while running.keeper.shard(ShardId(1)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        // It is one of this manager all the same.
+        let error = running.keeper.command(ask_shard_1()).await.unwrap_err();
+        assert_eq!(error.to_string(), "shard 1 takes no commands now");
+        let shown = Presence::new(Status::Idle);
+        running.keeper.update_presence_on([ShardId(1)], shown).await.unwrap();
+        running.keeper.restart_shard(ShardId(1), RestartBy::Identify).await.unwrap();
+        running.until_shard(1, |change| matches!(change, Change::Ready)).await;
+        assert_eq!(running.keeper.shard_status(ShardId(1)).await.unwrap().phase, Phase::Ready);
+        assert_eq!(running.simulator.report().presences[&1]["status"], "idle");
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,26 +227,32 @@ async fn a_manager_starts_from_an_answer_that_somebody_else_has_got() {
     running.no_violations();
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_manager_spawned_as_an_actor_gives_its_handle() {
-    let simulator = simulator(1, |_| {});
-    let config = bot(&simulator).build().unwrap();
-    let (manager, _) = ractor::Actor::spawn(None, shardkeeper::ShardManager, config).await.unwrap();
-    let keeper = ractor::call!(manager, ManagerMessage::Handle).unwrap();
-    ractor::call!(manager, ManagerMessage::AwaitStart).unwrap().unwrap();
-    until_ready(&keeper, &[0]).await;
-    let one = ractor::call!(manager, |reply| ManagerMessage::ShardStatus(ShardId(0), reply)).unwrap();
-    assert_eq!(one.unwrap().phase, Phase::Ready);
-    let sessions = ractor::call!(manager, |reply| ManagerMessage::RemoveShards(vec![ShardId(0)], reply))
+#[test]
+fn a_manager_spawned_as_an_actor_gives_its_handle() {
+    in_both_worlds(|| async {
+        let simulator = simulator(1, |_| {});
+        let config = bot(&simulator).build().unwrap();
+        let (manager, _) = ractor::Actor::spawn(None, shardkeeper::ShardManager, config).await.unwrap();
+        let keeper = ractor::call!(manager, ManagerMessage::Handle).unwrap();
+        ractor::call!(manager, ManagerMessage::AwaitStart).unwrap().unwrap();
+        until_ready(&keeper, &[0]).await;
+        let one = ractor::call!(manager, |reply| ManagerMessage::ShardStatus(ShardId(0), reply)).unwrap();
+        assert_eq!(one.unwrap().phase, Phase::Ready);
+        let sessions = ractor::call!(manager, |reply| ManagerMessage::RemoveShards(
+            vec![ShardId(0)],
+            shardkeeper::Farewell::Detach,
+            reply
+        ))
         .unwrap()
         .unwrap();
-    ractor::call!(manager, |reply| ManagerMessage::AddShards(vec![ShardId(0)], sessions, reply))
-        .unwrap()
-        .unwrap();
-    until_ready(&keeper, &[0]).await;
-    assert_eq!(simulator.report().identifies, 1);
-    keeper.stop().await;
-    assert_eq!(keeper.ended().await, shardkeeper::Ended::Stopped);
+        ractor::call!(manager, |reply| ManagerMessage::AddShards(vec![ShardId(0)], sessions, reply))
+            .unwrap()
+            .unwrap();
+        until_ready(&keeper, &[0]).await;
+        assert_eq!(simulator.report().identifies, 1);
+        keeper.stop().await;
+        assert_eq!(keeper.ended().await, shardkeeper::Ended::Stopped);
+    });
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,7 +271,7 @@ async fn a_status_tells_what_has_happened() {
     running.simulator.inject(0, Fault::Close { code: 4000 }).unwrap();
     running.until_resumed(0).await;
     let status = running.keeper.shard_status(ShardId(0)).await.unwrap();
-    let last = status.last_disconnect.unwrap();
+    let last = status.last_disconnect.clone().unwrap();
     assert_eq!(
         (last.close_code, last.reason.to_string()),
         (Some(4000), "closed by discord with 4000 (unknown error)".to_owned())
@@ -297,13 +309,15 @@ async fn a_restart_that_was_due_before_a_shard_left_does_not_start_it_twice_when
     is_served(&keeper).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_shard_that_is_added_twice_at_once_starts_once() {
-    let simulator = simulator(2, |_| {});
-    let running = Running::start_with(simulator.clone(), bot(&simulator).shard_ids([0], 2)).await;
-    running.keeper.add_shards([ShardId(1), ShardId(1)], []).await.unwrap();
-    until_ready(&running.keeper, &[0, 1]).await;
-    is_served(&running.keeper).await;
+#[test]
+fn a_shard_that_is_added_twice_at_once_starts_once() {
+    in_both_worlds(|| async {
+        let simulator = simulator(2, |_| {});
+        let running = Running::start_with(simulator.clone(), bot(&simulator).shard_ids([0], 2)).await;
+        running.keeper.add_shards([ShardId(1), ShardId(1)], []).await.unwrap();
+        until_ready(&running.keeper, &[0, 1]).await;
+        is_served(&running.keeper).await;
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,6 +48,12 @@ impl SlidingWindow {
         }
     }
 
+    /// How often it happened within the window that ends now.
+    pub fn count(&mut self, now: Instant) -> usize {
+        self.forget(now);
+        self.times.len()
+    }
+
     fn forget(&mut self, now: Instant) {
         while self.times.front().is_some_and(|time| now.saturating_duration_since(*time) >= self.window) {
             self.times.pop_front();
@@ -115,6 +121,11 @@ impl CommandLimiter {
     /// When a presence update may go.
     pub fn presence_free_at(&mut self, now: Instant) -> Instant {
         self.free_at(now, Urgency::Command).max(self.presences.free_at(now, PRESENCES_PER_WINDOW))
+    }
+
+    /// How many payloads were sent within the window that ends now.
+    pub fn sent(&mut self, now: Instant) -> usize {
+        self.sent.count(now)
     }
 
     /// Notes that a payload was sent.

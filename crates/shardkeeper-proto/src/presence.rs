@@ -23,6 +23,8 @@ pub enum Status {
     Idle,
     /// Shown as offline.
     Invisible,
+    /// The same, by the name that presences of others have it.
+    Offline,
 }
 
 /// What the bot does. A bot can set name, state, type and URL, and nothing else (GW-194). Each text has 1 to 128 characters;
@@ -71,6 +73,12 @@ impl Activity {
     /// A custom status: the text alone (GW-196).
     pub fn custom(text: impl Into<String>) -> Self {
         Self::new(4, "Custom Status").state(text)
+    }
+
+    /// An activity of a type by its number, for those that have no name here yet (GW-194). A URL is for
+    /// [`streaming`](Self::streaming) only.
+    pub fn of_type(kind: u8, name: impl Into<String>) -> Self {
+        Self::new(kind, name)
     }
 
     /// A second line of text. That of a custom status is its only one.
@@ -199,6 +207,13 @@ mod tests {
     }
 
     #[test]
+    fn gw_193_every_status_has_its_name() {
+        let all = [Status::Online, Status::Dnd, Status::Idle, Status::Invisible, Status::Offline];
+        let names = all.map(|status| serde_json::to_string(&status).unwrap());
+        assert_eq!(names.join(" "), r#""online" "dnd" "idle" "invisible" "offline""#);
+    }
+
+    #[test]
     fn gw_195_196_each_activity_has_its_form() {
         let of = |activity| json(&Presence::default().activity(activity));
         assert!(of(Activity::playing("go")).contains(r#"{"name":"go","type":0}"#));
@@ -208,6 +223,7 @@ mod tests {
         );
         assert!(of(Activity::listening("l")).contains(r#""type":2"#));
         assert!(of(Activity::competing("c")).contains(r#""type":5"#));
+        assert!(of(Activity::of_type(6, "hangs")).contains(r#"{"name":"hangs","type":6}"#));
         assert!(
             of(Activity::custom("/help")).contains(r#"{"name":"Custom Status","type":4,"state":"/help"}"#)
         );

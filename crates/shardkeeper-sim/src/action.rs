@@ -122,3 +122,15 @@ pub enum Action {
 fn once() -> usize {
     1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_connections_are_called_by_name() {
+        let json = r#"{"do": "connect", "fault": {"odd": "ready-without-url"}, "times": 1000}"#;
+        let fault = ConnectFault::Odd(crate::Odd::ReadyWithoutUrl);
+        assert_eq!(serde_json::from_str::<Action>(json).unwrap(), Action::Connect { fault, times: 1000 });
+    }
+}

@@ -132,7 +132,7 @@ impl Desk<'_> {
         let guild = self.state.world.guild_mut(place);
         let to = match &data["channel_id"] {
             Value::Null => None,
-            wanted => match number(wanted).filter(|id| guild.voice_channels.contains(id)) {
+            wanted => match number(wanted).filter(|id| guild.is_spoken(*id)) {
                 Some(channel) => Some(channel),
                 None => {
                     let detail = format!("op 4 for channel {wanted}, which is no voice channel of the guild");

@@ -479,13 +479,11 @@ impl State {
 
     /// Whether a session of this shard is there to be resumed, and its client knows of it and was told nothing else.
     pub(crate) fn holds_session(&self, shard: u32, count: u32) -> bool {
+        let newest = self.newest.get(&shard).and_then(|id| self.sessions.get(id));
         let held = |session: &Session| {
-            (session.shard, session.count) == (shard, count)
-                && session.proven
-                && !session.over
-                && session.told.is_none()
+            session.count == count && session.proven && !session.over && session.told.is_none()
         };
-        !self.token_reset && self.sessions.values().any(held)
+        !self.token_reset && newest.is_some_and(held)
     }
 
     pub(crate) fn expire(&mut self, now: Instant, lifetime: Duration) {

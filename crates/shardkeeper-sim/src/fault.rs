@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::odd::Odd;
+
 /// A fault of a live connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -139,10 +141,13 @@ pub enum ConnectFault {
         /// The code.
         code: u16,
     },
+    /// The whole connection differs from Discord's in one way.
+    Odd(Odd),
 }
 
 impl ConnectFault {
-    /// One of each kind, and each close code that Discord documents or has been seen to send.
+    /// One of each kind that Discord knows, and each close code that it documents or has been seen to send. [`Odd::ALL`] has the
+    /// others.
     pub fn every() -> Vec<Self> {
         let mut all = vec![
             Self::Refuse,
@@ -261,6 +266,8 @@ mod tests {
             ConnectFault::RetryLater { .. } => 9,
             ConnectFault::CloseInsteadOfHello { .. } => 10,
             ConnectFault::CloseResume { .. } => 11,
+            // What no Discord does; `Odd::ALL` is their list.
+            ConnectFault::Odd(_) => 12,
         };
         let kinds: BTreeSet<usize> = Fault::every().iter().map(live).collect();
         assert_eq!(kinds, (0..17).collect());

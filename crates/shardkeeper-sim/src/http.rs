@@ -25,6 +25,7 @@ use crate::discord::Discord;
 use crate::fault::ConnectFault;
 use crate::hosts::Host;
 use crate::judgement;
+use crate::odd::Odd;
 use crate::rest::{self, Refused, reply};
 use crate::tls::Acceptor;
 use crate::wire::Query;
@@ -207,7 +208,11 @@ async fn upgrade(
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let connection = match fault {
+        Some(ConnectFault::Odd(Odd::KeepAliveUpgrade)) => "keep-alive, Upgrade",
+        _ => "Upgrade",
+    };
+    headers.insert(CONNECTION, HeaderValue::from_static(connection));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     Ok(response)
 }

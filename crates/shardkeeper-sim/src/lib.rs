@@ -26,9 +26,13 @@
 //! - **Gateway**: every opcode, close code and documented event; `json` and `etf`; `zlib-stream`, `zstd-stream` (cargo
 //!   feature `zstd`), payload compression or none; sessions that are replayed, expire, and go to whoever resumes them.
 //!   Events go to each session that owns the guild, whatever its number of shards, as far as its intents reach.
+//! - **Guilds that hold together**: what an event names was created before and is still there, so a client that caches
+//!   never meets a contradiction. GUILD_CREATE, the answers to commands and REST tell the same guilds. Each channel
+//!   remembers its 16 newest messages; older ones are neither edited nor deleted. Everything else is bounded too.
 //! - **REST**, on the same port: `/gateway`, `/gateway/bot`, what clients ask for at login (`/users/@me`,
-//!   `/applications/@me`), application commands, messages to a channel, guilds, channels and members; with the headers
-//!   of rate limits, and 429.
+//!   `/applications/@me`), application commands, messages and reactions, direct channels, guilds with what they
+//!   consist of; with Discord's error codes, the headers of rate limits, and 429. What the bot does comes back as an
+//!   event.
 //! - **Faults**, by [`Action`]: from Rust with [`Simulator::act`], over HTTP with `POST /sim/act`, by a [`Script`], or by
 //!   chance with [`SimConfig::faults_per_minute`]. The same seed makes the same guilds, events and faults.
 //! - **A judge**, with two grades: [`Report::violations`] has what Discord would answer by closing the connection,
@@ -43,13 +47,30 @@
 //! | How long a session outlives its connection | 180 s, or until the replay buffer overflows | [`SimTimings::session_lifetime`], [`SimConfig::replay_limit`] |
 //! | How late a heartbeat may be | 10 s; then close 1000 | [`SimTimings::heartbeat_tolerance`] |
 //! | The connection after op 7 | stays 5 s | [`SimTimings::reconnect_grace`] |
-//! | Identify or Resume on the same connection after op 9 | are taken | |
+//! | Identify or Resume on the same connection after op 9 | are taken; no event comes before | |
+//! | The tags of atoms in ETF | 100 and 115 | [`SimConfig::mixed_atoms`] |
+//! | Where a `zlib-stream` payload is cut into messages | nowhere | [`SimConfig::split_frames`], [`SimConfig::split_suffix`] |
+//! | An event that nothing in the guilds causes | does not come | [`Simulator::dispatch`] |
 //! | A Resume at the bootstrap URL or at that of another session, a token with the prefix of REST | are taken, and advised against | |
 //! | URLs for Resume | one for all sessions | [`SimConfig::resume_hosts`] |
 //! | All members of a guild | once in 30 s per guild, over all sessions | [`SimTimings::members_window`] |
 //! | A sixth presence within 20 s | is ignored, and advised against | [`SimTimings::presence_window`] |
 //! | An Identify beyond the day's limit | ends every session and the token with 4004 | |
 //! | Echo of a close code 1000 | does not end the session | |
+//!
+//! # Gateways that differ
+//!
+//! Users put proxies and gateways of their own in between. [`ConnectFault::Odd`] makes connections that differ from
+//! Discord's in one way, listed in [`Odd`]: as an action, `{"do": "connect", "fault": {"odd": "hello-float"}, "times":
+//! 1000}`. A client should get ready and lose nothing with each of them, except where nobody can go on:
+//!
+//! | [`Odd`] | what a client should do |
+//! |---|---|
+//! | `HelloUseless` | close, and try again; never identify |
+//! | `ReadyOtherShard` | give the session up, and not identify over and over (GW-129) |
+//! | `ReadyWithoutUrl`, `ReadyEmptyUrl`, `ReadyNoUrl`, `ReadyHttpUrl` | resume at the bootstrap URL |
+//! | `SomeUnnumbered` | deliver all; those without a number may come again after a resume |
+//! | any other | go on as if nothing were odd |
 //!
 //! # Traces
 //!
@@ -76,6 +97,7 @@ mod judgement;
 mod ledger;
 mod link;
 mod login;
+mod odd;
 mod report;
 mod rest;
 mod script;
@@ -91,6 +113,7 @@ pub use config::{Mix, SimConfig, SimTimings};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
 pub use hosts::Host;
 pub use judgement::{Grade, JUDGEMENTS, Judgement};
+pub use odd::Odd;
 pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
 pub use script::{Mistake, Script, ScriptError};
 pub use simulator::Simulator;

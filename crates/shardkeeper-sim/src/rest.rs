@@ -404,8 +404,13 @@ fn too_many(refusal: &Refusal) -> Reply {
 }
 
 pub(crate) fn reply(status: StatusCode, body: &Value) -> Reply {
-    let text = if status == StatusCode::NO_CONTENT { String::new() } else { body.to_string() };
-    let mut response = Response::new(Full::from(text));
+    if status == StatusCode::NO_CONTENT {
+        // Without a type: libraries read a body of JSON wherever one is announced.
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = status;
+        return response;
+    }
+    let mut response = Response::new(Full::from(body.to_string()));
     *response.status_mut() = status;
     // Exactly so, without a charset, as Discord has it.
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

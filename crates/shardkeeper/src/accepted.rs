@@ -19,6 +19,10 @@ pub enum NotWritten {
     /// [`Timings::bulk_lifetime`](crate::Timings::bulk_lifetime).
     #[error("the command could not be sent before its time was over")]
     Expired,
+    /// The shard could not become ready in that time, since a lossless subscription is full and nobody reads it: perhaps the one
+    /// that the caller would read next. [`ShardStatus::held_up`](crate::ShardStatus::held_up) names it.
+    #[error("the command could not be sent in time: its shard waits for a subscription that nobody reads")]
+    HeldUp,
     /// The shard ended or crashed, or the connection ended while it was being written: Discord may have it, or not.
     #[error("the command was lost with its shard or connection")]
     Lost,
@@ -30,7 +34,8 @@ pub(crate) fn receipt() -> (Receipt, Accepted) {
 }
 
 impl Accepted {
-    /// Waits until it was handed to the operating system for sending. Discord does not say whether it arrived.
+    /// Waits until it was handed to the operating system for sending. Discord does not say whether it arrived. A loop that reads
+    /// events can wait for it: until then a shard that is not ready reads on although a subscription is full.
     ///
     /// # Errors
     ///
@@ -50,7 +55,12 @@ impl Receipt {
         let _ = self.0.send(Ok(()));
     }
 
-    pub(crate) fn expired(self) {
-        let _ = self.0.send(Err(NotWritten::Expired));
+    pub(crate) fn not_written(self, reason: NotWritten) {
+        let _ = self.0.send(Err(reason));
+    }
+
+    /// Whether somebody waits for it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
     }
 }

@@ -13,13 +13,14 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::config::{Layout, ManagerConfig};
-use crate::dispatch::Hub;
+use crate::dispatch::OwnHub;
 use crate::error::ConfigError;
 use crate::gateway_info::GatewayInfo;
 use crate::identify_gate::IdentifyGate;
 use crate::restart::RestartPolicy;
 use crate::store::SessionStore;
-use crate::{EventModel, Subscription, SubscriptionOptions, Topic, TypedSubscription};
+use crate::tap::Tap;
+use crate::{EventModel, Subscription, SubscriptionOptions, Topic, TypedSubscription, WirePayload};
 
 /// Discord's API, version 10.
 pub const DISCORD_API: &str = "https://discord.com/api/v10";
@@ -89,7 +90,10 @@ impl Builder {
                 wall_clock: Arc::new(SystemTime::now),
                 dialer: Arc::new(TcpDialer::new()),
                 seed: None,
-                hub: Arc::new(Hub::of(intents)),
+                reconnect: true,
+                tap: None,
+                hub: OwnHub::of(intents),
+                oddities: Arc::default(),
                 members: Arc::default(),
                 ended: watch::Sender::new(None),
             },
@@ -139,8 +143,10 @@ impl Builder {
     /// What [`gateway_info`](crate::gateway_info) has said, or another process that asked: the manager starts from it, and
     /// asks itself only [hours later](Self::gateway_check_every), or when a shard cannot get anywhere. By default it asks when
     /// it starts. Do not give an old one: what is left of the budget is believed.
+    ///
+    /// A `max_concurrency` of 0 or above 4096 counts as 1.
     pub fn gateway(mut self, info: GatewayInfo) -> Self {
-        self.config.gateway = Some(info);
+        self.config.gateway = Some(info.bounded());
         self
     }
 
@@ -295,6 +301,30 @@ impl Builder {
         self
     }
 
+    /// Whether a shard whose connection ends, or cannot be made, makes another one. `true`. With `false` it reports
+    /// [`Change::Disconnected`](crate::Change::Disconnected) and [`Change::Stopped`](crate::Change::Stopped), keeps its session,
+    /// and stays down until [`restart_shard`](crate::Shardkeeper::restart_shard): for a supervisor outside that decides what
+    /// happens next.
+    pub fn reconnect(mut self, reconnect: bool) -> Self {
+        self.config.reconnect = reconnect;
+        self
+    }
+
+    /// Calls a function for each payload that a shard sends or receives, heartbeats included, with opcode, size and direction:
+    /// for debugging. None; without it nothing is spent on it. The function runs on the shard's own task, so it must return at
+    /// once; when it panics, the log says so and it is not called again. There is one tap: the last one counts.
+    pub fn wire_tap(mut self, tap: impl Fn(&WirePayload<'_>) + Send + Sync + 'static) -> Self {
+        self.config.tap = Some(Arc::new(Tap::new(tap, false)));
+        self
+    }
+
+    /// As [`wire_tap`](Self::wire_tap), with the [content](WirePayload::data): messages of users, and the session's id in READY,
+    /// which must not get into a log that others read. Never the token.
+    pub fn wire_tap_with_content(mut self, tap: impl Fn(&WirePayload<'_>) + Send + Sync + 'static) -> Self {
+        self.config.tap = Some(Arc::new(Tap::new(tap, true)));
+        self
+    }
+
     /// Makes jitter and waits repeatable, for tests. They are random; processes of the same seed would move in step.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = Some(seed);
@@ -302,18 +332,21 @@ impl Builder {
     }
 
     /// Subscribes before anything starts, so that nothing is missed. It holds 1024 events and loses none; read it from the
-    /// start on, or its shards wait.
+    /// start on, or its shards wait. It ends with the manager, and when the builder is dropped or the start fails.
+    #[track_caller]
     pub fn subscribe(&self, topic: Topic) -> Subscription {
         self.subscribe_with(topic, SubscriptionOptions::default())
     }
 
     /// As [`subscribe`](Self::subscribe), with a capacity and a policy of the caller's.
+    #[track_caller]
     pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
         self.config.hub.subscribe(topic, options)
     }
 
     /// Subscribes to the events of one kind before anything starts, each read into `T`: a model of twilight-model (feature
     /// `twilight`), or a type of the bot's own with the name of its event ([`EventModel`]).
+    #[track_caller]
     pub fn subscribe_to<T: EventModel>(&self) -> TypedSubscription<T> {
         self.subscribe(Topic::events([T::EVENT])).typed()
     }

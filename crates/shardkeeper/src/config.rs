@@ -12,13 +12,15 @@ use shardkeeper_transport::{Compression, Dialer, TransportConfig};
 use tokio::sync::watch;
 use url::Url;
 
-use crate::dispatch::Hub;
+use crate::dispatch::OwnHub;
 use crate::error::Ended;
-use crate::gateway_info::GatewayInfo;
+use crate::gateway_info::{GatewayInfo, USER_AGENT};
 use crate::identify_gate::IdentifyGate;
 use crate::members::MembersDesk;
 use crate::restart::RestartPolicy;
+use crate::shard::oddities::Oddities;
 use crate::store::SessionStore;
+use crate::tap::Tap;
 
 /// What time it is for whom processes have in common.
 pub(crate) type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -57,7 +59,10 @@ pub struct ManagerConfig {
     pub(crate) wall_clock: WallClock,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) seed: Option<u64>,
-    pub(crate) hub: Arc<Hub>,
+    pub(crate) reconnect: bool,
+    pub(crate) tap: Option<Arc<Tap>>,
+    pub(crate) hub: OwnHub,
+    pub(crate) oddities: Arc<Oddities>,
     pub(crate) members: Arc<MembersDesk>,
     pub(crate) ended: watch::Sender<Option<Ended>>,
 }
@@ -87,6 +92,7 @@ impl ManagerConfig {
         // Before the machine's own deadline: the transport can say whom it waited for, and what for.
         transport.connect_timeout = self.timings.connect.mul_f64(0.9);
         transport.max_message_bytes = self.max_message_bytes;
+        transport.user_agent = Some(USER_AGENT.to_owned());
         transport
     }
 }

@@ -12,7 +12,7 @@ use shardkeeper_proto::{
 use tokio::sync::watch;
 
 use crate::accepted::Accepted;
-use crate::ask::ask;
+use crate::ask::{ask, begin};
 use crate::builder::Builder;
 use crate::config::ManagerConfig;
 use crate::dispatch::{self, Hub};
@@ -128,18 +128,21 @@ impl Shardkeeper {
 
     /// Subscribes to a topic, losing nothing. Each event from now on that matches comes; 1024 of them wait to be read, and
     /// then their shards do.
+    #[track_caller]
     pub fn subscribe(&self, topic: Topic) -> Subscription {
         self.subscribe_with(topic, SubscriptionOptions::default())
     }
 
     /// Subscribes to a topic, with a capacity and a policy of the caller's. Each event from now on that matches comes. After
     /// the end of the manager it yields nothing.
+    #[track_caller]
     pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
         self.hub.subscribe(topic, options)
     }
 
     /// Subscribes to the events of one kind from now on, each read into `T`: a model of twilight-model (feature `twilight`),
     /// or a type of the bot's own with the name of its event ([`EventModel`]).
+    #[track_caller]
     pub fn subscribe_to<T: EventModel>(&self) -> TypedSubscription<T> {
         self.subscribe(Topic::events([T::EVENT])).typed()
     }
@@ -153,11 +156,13 @@ impl Shardkeeper {
     /// # Bounds
     ///
     /// At most [`SubscriptionOptions::capacity`] deliveries are with the actor at a time, in its mailbox or its
-    /// hands; dropping one makes room for the next. As many wait in front, and then the policy applies.
+    /// hands; dropping one makes room for the next. As many wait in front, and then the policy applies. When the actor ends,
+    /// the subscription ends with it, and whatever the actor has not dropped by then counts as acknowledged.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
+    #[track_caller]
     pub fn subscribe_actor<M: Message>(
         &self,
         topic: Topic,
@@ -165,7 +170,10 @@ impl Shardkeeper {
         actor: ActorRef<M>,
         into: impl Fn(Delivery) -> M + Send + 'static,
     ) {
-        let subscription = self.subscribe_with(topic, options);
+        let mut subscription = self.subscribe_with(topic, options);
+        if let Some(name) = actor.get_name() {
+            subscription = subscription.named(name);
+        }
         tokio::spawn(dispatch::forward(subscription, options.capacity, actor, into));
     }
 
@@ -297,9 +305,13 @@ impl Shardkeeper {
     /// once and share one answer; a nonce of the caller's is replaced. All members of a guild can be had once in 30 s: a
     /// further request waits for its turn (GW-162), and for as long as Discord says, should somebody else have asked.
     ///
+    /// A loop that reads events can wait for it: until the answer is complete, the shard reads on although a subscription is
+    /// full, and keeps up to 4096 events or 32 MiB for those who do not read.
+    ///
     /// # Errors
     ///
-    /// When the request is refused, the session is lost before the answer is complete, or nothing comes for 30 s.
+    /// When the request is refused, the session is lost before the answer is complete, nothing comes for 30 s, or the shard
+    /// cannot read on ([`MembersError::HeldUp`]).
     ///
     /// # Bounds
     ///
@@ -375,7 +387,8 @@ impl Shardkeeper {
 
     /// Runs these shards no longer. They close so that their sessions stay resumable for some minutes: returns these, for
     /// another process to [add](Self::add_shards). As with [`detach`](Self::detach), what subscribers do not acknowledge
-    /// within the configured deadline comes again there.
+    /// within the configured deadline comes again there. The removal begins with the call and not with the first poll of what
+    /// it returns, so whoever reads events can go on reading until then.
     ///
     /// # Errors
     ///
@@ -383,14 +396,32 @@ impl Shardkeeper {
     ///
     /// # Cancel safety
     ///
-    /// Once it was polled, it takes its course, and a cancelled caller loses the sessions.
-    pub async fn remove_shards(
+    /// The removal goes on; a cancelled caller loses the sessions.
+    pub fn remove_shards<I: IntoIterator<Item = ShardId>>(
         &self,
-        shards: impl IntoIterator<Item = ShardId>,
-    ) -> Result<Vec<Session>, ShardsRejected> {
+        shards: I,
+    ) -> impl Future<Output = Result<Vec<Session>, ShardsRejected>> + Send + use<I> {
+        self.remove_shards_with(shards, Farewell::Detach)
+    }
+
+    /// As [`remove_shards`](Self::remove_shards), with the farewell of the caller's choice. With [`Farewell::Stop`] each closes
+    /// with 1000 for good, waits for no subscriber, and leaves no session.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove_shards`](Self::remove_shards).
+    ///
+    /// # Cancel safety
+    ///
+    /// The removal goes on; a cancelled caller loses the sessions.
+    pub fn remove_shards_with<I: IntoIterator<Item = ShardId>>(
+        &self,
+        shards: I,
+        farewell: Farewell,
+    ) -> impl Future<Output = Result<Vec<Session>, ShardsRejected>> + Send + use<I> {
         let shards = shards.into_iter().collect();
-        let removed = self.ask(|reply| ManagerMessage::RemoveShards(shards, reply)).await;
-        removed.unwrap_or(Err(ShardsRejected::ManagerEnded))
+        let removed = begin(&self.manager, |reply| ManagerMessage::RemoveShards(shards, farewell, reply));
+        async move { removed.wait().await.unwrap_or(Err(ShardsRejected::ManagerEnded)) }
     }
 
     /// Makes another connection for a shard, also for one in quarantine, or refused by Discord. One that is just
@@ -418,26 +449,59 @@ impl Shardkeeper {
         self.ask(ManagerMessage::Sessions).await.unwrap_or_default()
     }
 
-    /// Ends for good: each shard closes with 1000, which gives its session up and shows the bot as offline. Returns
-    /// when all have, or after the configured deadline.
+    /// Ends for good: each shard closes with 1000, which gives its session up and shows the bot as offline. The end begins with
+    /// the call; what is returned waits until all shards have closed, or the configured deadline has passed.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, the end takes its course.
-    pub async fn stop(&self) {
-        let _ = self.ask(|reply| ManagerMessage::End(Farewell::Stop, reply)).await;
+    /// The end goes on, whether anybody waits for it or not.
+    pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
+        let ended = begin(&self.manager, |reply| ManagerMessage::End(Farewell::Stop, reply));
+        async move { drop(ended.wait().await) }
     }
 
-    /// Ends for a successor: each shard closes so that its session stays resumable for some minutes. Subscribers may finish
-    /// what they have, until the configured deadline; what they do not acknowledge comes again to the successor. So read
-    /// on while it ends, or drop the subscriptions first, which acknowledges everything. Give what is returned to the next
-    /// process with [`Builder::sessions`]; it holds secrets, like the token. Empty when the manager has ended before.
+    /// Ends for a successor: each shard closes so that its session stays resumable for some minutes. Give what is returned to
+    /// the next process with [`Builder::sessions`]; it holds secrets, like the token. Empty when the manager has ended before.
+    ///
+    /// Subscribers may finish what they have, until the configured deadline; what they do not acknowledge comes again to the
+    /// successor. So the one who reads must not wait for the end before everything is read: the end begins with the call, and
+    /// the loop goes on until the subscription ends.
+    ///
+    /// ```no_run
+    /// # use shardkeeper::{Delivery, Session, Shardkeeper, Subscription};
+    /// # async fn deal_with(delivery: &Delivery) {}
+    /// # async fn run(bot: Shardkeeper, mut events: Subscription, term: impl Future<Output = ()>) -> Vec<Session> {
+    /// let mut term = std::pin::pin!(term);
+    /// let mut detaching = None;
+    /// loop {
+    ///     tokio::select! {
+    ///         () = &mut term, if detaching.is_none() => detaching = Some(bot.detach()),
+    ///         delivery = events.next() => match delivery {
+    ///             // Dropped at the end of the arm, which acknowledges it.
+    ///             Some(delivery) => deal_with(&delivery).await,
+    ///             None => break,
+    ///         },
+    ///     }
+    /// }
+    /// match detaching {
+    ///     Some(detaching) => detaching.await,
+    ///     // It ended for another reason.
+    ///     None => Vec::new(),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// Awaited with a delivery in hand, or while the only reader waits for it, it takes the whole deadline; after 5 s a warning
+    /// and a [`Lifecycle::WatermarkStuck`](crate::Lifecycle::WatermarkStuck) or
+    /// [`SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled) name the subscription. Subscriptions that are dropped
+    /// acknowledge everything.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, the end takes its course, and a cancelled caller loses the sessions.
-    pub async fn detach(&self) -> Vec<Session> {
-        self.ask(|reply| ManagerMessage::End(Farewell::Detach, reply)).await.unwrap_or_default()
+    /// The end goes on; a cancelled caller loses the sessions.
+    pub fn detach(&self) -> impl Future<Output = Vec<Session>> + Send + use<> {
+        let ended = begin(&self.manager, |reply| ManagerMessage::End(Farewell::Detach, reply));
+        async move { ended.wait().await.unwrap_or_default() }
     }
 
     /// Waits for the end of the bot: `Ok` when it was told to end, otherwise the cause. A subscription that yields `None` does
@@ -473,6 +537,12 @@ impl Shardkeeper {
     /// [`Crashed`](Ended::Crashed). Its mailbox has no bound, so wait for answers.
     pub fn manager(&self) -> &ActorRef<ManagerMessage> {
         &self.manager
+    }
+
+    /// A subscription to an answer that somebody awaits: its shards read on although other subscriptions are behind.
+    #[track_caller]
+    pub(crate) fn subscribe_to_answer(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
+        self.hub.subscribe_to_answer(topic, options)
     }
 
     async fn ask<T: Send + 'static>(

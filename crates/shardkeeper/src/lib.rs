@@ -105,6 +105,7 @@ mod silence;
 pub mod songbird;
 mod status;
 pub mod store;
+mod tap;
 mod task;
 
 /// The actor library of shards and manager: what it takes to speak to them by messages.
@@ -127,8 +128,8 @@ pub use self::config::ManagerConfig;
 #[cfg(feature = "twilight")]
 pub use self::dispatch::MalformedEvent;
 pub use self::dispatch::{
-    Delivery, Dispatch, Event, EventModel, JsonError, Overflow, Subscription, SubscriptionOptions, Topic,
-    TypedDelivery, TypedError, TypedSubscription,
+    Delivery, Dispatch, Event, EventModel, JsonError, Overflow, Subscription, SubscriptionLabel,
+    SubscriptionOptions, Topic, TypedDelivery, TypedError, TypedSubscription,
 };
 pub use self::error::{CommandRejected, ConfigError, EndError, Ended, ShardsRejected, StartError};
 pub use self::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
@@ -145,4 +146,8 @@ pub use self::reshard_sentinel::{ReshardSentinel, SentinelArguments, SentinelSta
 pub use self::restart::RestartPolicy;
 pub use self::session_keeper::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
 pub use self::shard::{ShardActor, ShardArguments, ShardState};
-pub use self::status::{Disconnect, IdentifyStatus, LATENCIES, ManagerStatus, Phase, ShardStatus};
+pub use self::status::{
+    Disconnect, HeartbeatStatus, HeldUp, IdentifyStatus, LATENCIES, ManagerStatus, Phase, SendingStatus,
+    ShardStatus, WatermarkStuck,
+};
+pub use self::tap::{Direction, WirePayload};

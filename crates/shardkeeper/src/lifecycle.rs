@@ -7,13 +7,16 @@ use shardkeeper_proto::close::CloseCode;
 use shardkeeper_proto::shard::{Change, Next, Refusal};
 use shardkeeper_proto::{ShardCount, ShardId};
 
+use crate::SubscriptionLabel;
 use crate::message::Servant;
 
 /// A change in the life of a shard or of the whole bot. `Display` makes a line of it.
 ///
 /// # Ordering
 ///
-/// [`Shard`](Self::Shard) comes at its place among the dispatches of its shard; the others come when they come.
+/// [`Shard`](Self::Shard) comes at its place among the dispatches of its shard; the others come when they come. What follows
+/// from a shard's change ([`AllReady`](Self::AllReady), [`LayoutRefused`](Self::LayoutRefused), [`Refused`](Self::Refused))
+/// comes after that change, unless the subscription is full.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Lifecycle {
@@ -49,6 +52,45 @@ pub enum Lifecycle {
         shard: ShardId,
         /// For how long.
         quiet_for: Duration,
+    },
+    /// A lossless subscription is full, and has not taken everything from a shard for 5 s: its shards do not read from Discord.
+    /// Reported once, however many shards wait, until [`SubscriptionResumed`](Self::SubscriptionResumed);
+    /// [`ShardStatus::held_up`](crate::ShardStatus::held_up) shows which.
+    SubscriptionStalled {
+        /// Which subscription.
+        subscription: SubscriptionLabel,
+        /// The first shard that has waited this long.
+        shard: ShardId,
+        /// For how long.
+        stalled_for: Duration,
+    },
+    /// A subscription that had stalled has taken everything, or is gone.
+    SubscriptionResumed {
+        /// Which subscription.
+        subscription: SubscriptionLabel,
+        /// For how long it had stalled.
+        stalled_for: Duration,
+    },
+    /// The watermark of a shard has not moved for a minute: a subscriber holds a delivery, or has
+    /// [abandoned](crate::Delivery::abandon) one. The shard goes on, but the session that is stored or handed over stays before
+    /// that dispatch: the next process gets everything since then again, as far as Discord still has it. Reported once, until
+    /// [`WatermarkMoves`](Self::WatermarkMoves). At the end of a shard it is reported after 5 s, since the end waits for the
+    /// acknowledgement.
+    WatermarkStuck {
+        /// Which shard.
+        shard: ShardId,
+        /// The subscription whose acknowledgement is missing; `None` when the shard has more than 64 of them, which are not told
+        /// apart.
+        subscription: Option<SubscriptionLabel>,
+        /// The sequence number of the dispatch.
+        sequence: u64,
+        /// For how long, at least.
+        stuck_for: Duration,
+    },
+    /// The watermark of a shard moves again.
+    WatermarkMoves {
+        /// Which shard.
+        shard: ShardId,
     },
     /// A child of the manager that serves all shards broke down, and is replaced. The shards go on.
     ServantCrashed {
@@ -129,6 +171,9 @@ impl Lifecycle {
             Self::Shard { shard, .. }
             | Self::Crashed { shard, .. }
             | Self::Silent { shard, .. }
+            | Self::SubscriptionStalled { shard, .. }
+            | Self::WatermarkStuck { shard, .. }
+            | Self::WatermarkMoves { shard }
             | Self::LayoutRefused { shard, .. } => Some(*shard),
             _ => None,
         }
@@ -152,6 +197,26 @@ impl fmt::Display for Lifecycle {
             Self::Silent { shard, quiet_for } => {
                 write!(f, "shard {shard}: silent for {quiet_for:.0?}, though its heartbeats are acknowledged")
             }
+            Self::SubscriptionStalled { subscription, shard, stalled_for } => {
+                write!(
+                    f,
+                    "{subscription} is full and has not been read for {stalled_for:.0?}: shard {shard} waits for it"
+                )
+            }
+            Self::SubscriptionResumed { subscription, stalled_for } => {
+                write!(f, "{subscription} no longer holds shards up, after {stalled_for:.0?}")
+            }
+            Self::WatermarkStuck { shard, subscription, sequence, stuck_for } => {
+                write!(
+                    f,
+                    "shard {shard}: sequence {sequence} has not been acknowledged for {stuck_for:.0?} by "
+                )?;
+                match subscription {
+                    Some(subscription) => write!(f, "{subscription}"),
+                    None => f.write_str("a subscription"),
+                }
+            }
+            Self::WatermarkMoves { shard } => write!(f, "shard {shard}: acknowledgements go on"),
             Self::ServantCrashed { servant, error, restart_after } => {
                 write!(f, "{servant}: crashed ({error}), replaced {}", In(*restart_after))
             }
@@ -195,8 +260,11 @@ fn describe(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Change::Resuming { sequence } => write!(f, "resuming from sequence {sequence}"),
         Change::Ready => f.write_str("ready"),
         Change::Resumed { replayed } => write!(f, "resumed, {replayed} replayed"),
-        Change::Disconnected { reason, next } => {
-            write!(f, "disconnected ({reason})")?;
+        Change::Disconnected { reason, detail, next } => {
+            match detail {
+                Some(detail) => write!(f, "disconnected ({reason}: {detail})")?,
+                None => write!(f, "disconnected ({reason})")?,
+            }
             match next {
                 Next::Resume { after } => write!(f, ", resumes {}", In(*after)),
                 Next::Identify { after } => write!(f, ", new session {}", In(*after)),

@@ -20,10 +20,10 @@ use shardkeeper_proto::{Command, Envelope, EventName, RequestMembers, ShardId};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::dispatch::parse;
+use crate::dispatch::{STALLED_AFTER, parse};
 use crate::{
     CommandRejected, Delivery, Event, JsonError, Lifecycle, NotWritten, Shardkeeper, Subscription,
-    SubscriptionOptions, Topic,
+    SubscriptionLabel, SubscriptionOptions, Topic,
 };
 
 /// All members of a guild can be asked for once in so long (GW-162).
@@ -99,6 +99,15 @@ pub enum MembersError {
     TimedOut {
         /// How long.
         after: Duration,
+    },
+    /// The shard does not read: a lossless subscription is full, and so is the room for what comes until the answer does.
+    /// Perhaps it is the one that the caller would read next: let another task ask, or read on meanwhile.
+    #[error("shard {shard} does not read the answer: {subscription} is full and nobody reads it")]
+    HeldUp {
+        /// The shard.
+        shard: ShardId,
+        /// The subscription.
+        subscription: SubscriptionLabel,
     },
     /// A chunk is not what it should be.
     #[error("a chunk of members cannot be read")]
@@ -249,7 +258,7 @@ impl Asked {
     /// The next chunk that has not come before, at any place and however often (GW-218).
     async fn next(mut self) -> Result<Option<(MembersChunk, Self)>, MembersError> {
         while !self.complete {
-            let delivery = self.answers.next().await?;
+            let delivery = self.answers.next(&self.keeper, self.shard).await?;
             match &*delivery {
                 Event::Dispatch(dispatch) if dispatch.event_name() == Some(EventName::RateLimited) => {
                     let limited: RateLimited = dispatch.parse().map_err(malformed)?;
@@ -312,7 +321,7 @@ impl Answers {
     ) -> Result<Self, MembersError> {
         loop {
             let options = SubscriptionOptions { capacity: BACKLOG, ..SubscriptionOptions::default() };
-            let mut subscription = keeper.subscribe_with(topic(shard, nonce), options);
+            let mut subscription = keeper.subscribe_to_answer(topic(shard, nonce), options).named("members");
             let mut written = pin!(keeper.command(command.clone()).await?.written());
             let written = loop {
                 // What happens to the shard until then does not concern us, but has to be read.
@@ -337,6 +346,9 @@ impl Answers {
                     }
                     return Ok(Self { subscription, first });
                 }
+                Err(NotWritten::HeldUp) => {
+                    return Err(held_up(keeper, shard).await.unwrap_or(MembersError::Expired));
+                }
                 Err(NotWritten::Expired) => return Err(MembersError::Expired),
                 // Its connection ended. When it is not sent at all nobody answers, and twice does no harm.
                 Err(NotWritten::Lost) => {}
@@ -344,15 +356,31 @@ impl Answers {
         }
     }
 
-    async fn next(&mut self) -> Result<Delivery, MembersError> {
+    async fn next(&mut self, keeper: &Shardkeeper, shard: ShardId) -> Result<Delivery, MembersError> {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
-        match timeout(IDLE, self.subscription.next()).await {
-            Ok(delivery) => delivery.ok_or(MembersError::ManagerEnded),
-            Err(_) => Err(MembersError::TimedOut { after: IDLE }),
+        let deadline = Instant::now() + IDLE;
+        while Instant::now() < deadline {
+            match timeout(STALLED_AFTER, self.subscription.next()).await {
+                Ok(delivery) => return delivery.ok_or(MembersError::ManagerEnded),
+                Err(_) => {
+                    if let Some(error) = held_up(keeper, shard).await {
+                        return Err(error);
+                    }
+                }
+            }
         }
+        Err(MembersError::TimedOut { after: IDLE })
     }
+}
+
+/// Who keeps the shard from reading, if somebody has done so for as long as is reported.
+async fn held_up(keeper: &Shardkeeper, shard: ShardId) -> Option<MembersError> {
+    let status = keeper.shard_status(shard).await?;
+    let held_up = status.held_up.filter(|_| status.reading_paused)?;
+    let stalled = Instant::now().into_std().saturating_duration_since(held_up.since) >= STALLED_AFTER;
+    stalled.then_some(MembersError::HeldUp { shard, subscription: held_up.subscription })
 }
 
 fn malformed(error: JsonError) -> MembersError {

@@ -24,7 +24,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Incarnation = u64;
 
 /// What a [`ShardManager`](crate::ShardManager) is told. When it is gone a send fails, and a call answers with an
-/// error; nothing brings it back.
+/// error; nothing brings it back. A call that crosses its end may never be answered: give it a time limit, or use
+/// [`Shardkeeper`], which waits for the end too.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ManagerMessage {
@@ -47,9 +48,9 @@ pub enum ManagerMessage {
     /// From the bot: run these shards too, of the layout that there is, and resume these sessions of theirs. Answers when
     /// they are started, and not yet ready.
     AddShards(Vec<ShardId>, Vec<Session>, RpcReplyPort<Result<(), ShardsRejected>>),
-    /// From the bot: run these shards no longer. Answers with their sessions when they have closed so that another process
-    /// can resume them, or the deadline of an end has passed.
-    RemoveShards(Vec<ShardId>, RpcReplyPort<Result<Vec<Session>, ShardsRejected>>),
+    /// From the bot: run these shards no longer. Answers when they have closed, or the deadline of an end has passed: with their
+    /// sessions, if they closed so that another process can resume them.
+    RemoveShards(Vec<ShardId>, Farewell, RpcReplyPort<Result<Vec<Session>, ShardsRejected>>),
     /// From the bot: make another connection for this shard. Answers when it was told to.
     RestartShard(ShardId, RestartBy, RpcReplyPort<Result<(), ShardsRejected>>),
     /// From the bot: the sessions as another process could resume them now. They go on here.
@@ -95,13 +96,13 @@ pub enum ManagerMessage {
     },
     /// From its own timer: shards of this removal that have not closed by now are killed.
     RemovalDeadline(u64),
-    /// From its own timer: look for shards that have fallen silent.
+    /// From its own timer: look for shards that have fallen silent, and for watermarks that are stuck.
     Look,
     /// From its own timer: what has not ended by now is killed.
     EndDeadline,
 }
 
-/// How to end.
+/// How a shard ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Farewell {
     /// For good: sessions are given up, the bot shows as offline at once.
@@ -225,7 +226,8 @@ pub enum ShardReport {
 }
 
 /// What a [`ShardActor`](crate::ShardActor) is told. When the actor is gone a send fails, and a call answers with an error; the
-/// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has.
+/// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has. A call that
+/// crosses its end may never be answered: give it a time limit, or use [`Shardkeeper::command`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ShardMessage {

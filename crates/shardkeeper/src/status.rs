@@ -7,6 +7,8 @@ use serde::{Serialize, Serializer};
 use shardkeeper_proto::shard::{Initiator, Reason};
 use shardkeeper_proto::{ShardCount, ShardId};
 
+use crate::SubscriptionLabel;
+
 /// So many heartbeats are remembered: about eleven minutes of them.
 pub const LATENCIES: usize = 16;
 
@@ -78,12 +80,27 @@ pub struct ShardStatus {
     pub session: u32,
     /// The sequence number of the last dispatch that was published: a resume goes on from there.
     pub sequence: u64,
+    /// The watermark: up to here every lossless subscription has acknowledged what it was given. Another process resumes from
+    /// here.
+    pub acknowledged: u64,
+    /// The watermark has not moved for a minute and more.
+    pub watermark_stuck: Option<WatermarkStuck>,
+    /// A lossless subscription has no room for what the shard has for it.
+    pub held_up: Option<HeldUp>,
+    /// The shard reads nothing from Discord, until that subscription has room.
+    pub reading_paused: bool,
     /// The time a heartbeat took, on this connection.
     #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
     pub latency: Option<Duration>,
     /// What the last heartbeats took, the newest last: at most [`LATENCIES`] of them, over all connections.
     #[serde(rename = "latencies_ms", serialize_with = "all_milliseconds")]
     pub latencies: Vec<Duration>,
+    /// The heartbeats of this connection; `None` before Hello.
+    pub heartbeat: Option<HeartbeatStatus>,
+    /// What was sent, and what waits to be sent.
+    pub sending: SendingStatus,
+    /// Where the connection goes to: scheme, host and port. `None` before the first.
+    pub url: Option<String>,
     /// Dispatches received.
     pub dispatches: u64,
     /// Sessions begun.
@@ -100,8 +117,63 @@ pub struct ShardStatus {
     pub last_reason: Option<String>,
 }
 
-/// How a connection ended.
+/// The heartbeats of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HeartbeatStatus {
+    /// The time between them, as Discord wants it.
+    #[serde(rename = "interval_ms", serialize_with = "in_milliseconds")]
+    pub interval: Duration,
+    /// When the last acknowledgement came. As JSON: `acknowledged_ago_ms`.
+    #[serde(rename = "acknowledged_ago_ms", serialize_with = "elapsed")]
+    pub acknowledged_at: Option<Instant>,
+    /// When the first heartbeat was due that is not acknowledged yet; `None` when all are. As JSON: `outstanding_for_ms`.
+    #[serde(rename = "outstanding_for_ms", serialize_with = "elapsed")]
+    pub outstanding_since: Option<Instant>,
+}
+
+/// What a shard sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SendingStatus {
+    /// Payloads of the window of 60 s that ended with the last change: at most 120, heartbeats included (GW-155). Later it may
+    /// be fewer.
+    pub sent: usize,
+    /// Voice commands that wait, of at most [`CommandClass::capacity`](crate::CommandClass::capacity).
+    pub voice_waiting: usize,
+    /// Bulk commands that wait, of at most [`CommandClass::capacity`](crate::CommandClass::capacity).
+    pub bulk_waiting: usize,
+    /// Whether a presence waits.
+    pub presence_waiting: bool,
+}
+
+/// A lossless subscription that has no room for what a shard has for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HeldUp {
+    /// Which subscription.
+    pub subscription: SubscriptionLabel,
+    /// Since when it has not taken everything from the shard. As JSON: `for_ms`.
+    #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
+    pub since: Instant,
+}
+
+/// An acknowledgement that a shard's watermark waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct WatermarkStuck {
+    /// The subscription that has not acknowledged, or [abandoned](crate::Delivery::abandon), a dispatch; `None` when the shard
+    /// has more than 64 lossless subscriptions, which are not told apart.
+    pub subscription: Option<SubscriptionLabel>,
+    /// The sequence number of that dispatch.
+    pub sequence: u64,
+    /// Since when the watermark is known to wait for it. As JSON: `for_ms`.
+    #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
+    pub since: Instant,
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Disconnect {
     /// Why.
@@ -112,6 +184,9 @@ pub struct Disconnect {
     pub initiator: Initiator,
     /// The close code that Discord sent, if it did.
     pub close_code: Option<u16>,
+    /// What the gateway or the transport said about it: the reason in the close frame, or the cause. Control characters
+    /// are escaped.
+    pub detail: Option<String>,
     /// When. As JSON: `ago_ms`.
     #[serde(rename = "ago_ms", serialize_with = "elapsed_since")]
     pub at: Instant,
@@ -138,6 +213,10 @@ fn elapsed_since<S: Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S:
 
 fn elapsed_now(at: Instant) -> Duration {
     tokio::time::Instant::now().into_std().saturating_duration_since(at)
+}
+
+fn in_milliseconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    milliseconds(&Some(*span), serializer)
 }
 
 fn all_milliseconds<S: Serializer>(latencies: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {

@@ -135,6 +135,7 @@ async fn what_is_missing_or_wrong_in_the_arguments_is_named() {
 #[tokio::test]
 async fn intents_may_be_repeated_and_shards_chosen() {
     let mut config = SimConfig::default();
+    config.token = "sim-token".to_owned();
     (config.shards, config.max_concurrency) = (8, 8);
     let simulator = Simulator::bind(config, LOOPBACK).await.unwrap();
     let more = ["--intents", "guilds,guild_messages", "--intents", "DIRECT_MESSAGES", "--shards", "8"];

@@ -41,6 +41,8 @@ pub(crate) struct Ledger {
     doubled: BTreeMap<(u32, u64), u64>,
     /// Those that came again, and did not say so.
     unmarked: Vec<Name>,
+    /// How many it was told to have missed, if it loses nothing.
+    pub(crate) missed: u64,
 }
 
 struct Account {
@@ -118,6 +120,7 @@ impl Ledger {
             inverted: Vec::new(),
             doubled: BTreeMap::new(),
             unmarked: Vec::new(),
+            missed: 0,
         }
     }
 
@@ -218,6 +221,10 @@ impl Ledger {
                     ));
                 }
             }
+        }
+        // A shard that is torn away takes along what does not come again: READY, changes, an earlier session.
+        if self.missed > 0 && excuses.torn.is_empty() {
+            trace.complain(format_args!("{who} missed {}, and loses nothing", self.missed));
         }
         for name in &self.inverted {
             let late = |session: &SessionRecord| {

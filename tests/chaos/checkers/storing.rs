@@ -206,8 +206,8 @@ pub(crate) struct Logins {
     /// By process and shard.
     expected: BTreeMap<(usize, u32), bool>,
     seen: BTreeMap<(usize, u32), bool>,
-    /// So many shards began without the session that they had before.
-    pub(crate) fresh: u32,
+    /// How often each shard had to begin without a session, the first time included.
+    pub(crate) anew: BTreeMap<u32, u32>,
 }
 
 impl Logins {
@@ -215,6 +215,10 @@ impl Logins {
     pub(crate) fn begin(&mut self, process: usize, shard: u32) {
         self.expected.remove(&(process, shard));
         self.seen.remove(&(process, shard));
+    }
+
+    pub(crate) fn begins_anew(&mut self, shard: u32) {
+        *self.anew.entry(shard).or_default() += 1;
     }
 
     pub(crate) fn expect(&mut self, process: usize, shard: u32, resumes: bool) {

@@ -44,6 +44,10 @@ impl CommandQueue {
         self.of(class).len() < class.capacity()
     }
 
+    pub(crate) fn waiting(&self, class: CommandClass) -> usize {
+        self.of(class).len()
+    }
+
     pub(crate) fn is_waiting(&self, class: CommandClass) -> bool {
         !self.of(class).is_empty()
     }

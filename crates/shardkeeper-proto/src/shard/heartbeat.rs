@@ -11,6 +11,18 @@ pub(super) enum Tick {
     Zombied,
 }
 
+/// How the heartbeats of a connection stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeartbeatState {
+    /// The time between them, as Hello said.
+    pub interval: Duration,
+    /// When the last acknowledgement came; `None` before the first.
+    pub acknowledged_at: Option<Instant>,
+    /// When the first heartbeat was due that is not acknowledged yet; `None` when all are.
+    pub outstanding_since: Option<Instant>,
+}
+
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     interval: Duration,
@@ -23,6 +35,7 @@ pub(super) struct Heartbeat {
     unread: Duration,
     paused_since: Option<Instant>,
     latency: Option<Duration>,
+    acknowledged_at: Option<Instant>,
     /// Discord asked for one that the limiter has not let through yet.
     pub(super) requested: bool,
 }
@@ -38,6 +51,7 @@ impl Heartbeat {
             unread: Duration::ZERO,
             paused_since: None,
             latency: None,
+            acknowledged_at: None,
             requested: false,
         }
     }
@@ -48,6 +62,14 @@ impl Heartbeat {
 
     pub(super) fn latency(&self) -> Option<Duration> {
         self.latency
+    }
+
+    pub(super) fn state(&self) -> HeartbeatState {
+        HeartbeatState {
+            interval: self.interval,
+            acknowledged_at: self.acknowledged_at,
+            outstanding_since: self.owed_since,
+        }
     }
 
     /// The periodic timer is due. Requested heartbeats have no say in it (GW-116).
@@ -80,6 +102,7 @@ impl Heartbeat {
     /// One was acknowledged (GW-117: whichever it was). Returns when the periodic one was sent, if it was awaited.
     pub(super) fn acknowledged(&mut self, now: Instant) -> Option<Instant> {
         self.owed_since = None;
+        self.acknowledged_at = Some(now);
         let sent = self.unacknowledged.take()?;
         self.latency = Some(now.saturating_duration_since(sent));
         Some(sent)

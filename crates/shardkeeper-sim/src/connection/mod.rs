@@ -19,6 +19,7 @@ use self::writer::Writer;
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
 use crate::hosts::Host;
+use crate::odd::Odd;
 use crate::wire::{Encoder, Query};
 
 /// The largest message that is read. Discord refuses payloads of more than 4096 bytes with 4002; up to this size the
@@ -45,8 +46,12 @@ where
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits)).await;
     let (sink, stream) = socket.split();
     let link = discord.new_link();
-    let encoder = Encoder::new(opening.query.mode, discord.config.atoms());
-    let mut writer = Writer { discord: &discord, link: &link, sink, encoder };
+    let odd = match opening.fault {
+        Some(ConnectFault::Odd(odd)) => Some(odd),
+        _ => None,
+    };
+    let encoder = Encoder::new(opening.query.mode, discord.config.atoms(), odd == Some(Odd::FramePerMessage));
+    let mut writer = Writer { discord: &discord, link: &link, sink, encoder, odd, written: 0 };
     let mut reader = Reader::new(&discord, &link, stream, opening);
     reader.greet();
     let cut = tokio::select! {

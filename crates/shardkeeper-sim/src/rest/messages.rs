@@ -292,15 +292,12 @@ impl Desk<'_> {
         let message = self.message(id)?;
         let before = message.reactions.len();
         message.reactions.retain(|reaction| emoji.as_ref().is_some_and(|emoji| reaction.emoji != *emoji));
-        let (is_changed, mut told) =
-            (message.reactions.len() < before, json!({"message_id": message.id.to_string()}));
-        let event = match emoji {
-            None => "MESSAGE_REACTION_REMOVE_ALL",
-            Some(emoji) => {
-                told["emoji"] = Reaction::emoji(&emoji);
-                "MESSAGE_REACTION_REMOVE_EMOJI"
-            }
+        let (id, is_changed) = (message.id.to_string(), message.reactions.len() < before);
+        let (event, mut told) = match emoji {
+            None => ("MESSAGE_REACTION_REMOVE_ALL", json!({})),
+            Some(emoji) => ("MESSAGE_REACTION_REMOVE_EMOJI", world::emoji_cleared(&emoji)),
         };
+        told["message_id"] = id.into();
         if is_changed {
             self.tell(event, told);
         }

@@ -277,6 +277,12 @@ pub(crate) fn reaction_told(reaction: &Reaction) -> Value {
     })
 }
 
+/// What a MESSAGE_REACTION_REMOVE_EMOJI has beside the ids of its message. `burst` is documented for its siblings, and
+/// some models demand it here too.
+pub(crate) fn emoji_cleared(emoji: &str) -> Value {
+    json!({"emoji": Reaction::emoji(emoji), "burst": false, "type": 0})
+}
+
 fn reacted(_: &Guild, message: &Message) -> bool {
     !message.reactions.is_empty()
 }
@@ -304,9 +310,7 @@ fn reaction_remove_emoji(scene: &mut Scene<'_>) -> Value {
         let emoji = message.reactions.first()?.emoji.clone();
         message.reactions.retain(|reaction| reaction.emoji != emoji);
         let id = message.id;
-        // serenity reads it with the model of a single reaction, which needs the last two.
-        let removed = json!({"emoji": Reaction::emoji(&emoji), "burst": false, "type": 0});
-        Some(scene.of_message(channel, id, removed))
+        Some(scene.of_message(channel, id, emoji_cleared(&emoji)))
     }))
 }
 

@@ -536,7 +536,14 @@ impl Guild {
     }
 
     pub(crate) fn invite_objects(&self) -> Vec<Value> {
-        self.invites.iter().map(|invite| self.invite(invite)).collect()
+        let told = self.invites.iter().map(|invite| {
+            let mut data = self.invite(invite);
+            // REST has objects where the event has ids.
+            data["guild"] = json!({"id": self.id.to_string(), "name": self.name, "features": ["COMMUNITY"]});
+            data["channel"] = json!({"id": invite.channel.to_string(), "name": "general", "type": 0});
+            data
+        });
+        told.collect()
     }
 
     pub(crate) fn rule_objects(&self) -> Vec<Value> {
@@ -730,7 +737,7 @@ impl Guild {
     }
 
     /// The channels and threads that have messages.
-    pub(super) fn rooms(&self) -> impl Iterator<Item = &Room> {
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = &Room> {
         self.text.iter().map(|text| &text.room).chain(self.threads.iter().map(|thread| &thread.room))
     }
 
@@ -803,6 +810,11 @@ impl Guild {
         let occupied = self.voice.values().any(|voice| voice.channel == self.voice_channels[0]);
         self.voice_start = occupied.then(|| self.voice_start.unwrap_or(now));
         before.is_some() || to.is_some()
+    }
+
+    /// Whether members can be connected to this channel.
+    pub(crate) fn is_spoken(&self, channel: u64) -> bool {
+        self.voice_channels.contains(&channel) || channel == self.stage_channel
     }
 
     pub(crate) fn voice_status(&self, channel: u64) -> Option<&str> {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use self::account::Account;
 pub(crate) use self::account::{direct_channel, user_of_direct};
 use self::events::{EVENTS, Scene};
-pub(crate) use self::events::{Place, reaction_added, reaction_told, typed, voice_server};
+pub(crate) use self::events::{Place, emoji_cleared, reaction_added, reaction_told, typed, voice_server};
 pub(crate) use self::guild::{Audience, Guild, Member, Voice, extend, without};
 pub(crate) use self::ids::{BOT, Kind, make as make_id, seconds};
 pub(crate) use self::message::{Message, Reaction, Room};
@@ -252,6 +252,22 @@ mod tests {
             .map(|happening| happening.data.to_string().len())
             .sum();
         assert!((500..1500).contains(&(total / 1000)), "{}", total / 1000);
+    }
+
+    #[test]
+    fn whatever_happens_a_guild_stays_bounded() {
+        let mut random = Rng::with_seed(3);
+        let mut world = World::new(1, 50, Mix::Everything, &mut random);
+        let size = |world: &World| world.guild(0).create(EVERYTHING, true).to_string().len();
+        let before = size(&world);
+        for number in 0..50_000 {
+            world.happening(0, number, None, &mut random);
+            if number % 1000 == 0 {
+                let guild = world.guild(0);
+                assert!(size(&world) < before + 20_000, "{} after {before}", size(&world));
+                assert!(guild.rooms().count() <= 16 && guild.rooms().all(|room| room.messages.len() <= 16));
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-pub(crate) const BOT: &str = "104694319306248192";
+const BOT: &str = "104694319306248192";
 
 type Objects = BTreeMap<String, Value>;
 
@@ -28,7 +28,7 @@ pub(crate) struct Cache {
 pub(crate) struct Guild {
     owner: String,
     pub(crate) channels: Objects,
-    pub(crate) threads: Objects,
+    threads: Objects,
     roles: Objects,
     emojis: Objects,
     stickers: Objects,
@@ -39,11 +39,11 @@ pub(crate) struct Guild {
     members: Objects,
     presences: Objects,
     /// Whether `members` has everybody.
-    complete: bool,
+    pub(crate) complete: bool,
     left: BTreeSet<String>,
     banned: BTreeSet<String>,
     pub(crate) member_count: u64,
-    pub(crate) voice: BTreeMap<String, String>,
+    voice: BTreeMap<String, String>,
     statuses: BTreeMap<String, Value>,
     subscribers: BTreeMap<String, BTreeSet<String>>,
     /// The threads that the bot is in.
@@ -51,16 +51,18 @@ pub(crate) struct Guild {
     invites: BTreeMap<String, String>,
     integrations: BTreeSet<String>,
     rules: Objects,
-    pub(crate) messages: BTreeMap<String, Message>,
+    messages: BTreeMap<String, Message>,
     pub(crate) chunked: BTreeSet<String>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) channel: String,
+struct Message {
+    channel: String,
     author: String,
     timestamp: String,
     reactions: BTreeSet<(String, String)>,
+    /// Without MESSAGE_CONTENT, a poll is not told either.
+    hidden: bool,
     answers: BTreeSet<String>,
     votes: BTreeSet<(String, String)>,
 }
@@ -377,7 +379,8 @@ impl Guild {
                 return Some(format!("presence of {user}: told {}, but is {presence}", self.presences[user]));
             }
         }
-        if (self.member_count, &self.voice) != (other.member_count, &other.voice) {
+        let count = if self.complete { self.member_count } else { other.member_count };
+        if (count, &self.voice) != (other.member_count, &other.voice) {
             return Some(format!(
                 "told {} members and {:?} in voice, but there are {} and {:?}",
                 self.member_count, self.voice, other.member_count, other.voice
@@ -452,6 +455,7 @@ impl Guild {
                     author,
                     timestamp: text(d, "timestamp")?,
                     reactions: BTreeSet::new(),
+                    hidden: d["content"] == "",
                     answers: answers.map(|answer| answer["answer_id"].to_string()).collect(),
                     votes: BTreeSet::new(),
                 };
@@ -513,7 +517,8 @@ impl Guild {
                     self.present(&user)?;
                 }
                 let message = self.message(d)?;
-                check(message.answers.contains(&answer), || format!("the message has no answer {answer}"))?;
+                let has_answer = message.hidden || message.answers.contains(&answer);
+                check(has_answer, || format!("the message has no answer {answer}"))?;
                 let vote = (user, answer);
                 let fits = if event == "MESSAGE_POLL_VOTE_ADD" {
                     message.votes.insert(vote)
@@ -583,9 +588,9 @@ impl Guild {
                 let mut member = d.clone();
                 member.as_object_mut().map(|member| member.remove("guild_id"));
                 let again = self.members.insert(user.clone(), member).is_some();
-                let came_back = self.left.remove(&user);
-                check(again || came_back || self.complete, || format!("{user} may have been there"))?;
-                self.member_count += u64::from(!again);
+                self.left.remove(&user);
+                // Of a guild whose members are not all known, neither is whether this is a new one.
+                self.member_count += u64::from(self.complete && !again);
                 Ok(())
             }
             "GUILD_MEMBER_REMOVE" => {
@@ -594,7 +599,7 @@ impl Guild {
                 check(!self.voice.contains_key(&user), || format!("{user} is still in voice"))?;
                 self.members.remove(&user);
                 self.presences.remove(&user);
-                self.member_count -= 1;
+                self.member_count -= u64::from(self.complete);
                 self.left.insert(user);
                 Ok(())
             }

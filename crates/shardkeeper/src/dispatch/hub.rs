@@ -1,15 +1,20 @@
 //! Who subscribed to what.
 
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Sender, TrySendError};
-use shardkeeper_proto::Intents;
+use shardkeeper_proto::{Intents, ShardId};
 use tokio::sync::Semaphore;
 
+use super::label::Tag;
 use super::subscription::MAX_CAPACITY;
 use super::{Event, Overflow, Parcel, Subscription, SubscriptionOptions, Topic};
 use crate::Lifecycle;
+use crate::status::HeldUp;
 
 /// How many announcements wait for a lossless subscription that is full. They are rare; nobody who reads at all
 /// ever comes near.
@@ -38,7 +43,10 @@ struct List {
 pub(super) struct Subscriber {
     id: u64,
     pub(super) topic: Topic,
+    pub(super) tag: Arc<Tag>,
     overflow: Overflow,
+    /// Somebody awaits what comes here: an answer to a request.
+    awaited: bool,
     sender: Sender<Parcel>,
     /// It was closed by the end of the manager, and not by its owner.
     cut_off: AtomicBool,
@@ -47,13 +55,59 @@ pub(super) struct Subscriber {
     late: Arc<Semaphore>,
 }
 
+/// The hub of a manager, or of one that is not started yet. With it the subscriptions end.
+#[derive(Debug, Default)]
+pub(crate) struct OwnHub(Arc<Hub>);
+
+impl Deref for OwnHub {
+    type Target = Arc<Hub>;
+
+    fn deref(&self) -> &Arc<Hub> {
+        &self.0
+    }
+}
+
+impl OwnHub {
+    pub(crate) fn of(intents: Intents) -> Self {
+        Self(Arc::new(Hub::of(intents)))
+    }
+}
+
+impl Drop for OwnHub {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 impl Hub {
     /// The hub of a bot that asks for these intents: a subscription that waits for something else is warned of.
     pub(crate) fn of(intents: Intents) -> Self {
         Self { intents: Some(intents), ..Self::default() }
     }
 
+    /// The place of the caller is what the subscription is known by.
+    #[track_caller]
     pub(crate) fn subscribe(self: &Arc<Self>, topic: Topic, options: SubscriptionOptions) -> Subscription {
+        self.subscribe_as(topic, options, Location::caller(), false)
+    }
+
+    /// A subscription to an answer that somebody awaits: shards read on for it although others are behind.
+    #[track_caller]
+    pub(crate) fn subscribe_to_answer(
+        self: &Arc<Self>,
+        topic: Topic,
+        options: SubscriptionOptions,
+    ) -> Subscription {
+        self.subscribe_as(topic, options, Location::caller(), true)
+    }
+
+    fn subscribe_as(
+        self: &Arc<Self>,
+        topic: Topic,
+        options: SubscriptionOptions,
+        place: &'static Location<'static>,
+        awaited: bool,
+    ) -> Subscription {
         for event in self.intents.map_or_else(Vec::new, |intents| topic.awaited_in_vain(intents)) {
             let needed = event.intents().to_string().replace(" | ", " or ");
             tracing::warn!(
@@ -62,20 +116,25 @@ impl Hub {
         }
         let (sender, receiver) = async_channel::bounded(options.capacity.clamp(1, MAX_CAPACITY));
         let missed = Arc::new(AtomicU64::new(0));
+        let tag = Arc::new(Tag::new(place));
+        // Nobody's work depends on a lifecycle change, so it is not worth stopping a shard.
+        let overflow = match options.overflow {
+            Overflow::Wait if !topic.brings_dispatches() => Overflow::DropOldest,
+            overflow => overflow,
+        };
         let mut list = self.list();
         list.last_id += 1;
         let id = list.last_id;
         if list.closed {
             sender.close();
         } else {
-            let overflow = options.overflow;
             let late = Arc::new(Semaphore::new(LATE_ANNOUNCEMENTS));
-            let (cut_off, missed) = (AtomicBool::new(false), Arc::clone(&missed));
-            let subscriber = Subscriber { id, topic, overflow, sender, cut_off, missed, late };
+            let (cut_off, missed, tag) = (AtomicBool::new(false), Arc::clone(&missed), Arc::clone(&tag));
+            let subscriber = Subscriber { id, topic, tag, overflow, awaited, sender, cut_off, missed, late };
             list.subscribers = list.subscribers.iter().cloned().chain([Arc::new(subscriber)]).collect();
         }
         self.changed(list);
-        Subscription::new(receiver, missed, Arc::clone(self), id)
+        Subscription::new(receiver, missed, tag, Arc::clone(self), id)
     }
 
     pub(super) fn unsubscribe(&self, id: u64) {
@@ -117,6 +176,20 @@ impl Hub {
         }
     }
 
+    /// The shards that wait for room in a lossless subscription, each with the one that it has waited for longest.
+    pub(crate) fn held_up(&self) -> BTreeMap<ShardId, HeldUp> {
+        let mut held_up: BTreeMap<ShardId, HeldUp> = BTreeMap::new();
+        let subscribers = Arc::clone(&self.list().subscribers);
+        for subscriber in subscribers.iter() {
+            for (shard, since) in subscriber.tag.waiting() {
+                if held_up.get(&shard).is_none_or(|known| since < known.since) {
+                    held_up.insert(shard, HeldUp { subscription: subscriber.tag.label(), since });
+                }
+            }
+        }
+        held_up
+    }
+
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
@@ -141,6 +214,11 @@ impl Subscriber {
     /// Whether it takes everything, and says when it is done with it.
     pub(super) fn is_lossless(&self) -> bool {
         self.overflow == Overflow::Wait
+    }
+
+    /// Whether somebody awaits what comes here.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited
     }
 
     /// Hands over an event, or gives it back when it has to wait for room.

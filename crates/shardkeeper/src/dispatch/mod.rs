@@ -5,8 +5,10 @@
 mod actor;
 mod hub;
 mod json;
+mod label;
 mod model;
 mod publisher;
+mod spill;
 mod subscription;
 mod topic;
 #[cfg(feature = "twilight")]
@@ -16,24 +18,27 @@ mod watermark;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::Deserialize;
 use shardkeeper_proto::{Envelope, EventName, ShardId};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use self::actor::forward;
-pub(crate) use self::hub::Hub;
+pub(crate) use self::hub::{Hub, OwnHub};
 pub use self::json::JsonError;
 pub(crate) use self::json::parse;
+pub(crate) use self::label::STALLED_AFTER;
+pub use self::label::SubscriptionLabel;
 pub use self::model::{EventModel, TypedDelivery, TypedError, TypedSubscription};
-pub(crate) use self::publisher::{Leftovers, Publisher};
+pub(crate) use self::publisher::Publisher;
+pub(crate) use self::spill::Leftovers;
 pub use self::subscription::{Overflow, Subscription, SubscriptionOptions};
 pub use self::topic::Topic;
 #[cfg(feature = "twilight")]
 pub use self::typed::MalformedEvent;
 use self::watermark::Ticket;
-pub(crate) use self::watermark::Watermark;
+pub(crate) use self::watermark::{Found, Watermark};
 use crate::Lifecycle;
 
 /// One dispatch of the Gateway. Clones share the data.
@@ -87,7 +92,8 @@ impl Dispatch {
         self.generation
     }
 
-    /// Its number within the session. Rises, but not by one each time.
+    /// Its number within the session. Rises, but not by one each time. From a gateway that does not number it, the number
+    /// of the dispatch before it; 0 when there is none.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
@@ -233,23 +239,43 @@ impl From<Event> for Parcel {
 
 /// An event in the hands of a subscriber. Dropping it acknowledges it: for a subscription that loses nothing
 /// ([`Overflow::Wait`]) a session is handed to the next process only as far as everything was acknowledged, and the rest
-/// comes again there. An actor that subscribed has only a bounded number of deliveries at a time.
+/// comes again there. When a panic drops it, it is [abandoned](Self::abandon) instead. An actor that subscribed has only a
+/// bounded number of deliveries at a time.
 #[must_use = "dropping a delivery says that it was dealt with"]
 pub struct Delivery {
     event: Event,
-    ticket: Option<Ticket>,
+    debt: Debt,
     credit: Option<Credit>,
+}
+
+/// What a delivery owes: an acknowledgement, unless a panic is what drops it.
+struct Debt(Option<Ticket>);
+
+impl Drop for Debt {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.give_up();
+        }
+    }
+}
+
+impl Debt {
+    fn give_up(&mut self) {
+        if let Some(ticket) = self.0.take() {
+            ticket.give_up();
+        }
+    }
 }
 
 /// What an actor that subscribed gives back by dropping a delivery.
 struct Credit {
     _permit: OwnedSemaphorePermit,
-    _ticket: Option<Arc<LentTicket>>,
+    debt: Option<Arc<LentDebt>>,
 }
 
-/// A ticket in the hands of an actor, which can be taken back: of a delivery that the actor's end caught on its way into the
+/// What an actor owes for a delivery, which can be taken back: of a delivery that the actor's end caught on its way into the
 /// mailbox nobody would ever drop it.
-type LentTicket = Mutex<Option<Ticket>>;
+type LentDebt = Mutex<Debt>;
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -259,15 +285,27 @@ impl fmt::Debug for Delivery {
 
 impl Delivery {
     fn new(parcel: Parcel) -> Self {
-        Self { event: parcel.event, ticket: parcel.ticket, credit: None }
+        Self { event: parcel.event, debt: Debt(parcel.ticket), credit: None }
     }
 
-    /// Also returns the ticket, if there is one, for taking it back.
-    fn on_credit(mut self, permit: OwnedSemaphorePermit) -> (Self, Option<Weak<LentTicket>>) {
-        let ticket = self.ticket.take().map(|ticket| Arc::new(Mutex::new(Some(ticket))));
-        let lent = ticket.as_ref().map(Arc::downgrade);
-        self.credit = Some(Credit { _permit: permit, _ticket: ticket });
+    /// Also returns what is owed for it, if anything is, for taking it back.
+    fn on_credit(mut self, permit: OwnedSemaphorePermit) -> (Self, Option<Weak<LentDebt>>) {
+        let debt = self.debt.0.take().map(|ticket| Arc::new(Mutex::new(Debt(Some(ticket)))));
+        let lent = debt.as_ref().map(Arc::downgrade);
+        self.credit = Some(Credit { _permit: permit, debt });
         (self, lent)
+    }
+
+    /// Drops the delivery without acknowledging it: it was not dealt with, and comes again to the process that resumes the
+    /// session, with everything behind it. In this process it does not come again. What a session is handed out or stored with
+    /// stays before it for as long as the session lasts, so abandon only what another process is to repeat soon: after a minute
+    /// [`Lifecycle::WatermarkStuck`](crate::Lifecycle::WatermarkStuck) says so. Subscriptions that may lose events owe
+    /// nothing, and this only drops.
+    pub fn abandon(mut self) {
+        self.debt.give_up();
+        if let Some(lent) = self.credit.as_ref().and_then(|credit| credit.debt.as_ref()) {
+            lent.lock().unwrap_or_else(PoisonError::into_inner).give_up();
+        }
     }
 
     /// The event alone, for keeping. Acknowledges at once.

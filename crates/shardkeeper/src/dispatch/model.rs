@@ -156,6 +156,11 @@ impl<T> TypedDelivery<T> {
         self.delivery.dispatch().expect("only a dispatch becomes a typed delivery")
     }
 
+    /// The delivery as it came, without the type that it was read into. Nothing is acknowledged yet.
+    pub fn into_delivery(self) -> Delivery {
+        self.delivery
+    }
+
     /// The event alone, for keeping. Acknowledges at once.
     pub fn into_inner(self) -> T {
         self.event

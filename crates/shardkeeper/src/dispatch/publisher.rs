@@ -1,51 +1,19 @@
 //! One shard's way into the subscriptions.
 //!
-//! Input from the driver, output to every subscription whose topic matches. It never waits by itself: what a
-//! lossless subscription has no room for stays in the spill, and the driver stops reading until it is gone.
+//! Input from the driver, output to every subscription whose topic matches. Publishing never waits: what a lossless
+//! subscription has no room for stays in the spill, and the driver stops reading until it is gone.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Instant;
 
 use shardkeeper_proto::{Envelope, EventSet, ShardId};
 
 use super::hub::Subscriber;
+use super::spill::{Leftovers, Spill};
 use super::topic::Candidate;
-use super::{Dispatch, Event, Hub, Parcel, Ticket, Watermark};
+use super::watermark::{Debtor, Ticket};
+use super::{Dispatch, Event, Hub, Parcel, Watermark};
 use crate::Lifecycle;
-
-/// How many events the spill holds, but for the last dispatch. Reading pauses with the first one, so that beyond it come
-/// only the lifecycle changes and READY of a shard that loses its connection over and over while nobody listens.
-const SPILL_CAPACITY: usize = 64;
-
-type Spill = VecDeque<(Arc<Subscriber>, Parcel)>;
-
-/// What a driver that crashed has left in its spill. The next publisher of the shard begins with it, so that nothing of it
-/// has to come again, which not everything would: lifecycle changes, READY, whatever belongs to an earlier session.
-#[derive(Debug, Default)]
-pub(crate) struct Leftovers(Mutex<Spill>);
-
-impl Leftovers {
-    fn put(&self, spill: Spill) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(spill);
-    }
-
-    fn take(&self) -> Spill {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Drop for Leftovers {
-    /// There is no next publisher: what nobody has taken is left to the next process.
-    fn drop(&mut self) {
-        for (subscriber, parcel) in self.take() {
-            match parcel.ticket {
-                Some(ticket) if ticket.comes_again() => ticket.give_up(),
-                // Lifecycle changes, READY, and whatever belongs to a session that is over.
-                _ => subscriber.miss(1),
-            }
-        }
-    }
-}
 
 pub(crate) struct Publisher {
     hub: Arc<Hub>,
@@ -53,6 +21,10 @@ pub(crate) struct Publisher {
     generation: u32,
     version: u64,
     subscribers: Arc<[Arc<Subscriber>]>,
+    /// Each of them as one who owes acknowledgements, if it does.
+    debtors: Vec<Option<Arc<Debtor>>>,
+    /// Whether one of them waits for an answer from this shard.
+    awaited: bool,
     /// Everything that any subscriber wants of this shard.
     wanted: EventSet,
     spill: Spill,
@@ -76,8 +48,10 @@ impl Publisher {
             generation,
             version: 0,
             subscribers: Arc::default(),
+            debtors: Vec::new(),
+            awaited: false,
             wanted: EventSet::EMPTY,
-            spill: VecDeque::new(),
+            spill: Spill::default(),
             leftovers,
             watermark,
             chosen: Vec::new(),
@@ -107,28 +81,26 @@ impl Publisher {
                 }
             }
         }
-        let lossless = |place: &&usize| self.subscribers[**place].is_lossless();
-        let owed = self.chosen.iter().filter(lossless).count();
+        let debtors = self.chosen.iter().filter_map(|place| self.debtors[*place].as_ref());
+        let (owed, bits) = debtors.fold((0, 0), |(owed, bits), debtor| (owed + 1, bits | debtor.bit));
         // Before anybody can acknowledge it.
         let number = match owed {
             0 => {
                 self.watermark.pass(sequence);
-                None
+                0
             }
-            owed => Some(self.watermark.owe(sequence, owed)),
+            owed => self.watermark.owe(sequence, owed, bits),
         };
         if self.chosen.is_empty() {
             return;
         }
         let dispatch = Dispatch::new((self.shard, self.generation), (sequence, replayed), event, envelope);
         for place in &self.chosen {
-            let subscriber = &self.subscribers[*place];
-            let ticket = number.filter(|_| subscriber.is_lossless());
             let parcel = Parcel {
                 event: Event::Dispatch(dispatch.clone()),
-                ticket: ticket.map(|number| Ticket::new(&self.watermark, number)),
+                ticket: self.debtors[*place].as_ref().map(|debtor| Ticket::new(debtor, number)),
             };
-            offer(&mut self.spill, subscriber, parcel);
+            self.spill.offer(self.shard, &self.subscribers[*place], parcel);
         }
     }
 
@@ -139,9 +111,14 @@ impl Publisher {
         }
         for subscriber in self.subscribers.iter() {
             if subscriber.topic.wants_lifecycle(Some(self.shard)) {
-                offer(&mut self.spill, subscriber, Event::Lifecycle(lifecycle.clone()).into());
+                self.spill.offer(self.shard, subscriber, Event::Lifecycle(lifecycle.clone()).into());
             }
         }
+    }
+
+    /// Publishes a change that has no place among the dispatches.
+    pub(crate) fn announce_aside(&self, lifecycle: &Lifecycle) {
+        self.hub.announce(lifecycle);
     }
 
     /// Whether a lossless subscription has not taken everything yet.
@@ -149,31 +126,81 @@ impl Publisher {
         !self.spill.is_empty()
     }
 
-    /// Whether it is to be kept from everything that it would have to keep.
+    /// Whether the spill is full, so that no READY may be read either.
     pub(crate) fn is_full(&self) -> bool {
-        self.spill.len() >= SPILL_CAPACITY
+        self.spill.is_full()
     }
 
-    /// Waits until every lossless subscription has taken everything: for ever, once the manager has ended.
+    /// Whether to read on though a subscription is behind, since somebody awaits what comes: that may be the one who does
+    /// not read.
+    pub(crate) fn reads_on(&mut self, awaited: bool) -> bool {
+        if self.version != self.hub.version() {
+            self.reload();
+        }
+        (awaited || self.awaited) && self.spill.has_room_for_answers()
+    }
+
+    /// Waits until every lossless subscription has taken everything: for ever, once the manager has ended. Reports the
+    /// subscriptions that take nothing for long.
     ///
     /// # Cancel safety
     ///
     /// Safe: what was not taken stays in the spill, in order.
     pub(crate) async fn catch_up(&mut self) {
-        while let Some((subscriber, parcel)) = self.spill.front() {
-            if !subscriber.deliver(parcel.clone()).await {
-                std::future::pending::<()>().await;
+        while self.is_behind() {
+            let tags = self.spill.subscribers().map(|subscriber| &subscriber.tag);
+            let report_at = tags.filter_map(|tag| tag.report_at(self.shard)).min();
+            let reports = async {
+                match report_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                goes_on = self.spill.deliver_one() => {
+                    if let Some((subscription, stalled_for)) = goes_on {
+                        let lifecycle = Lifecycle::SubscriptionResumed { subscription, stalled_for };
+                        tracing::info!("{lifecycle}");
+                        self.announce_aside(&lifecycle);
+                    }
+                }
+                () = reports => self.report_stalls(),
             }
-            self.spill.pop_front();
+        }
+    }
+
+    fn report_stalls(&self) {
+        for subscriber in self.spill.subscribers() {
+            if let Some(stalled_for) = subscriber.tag.take_report(now(), self.shard) {
+                let subscription = subscriber.tag.label();
+                let shard = self.shard;
+                let lifecycle = Lifecycle::SubscriptionStalled { subscription, shard, stalled_for };
+                tracing::warn!("{lifecycle}");
+                self.announce_aside(&lifecycle);
+            }
         }
     }
 
     fn reload(&mut self) {
-        (self.version, self.subscribers) = self.hub.subscribers();
-        self.wanted = self
+        let (version, subscribers) = self.hub.subscribers();
+        let debtors = subscribers.iter().map(|subscriber| {
+            if !subscriber.is_lossless() {
+                return None;
+            }
+            let known = self.subscribers.iter().position(|known| Arc::ptr_eq(known, subscriber));
+            known
+                .and_then(|place| self.debtors[place].clone())
+                .or_else(|| Some(self.watermark.enroll(&subscriber.tag)))
+        });
+        self.debtors = debtors.collect();
+        (self.version, self.subscribers) = (version, subscribers);
+        let events = |subscriber: &Arc<Subscriber>| subscriber.topic.events_of(self.shard);
+        self.wanted = self.subscribers.iter().map(events).fold(EventSet::EMPTY, EventSet::union);
+        self.awaited = self
             .subscribers
             .iter()
-            .fold(EventSet::EMPTY, |wanted, subscriber| wanted.union(subscriber.topic.events_of(self.shard)));
+            .any(|subscriber| subscriber.is_awaited() && !subscriber.topic.events_of(self.shard).is_empty());
     }
 }
 
@@ -183,22 +210,8 @@ impl Drop for Publisher {
     }
 }
 
-/// Behind something that the same subscriber has not taken yet, or straight into its queue.
-fn offer(spill: &mut Spill, subscriber: &Arc<Subscriber>, parcel: Parcel) {
-    let waits = spill.iter().any(|(waiting, _)| Arc::ptr_eq(waiting, subscriber));
-    let parcel = if waits {
-        parcel
-    } else {
-        match subscriber.offer(parcel) {
-            Ok(()) => return,
-            Err(parcel) => parcel,
-        }
-    };
-    if spill.len() < SPILL_CAPACITY || matches!(parcel.event, Event::Dispatch(_)) {
-        spill.push_back((Arc::clone(subscriber), parcel));
-    } else {
-        subscriber.miss(1);
-    }
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

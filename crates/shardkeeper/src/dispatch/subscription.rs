@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use async_channel::Receiver;
 use futures_util::{Stream, StreamExt};
 
+use super::label::{SubscriptionLabel, Tag};
 use super::{Delivery, Event, Hub, Parcel};
 
 /// What happens when a subscription is full.
@@ -16,7 +17,9 @@ use super::{Delivery, Event, Hub, Parcel};
 pub enum Overflow {
     /// Nothing is lost, and each delivery is acknowledged by being dropped: the shards that have something for it stop reading
     /// from Discord until there is room. Their heartbeats go on. Whoever stops reading for minutes may cost a shard its
-    /// connection, but it resumes.
+    /// connection, but it resumes; after 5 s [`Lifecycle::SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled)
+    /// and a warning name the subscription. One without any dispatch, to [`Topic::lifecycle`](crate::Topic::lifecycle),
+    /// holds nobody up: it is [`DropOldest`](Self::DropOldest).
     #[default]
     Wait,
     /// The oldest event in it is dropped.
@@ -46,8 +49,9 @@ impl Default for SubscriptionOptions {
 
 /// A stream of the events of a topic.
 ///
-/// Dropping it unsubscribes, and acknowledges what it holds unread, as if it had been dealt with. Who means to leave that to
-/// the next process calls [`detach`](crate::Shardkeeper::detach) first, and reads on to the end.
+/// Dropping it unsubscribes, and acknowledges what it holds unread, as if it had been dealt with. To leave that to the next
+/// process, call [`detach`](crate::Shardkeeper::detach) first, and read on to the end. When a panic drops it, what it holds
+/// is [abandoned](Delivery::abandon) instead.
 ///
 /// # Ordering
 ///
@@ -64,13 +68,39 @@ impl Default for SubscriptionOptions {
 pub struct Subscription {
     receiver: Pin<Box<Receiver<Parcel>>>,
     missed: Arc<AtomicU64>,
+    tag: Arc<Tag>,
     hub: Arc<Hub>,
     id: u64,
 }
 
 impl Subscription {
-    pub(super) fn new(receiver: Receiver<Parcel>, missed: Arc<AtomicU64>, hub: Arc<Hub>, id: u64) -> Self {
-        Self { receiver: Box::pin(receiver), missed, hub, id }
+    pub(super) fn new(
+        receiver: Receiver<Parcel>,
+        missed: Arc<AtomicU64>,
+        tag: Arc<Tag>,
+        hub: Arc<Hub>,
+        id: u64,
+    ) -> Self {
+        Self { receiver: Box::pin(receiver), missed, tag, hub, id }
+    }
+
+    /// Gives the subscription a name, by which reports call it beside the place in the code that made it: when it
+    /// [holds a shard up](crate::Lifecycle::SubscriptionStalled), say. Only the first name counts.
+    ///
+    /// ```no_run
+    /// # use shardkeeper::{Shardkeeper, Topic};
+    /// # fn listen(bot: &Shardkeeper) {
+    /// let mut events = bot.subscribe(Topic::all()).named("commands");
+    /// # }
+    /// ```
+    pub fn named(self, name: impl Into<Arc<str>>) -> Self {
+        self.tag.set_name(name.into());
+        self
+    }
+
+    /// What reports call it.
+    pub fn label(&self) -> SubscriptionLabel {
+        self.tag.label()
     }
 
     /// The next event; `None` once the manager has ended and everything before was read.
@@ -104,6 +134,8 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         self.hub.unsubscribe(self.id);
         // What was not read is acknowledged now, and not when the last publisher has noticed.
-        while self.receiver.try_recv().is_ok() {}
+        while let Ok(parcel) = self.receiver.try_recv() {
+            drop(Delivery::new(parcel));
+        }
     }
 }

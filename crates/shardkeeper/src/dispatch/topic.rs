@@ -83,7 +83,8 @@ impl Topic {
         Self::of(EventSet::of_intents(intents))
     }
 
-    /// No dispatches, but everything that happens to the shards and the bot.
+    /// No dispatches, but everything that happens to the shards and the bot. A subscription to this alone never holds a shard
+    /// up: instead of [`Overflow::Wait`](crate::Overflow::Wait) it drops the oldest changes when it is full.
     pub fn lifecycle() -> Self {
         Self { lifecycle: true, ..Self::of(EventSet::EMPTY) }
     }
@@ -139,6 +140,11 @@ impl Topic {
     /// The dispatch events wanted of this shard, as far as the name decides.
     pub(super) fn events_of(&self, shard: ShardId) -> EventSet {
         if self.covers(Some(shard)) { self.events } else { EventSet::EMPTY }
+    }
+
+    /// Whether it wants any dispatch at all.
+    pub(super) fn brings_dispatches(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Whether a dispatch of a wanted name is wanted by its content.

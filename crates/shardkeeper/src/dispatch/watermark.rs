@@ -1,14 +1,26 @@
 //! How far the lossless subscriptions of a shard are done with its dispatches.
 //!
-//! Input: which dispatches went to how many subscriptions, and each one's acknowledgement. Output: the watermark, the
-//! highest sequence up to which nobody owes one any more. A session that leaves the process leaves with the watermark: the
+//! Input: which dispatches went to which subscriptions, and each one's acknowledgement. Output: the watermark, the highest
+//! sequence up to which nobody owes one any more. A session that leaves the process leaves with the watermark: the
 //! successor gets everything again that was not dealt with.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+use super::label::{SubscriptionLabel, Tag};
+use crate::status::WatermarkStuck;
+
+/// How long the watermark may stand at one dispatch before this is reported. 60 s: nearly every handler is done by then, and
+/// Discord still has what came since.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+/// From this many on, settled dispatches behind one that is open are merged once they are half of all.
+const MERGE_FROM: usize = 32;
+/// From this capacity on the queue gives memory back.
+const SHRINK_FROM: usize = 1024;
 
 /// The watermark of one shard. Its driver adds, subscribers acknowledge, the manager reads.
 #[derive(Debug, Default)]
@@ -22,25 +34,125 @@ pub(crate) struct Watermark {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Dispatches that somebody owes an acknowledgement for, and whatever came behind each.
+    /// The dispatches that somebody owes an acknowledgement for, in order, and at most as many that are settled. Each stands
+    /// for whatever came up to the next one.
     open: VecDeque<Open>,
-    /// The number of the first of them. Numbers go on over sessions, so that a late acknowledgement hits nothing new.
-    first: u64,
+    /// How many of them are settled.
+    settled: usize,
+    /// The number of the next one. Numbers go on over sessions, so that a late acknowledgement hits nothing new.
+    next: u64,
+    /// Who can owe something: their places are the bits of [`Open::debtors`].
+    debtors: Vec<(Weak<Debtor>, Arc<Tag>)>,
+    /// Whose dispatch was abandoned first, as long as the watermark cannot pass it.
+    abandoned_by: Option<Arc<Tag>>,
+    watch: Watch,
 }
 
+/// A dispatch and what came up to the next one that is open.
 #[derive(Debug)]
 struct Open {
-    owed: usize,
+    number: u64,
     sequence: u64,
-    /// The highest sequence up to the next one that is open.
+    /// The highest sequence up to the next one.
     up_to: u64,
+    /// Those of the first 64 debtors that owe.
+    debtors: u64,
+    owed: u32,
+    /// Somebody gave it up: it has to come again, and the watermark cannot pass it.
+    abandoned: bool,
+}
+
+/// Remembers what the watermark waited for when it was last looked at.
+#[derive(Debug, Default)]
+struct Watch {
+    first: Option<(u64, Instant)>,
+    reported: bool,
+}
+
+/// What a look at the watermark has found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It has stood at one dispatch for long.
+    Stuck(WatermarkStuck),
+    /// It moves again, which it did not when it was reported.
+    Moves,
 }
 
 impl State {
     /// `None` when it belongs to an earlier session.
     fn entry(&mut self, number: u64) -> Option<&mut Open> {
-        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let offset = usize::try_from(number.checked_sub(self.open.front()?.number)?).ok()?;
+        // Nothing in front of it was merged, mostly.
+        let place = match self.open.get(offset) {
+            Some(entry) if entry.number == number => offset,
+            _ => self.open.binary_search_by_key(&number, |entry| entry.number).ok()?,
+        };
         self.open.get_mut(place)
+    }
+
+    /// One subscription owes nothing any more for this dispatch. `false` when it did not owe anything.
+    fn settle(&mut self, number: u64, debtor: u64, abandoned: bool) -> bool {
+        let Some(entry) = self.entry(number).filter(|entry| entry.owed > 0) else { return false };
+        entry.owed -= 1;
+        entry.debtors &= !debtor;
+        entry.abandoned |= abandoned;
+        self.settled += usize::from(entry.owed == 0);
+        true
+    }
+
+    /// Forgets the settled dispatches up to the first one that is open. Returns how far that is, if anything was forgotten.
+    fn pass_settled(&mut self) -> Option<u64> {
+        let mut passed = None;
+        while let Some(first) = self.open.front().filter(|entry| entry.owed == 0 && !entry.abandoned) {
+            passed = Some(first.up_to);
+            self.open.pop_front();
+            self.settled -= 1;
+        }
+        if self.settled >= MERGE_FROM && self.settled * 2 > self.open.len() {
+            self.merge();
+        }
+        if self.open.capacity() > SHRINK_FROM && self.open.len() < self.open.capacity() / 8 {
+            self.open.shrink_to(self.open.len() * 2);
+        }
+        passed
+    }
+
+    /// Adds what is settled to what is open in front of it, which holds it back. The memory is that of the open ones; the cost
+    /// is that of as many acknowledgements as there were since the last time.
+    fn merge(&mut self) {
+        let (mut kept, mut blocked) = (0, false);
+        for place in 0..self.open.len() {
+            let Open { owed, abandoned, up_to, .. } = self.open[place];
+            // Beyond the first that was abandoned the others say nothing.
+            if kept > 0 && owed == 0 && (blocked || !abandoned) {
+                let before = &mut self.open[kept - 1];
+                before.up_to = before.up_to.max(up_to);
+                self.settled -= 1;
+            } else {
+                blocked |= abandoned;
+                self.open.swap(kept, place);
+                kept += 1;
+            }
+        }
+        self.open.truncate(kept);
+    }
+
+    fn all_settled(&self) -> bool {
+        self.settled == self.open.len()
+    }
+
+    /// The dispatch that the watermark waits for, and whose acknowledgement is missing.
+    fn first(&self) -> Option<(&Open, Option<&Arc<Tag>>)> {
+        let first = self.open.front()?;
+        let debtor = self.debtors.get(first.debtors.trailing_zeros() as usize).map(|(_, tag)| tag);
+        Some((first, debtor.or(self.abandoned_by.as_ref())))
+    }
+
+    fn stuck(&self) -> Option<WatermarkStuck> {
+        let (first, tag) = self.first()?;
+        let (number, since) = self.watch.first?;
+        let subscription = tag.map(|tag| tag.label());
+        (number == first.number).then_some(WatermarkStuck { sequence: first.sequence, since, subscription })
     }
 }
 
@@ -49,11 +161,28 @@ impl Watermark {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A subscription that will owe acknowledgements.
+    pub(super) fn enroll(self: &Arc<Self>, tag: &Arc<Tag>) -> Arc<Debtor> {
+        let mut state = self.state();
+        let free = state.debtors.iter().position(|(debtor, _)| debtor.strong_count() == 0);
+        let place = free.unwrap_or(state.debtors.len());
+        let bit = u32::try_from(place).ok().and_then(|place| 1_u64.checked_shl(place)).unwrap_or_default();
+        let debtor = Arc::new(Debtor { watermark: Arc::clone(self), tag: Arc::clone(tag), bit });
+        let entry = (Arc::downgrade(&debtor), Arc::clone(tag));
+        match state.debtors.get_mut(place) {
+            Some(free) => *free = entry,
+            None if bit != 0 => state.debtors.push(entry),
+            None => {}
+        }
+        debtor
+    }
+
     /// Another session begins, or the first: nothing of an earlier one counts any more.
     pub(crate) fn restart(&self, sequence: u64) {
         let mut state = self.state();
-        state.first += state.open.len() as u64;
         state.open.clear();
+        state.settled = 0;
+        state.abandoned_by = None;
         self.is_open.store(false, Ordering::Release);
         self.acknowledged.store(sequence, Ordering::Release);
         drop(state);
@@ -64,11 +193,17 @@ impl Watermark {
     /// drops deliveries that no subscription has, and that is no acknowledgement.
     pub(crate) fn rewind(&self, sequence: u64) {
         let mut state = self.state();
+        let mut newly_settled = 0;
         for entry in &mut state.open {
             if entry.sequence > sequence {
-                entry.owed = 0;
+                newly_settled += usize::from(entry.owed > 0);
+                (entry.owed, entry.debtors, entry.abandoned) = (0, 0, false);
             }
             entry.up_to = entry.up_to.min(sequence);
+        }
+        state.settled += newly_settled;
+        if !state.open.iter().any(|entry| entry.abandoned) {
+            state.abandoned_by = None;
         }
         self.acknowledged.fetch_min(sequence, Ordering::AcqRel);
         self.forget_settled(state);
@@ -86,12 +221,15 @@ impl Watermark {
         self.acknowledged.fetch_max(sequence, Ordering::AcqRel);
     }
 
-    /// A dispatch goes to so many subscriptions, at least one. Each is to get a [`Ticket`] of this number.
-    pub(super) fn owe(&self, sequence: u64, owed: usize) -> u64 {
+    /// A dispatch goes to this many subscriptions, at least one, whose [bits](Debtor::bit) these are. Each is to get a [`Ticket`]
+    /// of the number that is returned.
+    pub(super) fn owe(&self, sequence: u64, owed: u32, debtors: u64) -> u64 {
         let mut state = self.state();
-        state.open.push_back(Open { owed, sequence, up_to: sequence });
+        let number = state.next;
+        state.next += 1;
+        state.open.push_back(Open { number, sequence, up_to: sequence, debtors, owed, abandoned: false });
         self.is_open.store(true, Ordering::Release);
-        state.first + state.open.len() as u64 - 1
+        number
     }
 
     /// Whether a resume from the watermark brings the dispatch of this number again.
@@ -100,27 +238,36 @@ impl Watermark {
         self.state().entry(number).is_some_and(|entry| entry.sequence > acknowledged)
     }
 
-    fn owe_again(&self, number: u64) {
-        if let Some(entry) = self.state().entry(number) {
+    fn owe_again(&self, number: u64, debtor: u64) {
+        let mut state = self.state();
+        if let Some(entry) = state.entry(number) {
+            let was_settled = entry.owed == 0;
             entry.owed += 1;
+            entry.debtors |= debtor;
+            state.settled -= usize::from(was_settled);
         }
     }
 
-    fn acknowledge(&self, number: u64) {
+    fn acknowledge(&self, number: u64, debtor: u64) {
         let mut state = self.state();
-        let Some(entry) = state.entry(number) else { return };
-        entry.owed = entry.owed.saturating_sub(1);
+        state.settle(number, debtor, false);
+        self.forget_settled(state);
+    }
+
+    fn abandon(&self, number: u64, debtor: &Debtor) {
+        let mut state = self.state();
+        if state.settle(number, debtor.bit, true) && state.abandoned_by.is_none() {
+            state.abandoned_by = Some(Arc::clone(&debtor.tag));
+        }
         self.forget_settled(state);
     }
 
     fn forget_settled(&self, mut state: MutexGuard<'_, State>) {
-        while let Some(done) = state.open.front().filter(|entry| entry.owed == 0).map(|entry| entry.up_to) {
-            state.open.pop_front();
-            state.first += 1;
-            self.acknowledged.fetch_max(done, Ordering::AcqRel);
+        if let Some(passed) = state.pass_settled() {
+            self.acknowledged.fetch_max(passed, Ordering::AcqRel);
         }
-        let settled = state.open.is_empty();
-        self.is_open.store(!settled, Ordering::Release);
+        self.is_open.store(!state.open.is_empty(), Ordering::Release);
+        let settled = state.all_settled();
         drop(state);
         if settled {
             self.settled.notify_waiters();
@@ -132,7 +279,7 @@ impl Watermark {
         self.acknowledged.load(Ordering::Acquire)
     }
 
-    /// Waits until nobody owes anything.
+    /// Waits until nobody owes anything. What was abandoned is not waited for.
     ///
     /// # Cancel safety
     ///
@@ -140,49 +287,93 @@ impl Watermark {
     pub(crate) async fn settled(&self) {
         loop {
             let notified = self.settled.notified();
-            if self.state().open.is_empty() {
+            if self.state().all_settled() {
                 return;
             }
             notified.await;
         }
     }
+
+    /// Looks whether the watermark has moved since the last look. What it finds is returned once.
+    pub(crate) fn look(&self, now: Instant) -> Option<Found> {
+        let mut state = self.state();
+        let first = state.open.front().map(|first| first.number);
+        if state.watch.first.map(|(number, _)| number) != first {
+            let reported = std::mem::take(&mut state.watch.reported);
+            state.watch.first = first.map(|number| (number, now));
+            return reported.then_some(Found::Moves);
+        }
+        let stuck = state.stuck()?;
+        if state.watch.reported || now.saturating_duration_since(stuck.since) < STUCK_AFTER {
+            return None;
+        }
+        state.watch.reported = true;
+        Some(Found::Stuck(stuck))
+    }
+
+    /// The dispatch that the watermark waits for, if that was reported as stuck and still is.
+    pub(crate) fn stuck(&self) -> Option<WatermarkStuck> {
+        let state = self.state();
+        state.stuck().filter(|_| state.watch.reported)
+    }
+
+    /// Whose acknowledgement the watermark waits for now, and of which dispatch.
+    pub(crate) fn waits_for(&self) -> Option<(u64, Option<SubscriptionLabel>)> {
+        let state = self.state();
+        state.first().map(|(first, tag)| (first.sequence, tag.map(|tag| tag.label())))
+    }
+}
+
+/// One lossless subscription of one shard.
+#[derive(Debug)]
+pub(super) struct Debtor {
+    watermark: Arc<Watermark>,
+    tag: Arc<Tag>,
+    /// Zero when there are too many.
+    pub(super) bit: u64,
 }
 
 /// What a lossless subscription owes for one dispatch. Dropping it acknowledges.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    watermark: Arc<Watermark>,
+    debtor: Arc<Debtor>,
     number: u64,
 }
 
+/// The number of a ticket that was given up.
+const GIVEN_UP: u64 = u64::MAX;
+
 impl Ticket {
-    pub(super) fn new(watermark: &Arc<Watermark>, number: u64) -> Self {
-        Self { watermark: Arc::clone(watermark), number }
+    pub(super) fn new(debtor: &Arc<Debtor>, number: u64) -> Self {
+        Self { debtor: Arc::clone(debtor), number }
     }
 
     /// Whether whoever resumes the session gets the dispatch again. READY comes once, and what belongs to an earlier session
     /// never does.
     pub(super) fn comes_again(&self) -> bool {
-        self.watermark.is_replayed(self.number)
+        self.debtor.watermark.is_replayed(self.number)
     }
 
-    /// Drops it, and acknowledges nothing.
+    /// Drops it, and acknowledges nothing: the dispatch comes again to whoever resumes the session.
     pub(super) fn give_up(mut self) {
-        self.number = u64::MAX;
+        self.debtor.watermark.abandon(self.number, &self.debtor);
+        self.number = GIVEN_UP;
     }
 }
 
 impl Clone for Ticket {
     /// One more acknowledgement is owed.
     fn clone(&self) -> Self {
-        self.watermark.owe_again(self.number);
-        Self { watermark: Arc::clone(&self.watermark), number: self.number }
+        self.debtor.watermark.owe_again(self.number, self.debtor.bit);
+        Self { debtor: Arc::clone(&self.debtor), number: self.number }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.watermark.acknowledge(self.number);
+        if self.number != GIVEN_UP {
+            self.debtor.watermark.acknowledge(self.number, self.debtor.bit);
+        }
     }
 }
 
@@ -192,8 +383,24 @@ mod tests {
 
     use super::*;
 
+    fn debtor(watermark: &Arc<Watermark>) -> Arc<Debtor> {
+        watermark.enroll(&Arc::new(Tag::new(std::panic::Location::caller())))
+    }
+
+    fn owe(watermark: &Watermark, sequence: u64, debtors: &[&Arc<Debtor>]) -> Vec<Ticket> {
+        let bits = debtors.iter().fold(0, |bits, debtor| bits | debtor.bit);
+        let number = watermark.owe(sequence, u32::try_from(debtors.len()).unwrap(), bits);
+        debtors.iter().map(|debtor| Ticket::new(debtor, number)).collect()
+    }
+
     fn ticket(watermark: &Arc<Watermark>, sequence: u64) -> Ticket {
-        Ticket::new(watermark, watermark.owe(sequence, 1))
+        owe(watermark, sequence, &[&debtor(watermark)]).remove(0)
+    }
+
+    /// How many entries there are, and for how many there is memory.
+    fn size(watermark: &Watermark) -> (usize, usize) {
+        let state = watermark.state();
+        (state.open.len(), state.open.capacity())
     }
 
     #[test]
@@ -211,11 +418,10 @@ mod tests {
     #[test]
     fn every_subscription_has_to_acknowledge() {
         let watermark = Arc::new(Watermark::default());
-        let number = watermark.owe(7, 2);
-        let (one, two) = (Ticket::new(&watermark, number), Ticket::new(&watermark, number));
-        drop(one);
+        let mut both = owe(&watermark, 7, &[&debtor(&watermark), &debtor(&watermark)]);
+        drop(both.pop());
         assert_eq!(watermark.acknowledged(), 0);
-        drop(two);
+        drop(both.pop());
         assert_eq!(watermark.acknowledged(), 7);
     }
 
@@ -257,6 +463,112 @@ mod tests {
         drop(ticket(&watermark, 3));
         watermark.rewind(2);
         assert_eq!(watermark.acknowledged(), 2);
+    }
+
+    #[test]
+    fn a_million_events_behind_one_that_is_held_cost_no_memory() {
+        let watermark = Arc::new(Watermark::default());
+        let debtor = debtor(&watermark);
+        let held = owe(&watermark, 1, &[&debtor]);
+        for sequence in 2..=1_000_000 {
+            match sequence % 3 {
+                0 => watermark.pass(sequence),
+                _ => drop(owe(&watermark, sequence, &[&debtor])),
+            }
+            let (entries, capacity) = size(&watermark);
+            assert!(entries <= 2 * MERGE_FROM && capacity <= 4 * MERGE_FROM, "{entries} of {capacity}");
+        }
+        assert_eq!(watermark.acknowledged(), 0);
+        drop(held);
+        assert_eq!((watermark.acknowledged(), size(&watermark).0), (1_000_000, 0));
+    }
+
+    #[test]
+    fn memory_follows_what_is_open() {
+        let watermark = Arc::new(Watermark::default());
+        let debtor = debtor(&watermark);
+        let mut open: Vec<_> = (1..=100_000).map(|sequence| owe(&watermark, sequence, &[&debtor])).collect();
+        assert!(size(&watermark).1 >= 100_000);
+        // Each hundredth one stays.
+        let mut number = 0;
+        open.retain(|_| {
+            number += 1;
+            number % 100 == 1
+        });
+        let (entries, capacity) = size(&watermark);
+        assert!(entries <= 2001 && capacity <= 16_384, "{entries} of {capacity}");
+        drop(open);
+        assert_eq!(watermark.acknowledged(), 100_000);
+        assert!(size(&watermark).1 <= SHRINK_FROM, "{:?}", size(&watermark));
+    }
+
+    #[tokio::test]
+    async fn what_is_abandoned_holds_the_watermark_and_nobody_waits_for_it() {
+        let watermark = Arc::new(Watermark::default());
+        let mut tickets: Vec<_> = (1..=4).map(|sequence| ticket(&watermark, sequence)).collect();
+        tickets.remove(1).give_up();
+        tickets.remove(1).give_up();
+        drop(tickets);
+        assert_eq!(watermark.acknowledged(), 1);
+        watermark.settled().await;
+        for sequence in 5..10_000 {
+            ticket(&watermark, sequence).give_up();
+            drop(ticket(&watermark, 10_000 + sequence));
+        }
+        assert!(size(&watermark).0 <= 2 * MERGE_FROM, "{:?}", size(&watermark));
+        assert_eq!(watermark.acknowledged(), 1);
+        // It comes again to whoever resumes before it, here too.
+        watermark.rewind(1);
+        drop(ticket(&watermark, 2));
+        assert_eq!(watermark.acknowledged(), 2);
+    }
+
+    #[test]
+    fn a_watermark_that_stands_still_is_reported_once_with_the_one_who_holds_it() {
+        let watermark = Arc::new(Watermark::default());
+        let (good, bad) = (debtor(&watermark), debtor(&watermark));
+        bad.tag.set_name("bad".into());
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let mut held = owe(&watermark, 7, &[&good, &bad]);
+        assert_eq!(watermark.look(now), None);
+        assert_eq!(watermark.look(after(59)), None);
+        drop(held.remove(0));
+        drop(owe(&watermark, 8, &[&good, &bad]));
+        assert_eq!(watermark.stuck(), None);
+        let stuck = WatermarkStuck { sequence: 7, since: now, subscription: Some(bad.tag.label()) };
+        assert_eq!(watermark.look(after(61)), Some(Found::Stuck(stuck.clone())));
+        assert_eq!(watermark.look(after(600)), None);
+        assert_eq!(watermark.stuck(), Some(stuck));
+        drop(held);
+        assert_eq!(watermark.stuck(), None);
+        assert_eq!(watermark.look(after(601)), Some(Found::Moves));
+        assert_eq!(watermark.look(after(700)), None);
+        // One that abandons is named as well, also when it is gone.
+        let label = bad.tag.label();
+        owe(&watermark, 9, &[&bad]).remove(0).give_up();
+        drop((good, bad));
+        assert_eq!(watermark.look(after(800)), None);
+        let found = watermark.look(after(900));
+        assert!(
+            matches!(found, Some(Found::Stuck(WatermarkStuck { subscription: Some(named), .. })) if named == label)
+        );
+    }
+
+    #[test]
+    fn more_subscriptions_than_can_be_told_apart_still_have_to_acknowledge() {
+        let watermark = Arc::new(Watermark::default());
+        let debtors: Vec<_> = (0..100).map(|_| debtor(&watermark)).collect();
+        let mut tickets = owe(&watermark, 1, &debtors.iter().collect::<Vec<_>>());
+        let last = tickets.pop();
+        drop(tickets);
+        assert_eq!(watermark.acknowledged(), 0);
+        assert_eq!(watermark.waits_for(), Some((1, None)));
+        drop(last);
+        assert_eq!(watermark.acknowledged(), 1);
+        // The places of those who are gone are used again.
+        drop(debtors);
+        assert_ne!(debtor(&watermark).bit, 0);
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use shardkeeper_proto::{Session, ShardId};
 
 use super::{ManagerState, Removal};
 use crate::error::ShardsRejected;
-use crate::message::{ManagerMessage, RestartBy};
+use crate::message::{Farewell, ManagerMessage, RestartBy};
 use crate::session_keeper::KeeperMessage;
 
 impl ManagerState {
@@ -38,19 +38,20 @@ impl ManagerState {
         &mut self,
         myself: &ActorRef<ManagerMessage>,
         ids: &[ShardId],
+        farewell: Farewell,
         reply: RpcReplyPort<Result<Vec<Session>, ShardsRejected>>,
     ) {
         let begun = match &mut self.fleet {
             _ if self.stopping.is_some() => Err(ShardsRejected::ManagerEnded),
             None => Err(ShardsRejected::Starting),
-            Some(fleet) => fleet.shards.begin_removal(ids).map(|shards| (fleet, shards)),
+            Some(fleet) => fleet.shards.begin_removal(ids, farewell).map(|shards| (fleet, shards)),
         };
         match begun {
             Ok((fleet, shards)) => {
                 tracing::info!(shards = shards.len(), "removing shards");
                 fleet.last_removal += 1;
                 let number = fleet.last_removal;
-                fleet.removals.push(Removal { number, shards, reply });
+                fleet.removals.push(Removal { number, shards, farewell, reply });
                 myself.send_after(self.config.end_deadline, move || ManagerMessage::RemovalDeadline(number));
                 self.finish_removals();
             }
@@ -67,8 +68,13 @@ impl ManagerState {
         let shards = &mut fleet.shards;
         let is_complete = |removal: &Removal| removal.shards.iter().all(|shard| shards.has_left(*shard));
         let complete: Vec<_> = fleet.removals.extract_if(.., |removal| is_complete(removal)).collect();
-        for Removal { shards: left, reply, .. } in complete {
-            let _ = reply.send(Ok(left.into_iter().filter_map(|shard| shards.remove(shard)).collect()));
+        for Removal { shards: left, farewell, reply, .. } in complete {
+            let mut sessions: Vec<_> = left.into_iter().filter_map(|shard| shards.remove(shard)).collect();
+            if farewell == Farewell::Stop {
+                // One that was killed at the deadline has given up nothing; nobody is to resume it all the same.
+                sessions.clear();
+            }
+            let _ = reply.send(Ok(sessions));
         }
         // The last one that the others waited for may be gone.
         self.announce_if_all_ready();

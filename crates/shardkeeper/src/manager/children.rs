@@ -107,8 +107,9 @@ impl ManagerState {
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
             }
-            // An end that could not wait has brought it forward.
+            // An end that could not wait has brought it forward, or does not need it any more.
             (Servant::SessionKeeper, Some(Fleet { keeper: Some(_), .. })) => {}
+            (Servant::SessionKeeper, _) if self.store.is_none() => {}
             (Servant::SessionKeeper, Some(fleet)) => {
                 // Nor is known what the old one has stored.
                 let book = Arc::clone(&fleet.book);

@@ -84,6 +84,7 @@ struct Fleet {
 struct Removal {
     number: u64,
     shards: BTreeSet<ShardId>,
+    farewell: Farewell,
     reply: RpcReplyPort<Result<Vec<Session>, ShardsRejected>>,
 }
 
@@ -191,7 +192,9 @@ impl Actor for ShardManager {
             ManagerMessage::AddShards(ids, sessions, reply) => {
                 let _ = reply.send(state.add_shards(&myself, &ids, sessions).await?);
             }
-            ManagerMessage::RemoveShards(ids, reply) => state.remove_shards(&myself, &ids, reply),
+            ManagerMessage::RemoveShards(ids, farewell, reply) => {
+                state.remove_shards(&myself, &ids, farewell, reply);
+            }
             ManagerMessage::RestartShard(shard, by, reply) => {
                 let _ = reply.send(state.restart_shard(&myself, shard, by).await?);
             }

@@ -9,13 +9,14 @@ use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, ShardId};
 
 use super::{GENERATION, ManagerState, now};
 use crate::Lifecycle;
+use crate::dispatch::Found;
 use crate::error::Ended;
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardReport};
 use crate::session_keeper::KeeperMessage;
 use crate::shard::life::End;
 use crate::silence::LOOK_EVERY;
-use crate::status::ManagerStatus;
+use crate::status::{ManagerStatus, WatermarkStuck};
 
 impl ManagerState {
     pub(super) fn status(&self) -> ManagerStatus {
@@ -66,6 +67,10 @@ impl ManagerState {
         if let Some(End::Refused(refusal)) = end {
             self.refused(myself, shard, refusal);
         }
+        if let (Some(_), Some(fleet), Some(stopping)) = (end, &mut self.fleet, &self.stopping) {
+            // A driver that was too busy to be told has been aborted instead, and may have kept its session.
+            fleet.shards.set_ended(shard, stopping.farewell);
+        }
         // A report that it was ready may be on its way still.
         self.announce_if_all_ready();
         self.finish_removals();
@@ -110,12 +115,26 @@ impl ManagerState {
         }
     }
 
-    /// Looks for shards that have fallen silent.
+    /// Looks for shards that have fallen silent, and for watermarks that are stuck.
     pub(super) fn look(&mut self, myself: &ActorRef<ManagerMessage>) {
         let Some(fleet) = self.fleet.as_mut().filter(|_| self.stopping.is_none()) else { return };
         for (shard, quiet_for) in fleet.silence.look(now(), &fleet.shards.readings()) {
             let lifecycle = Lifecycle::Silent { shard, quiet_for };
             tracing::warn!("{lifecycle}");
+            self.config.hub.announce(&lifecycle);
+        }
+        for (shard, found) in fleet.shards.watermarks(now()) {
+            let lifecycle = match found {
+                Found::Stuck(WatermarkStuck { subscription, sequence, since }) => {
+                    let stuck_for = now().saturating_duration_since(since);
+                    Lifecycle::WatermarkStuck { shard, subscription, sequence, stuck_for }
+                }
+                Found::Moves => Lifecycle::WatermarkMoves { shard },
+            };
+            match &lifecycle {
+                Lifecycle::WatermarkStuck { .. } => tracing::warn!("{lifecycle}"),
+                _ => tracing::info!("{lifecycle}"),
+            }
             self.config.hub.announce(&lifecycle);
         }
         myself.send_after(LOOK_EVERY, || ManagerMessage::Look);

@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::accepted::Accepted;
 use crate::config::ManagerConfig;
-use crate::dispatch::{Leftovers, Publisher};
+use crate::dispatch::{Found, Leftovers, Publisher};
 use crate::error::{CommandRejected, ShardsRejected};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
 use crate::pacer::Pacer;
@@ -25,7 +25,7 @@ use crate::shard::life::{End, Life};
 use crate::shard::slot::SessionSlot;
 use crate::shard::{ShardActor, ShardArguments};
 use crate::silence::Reading;
-use crate::status::ShardStatus;
+use crate::status::{HeldUp, ShardStatus};
 
 pub(super) struct Shards {
     config: Arc<ManagerConfig>,
@@ -71,8 +71,14 @@ impl Entry {
         self.actor.is_none() || self.life.is_over()
     }
 
-    fn status(&self) -> ShardStatus {
-        self.board.read(self.slot.load().map_or(0, |session| session.sequence))
+    fn status(&self, held_up: Option<HeldUp>) -> ShardStatus {
+        ShardStatus {
+            sequence: self.slot.load().map_or(0, |session| session.sequence),
+            acknowledged: self.slot.load_acknowledged().map_or(0, |session| session.sequence),
+            watermark_stuck: self.slot.watermark().stuck(),
+            held_up,
+            ..self.board.read()
+        }
     }
 
     fn set_presence(&mut self, presence: &PresenceUpdate) {
@@ -81,6 +87,13 @@ impl Entry {
             let (reply, _) = ractor::concurrency::oneshot();
             let _ = actor.cast(ShardMessage::UpdatePresence(presence.clone(), reply.into()));
         }
+    }
+}
+
+fn end(farewell: Farewell) -> ShardMessage {
+    match farewell {
+        Farewell::Stop => ShardMessage::Stop,
+        Farewell::Detach => ShardMessage::Detach,
     }
 }
 
@@ -195,7 +208,11 @@ impl Shards {
     }
 
     /// Begins to remove shards: all of them, or none. Returns each of them once.
-    pub(super) fn begin_removal(&mut self, ids: &[ShardId]) -> Result<BTreeSet<ShardId>, ShardsRejected> {
+    pub(super) fn begin_removal(
+        &mut self,
+        ids: &[ShardId],
+        farewell: Farewell,
+    ) -> Result<BTreeSet<ShardId>, ShardsRejected> {
         for &shard in ids {
             match self.entries.get(&shard) {
                 None => return Err(ShardsRejected::NoSuchShard { shard }),
@@ -208,7 +225,7 @@ impl Shards {
             if let Some(entry) = self.entries.get_mut(shard) {
                 entry.leaving = true;
                 if let Some(actor) = entry.actor.as_ref().filter(|_| !entry.ended) {
-                    let _ = actor.cast(ShardMessage::Detach);
+                    let _ = actor.cast(end(farewell));
                 }
             }
         }
@@ -291,6 +308,7 @@ impl Shards {
             ),
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),
+            oddities: Arc::clone(&self.config.oddities),
             commands: (sender.clone(), inbox),
             presence: entry.presence.clone(),
             presence_with: self.config.presence_with.clone(),
@@ -298,6 +316,8 @@ impl Shards {
             ledger,
             manager: manager.clone(),
             random,
+            tap: self.config.tap.clone(),
+            reconnect: self.config.reconnect,
         };
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, manager.get_cell()).await?;
         (entry.actor, entry.commands) = (Some(actor), Some(sender));
@@ -404,7 +424,7 @@ impl Shards {
         self.entries.get(&shard).is_none_or(|entry| entry.ended)
     }
 
-    /// A shard that was to end broke down over it.
+    /// A shard that was to end has ended, in whatever way: after a stop nothing is left of its session.
     pub(super) fn set_ended(&mut self, shard: ShardId, farewell: Farewell) {
         if let Some(entry) = self.entries.get_mut(&shard) {
             entry.ended = true;
@@ -452,11 +472,7 @@ impl Shards {
     pub(super) fn end_all(&mut self, farewell: Farewell) {
         self.last_incarnation += 1;
         for entry in self.entries.values_mut() {
-            let message = match farewell {
-                Farewell::Stop => ShardMessage::Stop,
-                Farewell::Detach => ShardMessage::Detach,
-            };
-            let told = entry.actor.as_ref().is_some_and(|actor| actor.cast(message).is_ok());
+            let told = entry.actor.as_ref().is_some_and(|actor| actor.cast(end(farewell)).is_ok());
             if !told && farewell == Farewell::Stop {
                 entry.slot.empty(self.last_incarnation);
             }
@@ -482,11 +498,22 @@ impl Shards {
         self.entries.iter().map(reading).collect()
     }
 
+    /// Looks at each watermark, and returns what there is to report.
+    pub(super) fn watermarks(&self, now: Instant) -> Vec<(ShardId, Found)> {
+        let look = |(shard, entry): (&ShardId, &Entry)| Some((*shard, entry.slot.watermark().look(now)?));
+        self.entries.iter().filter_map(look).collect()
+    }
+
     pub(super) fn status(&self) -> Vec<ShardStatus> {
-        self.entries.values().map(Entry::status).collect()
+        let mut held_up = self.config.hub.held_up();
+        self.entries.iter().map(|(shard, entry)| entry.status(held_up.remove(shard))).collect()
     }
 
     pub(super) fn status_of(&self, shard: ShardId) -> Option<ShardStatus> {
-        self.entries.get(&shard).map(Entry::status)
+        Some(self.entries.get(&shard)?.status(self.config.hub.held_up().remove(&shard)))
     }
 }
+
+#[cfg(test)]
+#[path = "orders.rs"]
+mod orders;

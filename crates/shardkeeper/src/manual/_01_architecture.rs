@@ -81,8 +81,9 @@
 //! | `shardkeeper/src/identify_queue.rs`, `identify_ledger.rs`, `identify_gate/` | clock and post of the identify queue; what outlives it; how processes share its pace |
 //! | `shardkeeper/src/reshard_sentinel.rs` | asks the gateway, at the start and every few hours |
 //! | `shardkeeper/src/session_keeper.rs`, `store/` | what brings sessions into a store; what a store is, on disk and in memory |
-//! | `shardkeeper/src/shard/` | the shard's actor; `driver.rs` is the loop of one shard, `slot.rs` its session, `board.rs` its status |
-//! | `shardkeeper/src/dispatch/` | topics, subscriptions, the publisher of a shard, the watermark |
+//! | `shardkeeper/src/shard/` | the shard's actor; `driver.rs` is the loop of one shard, `slot.rs` its session, `board.rs` its status, `life.rs` what an incarnation leaves behind |
+//! | `shardkeeper/src/dispatch/` | topics, subscriptions, the publisher of a shard and its spill, the watermark |
+//! | `shardkeeper/src/tap.rs` | what shards send and receive, for debugging |
 //! | `shardkeeper/src/members.rs`, `accepted.rs` | members collected; what becomes of a command |
 //! | `shardkeeper/src/songbird.rs` | voice states of songbird |
 //! | `shardkeeper/src/message.rs` | what the actors tell each other |
@@ -107,6 +108,8 @@
 //! 8. Transport and protocol do not know each other; they meet in the driver alone.
 //! 9. Token, session ids and the content of events are in no log line, no error text and no `Debug` output.
 //! 10. What has to survive a crash is held above what can crash.
+//! 11. No order between mailboxes is relied upon. What must be known at an end is written where the end finds it, and not sent
+//!     beside it ([the table](super::_02_supervision#which-orders-are-relied-upon)).
 //!
 //! # One shard, from start to end
 //!

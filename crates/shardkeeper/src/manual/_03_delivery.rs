@@ -31,8 +31,11 @@
 //!
 //! [`Builder::subscribe`] subscribes before anything starts and misses nothing. [`Shardkeeper::subscribe`] begins with the
 //! next event. Either gives a [`Subscription`]: a `Stream`, and [`Subscription::next`], which is cancel safe. Dropping it
-//! unsubscribes, and acknowledges what it holds unread: a bot that goes for a successor calls [`detach`](Shardkeeper::detach)
-//! first, and reads on to the end. When the manager has ended it yields what it holds, and then `None`.
+//! unsubscribes, and acknowledges what it holds unread: a bot that ends for a successor calls [`detach`](Shardkeeper::detach)
+//! first, and reads on to the end. When the manager has ended it yields what it holds, and then `None`; so it does when the
+//! builder is dropped, or the start fails.
+//!
+//! [`Subscription::named`] gives it a name. Reports about it have the name, and the place in the code that subscribed.
 //!
 //! There may be many: each has its own queue, and they share the data of an event. Those who want the same work done by
 //! several tasks share one subscription among them.
@@ -59,6 +62,9 @@
 //! | [`Overflow::DropOldest`] | the oldest event makes room | told by [`Event::Lagged`], at the place of the gap | no |
 //! | [`Overflow::DropNewest`] | the new event does not come in | told by [`Event::Lagged`], before the next event that is read; the gap is somewhere behind | no |
 //!
+//! A subscription that no dispatch can come to, such as one to [`Topic::lifecycle`], never stops a shard: instead of `Wait` it
+//! has `DropOldest`, so the newest changes are there, and [`Lifecycle::Ended`] among them.
+//!
 //! Take `Wait` for what changes something: commands, moderation, a cache. Take `DropOldest` for what only shows the present:
 //! a dashboard, typing indicators. Take `DropNewest` for samples.
 //!
@@ -73,18 +79,38 @@
 //!   after session while nobody reads, whose READY waits once 64 events do;
 //! - other shards go on, unless the same subscription is in their way too.
 //!
+//! After 5 s without taking anything from a shard that waits, the subscription is reported: by a warning and
+//! [`Lifecycle::SubscriptionStalled`], once for all its shards, with name, place and time, until
+//! [`Lifecycle::SubscriptionResumed`]. [`ShardStatus::held_up`] shows it for each shard, and [`ShardStatus::reading_paused`]
+//! whether the shard reads.
+//!
+//! A loop that reads events may wait for an answer that comes over the same shard: while somebody awaits
+//! [`Shardkeeper::members`] or [`Accepted::written`], the shard reads on although a subscription is
+//! full, and keeps what that one has no room for, up to 4096 events or 32 MiB. Beyond that the request fails, and the error
+//! names the subscription ([`MembersError::HeldUp`], [`NotWritten::HeldUp`]).
+//!
 //! A subscriber that sleeps for minutes may cost a shard its connection. The shard resumes, and nothing is lost as long as
 //! Discord still has what it missed. A subscription that is dropped wakes everybody who waited for it.
 //!
 //! # Acknowledgement and the watermark
 //!
 //! Dropping a [`Delivery`] says that it was dealt with. Hold it while the work is under way; [`Delivery::into_event`] keeps
-//! the event and acknowledges at once.
+//! the event and acknowledges at once. [`Delivery::abandon`] drops it without acknowledging, and so does a panic: of what the
+//! panicking task holds, in its hands and unread in its subscriptions, nothing counts as dealt with.
 //!
 //! Each shard has a *watermark*: the highest sequence up to which every lossless subscription has acknowledged everything.
 //! [`Shardkeeper::detach`], [`Shardkeeper::remove_shards`] and [`Shardkeeper::sessions`] hand sessions out as of the
 //! watermark, so whatever was not dealt with comes again to whoever resumes them. Events that no lossless subscription wanted
 //! do not hold it back.
+//!
+//! One delivery that is never dropped, or was abandoned, stops the watermark: what is stored from then on, or handed over, goes
+//! back to that event. After a minute [`Lifecycle::WatermarkStuck`] and a warning name the subscription, once until
+//! [`Lifecycle::WatermarkMoves`]; [`ShardStatus::watermark_stuck`] shows it. Whatever is acknowledged behind it takes no memory.
+//!
+//! `detach` and `remove_shards` begin when they are called, and what they return only waits: a loop that reads events keeps
+//! reading until its subscription ends, and then takes the sessions. The example `hand_over` does so. The end waits for
+//! deliveries in hand, up to [`Builder::end_deadline`], also for one in the hand of whoever waits for the end: after 5 s it is
+//! reported as stuck. It does not wait for what was abandoned.
 //!
 //! Within the process a shard resumes from what was *published*, which may be more: what lies in a subscription
 //! outlives the shard.
@@ -122,7 +148,9 @@
 //! |---|---|---|
 //! | subscription | [`SubscriptionOptions::capacity`]: 1024 events | its policy |
 //! | deliveries with an actor that subscribed | as many again, on credit | the subscription fills up |
-//! | a shard's spill, in front of full lossless subscriptions | one dispatch per subscription, and lifecycle changes and READY up to 64 entries | reading has stopped with the first; more lifecycle changes count as missed, and READY is left unread too |
+//! | a shard's spill, in front of full lossless subscriptions | one dispatch per subscription, up to 64 lifecycle changes, and READY as long as it has less than 64 entries | reading has stopped with the first; more lifecycle changes count as missed, and READY is left unread too |
+//! | the same while an answer from the shard is awaited | 4096 events or 32 MiB | reading stops; the request fails after 5 s without an event, and names the subscription |
+//! | acknowledgements that are missing | one entry of 40 bytes for each dispatch that is open, and as many again | what lies between two of them is merged |
 //! | announcements of manager and queue for a full lossless subscription | 64 each | counted as missed |
 //! | chunks of [`Shardkeeper::members_chunks`] | 64 | the shard stops reading |
 //! | commands on their way to a driver | 640 (all of the next two rows) | [`CommandRefused::QueueFull`] |

@@ -36,8 +36,9 @@
 //! 5. **Written**: [`Accepted::written`] says so when the operating system has it. Discord does not confirm commands; an
 //!    answer, if there is one, comes as an event.
 //!
-//! [`NotWritten::Expired`] means that it has waited for its lifetime, [`NotWritten::Lost`] that its shard crashed or ended, or
-//! that the connection went while it was being written. In the last case Discord may have it.
+//! [`NotWritten::Expired`] means that it has waited for its lifetime; [`NotWritten::HeldUp`] that it has because the shard
+//! could not become ready, since a subscription is full; [`NotWritten::Lost`] that its shard crashed or ended, or that the
+//! connection went while it was being written. In the last case Discord may have it.
 //!
 //! Dropping an [`Accepted`] changes nothing.
 //!
@@ -77,7 +78,9 @@
 //! - shares one request among equal ones that are asked at the same time;
 //! - asks for **all** members of a guild once in 30 s, and lets a further request wait for its turn (GW-162); when somebody
 //!   else has asked, it waits as long as Discord says, and asks again (GW-164);
-//! - goes on over a resume, and fails when the session is lost, since the answer is lost with it.
+//! - goes on over a resume, and fails when the session is lost, since the answer is lost with it;
+//! - lets the shard read on although subscriptions are full, up to 4096 events or 32 MiB: so it can be awaited in the loop that
+//!   reads the events of the same shard.
 //!
 //! | [`MembersError`] | because |
 //! |---|---|
@@ -85,6 +88,7 @@
 //! | [`Expired`](MembersError::Expired) | it could not be sent within [`Timings::bulk_lifetime`] |
 //! | [`SessionLost`](MembersError::SessionLost) | a new session began before the answer was complete: ask again |
 //! | [`TimedOut`](MembersError::TimedOut) | no chunk for 30 s, counted from when the request was written |
+//! | [`HeldUp`](MembersError::HeldUp) | the shard stopped reading all the same: the error names the subscription that is full |
 //! | [`Malformed`](MembersError::Malformed) | a chunk is not what it should be |
 //! | [`ManagerEnded`](MembersError::ManagerEnded) | it has |
 //!

@@ -47,8 +47,8 @@
 //! Each takes all of the shards or none: [`ShardsRejected`] names the one that stands against it. `restart_shard` also brings
 //! back a shard in quarantine, and one that Discord refused.
 //!
-//! Removed shards close with 4905, and Discord keeps their sessions for some minutes. Whoever does not want them drops them;
-//! a way to end a single shard with 1000 does not exist.
+//! Removed shards close with 4905, and Discord keeps their sessions for some minutes.
+//! [`Shardkeeper::remove_shards_with`]`(ids, Farewell::Stop)` closes with 1000 instead, which ends the sessions at once.
 //!
 //! # Status
 //!
@@ -59,14 +59,29 @@
 //! |---|---|
 //! | [`phase`](ShardStatus::phase), [`since`](ShardStatus::since) | where it stands, and since when |
 //! | [`latency`](ShardStatus::latency), [`latencies`](ShardStatus::latencies) | what heartbeats took |
+//! | [`heartbeat`](ShardStatus::heartbeat) | their interval, the last acknowledgement, and since when one is missing |
+//! | [`sending`](ShardStatus::sending) | how full the window of 120 payloads is, and how many commands wait |
+//! | [`url`](ShardStatus::url) | where the connection goes to, without path and query |
 //! | [`session`](ShardStatus::session), [`sequence`](ShardStatus::sequence) | which session by number, and how far it was published |
+//! | [`acknowledged`](ShardStatus::acknowledged), [`watermark_stuck`](ShardStatus::watermark_stuck) | how far subscribers are done, and which one keeps that from moving |
+//! | [`held_up`](ShardStatus::held_up), [`reading_paused`](ShardStatus::reading_paused) | which subscription is full, and whether the shard has stopped reading for it |
 //! | [`dispatches`](ShardStatus::dispatches), [`identifies`](ShardStatus::identifies), [`resumes`](ShardStatus::resumes), [`disconnects`](ShardStatus::disconnects), [`zombied`](ShardStatus::zombied), [`restarts`](ShardStatus::restarts) | counters, over the life of the manager |
-//! | [`last_disconnect`](ShardStatus::last_disconnect), [`last_reason`](ShardStatus::last_reason) | why the last connection ended: reason, who, close code, when; and in words |
+//! | [`last_disconnect`](ShardStatus::last_disconnect), [`last_reason`](ShardStatus::last_reason) | why the last connection ended: reason, who, close code and what was said, when; and in words |
 //!
 //! [`IdentifyStatus`] tells who waits and what is left of the budget. All of it serializes; times become milliseconds.
 //!
 //! A shard is healthy when it is at [`Phase::Ready`] and its [`since`](ShardStatus::since) is not a few seconds old each time
 //! one looks.
+//!
+//! # The wire
+//!
+//! [`Builder::wire_tap`] calls a function for each payload that a shard sends or receives, heartbeats included, with opcode,
+//! size and direction. [`Builder::wire_tap_with_content`] shows the content too, except that of Identify and Resume.
+//!
+//! # Connections that end
+//!
+//! A shard makes another connection by itself. With [`Builder::reconnect`]`(false)` it reports the end and stays down, at
+//! [`Phase::Stopped`], until [`Shardkeeper::restart_shard`] brings it back.
 //!
 //! # Logs
 //!
@@ -113,9 +128,9 @@
 //! connections when it is told to stop resumes once more, closes with 1000, and spends three seconds on it at most
 //! ([`Timings::close`]). If Discord cannot be reached by then, it shows the bot as online for some minutes more.
 //!
-//! Both calls return within [`Builder::end_deadline`] (10 s), from any state, also in the middle of connecting. Subscribers may
-//! read on until then; a `detach` waits for their acknowledgements, and what is still open at the deadline comes again to
-//! the successor. Dropping handles ends nothing. [`Shardkeeper::ended`] waits for the end, however it comes;
+//! Both calls begin at once, and what they return is ready within [`Builder::end_deadline`] (10 s), from any state, also in
+//! the middle of connecting. Subscribers may read on until then; a `detach` waits for their acknowledgements, and what is
+//! still open at the deadline comes again to the successor. Dropping handles ends nothing. [`Shardkeeper::ended`] waits for the end, however it comes;
 //! [`Shardkeeper::wait`] gives the same as a `Result`: an error says why a bot ended that nobody told to end.
 //!
 //! # Several processes

@@ -156,7 +156,8 @@
 //!
 //! **Context.** The answer to a request for members comes as events.
 //! **Decision.** [`Shardkeeper::members`] is built on what any bot has: a command, and a subscription to its answers.
-//! **Consequences.** No special way through manager and driver; whoever wants another collector can write one.
+//! **Consequences.** Whoever wants another collector can write one. One thing is special: while this subscription exists, its
+//! shard reads on although others are full, within a bound, since the one who waits may be the one who does not read.
 //! **Rejected.** A collector in the driver: its memory and its time-outs would be the shard's.
 //!
 //! # Where Discord's documentation is silent

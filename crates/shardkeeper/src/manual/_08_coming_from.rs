@@ -196,7 +196,7 @@
 //! | `tellWorkerToIdentify` | [`Shardkeeper::add_shards`] in another process | |
 //! | `identify(shard)` | [`Shardkeeper::restart_shard`] with [`RestartBy::Identify`] | for one that does not run yet: [`Shardkeeper::add_shards`] |
 //! | `requestIdentify` | [`Builder::identify_gate`] | |
-//! | `kill(shard)` | [`Shardkeeper::remove_shards`] | the session stays resumable for minutes; a single shard cannot be closed with 1000 |
+//! | `kill(shard)` | [`Shardkeeper::remove_shards_with`]`(ids, Farewell::Stop)` | closes with 1000; with `remove_shards` the session stays resumable for minutes |
 //! | `shutdown(code, reason)` | [`Shardkeeper::stop`], [`Shardkeeper::detach`] | cancels what is connecting; the code follows from the intention |
 //! | `sendPayload` | [`Command::raw`], [`Shardkeeper::command`] | checked; waits until the shard is ready; bounded |
 //! | `calculateShardId` | [`Shardkeeper::owner_of`], [`ShardCount::owner_of`](shardkeeper_proto::ShardCount::owner_of) | |
@@ -219,7 +219,7 @@
 //! | `ready`, state Connected | [`Change::Ready`], [`Phase::Ready`] | |
 //! | `resuming`, state Resuming | [`Change::Resuming`], [`Phase::Resuming`] | is sent |
 //! | `resumed` | [`Change::Resumed`] | with how much was replayed |
-//! | `heartbeat`, `heartbeatAck` | [`ShardStatus::latencies`] | what they took; a missed one is [`Reason::Zombied`] |
+//! | `heartbeat`, `heartbeatAck` | [`Builder::wire_tap`], [`ShardStatus::latencies`] | each as it passes; what they took; a missed one is [`Reason::Zombied`] |
 //! | `invalidSession` | [`Reason::InvalidSession`] | |
 //! | `requestedReconnect` | [`Reason::ReconnectRequested`] | |
 //! | `disconnected`, state Disconnected | [`Change::Disconnected`], [`Phase::Disconnected`] | with who, why, and what comes next |
@@ -241,7 +241,7 @@
 //! | emitter `rawMessage` | [`Dispatch::data`] | the raw text of a dispatch's data |
 //! | emitter `ready` | [`Change::Ready`] | |
 //! | emitter `rateLimited` | [`Topic::events`]`([EventName::RateLimited])` | |
-//! | heartbeat fields | [`ShardStatus::latency`] | the rest is the machine's |
+//! | heartbeat fields | [`ShardStatus::heartbeat`], [`ShardStatus::latency`] | interval, last acknowledgement, one that is missing |
 //! | `lastSequence` | [`ShardStatus::sequence`] | |
 //! | `sessionId`, `sessionGateway` | [`Shardkeeper::sessions`] | a secret |
 //! | socket flags | [`ShardStatus::phase`] | one state, not four flags |
@@ -269,7 +269,7 @@
 //! | `WithIdentifyConnectionProperties` | [`Builder::library`] | as discordeno's `properties` |
 //! | `WithCommandRateLimiter` | none | the limit is Discord's; [`Timings::command_window`] is for a simulator |
 //! | `WithIdentifyRateLimiter` | [`Builder::identify_gate`] | waits, where theirs fails |
-//! | `WithHeartbeatHandler` | none | heartbeats are the machine's |
+//! | `WithHeartbeatHandler` | [`Builder::wire_tap`] | to see them; sending is the machine's |
 //! | `WithEventHandler` | [`Builder::subscribe`] | a slow reader delays no acknowledgement |
 //! | `WithLogger` | `tracing` | |
 //! | states Hello, Ready, Connected, Resume, Closed, ResumableClosed | [`ShardStatus::phase`]; as a value, [`Shard`](shardkeeper_proto::Shard) | the machine is a crate of its own, without I/O |

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use shardkeeper_proto::shard::{Change, Reason};
+use shardkeeper_proto::shard::{Change, HeartbeatState, Reason, Sending};
 use shardkeeper_proto::{ShardCount, ShardId};
+use url::Url;
 
 use crate::message::Incarnation;
-use crate::status::{Disconnect, LATENCIES, Phase, ShardStatus};
+use crate::status::{Disconnect, HeartbeatStatus, LATENCIES, Phase, SendingStatus, ShardStatus};
 
 /// The status of a shard, written by its driver and the manager, read by anyone: no question waits for a shard.
 ///
@@ -41,8 +42,15 @@ impl Board {
                     since: None,
                     session: 0,
                     sequence: 0,
+                    acknowledged: 0,
+                    watermark_stuck: None,
+                    held_up: None,
+                    reading_paused: false,
                     latency: None,
                     latencies: Vec::new(),
+                    heartbeat: None,
+                    sending: SendingStatus::default(),
+                    url: None,
                     dispatches: 0,
                     identifies: 0,
                     resumes: 0,
@@ -68,7 +76,9 @@ impl Board {
 
     /// From now on this incarnation writes.
     pub(crate) fn begin(&self, incarnation: Incarnation) {
-        self.state().writer = incarnation;
+        let mut state = self.state();
+        state.writer = incarnation;
+        state.status.reading_paused = false;
     }
 
     pub(crate) fn set_latency(&self, by: Incarnation, latency: Option<Duration>) {
@@ -80,6 +90,36 @@ impl Board {
                 status.latencies.remove(0);
             }
             status.latencies.push(latency);
+        }
+    }
+
+    /// How heartbeats and commands stand.
+    pub(crate) fn set_traffic(&self, by: Incarnation, heartbeat: Option<HeartbeatState>, sending: Sending) {
+        let mut state = self.state();
+        let Some(status) = state.of(by) else { return };
+        status.heartbeat = heartbeat.map(|heartbeat| HeartbeatStatus {
+            interval: heartbeat.interval,
+            acknowledged_at: heartbeat.acknowledged_at,
+            outstanding_since: heartbeat.outstanding_since,
+        });
+        status.sending = SendingStatus {
+            sent: sending.sent,
+            voice_waiting: sending.voice_waiting,
+            bulk_waiting: sending.bulk_waiting,
+            presence_waiting: sending.presence_waiting,
+        };
+    }
+
+    /// A connection goes there. What follows the port is nobody's business.
+    pub(crate) fn set_url(&self, by: Incarnation, url: &Url) {
+        if let Some(status) = self.state().of(by) {
+            status.url = Some(url.origin().ascii_serialization());
+        }
+    }
+
+    pub(crate) fn set_reading_paused(&self, by: Incarnation, paused: bool) {
+        if let Some(status) = self.state().of(by) {
+            status.reading_paused = paused;
         }
     }
 
@@ -112,13 +152,19 @@ impl Board {
                 status.session = status.session.max(1);
                 Phase::Ready
             }
-            Change::Disconnected { reason, .. } => {
+            Change::Disconnected { reason, detail, .. } => {
                 status.disconnects += 1;
                 status.zombied += u32::from(*reason == Reason::Zombied);
                 let (initiator, close_code) = (reason.initiator(), reason.close_code().map(|code| code.0));
-                status.last_disconnect = Some(Disconnect { reason: *reason, initiator, close_code, at: now });
+                let words = match detail {
+                    Some(detail) => format!("{reason}: {detail}"),
+                    None => reason.to_string(),
+                };
+                let detail = detail.as_deref().map(str::to_owned);
+                status.last_disconnect =
+                    Some(Disconnect { reason: *reason, initiator, close_code, detail, at: now });
                 if is_current {
-                    status.last_reason = Some(reason.to_string());
+                    status.last_reason = Some(words);
                     status.latency = None;
                 }
                 Phase::Disconnected
@@ -140,15 +186,15 @@ impl Board {
         let status = &mut state.status;
         status.phase = if quarantined { Phase::Quarantined } else { Phase::Starting };
         status.since = Some(now);
-        status.latency = None;
+        (status.latency, status.heartbeat, status.reading_paused) = (None, None, false);
         status.restarts += 1;
         status.last_reason = Some(format!("crashed: {error}"));
     }
 
-    /// The status as of now; `sequence` is kept elsewhere.
-    pub(crate) fn read(&self, sequence: u64) -> ShardStatus {
+    /// The status as of now, except for what subscriptions have to do with.
+    pub(crate) fn read(&self) -> ShardStatus {
         let dispatches = self.dispatches.load(Ordering::Relaxed);
-        ShardStatus { sequence, dispatches, ..self.state().status.clone() }
+        ShardStatus { dispatches, ..self.state().status.clone() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -173,20 +219,20 @@ mod tests {
         let now = Instant::now();
         board.begin(1);
         board.changed(1, now, &Change::Identifying);
-        assert_eq!(board.read(0).phase, Phase::Identifying);
+        assert_eq!(board.read().phase, Phase::Identifying);
         board.crashed(now, "killed", true);
         board.changed(1, now, &Change::Ready);
         board.set_latency(1, Some(Duration::from_millis(1)));
         board.set_reason(1, "late".to_owned());
-        let status = board.read(0);
+        let status = board.read();
         assert_eq!((status.phase, status.latency), (Phase::Quarantined, None));
         assert_eq!(status.last_reason.as_deref(), Some("crashed: killed"));
         // The session was there all the same.
         assert_eq!((status.session, board.activity().0), (1, false));
         board.begin(2);
         board.changed(1, now, &Change::Ready);
-        assert_eq!(board.read(0).phase, Phase::Quarantined);
+        assert_eq!(board.read().phase, Phase::Quarantined);
         board.changed(2, now, &Change::Connecting { resuming: true });
-        assert_eq!(board.read(0).phase, Phase::Connecting);
+        assert_eq!(board.read().phase, Phase::Connecting);
     }
 }

@@ -10,35 +10,41 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ractor::ActorRef;
-use shardkeeper_proto::shard::{Change, Reason};
+use shardkeeper_proto::shard::{Change, Next, Oddity, Reason};
 use shardkeeper_proto::{
     Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
-use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
+use shardkeeper_transport::{Closed, ConnectError, Connection, Connector, Event, Reading, TransportError};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use url::Url;
 
 use super::board::Board;
 use super::codec::Codec;
 use super::commands::Asked;
 use super::life::Life;
+use super::oddities::Oddities;
 use super::receipts::Receipts;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
+use crate::accepted::NotWritten;
 use crate::config::PresenceWith;
-use crate::dispatch::Publisher;
+use crate::dispatch::{Publisher, STALLED_AFTER};
 use crate::error::CommandRejected;
 use crate::identify_ledger::{IdentifyLedger, TakenPermit};
 use crate::message::{QueueMessage, ShardMessage};
 use crate::pacer::Pacer;
 use crate::rate::Warnings;
+use crate::tap::Tap;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
 /// nothing measurable, smaller ones cost a poll of everything per message.
 const MESSAGES_PER_TURN: usize = 64;
 /// So many are taken before a timer may judge by what has not come. They take a few milliseconds.
 const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
+/// How many payloads one message may hold. Discord sends one, and proxies that join messages join a few; what they bring
+/// is published without a look at slow subscribers, so it has to be bounded.
+const PAYLOADS_PER_MESSAGE: usize = 64;
 
 /// What the control plane tells a driver.
 #[derive(Debug)]
@@ -62,6 +68,7 @@ pub(super) struct Parts {
     pub(super) publisher: Publisher,
     pub(super) slot: Arc<SessionSlot>,
     pub(super) board: Arc<Board>,
+    pub(super) oddities: Arc<Oddities>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
     pub(super) presence_with: Option<PresenceWith>,
     pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
@@ -70,6 +77,9 @@ pub(super) struct Parts {
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) commands: mpsc::Receiver<Asked>,
     pub(super) random: fastrand::Rng,
+    pub(super) tap: Option<Arc<Tap>>,
+    /// Whether to make another connection when one ends.
+    pub(super) reconnect: bool,
 }
 
 /// Runs a shard until its machine is at its end.
@@ -89,10 +99,15 @@ pub(super) async fn run(mut parts: Parts) {
             publisher: parts.publisher,
             slot: parts.slot,
             board: parts.board,
+            oddities: parts.oddities,
+            warnings: parts.warnings,
             queue: parts.queue,
             ledger: parts.ledger,
             actor: parts.actor,
             random: parts.random,
+            tap: parts.tap,
+            reconnect: parts.reconnect,
+            gives_up: false,
             for_link: Vec::new(),
             reading_paused: false,
             permit: None,
@@ -103,12 +118,12 @@ pub(super) async fn run(mut parts: Parts) {
         codec,
         connector: parts.connector,
         pacer: parts.pacer,
-        warnings: parts.warnings,
         presence: parts.presence,
         presence_with: parts.presence_with,
         control: parts.control,
         commands: parts.commands,
         detaching: false,
+        uncompressed_told: false,
     };
     driver.take_presence();
     driver.feed(Input::Start);
@@ -118,8 +133,7 @@ pub(super) async fn run(mut parts: Parts) {
     driver.refuse_commands();
     driver.core.publisher.catch_up().await;
     if driver.detaching {
-        // What subscribers have in hand they may finish; the manager's deadline ends the wait.
-        driver.core.slot.watermark().settled().await;
+        driver.core.settle().await;
     }
 }
 
@@ -129,18 +143,21 @@ struct Driver {
     codec: Codec,
     connector: Connector,
     pacer: Arc<Pacer>,
-    warnings: Arc<Warnings>,
     presence: watch::Receiver<Option<PresenceUpdate>>,
     presence_with: Option<PresenceWith>,
     control: mpsc::Receiver<Control>,
     commands: mpsc::Receiver<Asked>,
     /// The session goes to another process.
     detaching: bool,
+    uncompressed_told: bool,
 }
 
 impl Driver {
     /// Waits for any reason to wake up, and deals with it. Listed by urgency.
     async fn turn(&mut self) {
+        if std::mem::take(&mut self.core.gives_up) {
+            return self.feed(Input::Detach);
+        }
         let behind = self.core.publisher.is_behind();
         let paused = self.core.holds_back();
         self.pause_reading(paused);
@@ -171,6 +188,7 @@ impl Driver {
                         self.core.take(event, &mut self.codec);
                         self.carry_out();
                         self.receive_pending(MESSAGES_PER_TURN);
+                        self.tell_uncompressed();
                     }
                 }
             }
@@ -251,11 +269,13 @@ impl Driver {
     fn feed(&mut self, input: Input<'_>) {
         self.core.feed(input, None);
         self.carry_out();
+        self.core.show_traffic();
     }
 
     fn pause_reading(&mut self, paused: bool) {
         if self.core.reading_paused != paused {
             self.core.reading_paused = paused;
+            self.core.board.set_reading_paused(self.core.life.incarnation(), paused);
             self.feed(Input::ReadingPaused(paused));
         }
     }
@@ -273,6 +293,16 @@ impl Driver {
         }
     }
 
+    /// Once per driver; the log has it once for all of them.
+    fn tell_uncompressed(&mut self) {
+        if let Link::Up(connection) = &self.link
+            && connection.is_uncompressed()
+            && !std::mem::replace(&mut self.uncompressed_told, true)
+        {
+            self.core.oddities.tell(self.core.shard, Oddity::Uncompressed);
+        }
+    }
+
     /// Carries out what the machine wants done to the link.
     fn carry_out(&mut self) {
         // Taken out and put back, so that its memory serves again; carrying out may add more at the end.
@@ -280,6 +310,7 @@ impl Driver {
             let mut outputs = std::mem::take(&mut self.core.for_link);
             for output in outputs.drain(..) {
                 self.carry_out_one(output);
+                self.core.show_traffic();
             }
             if self.core.for_link.is_empty() {
                 self.core.for_link = outputs;
@@ -290,6 +321,7 @@ impl Driver {
     fn carry_out_one(&mut self, output: Output) {
         match (output, &mut self.link) {
             (Output::Connect(url), _) => {
+                self.core.board.set_url(self.core.life.incarnation(), &url);
                 let wait = self.pacer.take_turn();
                 if wait.is_zero() {
                     self.open(url);
@@ -304,6 +336,9 @@ impl Driver {
                 self.link = Link::Down;
             }
             (Output::Send(payload), Link::Up(connection)) => {
+                if let Some(tap) = &self.core.tap {
+                    tap.sent(self.core.shard, &payload);
+                }
                 let permit = self.core.permit.as_mut().filter(|_| payload.is(Opcode::Identify));
                 let identifies = permit.map(TakenPermit::spend).is_some();
                 // When its buffer is full, the connection says so as its end.
@@ -342,7 +377,7 @@ impl Driver {
                 let retry_after = error.retry_after();
                 let error = crate::error::chain(&error);
                 let shard = self.core.shard;
-                if self.warnings.admit(shard) {
+                if self.core.warnings.admit(shard) {
                     tracing::warn!(shard.id = shard.0, error, ?retry_after, "could not connect");
                 } else {
                     tracing::debug!(shard.id = shard.0, error, ?retry_after, "could not connect");
@@ -408,10 +443,16 @@ struct Core {
     publisher: Publisher,
     slot: Arc<SessionSlot>,
     board: Arc<Board>,
+    oddities: Arc<Oddities>,
+    warnings: Arc<Warnings>,
     queue: watch::Receiver<ActorRef<QueueMessage>>,
     ledger: Arc<IdentifyLedger>,
     actor: ActorRef<ShardMessage>,
     random: fastrand::Rng,
+    tap: Option<Arc<Tap>>,
+    reconnect: bool,
+    /// The connection has ended, and there is to be no other one.
+    gives_up: bool,
     /// Outputs that concern the link, in order.
     for_link: Vec<Output>,
     reading_paused: bool,
@@ -424,35 +465,69 @@ struct Core {
 impl Core {
     fn take(&mut self, event: Event<'_>, codec: &mut Codec) {
         match event {
-            Event::Message(message) => match codec.split(message) {
-                Ok(envelope) => self.feed(Input::Payload(&envelope), Some(&envelope)),
-                Err(error) => {
-                    tracing::warn!(
-                        shard.id = self.shard.0,
-                        error = crate::error::chain(&error),
-                        "unreadable payload"
-                    );
-                    self.feed(Input::Malformed, None);
-                }
-            },
+            Event::Message(message) => self.take_message(message, codec),
             Event::Flushed => self.flushed(),
             Event::Closed(closed) => {
-                if let Some(error) = &closed.error {
-                    tracing::debug!(
-                        shard.id = self.shard.0,
-                        error = crate::error::chain(error),
-                        "connection failed"
-                    );
-                }
                 let corrupt = closed.error.as_ref().is_some_and(TransportError::is_unreadable);
-                self.feed(Input::Closed { code: closed.code, corrupt }, None);
+                self.feed(Input::Closed { code: closed.code, corrupt, detail: detail(&closed) }, None);
             }
         }
+    }
+
+    /// Shows on the board what is sent and acknowledged. Not for each event: only what concerns the link changes it.
+    fn show_traffic(&mut self) {
         let latency = self.machine.latency();
         if latency != self.latency {
             self.latency = latency;
             self.board.set_latency(self.life.incarnation(), latency);
         }
+        let sending = self.machine.sending(Instant::now().into_std());
+        self.board.set_traffic(self.life.incarnation(), self.machine.heartbeat(), sending);
+    }
+
+    /// Takes each payload of a message; Discord sends one.
+    fn take_message(&mut self, message: &[u8], codec: &mut Codec) {
+        let mut rest = message;
+        for taken in 0..PAYLOADS_PER_MESSAGE {
+            match codec.split(rest) {
+                Ok((envelope, behind)) => {
+                    if let Some(tap) = &self.tap {
+                        tap.received(self.shard, rest.len() - behind.len(), Some(&envelope));
+                    }
+                    self.feed(Input::Payload(&envelope), Some(&envelope));
+                    if envelope.opcode() == Some(Opcode::HeartbeatAck) {
+                        self.show_traffic();
+                    }
+                    rest = behind;
+                }
+                Err(error) => {
+                    if let Some(tap) = &self.tap {
+                        tap.received(self.shard, rest.len(), None);
+                    }
+                    let error = crate::error::chain(&error);
+                    if self.warnings.admit(self.shard) {
+                        tracing::warn!(shard.id = self.shard.0, error, "unreadable payload");
+                    } else {
+                        tracing::debug!(shard.id = self.shard.0, error, "unreadable payload");
+                    }
+                    // What is lost behind a payload comes again with a resume; a payload of its own may be skipped.
+                    return self.feed(
+                        match taken {
+                            0 => Input::Malformed,
+                            _ => {
+                                Input::Unreadable("what stands behind a payload in the same message is none")
+                            }
+                        },
+                        None,
+                    );
+                }
+            }
+            if rest.is_empty() {
+                return;
+            }
+            self.oddities.tell(self.shard, Oddity::SeveralPayloads);
+        }
+        self.feed(Input::Unreadable("more payloads in one message than are taken"), None);
     }
 
     /// Feeds the machine and does everything it puts out, but for what concerns the link.
@@ -471,6 +546,7 @@ impl Core {
                 }
                 Output::SessionChanged(session) => self.slot.store(self.life.incarnation(), session),
                 Output::Changed(change) => self.changed(now, change),
+                Output::Odd(oddity) => self.oddities.tell(self.shard, oddity),
                 Output::Enqueue(priority) => {
                     let (shard, incarnation, actor) =
                         (self.shard, self.life.incarnation(), self.actor.clone());
@@ -482,7 +558,11 @@ impl Core {
                     self.ask(QueueMessage::Claim { shard, incarnation, priority, actor });
                 }
                 Output::AskGateway => self.report(ShardMessage::AskGateway),
-                Output::CommandExpired(id) => self.receipts.expired(id),
+                Output::CommandExpired(id) => {
+                    let held_up = self.publisher.is_behind() && !self.machine.is_ready();
+                    let reason = if held_up { NotWritten::HeldUp } else { NotWritten::Expired };
+                    self.receipts.given_up(id, reason);
+                }
                 Output::LeaveQueue => {
                     let (shard, incarnation) = (self.shard, self.life.incarnation());
                     self.ask(QueueMessage::Leave { shard, incarnation });
@@ -493,11 +573,30 @@ impl Core {
     }
 
     /// Whether to read nothing, for the sake of a lossless subscription. Hello is read all the same, or a connection that
-    /// is new would not live; and READY as long as there is room for it, so that the session is known.
-    fn holds_back(&self) -> bool {
-        self.publisher.is_behind()
+    /// is new would not live; and READY as long as there is room for it, so that the session is known. While somebody awaits an
+    /// answer, or that a command is written, reading goes on as far as the spill has room: it may be the same one who does not
+    /// read.
+    fn holds_back(&mut self) -> bool {
+        let holds_back = self.publisher.is_behind()
             && (self.machine.expects_dispatches()
-                || self.machine.expects_session() && self.publisher.is_full())
+                || self.machine.expects_session() && self.publisher.is_full());
+        holds_back && !self.publisher.reads_on(!self.machine.is_ready() && self.receipts.are_awaited())
+    }
+
+    /// What subscribers have in hand they may finish; the manager's deadline ends the wait. Whoever takes long is named: it may
+    /// be the one who waits for this end.
+    async fn settle(&self) {
+        let watermark = self.slot.watermark();
+        if timeout(STALLED_AFTER, watermark.settled()).await.is_ok() {
+            return;
+        }
+        if let Some((sequence, subscription)) = watermark.waits_for() {
+            let (shard, stuck_for) = (self.shard, STALLED_AFTER);
+            let lifecycle = Lifecycle::WatermarkStuck { shard, subscription, sequence, stuck_for };
+            tracing::warn!("the end waits: {lifecycle}");
+            self.publisher.announce_aside(&lifecycle);
+        }
+        watermark.settled().await;
     }
 
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
@@ -506,12 +605,20 @@ impl Core {
         self.slot.advance(sequence);
     }
 
-    fn changed(&mut self, now: std::time::Instant, change: Change) {
+    fn changed(&mut self, now: std::time::Instant, mut change: Change) {
+        if let Change::Disconnected { next, .. } = &mut change
+            && !self.reconnect
+        {
+            *next = Next::End;
+            self.gives_up = true;
+        }
         self.board.changed(self.life.incarnation(), now, &change);
         let lifecycle = Lifecycle::Shard { shard: self.shard, change };
         match &lifecycle {
             Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
-            Lifecycle::Shard { change: Change::Disconnected { reason: Reason::Zombied, .. }, .. } => {
+            Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. }
+                if is_notable(*reason) && self.warnings.admit(self.shard) =>
+            {
                 tracing::warn!("{lifecycle}");
             }
             _ => tracing::info!("{lifecycle}"),
@@ -547,4 +654,18 @@ impl Core {
     fn report(&self, message: ShardMessage) {
         let _ = self.actor.cast(message);
     }
+}
+
+/// What is known of an end beyond its code. The reason in a close frame is the peer's own, of at most 123 bytes.
+fn detail(closed: &Closed) -> Option<Arc<str>> {
+    match &closed.error {
+        Some(error) => Some(crate::error::chain(error).into()),
+        None if closed.reason.is_empty() => None,
+        None => Some(format!("{:?}", closed.reason).into()),
+    }
+}
+
+/// Whether an operator may want to know why, since neither side does so as a matter of course.
+fn is_notable(reason: Reason) -> bool {
+    matches!(reason, Reason::Zombied | Reason::Unreadable | Reason::OtherShard | Reason::Closed(_))
 }

@@ -8,6 +8,7 @@ mod codec;
 pub(crate) mod commands;
 mod driver;
 pub(crate) mod life;
+pub(crate) mod oddities;
 mod receipts;
 pub(crate) mod slot;
 
@@ -23,6 +24,7 @@ use self::board::Board;
 use self::commands::{CommandInbox, CommandSender};
 use self::driver::Control;
 use self::life::Life;
+use self::oddities::Oddities;
 use self::slot::SessionSlot;
 use crate::config::PresenceWith;
 use crate::dispatch::Publisher;
@@ -31,6 +33,7 @@ use crate::identify_ledger::IdentifyLedger;
 use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::pacer::Pacer;
 use crate::rate::Warnings;
+use crate::tap::Tap;
 use crate::task::{AbortOnDrop, panic_message};
 
 /// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
@@ -49,6 +52,7 @@ pub struct ShardArguments {
     pub(crate) publisher: Publisher,
     pub(crate) slot: Arc<SessionSlot>,
     pub(crate) board: Arc<Board>,
+    pub(crate) oddities: Arc<Oddities>,
     pub(crate) commands: (CommandSender, CommandInbox),
     pub(crate) presence: Option<PresenceUpdate>,
     pub(crate) presence_with: Option<PresenceWith>,
@@ -56,6 +60,8 @@ pub struct ShardArguments {
     pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) manager: ActorRef<ManagerMessage>,
     pub(crate) random: fastrand::Rng,
+    pub(crate) tap: Option<Arc<Tap>>,
+    pub(crate) reconnect: bool,
 }
 
 /// The state of a [`ShardActor`].
@@ -112,6 +118,7 @@ impl Actor for ShardActor {
                 publisher: arguments.publisher,
                 slot: arguments.slot,
                 board: arguments.board,
+                oddities: arguments.oddities,
                 presence: newest_presence,
                 presence_with: arguments.presence_with,
                 queue: queue_address,
@@ -120,6 +127,8 @@ impl Actor for ShardActor {
                 control: receiver,
                 commands: inbox.0,
                 random: arguments.random,
+                tap: arguments.tap,
+                reconnect: arguments.reconnect,
             }),
             driver: None,
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use shardkeeper_proto::CommandId;
 
-use crate::accepted::{Accepted, Receipt, receipt};
+use crate::accepted::{Accepted, NotWritten, Receipt, receipt};
 
 /// The receipts of the commands of one shard. Bounded as the machine's queue is.
 #[derive(Debug, Default)]
@@ -30,10 +30,16 @@ impl Receipts {
         self.in_flight.extend(self.waiting.remove(&id));
     }
 
-    pub(super) fn expired(&mut self, id: CommandId) {
+    /// The command is not sent any more.
+    pub(super) fn given_up(&mut self, id: CommandId, reason: NotWritten) {
         if let Some(receipt) = self.waiting.remove(&id) {
-            receipt.expired();
+            receipt.not_written(reason);
         }
+    }
+
+    /// Whether somebody waits for a command that is not sent yet.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.waiting.values().any(Receipt::is_awaited)
     }
 
     /// The connection has written everything.

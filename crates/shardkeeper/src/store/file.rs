@@ -22,7 +22,25 @@ const BUDGET: TableDefinition<'_, (), &[u8]> = TableDefinition::new("budget");
 ///
 /// A save is one transaction with one `fsync`, on tokio's pool for blocking work.
 #[derive(Clone, Debug)]
-pub struct FileStore(Arc<Mutex<Reopening>>);
+pub struct FileStore(Arc<Handle>);
+
+/// Closes the file when it is dropped: a thread that has just finished its work may hold the rest a moment longer.
+#[derive(Debug)]
+struct Handle(Arc<Mutex<Option<Reopening>>>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // A thread that still works closes the file when it is done.
+        if let Ok(mut database) = self.0.try_lock() {
+            *database = None;
+        }
+    }
+}
+
+/// Its work came when no [`FileStore`] was left.
+#[derive(Debug, thiserror::Error)]
+#[error("the file is closed")]
+struct Closed;
 
 /// The file cannot be used.
 #[derive(thiserror::Error)]
@@ -64,7 +82,7 @@ impl FileStore {
         // Clones share one lock, which goes with the last of them.
         let open = move || Database::builder().create_with_backend(FileBackend::new(file.try_clone()?)?);
         Reopening::new(open)
-            .map(|database| Self(Arc::new(Mutex::new(database))))
+            .map(|database| Self(Arc::new(Handle(Arc::new(Mutex::new(Some(database)))))))
             .map_err(|error| OpenError::new(path, error))
     }
 
@@ -73,8 +91,8 @@ impl FileStore {
         work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         // A thread goes on with its work when nobody waits for it any more, and what comes later waits for it.
-        let mut database = Arc::clone(&self.0).lock_owned().await;
-        tokio::task::spawn_blocking(move || database.work(work)).await?
+        let mut database = Arc::clone(&self.0.0).lock_owned().await;
+        tokio::task::spawn_blocking(move || database.as_mut().ok_or(Closed)?.work(work)).await?
     }
 }
 
@@ -284,9 +302,26 @@ mod tests {
         let directory = Directory::new("kept");
         let path = directory.0.join("sessions");
         let store = FileStore::open(&path).unwrap();
-        store.0.try_lock().unwrap().work(|_| Err::<(), StoreError>("the disk is gone".into())).unwrap_err();
+        let work = |changed: Result<Changes, StoreError>| {
+            let mut database = store.0.0.try_lock().unwrap();
+            database.as_mut().unwrap().work(|database| save(database, &changed?))
+        };
+        work(Err("the disk is gone".into())).unwrap_err();
         assert!(matches!(FileStore::open(&path), Err(OpenError::InUse { .. })));
-        store.0.try_lock().unwrap().work(|database| save(database, &changes(1))).unwrap();
+        work(Ok(changes(1))).unwrap();
+        drop(store);
+        FileStore::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_has_done_its_work_does_not_keep_the_file_open() {
+        let directory = Directory::new("closed");
+        let path = directory.0.join("sessions");
+        let store = FileStore::open(&path).unwrap();
+        let worker = Arc::clone(&store.0.0);
+        let working = Arc::clone(&worker).try_lock_owned().unwrap();
+        drop(store.clone());
+        drop(working);
         drop(store);
         FileStore::open(&path).unwrap();
     }

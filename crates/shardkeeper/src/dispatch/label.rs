@@ -1,0 +1,127 @@
+//! How a subscription is named where it stands in somebody's way.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Serialize, Serializer};
+use shardkeeper_proto::ShardId;
+
+/// How long a lossless subscription may take nothing from a shard that waits for it before this is reported. 5 s: longer
+/// than the usual hiccup of a database, far shorter than what costs a shard its connection.
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// Which subscription: its [name](crate::Subscription::named), if it has one, and the place in the bot's code that made it.
+/// `Display` gives both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SubscriptionLabel {
+    #[serde(serialize_with = "text")]
+    name: Option<Arc<str>>,
+    #[serde(serialize_with = "displayed")]
+    place: &'static Location<'static>,
+}
+
+impl SubscriptionLabel {
+    /// The name that the bot gave it.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The place in the bot's code that subscribed.
+    pub fn place(&self) -> &'static Location<'static> {
+        self.place
+    }
+}
+
+impl fmt::Display for SubscriptionLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "subscription {name:?} ({})", self.place),
+            None => write!(f, "the subscription made at {}", self.place),
+        }
+    }
+}
+
+// Serde passes a reference to the field.
+#[allow(clippy::ref_option)]
+fn text<S: Serializer>(name: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    name.as_deref().serialize(serializer)
+}
+
+fn displayed<S: Serializer>(place: &Location<'_>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(place)
+}
+
+/// What is known of one subscription by everybody who has to do with it.
+#[derive(Debug)]
+pub(crate) struct Tag {
+    name: OnceLock<Arc<str>>,
+    place: &'static Location<'static>,
+    stall: Mutex<Stall>,
+}
+
+/// The shards that wait for room in the subscription, each with the time since when.
+#[derive(Debug, Default)]
+struct Stall {
+    shards: BTreeMap<ShardId, Instant>,
+    /// Since when, if it was reported: once, until no shard waits any more.
+    reported: Option<Instant>,
+}
+
+impl Tag {
+    pub(super) fn new(place: &'static Location<'static>) -> Self {
+        Self { name: OnceLock::new(), place, stall: Mutex::default() }
+    }
+
+    pub(super) fn set_name(&self, name: Arc<str>) {
+        // The first one stays, so that what was reported can be found again.
+        let _ = self.name.set(name);
+    }
+
+    pub(crate) fn label(&self) -> SubscriptionLabel {
+        SubscriptionLabel { name: self.name.get().cloned(), place: self.place }
+    }
+
+    fn stall(&self) -> MutexGuard<'_, Stall> {
+        self.stall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A shard begins to wait for room.
+    pub(super) fn begin_wait(&self, now: Instant, shard: ShardId) {
+        self.stall().shards.entry(shard).or_insert(now);
+    }
+
+    /// A shard waits no longer. Returns for how long the subscription had stalled, if that was reported and is over.
+    pub(super) fn end_wait(&self, now: Instant, shard: ShardId) -> Option<Duration> {
+        let mut stall = self.stall();
+        stall.shards.remove(&shard);
+        let over = stall.shards.is_empty();
+        let since = stall.reported.take_if(|_| over)?;
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// When the wait of this shard is to be reported; `None` when it was, or this shard does not wait.
+    pub(super) fn report_at(&self, shard: ShardId) -> Option<Instant> {
+        let stall = self.stall();
+        let since = stall.shards.get(&shard).filter(|_| stall.reported.is_none())?;
+        Some(*since + STALLED_AFTER)
+    }
+
+    /// Marks it as reported if that is due. Returns for how long this shard has waited.
+    pub(super) fn take_report(&self, now: Instant, shard: ShardId) -> Option<Duration> {
+        let mut stall = self.stall();
+        let since = stall.shards.get(&shard).copied().filter(|_| stall.reported.is_none())?;
+        let waited = now.saturating_duration_since(since);
+        (waited >= STALLED_AFTER).then(|| {
+            stall.reported = Some(since);
+            waited
+        })
+    }
+
+    /// The shards that wait.
+    pub(super) fn waiting(&self) -> Vec<(ShardId, Instant)> {
+        self.stall().shards.iter().map(|(shard, since)| (*shard, *since)).collect()
+    }
+}

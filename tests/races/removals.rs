@@ -1,0 +1,54 @@
+//! Shards that leave and come back, while others are restarted or killed.
+
+use shardkeeper::{Lifecycle, Phase, ShardId, Topic};
+use shardkeeper_tests::races::repeat;
+
+#[test]
+fn a_shard_that_is_removed_in_whatever_state_comes_back_by_being_added() {
+    repeat(100, |round| async move {
+        let simulator = round.simulator(2, |_| {});
+        let keeper = round.bot(&simulator).start().await.unwrap();
+        let shard = ShardId(1);
+        for step in 0..4 {
+            round.stir().await;
+            if (round.seed + step) % 3 == 0
+                && let Ok(actor) = keeper.shard(shard).await
+            {
+                actor.kill();
+            }
+            let sessions = keeper.remove_shards([shard]).await.unwrap();
+            assert!(keeper.shard_status(shard).await.is_none());
+            keeper.add_shards([shard], sessions).await.unwrap();
+        }
+        while keeper.shard_status(shard).await.unwrap().phase != Phase::Ready {
+            tokio::task::yield_now().await;
+        }
+        keeper.stop().await;
+        assert_eq!(simulator.report().violations, []);
+    });
+}
+
+#[test]
+fn a_shard_that_leaves_does_not_come_back_by_its_restart() {
+    repeat(60, |round| async move {
+        let simulator = round.simulator(2, |_| {});
+        let builder = round.bot(&simulator);
+        let mut lifecycle = builder.subscribe(Topic::lifecycle());
+        let keeper = builder.start().await.unwrap();
+        // Kills it until it has to wait for its restart.
+        loop {
+            if let Ok(actor) = keeper.shard(ShardId(0)).await {
+                actor.kill();
+            }
+            if let Some(Lifecycle::Crashed { restart_after, .. }) =
+                lifecycle.next().await.unwrap().lifecycle()
+                && !restart_after.is_zero()
+            {
+                break;
+            }
+        }
+        keeper.remove_shards([ShardId(0), ShardId(1)]).await.unwrap();
+        assert!(keeper.status().await.unwrap().shards.is_empty());
+        keeper.stop().await;
+    });
+}
