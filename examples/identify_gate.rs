@@ -171,7 +171,7 @@ async fn run_processes() -> Result<(), Box<dyn Error>> {
     }
     if let Some(simulator) = discord.simulator() {
         let report = simulator.report();
-        for identify in &report.identify_log {
+        for identify in report.identify_log.iter() {
             let at = Duration::from_millis(identify.at_ms);
             println!("key {}: shard {} identified after {at:.1?}", identify.key, identify.shard_id);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shardkeeper::{Session, ShardId};
+use shardkeeper::{RestartBy, Session, ShardId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkers::answers::{AT_ONCE, ENDING};
@@ -46,6 +46,9 @@ async fn act(world: &Arc<World>, operation: Operation) {
         }
         Operation::Restart { shard, by } => {
             let Some(keeper) = world.keeper_of(shard) else { return };
+            if by == RestartBy::Identify {
+                world.state().logins.begins_anew(shard);
+            }
             let restarted = world
                 .answers
                 .within(AT_ONCE, "restart_shard", keeper.restart_shard(ShardId(shard), by))
@@ -84,7 +87,9 @@ async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
         state.excuses.begun(number, *shard);
         let resumes = sessions.iter().any(|session| session.shard.0 == *shard);
         state.logins.expect(number, *shard, resumes);
-        state.logins.fresh += u32::from(!resumes);
+        if !resumes {
+            state.logins.begins_anew(*shard);
+        }
     }
     let added = world.answers.within(AT_ONCE, "add_shards", new.add_shards(ids(), sessions)).await;
     world.trace.note("operator", format_args!("{shards:?} are added: {added:?}"));

@@ -1,10 +1,11 @@
 //! What a seed decides: the whole of a run, before it begins.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
 use shardkeeper::{Compression, Encoding, Overflow, RestartBy, Servant};
-use shardkeeper_sim::{Action, ConnectFault, Fault, Mix, RestFault};
+use shardkeeper_sim::{Action, ConnectFault, Fault, Host, Mix, Odd, RestFault};
 
 use crate::network::Weather;
 use crate::store::Mood;
@@ -17,6 +18,26 @@ const WIRES: [(Compression, Encoding); 7] = [
     (Compression::None, Encoding::Etf),
     (Compression::ZlibStream, Encoding::Etf),
     (Compression::ZstdStream, Encoding::Etf),
+];
+
+/// Gateways that differ from Discord's in a way that nobody should notice.
+const ODD: [Odd; 16] = [
+    Odd::HelloFloat,
+    Odd::HelloText,
+    Odd::HelloBare,
+    Odd::ReadyOddShard,
+    Odd::ReadyWithoutShard,
+    Odd::ResumedUnnumbered,
+    Odd::ResumedBare,
+    Odd::NumbersAsText,
+    Odd::TextFrames,
+    Odd::SomeTextFrames,
+    Odd::BinaryFrames,
+    Odd::FramePerMessage,
+    Odd::TwoInOne,
+    Odd::KeepAliveUpgrade,
+    Odd::Spaced,
+    Odd::Strangers,
 ];
 
 /// What a run is about: the faults are chosen for it, and it says what must hold beyond what always holds.
@@ -44,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) mix: Mix,
     pub(crate) replay_limit: usize,
     pub(crate) split_frames: bool,
+    /// How many URLs there are to resume at.
+    pub(crate) resume_hosts: u64,
     pub(crate) wire: (Compression, Encoding),
     pub(crate) latency: Duration,
     /// How many of the shards run in a second process.
@@ -215,6 +238,7 @@ impl Plan {
             mix: if random.bool() { Mix::Busy } else { Mix::Everything },
             replay_limit: if class == Class::Gentle || random.u32(0..4) > 0 { 20_000 } else { 100 },
             split_frames: random.u32(0..3) == 0,
+            resume_hosts: [1, 3, u64::MAX][random.usize(..3)],
             wire: WIRES[if random.bool() { 0 } else { random.usize(..WIRES.len()) }],
             latency: Duration::from_millis(latency),
             elsewhere,
@@ -247,6 +271,34 @@ impl Plan {
             _ => false,
         };
         self.steps.iter().any(|(_, step)| breaks(step))
+    }
+
+    /// How many Identify in a row may come to nothing, at most: those that a fault answers, and some that others meet.
+    pub(crate) fn refused_identifies(&self) -> u32 {
+        let refused = |(_, step): &(Duration, Step)| match step {
+            Step::Discord(Action::Connect { fault, times }) if refuses_identify(*fault) => *times as u32,
+            // The waits double: more are not made in that time.
+            Step::Discord(Action::Host { fault, lasts_ms, .. }) if refuses_identify(*fault) => {
+                (lasts_ms / 5000 + 1).ilog2() + 1
+            }
+            _ => 0,
+        };
+        self.steps.iter().map(refused).sum::<u32>() + 2
+    }
+
+    /// How often one actor crashes, at most.
+    pub(crate) fn most_crashes(&self) -> u32 {
+        let mut crashes = BTreeMap::new();
+        for (_, step) in &self.steps {
+            if let Step::Crash(crash) = step {
+                let who = match crash {
+                    Crash::Driver(shard) | Crash::Actor { shard, .. } => format!("{shard}"),
+                    Crash::Servant { process, servant } => format!("{servant} of {process}"),
+                };
+                *crashes.entry(who).or_insert(0) += 1;
+            }
+        }
+        crashes.into_values().max().unwrap_or(0)
     }
 
     fn habits(&self, random: &mut Rng) -> Vec<Habit> {
@@ -319,7 +371,13 @@ impl Plan {
                 let until = at + Duration::from_secs(random.u64(1..60));
                 steps.push((until, Step::Discord(Action::Fault { shard, fault: Fault::Cut })));
             }
+            let breaks_a_host = matches!(step, Step::Discord(Action::Host { .. }));
             steps.push((at, step));
+            // Those who have a connection notice nothing of a host that takes none.
+            if breaks_a_host && random.u32(0..4) > 0 {
+                let shard = if random.bool() { None } else { Some(random.u32(0..self.shards)) };
+                steps.push((at, Step::Discord(Action::Fault { shard, fault: Fault::Cut })));
+            }
         }
         steps.sort_by_key(|(at, _)| *at);
         steps
@@ -336,7 +394,8 @@ impl Plan {
             return self.store_step(process, random);
         }
         match random.u32(0..100) {
-            0..40 => Step::Discord(Action::Fault {
+            0..6 => Step::Discord(self.broken_host(random)),
+            6..40 => Step::Discord(Action::Fault {
                 shard: (gentle || random.u32(0..8) > 0).then_some(shard),
                 fault: if gentle { gentle_fault(random) } else { fault(random) },
             }),
@@ -393,6 +452,32 @@ impl Plan {
                 _ => Ask::Voice { guild },
             }),
         }
+    }
+
+    /// A host at which nothing works for a while: no session dies of it, as long as that is shorter than Discord keeps one.
+    fn broken_host(&self, random: &mut Rng) -> Action {
+        let gentle = self.class == Class::Gentle;
+        let host = match random.u32(0..4) {
+            0 => Host::Gateway,
+            1 => Host::Resume(random.u64(0..self.resume_hosts.min(u64::from(2 * self.shards)))),
+            _ => Host::Any,
+        };
+        let longest = if gentle || random.bool() { 30_000 } else { 600_000 };
+        let lasts_ms = random.u64(1000..longest);
+        let fault = match random.u32(0..if gentle { 8 } else { 10 }) {
+            0 => ConnectFault::Refuse,
+            1 => ConnectFault::Hang,
+            2 => ConnectFault::RetryLater { status: 503, seconds: random.u32(1..20) },
+            3 => ConnectFault::NoHello,
+            4 => ConnectFault::ReconnectInsteadOfHello,
+            5 => ConnectFault::CloseInsteadOfHello { code: [1001, 1012, 4000][random.usize(..3)] },
+            6 | 7 => ConnectFault::CloseResume {
+                code: [1000, 1001, 1011, 1012, 1013, 4000, 4001, 4002, 4005, 4008][random.usize(..10)],
+            },
+            8 => ConnectFault::NoReady,
+            _ => ConnectFault::Close { code: [1012, 4000][random.usize(..2)] },
+        };
+        Action::Host { host, fault, lasts_ms }
     }
 
     fn store_step(&self, place: usize, random: &mut Rng) -> Step {
@@ -472,7 +557,7 @@ fn fault(random: &mut Rng) -> Fault {
 }
 
 fn connect_fault(random: &mut Rng) -> ConnectFault {
-    match random.u32(0..9) {
+    match random.u32(0..11) {
         0 => ConnectFault::Refuse,
         1 => ConnectFault::Hang,
         2 => ConnectFault::Status { status: [403, 429, 500, 502, 503][random.usize(..5)] },
@@ -481,8 +566,13 @@ fn connect_fault(random: &mut Rng) -> ConnectFault {
         5 => ConnectFault::NoReady,
         6 => ConnectFault::RefuseResume,
         7 => ConnectFault::InvalidIdentify,
+        8 | 9 => ConnectFault::Odd(ODD[random.usize(..ODD.len())]),
         _ => ConnectFault::Close { code: [1000, 4000, 4003, 4006, 4007, 4008, 4009][random.usize(..7)] },
     }
+}
+
+fn refuses_identify(fault: ConnectFault) -> bool {
+    matches!(fault, ConnectFault::NoReady | ConnectFault::InvalidIdentify | ConnectFault::Close { .. })
 }
 
 fn rest_fault(random: &mut Rng) -> RestFault {

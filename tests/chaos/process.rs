@@ -92,6 +92,9 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
     while let Some(delivery) = lifecycle.next().await {
         let Event::Lifecycle(lifecycle) = &*delivery else { continue };
         world.trace.note(format_args!("process {number}"), lifecycle);
+        if let Lifecycle::Shard { shard, change } = lifecycle {
+            world.state().logins.note(number, shard.0, change);
+        }
         match lifecycle {
             Lifecycle::StoreFailed { .. } => world.log.note(number, Entry::ToldFailed),
             Lifecycle::StoreRecovered => world.log.note(number, Entry::ToldRecovered),
@@ -135,7 +138,9 @@ fn expect_logins(world: &World, (place, number): (usize, usize), shards: &[u32],
         if let Some(resumes) = resumes {
             state.logins.expect(number, *shard, resumes);
         }
-        state.logins.fresh += u32::from(resumes != Some(true));
+        if resumes != Some(true) {
+            state.logins.begins_anew(*shard);
+        }
     }
 }
 

@@ -79,7 +79,7 @@ async fn carry_out(plan: Plan) -> Outcome {
     finish(&world, &orders).await;
     let report = world.simulator.report();
     protocol::judge(&world.plan, &report, &world.trace);
-    identify::judge(&world.plan, &report, world.state().logins.fresh - world.plan.shards, &world.trace);
+    identify::judge(&world.plan, &report, &world.state().logins.anew, &world.trace);
     world.log.judge(&world.trace);
     world.trace.mark();
     world.simulator.shutdown();

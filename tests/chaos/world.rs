@@ -69,6 +69,7 @@ impl World {
         config.replay_limit = plan.replay_limit;
         // However a server cuts and writes, the client reads.
         config.split_frames = plan.split_frames;
+        config.resume_hosts = plan.resume_hosts;
         config.split_suffix = plan.split_frames;
         config.mixed_atoms = true;
         let simulator = Simulator::in_memory(config);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use shardkeeper::{Lifecycle, ManagerMessage, SentinelMessage, ShardManager, Token, Topic, gateway_info};
+use shardkeeper::{
+    Lifecycle, ManagerMessage, RestartBy, SentinelMessage, ShardId, ShardManager, Token, Topic, gateway_info,
+};
 use shardkeeper_sim::{Action, RestFault, Simulator};
 use shardkeeper_tests::{Running, SimDialer, bot, servant, simulator};
 use tokio::time::{Instant, sleep, timeout};
@@ -170,4 +172,27 @@ async fn a_bot_that_was_told_what_the_gateway_says_asks_hours_later() {
     assert_eq!(simulator.report().rest_requests, 1);
     sleep(HOUR * 5).await;
     assert_eq!(simulator.report().rest_requests, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_166_168_169_later_answers_keep_the_reserve_and_the_end_of_the_period() {
+    let simulator = quiet(4);
+    let builder = bot(&simulator).gateway_check_every(HOUR * 20);
+    let running = Running::start_with(simulator, builder).await;
+    let start = Instant::now();
+    limit(&running.simulator, None, None, Some(12));
+    sleep(HOUR * 21).await;
+    assert_eq!(running.keeper.status().await.unwrap().identify.remaining, 12);
+    for shard in 0..4 {
+        running.keeper.restart_shard(ShardId(shard), RestartBy::Identify).await.unwrap();
+    }
+    tokio::time::sleep_until(start + HOUR * 24 - Duration::from_secs(60)).await;
+    assert_eq!(running.simulator.report().identifies, 4 + 2, "ten stay in reserve");
+    tokio::time::sleep_until(start + HOUR * 24 + Duration::from_secs(60)).await;
+    assert_eq!(
+        running.simulator.report().identifies,
+        4 + 4,
+        "the period has ended, and nobody had to say so"
+    );
+    running.no_violations();
 }

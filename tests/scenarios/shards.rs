@@ -271,7 +271,7 @@ async fn a_status_tells_what_has_happened() {
     running.simulator.inject(0, Fault::Close { code: 4000 }).unwrap();
     running.until_resumed(0).await;
     let status = running.keeper.shard_status(ShardId(0)).await.unwrap();
-    let last = status.last_disconnect.unwrap();
+    let last = status.last_disconnect.clone().unwrap();
     assert_eq!(
         (last.close_code, last.reason.to_string()),
         (Some(4000), "closed by discord with 4000 (unknown error)".to_owned())

@@ -261,3 +261,60 @@ async fn gw_166_a_scarce_budget_is_told_by_level() {
     assert_eq!(levels, [19, 9, 3]);
     assert_eq!(running.simulator.report().remaining, 3);
 }
+
+/// Gateways of other makers advise no shards, and have no limits.
+#[tokio::test(start_paused = true)]
+async fn gw_005_an_advice_of_no_shards_is_one_of_one() {
+    let simulator = simulator(1, |_| {});
+    let limits = Action::Limits { shards: Some(0), max_concurrency: None, remaining: None };
+    simulator.act(&limits).unwrap();
+    let mut running = Running::start(simulator).await;
+    running.simulator.emit(0, 20);
+    running.check().await;
+    assert_eq!(running.simulator.report().identifies, 1);
+}
+
+/// Writes down what is asked for over HTTP, which it never answers.
+struct Listening(tokio::sync::mpsc::Sender<tokio::io::DuplexStream>);
+
+impl shardkeeper::Dialer for Listening {
+    fn dial<'a>(
+        &'a self,
+        _: &'a url::Url,
+    ) -> futures_util::future::BoxFuture<'a, Result<shardkeeper::BoxedIo, shardkeeper::ConnectError>> {
+        Box::pin(async {
+            let (client, server) = tokio::io::duplex(4096);
+            self.0.try_send(server).unwrap();
+            Ok(Box::new(client) as shardkeeper::BoxedIo)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_281_the_gateway_is_asked_under_the_same_name_as_the_api() {
+    let (sender, mut dials) = tokio::sync::mpsc::channel(16);
+    let info = serde_json::json!({"url": "wss://g.example", "shards": 1, "session_start_limit":
+        {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}});
+    let dialer = std::sync::Arc::new(Listening(sender));
+    let mut agents = Vec::new();
+    for asks_gateway in [false, true] {
+        let mut builder = Shardkeeper::builder("token", Intents::GUILDS).dialer(dialer.clone());
+        if asks_gateway {
+            builder = builder.gateway(serde_json::from_value(info.clone()).unwrap());
+        }
+        let starting = tokio::spawn(builder.start());
+        let mut stream = dials.recv().await.unwrap();
+        let mut request = String::new();
+        while !request.ends_with("\r\n\r\n") {
+            request.push(char::from(tokio::io::AsyncReadExt::read_u8(&mut stream).await.unwrap()));
+        }
+        let request = request.to_lowercase();
+        assert_eq!(request.contains("sec-websocket-key"), asks_gateway);
+        let agent = request.lines().find_map(|line| line.strip_prefix("user-agent: ")).map(str::to_owned);
+        agents.push(agent.unwrap_or_else(|| panic!("no agent in {request}")));
+        starting.abort();
+        while dials.try_recv().is_ok() {}
+    }
+    assert_eq!(agents[0], agents[1]);
+    assert!(agents[0].starts_with("discordbot (https://"), "{agents:?}");
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shardkeeper::{Change, Compression, Encoding, Lifecycle};
-use shardkeeper_sim::{Action, Fault};
+use shardkeeper_sim::{Action, ConnectFault, Fault, Odd};
 use shardkeeper_tests::{Running, bot, simulator};
 
 const WIRES: [(Compression, Encoding); 7] = [
@@ -95,6 +95,124 @@ async fn every_compression_and_encoding_survives_every_fault() {
             survives(compression, encoding, fault, after).await;
         }
     }
+}
+
+/// Reads until everything that was sent has arrived.
+async fn caught_up(running: &mut Running) {
+    while running.simulator.delivery().delivered < running.simulator.delivery().sent {
+        drop(running.next().await);
+    }
+}
+
+/// The next dispatch that has a number of its own, so that a resume goes on exactly behind it.
+async fn until_numbered(running: &mut Running) {
+    let mut last = u64::MAX;
+    loop {
+        running.simulator.emit(0, 1);
+        let sequence = loop {
+            if let shardkeeper::Event::Dispatch(dispatch) = &*running.next().await {
+                break dispatch.sequence();
+            }
+        };
+        if std::mem::replace(&mut last, sequence) < sequence {
+            return;
+        }
+    }
+}
+
+/// A gateway that differs from Discord's on every connection: ready, resumed after a cut, and nothing lost or doubled.
+async fn puts_up_with(compression: Compression, encoding: Encoding, odd: Odd) {
+    let case = format!("{compression:?} {encoding:?} {odd:?}");
+    let simulator = simulator(1, |config| config.max_concurrency = 1);
+    // What nobody can go on from is over after a while.
+    let times = if matches!(odd, Odd::HelloUseless | Odd::ReadyOtherShard) { 1 } else { 1000 };
+    simulator.arm(ConnectFault::Odd(odd), times);
+    let builder = bot(&simulator).compression(compression).encoding(encoding);
+    let starting = Running::start_with(simulator.clone(), builder);
+    let starting = tokio::time::timeout(Duration::from_secs(600), starting).await;
+    let mut running = starting.unwrap_or_else(|_| panic!("{case}: {:?}", simulator.report()));
+    running.simulator.emit(0, 20);
+    caught_up(&mut running).await;
+    until_numbered(&mut running).await;
+    running.simulator.inject(0, Fault::Cut).unwrap();
+    let resuming = tokio::time::timeout(Duration::from_secs(600), running.until_resumed(0)).await;
+    assert!(resuming.is_ok(), "{case}: {:?}", simulator.report());
+    running.simulator.emit(0, 20);
+    caught_up(&mut running).await;
+    let delivery = running.simulator.delivery();
+    assert_eq!(
+        (delivery.lost, delivery.duplicated, delivery.out_of_order),
+        (0, 0, 0),
+        "{case}: {delivery:?}"
+    );
+    let report = running.simulator.report();
+    let identifies = if odd == Odd::ReadyOtherShard { 2 } else { 1 };
+    assert_eq!((report.identifies, report.resumes), (identifies, 1), "{case}");
+    assert_eq!(report.violations, [], "{case}");
+    let at_bootstrap_url =
+        matches!(odd, Odd::ReadyWithoutUrl | Odd::ReadyEmptyUrl | Odd::ReadyNoUrl | Odd::ReadyHttpUrl);
+    let advice: Vec<_> = report.notices.iter().map(|notice| notice.rule).collect();
+    assert_eq!(advice, if at_bootstrap_url { vec!["GW-132"] } else { vec![] }, "{case}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_oddity_is_put_up_with_on_every_wire() {
+    for (compression, encoding) in WIRES {
+        for odd in Odd::ALL {
+            puts_up_with(compression, encoding, odd).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_129_a_gateway_that_always_answers_as_another_shard_costs_two_identifies() {
+    let simulator = simulator(1, |_| {});
+    simulator.arm(ConnectFault::Odd(Odd::ReadyOtherShard), 1000);
+    let builder = bot(&simulator);
+    let mut events = builder.subscribe(shardkeeper::Topic::lifecycle());
+    let _keeper = builder.start().await.unwrap();
+    let mut told = Vec::new();
+    while let Some(event) = events.next().await {
+        told.extend(event.lifecycle().cloned());
+    }
+    assert!(
+        matches!(&told[..], [.., Lifecycle::Refused(refusal), Lifecycle::Ended] if refusal.code.0 == 4010),
+        "{told:?}"
+    );
+    let why = told.iter().any(|told| told.to_string().contains("READY is of shard [7, 16], not of [0, 1]"));
+    assert!(why, "{told:?}");
+    assert_eq!(simulator.report().identifies, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_payloads_in_one_message_than_are_taken_cost_a_resume_and_no_event() {
+    for (compression, encoding) in WIRES {
+        let simulator = simulator(1, |_| {});
+        simulator.arm(ConnectFault::Odd(Odd::ManyInOne), 1);
+        let builder = bot(&simulator).compression(compression).encoding(encoding);
+        let mut running = Running::start_with(simulator, builder).await;
+        running.simulator.emit(0, 100);
+        let ended = running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
+        let line = Lifecycle::Shard { shard: shardkeeper::ShardId(0), change: ended }.to_string();
+        assert!(line.contains("more payloads in one message than are taken"), "{line}");
+        running.until_resumed(0).await;
+        running.check().await;
+        let report = running.simulator.report();
+        assert_eq!((report.identifies, report.resumes), (1, 1), "{compression:?} {encoding:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_of_a_close_frame_is_shown_with_its_code() {
+    let mut running = Running::start(simulator(1, |_| {})).await;
+    running.simulator.inject(0, Fault::Close { code: 4000 }).unwrap();
+    let change = running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
+    let line = Lifecycle::Shard { shard: shardkeeper::ShardId(0), change }.to_string();
+    assert!(line.contains(r#"(closed by discord with 4000 (unknown error): "fault")"#), "{line}");
+    let status = running.keeper.shard_status(shardkeeper::ShardId(0)).await.unwrap();
+    let last = status.last_disconnect.unwrap();
+    assert_eq!((last.close_code, last.detail.as_deref()), (Some(4000), Some(r#""fault""#)));
+    assert!(status.last_reason.unwrap().ends_with(r#": "fault""#));
 }
 
 #[tokio::test(start_paused = true)]

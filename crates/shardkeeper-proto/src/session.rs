@@ -17,7 +17,8 @@ use crate::{Intents, ShardConfig, ShardCount, ShardId};
 pub struct Session {
     /// Discord's name for it.
     pub id: String,
-    /// Where Discord wants it resumed; without a query. `None` when READY had none that could be used.
+    /// Where Discord wants it resumed; without a query. `None` when READY had none that could be used: then it is resumed
+    /// at the bootstrap URL.
     pub resume_url: Option<String>,
     /// The last sequence number received in it (GW-020).
     pub sequence: u64,
@@ -73,9 +74,14 @@ pub enum SessionMismatch {
         /// That of the shard that was to resume it.
         wanted: String,
     },
-    /// Discord said no URL to resume it at (GW-131).
-    #[error("it has no URL to be resumed at")]
-    NoResumeUrl,
+    /// The token would go over the network in the clear.
+    #[error(
+        "its resume URL is not encrypted ({scheme}), and the gateway's is: correct the URL to wss, or give no such session"
+    )]
+    Downgrade {
+        /// The scheme of its resume URL.
+        scheme: String,
+    },
 }
 
 impl Session {
@@ -109,11 +115,27 @@ impl Session {
         if self.query != wanted {
             return Err(SessionMismatch::Wire { query: self.query.clone(), wanted });
         }
-        self.resume_url().map(drop).ok_or(SessionMismatch::NoResumeUrl)
+        let resume_url = self.resume_url.as_deref().and_then(|url| Url::parse(url).ok());
+        match resume_url.filter(|url| is_secure(&config.gateway_url) && matches!(url.scheme(), "ws" | "http"))
+        {
+            Some(url) => Err(SessionMismatch::Downgrade { scheme: url.scheme().to_owned() }),
+            None => Ok(()),
+        }
     }
 
-    /// Where it is resumed; without it, it cannot be (GW-131).
-    pub(crate) fn resume_url(&self) -> Option<Url> {
-        Url::parse(self.resume_url.as_deref()?).ok()
+    /// Where it is resumed, if that can be used; else the bootstrap URL has to do.
+    pub(crate) fn resume_url(&self, gateway_url: &Url) -> Option<Url> {
+        usable_resume_url(self.resume_url.as_deref()?, gateway_url)
     }
+}
+
+/// The URL that READY names, if it is one of a WebSocket, and encrypted where the bootstrap URL is.
+pub(crate) fn usable_resume_url(text: &str, gateway_url: &Url) -> Option<Url> {
+    let url = Url::parse(text).ok().filter(Url::has_host)?;
+    let usable = url.scheme() == "wss" || (url.scheme() == "ws" && !is_secure(gateway_url));
+    usable.then_some(url)
+}
+
+fn is_secure(url: &Url) -> bool {
+    matches!(url.scheme(), "wss" | "https")
 }

@@ -5,17 +5,31 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::action::{Action, Script};
+use crate::action::Action;
 use crate::discord::{Discord, State, text};
 use crate::fault::{Fault, InjectError};
 use crate::intents;
+use crate::judgement;
 use crate::link::{Link, Out};
+use crate::script::Script;
+use crate::traffic::Emission;
 use crate::world::Member;
 
 impl Discord {
-    /// Carries out an action.
+    /// Carries out an action; one that takes long lets others have their turn.
+    pub(crate) async fn perform(self: &Arc<Self>, action: &Action) -> Result<(), InjectError> {
+        match emission(action) {
+            Some(emission) => self.emit_in_turns(emission).await,
+            None => self.act(action),
+        }
+    }
+
+    /// Carries out an action at once.
     pub(crate) fn act(self: &Arc<Self>, action: &Action) -> Result<(), InjectError> {
         let limit = self.config.replay_limit;
+        if let Some(emission) = emission(action) {
+            return self.emit(emission);
+        }
         match *action {
             Action::Fault { shard: Some(shard), fault } => return self.inject(shard, fault),
             Action::Fault { shard: None, fault } => {
@@ -25,9 +39,6 @@ impl Discord {
                     let _ = self.inject(shard, fault);
                 }
                 return Ok(());
-            }
-            Action::Emit { shard, count, ref event, ref data } => {
-                return self.emit(shard, count, event.as_deref(), data.as_ref());
             }
             Action::Traffic { on } => {
                 // Under the lock that events are generated under: after this not one more.
@@ -158,7 +169,11 @@ impl Discord {
         tokio::spawn(async move {
             tokio::time::sleep(discord.config.timings.reconnect_grace).await;
             if !link.is_gone() && !link.is_stalled() {
-                discord.violation("GW-144", Some(shard_id), "op 7 was not followed by a new connection");
+                discord.judge(
+                    judgement::RECONNECT_IGNORED,
+                    Some(shard_id),
+                    "op 7 was not followed by a new connection",
+                );
                 link.send_later(Out::Close { code: 4000, reason: "reconnect" });
             }
         });
@@ -170,7 +185,11 @@ impl Discord {
         tokio::spawn(async move {
             tokio::time::sleep(discord.config.timings.heartbeat_tolerance).await;
             if !link.is_gone() && !link.is_stalled() && link.take_requested() {
-                discord.violation("GW-115", Some(shard_id), "op 1 was not answered with a heartbeat");
+                discord.judge(
+                    judgement::HEARTBEAT_NOT_GIVEN,
+                    Some(shard_id),
+                    "op 1 was not answered with a heartbeat",
+                );
             }
         });
     }
@@ -185,7 +204,7 @@ impl Discord {
                 () = tokio::time::sleep_until(begin + at) => {}
                 _ = over.wait_for(|over| *over) => return,
             }
-            if let Err(error) = self.act(action) {
+            if let Err(error) = self.perform(action).await {
                 tracing::warn!(?action, %error, "a step of the script had no effect");
             }
         }
@@ -218,6 +237,11 @@ impl Discord {
         // A shard that is between connections is spared.
         let _ = self.inject(shard, fault);
     }
+}
+
+fn emission(action: &Action) -> Option<Emission<'_>> {
+    let Action::Emit { shard, count, event, data } = action else { return None };
+    Some(Emission { shard_id: *shard, count: *count, event: event.as_deref(), data: data.as_ref() })
 }
 
 impl State {

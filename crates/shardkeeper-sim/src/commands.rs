@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::discord::{Discord, State};
 use crate::intents;
 use crate::judge::Finding;
+use crate::judgement::{self, Judgement};
 use crate::world::{self, Member, Voice};
 
 /// Members per chunk (GW-217).
@@ -29,13 +30,13 @@ pub(crate) struct Command {
 /// What a command has brought its client, apart from dispatches.
 #[derive(Default)]
 pub(crate) struct Outcome {
-    pub(crate) violations: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
     pub(crate) close: Option<(u16, &'static str)>,
 }
 
 impl Outcome {
-    fn violate(&mut self, rule: &'static str, detail: impl Into<String>) {
-        self.violations.push((rule, detail.into()));
+    fn judge(&mut self, judgement: &'static Judgement, detail: impl Into<String>) {
+        self.findings.push((judgement, detail.into()));
     }
 }
 
@@ -82,12 +83,12 @@ impl Desk<'_> {
 
     /// The guild, by its id as text or as a number, if it is one of this session's; else nothing comes (GW-208, GW-215,
     /// GW-222).
-    fn guild(&mut self, id: &Value, rule: &'static str) -> Option<usize> {
+    fn guild(&mut self, id: &Value, judgement: &'static Judgement) -> Option<usize> {
         let place = number(id).and_then(|id| self.state.world.find(id));
         let session = self.state.sessions.get(self.session)?;
         let own = place.filter(|place| session.guilds.contains(place));
         if own.is_none() {
-            self.outcome.violate(rule, format!("a command for guild {id}, which is not of this session"));
+            self.outcome.judge(judgement, format!("a command for guild {id}, which is not of this session"));
         }
         // From a guild in an outage nothing comes.
         own.filter(|place| self.state.world.guild(*place).is_available())
@@ -121,10 +122,10 @@ impl Desk<'_> {
     fn voice(&mut self, data: &Value) {
         for field in ["guild_id", "channel_id", "self_mute", "self_deaf"] {
             if data.get(field).is_none() {
-                self.outcome.violate("GW-201", format!("op 4 without {field}"));
+                self.outcome.judge(judgement::VOICE_INCOMPLETE, format!("op 4 without {field}"));
             }
         }
-        let Some(place) = self.guild(&data["guild_id"], "GW-208") else { return };
+        let Some(place) = self.guild(&data["guild_id"], judgement::VOICE_ELSEWHERE) else { return };
         // The token is a new one each time (GW-203).
         self.state.happenings += 1;
         let now = world::seconds(self.state.happenings);
@@ -135,7 +136,7 @@ impl Desk<'_> {
                 Some(channel) => Some(channel),
                 None => {
                     let detail = format!("op 4 for channel {wanted}, which is no voice channel of the guild");
-                    return self.outcome.violate("GW-208", detail);
+                    return self.outcome.judge(judgement::VOICE_ELSEWHERE, detail);
                 }
             },
         };
@@ -162,16 +163,17 @@ impl Desk<'_> {
     /// Section 13.
     fn members(&mut self, data: &Value, at: Instant, window: Duration) {
         if data["guild_id"].is_array() {
-            self.outcome.violate("GW-209", "op 8 with a list of guilds");
+            self.outcome.judge(judgement::MEMBERS_OF_GUILDS, "op 8 with a list of guilds");
             self.outcome.close = Some((4002, "Decode error."));
             return;
         }
         let by_ids = data.get("user_ids").is_some_and(|ids| !ids.is_null());
         let query = data.get("query").and_then(Value::as_str);
         if by_ids == query.is_some() {
-            self.outcome.violate("GW-210", "op 8 with not exactly one of query and user_ids");
+            self.outcome
+                .judge(judgement::MEMBERS_AMBIGUOUS, "op 8 with not exactly one of query and user_ids");
         }
-        let Some(place) = self.guild(&data["guild_id"], "GW-215") else { return };
+        let Some(place) = self.guild(&data["guild_id"], judgement::GUILD_ELSEWHERE) else { return };
         let intents = self.intents();
         let with_presences =
             data["presences"].as_bool().unwrap_or(false) && intents & intents::GUILD_PRESENCES != 0;
@@ -181,14 +183,17 @@ impl Desk<'_> {
         let found: Vec<Member> = match query {
             Some("") if data["limit"].as_u64().unwrap_or(0) == 0 => {
                 if intents & intents::GUILD_MEMBERS == 0 {
-                    self.outcome.violate("GW-212", "op 8 for all members without the intent GUILD_MEMBERS");
+                    self.outcome.judge(
+                        judgement::MEMBERS_WITHOUT_INTENT,
+                        "op 8 for all members without the intent GUILD_MEMBERS",
+                    );
                     return;
                 }
                 if let Some(wait) = self.state.wait_for_members(guild_id, at, window) {
                     return self.rate_limited(guild_id, nonce, wait);
                 }
                 if data.get("limit").is_none() {
-                    self.outcome.violate("GW-210", "op 8 with a query and without a limit");
+                    self.outcome.judge(judgement::MEMBERS_AMBIGUOUS, "op 8 with a query and without a limit");
                 }
                 let guild = self.state.world.guild(place);
                 std::iter::once(Member::Bot).chain(guild.humans()).collect()
@@ -204,7 +209,8 @@ impl Desk<'_> {
                     one => vec![one.clone()],
                 };
                 if ids.len() > MAX_FOUND {
-                    self.outcome.violate("GW-211", format!("op 8 with {} user_ids", ids.len()));
+                    self.outcome
+                        .judge(judgement::MEMBERS_TOO_MANY, format!("op 8 with {} user_ids", ids.len()));
                 }
                 let mut found = Vec::new();
                 for id in ids.iter().take(MAX_FOUND) {
@@ -223,7 +229,7 @@ impl Desk<'_> {
     fn nonce(&mut self, data: &Value) -> Option<String> {
         let nonce = data.get("nonce").and_then(Value::as_str)?;
         if nonce.len() > MAX_NONCE_BYTES {
-            self.outcome.violate("GW-214", format!("a nonce of {} bytes", nonce.len()));
+            self.outcome.judge(judgement::NONCE_TOO_LONG, format!("a nonce of {} bytes", nonce.len()));
             return None;
         }
         Some(nonce.to_owned())
@@ -273,11 +279,11 @@ impl Desk<'_> {
     /// GW-221, GW-222.
     fn sounds(&mut self, data: &Value) {
         let Some(ids) = data["guild_ids"].as_array() else {
-            self.outcome.violate("GW-221", "op 31 without guild_ids");
+            self.outcome.judge(judgement::SOUNDS_INCOMPLETE, "op 31 without guild_ids");
             return;
         };
         for id in ids {
-            if let Some(place) = self.guild(id, "GW-222") {
+            if let Some(place) = self.guild(id, judgement::SOUNDS_ELSEWHERE) {
                 let guild = self.state.world.guild(place);
                 let sounds = guild.sound_objects();
                 let sounds = json!({"guild_id": guild.id.to_string(), "soundboard_sounds": sounds});
@@ -289,15 +295,15 @@ impl Desk<'_> {
     /// GW-224, GW-226: only what was asked for, and only channels that have it.
     fn channel_info(&mut self, data: &Value) {
         let Some(fields) = data["fields"].as_array() else {
-            self.outcome.violate("GW-224", "op 43 without fields");
+            self.outcome.judge(judgement::CHANNEL_INFO_FIELDS, "op 43 without fields");
             return;
         };
         let unknown =
             fields.iter().find(|field| !matches!(field.as_str(), Some("status" | "voice_start_time")));
         if let Some(unknown) = unknown {
-            self.outcome.violate("GW-224", format!("op 43 with field {unknown}"));
+            self.outcome.judge(judgement::CHANNEL_INFO_FIELDS, format!("op 43 with field {unknown}"));
         }
-        let Some(place) = self.guild(&data["guild_id"], "GW-215") else { return };
+        let Some(place) = self.guild(&data["guild_id"], judgement::GUILD_ELSEWHERE) else { return };
         let guild = self.state.world.guild(place);
         let asked = |field: &str| fields.iter().any(|asked| asked == field);
         let channels: Vec<Value> = guild

@@ -47,6 +47,8 @@ pub struct SimConfig {
     /// Now and then sends a `zlib-stream` payload as several messages, of which the last one has the whole suffix
     /// (GW-044), and any other message as several WebSocket frames (GW-015). Off.
     pub split_frames: bool,
+    /// How many connections there may be at the same time, WebSockets and others; more are closed at once. 16,384.
+    pub max_connections: usize,
     /// How many URLs for Resume there are. The sessions take turns, so that a large number gives each one its own. 1.
     pub resume_hosts: u64,
     /// As `split_frames`, and cuts within the suffix of `zlib-stream` too (GW-045): many clients look for it in the last
@@ -80,6 +82,7 @@ impl Default for SimConfig {
             shard_multiple: 1,
             replay_limit: 20_000,
             split_frames: false,
+            max_connections: 16_384,
             resume_hosts: 1,
             split_suffix: false,
             mixed_atoms: false,

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::buckets::Buckets;
 use crate::config::SimConfig;
 use crate::fault::{ConnectFault, RestFault};
 use crate::hosts::{Host, Hosts};
+use crate::http;
 use crate::intents;
+use crate::judgement::{self, Grade, Judgement};
 use crate::ledger::Ledger;
 use crate::link::{Feed, Link, Out};
 use crate::report::{Report, SessionRecord, Violation};
@@ -43,6 +45,7 @@ pub(crate) struct Discord {
     /// Counts changes, for whoever waits for one.
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) traffic: watch::Sender<bool>,
+    connections: Arc<Semaphore>,
     pub(crate) over: watch::Sender<bool>,
 }
 
@@ -53,12 +56,14 @@ pub(crate) struct State {
     pub(crate) happenings: u64,
     /// In order, so that whatever is done to all of them is done in the same order each time.
     pub(crate) sessions: BTreeMap<String, Session>,
+    /// Sessions in the order in which they lost their connections, and when.
+    lost: VecDeque<(Instant, String)>,
     /// The newest session of each shard.
     pub(crate) newest: BTreeMap<u32, String>,
     /// Sessions by number of shards and shard: who hears of a guild.
     listeners: BTreeMap<u32, HashMap<u32, Vec<String>>>,
-    /// Sessions that are over, and the rule that forbids to resume them.
-    pub(crate) ended: BTreeMap<String, &'static str>,
+    /// Sessions that are over, and what a Resume of one is judged as.
+    pub(crate) ended: BTreeMap<String, &'static Judgement>,
     pub(crate) last_session: u64,
     pub(crate) last_connection: u64,
     pub(crate) limits: Limits,
@@ -112,6 +117,7 @@ impl Discord {
             random,
             happenings: 0,
             sessions: BTreeMap::new(),
+            lost: VecDeque::new(),
             newest: BTreeMap::new(),
             listeners: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -147,6 +153,7 @@ impl Discord {
             skew: Duration::ZERO,
         };
         Self {
+            connections: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
             config,
             addr,
             tls,
@@ -171,22 +178,33 @@ impl Discord {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Notes that the client broke a rule.
-    pub(crate) fn violation(&self, rule: &'static str, shard_id: Option<u32>, detail: impl Into<String>) {
-        let violation = Violation { rule, shard_id, at_ms: self.now_ms(), detail: detail.into() };
-        let mut state = self.state();
-        if state.report.violations.len() < MAX_VIOLATIONS {
-            state.report.violations.push(violation);
+    /// A place for one more connection; `None` when there are as many as there may be.
+    pub(crate) fn admit(&self) -> Option<http::Place> {
+        let place = Arc::clone(&self.connections).try_acquire_owned();
+        if place.is_err() {
+            let mut state = self.state();
+            state.report.connections_refused += 1;
+            self.changed(state);
         }
-        self.changed(state);
+        place.ok().map(Arc::new)
     }
 
-    /// Notes that the client did not take an advice.
-    pub(crate) fn notice(&self, rule: &'static str, shard_id: Option<u32>, detail: impl Into<String>) {
-        let notice = Violation { rule, shard_id, at_ms: self.now_ms(), detail: detail.into() };
+    /// Notes what the client did, by its grade.
+    pub(crate) fn judge(
+        &self,
+        judgement: &'static Judgement,
+        shard_id: Option<u32>,
+        detail: impl Into<String>,
+    ) {
+        let &Judgement { rule, grade, reason, .. } = judgement;
+        let entry = Violation { rule, grade, reason, shard_id, at_ms: self.now_ms(), detail: detail.into() };
         let mut state = self.state();
-        if state.report.notices.len() < MAX_VIOLATIONS {
-            state.report.notices.push(notice);
+        let list = match grade {
+            Grade::Violation => &mut state.report.violations,
+            Grade::Advice => &mut state.report.notices,
+        };
+        if list.len() < MAX_VIOLATIONS {
+            list.push(entry);
         }
         self.changed(state);
     }
@@ -331,7 +349,7 @@ impl Discord {
             let detail = format!(
                 "{JITTER_SAMPLE} connections whose first heartbeat came at the same time after Hello"
             );
-            self.violation("GW-110", None, detail);
+            self.judge(judgement::HEARTBEATS_UNJITTERED, None, detail);
         }
     }
 
@@ -349,24 +367,24 @@ impl Discord {
         if let Some(session) = state.sessions.get_mut(id) {
             state.invalidated.insert(session.shard, now);
             if !resumable {
-                session.told = Some("GW-148");
+                session.told = Some(judgement::RESUME_AFTER_OP_9);
             }
         }
     }
 
     /// The client was told so by a close code.
     pub(crate) fn told_close(&self, link: &Link, code: u16) {
-        let rule = match code {
-            4003 => "GW-079",
-            4006 => "GW-082",
-            4007 => "GW-083",
-            4009 => "GW-085",
+        let judgement = match code {
+            4003 => judgement::RESUME_AFTER_4003,
+            4006 => judgement::RESUME_AFTER_4006,
+            4007 => judgement::RESUME_AFTER_4007,
+            4009 => judgement::RESUME_AFTER_4009,
             _ => return,
         };
         let mut state = self.state();
         let mine = |session: &&mut Session| session.link.as_ref().is_some_and(|mine| mine.id == link.id);
         if let Some(session) = state.sessions.values_mut().find(mine) {
-            session.told = Some(rule);
+            session.told = Some(judgement);
         }
     }
 
@@ -381,10 +399,12 @@ impl Discord {
         {
             found.link = None;
             found.lost_at = Some(now);
+            state.report.ready_sessions -= 1;
+            state.lost.push_back((now, id.to_owned()));
             if matches!(code, Some(1000 | 1001)) {
-                state.end_session(id, "GW-098");
-            } else if let Some(rule) = found.told {
-                state.end_session(id, rule);
+                state.end_session(id, judgement::RESUME_AFTER_OWN_CLOSE);
+            } else if let Some(judgement) = found.told {
+                state.end_session(id, judgement);
             } else if found.over {
                 state.sessions.remove(id);
             }
@@ -434,9 +454,7 @@ impl State {
 
     pub(crate) fn report(&self) -> Report {
         let mut report = self.report.clone();
-        report.sent = self.ledger.delivery().sent;
-        report.ready_sessions =
-            self.sessions.values().filter(|session| session.link.is_some()).count() as u64;
+        report.sent = self.ledger.sent();
         report.remaining = self.limits.remaining;
         report
     }
@@ -461,20 +479,23 @@ impl State {
 
     /// Whether a session of this shard is there to be resumed, and its client knows of it and was told nothing else.
     pub(crate) fn holds_session(&self, shard: u32, count: u32) -> bool {
+        let newest = self.newest.get(&shard).and_then(|id| self.sessions.get(id));
         let held = |session: &Session| {
-            (session.shard, session.count) == (shard, count)
-                && session.proven
-                && !session.over
-                && session.told.is_none()
+            session.count == count && session.proven && !session.over && session.told.is_none()
         };
-        !self.token_reset && self.sessions.values().any(held)
+        !self.token_reset && newest.is_some_and(held)
     }
 
     pub(crate) fn expire(&mut self, now: Instant, lifetime: Duration) {
-        let alive = |session: &Session| {
-            session.lost_at.is_none_or(|lost| now.saturating_duration_since(lost) < lifetime)
-        };
-        self.sessions.retain(|_, session| alive(session));
+        while let Some((lost, id)) = self.lost.front()
+            && now.saturating_duration_since(*lost) >= lifetime
+        {
+            // One that was resumed in between is lost at another time, or not at all.
+            if self.sessions.get(id).is_some_and(|session| session.lost_at == Some(*lost)) {
+                self.sessions.remove(id);
+            }
+            self.lost.pop_front();
+        }
     }
 
     /// Adds a session, which hears of its guilds from now on.
@@ -482,14 +503,17 @@ impl State {
         let listeners = self.listeners.entry(session.count).or_default();
         listeners.entry(session.shard).or_default().push(id.clone());
         self.newest.insert(session.shard, id.clone());
+        self.report.ready_sessions += 1;
         self.sessions.insert(id, session);
     }
 
-    /// Forgets a session; whoever resumes it breaks this rule.
-    pub(crate) fn end_session(&mut self, id: &str, rule: &'static str) {
-        self.sessions.remove(id);
+    /// Forgets a session; a Resume of it is judged so.
+    pub(crate) fn end_session(&mut self, id: &str, judgement: &'static Judgement) {
+        if self.sessions.remove(id).is_some_and(|session| session.link.is_some()) {
+            self.report.ready_sessions -= 1;
+        }
         if self.ended.len() < MAX_ENDED {
-            self.ended.insert(id.to_owned(), rule);
+            self.ended.insert(id.to_owned(), judgement);
         }
     }
 

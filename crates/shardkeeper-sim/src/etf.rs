@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Number, Value};
 
+use crate::judgement::{self, Judgement};
+
 /// What a client sends is at most 4096 bytes; nothing that is allowed comes near this depth.
 const MAX_DEPTH: usize = 32;
 
@@ -138,17 +140,17 @@ fn length(length: usize) -> [u8; 4] {
     u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
 }
 
-/// Why a client's term is refused: the rule, and what is wrong.
-pub(crate) type Refusal = (&'static str, &'static str);
+/// Why a client's term is refused: the judgement, and what is wrong.
+pub(crate) type Refusal = (&'static Judgement, &'static str);
 
 /// Reads what a client sent.
 pub(crate) fn decode(term: &[u8]) -> Result<Value, Refusal> {
     let mut input = Input { rest: term };
     if input.byte()? != 131 {
-        return Err(("GW-035", "a term that does not begin with byte 131"));
+        return Err((judgement::ETF_VERSION, "a term that does not begin with byte 131"));
     }
     let value = input.term(0)?;
-    if input.rest.is_empty() { Ok(value) } else { Err(("GW-078", "bytes behind a term")) }
+    if input.rest.is_empty() { Ok(value) } else { Err((judgement::UNREADABLE, "bytes behind a term")) }
 }
 
 struct Input<'a> {
@@ -158,7 +160,7 @@ struct Input<'a> {
 impl Input<'_> {
     fn take(&mut self, count: usize) -> Result<&[u8], Refusal> {
         let (taken, rest) =
-            self.rest.split_at_checked(count).ok_or(("GW-078", "a term that ends too early"))?;
+            self.rest.split_at_checked(count).ok_or((judgement::UNREADABLE, "a term that ends too early"))?;
         self.rest = rest;
         Ok(taken)
     }
@@ -179,12 +181,12 @@ impl Input<'_> {
 
     fn text(&mut self, length: usize) -> Result<String, Refusal> {
         let bytes = self.take(length)?.to_vec();
-        String::from_utf8(bytes).map_err(|_| ("GW-078", "text that is not UTF-8"))
+        String::from_utf8(bytes).map_err(|_| (judgement::UNREADABLE, "text that is not UTF-8"))
     }
 
     fn term(&mut self, depth: usize) -> Result<Value, Refusal> {
         if depth > MAX_DEPTH {
-            return Err(("GW-078", "a term that is nested too deep"));
+            return Err((judgement::UNREADABLE, "a term that is nested too deep"));
         }
         Ok(match self.byte()? {
             70 => Number::from_f64(f64::from_be_bytes(self.array()?)).map_or(Value::Null, Value::Number),
@@ -214,7 +216,7 @@ impl Input<'_> {
                     items.push(self.term(depth + 1)?);
                 }
                 if self.byte()? != 106 {
-                    return Err(("GW-038", "a list without an empty list as its tail"));
+                    return Err((judgement::ETF_LIST, "a list without an empty list as its tail"));
                 }
                 Value::Array(items)
             }
@@ -226,8 +228,8 @@ impl Input<'_> {
                 }
                 Value::Object(map)
             }
-            80 => return Err(("GW-034", "a compressed term")),
-            _ => return Err(("GW-078", "an unknown tag in a term")),
+            80 => return Err((judgement::ETF_COMPRESSED, "a compressed term")),
+            _ => return Err((judgement::UNREADABLE, "an unknown tag in a term")),
         })
     }
 
@@ -237,7 +239,7 @@ impl Input<'_> {
                 let length = self.length()?;
                 self.text(length)
             }
-            _ => Err(("GW-033", "a key that is no binary")),
+            _ => Err((judgement::ETF_KEY, "a key that is no binary")),
         }
     }
 
@@ -254,7 +256,7 @@ impl Input<'_> {
         let length = usize::from(self.byte()?);
         let negative = self.byte()? != 0;
         if length > 8 {
-            return Err(("GW-078", "an integer of more than 64 bits"));
+            return Err((judgement::UNREADABLE, "an integer of more than 64 bits"));
         }
         let mut digits = [0; 8];
         digits[..length].copy_from_slice(self.take(length)?);
@@ -284,8 +286,8 @@ mod tests {
     #[test]
     fn gw_033_034_what_discord_refuses_is_refused() {
         let atom_key = bytes("8374000000017702 6f706101".replace(' ', "").as_str());
-        assert_eq!(decode(&atom_key).unwrap_err().0, "GW-033");
-        assert_eq!(decode(&[131, 80, 0, 0, 0, 1]).unwrap_err().0, "GW-034");
+        assert_eq!(decode(&atom_key).unwrap_err().0.rule, "GW-033");
+        assert_eq!(decode(&[131, 80, 0, 0, 0, 1]).unwrap_err().0.rule, "GW-034");
         assert!(decode(&[131, 108, 255, 255, 255, 255]).is_err());
         let mut nested = vec![131];
         nested.extend([108, 0, 0, 0, 1].repeat(4000));

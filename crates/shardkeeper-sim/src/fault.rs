@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::odd::Odd;
+
 /// A fault of a live connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -61,6 +63,38 @@ pub enum Fault {
     Odd,
 }
 
+impl Fault {
+    /// One of each kind, and each close code that Discord documents or has been seen to send: for tests of clients that
+    /// have to go through all of them.
+    pub fn every() -> Vec<Self> {
+        let mut all = vec![
+            Self::StopAcking,
+            Self::Reconnect,
+            Self::InvalidSession { resumable: true },
+            Self::InvalidSession { resumable: false },
+            Self::Cut,
+            Self::HalfOpen,
+            Self::RequestHeartbeat,
+            Self::Corrupt,
+            Self::Truncate,
+            Self::Silence,
+            Self::StallReading,
+            Self::SlowWriting { bytes_per_second: 2_000 },
+            Self::Duplicate { count: 3 },
+            Self::Reorder,
+            Self::Gap { count: 7 },
+            Self::Huge { bytes: 1 << 20 },
+            Self::Odd,
+        ];
+        all.extend(CLOSE_CODES.map(|code| Self::Close { code }));
+        all
+    }
+}
+
+/// GW-076 to GW-094.
+const CLOSE_CODES: [u16; 16] =
+    [1000, 1001, 4000, 4001, 4002, 4003, 4004, 4005, 4007, 4008, 4009, 4010, 4011, 4012, 4013, 4014];
+
 /// A fault of a connection that is about to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -107,6 +141,30 @@ pub enum ConnectFault {
         /// The code.
         code: u16,
     },
+    /// The whole connection differs from Discord's in one way.
+    Odd(Odd),
+}
+
+impl ConnectFault {
+    /// One of each kind that Discord knows, and each close code that it documents or has been seen to send. [`Odd::ALL`] has the
+    /// others.
+    pub fn every() -> Vec<Self> {
+        let mut all = vec![
+            Self::Refuse,
+            Self::Hang,
+            Self::Status { status: 503 },
+            Self::NoHello,
+            Self::ReconnectInsteadOfHello,
+            Self::NoReady,
+            Self::RefuseResume,
+            Self::InvalidIdentify,
+            Self::RetryLater { status: 503, seconds: 2 },
+        ];
+        all.extend([1011, 4000].map(|code| Self::CloseInsteadOfHello { code }));
+        all.extend([1012, 4000, 4009].map(|code| Self::CloseResume { code }));
+        all.extend(CLOSE_CODES.map(|code| Self::Close { code }));
+        all
+    }
 }
 
 /// A fault of a REST request that is about to be made.
@@ -165,4 +223,55 @@ pub enum InjectError {
         /// Its number.
         guild: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A new kind does not compile here until it has a number; then the lists have to have it.
+    #[test]
+    fn every_kind_is_in_its_list() {
+        let live = |fault: &Fault| match fault {
+            Fault::StopAcking => 0,
+            Fault::Reconnect => 1,
+            Fault::InvalidSession { .. } => 2,
+            Fault::Close { .. } => 3,
+            Fault::Cut => 4,
+            Fault::HalfOpen => 5,
+            Fault::RequestHeartbeat => 6,
+            Fault::Corrupt => 7,
+            Fault::Truncate => 8,
+            Fault::Silence => 9,
+            Fault::StallReading => 10,
+            Fault::SlowWriting { .. } => 11,
+            Fault::Duplicate { .. } => 12,
+            Fault::Reorder => 13,
+            Fault::Gap { .. } => 14,
+            Fault::Huge { .. } => 15,
+            Fault::Odd => 16,
+        };
+        let connect = |fault: &ConnectFault| match fault {
+            ConnectFault::Refuse => 0,
+            ConnectFault::Hang => 1,
+            ConnectFault::Status { .. } => 2,
+            ConnectFault::NoHello => 3,
+            ConnectFault::ReconnectInsteadOfHello => 4,
+            ConnectFault::NoReady => 5,
+            ConnectFault::RefuseResume => 6,
+            ConnectFault::InvalidIdentify => 7,
+            ConnectFault::Close { .. } => 8,
+            ConnectFault::RetryLater { .. } => 9,
+            ConnectFault::CloseInsteadOfHello { .. } => 10,
+            ConnectFault::CloseResume { .. } => 11,
+            // What no Discord does; `Odd::ALL` is their list.
+            ConnectFault::Odd(_) => 12,
+        };
+        let kinds: BTreeSet<usize> = Fault::every().iter().map(live).collect();
+        assert_eq!(kinds, (0..17).collect());
+        let kinds: BTreeSet<usize> = ConnectFault::every().iter().map(connect).collect();
+        assert_eq!(kinds, (0..12).collect());
+    }
 }

@@ -1,46 +1,82 @@
 //! The one port: REST, and the upgrade to the Gateway.
 
+use std::io;
+use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::header::{
+    ALLOW, CONNECTION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::connection::{self, Opening};
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
 use crate::hosts::Host;
+use crate::judgement;
+use crate::odd::Odd;
 use crate::rest::{self, Refused, reply};
 use crate::tls::Acceptor;
 use crate::wire::Query;
 
+/// How long the head of a request may take to arrive, and then its body; so long a connection without a request stays.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the head of a request, at most; what Discord's clients send is a few hundred bytes.
+const HEAD_BYTES: usize = 16 * 1024;
+/// How long to wait when no connection can be accepted: without file handles the next try would fail at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The right to one of the simulator's connections.
+pub(crate) type Place = Arc<OwnedSemaphorePermit>;
+
 pub(crate) async fn listen(listener: TcpListener, acceptor: Acceptor, discord: Arc<Discord>) {
     let mut over = discord.over.subscribe();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                // A client that is gone before it was accepted, or no file handle left: the next one may do better.
-                let Ok((stream, _)) = accepted else {
-                    tokio::task::yield_now().await;
-                    continue;
-                };
-                let _ = stream.set_nodelay(true);
-                let (acceptor, discord) = (acceptor.clone(), Arc::clone(&discord));
-                tokio::spawn(async move {
-                    if let Some(stream) = acceptor.accept(stream).await {
-                        serve(stream, discord).await;
-                    }
-                });
+    let take = |stream: TcpStream| {
+        let Some(place) = discord.admit() else { return };
+        let _ = stream.set_nodelay(true);
+        let (acceptor, discord) = (acceptor.clone(), Arc::clone(&discord));
+        tokio::spawn(async move {
+            let accepting = tokio::time::timeout(REQUEST_TIMEOUT, acceptor.accept(stream));
+            if let Ok(Some(stream)) = accepting.await {
+                serve(stream, discord, place).await;
             }
-            () = ended(&mut over) => return,
+        });
+    };
+    tokio::select! {
+        () = accept_all(|| listener.accept(), |(stream, _)| take(stream)) => {}
+        () = ended(&mut over) => {}
+    }
+}
+
+/// Accepts for ever, and pauses when that fails for a reason of this side.
+async fn accept_all<S, F: Future<Output = io::Result<S>>>(accept: impl Fn() -> F, take: impl Fn(S)) {
+    let mut failing = false;
+    loop {
+        match accept().await {
+            Ok(stream) => {
+                failing = false;
+                take(stream);
+            }
+            // A client that was gone before it was accepted.
+            Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) => {}
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "no connection can be accepted");
+                }
+                failing = true;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
@@ -48,11 +84,15 @@ pub(crate) async fn listen(listener: TcpListener, acceptor: Acceptor, discord: A
 pub(crate) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     discord: Arc<Discord>,
+    place: Place,
 ) {
     let mut over = discord.over.subscribe();
-    let service = service_fn(move |request| answer(request, Arc::clone(&discord)));
-    let connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let service = service_fn(move |request| answer(request, Arc::clone(&discord), Arc::clone(&place)));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         biased;
         // A client that breaks HTTP, or whom we refuse, is no concern of anybody.
@@ -61,11 +101,51 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(request: Request<Incoming>, discord: Arc<Discord>) -> Result<Response<Full<Bytes>>, Refused> {
-    if request.headers().contains_key(SEC_WEBSOCKET_KEY) {
-        upgrade(request, discord).await
+async fn answer(
+    request: Request<Incoming>,
+    discord: Arc<Discord>,
+    place: Place,
+) -> Result<Response<Full<Bytes>>, Refused> {
+    let headers = request.headers();
+    if headers.contains_key(SEC_WEBSOCKET_KEY) || names(headers, &UPGRADE, "websocket") {
+        upgrade(request, discord, place).await
     } else {
         rest::answer(request, discord).await
+    }
+}
+
+/// Whether a header that lists tokens has this one.
+fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.any(|value| value.split(',').any(|named| named.trim().eq_ignore_ascii_case(token)))
+}
+
+/// What RFC 6455 (section 4.2.1) asks of a handshake and this one has not: the answer, and what is wrong.
+fn wrong_handshake(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
+    let headers = request.headers();
+    let is_key = |key: &HeaderValue| {
+        let key = key.as_bytes();
+        key.len() == 24
+            && key.ends_with(b"==")
+            && key[..22].iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte))
+    };
+    if request.method() != Method::GET {
+        Some((StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake whose method is not GET"))
+    } else if request.version() < Version::HTTP_11 {
+        Some((StatusCode::BAD_REQUEST, "a WebSocket handshake in a version of HTTP before 1.1"))
+    } else if !names(headers, &UPGRADE, "websocket") {
+        Some((StatusCode::BAD_REQUEST, "a WebSocket handshake without Upgrade: websocket"))
+    } else if !names(headers, &CONNECTION, "upgrade") {
+        Some((StatusCode::BAD_REQUEST, "a WebSocket handshake without Connection: Upgrade"))
+    } else if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        Some((StatusCode::UPGRADE_REQUIRED, "a WebSocket handshake whose Sec-WebSocket-Version is not 13"))
+    } else if !headers.get(SEC_WEBSOCKET_KEY).is_some_and(is_key) {
+        Some((
+            StatusCode::BAD_REQUEST,
+            "a WebSocket handshake whose Sec-WebSocket-Key is not 16 bytes in base64",
+        ))
+    } else {
+        None
     }
 }
 
@@ -77,7 +157,16 @@ async fn ended(over: &mut watch::Receiver<bool>) {
 async fn upgrade(
     mut request: Request<Incoming>,
     discord: Arc<Discord>,
+    place: Place,
 ) -> Result<Response<Full<Bytes>>, Refused> {
+    if let Some((status, detail)) = wrong_handshake(&request) {
+        discord.judge(judgement::BAD_HANDSHAKE, None, detail);
+        let mut refused = reply(status, &json!({"message": detail, "code": 0}));
+        // What a client may do instead; RFC 9110 asks for the first with a 405, RFC 6455 for the second with a 426.
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        refused.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return Ok(refused);
+    }
     let host = Host::of(request.uri().path());
     let fault = discord.take_connect_fault(host);
     match fault {
@@ -106,6 +195,7 @@ async fn upgrade(
     let over = discord.over.subscribe();
     tokio::spawn(async move {
         let mut over = over;
+        let _place = place;
         if let Ok(upgraded) = upgraded.await {
             tokio::select! {
                 biased;
@@ -118,7 +208,37 @@ async fn upgrade(
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let connection = match fault {
+        Some(ConnectFault::Odd(Odd::KeepAliveUpgrade)) => "keep-alive, Upgrade",
+        _ => "Upgrade",
+    };
+    headers.insert(CONNECTION, HeaderValue::from_static(connection));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn without_file_handles_it_tries_ten_times_a_second_and_no_more() {
+        let (tries, taken) = (Cell::new(0), Cell::new(0));
+        let accept = || {
+            tries.set(tries.get() + 1);
+            // EMFILE for ten seconds, and then one connection.
+            let result = match tries.get() {
+                1..=100 => Err(io::Error::from_raw_os_error(24)),
+                101 => Ok(()),
+                _ => Err(io::Error::from_raw_os_error(24)),
+            };
+            std::future::ready(result)
+        };
+        let accepting = accept_all(accept, |()| taken.set(taken.get() + 1));
+        assert!(tokio::time::timeout(Duration::from_secs(20), accepting).await.is_err(), "it goes on");
+        assert_eq!(taken.get(), 1);
+        assert!((200..=202).contains(&tries.get()), "{}", tries.get());
+    }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::judgement::{self, Judgement};
 use crate::wire::Mode;
 
-/// A rule, and what was done against it.
-pub(crate) type Finding = (&'static str, String);
+/// A judgement, and what exactly the client did.
+pub(crate) type Finding = (&'static Judgement, String);
 
 /// Notes one more, and says whether there were more than `limit` within the window.
 pub(crate) fn exceeds(times: &mut VecDeque<Instant>, at: Instant, window: Duration, limit: usize) -> bool {
@@ -24,43 +25,46 @@ pub(crate) fn exceeds(times: &mut VecDeque<Instant>, at: Instant, window: Durati
 pub(crate) fn identify(data: &Value, mode: Mode) -> Vec<Finding> {
     let mut advice = Vec::new();
     if data.get("compress") == Some(&Value::Bool(true)) && !mode.is_packable() {
-        advice.push(("GW-040", "payload compression together with transport compression or ETF".to_owned()));
+        advice.push((
+            judgement::TWO_COMPRESSIONS,
+            "payload compression together with transport compression or ETF".to_owned(),
+        ));
     }
     let properties = data.get("properties").and_then(Value::as_object);
     if properties.is_some_and(|properties| properties.keys().any(|key| key.starts_with('$'))) {
-        advice.push(("GW-071", "properties whose names begin with $".to_owned()));
+        advice.push((judgement::OLD_PROPERTIES, "properties whose names begin with $".to_owned()));
     }
     if let Some(threshold) = data.get("large_threshold").filter(|threshold| !threshold.is_null())
         && !threshold.as_u64().is_some_and(|threshold| (50..=250).contains(&threshold))
     {
-        advice.push(("GW-072", format!("a large_threshold of {threshold}")));
+        advice.push((judgement::LARGE_THRESHOLD, format!("a large_threshold of {threshold}")));
     }
     if data.get("capabilities").is_some_and(|capabilities| *capabilities != 0) {
-        advice.push(("GW-279", "an Identify with capabilities".to_owned()));
+        advice.push((judgement::CAPABILITIES, "an Identify with capabilities".to_owned()));
     }
     advice
 }
 
-/// What is wrong with a presence, and what is unwise.
-pub(crate) fn presence(presence: &Value) -> (Vec<Finding>, Vec<Finding>) {
-    let (mut violations, mut advice) = (Vec::new(), Vec::new());
+/// What is unwise about a presence.
+pub(crate) fn presence(presence: &Value) -> Vec<Finding> {
+    let mut advice = Vec::new();
     for field in ["since", "activities", "status", "afk"] {
         if presence.get(field).is_none() {
-            violations.push(("GW-192", format!("a presence without {field}")));
+            advice.push((judgement::PRESENCE_INCOMPLETE, format!("a presence without {field}")));
         }
     }
     let status = presence.get("status").and_then(Value::as_str).unwrap_or_default();
     if !matches!(status, "online" | "dnd" | "idle" | "invisible" | "offline") {
-        violations.push(("GW-193", format!("a presence of status {status:?}")));
+        advice.push((judgement::PRESENCE_STATUS, format!("a presence of status {status:?}")));
     }
     for activity in presence.get("activities").and_then(Value::as_array).into_iter().flatten() {
         let text = |field: &str| activity.get(field).and_then(Value::as_str).unwrap_or_default();
         let kind = activity.get("type").and_then(Value::as_u64).unwrap_or_default();
         if kind > 5 {
-            advice.push(("GW-195", format!("an activity of type {kind}")));
+            advice.push((judgement::ACTIVITY_TYPE, format!("an activity of type {kind}")));
         }
         if text("name").is_empty() {
-            advice.push(("GW-196", "an activity without a name".to_owned()));
+            advice.push((judgement::ACTIVITY_NAME, "an activity without a name".to_owned()));
         }
         let streamed = [
             "https://www.twitch.tv/",
@@ -69,8 +73,9 @@ pub(crate) fn presence(presence: &Value) -> (Vec<Finding>, Vec<Finding>) {
             "https://youtube.com/",
         ];
         if kind == 1 && !streamed.iter().any(|site| text("url").starts_with(site)) {
-            advice.push(("GW-195", "streaming without a URL of Twitch or YouTube".to_owned()));
+            advice
+                .push((judgement::ACTIVITY_TYPE, "streaming without a URL of Twitch or YouTube".to_owned()));
         }
     }
-    (violations, advice)
+    advice
 }

@@ -10,6 +10,11 @@ use crate::report::{Delivery, SessionRecord};
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     sessions: BTreeMap<(u32, u64), Account>,
+    /// In all sessions.
+    sent: u64,
+    /// In those that the client knows of; counted as it happens, for there may be very many.
+    sent_to_known: u64,
+    delivered: u64,
     duplicated: u64,
     out_of_order: u64,
     /// Per shard, the last session and number observed.
@@ -23,7 +28,6 @@ struct Account {
     sent: u64,
     /// One bit per dispatch.
     observed: Vec<u64>,
-    count: u64,
     known: bool,
     /// Numbers that went out behind later ones.
     late: Vec<u64>,
@@ -34,12 +38,22 @@ impl Ledger {
     pub(crate) fn send(&mut self, shard: u32, session: u64) -> String {
         let account = self.sessions.entry((shard, session)).or_default();
         account.sent += 1;
+        self.sent += 1;
+        self.sent_to_known += u64::from(account.known);
         format!("sim:{shard}:{session}:{}", account.sent)
     }
 
     /// The client knows of the session.
     pub(crate) fn known(&mut self, shard: u32, session: u64) {
-        self.sessions.entry((shard, session)).or_default().known = true;
+        let account = self.sessions.entry((shard, session)).or_default();
+        if !std::mem::replace(&mut account.known, true) {
+            self.sent_to_known += account.sent;
+        }
+    }
+
+    /// Dispatches sent in every session, whether its client ever knew of it or not.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// A dispatch goes out behind a later one.
@@ -67,8 +81,10 @@ impl Ledger {
             return;
         }
         account.observed[word] |= bit;
-        account.count += 1;
-        account.known = true;
+        self.delivered += 1;
+        if !std::mem::replace(&mut account.known, true) {
+            self.sent_to_known += account.sent;
+        }
         let last = self.last.entry(shard).or_default();
         if (session, number) < *last {
             self.out_of_order += u64::from(!self.late.remove(&(shard, session, number)));
@@ -91,14 +107,16 @@ impl Ledger {
         self.sessions.iter().map(record).collect()
     }
 
+    /// What became of the dispatches, if anybody told: of a client in another process it cannot be known.
+    pub(crate) fn known_delivery(&self) -> Option<Delivery> {
+        (self.delivered > 0).then(|| self.delivery())
+    }
+
     pub(crate) fn delivery(&self) -> Delivery {
-        let known = self.sessions.values().filter(|account| account.known);
-        let (sent, delivered) =
-            known.fold((0, 0), |(sent, seen), account| (sent + account.sent, seen + account.count));
         Delivery {
-            sent,
-            delivered,
-            lost: sent - delivered,
+            sent: self.sent_to_known,
+            delivered: self.delivered,
+            lost: self.sent_to_known - self.delivered,
             duplicated: self.duplicated,
             out_of_order: self.out_of_order,
         }
@@ -139,8 +157,14 @@ mod tests {
         let mut ledger = Ledger::default();
         let _ = ledger.send(0, 1);
         assert_eq!(ledger.delivery().sent, 0);
+        assert_eq!(ledger.sent(), 1, "but it was sent");
         ledger.known(0, 1);
-        assert_eq!(ledger.delivery().lost, 1);
+        ledger.known(0, 1);
+        let _ = ledger.send(0, 1);
+        assert_eq!(ledger.delivery().lost, 2);
+        assert_eq!(ledger.known_delivery(), None, "nobody has told yet");
+        ledger.observe(&data("sim:0:1:2"));
+        assert_eq!(ledger.known_delivery().map(|delivery| (delivery.sent, delivery.lost)), Some((2, 1)));
     }
 
     #[test]

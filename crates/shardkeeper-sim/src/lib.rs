@@ -35,8 +35,10 @@
 //!   event.
 //! - **Faults**, by [`Action`]: from Rust with [`Simulator::act`], over HTTP with `POST /sim/act`, by a [`Script`], or by
 //!   chance with [`SimConfig::faults_per_minute`]. The same seed makes the same guilds, events and faults.
-//! - **A judge**: [`Report::violations`] has each rule that the client broke, [`Report::notices`] what Discord advises
-//!   against and takes all the same. `GET /sim/report` is the same over HTTP.
+//! - **A judge**, with two grades: [`Report::violations`] has what Discord would answer by closing the connection,
+//!   refusing the client or dropping the session, [`Report::notices`] what it advises against and takes all the same.
+//!   [`JUDGEMENTS`] is the table of all of them, each with its rule and the reason for its grade. `GET /sim/report` is
+//!   the report over HTTP.
 //!
 //! # Where Discord's documentation is silent
 //!
@@ -49,12 +51,26 @@
 //! | The tags of atoms in ETF | 100 and 115 | [`SimConfig::mixed_atoms`] |
 //! | Where a `zlib-stream` payload is cut into messages | nowhere | [`SimConfig::split_frames`], [`SimConfig::split_suffix`] |
 //! | An event that nothing in the guilds causes | does not come | [`Simulator::dispatch`] |
-//! | A Resume at the bootstrap URL or at that of another session, a token with the prefix of REST | are taken, and noted | |
+//! | A Resume at the bootstrap URL or at that of another session, a token with the prefix of REST | are taken, and advised against | |
 //! | URLs for Resume | one for all sessions | [`SimConfig::resume_hosts`] |
 //! | All members of a guild | once in 30 s per guild, over all sessions | [`SimTimings::members_window`] |
-//! | A sixth presence within 20 s | is ignored, and a violation | [`SimTimings::presence_window`] |
+//! | A sixth presence within 20 s | is ignored, and advised against | [`SimTimings::presence_window`] |
 //! | An Identify beyond the day's limit | ends every session and the token with 4004 | |
 //! | Echo of a close code 1000 | does not end the session | |
+//!
+//! # Gateways that differ
+//!
+//! Users put proxies and gateways of their own in between. [`ConnectFault::Odd`] makes connections that differ from
+//! Discord's in one way, listed in [`Odd`]: as an action, `{"do": "connect", "fault": {"odd": "hello-float"}, "times":
+//! 1000}`. A client should get ready and lose nothing with each of them, except where nobody can go on:
+//!
+//! | [`Odd`] | what a client should do |
+//! |---|---|
+//! | `HelloUseless` | close, and try again; never identify |
+//! | `ReadyOtherShard` | give the session up, and not identify over and over (GW-129) |
+//! | `ReadyWithoutUrl`, `ReadyEmptyUrl`, `ReadyNoUrl`, `ReadyHttpUrl` | resume at the bootstrap URL |
+//! | `SomeUnnumbered` | deliver all; those without a number may come again after a resume |
+//! | any other | go on as if nothing were odd |
 //!
 //! # Traces
 //!
@@ -77,11 +93,14 @@ mod hosts;
 mod http;
 mod intents;
 mod judge;
+mod judgement;
 mod ledger;
 mod link;
 mod login;
+mod odd;
 mod report;
 mod rest;
+mod script;
 mod session;
 mod simulator;
 mod tls;
@@ -89,9 +108,12 @@ mod traffic;
 mod wire;
 mod world;
 
-pub use action::{Action, Script, ScriptError};
+pub use action::Action;
 pub use config::{Mix, SimConfig, SimTimings};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
 pub use hosts::Host;
+pub use judgement::{Grade, JUDGEMENTS, Judgement};
+pub use odd::Odd;
 pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
+pub use script::{Mistake, Script, ScriptError};
 pub use simulator::Simulator;

@@ -118,6 +118,10 @@ impl Link {
         self.wake();
     }
 
+    pub(crate) fn feed_now(&self) -> Option<Feed> {
+        self.state().feed.clone()
+    }
+
     /// Op 9 goes out. Nothing of a session follows until the client logs in again.
     pub(crate) fn log_out(&self) {
         let mut state = self.state();

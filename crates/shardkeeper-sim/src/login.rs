@@ -8,6 +8,8 @@ use tokio::time::Instant;
 use crate::discord::{Discord, State};
 use crate::fault::ConnectFault;
 use crate::intents;
+use crate::judge::Finding;
+use crate::judgement::{self, Judgement};
 use crate::link::{Feed, Link, Out};
 use crate::report::IdentifyRecord;
 use crate::session::{Owner, Session};
@@ -76,18 +78,15 @@ impl Identify {
     }
 }
 
+/// Why an Identify is refused: what it is judged as, if it is the client's fault, and the close frame.
+type Wrong = (Option<&'static Judgement>, u16, &'static str);
+
 /// What a Resume asks for.
 pub(crate) struct Resume<'a> {
     pub(crate) token: &'a str,
     pub(crate) session: &'a str,
     pub(crate) sequence: u64,
     pub(crate) mode: Mode,
-}
-
-/// Something that the client did, to be noted once the state is free again.
-enum Finding {
-    Violation(&'static str, String),
-    Notice(&'static str, String),
 }
 
 impl Discord {
@@ -113,11 +112,8 @@ impl Discord {
     }
 
     fn note(&self, shard: Option<u32>, findings: Vec<Finding>) {
-        for finding in findings {
-            match finding {
-                Finding::Violation(rule, detail) => self.violation(rule, shard, detail),
-                Finding::Notice(rule, detail) => self.notice(rule, shard, detail),
-            }
+        for (judgement, detail) in findings {
+            self.judge(judgement, shard, detail);
         }
     }
 
@@ -137,7 +133,7 @@ impl Discord {
         if identify.token.starts_with("Bot ") {
             // Some libraries do it, and Discord takes it, as long as the Resume has the same.
             let detail = "the token of an Identify has the prefix of REST";
-            findings.push(Finding::Notice("GW-070", detail.into()));
+            findings.push((judgement::PREFIXED_TOKEN, detail.into()));
         }
         self.judge_return(state, shard, at, findings);
         state.expire(at, timings.session_lifetime);
@@ -150,14 +146,14 @@ impl Discord {
         if let Some(since) = early {
             let window = timings.identify_window;
             let detail = format!("an Identify of key {key} {since:?} after the last, not {window:?}");
-            findings.push(Finding::Violation("GW-170", detail));
+            findings.push((judgement::IDENTIFY_TOO_EARLY, detail));
         }
         judge_order(state, shard, count, key, findings);
         state.period_ends.get_or_insert(at + timings.budget_period);
         let exhausted = state.limits.remaining == 0;
         if exhausted {
             let detail = "an Identify with none left: every session ends, and the token is reset";
-            findings.push(Finding::Violation("GW-166", detail.into()));
+            findings.push((judgement::IDENTIFIES_EXHAUSTED, detail.into()));
             state.reset_token();
         }
         state.limits.remaining = state.limits.remaining.saturating_sub(1);
@@ -170,11 +166,11 @@ impl Discord {
             let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
             let held = state.holds_session(shard, count);
             let record = IdentifyRecord { shard_id: shard, shard_count: count, key, at_ms, accepted, held };
-            state.report.identify_log.push(record);
+            Arc::make_mut(&mut state.report.identify_log).push(record);
         }
-        if let Some((rule, code, reason)) = wrong {
-            if code == 4010 || code == 4013 {
-                findings.push(Finding::Violation(rule, format!("an Identify that was refused: {reason}")));
+        if let Some((judgement, code, reason)) = wrong {
+            if let Some(judgement) = judgement {
+                findings.push((judgement, format!("an Identify that was refused: {reason}")));
             }
             state.refuse(shard, code);
             return Login::Closed { code, reason };
@@ -203,13 +199,13 @@ impl Discord {
     /// Whether the client may come back at all, and so soon.
     fn judge_return(&self, state: &State, shard: u32, at: Instant, findings: &mut Vec<Finding>) {
         if let Some(code) = state.refused.get(&shard) {
-            findings.push(Finding::Violation("GW-095", format!("an Identify after close {code}")));
+            findings.push((judgement::RETURN_AFTER_REFUSAL, format!("an Identify after close {code}")));
         } else if let Some((code, since)) = state.bot_refused {
             // Those that were on their way may still arrive.
             let grace = self.config.timings.identify_window * 2;
             if at.saturating_duration_since(since) > grace {
                 let detail = format!("an Identify long after close {code} of another shard");
-                findings.push(Finding::Violation("GW-096", detail));
+                findings.push((judgement::RETURN_OF_ANOTHER_SHARD, detail));
             }
         }
         self.judge_pause(state, shard, at, findings);
@@ -221,26 +217,27 @@ impl Discord {
         let since = state.invalidated.get(&shard).map(|since| at.saturating_duration_since(*since));
         if let Some(since) = since.filter(|since| *since < wait) {
             findings
-                .push(Finding::Notice("GW-149", format!("a new login {since:?} after op 9, not {wait:?}")));
+                .push((judgement::LOGIN_TOO_SOON, format!("a new login {since:?} after op 9, not {wait:?}")));
         }
     }
 
-    /// The rule and the close code that an Identify earns for what it says.
-    fn what_is_wrong(&self, state: &State, identify: &Identify) -> Option<(&'static str, u16, &'static str)> {
+    /// The close code that an Identify earns for what it says, and what it is judged as; that a token or an intent is
+    /// not enabled is no fault of the client's.
+    fn what_is_wrong(&self, state: &State, identify: &Identify) -> Option<Wrong> {
         let (shard, count) = (identify.shard_id(), identify.count());
         let intents = identify.audience.intents;
         if state.token_reset || bare(&identify.token) != self.config.token {
-            Some(("GW-080", 4004, "Authentication failed."))
+            Some((None, 4004, "Authentication failed."))
         } else if shard >= count {
-            Some(("GW-073", 4010, "Invalid shard."))
+            Some((Some(judgement::INVALID_SHARD), 4010, "Invalid shard."))
         } else if count % self.config.shard_multiple.max(1) != 0 {
-            Some(("GW-235", 4010, "Invalid shard: not a multiple."))
+            Some((Some(judgement::SHARDS_NOT_A_MULTIPLE), 4010, "Invalid shard: not a multiple."))
         } else if state.world.of_shard(shard, count).len() > self.config.max_guilds_per_shard as usize {
-            Some(("GW-229", 4011, "Sharding required."))
+            Some((None, 4011, "Sharding required."))
         } else if intents & !intents::DOCUMENTED != 0 {
-            Some(("GW-178", 4013, "Invalid intents."))
+            Some((Some(judgement::UNKNOWN_INTENTS), 4013, "Invalid intents."))
         } else if intents & intents::PRIVILEGED & !state.allowed_intents != 0 {
-            Some(("GW-178", 4014, "Disallowed intents."))
+            Some((None, 4014, "Disallowed intents."))
         } else {
             None
         }
@@ -321,15 +318,15 @@ impl Discord {
         let id = resume.session;
         let now = state.now();
         state.expire(now, self.config.timings.session_lifetime);
-        let refuse = |state: &mut State, rule: &'static str| {
-            state.end_session(id, rule);
+        let refuse = |state: &mut State| {
+            state.end_session(id, judgement::RESUME_AFTER_REFUSAL);
             state.report.resumes_refused += 1;
             Login::Refused
         };
         let told = state.sessions.get(id).and_then(|session| session.told);
-        if let Some(rule) = told.or_else(|| state.ended.get(id).copied()) {
-            findings.push(Finding::Violation(rule, why_not_resume(rule).into()));
-            return refuse(state, rule);
+        if let Some(judgement) = told.or_else(|| state.ended.get(id).copied()) {
+            findings.push((judgement, judgement.what.into()));
+            return refuse(state);
         }
         if let Some(ConnectFault::Close { code } | ConnectFault::CloseResume { code }) = fault {
             if let Some(session) = state.sessions.get_mut(id) {
@@ -341,28 +338,30 @@ impl Discord {
         }
         let valid = !state.token_reset && bare(resume.token) == self.config.token;
         let session = state.sessions.get_mut(id).filter(|session| !session.over && valid);
-        let Some(session) = session.filter(|_| fault.is_none()) else { return refuse(state, "GW-140") };
+        let Some(session) = session.filter(|_| fault.is_none()) else { return refuse(state) };
         if session.token != resume.token {
             let detail = "a Resume whose token is not written as in the Identify";
-            findings.push(Finding::Violation("GW-070", detail.into()));
-            return refuse(state, "GW-070");
+            findings.push((judgement::RESUME_OTHER_TOKEN, detail.into()));
+            return refuse(state);
         }
         if session.mode != resume.mode {
             let detail = format!("a Resume as {:?} of a session made as {:?}", resume.mode, session.mode);
-            findings.push(Finding::Violation("GW-012", detail));
+            findings.push((judgement::RESUME_OTHER_QUERY, detail));
         }
         if resume.sequence > session.sequence {
             let last = session.sequence;
             let detail = format!("a Resume from {}, when {last} was the last", resume.sequence);
-            findings.push(Finding::Violation("GW-083", detail));
-            state.end_session(id, "GW-083");
+            findings.push((judgement::RESUME_AHEAD, detail));
+            state.end_session(id, judgement::RESUME_AFTER_4007);
             return Login::Closed { code: 4007, reason: "Invalid seq." };
         }
         if !session.can_replay_after(resume.sequence) {
-            return refuse(state, "GW-140");
+            return refuse(state);
         }
         // One connection per session: the older one goes (GW-141).
-        let older = session.link.replace(Arc::clone(link)).filter(|older| older.id != link.id);
+        let older = session.link.replace(Arc::clone(link));
+        state.report.ready_sessions += u64::from(older.is_none());
+        let older = older.filter(|older| older.id != link.id);
         if let Some(older) = older {
             older.feed(None);
             // One that is half open would never write it.
@@ -392,20 +391,10 @@ fn judge_order(state: &mut State, shard: u32, count: u32, key: u32, findings: &m
     let first = state.identified.insert((count, shard));
     let highest = state.highest_identified.entry((count, key)).or_insert(shard);
     if first && shard < *highest {
-        findings.push(Finding::Notice(
-            "GW-171",
+        findings.push((
+            judgement::IDENTIFY_OUT_OF_ORDER,
             format!("shard {shard} of key {key} came after shard {highest}"),
         ));
     }
     *highest = (*highest).max(shard);
-}
-
-/// What ended a session, as whoever resumes it is told.
-fn why_not_resume(rule: &str) -> &'static str {
-    match rule {
-        "GW-098" => "a Resume of a session that the client closed with 1000 or 1001",
-        "GW-148" => "a Resume of a session that op 9 ended",
-        "GW-140" => "a Resume of a session whose Resume was refused before",
-        _ => "a Resume of a session that a close code ended",
-    }
 }

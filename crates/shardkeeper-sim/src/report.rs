@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use crate::judgement::Grade;
 
 /// Everything that was counted, and every rule that was broken.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -11,6 +14,9 @@ use serde::Serialize;
 pub struct Report {
     /// WebSockets that were asked for.
     pub connections: u64,
+    /// Connections that were closed at once, since there were [`SimConfig::max_connections`](crate::SimConfig::max_connections)
+    /// already.
+    pub connections_refused: u64,
     /// Identify received.
     pub identifies: u64,
     /// Of those, refused with op 9.
@@ -21,7 +27,7 @@ pub struct Report {
     pub resumes_refused: u64,
     /// Dispatches sent again in resumes.
     pub replayed: u64,
-    /// Dispatches generated, each once; see [`Delivery::sent`].
+    /// Dispatches generated in every session, each once. RESUMED does not count.
     pub sent: u64,
     /// Heartbeats received.
     pub heartbeats: u64,
@@ -36,13 +42,20 @@ pub struct Report {
     /// Identify left in the current period.
     pub remaining: u32,
     /// Each Identify in the order in which they came; the first 100,000.
-    pub identify_log: Vec<IdentifyRecord>,
+    #[serde(serialize_with = "as_list")]
+    pub identify_log: Arc<Vec<IdentifyRecord>>,
     /// The presence of each shard, as the client set it last.
     pub presences: BTreeMap<u32, serde_json::Value>,
-    /// Each rule that the client broke; the first 1,000.
+    /// What the client did that Discord would close, refuse or drop the session for ([`Grade::Violation`]); the first
+    /// 1,000.
     pub violations: Vec<Violation>,
-    /// What Discord advises against and takes all the same; the first 1,000.
+    /// What Discord advises against and takes all the same ([`Grade::Advice`]); the first 1,000.
     pub notices: Vec<Violation>,
+}
+
+/// The log is shared with the reports that were taken: one costs as much after 100,000 Identify as after one.
+fn as_list<S: Serializer>(log: &Arc<Vec<IdentifyRecord>>, serializer: S) -> Result<S::Ok, S::Error> {
+    log.as_slice().serialize(serializer)
 }
 
 /// One Identify.
@@ -63,12 +76,16 @@ pub struct IdentifyRecord {
     pub held: bool,
 }
 
-/// A rule that the client broke, or an advice that it did not take.
+/// A rule that the client broke, or an advice that it did not take: a [`Judgement`](crate::Judgement) of one client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Violation {
     /// The rule.
     pub rule: &'static str,
+    /// How grave it is.
+    pub grade: Grade,
+    /// Why it has this grade: what Discord does about it.
+    pub reason: &'static str,
     /// The shard, where it is known.
     pub shard_id: Option<u32>,
     /// When, in milliseconds since the simulator started.
@@ -107,7 +124,8 @@ pub struct SessionRecord {
     pub connected: bool,
 }
 
-/// What became of the dispatches, as far as a subscriber told.
+/// What became of the dispatches, as far as a subscriber told with [`Simulator::observe`](crate::Simulator::observe). Of
+/// clients in other processes it cannot be known; the report over HTTP leaves it out until something was observed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Delivery {

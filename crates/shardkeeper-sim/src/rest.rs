@@ -11,14 +11,21 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::action::Action;
 use crate::buckets::{Admission, Headers, Limit, Refusal};
 use crate::discord::{Discord, State};
 use crate::fault::RestFault;
+use crate::http::REQUEST_TIMEOUT;
+use crate::judgement;
+use crate::script;
 use crate::world::{self, Guild, Kind, Member};
 
 /// The largest body that is read; larger ones are answered with 413.
 const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// How many wrong tokens are remembered, to tell who uses one again.
+const MAX_REJECTED_TOKENS: usize = 1_000;
+/// How many Identify one answer of `GET /sim/report` has.
+const IDENTIFIES_PER_ANSWER: usize = 1_000;
 
 type Reply = Response<Full<Bytes>>;
 /// A status, and a body of JSON.
@@ -69,14 +76,18 @@ pub(crate) async fn answer(request: Request<Incoming>, discord: Arc<Discord>) ->
         return Ok(reply(StatusCode::NO_CONTENT, &Value::Null));
     }
     if versioned.is_none() {
-        discord.notice("GW-282", None, format!("a request to {path} that names no version"));
+        discord.judge(judgement::NO_VERSION, None, format!("a request to {path} that names no version"));
     }
     if let Some(refused) = unauthorized(&request, &discord) {
         return Ok(refused);
     }
     let agent = request.headers().get(USER_AGENT).map_or(&b""[..], HeaderValue::as_bytes);
     if !agent.starts_with(b"DiscordBot (") {
-        discord.violation("GW-281", None, "a request whose User-Agent is not DiscordBot (url, version)");
+        discord.judge(
+            judgement::USER_AGENT,
+            None,
+            "a request whose User-Agent is not DiscordBot (url, version)",
+        );
     }
     let resource = parts.get(1).copied().unwrap_or_default().to_owned();
     let admission = {
@@ -88,18 +99,19 @@ pub(crate) async fn answer(request: Request<Incoming>, discord: Arc<Discord>) ->
         Admission::Granted(headers) => headers,
         Admission::Refused(refusal) => {
             if refusal.again {
-                discord.notice("GW-290", None, format!("a request to {path} before retry_after was over"));
+                discord.judge(
+                    judgement::RETRY_TOO_SOON,
+                    None,
+                    format!("a request to {path} before retry_after was over"),
+                );
             }
             return Ok(too_many(&refusal));
         }
     };
-    let Ok(body) = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await else {
-        return Ok(reply(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &json!({"message": "Request entity too large", "code": 40005}),
-        ));
+    let body = match body(request).await {
+        Ok(body) => body,
+        Err(refused) => return Ok(refused),
     };
-    let body = body.to_bytes();
     let body =
         if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or(Value::Null) };
     let (status, answer) = route(&method, &parts, &query, body, &discord);
@@ -108,15 +120,39 @@ pub(crate) async fn answer(request: Request<Incoming>, discord: Arc<Discord>) ->
     Ok(reply)
 }
 
+/// The body of a request; or the answer to one that is too large, or does not come.
+async fn body(request: Request<Incoming>) -> Result<Bytes, Reply> {
+    let reading = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(REQUEST_TIMEOUT, reading).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err(reply(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &json!({"message": "Request entity too large", "code": 40005}),
+        )),
+        Err(_) => Err(reply(
+            StatusCode::REQUEST_TIMEOUT,
+            &json!({"message": "the body of the request did not come in time", "code": 0}),
+        )),
+    }
+}
+
 /// GW-003, GW-297.
 fn unauthorized(request: &Request<Incoming>, discord: &Discord) -> Option<Reply> {
     let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
     if given == format!("Bot {}", discord.config.token).as_bytes() && !discord.state().token_reset {
         return None;
     }
-    let again = !given.is_empty() && !discord.state().rejected_tokens.insert(given.to_vec());
+    let again = !given.is_empty() && {
+        let rejected = &mut discord.state().rejected_tokens;
+        rejected.contains(given) || {
+            if rejected.len() < MAX_REJECTED_TOKENS {
+                rejected.insert(given.to_vec());
+            }
+            false
+        }
+    };
     if again {
-        discord.violation("GW-297", None, "a token is used again after a 401");
+        discord.judge(judgement::TOKEN_USED_AGAIN, None, "a token is used again after a 401");
     }
     Some(reply(StatusCode::UNAUTHORIZED, &json!({"message": "401: Unauthorized", "code": 0})))
 }
@@ -307,18 +343,18 @@ fn commands(state: &mut State, method: &Method, path: &str, body: Value) -> Answ
 async fn control(method: &Method, path: &str, request: Request<Incoming>, discord: &Arc<Discord>) -> Reply {
     match (method, path) {
         (&Method::GET, "/sim/report") => {
-            let report = discord.state().report();
-            let delivery = discord.state().ledger.delivery();
-            let mut answer = serde_json::to_value(&report).unwrap_or_default();
-            answer["delivery"] = serde_json::to_value(delivery).unwrap_or_default();
-            reply(StatusCode::OK, &answer)
+            let query = request.uri().query().unwrap_or_default();
+            reply(StatusCode::OK, &report(discord, parameter(query, "identifies_from")))
         }
         (&Method::POST, "/sim/act") => {
-            let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
-            let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            let acted = serde_json::from_slice::<Action>(&body)
-                .map_err(|error| error.to_string())
-                .and_then(|action| discord.act(&action).map_err(|error| error.to_string()));
+            let body = match body(request).await {
+                Ok(body) => body,
+                Err(refused) => return refused,
+            };
+            let acted = match script::read_action(&body) {
+                Ok(action) => discord.perform(&action).await.map_err(|error| error.to_string()),
+                Err(problem) => Err(problem),
+            };
             match acted {
                 Ok(()) => reply(StatusCode::NO_CONTENT, &Value::Null),
                 Err(error) => reply(StatusCode::BAD_REQUEST, &json!({"message": error})),
@@ -329,6 +365,24 @@ async fn control(method: &Method, path: &str, request: Request<Incoming>, discor
             reply(StatusCode::NOT_FOUND, &json!({"message": message}))
         }
     }
+}
+
+/// The report as JSON. Of its log the newest Identify, or those from a place on; a client reads a long one in pages.
+fn report(discord: &Discord, from: Option<&str>) -> Value {
+    let (mut report, delivery) = {
+        let state = discord.state();
+        (state.report(), state.ledger.known_delivery())
+    };
+    let log = std::mem::take(&mut report.identify_log);
+    let newest = log.len().saturating_sub(IDENTIFIES_PER_ANSWER);
+    let from = from.and_then(|from| from.parse().ok()).unwrap_or(newest).min(log.len());
+    report.identify_log = Arc::new(log[from..].iter().take(IDENTIFIES_PER_ANSWER).copied().collect());
+    let mut answer = serde_json::to_value(&report).unwrap_or_default();
+    answer["identify_log_from"] = from.into();
+    if let Some(delivery) = delivery {
+        answer["delivery"] = serde_json::to_value(delivery).unwrap_or_default();
+    }
+    answer
 }
 
 fn number(id: &str) -> Option<u64> {

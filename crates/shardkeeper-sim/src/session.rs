@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::judgement::Judgement;
 use crate::link::Link;
 use crate::wire::Mode;
 use crate::world::Audience;
@@ -32,8 +33,8 @@ pub(crate) struct Session {
     pub(crate) over: bool,
     /// The client has named a sequence of it, so that it knows of it.
     pub(crate) proven: bool,
-    /// The client was told that it is over; the rule that forbids to resume it.
-    pub(crate) told: Option<&'static str>,
+    /// The client was told that it is over; what a Resume of it is judged as.
+    pub(crate) told: Option<&'static Judgement>,
 }
 
 #[derive(Clone, Debug)]

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::action::{Action, Script};
+use crate::action::Action;
 use crate::config::SimConfig;
 use crate::discord::Discord;
 use crate::fault::{ConnectFault, Fault, InjectError, RestFault};
 use crate::report::{Delivery, Report, SessionRecord};
+use crate::script::Script;
 use crate::tls::Acceptor;
 use crate::{http, traffic};
 
@@ -66,10 +67,13 @@ impl Simulator {
         Self::new(config, None, false)
     }
 
-    /// A new connection to the simulator's one port, as a stream in memory of 64 KiB each way.
+    /// A new connection to the simulator's one port, as a stream in memory of 64 KiB each way. Beyond
+    /// [`SimConfig::max_connections`] the stream has ended already.
     pub fn connect(&self) -> tokio::io::DuplexStream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        tokio::spawn(http::serve(theirs, Arc::clone(&self.discord)));
+        if let Some(place) = self.discord.admit() {
+            tokio::spawn(http::serve(theirs, Arc::clone(&self.discord), place));
+        }
         ours
     }
 
@@ -102,7 +106,8 @@ impl Simulator {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the script; a step is never half done.
+    /// Dropping the future ends the script. A step is never half done, except that [`Action::Emit`] stops between two
+    /// events.
     pub async fn play(&self, script: Script) {
         Arc::clone(&self.discord).play(script).await;
     }
@@ -117,7 +122,8 @@ impl Simulator {
         self.does(&Action::Traffic { on: false });
     }
 
-    /// Generates as many events at once, in the newest session of a shard, if it has one.
+    /// Generates as many events at once, in the newest session of a shard, if it has one. Other threads get their turn in
+    /// between; the caller's runtime thread does not, so for very many use [`Action::Emit`] over HTTP or in a script.
     pub fn emit(&self, shard_id: u32, count: usize) {
         let _ = self.act(&Action::Emit { shard: shard_id, count, event: None, data: None });
     }

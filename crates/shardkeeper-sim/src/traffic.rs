@@ -10,6 +10,9 @@ use crate::discord::{Discord, State};
 use crate::fault::InjectError;
 use crate::world::{self, Place};
 
+/// Events that are generated under one lock: some milliseconds' worth.
+const EMITTED_AT_ONCE: usize = 256;
+
 /// Generates events and faults while traffic is on, at random shards.
 pub(crate) async fn generate(discord: Arc<Discord>) {
     /// Events come in small batches: a timer per event would cost more than the event.
@@ -61,16 +64,41 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
     }
 }
 
+/// Events to be made at once in the newest session of a shard: any, those of a name, or one payload.
+#[derive(Clone, Copy)]
+pub(crate) struct Emission<'a> {
+    pub(crate) shard_id: u32,
+    pub(crate) count: usize,
+    pub(crate) event: Option<&'a str>,
+    pub(crate) data: Option<&'a Value>,
+}
+
 impl Discord {
-    /// So many events at once, in the newest session of a shard: any, those of a name, or one payload.
-    pub(crate) fn emit(
-        &self,
-        shard_id: u32,
-        count: usize,
-        event: Option<&str>,
-        data: Option<&Value>,
-    ) -> Result<(), InjectError> {
+    /// Events in the newest session of a shard.
+    pub(crate) fn emit(&self, emission: Emission<'_>) -> Result<(), InjectError> {
+        let mut left = emission.count;
+        while left > 0 {
+            left -= self.emit_some(emission, left)?;
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// The same, with a turn for everybody else in between.
+    pub(crate) async fn emit_in_turns(&self, emission: Emission<'_>) -> Result<(), InjectError> {
+        let mut left = emission.count;
+        while left > 0 {
+            left -= self.emit_some(emission, left)?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// The first events of those that are left, as long as they may hold up everybody else; returns how many they are.
+    fn emit_some(&self, emission: Emission<'_>, left: usize) -> Result<usize, InjectError> {
+        let Emission { shard_id, event, data, .. } = emission;
         let limit = self.config.replay_limit;
+        let batch = left.min(EMITTED_AT_ONCE);
         let mut state = self.state();
         let id = state.newest.get(&shard_id).cloned().unwrap_or_default();
         if state.sessions.get(&id).is_none_or(|session| session.over) {
@@ -79,7 +107,7 @@ impl Discord {
         match (event, data) {
             (Some(event), Some(data)) => {
                 check_payload(event, data)?;
-                for _ in 0..count {
+                for _ in 0..batch {
                     state.answer(&id, event, data.clone(), limit);
                 }
             }
@@ -88,7 +116,7 @@ impl Discord {
                 return Err(InjectError::NoSuchEvent { event: event.to_owned() });
             }
             (event, None) => {
-                for _ in 0..count {
+                for _ in 0..batch {
                     // What the intents filter out, or is not for this shard, is made up for by something else.
                     for _ in 0..100 {
                         if state.happen(shard_id, event, limit) {
@@ -99,7 +127,7 @@ impl Discord {
             }
         }
         self.changed(state);
-        Ok(())
+        Ok(batch)
     }
 }
 

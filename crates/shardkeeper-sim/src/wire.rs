@@ -1,5 +1,7 @@
 //! How payloads go over one connection: encoding, compression, frames.
 
+use std::borrow::Cow;
+
 use flate2::{Compress, FlushCompress};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
@@ -84,6 +86,9 @@ pub(crate) struct Unwritable;
 /// Turns payloads into WebSocket messages, with the one context of its connection (GW-043, GW-048).
 pub(crate) struct Encoder {
     encoding: Encoding,
+    /// With `zstd-stream` each message is a frame that ends.
+    #[cfg_attr(not(feature = "zstd"), expect(dead_code, reason = "only zstd has frames"))]
+    frame_per_message: bool,
     atoms: Atoms,
     context: Context,
 }
@@ -96,14 +101,27 @@ enum Context {
 }
 
 impl Encoder {
-    pub(crate) fn new(mode: Mode, atoms: Atoms) -> Self {
+    pub(crate) fn new(mode: Mode, atoms: Atoms, frame_per_message: bool) -> Self {
         let context = match mode.compression {
             Compression::None => Context::None,
             Compression::Zlib => Context::Zlib(Compress::new(flate2::Compression::fast(), true)),
             #[cfg(feature = "zstd")]
             Compression::Zstd => Context::Zstd(zstd_safe::CCtx::create()),
         };
-        Self { encoding: mode.encoding, atoms, context }
+        Self { encoding: mode.encoding, atoms, frame_per_message, context }
+    }
+
+    /// Payloads, given as JSON text, in the encoding and not compressed.
+    pub(crate) fn encoded<'a>(&self, payloads: &'a [u8]) -> Result<Cow<'a, [u8]>, Unwritable> {
+        match self.encoding {
+            Encoding::Json => Ok(Cow::Borrowed(payloads)),
+            Encoding::Etf => {
+                let payloads = serde_json::Deserializer::from_slice(payloads).into_iter();
+                let terms =
+                    payloads.map(|payload| Ok(etf::encode(&payload.map_err(|_| Unwritable)?, self.atoms)));
+                Ok(Cow::Owned(terms.collect::<Result<Vec<_>, _>>()?.concat()))
+            }
+        }
     }
 
     /// The messages of one payload, given as JSON text. `cuts` gets its length and that of its suffix, and says where to
@@ -114,14 +132,7 @@ impl Encoder {
         packed: bool,
         cuts: impl FnOnce(usize, usize) -> Vec<usize>,
     ) -> Result<Vec<Message>, Unwritable> {
-        let term;
-        let bytes = match self.encoding {
-            Encoding::Json => payload,
-            Encoding::Etf => {
-                term = etf::encode(&serde_json::from_slice(payload).map_err(|_| Unwritable)?, self.atoms);
-                &term
-            }
-        };
+        let bytes = &*self.encoded(payload)?;
         Ok(match &mut self.context {
             Context::Zlib(deflate) => {
                 let out = deflated(deflate, bytes, FlushCompress::Sync)?;
@@ -129,7 +140,9 @@ impl Encoder {
                 parts(&out, &cuts).map(|part| Message::binary(part.to_vec())).collect()
             }
             #[cfg(feature = "zstd")]
-            Context::Zstd(context) => fragments(zstd_flushed(context, bytes)?, Data::Binary, cuts),
+            Context::Zstd(context) => {
+                fragments(zstd_flushed(context, bytes, self.frame_per_message)?, Data::Binary, cuts)
+            }
             Context::None if self.encoding == Encoding::Etf => fragments(bytes.to_vec(), Data::Binary, cuts),
             Context::None if packed && bytes.len() >= COMPRESSED_FROM_BYTES => {
                 let mut deflate = Compress::new(flate2::Compression::fast(), true);
@@ -201,19 +214,23 @@ fn deflated(deflate: &mut Compress, bytes: &[u8], flush: FlushCompress) -> Resul
     }
 }
 
-/// One payload, whole, without an end of the frame (GW-049).
+/// One payload, whole; without an end of the frame, as Discord does (GW-049), or with one.
 #[cfg(feature = "zstd")]
-fn zstd_flushed(context: &mut zstd_safe::CCtx<'static>, bytes: &[u8]) -> Result<Vec<u8>, Unwritable> {
+fn zstd_flushed(
+    context: &mut zstd_safe::CCtx<'static>,
+    bytes: &[u8],
+    end: bool,
+) -> Result<Vec<u8>, Unwritable> {
     use zstd_safe::{InBuffer, OutBuffer, zstd_sys::ZSTD_EndDirective};
+
+    let directive = if end { ZSTD_EndDirective::ZSTD_e_end } else { ZSTD_EndDirective::ZSTD_e_flush };
 
     let mut out = Vec::new();
     let mut input = InBuffer::around(bytes);
     let mut chunk = vec![0; bytes.len() / 2 + 1024];
     loop {
         let mut output = OutBuffer::around(&mut chunk[..]);
-        let left = context
-            .compress_stream2(&mut output, &mut input, ZSTD_EndDirective::ZSTD_e_flush)
-            .map_err(|_| Unwritable)?;
+        let left = context.compress_stream2(&mut output, &mut input, directive).map_err(|_| Unwritable)?;
         out.extend_from_slice(output.as_slice());
         if left == 0 && input.pos() == bytes.len() {
             return Ok(out);

@@ -39,6 +39,8 @@ pub struct TransportConfig {
     /// than the 120 commands of 4096 bytes that Discord accepts per minute, so a peer that reads at all never gets
     /// there. Allocated only as far as used. Values below 256 count as 256.
     pub max_write_buffer_bytes: usize,
+    /// The `User-Agent` of the WebSocket request. Default: `None`, which sends no such header; some servers refuse that.
+    pub user_agent: Option<String>,
 }
 
 impl Default for TransportConfig {
@@ -49,6 +51,7 @@ impl Default for TransportConfig {
             max_message_bytes: 64 << 20,
             read_buffer_bytes: 4096,
             max_write_buffer_bytes: 512 << 10,
+            user_agent: None,
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::client_async_with_config;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use url::Url;
 
 use crate::dial::{BoxedIo, Dialer, Io, Scheme, peer};
-use crate::{ConnectError, Connection, Phase, TransportConfig};
+use crate::{ConnectError, Connection, Phase, TransportConfig, upgrade};
 
 /// Makes connections: a dialer and a configuration, cheap to clone and shared by all shards.
 #[derive(Clone)]
@@ -86,7 +86,9 @@ async fn upgrade(io: BoxedIo, url: &Url, config: &TransportConfig) -> Result<Con
     let mut request = url.clone();
     // Cannot fail between schemes that both have a host; the handshake would refuse any other.
     request.set_scheme(scheme).map_err(|()| ConnectError::InvalidUrl)?;
-    let (codec, _response) = client_async_with_config(request.as_str(), io, Some(config.websocket()))
+    let user_agent = config.user_agent.as_deref().map(HeaderValue::from_str).transpose();
+    let user_agent = user_agent.map_err(|_| ConnectError::InvalidUserAgent)?;
+    let codec = upgrade::upgrade(io, &request, user_agent, config)
         .await
         .map_err(|error| ConnectError::from_upgrade(peer(url), error))?;
     Ok(Connection::new(codec, config))

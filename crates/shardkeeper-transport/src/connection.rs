@@ -102,6 +102,7 @@ pub struct Connection {
     codec: WebSocketStream<BoxedIo>,
     /// `None`: the messages are the payloads.
     inflater: Option<Inflater>,
+    uncompressed: bool,
     held: Held,
     unwritten: Unwritten,
     write_error: Option<TransportError>,
@@ -137,6 +138,7 @@ impl Connection {
         Self {
             codec,
             inflater: Inflater::new(config.compression, config.max_message_bytes),
+            uncompressed: false,
             held: Held::default(),
             unwritten: Unwritten::Nothing,
             write_error: None,
@@ -267,6 +269,13 @@ impl Connection {
         self.traffic
     }
 
+    /// Whether payloads came as they are, though the connection asks for a compressed stream. They are taken; the server
+    /// does not know the compression, or something in between undoes it.
+    #[must_use]
+    pub fn is_uncompressed(&self) -> bool {
+        self.uncompressed
+    }
+
     /// Whether [`enqueue`](Self::enqueue) may still succeed: no close frame is queued and the connection is open.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -338,12 +347,20 @@ impl Connection {
                 Poll::Ready(None) => return Poll::Ready(self.finish_broken(TransportError::Disconnected)),
             };
             match message {
-                Message::Text(text) if self.inflater.as_ref().is_none_or(Inflater::takes_text) => {
+                // Text is never compressed: a server that does not know the compression asked for sends it (GW-042).
+                Message::Text(text) => {
+                    self.uncompressed |= self.inflater.as_ref().is_some_and(Inflater::is_stream);
                     return Poll::Ready(self.accept(text.into()));
                 }
-                Message::Text(_) => return Poll::Ready(self.finish_broken(TransportError::UnexpectedText)),
-                Message::Binary(bytes) if self.inflater.is_none() => return Poll::Ready(self.accept(bytes)),
                 Message::Binary(bytes) => {
+                    // So does one whose payloads are binary anyway, and it shows with the first.
+                    if self.inflater.as_ref().is_some_and(|inflater| inflater.is_unused_by(&bytes)) {
+                        self.uncompressed = true;
+                        self.inflater = None;
+                    }
+                    if self.inflater.is_none() {
+                        return Poll::Ready(self.accept(bytes));
+                    }
                     if let Some(step) = self.inflate(bytes) {
                         return Poll::Ready(step);
                     }

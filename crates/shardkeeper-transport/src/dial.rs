@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::{Host, Url};
 
+use crate::resolve::Resolver;
 use crate::{ConnectError, tls};
 
 /// How long one address may take before the next is tried beside it (RFC 8305 recommends 250 ms).
@@ -52,10 +53,12 @@ impl<T: Dialer + ?Sized> Dialer for Arc<T> {
 ///
 /// Nagle's algorithm is off, or a heartbeat could wait for the acknowledgement of the command before it. Addresses
 /// are tried 250 ms apart, both families in turn, so that a broken IPv6 route costs a moment instead of the connect.
-/// Clones share one TLS configuration.
+/// Clones share one TLS configuration, and what is known of host names: a name is looked up once at a time, however many
+/// dial, and an answer serves for 10 s. A failed look-up is repeated by the next dial.
 #[derive(Clone)]
 pub struct TcpDialer {
     tls: Arc<ClientConfig>,
+    resolver: Arc<Resolver>,
 }
 
 impl TcpDialer {
@@ -68,7 +71,17 @@ impl TcpDialer {
     /// With a TLS configuration of one's own: other roots, another crypto provider.
     #[must_use]
     pub fn with_tls(tls: Arc<ClientConfig>) -> Self {
-        Self { tls }
+        Self { tls, resolver: Arc::new(Resolver::system()) }
+    }
+}
+
+impl TcpDialer {
+    async fn resolve(&self, host: &Host<&str>, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(match *host {
+            Host::Domain(domain) => self.resolver.addresses(domain, port).await?,
+            Host::Ipv4(address) => vec![(address, port).into()],
+            Host::Ipv6(address) => vec![(address, port).into()],
+        })
     }
 }
 
@@ -92,7 +105,7 @@ impl Dialer for TcpDialer {
                 return Err(ConnectError::InvalidUrl);
             };
             let tcp = async {
-                let addresses = resolve(&host, port).await.map_err(|source| (true, source))?;
+                let addresses = self.resolve(&host, port).await.map_err(|source| (true, source))?;
                 let tcp = connect_any(in_turn(addresses)).await.map_err(|source| (false, source))?;
                 tcp.set_nodelay(true).map_err(|source| (false, source))?;
                 Ok(tcp)
@@ -136,14 +149,6 @@ pub(crate) fn peer(url: &Url) -> String {
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
     }
-}
-
-async fn resolve(host: &Host<&str>, port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok(match *host {
-        Host::Domain(domain) => tokio::net::lookup_host((domain, port)).await?.collect(),
-        Host::Ipv4(address) => vec![(address, port).into()],
-        Host::Ipv6(address) => vec![(address, port).into()],
-    })
 }
 
 /// Both families in turn, beginning with the resolver's first choice.

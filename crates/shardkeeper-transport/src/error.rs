@@ -25,6 +25,9 @@ pub enum ConnectError {
     /// The URL names no host, or the request for it cannot be written.
     #[error("the URL cannot be connected to: check its host name and its query")]
     InvalidUrl,
+    /// The configured `User-Agent` cannot be a header's value.
+    #[error("the user agent cannot be sent: use printable ASCII characters only")]
+    InvalidUserAgent,
     /// The host name did not resolve.
     #[error("cannot resolve {peer}: check the host name and this machine's DNS")]
     Resolve {
@@ -97,10 +100,10 @@ impl ConnectError {
         Self::Dial { peer: crate::dial::peer(url), source: source.into() }
     }
 
-    /// Whether the same URL may work later. False only where the URL itself is at fault.
+    /// Whether the same URL may work later. False only where the URL or the configuration is at fault.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::UnsupportedScheme { .. } | Self::InvalidUrl)
+        !matches!(self, Self::UnsupportedScheme { .. } | Self::InvalidUrl | Self::InvalidUserAgent)
     }
 
     /// The HTTP status, if the peer answered with one.
@@ -213,11 +216,6 @@ pub enum TransportError {
         /// The configured bound.
         limit: usize,
     },
-    /// A text frame came although the whole connection is compressed: the URL and the configuration disagree.
-    #[error(
-        "the peer sent a text frame on a compressed connection: check that the URL asks for this compression"
-    )]
-    UnexpectedText,
     /// The compressed stream cannot be followed any further (GW-053).
     #[error("the peer's compressed stream cannot be inflated")]
     Inflate(#[source] InflateError),
@@ -246,7 +244,7 @@ impl TransportError {
     #[must_use]
     pub fn is_unreadable(&self) -> bool {
         match self {
-            Self::Misbehaved(_) | Self::InvalidUtf8 | Self::TooLarge { .. } | Self::UnexpectedText => true,
+            Self::Misbehaved(_) | Self::InvalidUtf8 | Self::TooLarge { .. } => true,
             Self::Inflate(error) => *error != InflateError::OutOfMemory,
             _ => false,
         }
@@ -308,7 +306,8 @@ pub enum InflateError {
         /// How many compressed bytes were understood before.
         total_in: u64,
     },
-    /// The stream declared its own end, though a connection's stream has none (GW-043, GW-049).
+    /// The stream declared its own end: with `zlib-stream`, where the connection's one stream has none (GW-043); with
+    /// `zstd-stream`, where a message ended the stream and held no payload.
     #[error("the compressed stream ended itself after {total_in} compressed bytes")]
     StreamEnd {
         /// How many compressed bytes were understood before.

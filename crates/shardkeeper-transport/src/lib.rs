@@ -57,7 +57,9 @@ mod error;
 mod frames;
 mod inflate;
 mod readable;
+mod resolve;
 mod tls;
+mod upgrade;
 
 pub use compression::Compression;
 pub use config::TransportConfig;

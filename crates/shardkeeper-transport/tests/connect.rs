@@ -119,6 +119,93 @@ async fn the_request_and_a_message_right_behind_the_answer() {
     assert_eq!(message(&mut connection.unwrap()).await, b"{\":1}");
 }
 
+/// The request of a connect whose peer answers with these headers, and how it went.
+async fn answered_with_headers(
+    config: &TransportConfig,
+    headers: &str,
+) -> (String, Result<Connection, ConnectError>) {
+    let (client, mut server) = tokio::io::duplex(4096);
+    let peer = async {
+        let mut request = vec![0; 4096];
+        let length = server.read(&mut request).await.unwrap();
+        let request = String::from_utf8(request[..length].to_vec()).unwrap();
+        let key = request.split("Sec-WebSocket-Key: ").nth(1).unwrap().split("\r\n").next().unwrap();
+        let accept = derive_accept_key(key.as_bytes());
+        let answer = format!("HTTP/1.1 101 x\r\nSec-WebSocket-Accept: {accept}\r\n{headers}\r\n");
+        server.write_all(answer.as_bytes()).await.unwrap();
+        request
+    };
+    let url = url();
+    let (connection, request) = tokio::join!(Connection::from_io(client, &url, config), peer);
+    (request, connection)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_headers_of_an_answer_may_be_lists() {
+    let config = TransportConfig::default();
+    for headers in [
+        "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n",
+        "connection: UPGRADE\r\nupgrade: WebSocket\r\n",
+        "Connection: keep-alive\r\nConnection: upgrade\r\nUpgrade: h2c, websocket\r\n",
+        "Connection: Upgrade,keep-alive\r\nUpgrade: websocket\r\nVia: 1.1 proxy\r\n",
+    ] {
+        let (_, connection) = answered_with_headers(&config, headers).await;
+        assert!(connection.is_ok(), "{headers}: {connection:?}");
+    }
+    for headers in [
+        "Connection: keep-alive\r\nUpgrade: websocket\r\n",
+        "Connection: upgrades\r\nUpgrade: websocket\r\n",
+        "Connection: Upgrade\r\nUpgrade: web, socket\r\n",
+        "Upgrade: websocket\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: chat\r\n",
+    ] {
+        let (_, connection) = answered_with_headers(&config, headers).await;
+        let error = connection.unwrap_err();
+        let misbehaved =
+            matches!(error, ConnectError::Handshake { source: HandshakeError::Misbehaved(_), .. });
+        assert!(misbehaved, "{headers}: {error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_user_agent_is_sent() {
+    let mut config = TransportConfig::default();
+    let answer = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let (request, _) = answered_with_headers(&config, answer).await;
+    assert!(!request.to_lowercase().contains("user-agent"), "{request}");
+    config.user_agent = Some("DiscordBot (https://example, 1)".to_owned());
+    let (request, _) = answered_with_headers(&config, answer).await;
+    assert!(
+        request.to_lowercase().contains("\r\nuser-agent: discordbot (https://example, 1)\r\n"),
+        "{request}"
+    );
+    config.user_agent = Some("two\r\nlines".to_owned());
+    let (client, _server) = tokio::io::duplex(4096);
+    let error = Connection::from_io(client, &url(), &config).await.unwrap_err();
+    assert!(matches!(error, ConnectError::InvalidUserAgent), "{error:?}");
+    assert!(!error.is_retryable());
+}
+
+/// Headers that come byte by byte are read, up to a bound.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_drips() {
+    for (fill, taken) in [(100, true), (2000, false)] {
+        let (client, mut server) = tokio::io::duplex(1);
+        let peer = tokio::spawn(async move {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(server.read_u8().await.unwrap());
+            }
+            let answer = format!("HTTP/1.1 503 x\r\nX: {}\r\n\r\n", "y".repeat(fill));
+            let _ = server.write_all(answer.as_bytes()).await;
+        });
+        let error = Connection::from_io(client, &url(), &TransportConfig::default()).await.unwrap_err();
+        assert_eq!(error.status().is_some(), taken, "{error:?}");
+        assert_eq!(matches!(error, ConnectError::Handshake { source: HandshakeError::TooLarge, .. }), !taken);
+        peer.await.unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_says_nothing() {
     let (dialer, _server) = OneStream::new(Duration::from_secs(6));

@@ -153,20 +153,42 @@ fn gw_049_a_frame_that_ends_itself() {
             let encoder = Encoder::new(6, 21);
             if checksummed { encoder.checksummed() } else { encoder }
         };
-        // At once, behind another payload, and without one.
-        let whole = encoder().end(M1.as_bytes());
-        assert_eq!(inflater().push(&whole), Err(InflateError::StreamEnd { total_in: whole.len() as u64 }));
-        for last in [M2.as_bytes(), b""] {
-            let (mut inflater, mut encoder) = (inflater(), encoder());
-            let (first, second) = (encoder.flush(M1.as_bytes()), encoder.end(last));
-            assert_eq!(inflater.push(&first), Ok(Some(M1.as_bytes())));
-            let total_in = (first.len() + second.len()) as u64;
-            assert_eq!(inflater.push(&second), Err(InflateError::StreamEnd { total_in }));
+        // With each payload, as servers do that make a frame of each message.
+        let mut each = inflater();
+        for payload in [M1, M2, M1] {
+            assert_eq!(each.push(&encoder().end(payload.as_bytes())), Ok(Some(payload.as_bytes())));
         }
+        // Behind other payloads of the same frame, after which another one begins.
+        let (mut inflater, mut first) = (inflater(), encoder());
+        assert_eq!(inflater.push(&first.flush(M1.as_bytes())), Ok(Some(M1.as_bytes())));
+        assert_eq!(inflater.push(&first.end(M2.as_bytes())), Ok(Some(M2.as_bytes())));
+        let mut second = encoder();
+        assert_eq!(inflater.push(&second.flush(M1.as_bytes())), Ok(Some(M1.as_bytes())));
+        // At the beginning of the next message, and in the middle of one.
+        let late = [second.end(b""), encoder().end(M2.as_bytes()), encoder().end(M1.as_bytes())].concat();
+        assert_eq!(inflater.push(&late), Ok(Some(format!("{M2}{M1}").as_bytes())));
     }
+}
+
+#[test]
+fn gw_049_a_frame_that_ends_without_a_payload() {
+    let (mut inflater, mut encoder) = (inflater(), Encoder::new(6, 21));
+    let (first, second) = (encoder.flush(M1.as_bytes()), encoder.end(b""));
+    inflater.push(&first).unwrap();
+    let total_in = (first.len() + second.len()) as u64;
+    assert_eq!(inflater.push(&second), Err(InflateError::StreamEnd { total_in }));
     // A skippable frame is a frame.
     let skippable = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2];
-    assert_eq!(inflater().push(&skippable), Err(InflateError::StreamEnd { total_in: 10 }));
+    assert_eq!(self::inflater().push(&skippable), Err(InflateError::StreamEnd { total_in: 10 }));
+}
+
+/// Many frames in one message cost no more than one.
+#[test]
+fn gw_054_frames_in_one_message_share_the_limit() {
+    let frame = Encoder::new(6, 21).end(&[b'x'; 1000]);
+    let mut inflater = Inflater::new(Compression::ZstdStream, 10_000).unwrap();
+    assert_eq!(inflater.push(&frame.repeat(10)).unwrap().map(<[u8]>::len), Some(10_000));
+    assert_eq!(inflater.push(&frame.repeat(11)), Err(InflateError::TooLarge { limit: 10_000 }));
 }
 
 /// Each bit of both messages: an error that says what, or a payload, and no panic.

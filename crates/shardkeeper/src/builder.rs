@@ -93,6 +93,7 @@ impl Builder {
                 reconnect: true,
                 tap: None,
                 hub: OwnHub::of(intents),
+                oddities: Arc::default(),
                 members: Arc::default(),
                 ended: watch::Sender::new(None),
             },
@@ -142,8 +143,10 @@ impl Builder {
     /// What [`gateway_info`](crate::gateway_info) has said, or another process that asked: the manager starts from it, and
     /// asks itself only [hours later](Self::gateway_check_every), or when a shard cannot get anywhere. By default it asks when
     /// it starts. Do not give an old one: what is left of the budget is believed.
+    ///
+    /// A `max_concurrency` of 0 or above 4096 counts as 1.
     pub fn gateway(mut self, info: GatewayInfo) -> Self {
-        self.config.gateway = Some(info);
+        self.config.gateway = Some(info.bounded());
         self
     }
 

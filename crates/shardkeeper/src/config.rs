@@ -14,10 +14,11 @@ use url::Url;
 
 use crate::dispatch::OwnHub;
 use crate::error::Ended;
-use crate::gateway_info::GatewayInfo;
+use crate::gateway_info::{GatewayInfo, USER_AGENT};
 use crate::identify_gate::IdentifyGate;
 use crate::members::MembersDesk;
 use crate::restart::RestartPolicy;
+use crate::shard::oddities::Oddities;
 use crate::store::SessionStore;
 use crate::tap::Tap;
 
@@ -61,6 +62,7 @@ pub struct ManagerConfig {
     pub(crate) reconnect: bool,
     pub(crate) tap: Option<Arc<Tap>>,
     pub(crate) hub: OwnHub,
+    pub(crate) oddities: Arc<Oddities>,
     pub(crate) members: Arc<MembersDesk>,
     pub(crate) ended: watch::Sender<Option<Ended>>,
 }
@@ -90,6 +92,7 @@ impl ManagerConfig {
         // Before the machine's own deadline: the transport can say whom it waited for, and what for.
         transport.connect_timeout = self.timings.connect.mul_f64(0.9);
         transport.max_message_bytes = self.max_message_bytes;
+        transport.user_agent = Some(USER_AGENT.to_owned());
         transport
     }
 }

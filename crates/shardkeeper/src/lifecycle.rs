@@ -260,8 +260,11 @@ fn describe(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Change::Resuming { sequence } => write!(f, "resuming from sequence {sequence}"),
         Change::Ready => f.write_str("ready"),
         Change::Resumed { replayed } => write!(f, "resumed, {replayed} replayed"),
-        Change::Disconnected { reason, next } => {
-            write!(f, "disconnected ({reason})")?;
+        Change::Disconnected { reason, detail, next } => {
+            match detail {
+                Some(detail) => write!(f, "disconnected ({reason}: {detail})")?,
+                None => write!(f, "disconnected ({reason})")?,
+            }
             match next {
                 Next::Resume { after } => write!(f, ", resumes {}", In(*after)),
                 Next::Identify { after } => write!(f, ", new session {}", In(*after)),

@@ -173,7 +173,7 @@ pub struct WatermarkStuck {
 }
 
 /// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Disconnect {
     /// Why.
@@ -184,6 +184,9 @@ pub struct Disconnect {
     pub initiator: Initiator,
     /// The close code that Discord sent, if it did.
     pub close_code: Option<u16>,
+    /// What the gateway or the transport said about it: the reason in the close frame, or the cause. Control characters
+    /// are escaped.
+    pub detail: Option<String>,
     /// When. As JSON: `ago_ms`.
     #[serde(rename = "ago_ms", serialize_with = "elapsed_since")]
     pub at: Instant,

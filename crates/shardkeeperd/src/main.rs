@@ -8,6 +8,7 @@ mod sim;
 mod terminate;
 mod wire;
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -46,7 +47,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(wants_colours(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
     let outcome = match arguments.command {
@@ -63,6 +64,21 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Whether a stream is a terminal that shows colours, and its user wants them.
+fn wants_colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && allows_colours(std::env::var_os("NO_COLOR").as_deref()) && can_move_cursor()
+}
+
+/// <https://no-color.org>: any text in NO_COLOR says no, none at all does not.
+fn allows_colours(no_color: Option<&OsStr>) -> bool {
+    no_color.is_none_or(OsStr::is_empty)
+}
+
+/// Whether the terminal knows escape sequences at all.
+fn can_move_cursor() -> bool {
+    std::env::var_os("TERM").is_none_or(|name| name != "dumb")
+}
+
 /// Prints a line. A reader that has gone away is no reason to stop, or to panic.
 fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
@@ -72,4 +88,15 @@ fn say(line: impl Display) {
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_color_is_heeded_unless_it_is_empty() {
+        assert!(allows_colours(None) && allows_colours(Some(OsStr::new(""))));
+        assert!(!allows_colours(Some(OsStr::new("1"))) && !allows_colours(Some(OsStr::new("0"))));
+    }
 }

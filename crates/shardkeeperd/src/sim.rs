@@ -8,13 +8,13 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use shardkeeper::Intents;
-use shardkeeper_sim::{Delivery, Mix, Report, Script, SimConfig, SimTimings, Simulator};
+use shardkeeper_sim::{Mix, Report, Script, SimConfig, SimTimings, Simulator};
 
 use crate::intents::intents;
 use crate::say;
 use crate::terminate::Terminate;
 
-/// So many violations are printed at the end; the report has them all.
+/// How many violations, and how much advice, are printed at the end; the report has more of them.
 const PRINTED: usize = 20;
 
 #[derive(Args)]
@@ -77,12 +77,19 @@ pub(crate) struct Options {
     /// Writes the atoms of ETF with all four tags, of which some clients know two.
     #[arg(long)]
     mixed_atoms: bool,
-    /// Ends with an exit code other than 0 if the client broke a rule.
-    #[arg(long)]
-    strict: bool,
+    /// Ends with an exit code other than 0 for what Discord would close, refuse or drop a session for; with
+    /// --strict=advice also for what it advises against.
+    #[arg(long, value_name = "GRADE", num_args = 0..=1, require_equals = true, default_missing_value = "violation")]
+    strict: Option<Strict>,
     /// Where to write the report as JSON, at the end.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Strict {
+    Violation,
+    Advice,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -125,10 +132,14 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     simulator.shutdown();
     summarize(&report);
     if let Some(file) = &options.report {
-        write_report(file, &report, simulator.delivery())?;
+        write_report(file, &report)?;
     }
-    let broken = options.strict && !report.violations.is_empty();
-    Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let failed = match options.strict {
+        None => false,
+        Some(Strict::Violation) => !report.violations.is_empty(),
+        Some(Strict::Advice) => !report.violations.is_empty() || !report.notices.is_empty(),
+    };
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn configure(options: &Options) -> Result<SimConfig, String> {
@@ -179,21 +190,27 @@ fn summarize(report: &Report) {
         report.sent
     ));
     for notice in report.notices.iter().take(PRINTED) {
-        say(format_args!("unwise: {notice}"));
+        say(format_args!("advice: {notice}; {}", notice.reason));
     }
     for violation in report.violations.iter().take(PRINTED) {
-        say(format_args!("broken: {violation}"));
+        say(format_args!("violation: {violation}; {}", violation.reason));
     }
+    let advice = match report.notices.len() {
+        0 => String::new(),
+        count => format!("; advice was ignored {}", times(count)),
+    };
     match report.violations.len() {
-        0 => say("no rule was broken"),
-        1 => say("one rule was broken"),
-        count => say(format_args!("rules were broken {count} times")),
+        0 => say(format_args!("no rule was broken{advice}")),
+        count => say(format_args!("rules were broken {}{advice}", times(count))),
     }
 }
 
-fn write_report(file: &PathBuf, report: &Report, delivery: Delivery) -> Result<(), Box<dyn Error>> {
-    let mut json = serde_json::to_value(report)?;
-    json["delivery"] = serde_json::to_value(delivery)?;
-    let text = serde_json::to_string_pretty(&json)?;
+fn times(count: usize) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+/// Without what became of the dispatches: of clients in other processes it cannot be known.
+fn write_report(file: &PathBuf, report: &Report) -> Result<(), Box<dyn Error>> {
+    let text = serde_json::to_string_pretty(report)?;
     fs::write(file, text + "\n").map_err(|error| format!("cannot write {}: {error}", file.display()).into())
 }

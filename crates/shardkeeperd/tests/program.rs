@@ -371,13 +371,73 @@ async fn run_and_sim_understand_each_other_over_tls_zstd_and_etf() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
+/// Resident memory of a process, in KiB.
+#[cfg(target_os = "linux")]
+fn resident(child: &tokio::process::Child) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// 300 connections that say nothing, and 60 that announce 15 MiB and send nearly all of it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn clients_that_never_identify_cost_the_sim_little() {
+    const IDLE: usize = 300;
+    const UNFINISHED: usize = 60;
+    let sim = Sim::start(LOOPBACK, &[]).await;
+    let address = sim.api_url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
+    let open = || async {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let request = "GET /?v=10&encoding=json HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+            sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // The 101 and Hello.
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\"op\":10,\"d\":{\"heartbeat_interval\":41250,\"_trace\":[\"[\\\"sim\\\",{\\\"micros\\\":0.0}]\"]}}") {
+            assert!(stream.read_buf(&mut seen).await.unwrap() > 0);
+        }
+        stream
+    };
+    // What the first ones cost is the program's own.
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        streams.push(open().await);
+    }
+    let before = resident(&sim.child);
+    for _ in 0..IDLE {
+        streams.push(open().await);
+    }
+    let idle = resident(&sim.child).saturating_sub(before);
+    assert!(idle < IDLE * 24, "{idle} KiB for {IDLE} idle connections");
+    let before = resident(&sim.child);
+    for _ in 0..UNFINISHED {
+        let mut stream = open().await;
+        let mut head = vec![0x82, 0x80 | 127];
+        head.extend_from_slice(&(15_u64 << 20).to_be_bytes());
+        head.extend_from_slice(&[0; 4]);
+        // Refused at the head; what follows has nowhere to go.
+        let _ = stream.write_all(&head).await;
+        let _ = timeout(Duration::from_millis(100), stream.write_all(&vec![b'x'; 14 << 20])).await;
+        streams.push(stream);
+    }
+    let unfinished = resident(&sim.child).saturating_sub(before);
+    assert!(unfinished < 16 * 1024, "{unfinished} KiB for {UNFINISHED} unfinished frames");
+    eprintln!("{idle} KiB for {IDLE} idle connections, {unfinished} KiB for {UNFINISHED} unfinished frames");
+    let (_, said) = sim.end().await;
+    assert!(said.contains(&format!("rules were broken {UNFINISHED} times")), "{said}");
+}
+
 #[tokio::test]
 async fn sim_tells_what_is_wrong_with_its_arguments() {
     let script = std::env::temp_dir().join(format!("shardkeeperd-script-{}.toml", std::process::id()));
     std::fs::write(&script, "[[step]]\nat_ms = 1\ndo = \"fault\"\nfault = \"explode\"\n").unwrap();
     for (arguments, culprit) in [
         (vec!["--script", "/nowhere.toml"], "/nowhere.toml"),
-        (vec!["--script", script.to_str().unwrap()], "explode"),
+        (
+            vec!["--script", script.to_str().unwrap()],
+            "step 1 of the script, line 4, key \"fault\": unknown variant `explode`, expected one of",
+        ),
         (vec!["--time-scale", "0"], "--time-scale is 0"),
         (vec!["--events-per-second=-1"], "events-per-second"),
         (vec!["--listen", "192.0.2.1:1"], "cannot listen on 192.0.2.1:1"),
@@ -406,5 +466,22 @@ async fn a_strict_sim_ends_with_an_error_when_a_rule_was_broken() {
     }
     let (code, said) = sim.end().await;
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("broken: GW-297") && said.contains("one rule was broken"), "{said}");
+    assert!(said.contains("violation: GW-297") && said.contains("rules were broken once"), "{said}");
+    assert!(said.contains("Discord refuses it, and 10,000 such requests"), "with the reason: {said}");
+}
+
+#[tokio::test]
+async fn advice_fails_only_a_sim_that_is_strict_about_it() {
+    for (strict, expected) in [("--strict", 0), ("--strict=violation", 0), ("--strict=advice", 1)] {
+        let sim = Sim::start(LOOPBACK, &["--token", "sim-token", strict]).await;
+        // Without a User-Agent: GW-281.
+        let address = sim.api_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = "GET /api/v10/users/@me HTTP/1.1\r\nhost: x\r\nauthorization: Bot sim-token\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_to_string(&mut String::new()).await.unwrap();
+        let (code, said) = sim.end().await;
+        assert_eq!(code, Some(expected), "{strict}: {said}");
+        assert!(said.contains("advice: GW-281") && said.contains("advice was ignored once"), "{said}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shardkeeper_sim::Report;
+use shardkeeper_sim::{IdentifyRecord, Report};
 
 use crate::plan::{Class, Plan};
 use crate::trace::Trace;
@@ -11,10 +11,11 @@ const WINDOW_MS: u64 = 5000;
 /// What the library never spends.
 const RESERVE: u32 = 10;
 
-/// So many shards had to begin anew, since their process came without what it takes to resume them.
-pub(crate) fn judge(plan: &Plan, report: &Report, anew: u32, trace: &Trace) {
+/// `anew` counts how often each shard had to begin without a session: at its first start, when its process came without
+/// what it takes to resume it, and when the operator wanted so.
+pub(crate) fn judge(plan: &Plan, report: &Report, anew: &BTreeMap<u32, u32>, trace: &Trace) {
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
-    for record in &report.identify_log {
+    for record in report.identify_log.iter() {
         if let Some(before) = last.insert(record.shard_id % plan.max_concurrency, record.at_ms)
             && record.at_ms < before + WINDOW_MS
         {
@@ -29,10 +30,27 @@ pub(crate) fn judge(plan: &Plan, report: &Report, anew: u32, trace: &Trace) {
         trace.complain(format_args!("only {} Identify are left of the day's", report.remaining));
     }
     // One that has just begun does not survive what an older one does.
-    if plan.class == Class::Gentle && anew == 0 && report.identifies != u64::from(plan.shards) {
+    let again = |shard: u32| anew.get(&shard).map_or(0, |begins| begins.saturating_sub(1)) as usize;
+    if plan.class == Class::Gentle
+        && (0..plan.shards).all(|shard| again(shard) == 0)
+        && report.identifies != u64::from(plan.shards)
+    {
         trace.complain(format_args!(
             "{} Identify for {} shards, and no session died",
             report.identifies, plan.shards
         ));
+    }
+    // A session that could have been resumed is given up by nobody but the operator. A shard without one may need several
+    // attempts until it has another.
+    for shard in 0..plan.shards {
+        let is_needless =
+            |record: &&IdentifyRecord| record.shard_id == shard && record.held && record.accepted;
+        let needless: Vec<_> = report.identify_log.iter().filter(is_needless).collect();
+        if needless.len() > again(shard) {
+            trace.complain(format_args!(
+                "Identify of shard {shard}, whose session was there to be resumed: {needless:?}, where {} had their reason",
+                again(shard)
+            ));
+        }
     }
 }

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
-use shardkeeper_sim::{Mix, Report, SimConfig, Simulator};
+use futures_util::future::join_all;
+use shardkeeper_sim::{ConnectFault, Fault, Mix, Report, SimConfig, Simulator};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -22,6 +24,10 @@ pub async fn simulator(shards: u32) -> Simulator {
 
 /// The same, with other events.
 pub async fn simulator_of(shards: u32, mix: Mix) -> Simulator {
+    simulator_at(shards, mix, 500.0).await
+}
+
+async fn simulator_at(shards: u32, mix: Mix, events_per_second: f64) -> Simulator {
     let mut config = SimConfig::default();
     config.seed = 7;
     config.token = "sim-token".to_owned();
@@ -29,7 +35,7 @@ pub async fn simulator_of(shards: u32, mix: Mix) -> Simulator {
     config.shards = shards;
     config.max_concurrency = shards.clamp(4, 16);
     config.guilds = shards * 2;
-    config.events_per_second = 500.0;
+    config.events_per_second = events_per_second;
     // 30 heartbeats per minute leave enough of the 120 commands for the rest.
     config.timings.heartbeat_interval = Duration::from_secs(2);
     config.timings.identify_window = Duration::from_millis(200);
@@ -52,6 +58,8 @@ pub struct Heard {
     pub resumed: u64,
     /// What its models refused or did not know, and why.
     pub refused: Vec<String>,
+    /// The library has given up: nothing will come any more.
+    pub over: bool,
 }
 
 impl Heard {
@@ -85,6 +93,17 @@ impl Ears {
         self.0.send_modify(|heard| heard.refused.push(format!("{error:?} in {start}")));
     }
 
+    /// The library has given up.
+    pub fn over(&self) {
+        self.0.send_modify(|heard| heard.over = true);
+    }
+
+    /// Waits until the library has given up.
+    async fn until_over(&self) {
+        // What it returns is a lock; and the sender lives as long as this.
+        let _ = self.0.subscribe().wait_for(|heard| heard.over).await;
+    }
+
     /// What was heard so far.
     pub fn heard(&self) -> Heard {
         self.0.borrow().clone()
@@ -112,6 +131,80 @@ impl Ears {
         let heard = self.until("everything sent", |heard| heard.total() >= sent).await;
         assert_eq!(heard.total(), sent, "something came twice");
         heard
+    }
+}
+
+/// Something that befalls a bot.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// On its connection.
+    Live(Fault),
+    /// On the next connection, after it has lost this one.
+    Resuming(ConnectFault),
+    /// On the next connection, after it has lost its session.
+    Identifying(ConnectFault),
+}
+
+/// Takes a bot of one shard through every fault, each with a simulator and a bot of its own, all at the same time; and
+/// checks that whatever it does about it, Discord would not punish it. `guilty` are the rules that this library breaks
+/// indeed: Discord would answer them as the simulator does.
+pub async fn through_every_fault<B>(guilty: &[&str], start: impl AsyncFn(Simulator) -> (Arc<Ears>, B)) {
+    let connect = ConnectFault::every();
+    let on_connect =
+        connect.iter().flat_map(|fault| [Trouble::Resuming(*fault), Trouble::Identifying(*fault)]);
+    let troubles: Vec<Trouble> = Fault::every().into_iter().map(Trouble::Live).chain(on_connect).collect();
+    let start = &start;
+    let each = troubles.iter().map(|trouble| async move {
+        // All of them share one machine.
+        let simulator = simulator_at(1, Mix::Busy, 5.0).await;
+        let (ears, _bot) = start(simulator.clone()).await;
+        simulator.start_traffic();
+        if let Trouble::Resuming(fault) | Trouble::Identifying(fault) = *trouble {
+            simulator.arm(fault, 1);
+        }
+        let fault = match *trouble {
+            Trouble::Live(fault) => fault,
+            Trouble::Resuming(_) => Fault::Cut,
+            Trouble::Identifying(_) => Fault::InvalidSession { resumable: false },
+        };
+        let before = simulator.report();
+        simulator.inject(0, fault).expect("the shard is there");
+        let settled = timeout(PATIENCE, settle(&simulator, &ears, *trouble, &before)).await;
+        let report = simulator.report();
+        simulator.shutdown();
+        let late = settled.is_err().then(|| format!("{trouble:?}: it does not settle: {report:#?}"));
+        let violations = report.violations.iter().filter(|violation| !guilty.contains(&violation.rule));
+        violations.map(|violation| format!("{trouble:?}: {violation}")).chain(late).collect::<Vec<_>>()
+    });
+    let wrong: Vec<String> = join_all(each).await.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Waits until the bot has dealt with a fault: it is back on another connection, or stays on this one for so many
+/// heartbeats that it has nothing against it, or it has given up. Then for some more heartbeats, which are judged too.
+async fn settle(simulator: &Simulator, ears: &Ears, trouble: Trouble, before: &Report) {
+    let is_next = |report: &Report| report.connections > before.connections;
+    let stays = |report: &Report| report.heartbeats >= before.heartbeats + 5;
+    let settling = async {
+        // A library without a timeout of its own waits for ever where nothing comes.
+        if let Trouble::Resuming(fault) | Trouble::Identifying(fault) = trouble
+            && matches!(fault, ConnectFault::Hang | ConnectFault::NoHello)
+        {
+            return simulator.wait_until(is_next).await;
+        }
+        let is_back = |report: &Report| is_next(report) && report.ready_sessions > 0;
+        if let Trouble::Live(Fault::StallReading) = trouble {
+            // Likewise one that waits for the answer to its close frame: 8 s of events, four heartbeats' time.
+            let is_past = |report: &Report| report.sent >= before.sent + 40;
+            return simulator.wait_until(|report| is_back(report) || is_past(report)).await;
+        }
+        simulator.wait_until(|report| is_back(report) || stays(report)).await;
+        let heartbeats = simulator.report().heartbeats;
+        simulator.wait_until(|report| report.heartbeats >= heartbeats + 2).await;
+    };
+    tokio::select! {
+        () = settling => {}
+        () = ears.until_over() => {}
     }
 }
 

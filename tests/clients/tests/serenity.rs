@@ -10,7 +10,7 @@ use serde_json::Value;
 use serenity::all::{
     ClientBuilder, Context, Event, GatewayEvent, GatewayIntents, HttpBuilder, RawEventHandler, async_trait,
 };
-use shardkeeper_clients::{Ears, Heard, no_violations, simulator, simulator_of, until};
+use shardkeeper_clients::{Ears, Heard, no_violations, simulator, simulator_of, through_every_fault, until};
 use shardkeeper_sim::{Fault, Mix, Simulator};
 use tokio::task::JoinSet;
 use twilight_gateway::{ConfigBuilder, Intents, Message, Shard, ShardId};
@@ -67,7 +67,10 @@ struct Bot {
 
 impl Bot {
     async fn start(shards: u32) -> Self {
-        let simulator = simulator(shards).await;
+        Self::start_with(simulator(shards).await, shards).await
+    }
+
+    async fn start_with(simulator: Simulator, shards: u32) -> Self {
         let addr = simulator.addr().expect("it listens");
         let http =
             HttpBuilder::new("sim-token").proxy(format!("http://{addr}")).ratelimiter_disabled(true).build();
@@ -80,6 +83,7 @@ impl Bot {
         let noted = Arc::clone(&ears);
         running.spawn(async move {
             let end = client.start_autosharded().await;
+            noted.over();
             noted.refused(&end, "nothing: the client ended");
         });
         let bot = Self { simulator, ears, _client: running };
@@ -89,13 +93,6 @@ impl Bot {
     }
 
     async fn traffic(&self, count: u64) -> Heard {
-        // The simulator counts what was sent in sessions that were heard of. Its models drop the traces, so they are
-        // made up here: READY is the first dispatch of a session, and sessions are numbered as they are accepted.
-        let log = self.simulator.report().identify_log;
-        for (record, session) in log.iter().filter(|record| record.accepted).zip(1..) {
-            let trace = format!(r#"{{"_trace":["sim:{}:{session}:1"]}}"#, record.shard_id);
-            self.simulator.observe(record.shard_id, "READY", trace.as_bytes());
-        }
         self.ears.until_traffic(&self.simulator, count).await
     }
 }
@@ -151,6 +148,16 @@ async fn resumes_after(fault: Fault) {
     let report = bot.simulator.report();
     assert_eq!((report.connections, report.identifies, report.resumes_refused), (2, 1, 0));
     no_violations(&bot.simulator);
+}
+
+/// It identifies again after 4010, 4011 and 4012, as if they would pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_makes_it_do_what_discord_would_punish() {
+    through_every_fault(&["GW-095"], async |simulator| {
+        let bot = Bot::start_with(simulator, 1).await;
+        (Arc::clone(&bot.ears), bot)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

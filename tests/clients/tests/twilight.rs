@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use serde_json::Value;
-use shardkeeper_clients::{Ears, no_violations, simulator, simulator_of, until};
+use shardkeeper_clients::{Ears, no_violations, simulator, simulator_of, through_every_fault, until};
 use shardkeeper_sim::{Fault, Mix, Simulator};
 use tokio::task::JoinSet;
 use tokio::time::Duration;
@@ -121,7 +121,17 @@ async fn listen(mut shard: Shard, simulator: Simulator, ears: Arc<Ears>) {
             Err(error) => ears.refused(&error, ""),
         }
     }
+    ears.over();
     ears.refused(&"a shard gave up", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_makes_it_do_what_discord_would_punish() {
+    through_every_fault(&[], async |simulator| {
+        let bot = Bot::start(simulator, Compression::Zstd).await;
+        (Arc::clone(&bot.ears), bot)
+    })
+    .await;
 }
 
 async fn its_models_take_everything(compression: Compression) {

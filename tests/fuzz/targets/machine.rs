@@ -12,7 +12,7 @@ use shardkeeper_proto::{
     VoiceStateUpdate, Wire,
 };
 
-const PAYLOADS: [&str; 12] = [
+const PAYLOADS: [&str; 17] = [
     r#"{"op":10,"d":{"heartbeat_interval":41250}}"#,
     r#"{"op":11}"#,
     r#"{"op":1,"d":null}"#,
@@ -25,6 +25,11 @@ const PAYLOADS: [&str; 12] = [
     r#"{"op":99,"d":[]}"#,
     r#"{"op":10,"d":{"heartbeat_interval":-1}}"#,
     r#"{"op":10,"d":{"heartbeat_interval":1}}"#,
+    r#"{"op":10,"d":{"heartbeat_interval":"41250"}}"#,
+    r#"{"t":"READY","op":0,"d":{"session_id":"a","resume_gateway_url":"","shard":"0"}}"#,
+    r#"{"t":"READY","s":1,"op":0,"d":{"session_id":"a","shard":[7,16]}}"#,
+    r#"{"t":"RESUMED","s":null,"op":0,"d":null}"#,
+    r#"{"t":"TYPING_START","s":"x","op":0,"d":{}}"#,
 ];
 const CODES: [u16; 12] = [1000, 1001, 1006, 4000, 4001, 4002, 4003, 4005, 4007, 4008, 4009, 4999];
 
@@ -121,10 +126,10 @@ fuzz_target!(|bytes: &[u8]| {
             4 => world.feed(Input::Malformed, chance),
             5 => world.feed(Input::QueueReplaced, chance),
             6 => world.feed(Input::ReadingPaused(value & 1 == 1), chance),
-            7 => world.feed(Input::Closed { code: None, corrupt: value & 1 == 1 }, chance),
+            7 => world.feed(Input::Closed { code: None, corrupt: value & 1 == 1, detail: None }, chance),
             8 => {
                 let code = CODES[usize::from(value) % CODES.len()];
-                world.feed(Input::Closed { code: Some(code), corrupt: false }, chance);
+                world.feed(Input::Closed { code: Some(code), corrupt: false, detail: None }, chance);
             }
             9 => world.feed(Input::ConnectDelayed(Duration::from_millis(u64::from(value) * 10)), chance),
             10 => {
@@ -136,6 +141,7 @@ fuzz_target!(|bytes: &[u8]| {
                     VoiceStateUpdate { guild_id: 1, channel_id: None, self_mute: false, self_deaf: false };
                 world.feed(Input::Command(CommandId(0), update.into()), chance);
             }
+            18 => world.feed(Input::Unreadable("fuzz"), chance),
             12 => world.feed(Input::Reconnect { fresh: value & 1 == 1 }, chance),
             13 => {
                 let text = format!(r#"{{"t":"TYPING_START","s":{value},"op":0,"d":{{}}}}"#);

@@ -29,15 +29,31 @@ pub const MAX_DEPTH: usize = 127;
 ///
 /// GW-032, GW-035 to GW-039; [ids](super#ids) come out as they do in JSON.
 pub fn to_json(term: &[u8], limit: usize, json: &mut Vec<u8>) -> Result<(), EtfError> {
+    let rest = first_to_json(term, limit, json)?;
+    if !rest.is_empty() {
+        json.clear();
+        return Err(EtfError::TrailingBytes { at: term.len() - rest.len() });
+    }
+    Ok(())
+}
+
+/// As [`to_json`], for a message that may hold several terms, each with its version byte: turns the first one, and
+/// returns what stands behind it.
+///
+/// # Errors
+///
+/// When the message does not begin with a term that JSON can express; then `json` is empty.
+pub fn first_to_json<'a>(message: &'a [u8], limit: usize, json: &mut Vec<u8>) -> Result<&'a [u8], EtfError> {
     json.clear();
     // One more byte for the comma behind the outermost term.
     let mut writer = Writer { json, limit, end: limit.saturating_add(1) };
-    let result = translate(&mut Reader { rest: term, length: term.len() }, &mut writer);
+    let mut reader = Reader { rest: message, length: message.len() };
+    let result = translate(&mut reader, &mut writer);
     match result {
         Ok(()) => json.truncate(json.len() - 1),
         Err(_) => json.clear(),
     }
-    result
+    result.map(|()| reader.rest)
 }
 
 /// A list, tuple or map that is being written.
@@ -95,11 +111,7 @@ fn translate(reader: &mut Reader<'_>, writer: &mut Writer<'_>) -> Result<(), Etf
         loop {
             let outermost = open.len() == 1;
             let Some(last) = open.last_mut() else {
-                return if reader.rest.is_empty() {
-                    Ok(())
-                } else {
-                    Err(EtfError::TrailingBytes { at: reader.at() })
-                };
+                return Ok(());
             };
             if let Some(left) = last.left.checked_sub(1) {
                 last.left = left;

@@ -27,11 +27,11 @@ mod encode;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{MAX_DEPTH, to_json};
+pub use decode::{MAX_DEPTH, first_to_json, to_json};
 pub use encode::from_json;
 
-/// The first byte of each message (GW-035).
-const VERSION: u8 = 131;
+/// The first byte of each message (GW-035). JSON never begins with it.
+pub const VERSION: u8 = 131;
 
 /// The tags of terms (GW-036 to GW-039).
 mod tag {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::decode::{Form, MAX_DEPTH, to_json};
+use super::decode::{Form, MAX_DEPTH, first_to_json, to_json};
 use super::{EtfError, from_json};
 use crate::envelope::scan;
 use crate::{Envelope, EventName};
@@ -448,4 +448,21 @@ fn commands_keep_their_meaning() {
     });
     let json = decode(&encode(&identify.to_string())).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), identify);
+}
+
+#[test]
+fn several_terms_in_one_message_are_read_one_by_one() {
+    let (one, two) = (from_json(r#"{"op":1,"d":[1]}"#).unwrap(), from_json("7").unwrap());
+    let message = [one.clone(), two.clone(), one].concat();
+    let mut json = Vec::new();
+    let rest = first_to_json(&message, 100, &mut json).unwrap();
+    assert_eq!(json, br#"{"op":1,"d":[1]}"#);
+    let rest = first_to_json(rest, 100, &mut json).unwrap();
+    assert_eq!(json, b"7");
+    assert_eq!(first_to_json(rest, 100, &mut json), Ok(&b""[..]));
+    assert_eq!(
+        to_json(&message, 100, &mut json),
+        Err(EtfError::TrailingBytes { at: message.len() - rest.len() - two.len() })
+    );
+    assert!(json.is_empty());
 }

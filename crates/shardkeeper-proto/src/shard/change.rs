@@ -1,6 +1,7 @@
 //! What a shard tells about itself: each change of state, and why.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Intents;
@@ -45,6 +46,9 @@ pub enum Change {
     Disconnected {
         /// Why.
         reason: Reason,
+        /// What the gateway or the transport said about it, in words and for people: the reason in the close frame, or
+        /// the cause of what could not be read. Control characters are escaped. `None` when nothing more is known.
+        detail: Option<Arc<str>>,
         /// What happens next.
         next: Next,
     },
@@ -83,6 +87,8 @@ pub enum Reason {
     ResumedTimeout,
     /// What came in could not be read.
     Unreadable,
+    /// READY was that of another shard (GW-129).
+    OtherShard,
     /// The shard was told to make another one.
     Requested,
     /// The shard was told to stop, and gives the session up.
@@ -146,10 +152,45 @@ impl fmt::Display for Reason {
             Self::ReadyTimeout => f.write_str("no answer to identify in time"),
             Self::ResumedTimeout => f.write_str("no answer to resume in time"),
             Self::Unreadable => f.write_str("received something unreadable"),
+            Self::OtherShard => f.write_str("the session begun is that of another shard"),
             Self::Requested => f.write_str("told to connect anew"),
             Self::Stopping => f.write_str("stopped"),
             Self::Detaching => f.write_str("detached"),
         }
+    }
+}
+
+/// Something in which a gateway differs from Discord's, and which is put up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Oddity {
+    /// A dispatch has no sequence number that can be read. It is delivered with that of the dispatch before it.
+    Unnumbered,
+    /// READY has no URL to resume at that can be used. The session is resumed at the bootstrap URL.
+    NoResumeUrl,
+    /// The shard in READY cannot be read. It is taken for the one that was asked for.
+    UnreadableShard,
+    /// Payloads come uncompressed on a connection whose URL asks for compression. They are taken as they are.
+    Uncompressed,
+    /// Several payloads come in one message. They are taken in their order.
+    SeveralPayloads,
+}
+
+impl fmt::Display for Oddity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unnumbered => {
+                "dispatches come without a sequence number: after a resume they may come twice"
+            }
+            Self::NoResumeUrl => {
+                "READY has no usable resume_gateway_url: sessions are resumed at the bootstrap URL"
+            }
+            Self::UnreadableShard => "the shard in READY cannot be read: it is taken for the one asked for",
+            Self::Uncompressed => {
+                "payloads come uncompressed, though the URL asks for compression: the server does not know it, or something in between undoes it"
+            }
+            Self::SeveralPayloads => "several payloads come in one message: each is taken",
+        })
     }
 }
 

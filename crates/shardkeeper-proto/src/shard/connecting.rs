@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Change, MAX_RETRY_AFTER, Output, Reason, Shard, State};
-use crate::{CommandLimiter, Priority, Session, gateway_url};
+use crate::{CommandLimiter, Priority, gateway_url};
 
 impl Shard {
     pub(super) fn begin_attempt(&mut self, now: Instant) {
@@ -33,8 +33,8 @@ impl Shard {
     }
 
     pub(super) fn connect(&mut self, now: Instant) {
-        let resume_url =
-            self.session.as_ref().filter(|_| !self.avoid_resume_url).and_then(Session::resume_url);
+        let session = self.session.as_ref().filter(|_| !self.avoid_resume_url);
+        let resume_url = session.and_then(|session| session.resume_url(&self.config.gateway_url));
         // Never the resume URL for an Identify (GW-140).
         let base = resume_url.as_ref().unwrap_or(&self.config.gateway_url);
         let url = gateway_url(base, self.config.wire);

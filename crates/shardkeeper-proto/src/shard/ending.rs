@@ -1,9 +1,10 @@
 //! How a connection ends, and what follows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Change, Next, Output, Reason, Refusal, Shard, State, Then, VAIN_RESUMES};
-use crate::close::{CloseCode, Recovery, ours};
+use crate::close::{CloseCode, Recovery, Scope, ours};
 
 impl Shard {
     /// We end the connection: close it, and wait for the handshake.
@@ -16,13 +17,13 @@ impl Shard {
             Reason::ReconnectRequested | Reason::Requested => ours::RECONNECT,
             Reason::Zombied => ours::ZOMBIED,
             Reason::InvalidSession { .. } => ours::INVALID_SESSION,
-            Reason::Unreadable => ours::UNREADABLE,
+            Reason::Unreadable | Reason::OtherShard => ours::UNREADABLE,
             _ => ours::DEADLINE,
         };
         let after = self.plan_retry(now, random, reason);
         self.forget_connection();
         self.state = self.closing(now, Then::Retry { after });
-        self.changed(Change::Disconnected { reason, next: self.next(after) });
+        self.disconnected(reason, self.next(after));
         self.outputs.push_back(Output::Close(code));
     }
 
@@ -64,7 +65,7 @@ impl Shard {
         }
         self.forget_connection();
         self.outputs.push_back(Output::Disconnect);
-        self.changed(Change::Disconnected { reason, next: self.next(after) });
+        self.disconnected(reason, self.next(after));
         self.state = State::Disconnected { retry_at: now + after };
     }
 
@@ -74,7 +75,9 @@ impl Shard {
         random: &mut dyn FnMut() -> f64,
         code: Option<u16>,
         corrupt: bool,
+        detail: Option<Arc<str>>,
     ) {
+        self.detail = detail;
         let reason = match code {
             _ if corrupt => Reason::Unreadable,
             Some(code) => Reason::Closed(CloseCode(code)),
@@ -85,12 +88,7 @@ impl Shard {
             && self.is_connected()
             && self.ending_session.is_none()
         {
-            self.forget_connection();
-            self.drop_session();
-            self.state = State::Refused;
-            self.outputs.push_back(Output::Disconnect);
-            self.changed(Change::Disconnected { reason, next: Next::End });
-            self.changed(Change::Refused(Refusal { code, scope, intents: self.config.intents }));
+            self.refuse(reason, code, scope);
             return;
         }
         match self.state {
@@ -101,12 +99,23 @@ impl Shard {
                 {
                     self.invalidated_while_closing(random, false);
                 }
+                self.detail = None;
                 self.outputs.push_back(Output::Disconnect);
                 self.after_close(now);
             }
             _ if self.is_connected() => self.connection_over(now, random, reason, Duration::ZERO),
             _ => {}
         }
+    }
+
+    /// Trying again is pointless.
+    pub(super) fn refuse(&mut self, reason: Reason, code: CloseCode, scope: Scope) {
+        self.forget_connection();
+        self.drop_session();
+        self.state = State::Refused;
+        self.outputs.push_back(Output::Disconnect);
+        self.disconnected(reason, Next::End);
+        self.changed(Change::Refused(Refusal { code, scope, intents: self.config.intents }));
     }
 
     /// Discord says, while we close the connection, that the session is invalid. Whatever was to follow waits as long as
@@ -169,7 +178,7 @@ impl Shard {
             // Its close frame is sent already; the handshake goes on to its deadline.
             *then = Then::Stop;
         } else if connected {
-            self.changed(Change::Disconnected { reason, next: Next::End });
+            self.disconnected(reason, Next::End);
             self.state = self.closing(now, Then::Stop);
             self.outputs.push_back(Output::Close(code));
         } else {
@@ -217,6 +226,7 @@ impl Shard {
         {
             self.failures = 0;
             self.failed_identifies = 0;
+            self.invalidated = 0;
         }
         self.weigh_connection(now, reason);
         let lost = match reason {
@@ -224,10 +234,9 @@ impl Shard {
             Reason::Closed(code) => code.recovery() == Recovery::NewSession,
             _ => false,
         };
-        let homeless = self.session.as_ref().is_some_and(|session| session.resume_url().is_none());
         let keeps = self.config.timings.keep_session;
         let forgotten = self.vain_since.is_some_and(|since| now.saturating_duration_since(since) >= keeps);
-        if lost || homeless || forgotten {
+        if lost || forgotten {
             self.drop_session();
         }
         if let (State::Identifying { .. }, Reason::InvalidSession { .. }) = (&self.state, reason) {
@@ -235,11 +244,16 @@ impl Shard {
             self.outputs.push_back(Output::AskGateway);
         }
         let timings = self.config.timings;
-        let mut after = timings.reconnect.delay(self.failures, random());
+        let mut after = match reason {
+            // What failed before counts no more: the connection that brought op 9 worked. Only more of them do.
+            Reason::InvalidSession { .. } => {
+                let again = timings.reconnect.delay(self.invalidated, random());
+                self.invalidated = self.invalidated.saturating_add(1);
+                again.max(self.wait_after_invalid_session(random))
+            }
+            _ => timings.reconnect.delay(self.failures, random()),
+        };
         after = after.max(self.wait_before_identify(random));
-        if let Reason::InvalidSession { .. } = reason {
-            after = after.max(self.wait_after_invalid_session(random));
-        }
         self.failures = self.failures.saturating_add(1);
         after
     }
@@ -289,8 +303,6 @@ impl Shard {
 
     /// Session, sequence and resume URL go together (GW-125, GW-140).
     pub(super) fn drop_session(&mut self) {
-        (self.vain_resumes, self.vain_since) = (0, None);
-        self.avoid_resume_url = false;
         if self.session.take().is_some() {
             self.outputs.push_back(Output::SessionChanged(None));
         }
@@ -334,6 +346,11 @@ impl Shard {
 
     pub(super) fn next(&self, after: Duration) -> Next {
         if self.session.is_some() { Next::Resume { after } } else { Next::Identify { after } }
+    }
+
+    fn disconnected(&mut self, reason: Reason, next: Next) {
+        let detail = self.detail.take();
+        self.changed(Change::Disconnected { reason, detail, next });
     }
 
     pub(super) fn changed(&mut self, change: Change) {

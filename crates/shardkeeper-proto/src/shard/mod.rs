@@ -26,11 +26,12 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use url::Url;
 
-pub use self::change::{Change, Initiator, Next, Reason, Refusal};
+pub use self::change::{Change, Initiator, Next, Oddity, Reason, Refusal};
 pub use self::heartbeat::HeartbeatState;
 use self::heartbeat::{Heartbeat, Tick};
 use crate::command::CommandQueue;
@@ -94,6 +95,8 @@ pub enum Input<'a> {
     Payload(&'a Envelope<'a>),
     /// A payload came that cannot be read.
     Malformed,
+    /// More came than can be taken, and what is left would be lost: the connection is given up, for this cause.
+    Unreadable(&'static str),
     /// The connection is over: with this close code, or without any. `corrupt` when what came in could not be
     /// decoded, and the transport gave up for that reason.
     Closed {
@@ -101,6 +104,8 @@ pub enum Input<'a> {
         code: Option<u16>,
         /// Whether the received stream was unreadable.
         corrupt: bool,
+        /// What is known beyond that, for [`Change::Disconnected`].
+        detail: Option<Arc<str>>,
     },
     /// The identify queue lets it connect.
     Turn,
@@ -150,7 +155,7 @@ pub enum Output {
     Disconnect,
     /// Publish the dispatch that was just fed; then its sequence number may be stored.
     Deliver {
-        /// The sequence number.
+        /// The sequence number; that of the dispatch before it, when it has none of its own.
         sequence: u64,
         /// Whether it came again as part of a resume, before RESUMED.
         replayed: bool,
@@ -168,6 +173,8 @@ pub enum Output {
     SessionChanged(Option<Session>),
     /// The state changed.
     Changed(Change),
+    /// The gateway differs from Discord's. Once per shard and oddity.
+    Odd(Oddity),
     /// Nothing more to do until then, or until something happens.
     Timeout(Option<Instant>),
 }
@@ -259,6 +266,14 @@ pub struct Shard {
     failures: u32,
     /// Identify sent without a session that lasted.
     failed_identifies: u32,
+    /// Connections that op 9 ended, in a row.
+    invalidated: u32,
+    /// READYs in a row that were those of another shard.
+    other_shards: u32,
+    /// The next [`Change::Disconnected`] tells it.
+    detail: Option<Arc<str>>,
+    /// What was told by [`Output::Odd`].
+    odd: Vec<Oddity>,
     /// Resumes in a row that ended without having brought anything, at one URL.
     vain_resumes: u32,
     /// When the first connection ended that did nothing for the session, since one last did.
@@ -305,6 +320,10 @@ impl Shard {
             commands: CommandQueue::default(),
             failures: 0,
             failed_identifies: 0,
+            invalidated: 0,
+            other_shards: 0,
+            detail: None,
+            odd: Vec::new(),
             vain_resumes: 0,
             vain_since: None,
             avoid_resume_url: false,
@@ -411,7 +430,9 @@ impl Shard {
             Input::ConnectRefused { retry_after } => self.connect_failed(now, random, retry_after),
             Input::Payload(envelope) => self.payload(now, random, envelope),
             Input::Malformed => self.malformed(now, random),
-            Input::Closed { code, corrupt } => self.closed(now, random, code, corrupt),
+            Input::Unreadable(detail) if self.is_open() => self.unreadable(now, random, detail),
+            Input::Unreadable(_) => {}
+            Input::Closed { code, corrupt, detail } => self.closed(now, random, code, corrupt, detail),
             Input::Turn => match self.state {
                 State::Queued { .. } => self.connect(now),
                 // It asked twice and was let through twice.

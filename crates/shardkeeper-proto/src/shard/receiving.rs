@@ -3,10 +3,33 @@
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::heartbeat::Heartbeat;
-use super::{Change, MALFORMED_LIMIT, Output, Reason, Shard, State};
+use super::{Change, MALFORMED_LIMIT, Oddity, Output, Reason, Shard, State};
+use crate::close::{CloseCode, Scope};
+use crate::session::usable_resume_url;
 use crate::{Envelope, EventName, IdentifyPermit, Opcode, Session, payload};
+
+/// This many READYs of another shard in a row and the shard is refused.
+const OTHER_SHARD_LIMIT: u32 = 2;
+
+/// A number, also when it is written as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Number(f64),
+    Text(String),
+}
+
+impl Number {
+    fn value(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Text(text) => text.parse().ok(),
+        }
+    }
+}
 
 impl Shard {
     pub(super) fn payload(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, envelope: &Envelope<'_>) {
@@ -48,23 +71,35 @@ impl Shard {
     pub(super) fn malformed(&mut self, now: Instant, random: &mut dyn FnMut() -> f64) {
         self.malformed += 1;
         if self.malformed >= MALFORMED_LIMIT && self.is_open() {
-            self.end_connection(now, random, Reason::Unreadable);
+            self.unreadable(now, random, "too many payloads in a row that are malformed");
+        }
+    }
+
+    pub(super) fn unreadable(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, detail: &'static str) {
+        self.detail = Some(detail.into());
+        self.end_connection(now, random, Reason::Unreadable);
+    }
+
+    fn odd(&mut self, oddity: Oddity) {
+        if !self.odd.contains(&oddity) {
+            self.odd.push(oddity);
+            self.outputs.push_back(Output::Odd(oddity));
         }
     }
 
     pub(super) fn hello(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, data: &[u8]) {
         #[derive(Deserialize)]
         struct Hello {
-            heartbeat_interval: f64,
+            heartbeat_interval: Number,
         }
         let State::AwaitingHello { .. } = self.state else { return };
         let interval = serde_json::from_slice::<Hello>(data)
             .ok()
+            .and_then(|hello| hello.heartbeat_interval.value())
             // One beat per millisecond to one per day; anything else is no interval.
-            .filter(|hello| (1.0..=86_400_000.0).contains(&hello.heartbeat_interval));
-        let Some(Hello { heartbeat_interval }) = interval else {
-            self.end_connection(now, random, Reason::Unreadable);
-            return;
+            .filter(|interval| (1.0..=86_400_000.0).contains(interval));
+        let Some(heartbeat_interval) = interval else {
+            return self.unreadable(now, random, "hello has no heartbeat interval between 1 ms and a day");
         };
         let interval = Duration::from_secs_f64(heartbeat_interval / 1000.0);
         self.limiter.reserve_heartbeats(interval);
@@ -127,10 +162,9 @@ impl Shard {
         random: &mut dyn FnMut() -> f64,
         envelope: &Envelope<'_>,
     ) {
-        let Some(sequence) = envelope.sequence else {
-            self.malformed(now, random);
-            return;
-        };
+        if envelope.sequence.is_none() {
+            self.odd(Oddity::Unnumbered);
+        }
         self.malformed = 0;
         if self.is_ending_session() {
             if let State::Resuming { .. } = self.state {
@@ -142,14 +176,15 @@ impl Shard {
             State::Identifying { .. } | State::Resuming { .. }
                 if envelope.event_name() == Some(EventName::Ready) =>
             {
-                self.ready(now, random, sequence, envelope.data);
+                self.ready(now, random, envelope.sequence.unwrap_or(0), envelope.data);
             }
             State::Resuming { .. } | State::Closing { replaying: true, .. } => {
                 let Some(session) = &mut self.session else { return };
+                let sequence = envelope.sequence.unwrap_or(session.sequence);
                 if envelope.event_name() == Some(EventName::Resumed) {
                     session.sequence = session.sequence.max(sequence);
                     self.resumed(now, sequence);
-                } else if sequence > session.sequence {
+                } else if sequence > session.sequence || envelope.sequence.is_none() {
                     session.sequence = sequence;
                     if let State::Resuming { deadline, until, replayed } = &mut self.state {
                         // Progress: the deadline begins again.
@@ -163,6 +198,7 @@ impl Shard {
             State::Ready { .. } | State::Closing { .. } => {
                 // Closing after the session was given up: nothing belongs to it any more.
                 let Some(session) = &mut self.session else { return };
+                let sequence = envelope.sequence.unwrap_or(session.sequence);
                 session.sequence = session.sequence.max(sequence);
                 self.outputs.push_back(Output::Deliver { sequence, replayed: false });
             }
@@ -181,21 +217,30 @@ impl Shard {
         struct Ready {
             session_id: String,
             #[serde(default)]
-            resume_gateway_url: Option<String>,
+            resume_gateway_url: Value,
             #[serde(default)]
-            shard: Option<[u32; 2]>,
+            shard: Value,
         }
-        let asked = [self.config.shard.0, self.config.count.get()];
-        // A session of another shard would bring the events of other guilds (GW-129).
-        let ready = serde_json::from_slice::<Ready>(data).ok();
-        let Some(ready) = ready.filter(|ready| ready.shard.is_none_or(|shard| shard == asked)) else {
-            self.end_connection(now, random, Reason::Unreadable);
-            return;
+        let Ok(ready) = serde_json::from_slice::<Ready>(data) else {
+            return self.unreadable(now, random, "ready has no session_id that can be read");
         };
+        let pair = <[Number; 2]>::deserialize(&ready.shard).ok();
+        match pair.and_then(|[shard, count]| Some([shard.value()?, count.value()?])) {
+            Some(theirs) if theirs != [self.config.shard.0, self.config.count.get()].map(f64::from) => {
+                return self.other_shard(now, random, theirs);
+            }
+            None if !ready.shard.is_null() => self.odd(Oddity::UnreadableShard),
+            _ => {}
+        }
+        let resume_url = ready.resume_gateway_url.as_str();
+        let resume_url = resume_url.filter(|url| usable_resume_url(url, &self.config.gateway_url).is_some());
+        if resume_url.is_none() {
+            self.odd(Oddity::NoResumeUrl);
+        }
         // All of the old session is replaced at once (GW-124, GW-125).
         self.session = Some(Session {
             id: ready.session_id,
-            resume_url: ready.resume_gateway_url,
+            resume_url: resume_url.map(str::to_owned),
             sequence,
             shard: self.config.shard,
             count: self.config.count,
@@ -205,6 +250,20 @@ impl Shard {
         self.had_session = true;
         self.outputs.push_back(Output::SessionChanged(self.session.clone()));
         self.enter_ready(now, Change::Ready, sequence);
+    }
+
+    /// A session of another shard would bring the events of other guilds (GW-129). Once may be a mix-up on the way; a
+    /// gateway that repeats it would take an Identify for each further try.
+    fn other_shard(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, theirs: [f64; 2]) {
+        let ours = [self.config.shard.0, self.config.count.get()];
+        self.detail = Some(format!("READY is of shard {theirs:.0?}, not of {ours:?}").into());
+        self.other_shards += 1;
+        if self.other_shards < OTHER_SHARD_LIMIT {
+            self.end_connection(now, random, Reason::OtherShard);
+        } else {
+            // What Discord closes with for a shard that it does not take.
+            self.refuse(Reason::OtherShard, CloseCode(4010), Scope::Layout);
+        }
     }
 
     pub(super) fn resumed(&mut self, now: Instant, sequence: u64) {
@@ -223,7 +282,8 @@ impl Shard {
 
     pub(super) fn enter_ready(&mut self, now: Instant, change: Change, sequence: u64) {
         self.state = State::Ready { since: now };
-        (self.vain_resumes, self.vain_since) = (0, None);
+        self.other_shards = 0;
+        // How long others were in vain is forgotten when this connection ends.
         self.avoid_resume_url = false;
         self.changed(change);
         self.outputs.push_back(Output::Deliver { sequence, replayed: false });

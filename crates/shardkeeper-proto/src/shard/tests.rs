@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::close::{CloseCode, Recovery, ours};
-use crate::{Activity, Opcode, Presence, RequestMembers, Status, VoiceStateUpdate};
+use crate::{Activity, Opcode, Presence, RequestMembers, SessionMismatch, Status, VoiceStateUpdate};
 
 const INTERVAL: Duration = Duration::from_millis(41_250);
 const RESUME_URL: &str = "wss://resume.example";
@@ -74,7 +74,7 @@ impl Bench {
     }
 
     fn closed(&mut self, code: Option<u16>) -> &mut Self {
-        self.feed(Input::Closed { code, corrupt: false })
+        self.feed(Input::Closed { code, corrupt: false, detail: None })
     }
 
     fn permit(&mut self) -> &mut Self {
@@ -135,7 +135,7 @@ impl Bench {
 
     fn disconnected(&self) -> (Reason, Next) {
         let mut found = self.out.iter().filter_map(|out| match out {
-            Output::Changed(Change::Disconnected { reason, next }) => Some((*reason, *next)),
+            Output::Changed(Change::Disconnected { reason, next, .. }) => Some((*reason, *next)),
             _ => None,
         });
         let first = found.next().expect("it disconnected");
@@ -327,6 +327,20 @@ fn gw_114_a_heartbeat_that_went_out_late_is_owed_at_the_next_tick_all_the_same()
     assert!(bench.sent().iter().any(|text| text.starts_with(r#"{"op":1,"#)));
     bench.clear().sleep();
     assert!(bench.sent().is_empty() && bench.close_code().is_some(), "{:?}", bench.out);
+}
+
+#[test]
+fn gw_114_a_zombie_is_found_in_time_after_a_stall_of_reading() {
+    let mut bench = Bench::new();
+    bench.up().sleep();
+    // Nobody reads for three intervals, while an acknowledgement is owed; then it is found.
+    bench.feed(Input::ReadingPaused(true)).sleep().sleep().sleep();
+    bench.feed(Input::ReadingPaused(false)).ack().sleep().ack();
+    // What was not read then is no reason to wait longer now.
+    bench.sleep();
+    assert_eq!(bench.close_code(), None);
+    bench.sleep();
+    assert_eq!(bench.close_code(), Some(ours::ZOMBIED));
 }
 
 #[test]
@@ -964,7 +978,11 @@ fn stop_and_detach_end_a_shard_in_every_state() {
 #[test]
 fn gw_053_a_corrupt_stream_resumes() {
     let mut bench = Bench::new();
-    bench.up().settle().dispatch(42, "X").clear().feed(Input::Closed { code: None, corrupt: true });
+    bench.up().settle().dispatch(42, "X").clear().feed(Input::Closed {
+        code: None,
+        corrupt: true,
+        detail: None,
+    });
     assert_eq!(bench.disconnected(), (Reason::Unreadable, Next::Resume { after: Duration::ZERO }));
 }
 
@@ -1119,18 +1137,211 @@ fn gw_106_the_interval_is_that_of_each_hello() {
 }
 
 #[test]
-fn gw_131_without_a_url_to_resume_at_there_is_no_resume() {
-    for url in ["", r#","resume_gateway_url":null"#, r#","resume_gateway_url":"no url""#] {
+fn gw_131_without_a_url_to_resume_at_the_bootstrap_url_has_to_do() {
+    let bootstrap = "wss://bootstrap.example/?v=10&encoding=json";
+    for url in
+        ["null", "7", r#""""#, r#""no url""#, r#""wss:""#, r#""http://r.example""#, r#""ws://r.example""#]
+    {
         let mut bench = Bench::new();
         bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
-        bench.receive(&format!(r#"{{"t":"READY","s":1,"op":0,"d":{{"session_id":"S"{url}}}}}"#));
+        bench.receive(&format!(
+            r#"{{"t":"READY","s":1,"op":0,"d":{{"session_id":"S","resume_gateway_url":{url}}}}}"#
+        ));
         assert!(bench.shard.is_ready());
+        assert!(bench.has(|out| matches!(out, Output::Odd(Oddity::NoResumeUrl))), "{url}");
         bench.clear().closed(None);
-        assert!(matches!(bench.disconnected().1, Next::Identify { .. }), "{url}");
+        assert!(matches!(bench.disconnected().1, Next::Resume { .. }), "{url}");
+        assert_eq!(bench.reconnect().url(), Some(bootstrap), "{url}");
+        bench.feed(Input::Connected).hello();
+        assert_eq!(bench.sent().last(), Some(&r#"{"op":6,"d":{"token":"T","session_id":"S","seq":1}}"#));
     }
     let mut bench = Bench::with_session(Some(Session { resume_url: None, ..session(42) }));
+    assert_eq!(bench.feed(Input::Start).url(), Some(bootstrap));
+}
+
+#[test]
+fn a_session_from_outside_does_not_send_the_token_in_the_clear() {
+    let bench = Bench::new();
+    let of = |url: &str| Session { resume_url: Some(url.to_owned()), ..session(42) };
+    for scheme in ["ws", "http"] {
+        let session = of(&format!("{scheme}://r.example"));
+        let error = session.check(&bench.shard.config).unwrap_err();
+        assert_eq!(error, SessionMismatch::Downgrade { scheme: scheme.into() });
+        let mut bench = Bench::with_session(Some(session));
+        bench.feed(Input::Start);
+        assert!(bench.has(|out| matches!(out, Output::Enqueue(_))), "it identifies");
+    }
+    let mut plain = bench.shard.config;
+    for url in ["wss://r.example", "no url", ""] {
+        assert_eq!(of(url).check(&plain), Ok(()), "{url}");
+    }
+    plain.gateway_url = "ws://127.0.0.1:7000".parse().unwrap();
+    assert_eq!(of("ws://127.0.0.1:7000/resume").check(&plain), Ok(()));
+}
+
+/// What a dispatch shows, and whether it came as part of a resume.
+fn deliveries(bench: &Bench) -> Vec<(u64, bool)> {
+    let delivered = bench.out.iter().filter_map(|out| match out {
+        Output::Deliver { sequence, replayed } => Some((*sequence, *replayed)),
+        _ => None,
+    });
+    delivered.collect()
+}
+
+#[test]
+fn a_resumed_without_a_number_ends_the_replay() {
+    for s in ["", r#""s":null,"#, r#""s":"x","#, r#""s":-1,"#] {
+        let mut bench = Bench::with_session(Some(session(42)));
+        bench.feed(Input::Start).feed(Input::Connected).hello().clear();
+        bench.dispatch(43, "A").receive(&format!(r#"{{"t":"RESUMED",{s}"op":0,"d":{{}}}}"#));
+        assert!(bench.shard.is_ready(), "{s}");
+        bench.dispatch(44, "A");
+        assert_eq!(deliveries(&bench), [(43, true), (43, false), (44, false)], "{s}");
+        assert_eq!(bench.shard.session().unwrap().sequence, 44);
+    }
+}
+
+#[test]
+fn a_ready_without_a_number_begins_a_session() {
+    let mut bench = Bench::new();
+    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit().clear();
+    bench.receive(&format!(
+        r#"{{"t":"READY","op":0,"d":{{"session_id":"S","resume_gateway_url":"{RESUME_URL}"}}}}"#
+    ));
+    assert!(bench.shard.is_ready());
+    bench.dispatch(1, "A");
+    assert_eq!(deliveries(&bench), [(0, false), (1, false)]);
+}
+
+#[test]
+fn dispatches_without_a_number_are_delivered_in_their_place() {
+    let unnumbered = r#"{"t":"A","s":null,"op":0,"d":{}}"#;
+    let mut bench = Bench::new();
+    bench.up().dispatch(7, "A").receive(unnumbered).receive(unnumbered).dispatch(8, "A");
+    assert_eq!(deliveries(&bench), [(7, false), (7, false), (7, false), (8, false)]);
+    let told = bench.out.iter().filter(|out| matches!(out, Output::Odd(Oddity::Unnumbered))).count();
+    assert_eq!(told, 1);
+    // Also in a replay, where nothing tells whether it came before.
+    bench.clear().closed(None).reconnect().feed(Input::Connected).hello().clear();
+    bench.dispatch(8, "A").receive(unnumbered).dispatch(9, "A").dispatch(9, "RESUMED");
+    assert_eq!(deliveries(&bench), [(8, true), (9, true), (9, false)]);
+}
+
+#[test]
+fn gw_129_a_gateway_that_answers_as_another_shard_is_asked_twice_and_no_more() {
+    let mut bench = Bench::new();
     bench.feed(Input::Start);
-    assert!(bench.has(|out| matches!(out, Output::Enqueue(_))));
+    for _ in 0..2 {
+        bench.reconnect().feed(Input::Connected).hello().permit().clear();
+        bench.receive(r#"{"t":"READY","s":1,"op":0,"d":{"session_id":"S","shard":[0,1]}}"#);
+        assert_eq!(bench.disconnected().0, Reason::OtherShard);
+        if !bench.shard.is_ended() {
+            bench.closed(Some(4904));
+        }
+    }
+    let refused =
+        |out: &Output| matches!(out, Output::Changed(Change::Refused(refusal)) if refusal.code.0 == 4010);
+    assert!(bench.has(refused));
+    let detail = bench.out.iter().find_map(|out| match out {
+        Output::Changed(Change::Disconnected { detail, .. }) => detail.as_deref(),
+        _ => None,
+    });
+    assert_eq!(detail, Some("READY is of shard [0, 1], not of [3, 16]"));
+}
+
+#[test]
+fn a_shard_in_ready_that_cannot_be_read_is_put_up_with() {
+    for (shard, odd) in [
+        ("null", false),
+        (r#"["3","16"]"#, false),
+        ("[3.0,16.0]", false),
+        ("[]", true),
+        ("[3]", true),
+        ("[3,16,0]", true),
+        (r#""3""#, true),
+        (r#"["x",16]"#, true),
+        ("{}", true),
+    ] {
+        let mut bench = Bench::new();
+        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+        bench.receive(&format!(r#"{{"t":"READY","s":1,"op":0,"d":{{"session_id":"S","shard":{shard}}}}}"#));
+        assert!(bench.shard.is_ready(), "{shard}");
+        assert_eq!(bench.has(|out| matches!(out, Output::Odd(Oddity::UnreadableShard))), odd, "{shard}");
+    }
+}
+
+#[test]
+fn a_hello_is_read_however_it_is_written() {
+    for (data, interval) in [
+        (r#"{"heartbeat_interval":41250.5}"#, Some(41_250.5)),
+        (r#"{"heartbeat_interval":"41250"}"#, Some(41_250.0)),
+        (r#"{"x":[{}],"heartbeat_interval":4.125e4,"_trace":null}"#, Some(41_250.0)),
+        (r#"{"heartbeat_interval":"soon"}"#, None),
+        (r#"{"heartbeat_interval":null}"#, None),
+        (r#"{"heartbeat_interval":0}"#, None),
+        (r#"{"heartbeat_interval":1e300}"#, None),
+        ("{}", None),
+        ("null", None),
+    ] {
+        let mut bench = Bench::new();
+        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).clear();
+        bench.receive(&format!(r#"{{"op":10,"d":{data}}}"#));
+        let told = bench.out.iter().find_map(|out| match out {
+            Output::Changed(Change::Hello { heartbeat_interval }) => {
+                Some(heartbeat_interval.as_secs_f64() * 1000.0)
+            }
+            _ => None,
+        });
+        assert_eq!(told, interval, "{data}");
+        assert_eq!(bench.close_code(), interval.is_none().then_some(ours::UNREADABLE), "{data}");
+    }
+}
+
+#[test]
+fn gw_149_the_wait_after_op_9_is_its_own() {
+    let mut bench = Bench::new();
+    bench.up().settle().dispatch(42, "X").closed(None);
+    // A gateway that is away for a while, and then says that the session is gone.
+    for _ in 0..5 {
+        bench.reconnect().feed(Input::ConnectFailed);
+    }
+    bench.reconnect().feed(Input::Connected).hello().clear().receive(r#"{"op":9,"d":false}"#);
+    assert_eq!(
+        bench.disconnected(),
+        (Reason::InvalidSession { resumable: false }, Next::Identify { after: Duration::from_secs(3) })
+    );
+}
+
+#[test]
+fn gw_153_op_9_again_and_again_waits_longer() {
+    let mut bench = Bench::new();
+    bench.up();
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        bench.clear().receive(r#"{"op":9,"d":true}"#);
+        let Next::Resume { after } = bench.disconnected().1 else { panic!("it resumes") };
+        waits.push(after.as_secs());
+        bench.closed(Some(4902)).reconnect().feed(Input::Connected).hello();
+        bench.dispatch(2, "RESUMED");
+    }
+    assert_eq!(waits, [3, 3, 3, 6, 12, 24, 45, 45]);
+}
+
+#[test]
+fn what_the_peer_said_is_told_with_the_disconnect() {
+    let told = |bench: &Bench| {
+        bench.out.iter().find_map(|out| match out {
+            Output::Changed(Change::Disconnected { detail, .. }) => Some(detail.clone()),
+            _ => None,
+        })
+    };
+    let mut bench = Bench::new();
+    bench.up().feed(Input::Closed { code: Some(4000), corrupt: false, detail: Some("why".into()) });
+    assert_eq!(told(&bench), Some(Some("why".into())));
+    bench.clear().reconnect().feed(Input::ConnectFailed);
+    assert_eq!(told(&bench), Some(None), "that was another one");
+    bench.clear().reconnect().feed(Input::Connected).feed(Input::Unreadable("too much"));
+    assert_eq!(told(&bench), Some(Some("too much".into())));
 }
 
 #[test]
@@ -1578,7 +1789,7 @@ proptest! {
                     bench.feed(Input::ReadingPaused(false));
                 }
                 Step::Feed(7) => {
-                    bench.feed(Input::Closed { code: None, corrupt: true });
+                    bench.feed(Input::Closed { code: None, corrupt: true, detail: None });
                 }
                 Step::Feed(8) => {
                     bench.feed(Input::ConnectDelayed(Duration::from_secs(1)));

@@ -5,11 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// What a client did wrong, or against advice.
-pub(super) enum Fault {
-    Wrong(&'static str, String),
-    Unwise(&'static str, String),
-}
+use crate::judge::Finding;
+use crate::judgement;
 
 pub(super) struct Heartbeats {
     interval: Duration,
@@ -72,50 +69,50 @@ impl Heartbeats {
     }
 
     /// Judges one, and waits for the next.
-    pub(super) fn beat(&mut self, seen: &Seen<'_>) -> Vec<Fault> {
-        let mut faults = Vec::new();
+    pub(super) fn beat(&mut self, seen: &Seen<'_>) -> Vec<Finding> {
+        let mut findings = Vec::new();
         if self.due.is_some() {
             self.due = Some(seen.at + self.interval + self.tolerance);
         }
-        self.judge_sequence(seen, &mut faults);
+        self.judge_sequence(seen, &mut findings);
         let since = self.last.map(|last| seen.at.saturating_duration_since(last));
         if !seen.requested {
             if self.unacknowledged && since.is_some_and(|since| since > self.interval / 2) {
                 let detail = "a heartbeat after one that was not acknowledged".to_owned();
-                faults.push(Fault::Wrong("GW-114", detail));
+                findings.push((judgement::HEARTBEAT_TO_ZOMBIE, detail));
             }
             if let Some(since) = since.filter(|since| *since < self.interval.mul_f64(0.8)) {
                 let detail = format!("a heartbeat {since:?} after the last, not {:?}", self.interval);
-                faults.push(Fault::Unwise("GW-118", detail));
+                findings.push((judgement::HEARTBEAT_TOO_EARLY, detail));
             }
             self.last = Some(seen.at);
             self.unacknowledged = !seen.acknowledging;
         }
-        faults
+        findings
     }
 
     /// GW-019, GW-112.
-    fn judge_sequence(&mut self, seen: &Seen<'_>, faults: &mut Vec<Fault>) {
-        let wrong = |detail: String| Fault::Wrong("GW-112", detail);
+    fn judge_sequence(&mut self, seen: &Seen<'_>, findings: &mut Vec<Finding>) {
+        let wrong = |detail: String| (judgement::HEARTBEAT_SEQUENCE, detail);
         match seen.data {
             Value::Null if seen.resumed || self.last_sequence.is_some() => {
-                faults.push(wrong("a heartbeat without a sequence, when there is one".into()));
+                findings.push(wrong("a heartbeat without a sequence, when there is one".into()));
             }
             Value::Null => {}
             Value::Number(number) => match (number.as_u64(), seen.sent) {
                 (Some(sequence), Some(sent)) if sequence > sent => {
-                    faults.push(wrong(format!(
+                    findings.push(wrong(format!(
                         "a heartbeat with {sequence}, when {sent} was the last sequence"
                     )));
                 }
                 (Some(sequence), _) if self.last_sequence.is_some_and(|last| sequence < last) => {
                     let detail = format!("a heartbeat with {sequence} after one with a later sequence");
-                    faults.push(Fault::Wrong("GW-019", detail));
+                    findings.push((judgement::HEARTBEAT_SEQUENCE_BACK, detail));
                 }
                 (Some(sequence), _) => self.last_sequence = Some(sequence),
-                (None, _) => faults.push(wrong(format!("a heartbeat with {number}"))),
+                (None, _) => findings.push(wrong(format!("a heartbeat with {number}"))),
             },
-            _ => faults.push(wrong("a heartbeat whose data is neither null nor a number".into())),
+            _ => findings.push(wrong("a heartbeat whose data is neither null nor a number".into())),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
@@ -9,13 +10,15 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::Opening;
-use super::heartbeats::{Fault, Heartbeats, Seen};
+use super::heartbeats::{Heartbeats, Seen};
 use crate::commands::Command;
 use crate::discord::{Discord, text};
 use crate::fault::ConnectFault;
+use crate::judgement::{self, Judgement};
 use crate::link::{Link, Out};
 use crate::login::{Identify, Login, Resume};
 use crate::wire::Encoding;
@@ -23,6 +26,8 @@ use crate::{etf, judge};
 
 /// The largest payload that a client may send (GW-026).
 const MAX_PAYLOAD_BYTES: usize = 4096;
+/// How long a client that is closed may keep from taking the close frame, by taking nothing at all.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 const COMMANDS_PER_WINDOW: usize = 120;
 const PRESENCES_PER_WINDOW: usize = 5;
 
@@ -43,6 +48,10 @@ pub(super) struct Reader<'a, S> {
     heartbeats: Heartbeats,
     payloads: VecDeque<Instant>,
     presences: VecDeque<Instant>,
+    /// What the client sends cannot be read any more.
+    broken: bool,
+    /// The client has to take our close frame by then.
+    closes_by: Option<Instant>,
     ended: bool,
 }
 
@@ -69,6 +78,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             heartbeats: Heartbeats::new(timings.heartbeat_interval, timings.heartbeat_tolerance),
             payloads: VecDeque::new(),
             presences: VecDeque::new(),
+            broken: false,
+            closes_by: None,
             ended: false,
         }
     }
@@ -84,7 +95,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
 
     pub(super) fn greet(&mut self) {
         if !self.opening.query.complete {
-            self.advise("GW-010", "a URL without v or encoding");
+            self.judge(judgement::QUERY_INCOMPLETE, "a URL without v or encoding");
         }
         if !matches!(self.opening.query.mode.version, 6..=10) {
             self.close(4012, "Invalid API version.");
@@ -110,18 +121,21 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         while !self.ended {
             let due = self.heartbeats.due().filter(|_| !self.link.is_stalled());
             let stalled = self.link.is_stalled();
+            let closes_by = self.closes_by.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
                 () = self.link.cut.notified() => return,
                 () = self.link.stalled.notified() => {}
-                message = self.stream.next(), if !stalled => match message {
+                message = self.stream.next(), if !stalled && !self.broken => match message {
                     Some(Ok(message)) if !self.link.is_stalled() => self.message(message),
                     Some(Ok(_)) => {}
-                    Some(Err(_)) | None => self.ended = true,
+                    Some(Err(error)) => self.unreadable(&error),
+                    None => self.ended = true,
                 },
+                () = sleep_until(closes_by), if self.closes_by.is_some() => self.ended = true,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.heartbeats.end();
-                    self.violate("GW-111", "no heartbeat within the interval and its tolerance");
+                    self.judge(judgement::HEARTBEAT_MISSING, "no heartbeat within the interval and its tolerance");
                     // As Discord has been seen to do (GW-091, GW-119).
                     self.close(1000, "heartbeat missing");
                 }
@@ -141,25 +155,43 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                 self.close_code = frame.map(|frame| frame.code.into());
                 self.heartbeats.end();
                 match self.close_code {
-                    None => self.advise("GW-101", "a close frame without a code"),
+                    None => self.judge(judgement::CLOSE_WITHOUT_CODE, "a close frame without a code"),
                     Some(1000 | 1001 | 4000..=4999) => {}
-                    Some(code) => self.advise("GW-100", format!("a close frame with code {code}")),
+                    Some(code) => {
+                        self.judge(judgement::CLOSE_CODE, format!("a close frame with code {code}"))
+                    }
                 }
             }
             _ => {}
         }
     }
 
-    fn violate(&self, rule: &'static str, detail: impl Into<String>) {
-        self.discord.violation(rule, self.shard, detail);
+    fn judge(&self, judgement: &'static Judgement, detail: impl Into<String>) {
+        self.discord.judge(judgement, self.shard, detail);
     }
 
-    fn advise(&self, rule: &'static str, detail: impl Into<String>) {
-        self.discord.notice(rule, self.shard, detail);
+    /// Answers what RFC 6455 does not allow as it asks of a server. Whatever else ends the stream is the client's leaving.
+    fn unreadable(&mut self, error: &WsError) {
+        let (judgement, code) = match error {
+            WsError::Capacity(_) => (judgement::PAYLOAD_TOO_LARGE, 1009),
+            WsError::Utf8(_) => (judgement::BAD_FRAME, 1007),
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return self.ended = true,
+            WsError::Protocol(_) => (judgement::BAD_FRAME, 1002),
+            _ => return self.ended = true,
+        };
+        // Once the close frames are exchanged, nothing that comes is of interest.
+        if self.close_code.is_some() || self.link.is_closing() {
+            return self.ended = true;
+        }
+        // The library knows no more of this stream; the connection lasts until the close frame is written.
+        self.broken = true;
+        self.judge(judgement, error.to_string());
+        self.close(code, "");
     }
 
     fn close(&mut self, code: u16, reason: &'static str) {
         self.heartbeats.end();
+        self.closes_by.get_or_insert_with(|| Instant::now() + CLOSE_PATIENCE);
         self.link.send(Out::Close { code, reason });
     }
 
@@ -168,19 +200,22 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             return;
         }
         if bytes.len() > MAX_PAYLOAD_BYTES {
-            self.violate("GW-026", format!("a payload of {} bytes", bytes.len()));
+            self.judge(judgement::PAYLOAD_TOO_LARGE, format!("a payload of {} bytes", bytes.len()));
             return self.close(4002, "Payload too large.");
         }
         let window = self.discord.config.timings.command_window;
         if judge::exceeds(&mut self.payloads, at, window, COMMANDS_PER_WINDOW) {
-            self.violate("GW-155", format!("more than {COMMANDS_PER_WINDOW} payloads in one window"));
+            self.judge(
+                judgement::TOO_MANY_PAYLOADS,
+                format!("more than {COMMANDS_PER_WINDOW} payloads in one window"),
+            );
             return self.close(4008, "Rate limited.");
         }
         // JSON in binary frames is taken too.
         let payload = if binary && self.opening.query.mode.encoding == Encoding::Etf {
             etf::decode(bytes)
         } else {
-            serde_json::from_slice(bytes).map_err(|_| ("GW-078", "a payload that is no JSON"))
+            serde_json::from_slice(bytes).map_err(|_| (judgement::UNREADABLE, "a payload that is no JSON"))
         };
         match payload {
             Ok(Value::Object(mut payload)) => {
@@ -188,11 +223,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                 self.payload(payload.get("op").and_then(Value::as_u64), data, at);
             }
             Ok(_) => {
-                self.violate("GW-078", "a payload that is no object");
+                self.judge(judgement::UNREADABLE, "a payload that is no object");
                 self.close(4002, "Decode error.");
             }
-            Err((rule, detail)) => {
-                self.violate(rule, detail);
+            Err((judgement, detail)) => {
+                self.judge(judgement, detail);
                 self.close(4002, "Decode error.");
             }
         }
@@ -205,12 +240,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             Some(6) => self.resume(&data),
             Some(op @ (3 | 4 | 8 | 31 | 43)) => self.command(op, data, at),
             op => {
-                let rule = match op {
-                    Some(11) => "GW-121",
-                    Some(0 | 7 | 9 | 10) => "GW-030",
-                    _ => "GW-068",
+                let judgement = match op {
+                    Some(11) => judgement::HEARTBEAT_ANSWER,
+                    Some(0 | 7 | 9 | 10) => judgement::RECEIVE_ONLY_OPCODE,
+                    _ => judgement::UNKNOWN_OPCODE,
                 };
-                self.violate(rule, format!("opcode {op:?}"));
+                self.judge(judgement, format!("opcode {op:?}"));
                 self.close(4001, "Unknown opcode.");
             }
         }
@@ -229,11 +264,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             acknowledging: self.link.acks(),
             at,
         };
-        for fault in self.heartbeats.beat(&seen) {
-            match fault {
-                Fault::Wrong(rule, detail) => self.violate(rule, detail),
-                Fault::Unwise(rule, detail) => self.advise(rule, detail),
-            }
+        for (judgement, detail) in self.heartbeats.beat(&seen) {
+            self.judge(judgement, detail);
         }
         if self.link.acks() {
             self.link.send(text(11, "null"));
@@ -242,24 +274,27 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
 
     fn identify(&mut self, data: &Value, at: Instant) {
         if self.unanswered == Some(6) {
-            self.violate("GW-135", "an Identify behind a Resume that was not answered");
+            self.judge(
+                judgement::IDENTIFY_BEHIND_RESUME,
+                "an Identify behind a Resume that was not answered",
+            );
             return self.close(4005, "Already authenticated.");
         }
         if self.authenticated && self.has_session() {
-            self.violate("GW-074", "a second Identify on one connection");
+            self.judge(judgement::ALREADY_AUTHENTICATED, "a second Identify on one connection");
             return self.close(4005, "Already authenticated.");
         }
         let Some(identify) = Identify::read(data) else {
-            self.violate("GW-069", "an Identify without token, properties or intents");
+            self.judge(judgement::IDENTIFY_INCOMPLETE, "an Identify without token, properties or intents");
             return self.close(4002, "Decode error.");
         };
         self.shard = Some(identify.shard_id());
         // After a refused Resume it may go on where it is (GW-150).
         if self.opening.host.is_for_resume() && !self.resume_tried {
-            self.violate("GW-140", "an Identify at the URL that is for Resume");
+            self.judge(judgement::IDENTIFY_AT_RESUME_URL, "an Identify at the URL that is for Resume");
         }
-        for (rule, detail) in judge::identify(data, self.opening.query.mode) {
-            self.advise(rule, detail);
+        for (judgement, detail) in judge::identify(data, self.opening.query.mode) {
+            self.judge(judgement, detail);
         }
         if let Some(presence) = &identify.presence {
             self.judge_presence(presence);
@@ -284,18 +319,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         let sequence = data.get("seq").and_then(Value::as_u64);
         let (Some(token), Some(session), Some(sequence)) = (text("token"), text("session_id"), sequence)
         else {
-            self.violate("GW-131", "a Resume without token, session_id or seq");
+            self.judge(judgement::RESUME_INCOMPLETE, "a Resume without token, session_id or seq");
             return self.close(4002, "Decode error.");
         };
         if self.authenticated && self.has_session() {
-            self.violate("GW-074", "a Resume on a connection that has a session");
+            self.judge(judgement::ALREADY_AUTHENTICATED, "a Resume on a connection that has a session");
             return self.close(4005, "Already authenticated.");
         }
         self.authenticated = true;
         self.resume_tried = true;
         self.shard = self.discord.shard_of(session);
         if let Some(detail) = self.discord.strays(session, self.opening.host) {
-            self.advise("GW-132", detail);
+            self.judge(judgement::RESUME_AT_BOOTSTRAP_URL, detail);
         }
         if self.opening.fault == Some(ConnectFault::NoReady) {
             self.unanswered = Some(6);
@@ -348,12 +383,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
 
     fn command(&mut self, op: u64, data: Value, at: Instant) {
         if !self.authenticated {
-            self.violate("GW-028", format!("op {op} before Identify or Resume"));
+            self.judge(judgement::COMMAND_BEFORE_LOGIN, format!("op {op} before Identify or Resume"));
             return self.close(4003, "Not authenticated.");
         }
         self.discord.command();
         if !data.is_object() {
-            self.violate("GW-078", format!("op {op} whose data is no object"));
+            self.judge(judgement::UNREADABLE, format!("op {op} whose data is no object"));
             return self.close(4002, "Decode error.");
         }
         let mut ignored = false;
@@ -362,7 +397,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             let window = self.discord.config.timings.presence_window;
             if judge::exceeds(&mut self.presences, at, window, PRESENCES_PER_WINDOW) {
                 let detail = format!("more than {PRESENCES_PER_WINDOW} presence updates in one window");
-                self.violate("GW-161", detail);
+                self.judge(judgement::TOO_MANY_PRESENCES, detail);
                 ignored = true;
             }
         }
@@ -373,8 +408,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         };
         let command = Command { op, data, session, at };
         let outcome = self.discord.command_of(&command);
-        for (rule, detail) in outcome.violations {
-            self.violate(rule, detail);
+        for (judgement, detail) in outcome.findings {
+            self.judge(judgement, detail);
         }
         if let Some((code, reason)) = outcome.close {
             self.close(code, reason);
@@ -382,12 +417,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn judge_presence(&self, presence: &Value) {
-        let (violations, advice) = judge::presence(presence);
-        for (rule, detail) in violations {
-            self.violate(rule, detail);
-        }
-        for (rule, detail) in advice {
-            self.advise(rule, detail);
+        for (judgement, detail) in judge::presence(presence) {
+            self.judge(judgement, detail);
         }
     }
 }

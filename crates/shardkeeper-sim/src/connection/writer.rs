@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, frame::codin
 
 use crate::discord::Discord;
 use crate::link::{Link, Next, Out};
+use crate::odd::Odd;
 use crate::wire::{Encoder, Unwritable};
 
 pub(super) struct Writer<'a, S> {
@@ -17,6 +18,9 @@ pub(super) struct Writer<'a, S> {
     pub(super) link: &'a Link,
     pub(super) sink: SplitSink<WebSocketStream<S>, Message>,
     pub(super) encoder: Encoder,
+    pub(super) odd: Option<Odd>,
+    /// How many payloads were written.
+    pub(super) written: u64,
 }
 
 /// The connection takes nothing more.
@@ -69,6 +73,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                     return false;
                 }
                 Next::Dispatches(feed) => match self.discord.next_dispatch(&feed, self.link) {
+                    Ok(Some(payload)) if self.odd.is_some_and(|odd| odd.in_one() > 1) => {
+                        self.several(payload.to_vec()).await
+                    }
                     Ok(Some(payload)) => self.payload(&payload).await,
                     Ok(None) => {
                         drained = true;
@@ -85,7 +92,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
         }
     }
 
+    /// A dispatch, and those behind it, in one message.
+    async fn several(&mut self, mut payloads: Vec<u8>) -> Result<(), Gone> {
+        for _ in 1..self.odd.map_or(1, Odd::in_one) {
+            let feed = self.link.feed_now();
+            match feed.and_then(|feed| self.discord.next_dispatch(&feed, self.link).ok()?) {
+                Some(payload) => payloads.extend_from_slice(&payload),
+                None => break,
+            }
+        }
+        self.payload(&payloads).await
+    }
+
     async fn payload(&mut self, payload: &[u8]) -> Result<(), Gone> {
+        let Some(odd) = self.odd else { return self.usual(payload).await };
+        for stranger in odd.strangers() {
+            self.usual(stranger.as_bytes()).await?;
+        }
+        let payload = &*odd.rewrite(payload);
+        self.written += 1;
+        match odd {
+            Odd::TextFrames => self.send(text_frame(payload)).await,
+            Odd::SomeTextFrames if self.written.is_multiple_of(2) => self.send(text_frame(payload)).await,
+            Odd::BinaryFrames => {
+                let message = Message::binary(self.encoder.encoded(payload)?.into_owned());
+                self.send(message).await
+            }
+            _ => self.usual(payload).await,
+        }
+    }
+
+    async fn usual(&mut self, payload: &[u8]) -> Result<(), Gone> {
         let packed = self.link.is_packed();
         let messages =
             self.encoder.messages(payload, packed, |length, suffix| self.discord.cuts(length, suffix))?;
@@ -116,4 +153,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
     async fn send(&mut self, message: Message) -> Result<(), Gone> {
         self.sink.send(message).await.map_err(|_| Gone)
     }
+}
+
+fn text_frame(payload: &[u8]) -> Message {
+    // It was text when it came here.
+    Message::text(String::from_utf8_lossy(payload).into_owned())
 }

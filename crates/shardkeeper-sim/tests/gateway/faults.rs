@@ -67,7 +67,7 @@ async fn gaps_huge_and_odd_dispatches() {
     simulator.inject(0, Fault::Odd).unwrap();
     assert_eq!(client.until(99).await.get("s"), None);
     assert_eq!(client.until_event("SIMULATED_UNKNOWN_EVENT").await["s"], 105);
-    assert!(rules(&simulator).is_empty());
+    assert!(is_spotless(&simulator));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ mod cache;
 mod commands;
 mod faults;
 mod guilds;
+mod hostile;
 mod judgement;
 mod rest;
 mod support;

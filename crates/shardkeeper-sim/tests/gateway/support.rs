@@ -131,8 +131,19 @@ pub(crate) fn heartbeat(sequence: Value) -> Value {
     json!({"op": 1, "d": sequence})
 }
 
+/// The rules of the violations.
 pub(crate) fn rules(simulator: &Simulator) -> Vec<&'static str> {
     simulator.report().violations.iter().map(|violation| violation.rule).collect()
+}
+
+/// The rules of the advice that was not taken.
+pub(crate) fn advice(simulator: &Simulator) -> Vec<&'static str> {
+    simulator.report().notices.iter().map(|notice| notice.rule).collect()
+}
+
+/// Whether there is neither a violation nor advice.
+pub(crate) fn is_spotless(simulator: &Simulator) -> bool {
+    rules(simulator).is_empty() && advice(simulator).is_empty()
 }
 
 pub(crate) async fn get(simulator: &Simulator, path: &str, authorization: &str) -> String {

@@ -110,9 +110,21 @@ impl Inflater {
         self.output.rest();
     }
 
-    /// Whether a text message is a payload as it is, rather than a breach (GW-042).
-    pub(crate) fn takes_text(&self) -> bool {
-        matches!(self.context, Context::Payload(_))
+    /// Whether every message should be part of one compressed stream, rather than some of them compressed.
+    pub(crate) fn is_stream(&self) -> bool {
+        !matches!(self.context, Context::Payload(_))
+    }
+
+    /// Whether this binary message shows that the peer does not compress: no stream has begun, and it begins as a payload
+    /// does, in JSON or ETF. No compressed stream begins so.
+    pub(crate) fn is_unused_by(&self, message: &[u8]) -> bool {
+        let begun = match &self.context {
+            Context::Zlib(zlib) => zlib.has_begun(),
+            #[cfg(feature = "zstd")]
+            Context::Zstd(zstd) => zstd.has_begun(),
+            Context::Payload(_) => true,
+        };
+        !begun && matches!(message.first(), Some(b'{' | 131))
     }
 }
 

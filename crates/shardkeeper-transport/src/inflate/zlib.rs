@@ -19,6 +19,10 @@ impl ZlibStream {
         Self { inflate: Decompress::new(true), pending: Vec::new() }
     }
 
+    pub(super) fn has_begun(&self) -> bool {
+        self.inflate.total_in() > 0 || !self.pending.is_empty()
+    }
+
     /// Whether `output` is now a new payload.
     pub(super) fn push(&mut self, message: &[u8], output: &mut Output) -> Result<bool, InflateError> {
         // The suffix counts on the accumulated bytes: a message of 1 to 3 bytes may end it (GW-045).

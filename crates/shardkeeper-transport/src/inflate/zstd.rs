@@ -1,4 +1,5 @@
-//! `zstd-stream`: one zstd frame per connection, flushed behind each payload (GW-048 to GW-051).
+//! `zstd-stream`: one zstd frame per connection, flushed behind each payload (GW-048 to GW-051). Servers that end the
+//! frame with each payload are understood too.
 
 use zstd_safe::zstd_sys::ZSTD_ErrorCode as ErrorCode;
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
@@ -18,7 +19,8 @@ const WINDOW_LOG_MAX: u32 = 23;
 /// one the decoder asks for more than this or for the rest of the header.
 ///
 /// zstd calls the number a hint. It is exact, and the only sign of a message that was cut off. In the last block of a
-/// frame it may be 3 by chance; a Gateway sends none, and the next message then ends the frame, which is an error too.
+/// frame it may be 3 by chance; Discord sends none, and from a server that does, what is left of the payload cannot be
+/// parsed.
 const BLOCK_HEADER_BYTES: usize = 3;
 
 pub(super) struct ZstdStream {
@@ -41,12 +43,17 @@ impl ZstdStream {
         Self { decoder: Decoder { context, total_in: 0, wanted: 0 } }
     }
 
+    pub(super) fn has_begun(&self) -> bool {
+        self.decoder.total_in > 0
+    }
+
     /// Makes `output` the payload of this message: each message is exactly one (GW-049).
     pub(super) fn push(&mut self, message: &[u8], output: &mut Output) -> Result<(), InflateError> {
         let end = output.fill(&mut self.decoder, message)?;
         let total_in = self.decoder.total_in;
         match end {
-            End::Stream { .. } => Err(InflateError::StreamEnd { total_in }),
+            End::Stream { .. } if output.payload().is_empty() => Err(InflateError::StreamEnd { total_in }),
+            End::Stream { .. } => Ok(()),
             // A stored block comes out as far as it came in, and a payload may have several blocks: that there is some
             // output does not say that this is all of it.
             End::Input if output.payload().is_empty() || self.decoder.wanted != BLOCK_HEADER_BYTES => {
@@ -70,8 +77,10 @@ impl Decompressor for Decoder {
             .decompress_stream(&mut output, &mut input)
             .map_err(|code| inflate_error(code, self.total_in))?;
         self.total_in += input.pos as u64;
-        // Not 0 is the normal case: the frame lasts as long as the connection (GW-050).
-        Ok(Step { used: input.pos, made: output.pos(), ended: self.wanted == 0 })
+        // Not 0 is the normal case: the frame lasts as long as the connection (GW-050). What stands behind the end of a frame
+        // begins another one.
+        let ended = self.wanted == 0 && input.pos == input.src.len();
+        Ok(Step { used: input.pos, made: output.pos(), ended })
     }
 }
 

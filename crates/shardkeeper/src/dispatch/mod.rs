@@ -92,7 +92,8 @@ impl Dispatch {
         self.generation
     }
 
-    /// Its number within the session. Rises, but not by one each time.
+    /// Its number within the session. Rises, but not by one each time. From a gateway that does not number it, the number
+    /// of the dispatch before it; 0 when there is none.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }

@@ -103,7 +103,7 @@ impl Bench {
     fn refusal(&self, code: u16) -> Refusal {
         let config = self.state.fleet.as_ref().unwrap().shards.shard_config(SHARD);
         let (mut shard, now) = (Shard::new(config, None), Instant::now());
-        let closed = Input::Closed { code: Some(code), corrupt: false };
+        let closed = Input::Closed { code: Some(code), corrupt: false, detail: None };
         for input in [Input::Start, Input::Turn, Input::Connected, closed] {
             shard.handle_input(now, &mut || 0.0, input);
         }

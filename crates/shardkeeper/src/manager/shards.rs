@@ -313,6 +313,7 @@ impl Shards {
             ),
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),
+            oddities: Arc::clone(&self.config.oddities),
             commands: (sender.clone(), inbox),
             presence: entry.presence.clone(),
             presence_with: self.config.presence_with.clone(),

@@ -109,6 +109,7 @@
 //! | close 4003, 4006, 4007, 4009 | a new session |
 //! | for 15 minutes no connection brought RESUMED or an event ([`Timings::keep_session`]) | a new session |
 //! | five unreadable payloads in a row, or a stream that cannot be inflated | resume |
+//! | READY of another shard | a new session; the second time in a row the layout is refused as after close 4010 |
 //! | close 4010, 4011 | the layout is refused, see below |
 //! | close 4004, 4012, 4013, 4014 | the bot is refused, see below |
 //!
@@ -119,14 +120,23 @@
 //! **Waits.** The first try waits not at all, then 1 to 2 s, 2 to 4 s, and so on up to 30 to 60 s ([`Timings::reconnect`]). A
 //! new session waits by a second row as well, since each Identify costs: not at all, 5 to 10 s, 10 to 20 s, up to 5 to 10 min
 //! ([`Timings::identify`]). Both rows begin anew once a shard was ready for [`Timings::stable`] (60 s). A host that refuses the
-//! WebSocket with `Retry-After` is left alone for as long as it asks, up to five minutes.
+//! WebSocket with `Retry-After` is left alone for as long as it asks, up to five minutes. The wait
+//! after op 9 is its own: 1 to 5 s, whatever failed before, and longer only when op 9 comes again and again.
+//!
+//! **Causes.** [`Change::Disconnected`] and [`Disconnect::detail`] have what Discord or the transport said beyond the code:
+//! the reason in the close frame (up to 123 bytes, with control characters escaped), or what could not be read. Zombied
+//! and unreadable connections, and those that the gateway closed, are warnings in the log; of one shard three at once, and
+//! then one per minute, the others as information.
 //!
 //! **Turns.** Many shards that lose their connections together connect in turn: 50 at once, and then 50 per second
 //! ([`Builder::connects_per_second`]), without regard to how long each takes. Who has to wait says for how long: [`Change::Paced`].
 //! So the time until a shard is back is the wait that its [`Change::Disconnected`] names, that of [`Change::Paced`], and what the
 //! network takes; after an outage it is a minute at most, or two where Discord has forgotten the session.
 //!
-//! **URLs.** A resume goes to the session's own URL. When that cannot be reached, or opens a WebSocket and brings no Hello, the
+//! **URLs.** A resume goes to the session's own URL, or to the bootstrap URL when READY had none that can be used: missing, not
+//! a URL, not `ws` or `wss`, or `ws` where the bootstrap URL is `wss`. A session from outside ([`Builder::sessions`], a store,
+//! [`add_shards`](Shardkeeper::add_shards)) whose URL would send the token in the clear, while the gateway's is encrypted, is
+//! refused. When the session's URL cannot be reached, or opens a WebSocket and brings no Hello, the
 //! bootstrap URL and the resume URL take turns, until a Resume works. When the bootstrap URL brings no Hello either, `GET
 //! /gateway/bot` is asked again, at most once a minute. A host that says Hello is left for the other one when it does not
 //! answer a Resume in time, or has ended five of them in a row.
@@ -156,6 +166,29 @@
 //! advises more shards than the bot has, [`Lifecycle::MoreShardsAdvised`] says so. An API that fails is asked again after one
 //! to two minutes, or as late as it wants; one that shuts the bot out (403, 404, a ban of the address) hours later; one that
 //! rejects the token never. At the start the last two end the manager. Running shards notice none of it.
+//!
+//! # Gateways that differ from Discord's
+//!
+//! Proxies and gateways of other makers are not quite as Discord's. What can be put up with is, and the log has one warning
+//! per kind for all shards:
+//!
+//! | what differs | what is done |
+//! |---|---|
+//! | dispatches, READY or RESUMED without a sequence number that can be read | they are delivered in their order, with the number of the one before; after a resume they may come twice, since nothing tells them apart |
+//! | numbers written as text or floats: `s`, the heartbeat interval, those of `GET /gateway/bot` | read |
+//! | text frames, or binary ones that never were compressed, on a connection that asks for compression | taken as they are |
+//! | JSON on a connection that asks for ETF | taken |
+//! | zstd frames that end with each message | taken |
+//! | several payloads in one message | taken one by one, up to 64; with more the connection is given up and resumed |
+//! | keys in any order, white space, unknown keys and opcodes | ignored |
+//! | no usable `resume_gateway_url` | resumed at the bootstrap URL |
+//! | a `shard` in READY that cannot be read | taken for the one that was asked for |
+//! | `Connection: keep-alive, Upgrade` in the answer to the WebSocket request | taken; the request has the `User-Agent` of REST |
+//! | numbers missing in `GET /gateway/bot`, or odd | 1 shard, 1000 Identify in 24 h, one at a time; a warning each time that it is asked |
+//! | more than 65,536 shards advised | refused: [`GatewayInfoError::Malformed`] |
+//! | a Hello without an interval between 1 ms and a day | the connection is given up; nothing is identified |
+//!
+//! Each of them is a mode of the simulator (`Odd` of `shardkeeper-sim`), tested with every compression and encoding.
 //!
 //! # When Discord refuses
 //!

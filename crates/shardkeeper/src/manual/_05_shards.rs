@@ -66,7 +66,7 @@
 //! | [`acknowledged`](ShardStatus::acknowledged), [`watermark_stuck`](ShardStatus::watermark_stuck) | how far subscribers are done, and which one keeps that from moving |
 //! | [`held_up`](ShardStatus::held_up), [`reading_paused`](ShardStatus::reading_paused) | which subscription is full, and whether the shard has stopped reading for it |
 //! | [`dispatches`](ShardStatus::dispatches), [`identifies`](ShardStatus::identifies), [`resumes`](ShardStatus::resumes), [`disconnects`](ShardStatus::disconnects), [`zombied`](ShardStatus::zombied), [`restarts`](ShardStatus::restarts) | counters, over the life of the manager |
-//! | [`last_disconnect`](ShardStatus::last_disconnect), [`last_reason`](ShardStatus::last_reason) | why the last connection ended: reason, who, close code, when; and in words |
+//! | [`last_disconnect`](ShardStatus::last_disconnect), [`last_reason`](ShardStatus::last_reason) | why the last connection ended: reason, who, close code and what was said, when; and in words |
 //!
 //! [`IdentifyStatus`] tells who waits and what is left of the budget. All of it serializes; times become milliseconds.
 //!

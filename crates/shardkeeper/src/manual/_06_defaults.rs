@@ -121,9 +121,16 @@
 //! | messages in one turn of a driver | 64 | More gain nothing, fewer cost a poll of everything per message. |
 //! | messages before a timer judges | 1024 | Among them may be the acknowledgement that it would miss. |
 //! | unreadable payloads in a row | 5 | One may be an accident of a format; five are a broken stream. |
+//! | payloads in one message | 64 | Discord sends one, proxies join a few; what one message brings is published without a pause. |
+//! | READYs of another shard in a row | 2 | One may be a mix-up; each further try would cost an Identify. |
+//! | the answer to a host name | serves 10 s | A mass reconnect asks a few times instead of once per shard; a host that moves is found at once. |
+//! | the answer to the WebSocket request | 64 KiB in 512 reads | It has a few hundred bytes. |
 //! | looks for silent shards | every 15 s | A report within minutes, for next to nothing. |
 //! | what makes a shard silent | 30 dispatches due, none in 60 s | By chance alone it would be one in 10^13. |
 //! | `GET /gateway/bot` | 15 s, 64 KiB | Its answer has about 200 bytes. |
+//! | shards that it may advise | 65,536 | Enough for 65 million guilds at 1,000 each. |
+//! | `max_concurrency` that is believed | 4,096 | Discord's largest known is 16; anything else counts as 1, which is right for all. |
+//! | the period of the identify budget that is believed | 7 days | Discord's is one. |
 //! | looks for sessions to store | every 250 ms | What a killed process repeats at most, beside what was not acknowledged. |
 //! | a save that is told as slow, and given up | after 10 s, 60 s | A disk takes milliseconds; a connection that died unnoticed never answers. |
 //! | waits after a save that failed | 1 s to 60 s | A full disk is no reason for a busy loop. |

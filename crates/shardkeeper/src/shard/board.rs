@@ -152,13 +152,19 @@ impl Board {
                 status.session = status.session.max(1);
                 Phase::Ready
             }
-            Change::Disconnected { reason, .. } => {
+            Change::Disconnected { reason, detail, .. } => {
                 status.disconnects += 1;
                 status.zombied += u32::from(*reason == Reason::Zombied);
                 let (initiator, close_code) = (reason.initiator(), reason.close_code().map(|code| code.0));
-                status.last_disconnect = Some(Disconnect { reason: *reason, initiator, close_code, at: now });
+                let words = match detail {
+                    Some(detail) => format!("{reason}: {detail}"),
+                    None => reason.to_string(),
+                };
+                let detail = detail.as_deref().map(str::to_owned);
+                status.last_disconnect =
+                    Some(Disconnect { reason: *reason, initiator, close_code, detail, at: now });
                 if is_current {
-                    status.last_reason = Some(reason.to_string());
+                    status.last_reason = Some(words);
                     status.latency = None;
                 }
                 Phase::Disconnected

@@ -30,18 +30,22 @@ impl Codec {
         Self { encoding, limit, text: Vec::new() }
     }
 
-    /// Splits a payload as it came.
-    pub(super) fn split<'a>(&'a mut self, message: &'a [u8]) -> Result<Envelope<'a>, Unreadable> {
+    /// Splits the first payload of a message, and returns what stands behind it. JSON is taken whatever the encoding: its
+    /// first byte tells.
+    pub(super) fn split<'a, 'm: 'a>(
+        &'a mut self,
+        message: &'m [u8],
+    ) -> Result<(Envelope<'a>, &'m [u8]), Unreadable> {
         if self.text.capacity() > LARGE_BYTES {
             self.text = Vec::new();
         }
         Ok(match self.encoding {
             #[cfg(feature = "etf")]
-            Encoding::Etf => {
-                shardkeeper_proto::etf::to_json(message, self.limit, &mut self.text)?;
-                Envelope::split(&self.text)?
+            Encoding::Etf if message.first() == Some(&shardkeeper_proto::etf::VERSION) => {
+                let rest = shardkeeper_proto::etf::first_to_json(message, self.limit, &mut self.text)?;
+                (Envelope::split(&self.text)?, rest)
             }
-            _ => Envelope::split(message)?,
+            _ => Envelope::split_first(message)?,
         })
     }
 

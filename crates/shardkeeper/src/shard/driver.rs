@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ractor::ActorRef;
-use shardkeeper_proto::shard::{Change, Next, Reason};
+use shardkeeper_proto::shard::{Change, Next, Oddity, Reason};
 use shardkeeper_proto::{
     Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
-use shardkeeper_transport::{ConnectError, Connection, Connector, Event, Reading, TransportError};
+use shardkeeper_transport::{Closed, ConnectError, Connection, Connector, Event, Reading, TransportError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use url::Url;
@@ -23,6 +23,7 @@ use super::board::Board;
 use super::codec::Codec;
 use super::commands::Asked;
 use super::life::Life;
+use super::oddities::Oddities;
 use super::receipts::Receipts;
 use super::slot::SessionSlot;
 use crate::Lifecycle;
@@ -41,6 +42,9 @@ use crate::tap::Tap;
 const MESSAGES_PER_TURN: usize = 64;
 /// So many are taken before a timer may judge by what has not come. They take a few milliseconds.
 const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
+/// How many payloads one message may hold. Discord sends one, and proxies that join messages join a few; what they bring
+/// is published without a look at slow subscribers, so it has to be bounded.
+const PAYLOADS_PER_MESSAGE: usize = 64;
 
 /// What the control plane tells a driver.
 #[derive(Debug)]
@@ -64,6 +68,7 @@ pub(super) struct Parts {
     pub(super) publisher: Publisher,
     pub(super) slot: Arc<SessionSlot>,
     pub(super) board: Arc<Board>,
+    pub(super) oddities: Arc<Oddities>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
     pub(super) presence_with: Option<PresenceWith>,
     pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
@@ -94,6 +99,8 @@ pub(super) async fn run(mut parts: Parts) {
             publisher: parts.publisher,
             slot: parts.slot,
             board: parts.board,
+            oddities: parts.oddities,
+            warnings: parts.warnings,
             queue: parts.queue,
             ledger: parts.ledger,
             actor: parts.actor,
@@ -111,12 +118,12 @@ pub(super) async fn run(mut parts: Parts) {
         codec,
         connector: parts.connector,
         pacer: parts.pacer,
-        warnings: parts.warnings,
         presence: parts.presence,
         presence_with: parts.presence_with,
         control: parts.control,
         commands: parts.commands,
         detaching: false,
+        uncompressed_told: false,
     };
     driver.take_presence();
     driver.feed(Input::Start);
@@ -136,13 +143,13 @@ struct Driver {
     codec: Codec,
     connector: Connector,
     pacer: Arc<Pacer>,
-    warnings: Arc<Warnings>,
     presence: watch::Receiver<Option<PresenceUpdate>>,
     presence_with: Option<PresenceWith>,
     control: mpsc::Receiver<Control>,
     commands: mpsc::Receiver<Asked>,
     /// The session goes to another process.
     detaching: bool,
+    uncompressed_told: bool,
 }
 
 impl Driver {
@@ -181,6 +188,7 @@ impl Driver {
                         self.core.take(event, &mut self.codec);
                         self.carry_out();
                         self.receive_pending(MESSAGES_PER_TURN);
+                        self.tell_uncompressed();
                     }
                 }
             }
@@ -285,6 +293,16 @@ impl Driver {
         }
     }
 
+    /// Once per driver; the log has it once for all of them.
+    fn tell_uncompressed(&mut self) {
+        if let Link::Up(connection) = &self.link
+            && connection.is_uncompressed()
+            && !std::mem::replace(&mut self.uncompressed_told, true)
+        {
+            self.core.oddities.tell(self.core.shard, Oddity::Uncompressed);
+        }
+    }
+
     /// Carries out what the machine wants done to the link.
     fn carry_out(&mut self) {
         // Taken out and put back, so that its memory serves again; carrying out may add more at the end.
@@ -359,7 +377,7 @@ impl Driver {
                 let retry_after = error.retry_after();
                 let error = crate::error::chain(&error);
                 let shard = self.core.shard;
-                if self.warnings.admit(shard) {
+                if self.core.warnings.admit(shard) {
                     tracing::warn!(shard.id = shard.0, error, ?retry_after, "could not connect");
                 } else {
                     tracing::debug!(shard.id = shard.0, error, ?retry_after, "could not connect");
@@ -425,6 +443,8 @@ struct Core {
     publisher: Publisher,
     slot: Arc<SessionSlot>,
     board: Arc<Board>,
+    oddities: Arc<Oddities>,
+    warnings: Arc<Warnings>,
     queue: watch::Receiver<ActorRef<QueueMessage>>,
     ledger: Arc<IdentifyLedger>,
     actor: ActorRef<ShardMessage>,
@@ -445,39 +465,11 @@ struct Core {
 impl Core {
     fn take(&mut self, event: Event<'_>, codec: &mut Codec) {
         match event {
-            Event::Message(message) => match codec.split(message) {
-                Ok(envelope) => {
-                    if let Some(tap) = &self.tap {
-                        tap.received(self.shard, message.len(), Some(&envelope));
-                    }
-                    self.feed(Input::Payload(&envelope), Some(&envelope));
-                    if envelope.opcode() == Some(Opcode::HeartbeatAck) {
-                        self.show_traffic();
-                    }
-                }
-                Err(error) => {
-                    if let Some(tap) = &self.tap {
-                        tap.received(self.shard, message.len(), None);
-                    }
-                    tracing::warn!(
-                        shard.id = self.shard.0,
-                        error = crate::error::chain(&error),
-                        "unreadable payload"
-                    );
-                    self.feed(Input::Malformed, None);
-                }
-            },
+            Event::Message(message) => self.take_message(message, codec),
             Event::Flushed => self.flushed(),
             Event::Closed(closed) => {
-                if let Some(error) = &closed.error {
-                    tracing::debug!(
-                        shard.id = self.shard.0,
-                        error = crate::error::chain(error),
-                        "connection failed"
-                    );
-                }
                 let corrupt = closed.error.as_ref().is_some_and(TransportError::is_unreadable);
-                self.feed(Input::Closed { code: closed.code, corrupt }, None);
+                self.feed(Input::Closed { code: closed.code, corrupt, detail: detail(&closed) }, None);
             }
         }
     }
@@ -491,6 +483,51 @@ impl Core {
         }
         let sending = self.machine.sending(Instant::now().into_std());
         self.board.set_traffic(self.life.incarnation(), self.machine.heartbeat(), sending);
+    }
+
+    /// Takes each payload of a message; Discord sends one.
+    fn take_message(&mut self, message: &[u8], codec: &mut Codec) {
+        let mut rest = message;
+        for taken in 0..PAYLOADS_PER_MESSAGE {
+            match codec.split(rest) {
+                Ok((envelope, behind)) => {
+                    if let Some(tap) = &self.tap {
+                        tap.received(self.shard, rest.len() - behind.len(), Some(&envelope));
+                    }
+                    self.feed(Input::Payload(&envelope), Some(&envelope));
+                    if envelope.opcode() == Some(Opcode::HeartbeatAck) {
+                        self.show_traffic();
+                    }
+                    rest = behind;
+                }
+                Err(error) => {
+                    if let Some(tap) = &self.tap {
+                        tap.received(self.shard, rest.len(), None);
+                    }
+                    let error = crate::error::chain(&error);
+                    if self.warnings.admit(self.shard) {
+                        tracing::warn!(shard.id = self.shard.0, error, "unreadable payload");
+                    } else {
+                        tracing::debug!(shard.id = self.shard.0, error, "unreadable payload");
+                    }
+                    // What is lost behind a payload comes again with a resume; a payload of its own may be skipped.
+                    return self.feed(
+                        match taken {
+                            0 => Input::Malformed,
+                            _ => {
+                                Input::Unreadable("what stands behind a payload in the same message is none")
+                            }
+                        },
+                        None,
+                    );
+                }
+            }
+            if rest.is_empty() {
+                return;
+            }
+            self.oddities.tell(self.shard, Oddity::SeveralPayloads);
+        }
+        self.feed(Input::Unreadable("more payloads in one message than are taken"), None);
     }
 
     /// Feeds the machine and does everything it puts out, but for what concerns the link.
@@ -509,6 +546,7 @@ impl Core {
                 }
                 Output::SessionChanged(session) => self.slot.store(self.life.incarnation(), session),
                 Output::Changed(change) => self.changed(now, change),
+                Output::Odd(oddity) => self.oddities.tell(self.shard, oddity),
                 Output::Enqueue(priority) => {
                     let (shard, incarnation, actor) =
                         (self.shard, self.life.incarnation(), self.actor.clone());
@@ -578,7 +616,9 @@ impl Core {
         let lifecycle = Lifecycle::Shard { shard: self.shard, change };
         match &lifecycle {
             Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
-            Lifecycle::Shard { change: Change::Disconnected { reason: Reason::Zombied, .. }, .. } => {
+            Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. }
+                if is_notable(*reason) && self.warnings.admit(self.shard) =>
+            {
                 tracing::warn!("{lifecycle}");
             }
             _ => tracing::info!("{lifecycle}"),
@@ -614,4 +654,18 @@ impl Core {
     fn report(&self, message: ShardMessage) {
         let _ = self.actor.cast(message);
     }
+}
+
+/// What is known of an end beyond its code. The reason in a close frame is the peer's own, of at most 123 bytes.
+fn detail(closed: &Closed) -> Option<Arc<str>> {
+    match &closed.error {
+        Some(error) => Some(crate::error::chain(error).into()),
+        None if closed.reason.is_empty() => None,
+        None => Some(format!("{:?}", closed.reason).into()),
+    }
+}
+
+/// Whether an operator may want to know why, since neither side does so as a matter of course.
+fn is_notable(reason: Reason) -> bool {
+    matches!(reason, Reason::Zombied | Reason::Unreadable | Reason::OtherShard | Reason::Closed(_))
 }

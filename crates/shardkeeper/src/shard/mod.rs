@@ -8,6 +8,7 @@ mod codec;
 pub(crate) mod commands;
 mod driver;
 pub(crate) mod life;
+pub(crate) mod oddities;
 mod receipts;
 pub(crate) mod slot;
 
@@ -23,6 +24,7 @@ use self::board::Board;
 use self::commands::{CommandInbox, CommandSender};
 use self::driver::Control;
 use self::life::Life;
+use self::oddities::Oddities;
 use self::slot::SessionSlot;
 use crate::config::PresenceWith;
 use crate::dispatch::Publisher;
@@ -50,6 +52,7 @@ pub struct ShardArguments {
     pub(crate) publisher: Publisher,
     pub(crate) slot: Arc<SessionSlot>,
     pub(crate) board: Arc<Board>,
+    pub(crate) oddities: Arc<Oddities>,
     pub(crate) commands: (CommandSender, CommandInbox),
     pub(crate) presence: Option<PresenceUpdate>,
     pub(crate) presence_with: Option<PresenceWith>,
@@ -115,6 +118,7 @@ impl Actor for ShardActor {
                 publisher: arguments.publisher,
                 slot: arguments.slot,
                 board: arguments.board,
+                oddities: arguments.oddities,
                 presence: newest_presence,
                 presence_with: arguments.presence_with,
                 queue: queue_address,

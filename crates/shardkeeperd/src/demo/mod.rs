@@ -3,6 +3,7 @@
 //! Only the clock of the rules is compressed; every code path is the one that `run` takes.
 
 mod faults;
+mod lateness;
 mod screen;
 mod summary;
 
@@ -21,12 +22,15 @@ use shardkeeper_sim::{SimConfig, SimTimings, Simulator};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::faults::Plan;
+use self::lateness::Lateness;
 use self::screen::Screen;
-use self::summary::Summary;
+use self::summary::{Summary, Verdict};
 use crate::say;
 use crate::terminate::Terminate;
 use crate::wire::Wire;
 
+/// The exit code when the demo could not be judged, since its own clock was late. 1 is a failure, and 2 is wrong usage.
+const LATE: u8 = 3;
 /// What the demo's bot calls itself; the simulator is told to expect it.
 const TOKEN: &str = "demo-token";
 /// How long the last events may take to arrive once the traffic has stopped.
@@ -76,6 +80,8 @@ fn positive(text: &str) -> Result<f64, String> {
 pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     faults::hush_drills();
     let mut terminate = Terminate::listen()?;
+    let lateness = Lateness::measure();
+    let started = Instant::now();
     let simulator = simulate(options).await?;
     let builder = configure(options, &simulator);
     let everything = SubscriptionOptions { capacity: BACKLOG, overflow: Overflow::Wait };
@@ -105,17 +111,21 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     simulator.stop_traffic();
     if !terminated {
         // What is under way arrives; a shard that is down comes back and has its events replayed.
-        let settled = async {
-            loop {
-                let delivery = simulator.delivery();
-                let ready = keeper.status().await.is_some_and(|status| all_ready(&status));
-                if ready && delivery.delivered == delivery.sent {
-                    return;
-                }
-                take_for(Duration::from_millis(20), &simulator, &mut events, &mut screen, &mut plan).await;
+        let (mut delivered, mut since) = (0, Instant::now());
+        loop {
+            let delivery = simulator.delivery();
+            let ready = keeper.status().await.is_some_and(|status| all_ready(&status));
+            if ready && delivery.delivered == delivery.sent {
+                break;
             }
-        };
-        let _ = timeout(SETTLE, settled).await;
+            // As long as something arrives, nothing is lost, however slow the machine is.
+            if delivery.delivered > delivered {
+                (delivered, since) = (delivery.delivered, Instant::now());
+            } else if since.elapsed() >= SETTLE {
+                break;
+            }
+            take_for(Duration::from_millis(20), &simulator, &mut events, &mut screen, &mut plan).await;
+        }
     }
     let status = keeper.status().await.unwrap_or_default();
     // On a signal the sessions stay: a successor could resume them.
@@ -134,14 +144,18 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     tokio::join!(ending, reading);
     screen.finish();
 
-    let summary = Summary::new(options, &simulator, &status, plan.drills(), terminated);
+    let summary = Summary::new(options, &simulator, &status, plan.drills(), terminated, (started, &lateness));
     say(&summary);
     if let Some(file) = &options.report {
         summary.write(file)?;
         say(format_args!("report written to {}", file.display()));
     }
     simulator.shutdown();
-    Ok(if terminated || summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match summary.verdict() {
+        Verdict::Good | Verdict::EndedEarly => ExitCode::SUCCESS,
+        Verdict::Late => ExitCode::from(LATE),
+        Verdict::Wrong => ExitCode::FAILURE,
+    })
 }
 
 async fn simulate(options: &Options) -> std::io::Result<Simulator> {

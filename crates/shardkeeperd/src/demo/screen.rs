@@ -4,14 +4,17 @@ use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Stdout, Write};
 use std::time::{Duration, Instant};
 
+use crossterm::style::{Color, ResetColor, SetForegroundColor};
 use crossterm::{cursor, queue, terminal};
 use shardkeeper::{ManagerStatus, Phase, ShardStatus};
 use shardkeeper_sim::Delivery;
 
-use crate::say;
+use crate::{can_move_cursor, say, wants_colours};
 
-/// How many of the latest lines are kept below the table.
+/// How many of the latest lines are kept; on a low terminal the table leaves room for fewer of them.
 const LINES: usize = 8;
+/// From this width on the table has all its columns.
+const WIDE: usize = 76;
 /// Without a terminal, how often a line says how things stand.
 const PLAIN_EVERY: Duration = Duration::from_secs(1);
 
@@ -19,6 +22,7 @@ pub(super) struct Screen {
     started: Instant,
     /// The terminal, if it is one.
     terminal: Option<Stdout>,
+    colours: bool,
     lines: VecDeque<String>,
     last_plain: Option<Instant>,
 }
@@ -26,8 +30,10 @@ pub(super) struct Screen {
 impl Screen {
     pub(super) fn new(plain: bool) -> Self {
         let stdout = io::stdout();
-        let terminal = (!plain && stdout.is_terminal()).then_some(stdout);
-        let mut screen = Self { started: Instant::now(), terminal, lines: VecDeque::new(), last_plain: None };
+        let colours = wants_colours(&stdout);
+        let terminal = (!plain && stdout.is_terminal() && can_move_cursor()).then_some(stdout);
+        let (started, lines) = (Instant::now(), VecDeque::new());
+        let mut screen = Self { started, terminal, colours, lines, last_plain: None };
         screen.on_terminal(|out| queue!(out, terminal::EnterAlternateScreen, cursor::Hide));
         screen
     }
@@ -50,21 +56,26 @@ impl Screen {
         if self.terminal.is_none() {
             if self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_EVERY) {
                 self.last_plain = Some(Instant::now());
-                self.line(&totals(status, delivery));
+                self.line(&totals(status, delivery).join(" · "));
             }
             return;
         }
         let (width, height) = terminal::size().unwrap_or((80, 24));
-        let rows = usize::from(height).saturating_sub(LINES + 5).max(1);
-        let mut picture = vec![totals(status, delivery), progress(status, usize::from(width)), header()];
-        picture.extend(table(&status.shards, rows));
-        picture.push(String::new());
-        picture.extend(self.lines.iter().cloned());
+        let picture = picture(status, delivery, &self.lines, (width.into(), height.into()));
+        let colours = self.colours;
         self.on_terminal(|out| {
             for (row, line) in (0..height).zip(&picture) {
-                let line: String = line.chars().take(usize::from(width)).collect();
                 queue!(out, cursor::MoveTo(0, row), terminal::Clear(terminal::ClearType::CurrentLine))?;
-                write!(out, "{line}")?;
+                for (text, colour) in line {
+                    match colour.filter(|_| colours) {
+                        Some(colour) => {
+                            queue!(out, SetForegroundColor(colour))?;
+                            write!(out, "{text}")?;
+                            queue!(out, ResetColor)?;
+                        }
+                        None => write!(out, "{text}")?,
+                    }
+                }
             }
             queue!(out, terminal::Clear(terminal::ClearType::FromCursorDown))
         });
@@ -92,18 +103,71 @@ impl Drop for Screen {
     }
 }
 
-fn totals(status: &ManagerStatus, delivery: &Delivery) -> String {
+/// A line: pieces of text, each in its colour.
+type Line = Vec<(String, Option<Color>)>;
+
+/// The whole picture, cut to the size of the terminal.
+fn picture(
+    status: &ManagerStatus,
+    delivery: &Delivery,
+    lines: &VecDeque<String>,
+    (width, height): (usize, usize),
+) -> Vec<Line> {
+    let mut picture: Vec<Line> = wrapped(&totals(status, delivery), width).into_iter().map(plain).collect();
+    picture.push(plain(progress(status, width)));
+    picture.push(plain(header(width)));
+    // A third of what is left is for the lines of the log, and a blank one above them.
+    let left = height.saturating_sub(picture.len() + 1);
+    let logged = (left / 3).clamp(1, LINES).min(lines.len().max(1));
+    picture.extend(table(&status.shards, left.saturating_sub(logged).max(1), width));
+    picture.push(Line::new());
+    picture.extend(lines.iter().skip(lines.len().saturating_sub(logged)).map(|line| {
+        let colour = line.contains("── fault").then_some(Color::Magenta);
+        vec![(line.clone(), colour)]
+    }));
+    picture.truncate(height);
+    picture.into_iter().map(|line| cut(line, width)).collect()
+}
+
+fn plain(text: String) -> Line {
+    vec![(text, None)]
+}
+
+fn cut(line: Line, width: usize) -> Line {
+    let mut left = width;
+    line.into_iter()
+        .map(|(text, colour)| {
+            let text: String = text.chars().take(left).collect();
+            left -= text.chars().count();
+            (text, colour)
+        })
+        .collect()
+}
+
+/// Puts as many parts into each line as fit.
+fn wrapped(parts: &[String], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 3 + part.chars().count() <= width => {
+                line.push_str(" · ");
+                line.push_str(part);
+            }
+            _ => lines.push(part.clone()),
+        }
+    }
+    lines
+}
+
+fn totals(status: &ManagerStatus, delivery: &Delivery) -> [String; 4] {
     let ready = status.shards.iter().filter(|shard| shard.phase == Phase::Ready).count();
     let identify = &status.identify;
-    format!(
-        "{ready}/{} shards ready · {} waiting to identify · {} of {} identifies left · {} events sent, {} delivered",
-        status.shards.len(),
-        identify.waiting,
-        identify.remaining,
-        identify.total,
-        delivery.sent,
-        delivery.delivered,
-    )
+    [
+        format!("{ready}/{} shards ready", status.shards.len()),
+        format!("{} waiting to identify", identify.waiting),
+        format!("{} of {} identifies left", identify.remaining, identify.total),
+        format!("{} events sent, {} delivered", delivery.sent, delivery.delivered),
+    ]
 }
 
 /// How far the identify queue has come.
@@ -115,7 +179,10 @@ fn progress(status: &ManagerStatus, width: usize) -> String {
     format!("sessions  [{}{}] {done}/{total}", "█".repeat(full), "·".repeat(cells - full))
 }
 
-fn header() -> String {
+fn header(width: usize) -> String {
+    if width < WIDE {
+        return format!("{:>5}  {:<12} {:>8}  last reason", "shard", "state", "events");
+    }
     format!(
         "{:>5}  {:<12} {:>7} {:>9} {:>9} {:>8}  last reason",
         "shard", "state", "session", "sequence", "latency", "events"
@@ -123,7 +190,7 @@ fn header() -> String {
 }
 
 /// The shards, those that are not well first when there is no room for all.
-fn table(shards: &[ShardStatus], rows: usize) -> Vec<String> {
+fn table(shards: &[ShardStatus], rows: usize, width: usize) -> Vec<Line> {
     let mut shown: Vec<&ShardStatus> = shards.iter().collect();
     let hidden = shown.len().saturating_sub(rows);
     if hidden > 0 {
@@ -132,25 +199,70 @@ fn table(shards: &[ShardStatus], rows: usize) -> Vec<String> {
         shown.sort_by_key(|shard| shard.shard);
     }
     let left = shards.len() - shown.len();
-    let mut lines: Vec<String> = shown.into_iter().map(row).collect();
+    let mut lines: Vec<Line> = shown.into_iter().map(|shard| row(shard, width)).collect();
     if left > 0 {
-        lines.push(format!("       and {left} more"));
+        lines.push(plain(format!("       and {left} more")));
     }
     lines
 }
 
-fn row(shard: &ShardStatus) -> String {
-    let latency = shard
-        .latency
-        .map_or_else(|| "-".to_owned(), |latency| format!("{:.1} ms", latency.as_secs_f64() * 1000.0));
-    format!(
-        "{:>5}  {:<12} {:>7} {:>9} {:>9} {:>8}  {}",
-        shard.shard.0,
-        shard.phase,
-        shard.session,
-        shard.sequence,
-        latency,
-        shard.dispatches,
-        shard.last_reason.as_deref().unwrap_or("-"),
-    )
+fn row(shard: &ShardStatus, width: usize) -> Line {
+    let reason = shard.last_reason.as_deref().unwrap_or("-");
+    let rest = if width < WIDE {
+        format!(" {:>8}  {reason}", shard.dispatches)
+    } else {
+        let latency = shard
+            .latency
+            .map_or_else(|| "-".to_owned(), |latency| format!("{:.1} ms", latency.as_secs_f64() * 1000.0));
+        format!(" {:>7} {:>9} {latency:>9} {:>8}  {reason}", shard.session, shard.sequence, shard.dispatches)
+    };
+    vec![
+        (format!("{:>5}  ", shard.shard.0), None),
+        (format!("{:<12}", shard.phase), Some(colour(shard.phase))),
+        (rest, None),
+    ]
+}
+
+fn colour(phase: Phase) -> Color {
+    match phase {
+        Phase::Ready => Color::Green,
+        Phase::Disconnected | Phase::Resuming => Color::Yellow,
+        Phase::Quarantined | Phase::Refused => Color::Red,
+        _ => Color::Cyan,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything is there at each size, and nothing is wider or higher than the terminal.
+    #[test]
+    fn the_picture_fits_the_terminal() {
+        let status: ManagerStatus = ManagerStatus::default();
+        let delivery = Delivery::default();
+        let lines: VecDeque<String> =
+            (0..LINES).map(|line| format!("line {line} {}", "x".repeat(200))).collect();
+        for (width, height) in [(50, 15), (80, 24), (120, 40), (10, 3), (1, 1)] {
+            let picture = picture(&status, &delivery, &lines, (width, height));
+            let text: Vec<String> =
+                picture.iter().map(|line| line.iter().map(|(text, _)| text.as_str()).collect()).collect();
+            assert!(text.len() <= height, "{width}x{height}: {text:#?}");
+            assert!(text.iter().all(|line| line.chars().count() <= width), "{width}x{height}: {text:#?}");
+            if width >= 50 {
+                let all = text.join("\n");
+                for part in [
+                    "shards ready",
+                    "waiting to identify",
+                    "identifies left",
+                    "delivered",
+                    "sessions",
+                    "last reason",
+                ] {
+                    assert!(all.contains(part), "{width}x{height}: no {part} in {text:#?}");
+                }
+                assert!(all.contains(&format!("line {}", LINES - 1)), "the newest line: {text:#?}");
+            }
+        }
+    }
 }

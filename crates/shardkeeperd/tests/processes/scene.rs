@@ -182,8 +182,9 @@ impl Scene {
         }
         let delivery = self.simulator.delivery();
         assert_eq!((delivery.lost, delivery.duplicated, delivery.out_of_order), (0, 0, 0), "{delivery:?}");
-        let violations = self.simulator.report().violations;
-        assert!(violations.iter().all(|violation| violation.rule == rule), "{violations:?}");
+        let report = self.simulator.report();
+        let blamed: Vec<_> = report.violations.iter().chain(&report.notices).collect();
+        assert!(blamed.iter().all(|violation| violation.rule == rule), "{blamed:?}");
     }
 }
 
