@@ -8,6 +8,7 @@ use shardkeeper::store::SessionRecord;
 use shardkeeper::{Change, Reason, Session};
 use tokio::time::Instant;
 
+use crate::pace::Pace;
 use crate::store::Loaded;
 use crate::trace::Trace;
 
@@ -52,9 +53,10 @@ impl Log {
     }
 
     /// The verdict on what each process has said of its store.
-    pub(crate) fn judge(&self, trace: &Trace) {
+    pub(crate) fn judge(&self, pace: &Pace, trace: &Trace) {
         for (process, entries) in &*self.processes() {
-            if let Err(complaint) = Telling::default().follow(entries) {
+            let telling = Telling { late_by: pace.late_by(), ..Telling::default() };
+            if let Err(complaint) = telling.follow(entries) {
                 trace.complain(format_args!("process {process}: {complaint}"));
             }
         }
@@ -71,6 +73,9 @@ struct Telling {
     /// The last save succeeded though it was told that they fail.
     recovered_at: Option<Instant>,
     told: bool,
+    /// In real time whoever writes the log hears so late of what is told.
+    late_by: Duration,
+    last_failed_at: Option<Instant>,
 }
 
 impl Telling {
@@ -84,7 +89,7 @@ impl Telling {
 
     /// Whether something should have been told by now.
     fn overdue(&self, now: Instant) -> Result<(), String> {
-        let over = |since: Option<Instant>, wait: Duration| since.is_some_and(|since| now > since + wait);
+        let over = |since: Option<Instant>, wait: Duration| since.is_some_and(|since| now > since + wait + self.late_by);
         if !self.told && over(self.failed_at, Duration::ZERO) {
             return Err("a save failed, and nobody was told".to_owned());
         }
@@ -110,7 +115,10 @@ impl Telling {
                 (self.saving_since, self.failed_at, self.loaded) = (None, None, true);
                 self.recovered_at = self.told.then_some(at);
             }
-            Entry::SaveFailed => (self.saving_since, self.failed_at) = (None, Some(at)),
+            Entry::SaveFailed => {
+                (self.saving_since, self.failed_at) = (None, Some(at));
+                self.last_failed_at = Some(at);
+            }
             Entry::KeeperGone => {
                 // What it would have told in this moment its successor finds out for itself.
                 (self.saving_since, self.failed_at, self.recovered_at) = (None, None, None);
@@ -120,7 +128,9 @@ impl Telling {
                 if self.told {
                     return Err("it was told twice that the store fails");
                 }
-                if self.loaded && self.failed_at.is_none() && !hangs {
+                let failed_lately =
+                    !self.late_by.is_zero() && self.last_failed_at.is_some_and(|failed| at < failed + self.late_by);
+                if self.loaded && self.failed_at.is_none() && !hangs && !failed_lately {
                     return Err("it was told without a reason that the store fails");
                 }
                 self.told = true;
