@@ -145,9 +145,8 @@ fn seeds_of_part_3() {
 #[test]
 #[expect(clippy::print_stdout, reason = "with --nocapture it says what was run")]
 fn seeds_in_real_time() {
-    let seeds: Vec<u64> = seeds("CHAOS_REAL_SEEDS", REAL_SEEDS)
-        .filter(|seed| Plan::new(*seed).suits_real_time())
-        .collect();
+    let seeds: Vec<u64> =
+        seeds("CHAOS_REAL_SEEDS", REAL_SEEDS).filter(|seed| Plan::new(*seed).suits_real_time()).collect();
     let next = AtomicU64::new(0);
     let lane = || {
         let (mut outcomes, mut failed) = (Vec::new(), Vec::new());

@@ -98,7 +98,9 @@ impl Pace {
 
     /// How late the machine was, at most.
     pub(crate) fn latest(&self) -> Duration {
-        self.0.as_ref().map_or(Duration::ZERO, |real| Duration::from_micros(real.latest.load(Ordering::Relaxed)))
+        self.0
+            .as_ref()
+            .map_or(Duration::ZERO, |real| Duration::from_micros(real.latest.load(Ordering::Relaxed)))
     }
 
     /// The deadline for the end of a process or of shards.

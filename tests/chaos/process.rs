@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef, ActorStatus};
 use shardkeeper::{
-    Change, Event, Lifecycle, Servant, Session, ShardId, Shardkeeper, Subscription, ShardMessage,
+    Change, Event, Lifecycle, Servant, Session, ShardId, ShardMessage, Shardkeeper, Subscription,
     SubscriptionOptions, Topic,
 };
 use tokio::task::AbortHandle;
