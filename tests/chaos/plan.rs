@@ -1,5 +1,6 @@
 //! What a seed decides: the whole of a run, before it begins.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -272,6 +273,34 @@ impl Plan {
         self.steps.iter().any(|(_, step)| breaks(step))
     }
 
+    /// How many Identify in a row may come to nothing, at most: those that a fault answers, and some that others meet.
+    pub(crate) fn refused_identifies(&self) -> u32 {
+        let refused = |(_, step): &(Duration, Step)| match step {
+            Step::Discord(Action::Connect { fault, times }) if refuses_identify(*fault) => *times as u32,
+            // The waits double: more are not made in that time.
+            Step::Discord(Action::Host { fault, lasts_ms, .. }) if refuses_identify(*fault) => {
+                (lasts_ms / 5000 + 1).ilog2() + 1
+            }
+            _ => 0,
+        };
+        self.steps.iter().map(refused).sum::<u32>() + 2
+    }
+
+    /// How often one actor crashes, at most.
+    pub(crate) fn most_crashes(&self) -> u32 {
+        let mut crashes = BTreeMap::new();
+        for (_, step) in &self.steps {
+            if let Step::Crash(crash) = step {
+                let who = match crash {
+                    Crash::Driver(shard) | Crash::Actor { shard, .. } => format!("{shard}"),
+                    Crash::Servant { process, servant } => format!("{servant} of {process}"),
+                };
+                *crashes.entry(who).or_insert(0) += 1;
+            }
+        }
+        crashes.into_values().max().unwrap_or(0)
+    }
+
     fn habits(&self, random: &mut Rng) -> Vec<Habit> {
         let fast = Habit {
             capacity: 4096,
@@ -540,6 +569,10 @@ fn connect_fault(random: &mut Rng) -> ConnectFault {
         8 | 9 => ConnectFault::Odd(ODD[random.usize(..ODD.len())]),
         _ => ConnectFault::Close { code: [1000, 4000, 4003, 4006, 4007, 4008, 4009][random.usize(..7)] },
     }
+}
+
+fn refuses_identify(fault: ConnectFault) -> bool {
+    matches!(fault, ConnectFault::NoReady | ConnectFault::InvalidIdentify | ConnectFault::Close { .. })
 }
 
 fn rest_fault(random: &mut Rng) -> RestFault {

@@ -335,7 +335,7 @@ mod tests {
                 "{\"do\": \"emit\",\n\"shard\": 0,\n\"count\": \"many\"}",
                 "line 3, key \"count\": invalid type: string \"many\"",
             ),
-            ("{\"do\": \"emit\", \"shard\": 0}", "line 1: missing field `count`"),
+            ("{\"do\": \"emit\", \"count\": 1}", "line 1: missing field `shard`"),
             ("{\"do\": \"emit\",\n oops}", "the body is not valid JSON: key must be a string at line 2"),
             ("", "the body is not valid JSON: EOF"),
             ("[]", "line 1"),

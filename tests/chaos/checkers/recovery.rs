@@ -1,25 +1,29 @@
-//! Every shard is ready again within a time that can be stated.
+//! Every shard is ready again within the time that the manual promises (`How long a shard is away`).
 
 use std::time::Duration;
 
-use shardkeeper::{RestartPolicy, Timings};
-
+use crate::pace::Pace;
 use crate::plan::Plan;
 
-/// How long after the last fault every shard is ready and has delivered everything, at the latest: each wait that there
-/// is, at its longest and one after the other.
-pub(crate) fn bound(plan: &Plan) -> Duration {
-    let (timings, policy) = (Timings::default(), RestartPolicy::default());
-    let heartbeats = 2 * Duration::from_millis(41_250);
-    // A connection that has just died unnoticed, and one that was being made when the faults ended.
-    let notice = heartbeats + timings.close;
-    let attempt = timings.connect + timings.hello + timings.ready + timings.close;
-    // The longest waits before the next attempt: after failed connections, failed sessions, crashes.
-    let waits = timings.reconnect.cap + timings.identify.cap + policy.quarantine + policy.fleet_window * 2;
-    // Then everybody may need an Identify, one per key and window; and the first of a key may be gone once it has its turn.
+/// How long after the last fault every shard is ready and has delivered everything, at the latest. Of the manual's table
+/// only the parts that this plan can lead to.
+pub(crate) fn bound(plan: &Plan, pace: &Pace) -> Duration {
+    let (timings, policy) = (pace.timings(), pace.restart_policy());
+    // A connection that has died unnoticed, or an attempt that was lost; whichever is longer.
+    let lost = (2 * pace.sim_timings().heartbeat_interval).max(timings.ready) + timings.close;
+    let wait = timings.reconnect.cap;
+    // Discord says that it has forgotten the session, and everybody may need an Identify, one per key and window; the first
+    // of a key may be gone once it has its turn.
     let window = timings.identify_window + timings.identify_margin + plan.latency * 4;
     let queue = window * plan.shards.div_ceil(plan.max_concurrency) + timings.requeue;
+    let forgotten = timings.reconnect.cap + queue;
+    let refused = timings.identify.delay(plan.refused_identifies(), 1.0);
+    let crashes = plan.most_crashes();
+    let crashed = match crashes.checked_sub(policy.quarantine_after as u32) {
+        Some(over) => policy.quarantine.saturating_mul(2_u32.saturating_pow(over)).min(policy.quarantine_cap),
+        None => policy.backoff.delay(crashes, 1.0),
+    };
     // Nothing but the day's end helps when the budget is used up.
     let budget = if plan.identify_remaining < 100 { Duration::from_secs(24 * 3600) } else { Duration::ZERO };
-    notice + 2 * attempt + waits + queue + budget
+    lost + wait + forgotten + refused + crashed + budget + pace.slack()
 }

@@ -294,7 +294,7 @@ async fn ids_may_be_integers_in_every_command() {
     client.send(&json!({"op": 4, "d": odd})).await;
     client.send(&heartbeat(json!(1))).await;
     assert_eq!(client.next().await.unwrap()["op"], 11);
-    assert_eq!(rules(&simulator), ["GW-208"]);
+    assert_eq!(advice(&simulator), ["GW-208"]);
 }
 
 #[tokio::test(start_paused = true)]
