@@ -1,13 +1,13 @@
 //! Members of a guild, asked for and collected.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde::Deserialize;
-use shardkeeper::{Change, MembersError, RequestMembers};
+use shardkeeper::{Change, Direction, MembersError, RequestMembers, WirePayload};
 use shardkeeper_sim::{ConnectFault, Fault, Simulator};
-use shardkeeper_tests::{Running, in_both_worlds, simulator};
+use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 use tokio::time::Instant;
 
 const GUILD: u64 = 281_474_976 << 22;
@@ -38,6 +38,52 @@ async fn meanwhile<T>(running: &mut Running, work: impl Future<Output = T>) -> T
             _ = running.next() => {}
         }
     }
+}
+
+/// From whoever answers for a guild that the simulator does not have.
+#[tokio::test(start_paused = true)]
+async fn chunks_out_of_order_doubled_or_of_somebody_else_make_one_answer() {
+    let simulator = large(10);
+    let nonce = Arc::new(Mutex::new(None));
+    let heard = Arc::clone(&nonce);
+    let tap = move |payload: &WirePayload<'_>| {
+        if let (Direction::Sent, Some(8), Some(data)) = (payload.direction, payload.opcode, payload.data()) {
+            let data: serde_json::Value = serde_json::from_slice(data).unwrap();
+            *heard.lock().unwrap() = data["nonce"].as_str().map(str::to_owned);
+        }
+    };
+    let builder = bot(&simulator).wire_tap_with_content(tap);
+    let mut running = Running::start_with(simulator.clone(), builder).await;
+    let keeper = running.keeper.clone();
+    let elsewhere = GUILD + (1 << 40);
+    let answer = async {
+        let mine = loop {
+            let mine = nonce.lock().unwrap().clone();
+            match mine {
+                Some(mine) => break mine,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        let quoted = format!("not {mine}");
+        for (nonce, place) in [(&mine, 2), (&quoted, 1), (&mine, 2), (&mine, 0), (&mine, 0), (&mine, 1)] {
+            let members =
+                serde_json::json!([{"user": {"id": place.to_string()}, "nick": format!("\"{mine}\"")}]);
+            let data = serde_json::json!({"guild_id": elsewhere.to_string(), "members": members,
+                "chunk_index": place, "chunk_count": 3, "nonce": nonce, "about": &mine});
+            simulator.dispatch(0, "GUILD_MEMBERS_CHUNK", data).unwrap();
+        }
+        std::future::pending::<()>().await;
+    };
+    let ask = async {
+        tokio::select! {
+            all = keeper.members(RequestMembers::prefix(elsewhere, "m", 5)) => all.unwrap(),
+            () = answer => unreachable!("it answers and waits"),
+        }
+    };
+    let all = meanwhile(&mut running, ask).await;
+    let members: Vec<Member> = all.members().unwrap();
+    let ids: Vec<&str> = members.iter().map(|member| member.user.id.as_str()).collect();
+    assert_eq!(ids, ["0", "1", "2"]);
 }
 
 #[tokio::test(start_paused = true)]
