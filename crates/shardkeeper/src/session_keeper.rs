@@ -357,6 +357,23 @@ mod tests {
         (session, changes.budget.and_then(|budget| budget.last_identify_ms))
     }
 
+    #[tokio::test]
+    async fn each_session_is_stored_whole_and_under_its_own_shard() {
+        let keeper = keeper();
+        let count = ShardCount::new(4).unwrap();
+        let mut sessions = Vec::new();
+        for shard in (0..4).map(ShardId) {
+            let mut session = Session::sample(shard, count);
+            session.resume_url = Some(format!("wss://resume-{shard}.example"));
+            let slot = Arc::new(SessionSlot::new(Some(session.clone()), Arc::default()));
+            keeper.book().slots.insert((count, shard), slot);
+            sessions.push(session);
+        }
+        let (changes, _) = keeper.changes(UNIX_EPOCH);
+        let stored = changes.sessions.into_iter().map(|record| record.session);
+        assert_eq!(stored.filter(|session| session.count == count).collect::<Vec<_>>(), sessions);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_session_that_does_not_get_on_is_stored_anew_before_it_looks_old() {
         let mut keeper = keeper();

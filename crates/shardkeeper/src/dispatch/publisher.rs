@@ -264,6 +264,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_publisher_that_never_began_does_not_cover_what_the_one_before_has_left() {
+        let (hub, watermark) = (Arc::new(Hub::default()), Arc::new(Watermark::default()));
+        let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
+        let _subscription = hub.subscribe(Topic::all(), options);
+        let leftovers = Arc::new(Leftovers::default());
+        let publisher = || {
+            Publisher::new(Arc::clone(&hub), ShardId(0), 1, Arc::clone(&watermark), Arc::clone(&leftovers))
+        };
+        let mut first = publisher();
+        publish(&mut first, 1);
+        publish(&mut first, 2);
+        drop(first);
+        drop(publisher());
+        let mut third = publisher();
+        third.inherit();
+        assert!(third.is_behind(), "the second waits for room still");
+    }
+
+    #[tokio::test]
     async fn what_does_not_come_again_is_missed_when_its_shard_is_gone() {
         let (hub, watermark) = (Arc::new(Hub::default()), Arc::new(Watermark::default()));
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };

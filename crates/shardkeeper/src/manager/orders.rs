@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use shardkeeper_proto::shard::{Change, Refusal};
-use shardkeeper_proto::{Input, Intents, Output, Session, Shard, ShardId};
+use shardkeeper_proto::{Input, Intents, Output, Presence, PresenceUpdate, Session, Shard, ShardId, Status};
 use shardkeeper_transport::{BoxedIo, ConnectError, Dialer};
 use url::Url;
 
@@ -190,6 +190,26 @@ async fn a_shard_that_was_ready_until_its_crash_counts_as_ready() {
         };
         assert!(bench.life().incarnation() > life.incarnation(), "{first:?}: it comes back");
         assert!(bench.state.fleet.as_ref().unwrap().shards.all_were_ready(), "{first:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_presence_that_is_set_as_a_shard_crashes_is_that_of_its_next_life_and_of_later_shards() {
+    for set_first in [true, false] {
+        let mut bench = Bench::new().await;
+        // After the second crash in a row it waits, and there is no actor.
+        bench.end(First::End, ShardReport::Ready).await;
+        let presence = PresenceUpdate::new(Presence::new(Status::Idle)).unwrap();
+        if set_first {
+            bench.state.update_presence(presence.clone());
+        }
+        bench.end(First::End, ShardReport::Ready).await;
+        assert!(bench.state.fleet.as_ref().unwrap().shards.actor(SHARD).is_none());
+        if !set_first {
+            bench.state.update_presence(presence.clone());
+        }
+        let next = &bench.state.fleet.as_ref().unwrap().shards.entries[&SHARD].presence;
+        assert_eq!((next, &bench.state.presence), (&Some(presence.clone()), &Some(presence)), "{set_first}");
     }
 }
 

@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn another_session_begins_where_nothing_of_it_is_owed() {
-        let slot = SessionSlot::new(Some(session(500)));
+        let slot = SessionSlot::new(Some(session(500)), Writer::default());
         assert_eq!(slot.load_acknowledged(), Some(session(500)));
         slot.store(1, Some(session(1)));
         slot.advance(2);
