@@ -274,3 +274,27 @@ impl Subscriber {
         self.missed.fetch_add(count, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn announcements_that_wait_for_a_full_subscription_have_a_bound() {
+        let hub = Arc::new(Hub::default());
+        let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
+        let mut subscription = hub.subscribe(Topic::all().with_lifecycle(), options);
+        for _ in 0..200 {
+            hub.announce(&Lifecycle::IdentifyGateRecovered);
+            tokio::task::yield_now().await;
+        }
+        let (mut told, mut missed) = (0, 0);
+        while told + missed < 200 {
+            match subscription.next().await.unwrap().into_event() {
+                Event::Lagged { missed: count } => missed += count,
+                _ => told += 1,
+            }
+        }
+        assert_eq!(told, 1 + LATE_ANNOUNCEMENTS as u64);
+    }
+}
