@@ -3,6 +3,12 @@
 //! A seed decides everything: the layout, the faults and when they come, the traffic, who listens and how, what the
 //! operator does. Checkers that know nothing of that judge what comes of it. The same seed makes the same run, to the last
 //! line of its trace; a seed that fails prints the trace, and the command that runs it again.
+//!
+//! `CHAOS_SEEDS=0..2000` runs these seeds instead of the usual ones.
+//!
+//! A share of the seeds also runs in real time, on one to four threads, with the time of the plan compressed (see `pace` and
+//! `real_time`). `CHAOS_REAL_SEEDS=0..1000` says which; those whose plan cannot be compressed into seconds are skipped. Threads
+//! do not run the same way twice, so the same seed fails again only if it is run often enough.
 
 mod asking;
 mod calm;
@@ -10,8 +16,10 @@ mod checkers;
 mod clock;
 mod network;
 mod operator;
+mod pace;
 mod plan;
 mod process;
+mod real_time;
 mod run;
 mod store;
 mod subscriber;
@@ -21,20 +29,28 @@ mod world;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crate::plan::Plan;
-use crate::run::{Outcome, run};
+use crate::run::{Outcome, run, run_in_real_time};
 
 /// The seeds of an ordinary run of the tests.
 const SEEDS: Range<u64> = 0..200;
 /// So many tests share them, side by side.
 const PARTS: u64 = 4;
 
-fn seeds() -> Range<u64> {
-    let Ok(range) = std::env::var("CHAOS_SEEDS") else { return SEEDS };
+/// The seeds of an ordinary run in real time. About two thirds of them can be compressed.
+const REAL_SEEDS: Range<u64> = 0..32;
+/// This many of them run side by side: they wait most of the time.
+const LANES: usize = 4;
+
+/// The seeds that this variable names, if there is one.
+fn seeds(variable: &str, usual: Range<u64>) -> Range<u64> {
+    let Ok(range) = std::env::var(variable) else { return usual };
     let bounds = range.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    bounds.expect("CHAOS_SEEDS is like 0..2000")
+    bounds.unwrap_or_else(|| panic!("{variable} is like 0..2000, not {range}"))
 }
 
 /// A crash that was asked for is no news.
@@ -50,12 +66,24 @@ fn silence_drills() {
     });
 }
 
-#[expect(clippy::print_stdout, reason = "whoever looks for the cause reads it")]
 fn check(seed: u64) -> Outcome {
-    silence_drills();
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| run(Plan::new(seed))));
     let again =
         format!("CHAOS_SEED={seed} cargo test -p shardkeeper-tests --test chaos one_seed -- --nocapture");
+    judge(seed, &again, || run(Plan::new(seed)))
+}
+
+fn check_in_real_time(seed: u64) -> Outcome {
+    let again = format!(
+        "CHAOS_REAL_SEEDS={seed}..{} cargo test -p shardkeeper-tests --test chaos real_time -- --nocapture",
+        seed + 1
+    );
+    judge(seed, &again, || run_in_real_time(Plan::new(seed)))
+}
+
+#[expect(clippy::print_stdout, reason = "whoever looks for the cause reads it")]
+fn judge(seed: u64, again: &str, run: impl FnOnce() -> Outcome) -> Outcome {
+    silence_drills();
+    let outcome = panic::catch_unwind(AssertUnwindSafe(run));
     let Ok(outcome) = outcome else { panic!("seed {seed} panicked; to run it again:\n{again}") };
     if !outcome.complaints.is_empty() {
         for line in &outcome.trace {
@@ -70,7 +98,7 @@ fn check(seed: u64) -> Outcome {
 fn part(number: u64) {
     let (mut seeds_run, mut lasted, mut doubled, mut slowest) = (0, Duration::ZERO, 0, (Duration::ZERO, 0));
     let mut failed = Vec::new();
-    for seed in seeds().filter(|seed| seed % PARTS == number) {
+    for seed in seeds("CHAOS_SEEDS", SEEDS).filter(|seed| seed % PARTS == number) {
         // All of them run, so that one failure does not hide the others.
         match panic::catch_unwind(|| check(seed)) {
             Ok(outcome) => {
@@ -112,6 +140,44 @@ fn seeds_of_part_2() {
 #[test]
 fn seeds_of_part_3() {
     part(3);
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "with --nocapture it says what was run")]
+fn seeds_in_real_time() {
+    let seeds: Vec<u64> =
+        seeds("CHAOS_REAL_SEEDS", REAL_SEEDS).filter(|seed| Plan::new(*seed).suits_real_time()).collect();
+    let next = AtomicU64::new(0);
+    let lane = || {
+        let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+            match panic::catch_unwind(|| check_in_real_time(*seed)) {
+                Ok(outcome) => outcomes.push((*seed, outcome)),
+                Err(_) => failed.push(*seed),
+            }
+        }
+        (outcomes, failed)
+    };
+    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
+    thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        for lane in lanes {
+            let (more, bad) = lane.join().expect("failures are caught");
+            outcomes.extend(more);
+            failed.extend(bad);
+        }
+    });
+    let doubled: u64 = outcomes.iter().map(|(_, outcome)| outcome.doubled).sum();
+    let late = outcomes.iter().map(|(_, outcome)| outcome.late_by).max().unwrap_or_default();
+    let undecidable = outcomes.iter().filter(|(_, outcome)| outcome.undecidable).count();
+    let slowest = outcomes.iter().map(|(seed, outcome)| (outcome.recovered_in, *seed)).max();
+    let longest = outcomes.iter().map(|(seed, outcome)| (outcome.lasted, *seed)).max();
+    println!(
+        "{} seeds, {doubled} dispatches twice where they may, slowest recovery {slowest:.1?}, longest {longest:.1?}; \
+         the machine was {late:.0?} late, and in {undecidable} seeds too late to judge limits in time",
+        seeds.len()
+    );
+    assert!(failed.is_empty(), "seeds {failed:?} failed in real time");
 }
 
 /// For looking into one: `CHAOS_SEED` says which.

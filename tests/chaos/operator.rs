@@ -71,11 +71,13 @@ async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
     let ids = || shards.iter().copied().map(ShardId);
     let begun = tokio::time::Instant::now();
     let removed = world.answers.within(ENDING, "remove_shards", old.remove_shards(ids())).await;
-    if begun.elapsed().as_secs() >= 10 {
+    if begun.elapsed() >= world.pace.end_deadline() {
         world.torn(&shards);
     }
     world.trace.note("operator", format_args!("{shards:?} are removed: {removed:?}"));
     let Some(Ok(sessions)) = removed else { return };
+    // Those who write down what the old process says of these shards are done with it.
+    tokio::time::sleep(world.pace.settling()).await;
     let number_in =
         |place: usize| world.state().processes[place].as_ref().map_or(0, |process| process.number);
     let (old_number, number) = (number_in(from), number_in(1 - from));

@@ -1,10 +1,12 @@
 //! A process of the bot: a manager and those who listen to it. It starts, goes with its sessions, or dies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use ractor::{ActorCell, ActorRef, ActorStatus};
 use shardkeeper::{
-    Change, Event, Lifecycle, Servant, Session, ShardId, Shardkeeper, Subscription, SubscriptionOptions,
-    Topic,
+    Change, Event, Lifecycle, Servant, Session, ShardId, ShardMessage, Shardkeeper, Subscription,
+    SubscriptionOptions, Topic,
 };
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
@@ -37,7 +39,10 @@ pub(crate) async fn start(world: &Arc<World>, place: usize, sessions: Vec<Sessio
     let (compression, encoding) = plan.wire;
     let mut builder = Shardkeeper::builder("sim-token", world.intents())
         .api_url(world.simulator.api_url())
-        .dialer(Arc::new(world.network.clone()))
+        .dialer(world.pace.dialer(world.network.clone()))
+        .timings(world.pace.timings())
+        .restart_policy(world.pace.restart_policy())
+        .end_deadline(world.pace.end_deadline())
         .seed(plan.seed.wrapping_add(number as u64))
         .compression(compression)
         .encoding(encoding)
@@ -92,6 +97,9 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
     while let Some(delivery) = lifecycle.next().await {
         let Event::Lifecycle(lifecycle) = &*delivery else { continue };
         world.trace.note(format_args!("process {number}"), lifecycle);
+        if let Lifecycle::Shard { shard, change } = lifecycle {
+            world.state().logins.note(number, shard.0, change);
+        }
         match lifecycle {
             Lifecycle::StoreFailed { .. } => world.log.note(number, Entry::ToldFailed),
             Lifecycle::StoreRecovered => world.log.note(number, Entry::ToldRecovered),
@@ -107,7 +115,11 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
             }
             _ => {}
         }
-        if let Lifecycle::Crashed { error, .. } = lifecycle {
+        if let Lifecycle::Crashed { error, shard, .. } = lifecycle {
+            if world.pace.is_real() {
+                // Since it was told to crash it may have begun another session.
+                world.crashed(shard.0);
+            }
             let ours = ["driver panicked: crash drill", "killed", "stopped"];
             if !ours.contains(&error.as_str()) {
                 world.trace.complain(format_args!("a shard crashed that was not told to: {error}"));
@@ -152,7 +164,7 @@ impl Process {
         let begun = Instant::now();
         let sessions = world.answers.within(ENDING, "detach", self.keeper.detach()).await.unwrap_or_default();
         self.is_over(world);
-        if begun.elapsed().as_secs() >= 10 {
+        if begun.elapsed() >= world.pace.end_deadline() {
             // Somebody was not done with everything by the deadline.
             world.torn(shards);
         } else {
@@ -168,7 +180,7 @@ impl Process {
         let begun = Instant::now();
         let _ = world.answers.within(ENDING, "stop", self.keeper.stop()).await;
         self.is_over(world);
-        if begun.elapsed().as_secs() < 10 {
+        if begun.elapsed() < world.pace.end_deadline() {
             self.has_flushed(world, begun, shards, &[]);
         }
     }
@@ -184,15 +196,16 @@ impl Process {
             false => None,
         };
         if before.is_some() {
-            sleep(GRACE).await;
+            sleep(GRACE + world.pace.late_by()).await;
         }
         let manager = self.keeper.manager().get_cell();
         let mut actors = Vec::new();
         for shard in shards {
             actors.extend(self.keeper.shard(ShardId(*shard)).await);
         }
-        let sessions = self.sessions(world).await;
+        // In this order: what is acknowledged in between may be stored at once.
         let stored = store.sessions();
+        let sessions = self.sessions(world).await;
         storing::not_ahead(&stored, &sessions, &world.trace);
         if let Some((since, jumps, before)) = &before
             && store.was_well_since(*since)
@@ -209,6 +222,9 @@ impl Process {
         // One after the other: the order in which a manager that dies takes its children along is not always the same.
         actors.iter().for_each(|actor| actor.kill());
         self.listeners.iter().for_each(AbortHandle::abort);
+        if world.pace.is_real() {
+            self.is_dead(&manager, &actors).await;
+        }
         world.torn(shards);
         self.note(world, &format!("is killed, with sessions of {:?}", ids(&sessions)));
         sessions
@@ -216,6 +232,17 @@ impl Process {
 
     async fn sessions(&self, world: &World) -> Vec<Session> {
         world.answers.within(AT_ONCE, "sessions", self.keeper.sessions()).await.unwrap_or_default()
+    }
+
+    /// Waits until nothing of it runs any more: on several threads it dies piece by piece.
+    async fn is_dead(&self, manager: &ActorCell, actors: &[ActorRef<ShardMessage>]) {
+        let runs = |actor: &ActorCell| actor.get_status() != ActorStatus::Stopped;
+        while runs(manager)
+            || actors.iter().any(|actor| runs(actor))
+            || self.listeners.iter().any(|listener| !listener.is_finished())
+        {
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// It does nothing more.

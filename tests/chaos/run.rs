@@ -9,6 +9,7 @@ use shardkeeper::{
     Ended, KeeperMessage, Phase, QueueMessage, SentinelMessage, Servant, ShardId, ShardMessage,
 };
 use shardkeeper_sim::{Action, Fault, SessionRecord};
+use shardkeeper_tests::races::Round;
 use shardkeeper_tests::servant;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -18,6 +19,7 @@ use crate::checkers::answers::{AT_ONCE, COLLECTING, ENDING};
 use crate::checkers::{bounds, identify, protocol, recovery};
 use crate::network::Weather;
 use crate::operator::{self, Order};
+use crate::pace::Pace;
 use crate::plan::{Class, Crash, Plan, Step};
 use crate::world::World;
 
@@ -33,6 +35,10 @@ pub(crate) struct Outcome {
     pub(crate) bound: Duration,
     /// How many dispatches came twice, where they may.
     pub(crate) doubled: u64,
+    /// How late the machine was, at most, where that matters.
+    pub(crate) late_by: Duration,
+    /// So late that limits in time were not judged.
+    pub(crate) undecidable: bool,
 }
 
 /// Runs a plan, in a runtime of its own, on a clock that nobody waits for.
@@ -42,12 +48,27 @@ pub(crate) fn run(plan: Plan) -> Outcome {
         .start_paused(true)
         .build()
         .expect("a runtime can be built");
-    runtime.block_on(carry_out(plan))
+    runtime.block_on(carry_out(plan, Pace::virtual_time()))
 }
 
-async fn carry_out(plan: Plan) -> Outcome {
+/// No run in real time takes longer, if nothing hangs.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Runs a plan in real time, on several threads.
+pub(crate) fn run_in_real_time(plan: Plan) -> Outcome {
+    let round = Round::new(plan.seed);
+    round.run_within(PATIENCE, {
+        let round = round.clone();
+        async move {
+            let pace = Pace::real_time(round);
+            carry_out(plan.compressed(&pace), pace).await
+        }
+    })
+}
+
+async fn carry_out(plan: Plan, pace: Pace) -> Outcome {
     let tasks_before = bounds::tasks();
-    let world = World::new(plan);
+    let world = World::new(plan, pace);
     let begin = Instant::now();
     world.trace.note("plan", format_args!("{:?}", summary(&world.plan)));
     world.simulator.start_traffic();
@@ -58,7 +79,7 @@ async fn carry_out(plan: Plan) -> Outcome {
         take(&world, step, &orders).await;
     }
     let last_fault = calm_down(&world);
-    let bound = recovery::bound(&world.plan);
+    let bound = recovery::bound(&world.plan, &world.pace);
     let (done, told) = oneshot::channel();
     let _ = orders.send(Order::Report(done)).await;
     if timeout(bound, told).await.is_err() {
@@ -70,21 +91,22 @@ async fn carry_out(plan: Plan) -> Outcome {
     (0..world.plan.shards).for_each(|shard| world.simulator.emit(shard, 2));
     // A connection may have died unnoticed all the same.
     wait_until_well(&world, last_fault + bound + recovered_in).await;
-    let patience = Instant::now() + COLLECTING;
+    let patience = Instant::now() + world.pace.limit(COLLECTING);
     while !world.answers.are_complete() && Instant::now() < patience {
-        sleep(Duration::from_secs(1)).await;
+        sleep(world.pace.look_every()).await;
     }
-    wait_until_well(&world, Instant::now() + Duration::from_secs(300)).await;
+    wait_until_well(&world, Instant::now() + world.pace.limit(Duration::from_secs(300))).await;
+    sleep(world.pace.settling()).await;
     let doubled = judge_delivery(&world).await;
     finish(&world, &orders).await;
     let report = world.simulator.report();
-    protocol::judge(&world.plan, &report, &world.trace);
-    identify::judge(&world.plan, &report, &world.state().logins.anew, &world.trace);
-    world.log.judge(&world.trace);
+    protocol::judge(&world.plan, &world.pace, &report, &world.trace);
+    identify::judge(&world.plan, &world.pace, &report, &world.state().logins.anew, &world.trace);
+    world.log.judge(&world.pace, &world.trace);
     world.trace.mark();
     world.simulator.shutdown();
     drop(orders);
-    bounds::nothing_is_left(tasks_before, &world.trace).await;
+    bounds::nothing_is_left(tasks_before, &world.pace, &world.trace).await;
     Outcome {
         complaints: world.trace.complaints(),
         lasted: world.trace.elapsed(),
@@ -92,6 +114,8 @@ async fn carry_out(plan: Plan) -> Outcome {
         recovered_in,
         bound,
         doubled,
+        late_by: world.pace.latest(),
+        undecidable: world.pace.is_undecidable(),
     }
 }
 
@@ -198,7 +222,7 @@ async fn wait_until_well(world: &World, deadline: Instant) {
             return;
         }
         // A look costs as much as minutes of a shard's life.
-        sleep((begun.elapsed() / 20).max(Duration::from_secs(1))).await;
+        sleep((begun.elapsed() / 20).max(world.pace.look_every())).await;
     }
 }
 
@@ -272,7 +296,7 @@ async fn finish(world: &Arc<World>, orders: &mpsc::Sender<Order>) {
             return;
         }
         // It has a session no more, and is started no more.
-        sleep(Duration::from_secs(60)).await;
+        sleep(world.pace.wait(Duration::from_secs(60)) + world.pace.settling()).await;
         world.state().owners.remove(&last);
     }
     let (done, told) = oneshot::channel();

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::checkers::storing::{Entry, Log};
 use crate::clock::WallClock;
+use crate::pace::Pace;
 use crate::trace::Trace;
 
 /// How a store works now.
@@ -33,6 +34,7 @@ pub(crate) enum Mood {
 pub(crate) struct Store {
     /// The longest that it takes when it is fine.
     latency: Duration,
+    pace: Pace,
     clock: WallClock,
     trace: Trace,
     log: Log,
@@ -75,7 +77,13 @@ impl Shared {
 }
 
 impl Store {
-    pub(crate) fn new(latency: Duration, clock: WallClock, trace: Trace, log: Log, seed: u64) -> Self {
+    pub(crate) fn new(
+        (latency, pace): (Duration, Pace),
+        clock: WallClock,
+        trace: Trace,
+        log: Log,
+        seed: u64,
+    ) -> Self {
         let shared = Shared {
             disk: MemoryStore::default(),
             mood: Mood::Fine,
@@ -87,7 +95,7 @@ impl Store {
             loaded: None,
         };
         let shared = Arc::new(Mutex::new(shared));
-        Self { latency, clock, trace, log, changed: Arc::default(), shared }
+        Self { latency, pace, clock, trace, log, changed: Arc::default(), shared }
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -163,7 +171,10 @@ impl Store {
         let quick = Duration::from_millis(1) + self.latency.mul_f64(random);
         match mood {
             Mood::Fine | Mood::Flaky | Mood::Fails | Mood::Panics => sleep(quick).await,
-            Mood::Slow => sleep(Duration::from_secs(1) + Duration::from_secs(20).mul_f64(random)).await,
+            Mood::Slow => {
+                let slow = Duration::from_secs(1) + Duration::from_secs(20).mul_f64(random);
+                sleep(self.pace.wait(slow)).await;
+            }
             Mood::Hangs => {
                 let mut changed = Box::pin(self.changed.notified());
                 while self.shared().mood == Mood::Hangs {
@@ -245,8 +256,9 @@ impl<'a> UnderWay<'a> {
             trace.complain(format_args!("process {} saves while it saves", open.process));
         }
         let now_ms = open.store.clock.now_ms();
+        let tolerance = u64::try_from(open.store.pace.late_by().as_millis()).unwrap_or_default();
         for record in &changes.sessions {
-            if record.stored_at_ms != now_ms {
+            if record.stored_at_ms.abs_diff(now_ms) > tolerance {
                 trace.complain(format_args!("{} is not the time of {record:?}", now_ms));
             }
             let shard = u64::from(record.session.shard.0);

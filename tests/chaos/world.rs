@@ -15,6 +15,7 @@ use crate::checkers::delivery::{Excuses, Ledger};
 use crate::checkers::storing::{Log, Logins};
 use crate::clock::WallClock;
 use crate::network::Network;
+use crate::pace::Pace;
 use crate::plan::{Habit, Plan};
 use crate::process::Process;
 use crate::store::Store;
@@ -22,6 +23,7 @@ use crate::trace::Trace;
 
 pub(crate) struct World {
     pub(crate) plan: Plan,
+    pub(crate) pace: Pace,
     pub(crate) simulator: Simulator,
     pub(crate) network: Network,
     pub(crate) gate: LocalGate,
@@ -55,7 +57,7 @@ pub(crate) struct State {
 }
 
 impl World {
-    pub(crate) fn new(plan: Plan) -> Arc<Self> {
+    pub(crate) fn new(plan: Plan, pace: Pace) -> Arc<Self> {
         let mut config = SimConfig::default();
         config.token = "sim-token".to_owned();
         config.seed = plan.seed;
@@ -72,6 +74,7 @@ impl World {
         config.resume_hosts = plan.resume_hosts;
         config.split_suffix = plan.split_frames;
         config.mixed_atoms = true;
+        config.timings = pace.sim_timings();
         let simulator = Simulator::in_memory(config);
         let network = Network::new(simulator.clone(), plan.latency, plan.seed);
         let trace = Trace::new();
@@ -86,7 +89,7 @@ impl World {
         let log = Log::default();
         let store = |place: usize| {
             let (clock, seed) = (clocks[place].clone(), plan.seed.wrapping_add(place as u64));
-            Store::new(plan.store.latency, clock, trace.clone(), log.clone(), seed)
+            Store::new((plan.store.latency, pace.clone()), clock, trace.clone(), log.clone(), seed)
         };
         let stores = [store(0), store(1)];
         let state = State { ledgers: ledgers.collect(), owners, ..State::default() };
@@ -97,7 +100,8 @@ impl World {
             clocks,
             stores,
             log,
-            answers: Answers::new(trace.clone()),
+            answers: Answers::new(trace.clone(), pace.clone()),
+            pace,
             trace,
             calm: Calm::default(),
             state: Mutex::new(state),
@@ -142,10 +146,17 @@ impl World {
         drop(state);
         let (world, shards) = (Arc::clone(self), shards.to_vec());
         tokio::spawn(async move {
-            sleep(world.plan.latency + Duration::from_millis(1)).await;
+            sleep(world.plan.latency + world.pace.settling() + Duration::from_millis(1)).await;
             let newest = world.newest_sessions();
             let mut state = world.state();
-            shards.iter().for_each(|shard| state.excuses.forgets(*shard, newest.get(shard).copied()));
+            for shard in &shards {
+                let newest = newest.get(shard).copied();
+                state.excuses.forgets(*shard, newest);
+                if world.pace.is_real() {
+                    // Its threads were not all dead at once.
+                    state.excuses.torn(*shard, newest);
+                }
+            }
         });
     }
 

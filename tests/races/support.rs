@@ -84,7 +84,8 @@ pub fn rounds(times: u64) -> impl Iterator<Item = Round> {
 }
 
 impl Round {
-    fn new(seed: u64) -> Self {
+    /// The round of this seed.
+    pub fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let (threads, noise) = (random.usize(1..=4), random.usize(0..=2));
         Self { seed, threads, noise, random: Arc::new(Mutex::new(random)) }
@@ -95,8 +96,21 @@ impl Round {
     /// # Panics
     ///
     /// When the future panics or hangs.
-    #[expect(clippy::print_stderr, reason = "whoever looks for the cause reads it")]
     pub fn run<T: Send + 'static>(&self, scenario: impl Future<Output = T> + Send + 'static) -> T {
+        self.run_within(PATIENCE, scenario)
+    }
+
+    /// As [`run`](Self::run), for a future that may take this long.
+    ///
+    /// # Panics
+    ///
+    /// When the future panics or takes longer.
+    #[expect(clippy::print_stderr, reason = "whoever looks for the cause reads it")]
+    pub fn run_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        scenario: impl Future<Output = T> + Send + 'static,
+    ) -> T {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(self.threads)
             .enable_all()
@@ -106,7 +120,7 @@ impl Round {
             for _ in 0..self.noise {
                 tokio::spawn(noise(self.rng()));
             }
-            timeout(PATIENCE, tokio::spawn(scenario)).await
+            timeout(patience, tokio::spawn(scenario)).await
         });
         runtime.shutdown_timeout(Duration::from_secs(1));
         if let Ok(Ok(output)) = done {

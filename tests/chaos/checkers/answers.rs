@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::pace::Pace;
 use crate::trace::Trace;
 
 /// What asks a mailbox alone. Time passes there only while handlers wait, and none may.
@@ -24,12 +25,13 @@ pub(crate) const COLLECTING: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub(crate) struct Answers {
     trace: Trace,
+    pace: Pace,
     open: Arc<AtomicUsize>,
 }
 
 impl Answers {
-    pub(crate) fn new(trace: Trace) -> Self {
-        Self { trace, open: Arc::default() }
+    pub(crate) fn new(trace: Trace, pace: Pace) -> Self {
+        Self { trace, pace, open: Arc::default() }
     }
 
     /// Waits for the answer, for so long.
@@ -39,6 +41,7 @@ impl Answers {
         what: impl Display,
         call: impl Future<Output = T>,
     ) -> Option<T> {
+        let limit = self.pace.limit(limit);
         self.open.fetch_add(1, Ordering::Relaxed);
         let answer = timeout(limit, call).await.ok();
         self.open.fetch_sub(1, Ordering::Relaxed);

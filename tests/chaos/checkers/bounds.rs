@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use shardkeeper::Subscription;
 use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
 
+use crate::pace::Pace;
 use crate::trace::Trace;
 
 /// A subscription never holds more than it may.
@@ -21,13 +23,14 @@ pub(crate) fn tasks() -> usize {
 }
 
 /// Every task of bot and simulator ends when these have: no more live than before they began.
-pub(crate) async fn nothing_is_left(before: usize, trace: &Trace) {
+pub(crate) async fn nothing_is_left(before: usize, pace: &Pace, trace: &Trace) {
     // Connections that the bot has given up, and commands that nobody waits for.
-    for _ in 0..700 {
+    let deadline = Instant::now() + pace.limit(Duration::from_secs(700));
+    while Instant::now() < deadline {
         if tasks() <= before {
             return;
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep(pace.look_every()).await;
     }
     trace.complain(format_args!("{} tasks are left behind", tasks() - before));
 }

@@ -36,6 +36,8 @@ pub(crate) struct Ledger {
     sessions: BTreeMap<(usize, u32, u64), Account>,
     /// By process and shard: the last one that came for the first time.
     last: BTreeMap<(usize, u32), Name>,
+    /// From before the subscription began; a crash brings them again.
+    before: Vec<Name>,
     /// Those that came for the first time after a later one.
     inverted: Vec<Name>,
     doubled: BTreeMap<(u32, u64), u64>,
@@ -117,6 +119,7 @@ impl Ledger {
             habit,
             sessions: BTreeMap::new(),
             last: BTreeMap::new(),
+            before: Vec::new(),
             inverted: Vec::new(),
             doubled: BTreeMap::new(),
             unmarked: Vec::new(),
@@ -149,10 +152,7 @@ impl Ledger {
             .entry((if whole { 0 } else { process }, name.shard, name.session))
             .or_insert_with(|| Account { base: if whole { 1 } else { name.number }, seen: BTreeMap::new() });
         if name.number < account.base {
-            // Before this subscription began; a crash brings it again.
-            if !excuses.may_come_twice(name.shard, name.session) {
-                self.inverted.push(name);
-            }
+            self.before.push(name);
             return Some(facts);
         }
         let first = *account.seen.entry(name.number).or_insert_with(|| {
@@ -226,7 +226,8 @@ impl Ledger {
         if self.missed > 0 && excuses.torn.is_empty() {
             trace.complain(format_args!("{who} missed {}, and loses nothing", self.missed));
         }
-        for name in &self.inverted {
+        let unexcused = |name: &&Name| !excuses.may_come_twice(name.shard, name.session);
+        for name in self.before.iter().filter(unexcused).chain(&self.inverted) {
             let late = |session: &SessionRecord| {
                 (session.shard_id, session.session) == (name.shard, name.session)
                     && session.late.contains(&name.number)

@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 
 use shardkeeper_sim::{IdentifyRecord, Report};
 
+use crate::pace::Pace;
 use crate::plan::{Class, Plan};
 use crate::trace::Trace;
 
-const WINDOW_MS: u64 = 5000;
 /// What the library never spends.
 const RESERVE: u32 = 10;
 
 /// `anew` counts how often each shard had to begin without a session: at its first start, when its process came without
 /// what it takes to resume it, and when the operator wanted so.
-pub(crate) fn judge(plan: &Plan, report: &Report, anew: &BTreeMap<u32, u32>, trace: &Trace) {
+pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, anew: &BTreeMap<u32, u32>, trace: &Trace) {
+    let window_ms = u64::try_from(pace.sim_timings().identify_window.as_millis()).unwrap_or(u64::MAX);
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
     for record in report.identify_log.iter() {
         if let Some(before) = last.insert(record.shard_id % plan.max_concurrency, record.at_ms)
-            && record.at_ms < before + WINDOW_MS
+            && record.at_ms < before + window_ms
+            && !pace.is_undecidable()
         {
             trace.complain(format_args!(
                 "{record:?} only {} ms after the last of its key",

@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use shardkeeper::{RestartPolicy, Timings};
-
+use crate::pace::Pace;
 use crate::plan::Plan;
-
-const HEARTBEAT: Duration = Duration::from_millis(41_250);
 
 /// How long after the last fault every shard is ready and has delivered everything, at the latest. Of the manual's table
 /// only the parts that this plan can lead to.
-pub(crate) fn bound(plan: &Plan) -> Duration {
-    let (timings, policy) = (Timings::default(), RestartPolicy::default());
+pub(crate) fn bound(plan: &Plan, pace: &Pace) -> Duration {
+    let (timings, policy) = (pace.timings(), pace.restart_policy());
     // A connection that has died unnoticed, or an attempt that was lost; whichever is longer.
-    let lost = (2 * HEARTBEAT).max(timings.ready) + timings.close;
+    let lost = (2 * pace.sim_timings().heartbeat_interval).max(timings.ready) + timings.close;
     let wait = timings.reconnect.cap;
     // Discord says that it has forgotten the session, and everybody may need an Identify, one per key and window; the first
     // of a key may be gone once it has its turn.
@@ -28,5 +25,5 @@ pub(crate) fn bound(plan: &Plan) -> Duration {
     };
     // Nothing but the day's end helps when the budget is used up.
     let budget = if plan.identify_remaining < 100 { Duration::from_secs(24 * 3600) } else { Duration::ZERO };
-    lost + wait + forgotten + refused + crashed + budget
+    lost + wait + forgotten + refused + crashed + budget + pace.slack()
 }

@@ -1,13 +1,14 @@
 //! Sessions outlive their process as far as the store allows, and a store that does not work is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shardkeeper::Session;
 use shardkeeper::store::SessionRecord;
+use shardkeeper::{Change, Reason, Session};
 use tokio::time::Instant;
 
+use crate::pace::Pace;
 use crate::store::Loaded;
 use crate::trace::Trace;
 
@@ -52,9 +53,10 @@ impl Log {
     }
 
     /// The verdict on what each process has said of its store.
-    pub(crate) fn judge(&self, trace: &Trace) {
+    pub(crate) fn judge(&self, pace: &Pace, trace: &Trace) {
         for (process, entries) in &*self.processes() {
-            if let Err(complaint) = Telling::default().follow(entries) {
+            let telling = Telling { late_by: pace.late_by(), ..Telling::default() };
+            if let Err(complaint) = telling.follow(entries) {
                 trace.complain(format_args!("process {process}: {complaint}"));
             }
         }
@@ -71,6 +73,9 @@ struct Telling {
     /// The last save succeeded though it was told that they fail.
     recovered_at: Option<Instant>,
     told: bool,
+    /// In real time whoever writes the log hears so late of what is told.
+    late_by: Duration,
+    last_failed_at: Option<Instant>,
 }
 
 impl Telling {
@@ -84,7 +89,9 @@ impl Telling {
 
     /// Whether something should have been told by now.
     fn overdue(&self, now: Instant) -> Result<(), String> {
-        let over = |since: Option<Instant>, wait: Duration| since.is_some_and(|since| now > since + wait);
+        let over = |since: Option<Instant>, wait: Duration| {
+            since.is_some_and(|since| now > since + wait + self.late_by)
+        };
         if !self.told && over(self.failed_at, Duration::ZERO) {
             return Err("a save failed, and nobody was told".to_owned());
         }
@@ -110,7 +117,10 @@ impl Telling {
                 (self.saving_since, self.failed_at, self.loaded) = (None, None, true);
                 self.recovered_at = self.told.then_some(at);
             }
-            Entry::SaveFailed => (self.saving_since, self.failed_at) = (None, Some(at)),
+            Entry::SaveFailed => {
+                (self.saving_since, self.failed_at) = (None, Some(at));
+                self.last_failed_at = Some(at);
+            }
             Entry::KeeperGone => {
                 // What it would have told in this moment its successor finds out for itself.
                 (self.saving_since, self.failed_at, self.recovered_at) = (None, None, None);
@@ -120,7 +130,9 @@ impl Telling {
                 if self.told {
                     return Err("it was told twice that the store fails");
                 }
-                if self.loaded && self.failed_at.is_none() && !hangs {
+                let failed_lately = !self.late_by.is_zero()
+                    && self.last_failed_at.is_some_and(|failed| at < failed + self.late_by);
+                if self.loaded && self.failed_at.is_none() && !hangs && !failed_lately {
                     return Err("it was told without a reason that the store fails");
                 }
                 self.told = true;
@@ -208,13 +220,31 @@ pub(crate) struct Logins {
     seen: BTreeMap<(usize, u32), bool>,
     /// How often each shard had to begin without a session, the first time included.
     pub(crate) anew: BTreeMap<u32, u32>,
+    /// The shards that were ready in a process.
+    ready: BTreeSet<(usize, u32)>,
 }
 
 impl Logins {
     /// A shard begins in a process.
     pub(crate) fn begin(&mut self, process: usize, shard: u32) {
         self.expected.remove(&(process, shard));
+        self.ready.remove(&(process, shard));
         self.seen.remove(&(process, shard));
+    }
+
+    /// What becomes of its logins. A store may know nothing but a session from before the last one: when Discord refuses
+    /// that, the shard has none, although Discord still holds the last one.
+    pub(crate) fn note(&mut self, process: usize, shard: u32, change: &Change) {
+        match change {
+            Change::Ready | Change::Resumed { .. } => drop(self.ready.insert((process, shard))),
+            Change::Disconnected { reason: Reason::InvalidSession { resumable: false }, .. }
+                if self.expected.get(&(process, shard)) != Some(&false)
+                    && !self.ready.contains(&(process, shard)) =>
+            {
+                self.begins_anew(shard);
+            }
+            _ => {}
+        }
     }
 
     pub(crate) fn begins_anew(&mut self, shard: u32) {

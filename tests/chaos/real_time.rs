@@ -1,0 +1,90 @@
+//! Plans for real time: the same seeds, as far as they can be compressed into seconds.
+
+use std::time::Duration;
+
+use shardkeeper_sim::{Action, ConnectFault, Fault, RestFault};
+
+use crate::pace::Pace;
+use crate::plan::{Ask, Class, Crash, Kind, Plan, Step};
+
+/// How long the faults of a plan may come, in the time of the plan.
+const LASTS: Duration = Duration::from_secs(240);
+/// More shards would wait for their turns to identify most of the time.
+const MOST_SHARDS: u32 = 8;
+/// With fewer Identify left a shard waits for the end of the day.
+const FEW: u32 = 100;
+
+impl Plan {
+    /// Whether seconds suffice for this plan.
+    pub(crate) fn suits_real_time(&self) -> bool {
+        self.shards <= MOST_SHARDS && self.identify_remaining >= FEW
+    }
+
+    /// The plan as it is carried out in real time.
+    pub(crate) fn compressed(mut self, pace: &Pace) -> Self {
+        let last = self.steps.last().map_or(LASTS, |(at, _)| *at);
+        // What a session survives depends on the time between two faults.
+        let hurry = match self.class {
+            Class::Gentle => 1.0,
+            _ => LASTS.div_duration_f64(last).min(1.0),
+        };
+        let gentle = self.class == Class::Gentle;
+        let steps = std::mem::take(&mut self.steps).into_iter();
+        let in_time = steps.filter(|(at, _)| at.mul_f64(hurry) <= 2 * LASTS);
+        self.steps = in_time
+            .filter_map(|(at, step)| Some((pace.wait(at.mul_f64(hurry)), step.compressed(pace, gentle)?)))
+            .collect();
+        // Busy enough that threads meet.
+        self.events_per_second *= 60.0;
+        self.latency = self.latency / 10;
+        for habit in &mut self.subscribers {
+            habit.breaks_for = pace.wait(habit.breaks_for);
+            if let Kind::Fickle { stays } = &mut habit.kind {
+                *stays = pace.wait(*stays);
+            }
+        }
+        self
+    }
+}
+
+impl Step {
+    /// `None` where the step cannot be hurried.
+    fn compressed(mut self, pace: &Pace, gentle: bool) -> Option<Self> {
+        let wait_ms = |ms: u64| {
+            let wait = pace.wait(Duration::from_millis(ms));
+            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)
+        };
+        match &mut self {
+            Self::Outage { lasts, .. } | Self::Store { lasts, .. } => *lasts = pace.wait(*lasts),
+            // The wall clock is read to the second, and judged to the millisecond.
+            Self::Jump { .. } => return None,
+            // Two requests for all members of a guild have 30 s between them, which cannot be configured.
+            Self::Ask(Ask::Members { all: true, .. }) => return None,
+            Self::Discord(action) => match action {
+                // The deadline of a request is 15 s.
+                Action::Rest { fault: RestFault::Hang, .. } => return None,
+                Action::Rest { fault: RestFault::RateLimited { retry_after_ms, .. }, .. } => {
+                    *retry_after_ms = u32::try_from(wait_ms(u64::from(*retry_after_ms))).unwrap_or(u32::MAX);
+                }
+                // Nobody notices this one; Discord ends it some time, which may be after the last step.
+                Action::Fault { fault: Fault::Silence, .. } if gentle => return None,
+                Action::Fault { fault: Fault::SlowWriting { bytes_per_second }, .. } => {
+                    *bytes_per_second *= 60;
+                }
+                Action::Host { fault, lasts_ms, .. } => {
+                    *lasts_ms = wait_ms(*lasts_ms);
+                    // The wait is told in whole seconds.
+                    if let ConnectFault::RetryLater { status, .. } = *fault {
+                        *fault = ConnectFault::Status { status };
+                    }
+                }
+                Action::ClockJump { ms } | Action::GuildOutage { lasts_ms: ms, .. } => *ms = wait_ms(*ms),
+                _ => {}
+            },
+            Self::Crash(Crash::Driver(_) | Crash::Actor { .. } | Crash::Servant { .. })
+            | Self::Operate(_)
+            | Self::Ask(_) => {}
+        }
+        Some(self)
+    }
+}
