@@ -36,7 +36,7 @@ impl Plan {
             .collect();
         // Busy enough that threads meet.
         self.events_per_second *= 60.0;
-        self.latency = self.latency / 10;
+        self.latency /= 10;
         for habit in &mut self.subscribers {
             habit.breaks_for = pace.wait(habit.breaks_for);
             if let Kind::Fickle { stays } = &mut habit.kind {
