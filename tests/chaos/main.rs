@@ -44,7 +44,7 @@ const PARTS: u64 = 4;
 /// The seeds of an ordinary run in real time. About two thirds of them can be compressed.
 const REAL_SEEDS: Range<u64> = 0..32;
 /// This many of them run side by side: they wait most of the time.
-const LANES: usize = 4;
+const LANES: usize = 10;
 
 /// The seeds that this variable names, if there is one.
 fn seeds(variable: &str, usual: Range<u64>) -> Range<u64> {
@@ -145,9 +145,8 @@ fn seeds_of_part_3() {
 #[test]
 #[expect(clippy::print_stdout, reason = "with --nocapture it says what was run")]
 fn seeds_in_real_time() {
-    let seeds: Vec<u64> = seeds("CHAOS_REAL_SEEDS", REAL_SEEDS)
-        .filter(|seed| Plan::new(*seed).suits_real_time())
-        .collect();
+    let seeds: Vec<u64> =
+        seeds("CHAOS_REAL_SEEDS", REAL_SEEDS).filter(|seed| Plan::new(*seed).suits_real_time()).collect();
     let next = AtomicU64::new(0);
     let lane = || {
         let (mut outcomes, mut failed) = (Vec::new(), Vec::new());

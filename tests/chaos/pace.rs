@@ -10,7 +10,7 @@ use shardkeeper_tests::races::Round;
 use tokio::time::{Instant, sleep};
 
 /// How many times as fast everything passes in real time, except what only the machine decides.
-const FACTOR: f64 = 60.0;
+pub(crate) const FACTOR: f64 = 60.0;
 /// Added to every limit of a checker in real time: a busy machine is late, and some waits of the library (the retries of a
 /// store, the REST deadline) cannot be configured and take as long as ever.
 const SLACK: Duration = Duration::from_secs(20);
@@ -98,7 +98,9 @@ impl Pace {
 
     /// How late the machine was, at most.
     pub(crate) fn latest(&self) -> Duration {
-        self.0.as_ref().map_or(Duration::ZERO, |real| Duration::from_micros(real.latest.load(Ordering::Relaxed)))
+        self.0
+            .as_ref()
+            .map_or(Duration::ZERO, |real| Duration::from_micros(real.latest.load(Ordering::Relaxed)))
     }
 
     /// The deadline for the end of a process or of shards.

@@ -89,7 +89,9 @@ impl Telling {
 
     /// Whether something should have been told by now.
     fn overdue(&self, now: Instant) -> Result<(), String> {
-        let over = |since: Option<Instant>, wait: Duration| since.is_some_and(|since| now > since + wait + self.late_by);
+        let over = |since: Option<Instant>, wait: Duration| {
+            since.is_some_and(|since| now > since + wait + self.late_by)
+        };
         if !self.told && over(self.failed_at, Duration::ZERO) {
             return Err("a save failed, and nobody was told".to_owned());
         }
@@ -128,8 +130,8 @@ impl Telling {
                 if self.told {
                     return Err("it was told twice that the store fails");
                 }
-                let failed_lately =
-                    !self.late_by.is_zero() && self.last_failed_at.is_some_and(|failed| at < failed + self.late_by);
+                let failed_lately = !self.late_by.is_zero()
+                    && self.last_failed_at.is_some_and(|failed| at < failed + self.late_by);
                 if self.loaded && self.failed_at.is_none() && !hangs && !failed_lately {
                     return Err("it was told without a reason that the store fails");
                 }
