@@ -6,6 +6,7 @@ use shardkeeper_sim::{Action, ConnectFault, Fault, RestFault};
 
 use crate::pace::{FACTOR, Pace};
 use crate::plan::{Ask, Class, Crash, Kind, Plan, Step};
+use crate::store::Mood;
 
 /// How long the faults of a plan may come, in the time of the plan.
 const LASTS: Duration = Duration::from_secs(240);
@@ -42,7 +43,11 @@ impl Plan {
             let shards = f64::from(self.shards);
             self.events_per_second = self.events_per_second.max(LEAST_EVENTS * shards);
         }
-        self.latency = self.latency / 10;
+        self.latency /= 10;
+        // A store that never loads delays each start by 10 s, which cannot be configured.
+        if self.store.in_the_end != Mood::Fine {
+            self.store.in_the_end = Mood::Flaky;
+        }
         for habit in &mut self.subscribers {
             habit.breaks_for = pace.wait(habit.breaks_for);
             if let Kind::Fickle { stays } = &mut habit.kind {
