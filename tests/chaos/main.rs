@@ -143,7 +143,6 @@ fn seeds_of_part_3() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "with --nocapture it says what was run")]
 fn seeds_in_real_time() {
     let seeds: Vec<u64> =
         seeds("CHAOS_REAL_SEEDS", REAL_SEEDS).filter(|seed| Plan::new(*seed).suits_real_time()).collect();
