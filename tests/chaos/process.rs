@@ -99,6 +99,9 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
     while let Some(delivery) = lifecycle.next().await {
         let Event::Lifecycle(lifecycle) = &*delivery else { continue };
         world.trace.note(format_args!("process {number}"), lifecycle);
+        if let Lifecycle::Shard { shard, change } = lifecycle {
+            world.state().logins.note(number, shard.0, change);
+        }
         match lifecycle {
             Lifecycle::StoreFailed { .. } => world.log.note(number, Entry::ToldFailed),
             Lifecycle::StoreRecovered => world.log.note(number, Entry::ToldRecovered),

@@ -238,9 +238,10 @@ impl IdentifyLimiter {
         self.keys[self.key_of(shard) as usize].granted.contains(&shard)
     }
 
-    /// The shard wrote its Identify at `at`; also to be called when it may have.
+    /// The shard wrote its Identify at `at`; also to be called when it may have. If it waits for another one by now, its place
+    /// stays.
     pub fn sent(&mut self, shard: ShardId, at: Instant) {
-        self.leave(shard);
+        self.give_back(shard);
         let window = self.window;
         let key = self.key(shard);
         let free_at = at + window;
@@ -271,7 +272,8 @@ impl IdentifyLimiter {
         None
     }
 
-    /// When to call [`poll`](Self::poll) again, if nothing happens before.
+    /// When to call [`poll`](Self::poll) again, if nothing happens before. `now` is the time of the last `poll`: what has become
+    /// free since then would be left out.
     pub fn wakes_at(&mut self, now: Instant) -> Option<Instant> {
         if self.waiting == 0 {
             return None;

@@ -161,16 +161,16 @@ impl IdentifyLedger {
         drop(revoked);
     }
 
-    /// Removes the permits that are over, and returns what became of each: when its Identify was written, or `None`. A queue
-    /// that another one has replaced learns nothing any more.
-    pub(crate) fn settle(&self, queue: ActorId) -> Vec<(ShardId, Option<Instant>)> {
+    /// Removes the permits that are over, and returns whose each was and what became of it: when its Identify was written, or
+    /// `None`. A queue that another one has replaced learns nothing any more.
+    pub(crate) fn settle(&self, queue: ActorId) -> Vec<(ShardId, Incarnation, Option<Instant>)> {
         let mut state = self.state();
         if !state.is_open(queue) {
             return Vec::new();
         }
         let over = state.remove_if(|permit| matches!(permit.stage, Stage::Over(_)));
         let outcome = |(shard, permit): (ShardId, Permit)| match permit.stage {
-            Stage::Over(written) => Some((shard, written)),
+            Stage::Over(written) => Some((shard, permit.incarnation, written)),
             Stage::Granted | Stage::Taken => None,
         };
         over.into_iter().filter_map(outcome).collect()

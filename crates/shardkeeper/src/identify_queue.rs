@@ -105,6 +105,8 @@ impl Actor for IdentifyQueue {
         state: &mut QueueState,
     ) -> Result<(), ActorProcessingErr> {
         state.settle();
+        // One time for all that is decided now: what became free after the grants and before the alarm would wait for ever.
+        let at = now();
         match message {
             QueueMessage::Join { shard, incarnation, priority, actor } => {
                 if state.admits(shard, incarnation, priority, actor) {
@@ -145,11 +147,11 @@ impl Actor for IdentifyQueue {
             }
             QueueMessage::Wake => {}
         }
-        state.grant(&myself);
+        state.grant(&myself, at);
         let waiting = state.limiter.waiting() + state.asking.as_ref().map_or(0, Asking::waiting);
         state.ledger.report(waiting, state.max_concurrency);
         state.warn();
-        state.set_alarm(&myself);
+        state.set_alarm(&myself, at);
         Ok(())
     }
 }
@@ -157,11 +159,16 @@ impl Actor for IdentifyQueue {
 impl QueueState {
     /// Learns from the ledger what became of permits, and what is left of the budget.
     fn settle(&mut self) {
-        for (shard, written) in self.ledger.settle(self.id) {
+        for (shard, incarnation, written) in self.ledger.settle(self.id) {
             match written {
                 Some(at) => {
                     self.limiter.sent(shard, at);
-                    self.shards.entry(shard).or_default().asker = None;
+                    let known = self.shards.entry(shard).or_default();
+                    // The place is a later one's when a driver that was killed has written.
+                    if known.incarnation == incarnation {
+                        known.asker = None;
+                        self.limiter.withdraw(shard);
+                    }
                 }
                 // It may wait again by now.
                 None => self.limiter.give_back(shard),
@@ -170,11 +177,11 @@ impl QueueState {
         self.limiter.set_budget(self.ledger.budget());
     }
 
-    fn grant(&mut self, myself: &ActorRef<QueueMessage>) {
+    fn grant(&mut self, myself: &ActorRef<QueueMessage>, at: Instant) {
         if self.frozen {
             return;
         }
-        while let Some(grant) = self.limiter.poll(now()) {
+        while let Some(grant) = self.limiter.poll(at) {
             match grant {
                 Grant::Connect(shard) => self.send(shard, ShardMessage::Turn),
                 Grant::Identify(shard, permit) => self.permit(myself, shard, permit),
@@ -307,11 +314,11 @@ impl QueueState {
         self.hub.announce(lifecycle);
     }
 
-    fn set_alarm(&mut self, myself: &ActorRef<QueueMessage>) {
+    /// For what becomes free after `granted_at`.
+    fn set_alarm(&mut self, myself: &ActorRef<QueueMessage>, granted_at: Instant) {
         self.cancel_alarm();
-        let now = now();
-        if let Some(at) = self.limiter.wakes_at(now).filter(|_| !self.frozen) {
-            let alarm = myself.send_after(at.saturating_duration_since(now), || QueueMessage::Wake);
+        if let Some(at) = self.limiter.wakes_at(granted_at).filter(|_| !self.frozen) {
+            let alarm = myself.send_after(at.saturating_duration_since(now()), || QueueMessage::Wake);
             self.alarm = Some(alarm.abort_handle());
         }
     }
@@ -329,9 +336,12 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
-    use shardkeeper_proto::IdentifyBudget;
+    use futures_util::FutureExt;
+    use shardkeeper_proto::{BUDGET_PERIOD, IdentifyBudget};
     use tokio::sync::mpsc;
     use tokio::time::timeout;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Level, Metadata};
 
     use super::*;
 
@@ -414,7 +424,10 @@ mod tests {
 
     impl Bench {
         async fn new() -> Self {
-            let budget = IdentifyBudget::new(now(), 1000, 1000, Duration::ZERO, 0);
+            Self::with(IdentifyBudget::new(now(), 1000, 1000, Duration::ZERO, 0)).await
+        }
+
+        async fn with(budget: IdentifyBudget) -> Self {
             let ledger = Arc::new(IdentifyLedger::new(budget, None));
             Self { queue: Self::queue(&ledger).await, ledger }
         }
@@ -534,6 +547,70 @@ mod tests {
         assert!(other.permitted().await);
         assert!(now() - begun < WINDOW);
         assert_eq!((bench.ledger.status().sent, bench.ledger.budget().remaining()), (0, 1000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_172_an_identify_of_a_driver_that_was_killed_does_not_cost_the_next_one_its_place() {
+        for at_hello in [true, false] {
+            let bench = Bench::new().await;
+            let (mut old, mut new) = (Life::new(SHARD, 1).await, Life::new(SHARD, 3).await);
+            bench.tell(old.claim());
+            assert!(old.permitted().await);
+            let mut permit = bench.ledger.take(SHARD, 1).unwrap();
+            bench.tell(old.gone());
+            bench.tell(if at_hello { new.claim() } else { new.join() });
+            bench.settled().await;
+            permit.spend();
+            drop(permit);
+            let written = now();
+            bench.settled().await;
+            assert_eq!(bench.ledger.status().waiting, 1, "at Hello: {at_hello}");
+            bench.tell(new.claim());
+            assert!(new.permitted().await, "at Hello: {at_hello}");
+            assert!(now() - written >= WINDOW, "at Hello: {at_hello}");
+        }
+    }
+
+    /// A log that is slow to write: meanwhile a window passes.
+    struct SlowLog;
+
+    impl tracing::Subscriber for SlowLog {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == Level::WARN
+        }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            let _ = tokio::time::advance(WINDOW).now_or_never();
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_that_ends_while_the_queue_works_is_not_slept_through() {
+        let _log = tracing::subscriber::set_default(SlowLog);
+        // The first Identify leaves less than half of it, which is logged.
+        let bench = Bench::with(IdentifyBudget::new(now(), 4, 2, BUDGET_PERIOD, 0)).await;
+        let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
+        bench.tell(shard.claim());
+        assert!(shard.permitted().await);
+        bench.tell(other.claim());
+        bench.settled().await;
+        let written = now();
+        bench.identify(&shard);
+        bench.settled().await;
+        assert!(now() - written >= WINDOW, "it was logged");
+        assert!(other.permitted().await, "nobody wakes the queue");
     }
 
     #[tokio::test(start_paused = true)]

@@ -327,7 +327,7 @@ mod tests {
     /// A keeper of one shard, with an hour for its session.
     fn keeper() -> KeeperState {
         let count = ShardCount::new(1).unwrap();
-        let slot = Arc::new(SessionSlot::new(Some(Session::sample(ShardId(0), count))));
+        let slot = Arc::new(SessionSlot::new(Some(Session::sample(ShardId(0), count)), Arc::default()));
         let now = Instant::now().into_std();
         let budget = IdentifyBudget::new(now, 1000, 990, Duration::from_secs(3600), 10);
         let ledger = Arc::new(IdentifyLedger::new(budget, Some(now)));

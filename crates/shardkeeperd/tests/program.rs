@@ -473,7 +473,7 @@ async fn a_strict_sim_ends_with_an_error_when_a_rule_was_broken() {
 #[tokio::test]
 async fn advice_fails_only_a_sim_that_is_strict_about_it() {
     for (strict, expected) in [("--strict", 0), ("--strict=violation", 0), ("--strict=advice", 1)] {
-        let sim = Sim::start(LOOPBACK, &[strict]).await;
+        let sim = Sim::start(LOOPBACK, &["--token", "sim-token", strict]).await;
         // Without a User-Agent: GW-281.
         let address = sim.api_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();

@@ -1,11 +1,11 @@
 //! Sessions outlive their process as far as the store allows, and a store that does not work is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shardkeeper::Session;
 use shardkeeper::store::SessionRecord;
+use shardkeeper::{Change, Reason, Session};
 use tokio::time::Instant;
 
 use crate::pace::Pace;
@@ -220,13 +220,31 @@ pub(crate) struct Logins {
     seen: BTreeMap<(usize, u32), bool>,
     /// How often each shard had to begin without a session, the first time included.
     pub(crate) anew: BTreeMap<u32, u32>,
+    /// The shards that were ready in a process.
+    ready: BTreeSet<(usize, u32)>,
 }
 
 impl Logins {
     /// A shard begins in a process.
     pub(crate) fn begin(&mut self, process: usize, shard: u32) {
         self.expected.remove(&(process, shard));
+        self.ready.remove(&(process, shard));
         self.seen.remove(&(process, shard));
+    }
+
+    /// What becomes of its logins. A store may know nothing but a session from before the last one: when Discord refuses
+    /// that, the shard has none, although Discord still holds the last one.
+    pub(crate) fn note(&mut self, process: usize, shard: u32, change: &Change) {
+        match change {
+            Change::Ready | Change::Resumed { .. } => drop(self.ready.insert((process, shard))),
+            Change::Disconnected { reason: Reason::InvalidSession { resumable: false }, .. }
+                if self.expected.get(&(process, shard)) != Some(&false)
+                    && !self.ready.contains(&(process, shard)) =>
+            {
+                self.begins_anew(shard);
+            }
+            _ => {}
+        }
     }
 
     pub(crate) fn begins_anew(&mut self, shard: u32) {

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -18,7 +18,7 @@ use crate::manager::{ManagerState, ShardManager};
 use crate::message::{Farewell, ManagerMessage, RestartBy, ShardReport};
 use crate::shard::life::Life;
 use crate::store::Stored;
-use crate::{Event, Lifecycle, Shardkeeper, Subscription, Topic};
+use crate::{Event, Lifecycle, Phase, Shardkeeper, Subscription, Topic};
 
 const SHARD: ShardId = ShardId(1);
 
@@ -238,4 +238,25 @@ async fn a_shard_that_leaves_is_not_restarted_by_its_timer() {
     bench.state.remove_shards(&bench.myself, &[SHARD, ShardId(0)], Farewell::Detach, reply.into());
     bench.state.restart(&bench.myself, SHARD, incarnation).await.unwrap();
     assert!(bench.state.fleet.as_ref().unwrap().shards.actor(SHARD).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_comes_back_waits_for_a_driver_of_it_that_still_runs() {
+    let mut bench = Bench::new().await;
+    let (reply, answer) = ractor::concurrency::oneshot();
+    bench.state.remove_shards(&bench.myself, &[SHARD], Farewell::Detach, reply.into());
+    let shards = &bench.state.fleet.as_ref().unwrap().shards;
+    shards.kill(SHARD);
+    // Its driver, which goes on for a while.
+    let driver = shards.entries[&SHARD].slot.lease().await;
+    bench.end(First::End, ShardReport::AskGateway).await;
+    let sessions = answer.await.unwrap().unwrap();
+    bench.state.add_shards(&bench.myself, &[SHARD], sessions).await.unwrap().unwrap();
+    let phase = async |bench: &Bench| {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        bench.state.fleet.as_ref().unwrap().shards.status_of(SHARD).unwrap().phase
+    };
+    assert_eq!(phase(&bench).await, Phase::Starting);
+    drop(driver);
+    assert_ne!(phase(&bench).await, Phase::Starting);
 }

@@ -22,7 +22,7 @@ use crate::session_keeper::Book;
 use crate::shard::board::Board;
 use crate::shard::commands::{self, CommandSender};
 use crate::shard::life::{End, Life};
-use crate::shard::slot::SessionSlot;
+use crate::shard::slot::{SessionSlot, Writer};
 use crate::shard::{ShardActor, ShardArguments};
 use crate::silence::Reading;
 use crate::status::{HeldUp, ShardStatus};
@@ -39,6 +39,9 @@ pub(super) struct Shards {
     /// What the session keeper looks at.
     book: Arc<Mutex<Book>>,
     entries: BTreeMap<ShardId, Entry>,
+    /// Of each shard that is or was here. One that comes back waits for a driver of then that still runs, for otherwise two would
+    /// use the same session.
+    writers: BTreeMap<ShardId, Writer>,
     /// Over all shards: one that left and came back is told from what it was before.
     last_incarnation: Incarnation,
 }
@@ -107,6 +110,7 @@ impl Shards {
         let rate = NonZeroU32::new(config.connects_per_second).unwrap_or(NonZeroU32::MIN);
         Self {
             entries: BTreeMap::new(),
+            writers: BTreeMap::new(),
             last_incarnation: 0,
             connector: Connector::new(Arc::clone(&config.dialer), config.transport()),
             pacer: Arc::new(Pacer::new(rate)),
@@ -141,8 +145,9 @@ impl Shards {
     }
 
     fn insert(&mut self, shard: ShardId, session: Option<Session>, presence: Option<&PresenceUpdate>) {
+        let writer = Arc::clone(self.writers.entry(shard).or_default());
         let entry = Entry {
-            slot: Arc::new(SessionSlot::new(session)),
+            slot: Arc::new(SessionSlot::new(session, writer)),
             leftovers: Arc::default(),
             board: Arc::new(Board::new(shard, self.count, self.generation)),
             life: Arc::default(),

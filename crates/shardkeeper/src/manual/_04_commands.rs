@@ -18,7 +18,7 @@
 //! All but presences and the collecting ones go through [`Shardkeeper::command`]. With the cargo feature `songbird` a
 //! [`Shardkeeper`] is songbird's `VoiceUpdate`, so that a call of songbird sends its voice states here.
 //!
-//! An actor of the bot's own may speak to the manager or to a shard's actor by messages, with [`ractor`](crate::ractor) as
+//! An actor of the bot's own may speak to the manager or to a shard's actor by messages, with [`ractor`] as
 //! re-exported here. [`ManagerMessage::command`] and [`ShardMessage::command`] make a message without an answer, for `cast`; what
 //! keeps such a command from being sent is a warning in the log.
 //!

@@ -12,6 +12,9 @@ use crate::message::Incarnation;
 /// The next [`SessionSlot::version`].
 static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
+/// The right of a shard's drivers to write, which one of them has at a time.
+pub(crate) type Writer = Arc<tokio::sync::Mutex<()>>;
+
 /// The session of one shard. Its driver writes, the manager reads.
 ///
 /// The manager can also [empty](Self::empty) it when there is no actor, while a driver that was aborted may still run: what an
@@ -24,7 +27,7 @@ pub(crate) struct SessionSlot {
     sequence: AtomicU64,
     /// Names the session that is here: no other one ever has the same, here or in another slot.
     version: AtomicU64,
-    writer: Arc<tokio::sync::Mutex<()>>,
+    writer: Writer,
     watermark: Arc<Watermark>,
 }
 
@@ -36,8 +39,9 @@ struct Stored {
 }
 
 impl SessionSlot {
-    pub(crate) fn new(session: Option<Session>) -> Self {
-        let slot = Self::default();
+    /// The writer is that of the shard's earlier slot, if it had one: a driver that was killed may still use it.
+    pub(crate) fn new(session: Option<Session>, writer: Writer) -> Self {
+        let slot = Self { writer, ..Self::default() };
         slot.put(&mut slot.stored(), session);
         slot
     }
@@ -129,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_sequence_belongs_to_the_session() {
-        let slot = SessionSlot::new(Some(session(5)));
+        let slot = SessionSlot::new(Some(session(5)), Writer::default());
         slot.advance(9);
         slot.advance(8);
         assert_eq!(slot.load(), Some(session(9)));
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_driver_that_outlives_its_actor_does_not_bring_a_session_back() {
-        let slot = SessionSlot::new(Some(session(5)));
+        let slot = SessionSlot::new(Some(session(5)), Writer::default());
         slot.empty(2);
         slot.store(1, Some(session(9)));
         slot.advance(10);
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_stamp_differs_whenever_what_is_to_be_stored_does() {
-        let slot = SessionSlot::new(Some(session(40)));
+        let slot = SessionSlot::new(Some(session(40)), Writer::default());
         // Taken and acknowledged, and not noted yet by the driver.
         slot.watermark().restart(41);
         let (stamp, stored) = (slot.stamp(), slot.load_acknowledged());
@@ -164,7 +168,7 @@ mod tests {
 
     #[test]
     fn no_two_slots_have_the_same_stamp() {
-        let slot = || SessionSlot::new(Some(session(5)));
+        let slot = || SessionSlot::new(Some(session(5)), Writer::default());
         assert_ne!(slot().stamp(), slot().stamp(), "a shard that left, and another one in its place");
     }
 
