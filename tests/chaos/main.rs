@@ -44,7 +44,7 @@ const PARTS: u64 = 4;
 /// The seeds of an ordinary run in real time. About two thirds of them can be compressed.
 const REAL_SEEDS: Range<u64> = 0..32;
 /// This many of them run side by side: they wait most of the time.
-const LANES: usize = 4;
+const LANES: usize = 10;
 
 /// The seeds that this variable names, if there is one.
 fn seeds(variable: &str, usual: Range<u64>) -> Range<u64> {

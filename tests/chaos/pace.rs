@@ -10,7 +10,7 @@ use shardkeeper_tests::races::Round;
 use tokio::time::{Instant, sleep};
 
 /// How many times as fast everything passes in real time, except what only the machine decides.
-const FACTOR: f64 = 60.0;
+pub(crate) const FACTOR: f64 = 60.0;
 /// Added to every limit of a checker in real time: a busy machine is late, and some waits of the library (the retries of a
 /// store, the REST deadline) cannot be configured and take as long as ever.
 const SLACK: Duration = Duration::from_secs(20);

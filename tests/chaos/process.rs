@@ -1,5 +1,6 @@
 //! A process of the bot: a manager and those who listen to it. It starts, goes with its sessions, or dies.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +51,8 @@ pub(crate) async fn start(world: &Arc<World>, place: usize, sessions: Vec<Sessio
             let clock = world.clocks[place].clone();
             move || clock.now()
         });
-    let given: Vec<u32> = sessions.iter().map(|session| session.shard.0).collect();
+    let given = sessions.clone();
+    let newest = world.newest_session_ids();
     if plan.store.is_used {
         builder = builder.session_store(world.stores[place].open(number));
     } else {
@@ -82,7 +84,7 @@ pub(crate) async fn start(world: &Arc<World>, place: usize, sessions: Vec<Sessio
     match builder.start().await {
         Ok(keeper) => {
             world.trace.note(format_args!("process {number}"), "has started");
-            expect_logins(world, (place, number), &shards, &given);
+            expect_logins(world, (place, number), &shards, (&given, &newest));
             for listener in all {
                 listeners.push(tokio::spawn(listener.join(keeper.clone())).abort_handle());
             }
@@ -128,14 +130,20 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
     }
 }
 
-/// What the shards of a process have to begin with, from what it was given or has found.
-fn expect_logins(world: &World, (place, number): (usize, usize), shards: &[u32], given: &[u32]) {
+/// What the shards of a process have to begin with, from what it was given or has found. `newest` names the last session that
+/// Discord had begun for each shard when the process started.
+fn expect_logins(
+    world: &World,
+    (place, number): (usize, usize),
+    shards: &[u32],
+    (given, newest): (&[Session], &BTreeMap<u32, String>),
+) {
     let clock = &world.clocks[place];
     let loaded = world.stores[place].loaded();
     let mut state = world.state();
     for shard in shards {
         let resumes = match &loaded {
-            _ if !world.plan.store.is_used => Some(given.contains(shard)),
+            _ if !world.plan.store.is_used => Some(given.iter().any(|session| session.shard.0 == *shard)),
             None => Some(false),
             Some(loaded) => {
                 let usable =
@@ -147,7 +155,19 @@ fn expect_logins(world: &World, (place, number): (usize, usize), shards: &[u32],
         if let Some(resumes) = resumes {
             state.logins.expect(number, *shard, resumes);
         }
-        if resumes != Some(true) {
+        let mut known: Vec<&Session> = given.iter().collect();
+        if world.plan.store.is_used {
+            known = loaded
+                .iter()
+                .flat_map(|loaded| &loaded.stored.sessions)
+                .map(|record| &record.session)
+                .collect();
+        }
+        // A store that did not work, or a moment before the end, has only a session that is over: the newest one is known to
+        // nobody.
+        let is_newest =
+            known.iter().any(|session| session.shard.0 == *shard && newest.get(shard) == Some(&session.id));
+        if resumes != Some(true) || !is_newest {
             state.logins.begins_anew(*shard);
         }
     }

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use shardkeeper_sim::{Action, ConnectFault, Fault, RestFault};
 
-use crate::pace::Pace;
+use crate::pace::{FACTOR, Pace};
 use crate::plan::{Ask, Class, Crash, Kind, Plan, Step};
+use crate::store::Mood;
 
 /// How long the faults of a plan may come, in the time of the plan.
 const LASTS: Duration = Duration::from_secs(240);
 /// More shards would wait for their turns to identify most of the time.
 const MOST_SHARDS: u32 = 8;
+/// In real time each shard has this many events per second, at least: busy enough that threads meet.
+const LEAST_EVENTS: f64 = 30.0;
 /// With fewer Identify left a shard waits for the end of the day.
 const FEW: u32 = 100;
 
@@ -34,9 +37,17 @@ impl Plan {
         self.steps = in_time
             .filter_map(|(at, step)| Some((pace.wait(at.mul_f64(hurry)), step.compressed(pace, gentle)?)))
             .collect();
-        // Busy enough that threads meet.
-        self.events_per_second *= 60.0;
+        self.events_per_second *= FACTOR;
+        // The slow subscribers of a gentle plan keep up with its own traffic only.
+        if self.class != Class::Gentle {
+            let shards = f64::from(self.shards);
+            self.events_per_second = self.events_per_second.max(LEAST_EVENTS * shards);
+        }
         self.latency /= 10;
+        // A store that never loads delays each start by 10 s, which cannot be configured.
+        if self.store.in_the_end != Mood::Fine {
+            self.store.in_the_end = Mood::Flaky;
+        }
         for habit in &mut self.subscribers {
             habit.breaks_for = pace.wait(habit.breaks_for);
             if let Kind::Fickle { stays } = &mut habit.kind {
@@ -69,7 +80,7 @@ impl Step {
                 // Nobody notices this one; Discord ends it some time, which may be after the last step.
                 Action::Fault { fault: Fault::Silence, .. } if gentle => return None,
                 Action::Fault { fault: Fault::SlowWriting { bytes_per_second }, .. } => {
-                    *bytes_per_second *= 60;
+                    *bytes_per_second *= FACTOR as u32;
                 }
                 Action::Host { fault, lasts_ms, .. } => {
                     *lasts_ms = wait_ms(*lasts_ms);

@@ -79,7 +79,10 @@ async fn carry_out(plan: Plan, pace: Pace) -> Outcome {
         take(&world, step, &orders).await;
     }
     let last_fault = calm_down(&world);
-    let bound = recovery::bound(&world.plan, &world.pace);
+    // In real time the operator is busy long after the last fault: waits for a store to be looked at are not compressed.
+    let operations = world.plan.steps.iter().filter(|(_, step)| matches!(step, Step::Operate(_))).count();
+    let operating = world.pace.late_by() * 2 * u32::try_from(operations).unwrap_or(u32::MAX);
+    let bound = recovery::bound(&world.plan, &world.pace) + operating;
     let (done, told) = oneshot::channel();
     let _ = orders.send(Order::Report(done)).await;
     if timeout(bound, told).await.is_err() {

@@ -172,6 +172,12 @@ impl World {
         sessions.map(|session| (session.shard_id, session.session)).collect()
     }
 
+    /// Of each shard the id of the last session that Discord began.
+    pub(crate) fn newest_session_ids(&self) -> BTreeMap<u32, String> {
+        let sessions = self.simulator.sessions().into_iter();
+        sessions.map(|session| (session.shard_id, session.id)).collect()
+    }
+
     /// The shards that a process had given away by then.
     pub(crate) fn given_away_before(&self, process: usize, moment: Instant) -> Vec<u32> {
         let state = self.state();

@@ -24,6 +24,7 @@ async fn gw_142_a_successor_resumes_what_was_detached_and_nothing_is_lost() {
     running.simulator.start_traffic();
     running.simulator.wait_until(|report| report.sent > 300).await;
     let keeper = running.keeper.clone();
+    // GW-099: a hand-over closes with a code that keeps the sessions.
     let detaching = tokio::spawn(async move { keeper.detach().await });
     // What is under way is read meanwhile.
     while let Some(event) = running.events.next().await {
@@ -42,7 +43,8 @@ async fn gw_142_a_successor_resumes_what_was_detached_and_nothing_is_lost() {
     let mut successor = Running::start_with(running.simulator.clone(), builder).await;
     successor.check().await;
     let report = successor.simulator.report();
-    assert_eq!((report.identifies, report.resumes), (4, 4));
+    // GW-136: Resume does not count towards the 1000 identifies.
+    assert_eq!((report.identifies, report.resumes, report.remaining), (4, 4, 996));
     let status = successor.keeper.status().await.unwrap();
     assert!(status.shards.iter().all(|shard| shard.phase == Phase::Ready));
 }
@@ -76,6 +78,7 @@ async fn a_gateway_that_does_not_answer_the_close_cannot_delay_the_end_for_long(
     running.simulator.inject(1, Fault::HalfOpen).unwrap();
     let start = Instant::now();
     assert_eq!(running.keeper.detach().await.len(), 2);
+    // GW-102: the closing handshake is bounded to a few seconds.
     assert!(start.elapsed() <= Duration::from_secs(4), "{:?}", start.elapsed());
 }
 

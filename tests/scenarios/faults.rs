@@ -26,6 +26,7 @@ async fn resumes_after(fault: Fault) -> (Running, Duration) {
 #[tokio::test(start_paused = true)]
 async fn gw_144_reconnect() {
     let (_, took) = resumes_after(Fault::Reconnect).await;
+    // GW-137: after op 7 the shard resumes at once.
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
@@ -43,6 +44,7 @@ async fn gw_102_a_half_open_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn gw_093_a_cut_connection() {
+    // GW-043: the new connection needs a fresh inflate context, or nothing could be read on it.
     let (_, took) = resumes_after(Fault::Cut).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
@@ -57,12 +59,15 @@ fn gw_053_a_corrupt_stream() {
 #[tokio::test(start_paused = true)]
 async fn gw_147_an_invalid_session_that_may_be_resumed() {
     let (_, took) = resumes_after(Fault::InvalidSession { resumable: true }).await;
+    // GW-149: 1 to 5 s pass between op 9 and the next login.
     assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]
 fn gw_076_094_close_codes_that_keep_the_session() {
     in_both_worlds(|| async {
+        // GW-077, GW-078, GW-081, GW-084: Resume after 4001, 4002, 4005 and 4008.
+        // GW-091, GW-092: and after 1000 and 1001 from the server.
         for code in [1000, 1001, 1011, 4000, 4001, 4002, 4005, 4008, 4999] {
             resumes_after(Fault::Close { code }).await;
         }
@@ -85,6 +90,7 @@ fn gw_148_an_invalid_session_starts_a_new_one() {
 #[test]
 fn b7_close_codes_that_end_the_session_identify_without_a_resume() {
     in_both_worlds(|| async {
+        // GW-079, GW-083, GW-085: after 4003, 4007 and 4009 the session is dropped.
         for code in [4003, 4007, 4009] {
             let mut running = Running::start(simulator(2, |_| {})).await;
             running.simulator.inject(0, Fault::Close { code }).unwrap();
@@ -107,6 +113,7 @@ fn gw_140_a_refused_resume_identifies() {
             (running.simulator.report().identifies, running.simulator.report().resumes_refused),
             (3, 1)
         );
+        // GW-135: an Identify behind an unanswered Resume would be a violation.
         running.no_violations();
     });
 }
@@ -158,6 +165,7 @@ fn gw_134_connections_cut_again_and_again_under_traffic_lose_nothing() {
             running.until_resumed(0).await;
             assert_eq!(running.simulator.report().resumes, round + 1);
         }
+        // GW-133: the missed events come in order, and everything after RESUMED is new.
         running.check().await;
         assert_eq!(running.simulator.report().identifies, 1);
     });
@@ -177,6 +185,7 @@ async fn gw_175_138_when_all_shards_are_cut_at_once_all_resume_without_the_queue
             })
             .await;
     }
+    // GW-136: Resume does not count towards `max_concurrency`.
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(running.simulator.report().identifies, 64);
     running.check().await;
@@ -193,5 +202,6 @@ async fn a_day_of_quiet_life_breaks_no_rule() {
     let report = running.simulator.report();
     assert_eq!((report.identifies, report.resumes), (2, 0));
     assert!(report.heartbeats > 4000, "{}", report.heartbeats);
+    // Violations would be: GW-030, a receive-only opcode; GW-111, no heartbeat in time.
     running.check().await;
 }

@@ -21,6 +21,8 @@ fn gw_006_a_wrong_token_ends_the_start() {
             .await
             .unwrap_err();
         assert!(matches!(error, StartError::Gateway(GatewayInfoError::Unauthorized)), "{error:?}");
+        // GW-297: after a 401 the token is not used again, which the simulator would report.
+        assert_eq!(simulator.report().violations, []);
     });
 }
 
@@ -35,6 +37,7 @@ async fn gw_080_096_4004_on_one_shard_stops_all() {
     );
     while running.events.next().await.is_some() {}
     tokio::time::sleep(Duration::from_secs(3600)).await;
+    // GW-095: after a fatal code no shard comes back by itself.
     assert_eq!(running.simulator.report().identifies, 4);
     running.no_violations();
 }
@@ -49,6 +52,7 @@ fn gw_090_forbidden_intents_end_the_bot_with_one_identify_per_key() {
         let keeper = bot(&simulator).start().await.unwrap();
         let Ended::Refused(refusal) = keeper.ended().await else { panic!("it is refused") };
         assert_eq!(refusal.code.0, 4014);
+        // GW-096: 4014 concerns the whole token, so every shard stops.
         assert_eq!(simulator.report().identifies, 1, "the others did not even try");
     });
 }
@@ -183,6 +187,7 @@ fn gw_086_087_a_refused_layout_is_told_as_such() {
 
 #[tokio::test(start_paused = true)]
 async fn an_api_in_trouble_is_asked_again() {
+    // GW-300: after a 502 the request is repeated.
     for fault in [RestFault::Status(502), RestFault::Status(429), RestFault::Hang, RestFault::Garbage] {
         let simulator = simulator(1, |_| {});
         simulator.arm_rest(fault, 2);
@@ -209,7 +214,9 @@ async fn configurations_that_cannot_work_are_refused_by_name() {
     assert!(matches!(builder().api_url("discord.com").build(), Err(ConfigError::ApiUrl { .. })));
     assert!(matches!(builder().shards(0).build(), Err(ConfigError::NoShards)));
     assert!(matches!(builder().shard_ids([], 4).build(), Err(ConfigError::NoShards)));
+    // GW-072: `large_threshold` is from 50 to 250.
     assert!(matches!(builder().large_threshold(10).build(), Err(ConfigError::LargeThreshold { value: 10 })));
+    // GW-073: a shard id is below the number of shards.
     let error = builder().shard_ids([0, 4], 4).build().unwrap_err();
     assert_eq!(error.to_string(), "shard 4 does not exist among 4 shards: ids go from 0 to 3");
     assert!(builder().shard_ids([1, 3], 4).build().is_ok());

@@ -8,14 +8,18 @@ use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 
 #[tokio::test(start_paused = true)]
 async fn all_shards_become_ready_and_every_guild_arrives() {
+    // GW-005: `shards` of /gateway/bot is the shard count.
+    // GW-024, GW-127: Hello and READY of the simulator have undocumented fields.
     let mut running = Running::start(simulator(4, |_| {})).await;
     running.simulator.start_traffic();
     running.simulator.wait_until(|report| report.sent > 500).await;
+    // GW-281: a request without the User-Agent of a bot would be noted.
     running.check().await;
     let report = running.simulator.report();
     assert_eq!((report.identifies, report.resumes), (4, 0));
     let status = running.keeper.status().await.unwrap();
     assert!(status.shards.iter().all(|shard| shard.phase == Phase::Ready && shard.session == 1));
+    // GW-169: each Identify sent takes one off `remaining`.
     assert_eq!(status.identify.remaining, 996);
 }
 
@@ -25,6 +29,7 @@ async fn without_compression_too() {
     let builder = bot(&simulator).compression(Compression::None);
     let mut running = Running::start_with(simulator, builder).await;
     running.simulator.emit(0, 100);
+    // GW-031: each message is one payload of JSON.
     running.check().await;
 }
 
@@ -52,11 +57,14 @@ fn cadence(log: &[IdentifyRecord], max_concurrency: u32) {
 async fn gw_170_171_172_sixty_four_shards_identify_sixteen_at_a_time() {
     let mut running = Running::start(simulator(64, |config| config.max_concurrency = 16)).await;
     let log = running.simulator.report().identify_log;
+    // GW-005: the shard count is that of /gateway/bot. GW-007: and so is `max_concurrency`.
     assert_eq!(log.len(), 64);
     cadence(&log, 16);
     for (place, record) in log.iter().enumerate() {
         assert_eq!(record.shard_id / 16, place as u32 / 16, "window by window: {record:?}");
     }
+    // GW-110: the first heartbeats are spread; the simulator notes it when they are not.
+    running.simulator.wait_until(|report| report.heartbeats >= 64).await;
     running.check().await;
 }
 
@@ -72,8 +80,10 @@ async fn gw_168_a_used_up_budget_parks_the_shards_until_it_is_full_again() {
     let start = tokio::time::Instant::now();
     let running = Running::start(simulator(4, |config| config.identify_remaining = 12)).await;
     // Ten are the reserve: two may go at once, two wait for the next day.
-    assert!(start.elapsed() > Duration::from_secs(3600));
+    // GW-007: `reset_after` is milliseconds: 24 hours here.
+    assert_eq!(start.elapsed().as_secs() / 3600, 24);
     assert_eq!(running.simulator.report().identifies, 4);
+    // GW-166: an Identify beyond the limit would be a violation.
     running.no_violations();
 }
 

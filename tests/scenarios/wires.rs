@@ -90,6 +90,13 @@ async fn survives(compression: Compression, encoding: Encoding, fault: Fault, af
 
 #[tokio::test(start_paused = true)]
 async fn every_compression_and_encoding_survives_every_fault() {
+    // The rules at stake; the simulator notes every breach that shows in URLs, frames and payloads:
+    // - GW-010, GW-012: every URL has `v` and `encoding`, and a Resume has the query of its session.
+    // - GW-014: the message of 3 MiB is taken. GW-021: so are unknown fields, events and opcodes.
+    // - GW-040: at most one compression. GW-043: each new connection has a fresh inflate context.
+    // - GW-053: after corrupt data the shard reconnects and resumes.
+    // - GW-100, GW-101: a close has a code from 4000 on. GW-118: no heartbeat is too early.
+    // - GW-130, GW-132: after each fault that allows it the shard resumes, at the URL of the session.
     for (compression, encoding) in WIRES {
         for (fault, after) in FAULTS {
             survives(compression, encoding, fault, after).await;
@@ -236,6 +243,7 @@ async fn events_arrive_in_the_same_form_whatever_the_encoding() {
         runs.push(run);
     }
     for (json, etf) in runs[0].iter().zip(&runs[1]) {
+        // GW-032: snowflakes are integers in ETF and strings in JSON.
         assert_eq!(json, etf);
     }
 }

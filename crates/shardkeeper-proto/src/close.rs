@@ -103,6 +103,7 @@ mod tests {
     fn gw_076_to_095_each_code_has_its_recovery() {
         use Recovery::{Fatal, NewSession, Resume};
         let table = [
+            // GW-130: Resume after every close code that allows reconnecting.
             (1000, Resume),
             (1001, Resume),
             (1005, Resume),
@@ -114,6 +115,7 @@ mod tests {
             (4001, Resume),
             (4002, Resume),
             (4003, NewSession),
+            // GW-096: 4004, 4012, 4013 and 4014 concern the whole token; 4010 and 4011 concern the layout.
             (4004, Fatal(Scope::Bot)),
             (4005, Resume),
             (4006, NewSession),
@@ -145,6 +147,7 @@ mod tests {
             ours::UNREADABLE,
             ours::DETACH,
         ] {
+            // GW-100: a close that keeps the session has an explicit code from 4000 to 4999.
             assert!((4000..5000).contains(&code));
         }
     }

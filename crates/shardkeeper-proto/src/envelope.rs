@@ -287,6 +287,7 @@ mod tests {
     #[test]
     fn gw_017_absent_and_null_are_the_same() {
         for text in [
+            // GW-065: the `d` of op 11 (Heartbeat ACK) is `null` or absent.
             r#"{"op":11}"#,
             r#"{"op":11,"d":null}"#,
             r#"{"t":null,"s":null,"op":11,"d":null}"#,
@@ -434,6 +435,7 @@ mod tests {
                 order /= left;
             }
             text.push('}');
+            // GW-031: a message is one payload of UTF-8 JSON.
             let envelope = Envelope::split(text.as_bytes()).unwrap();
             prop_assert_eq!(envelope.op, op);
             prop_assert_eq!(envelope.sequence, s.map(u64::from));

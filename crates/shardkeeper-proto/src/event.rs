@@ -318,6 +318,9 @@ mod tests {
         // READY, RESUMED, RATE_LIMITED, interactions, command permissions, 3 + 3 of monetization, USER_UPDATE,
         // VOICE_SERVER_UPDATE, GUILD_MEMBERS_CHUNK, SOUNDBOARD_SOUNDS, CHANNEL_INFO.
         assert_eq!(always, 16);
+        // GW-206: VOICE_STATE_UPDATE needs GUILD_VOICE_STATES, VOICE_SERVER_UPDATE needs no intent.
+        assert_eq!(EventName::VoiceStateUpdate.intents(), Intents::GUILD_VOICE_STATES);
+        assert_eq!(EventName::VoiceServerUpdate.intents(), Intents::empty());
     }
 
     #[test]

@@ -432,6 +432,7 @@ mod tests {
             let mut by_id = plan.clone();
             by_id.sort_by_key(|(_, shard)| *shard);
             for (at, shard) in by_id {
+                // GW-176: a key is free again after 5 s; nobody waits for READY.
                 let expected = u64::from(shard / max_concurrency) * 5000 + 100;
                 assert_eq!(at, expected, "shard {shard} of {shards} with {max_concurrency}");
             }
@@ -450,6 +451,7 @@ mod tests {
         limiter.leave(ShardId(0));
         assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(1), _))));
         limiter.sent(ShardId(1), now);
+        // GW-169: each Identify sent takes one off `remaining`.
         assert_eq!(limiter.budget().remaining(), 999);
     }
 
@@ -532,6 +534,7 @@ mod tests {
             limiter.sent(shard, now);
         }
         assert_eq!(limiter.budget().remaining(), 10);
+        // GW-166: no Identify beyond the daily limit, which is full again at the reset.
         assert!(limiter.poll(now).is_none());
         assert_eq!(limiter.wakes_at(now), Some(now + reset));
         assert!(matches!(limiter.poll(now + reset), Some(Grant::Identify(ShardId(2), _))));

@@ -93,6 +93,7 @@ mod tests {
 
     #[test]
     fn gw_179_the_sums_are_those_of_the_sheet() {
+        // GW-178: the documented bits and no other. GW-187: so not bits 17 to 19, 22, 23 and 26 to 28.
         assert_eq!(Intents::all().bits(), 53_608_447);
         assert_eq!(Intents::PRIVILEGED.bits(), 33_026);
         assert_eq!(Intents::UNPRIVILEGED.bits(), 53_575_421);

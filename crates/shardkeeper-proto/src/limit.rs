@@ -173,6 +173,7 @@ mod tests {
             let at = Duration::from_millis(tick * 10);
             let now = start + at;
             if at >= beat_at {
+                // GW-120: heartbeats always find room in the limit.
                 assert!(limiter.free_at(now, Urgency::Vital) <= now, "a heartbeat always finds room");
                 limiter.record(now);
                 sent.push(at);

@@ -67,6 +67,7 @@ mod tests {
     #[test]
     fn gw_055_to_067_numbers_round_trip_and_gw_068_no_other_is_known() {
         let known: Vec<u64> = (0..300).filter(|number| Opcode::from_number(*number).is_some()).collect();
+        // GW-068: bots use no other opcode.
         assert_eq!(known, [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 31, 43]);
         for number in known {
             assert_eq!(u64::from(Opcode::from_number(number).unwrap().number()), number);

@@ -244,6 +244,7 @@ mod tests {
             presence: Some(&presence),
         });
         let os = std::env::consts::OS;
+        // GW-069: `intents` is mandatory. GW-279: `capabilities` is not sent.
         let expected = format!(
             r#"{{"op":2,"d":{{"token":"T","properties":{{"os":"{os}","browser":"lib","device":"lib"}},"large_threshold":50,"shard":[3,16],"presence":{{"since":null,"activities":[],"status":"dnd","afk":false}},"intents":53575421}}}}"#
         );
@@ -279,7 +280,8 @@ mod tests {
             intents: Intents::GUILDS,
             query: String::new(),
         };
-        let payload = resume(&Token::new("T").unwrap(), &session);
+        // GW-070: the token goes without its prefix, in Resume as in Identify.
+        let payload = resume(&Token::new("Bot T").unwrap(), &session);
         assert_eq!(payload.text, r#"{"op":6,"d":{"token":"T","session_id":"S","seq":1337}}"#);
     }
 

@@ -91,6 +91,7 @@ async fn a_frame_of_20_mib() {
     let large = Message::binary(vec![b' '; 20 << 20]);
     let (sent, received) = tokio::join!(server.send(large), message(&mut connection));
     sent.unwrap();
+    // GW-014: no small limit on incoming messages.
     assert_eq!(received.len(), 20 << 20);
     server.send(Message::text("{}")).await.unwrap();
     assert_eq!(message(&mut connection).await, b"{}");
@@ -181,6 +182,7 @@ async fn flushed_comes_once_for_all_that_was_queued() {
     flushed(&mut connection, Reading::On).await;
     quiet(&mut connection, Reading::On).await;
     for text in ["1", "2", "3"] {
+        // GW-016: the client sends JSON in text frames.
         assert_eq!(server.next().await.unwrap().unwrap(), Message::text(text));
     }
     connection.enqueue("4".to_owned()).unwrap();
@@ -328,6 +330,7 @@ async fn we_close() {
     assert_eq!(message(&mut connection).await, b"crossed");
     assert_eq!(message(&mut connection).await, b"over");
     assert_eq!(server.next().await.unwrap().unwrap(), Message::text("before"));
+    // GW-101: a close frame never goes without a code.
     let close = Message::Close(Some(close_frame(4000, "resuming elsewhere")));
     assert_eq!(server.next().await.unwrap().unwrap(), close);
     assert!(server.next().await.is_none());
@@ -508,6 +511,7 @@ async fn text_that_is_not_utf_8() {
         let mut raw = server.into_inner();
         raw.write_all(bytes).await.unwrap();
         let closed = closed(&mut connection).await;
+        // GW-031: messages are UTF-8.
         assert!(matches!(closed.error, Some(TransportError::InvalidUtf8)), "{closed:?}");
     }
 }

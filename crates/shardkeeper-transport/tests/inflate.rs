@@ -18,6 +18,7 @@ fn inflater() -> Inflater {
 fn vectors() {
     let mut inflater = inflater();
     assert_eq!(inflater.push(&hex(ZLIB_M1)), Ok(Some(M1.as_bytes())));
+    // GW-043: one inflate context is shared by all messages of a connection.
     assert_eq!(inflater.push(&hex(ZLIB_M2)), Ok(Some(M2.as_bytes())));
 }
 
@@ -32,6 +33,7 @@ fn gw_010_query_values() {
     assert_eq!(Compression::ZlibStream.query_value(), Some("zlib-stream"));
     #[cfg(feature = "zstd")]
     assert_eq!(Compression::ZstdStream.query_value(), Some("zstd-stream"));
+    // GW-040: payload compression is not combined with transport compression.
     assert_eq!(Compression::Payload.query_value(), None);
 }
 
@@ -65,6 +67,7 @@ fn every_split_of_both_vectors() {
 #[test]
 fn byte_by_byte_and_over_three_frames() {
     let mut inflater = inflater();
+    // GW-044: one payload may span several WebSocket messages.
     let frame = hex(ZLIB_M1);
     for byte in &frame[..frame.len() - 1] {
         assert_eq!(inflater.push(std::slice::from_ref(byte)), Ok(None));
@@ -105,6 +108,7 @@ fn output_buffer_exactly_full() {
 fn above_the_limit() {
     let payload = vec![b'x'; LIMIT + 1];
     let mut inflater = inflater();
+    // GW-054: the decompressed size of one payload is bounded.
     assert_eq!(inflater.push(&deflate(&[&payload])[0]), Err(InflateError::TooLarge { limit: LIMIT }));
     assert_eq!(inflater.push(&hex(ZLIB_M1)), Err(InflateError::ContextLost));
 }
@@ -116,6 +120,7 @@ fn input_that_never_ends_a_payload_is_bounded() {
     for _ in 0..LIMIT / part.len() {
         assert_eq!(inflater.push(&part), Ok(None));
     }
+    // GW-054: the size of one payload is bounded.
     assert_eq!(inflater.push(&part), Err(InflateError::TooLarge { limit: LIMIT }));
 }
 
@@ -131,6 +136,7 @@ fn corrupt_streams() {
     // GW-047: only the first payload of a connection has the header.
     let mut inflater_2 = inflater();
     assert!(matches!(inflater_2.push(&hex(ZLIB_M2)), Err(InflateError::Corrupt { .. })));
+    // GW-043: all messages of a connection share its context, so a second header is corrupt data.
     let mut inflater_3 = inflater();
     inflater_3.push(&hex(ZLIB_M1)).unwrap();
     let error = inflater_3.push(&hex(ZLIB_M1)).unwrap_err();

@@ -59,6 +59,7 @@ fn trusting(certificate: CertificateDer<'static>) -> TcpDialer {
 async fn over_tls() {
     let (url, certificate, server) = peer("localhost").await;
     let connector = Connector::new(trusting(certificate), TransportConfig::default());
+    // GW-013: WebSockets over TLS.
     let mut connection = connector.connect(&url).await.unwrap();
     assert_eq!(message(&mut connection).await.len(), 100_000);
     connection.enqueue("heartbeat").unwrap();

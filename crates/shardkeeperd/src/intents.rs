@@ -46,6 +46,7 @@ mod tests {
         for (wrong, culprit) in [
             ("GUILDZ", r#"there is no intent "GUILDZ""#),
             ("GUILDS,", r#"there is no intent """#),
+            // GW-187: bots do not send bit 17.
             ("131072", "131072 has bits that no intent has"),
         ] {
             let error = intents(wrong).unwrap_err();

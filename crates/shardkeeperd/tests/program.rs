@@ -49,6 +49,7 @@ async fn a_signal_detaches_and_the_next_run_resumes() {
     second.signal("INT").await;
     assert_eq!(second.end().await.0, Some(0));
     let report = simulator.report();
+    // GW-142: another process may resume a session.
     assert_eq!((report.identifies, report.resumes), (2, 2));
     assert!(report.violations.is_empty(), "{:?}", report.violations);
     let record = std::fs::read_to_string(&record).unwrap();
@@ -77,12 +78,15 @@ async fn files_that_cannot_be_used_are_named() {
 async fn a_wrong_token_is_final() {
     let simulator = simulator(1).await;
     let (code, log) = Running::start("wrong-token", &simulator.api_url(), &[]).end().await;
+    // GW-006: a 401 means that the token is dead, so the program ends instead of retrying.
     assert_eq!(code, Some(1));
     assert!(
         log.contains("discord does not accept the token (401): take a valid one from the developer portal"),
         "{log}"
     );
     assert!(!log.contains("wrong-token"));
+    // GW-297: after a 401 the token is not used again, which the simulator would report.
+    assert_eq!(simulator.report().violations, []);
 }
 
 #[tokio::test]
@@ -90,6 +94,7 @@ async fn a_token_that_the_gateway_refuses_is_final() {
     let simulator = simulator(2).await;
     simulator.arm(ConnectFault::Close { code: 4004 }, 10);
     let (code, log) = Running::start("sim-token", &simulator.api_url(), &[]).end().await;
+    // GW-080: 4004 stops all shards of the token.
     assert_eq!(code, Some(1));
     assert!(log.contains("error: discord refuses the connection: 4004 (authentication failed"), "{log}");
 }
@@ -102,6 +107,7 @@ async fn forbidden_intents_are_final() {
     let simulator = Simulator::bind(config, LOOPBACK).await.unwrap();
     let (code, log) =
         Running::start("sim-token", &simulator.api_url(), &["--intents", "GUILDS,GUILD_MEMBERS"]).end().await;
+    // GW-090: 4014 stops the bot.
     assert_eq!(code, Some(1));
     assert!(log.contains("4014 (disallowed intents: a privileged intent is not enabled"), "{log}");
 }
@@ -342,6 +348,7 @@ async fn run_and_sim_understand_each_other_over_tls_zstd_and_etf() {
         "sim-token",
     ];
     let sim = Sim::start(LOOPBACK, &sim).await;
+    // GW-013: WebSockets over TLS.
     assert!(sim.api_url.starts_with("https://"), "{}", sim.api_url);
     let more = [
         "--trust",

@@ -77,6 +77,7 @@ const READY: &str = r#"{"op":0,"s":1,"t":"READY","d":{"application":{"flags":842
 #[test]
 fn gw_033_035_heartbeats_to_send() {
     let with_sequence = hex("8374000000026d000000026f7061016d000000016461fb");
+    // GW-034: the term behind the version byte is never compressed.
     assert_eq!(encode(r#"{"op":1,"d":251}"#), with_sequence);
     let without = hex("8374000000026d000000026f7061016d000000016473036e696c");
     assert_eq!(encode(r#"{"op":1,"d":null}"#), without);
@@ -247,6 +248,7 @@ fn gw_034_039_what_is_not_supported_says_so() {
     assert_eq!(term(&[b"\x63"]), Err(EtfError::UnsupportedTag { at: 1, tag: 99 }));
     let error = term(&[b"\x63"]).unwrap_err();
     assert_eq!(error.to_string(), "byte 1 holds tag 99, which is not supported");
+    // GW-035: every message starts with byte 131.
     assert_eq!(decode(b""), Err(EtfError::NoVersion));
     assert_eq!(decode(b"\x82\x61\x00"), Err(EtfError::NoVersion));
     assert_eq!(decode(b"\x83"), Err(EtfError::Truncated { at: 1 }));
@@ -371,6 +373,7 @@ fn integers_to_send_take_the_smallest_form() {
 
 #[test]
 fn the_other_terms_to_send() {
+    // GW-034: no term is compressed.
     assert_eq!(encode("1.5"), hex("83463ff8000000000000"));
     assert_eq!(encode("[]"), hex("836a"));
     assert_eq!(encode("{}"), hex("837400000000"));

@@ -192,6 +192,7 @@ fn gw_010_108_124_the_path_to_ready() {
     assert_eq!(bench.url(), Some("wss://bootstrap.example/?v=10&encoding=json"));
     bench.clear().feed(Input::Connected);
     assert!(bench.out.is_empty(), "GW-028: nothing goes before Hello");
+    // GW-024: this Hello has the undocumented key `_trace`.
     bench.hello();
     assert!(bench.has(|out| matches!(out, Output::ClaimPermit(Priority::ColdStart))));
     assert!(bench.sent().is_empty(), "GW-075: no Identify without a permit");
@@ -225,6 +226,7 @@ fn gw_111_112_heartbeats_keep_their_beat_and_carry_the_sequence() {
     let start = bench.now;
     bench.clear().sleep();
     assert_eq!(bench.sent(), [r#"{"op":1,"d":null}"#], "nothing received yet");
+    // GW-064: Hello gives the interval in milliseconds.
     assert_eq!(bench.now - start, INTERVAL / 2);
     bench.ack().permit().ready().dispatch(251, "TYPING_START").clear();
     for beat in 1..4 {
@@ -234,6 +236,7 @@ fn gw_111_112_heartbeats_keep_their_beat_and_carry_the_sequence() {
         bench.ack();
         assert_eq!(bench.wakes_at.unwrap() - start, INTERVAL / 2 + INTERVAL * (beat + 1));
     }
+    // GW-019: heartbeats carry the latest `s`. GW-118: there is one per interval, not more.
     assert_eq!(bench.sent(), [r#"{"op":1,"d":251}"#; 3]);
 }
 
@@ -251,18 +254,22 @@ fn gw_123_latency_is_measured() {
 #[test]
 fn gw_114_099_a_missing_ack_closes_at_the_next_tick_and_resumes() {
     let mut bench = Bench::new();
+    // GW-065: op 11 acknowledges; `settle` only lasts because of it.
     bench.up().dispatch(42, "X").settle().sleep();
     bench.clear().sleep();
     assert!(bench.sent().is_empty(), "the due heartbeat is not sent");
     assert_eq!(bench.close_code(), Some(ours::ZOMBIED));
+    // GW-130: a missed ACK leads to a Resume.
     assert_eq!(bench.disconnected(), (Reason::Zombied, Next::Resume { after: Duration::ZERO }));
     // GW-102: the peer never answers the close.
     assert_eq!(bench.wait(), Duration::from_secs(3));
     bench.clear().sleep();
     assert!(bench.has(|out| matches!(out, Output::Disconnect)));
     bench.sleep();
+    // GW-132: Resume goes to `resume_gateway_url`. GW-012: the query is added again.
     assert_eq!(bench.url(), Some("wss://resume.example/?v=10&encoding=json"));
     bench.clear().feed(Input::Connected).hello();
+    // GW-108: Resume follows Hello without a heartbeat before. GW-060: op 6 has token, session_id and seq.
     assert_eq!(bench.sent(), [RESUME_42]);
     assert!(!bench.has(|out| matches!(out, Output::ClaimPermit(_) | Output::Enqueue(_))), "GW-175");
     bench.clear().dispatch(43, "X").dispatch(44, "X").dispatch(45, "RESUMED");
@@ -280,11 +287,13 @@ fn gw_115_116_a_requested_heartbeat_is_sent_at_once_and_is_no_zombie_check() {
     bench.up().dispatch(7, "X").sleep().ack().clear();
     // Just before the tick, so that its ack cannot be there in time.
     bench.now = bench.wakes_at.unwrap() - Duration::from_millis(10);
+    // GW-056: a received op 1 is answered with a heartbeat at once.
     bench.receive(r#"{"op":1,"d":null}"#);
     assert_eq!(bench.sent(), [r#"{"op":1,"d":7}"#], "GW-121: op 1, not op 11");
     bench.sleep();
     assert_eq!(bench.close_code(), None);
     // And while a periodic one is outstanding.
+    // GW-117: the ACK of a requested heartbeat counts as an ACK.
     bench.receive(r#"{"op":1}"#).ack();
     assert_eq!(bench.sent().len(), 3);
     bench.sleep();
@@ -299,6 +308,7 @@ fn a_peer_that_asks_for_heartbeats_without_end_gets_no_more_than_the_limit() {
         bench.receive(r#"{"op":1}"#);
     }
     // Identify counts too (GW-156); two places stay for the periodic ones.
+    // GW-120: the periodic heartbeats always find room in the limit.
     assert_eq!(bench.sent().len(), 120 - 2 - 1);
     assert!(bench.wakes_at.is_some());
 }
@@ -362,13 +372,16 @@ fn gw_114_a_shard_that_reads_with_pauses_is_zombied_all_the_same() {
 #[test]
 fn gw_144_op_7_closes_and_resumes_at_once() {
     let mut bench = Bench::new();
+    // GW-061: op 7 asks for a reconnect; its `d` is `null`.
     bench.up().settle().dispatch(42, "X").clear().receive(r#"{"op":7,"d":null}"#);
     assert_eq!(bench.close_code(), Some(ours::RECONNECT));
+    // GW-130, GW-137: after op 7 the shard resumes, at once.
     assert_eq!(bench.disconnected(), (Reason::ReconnectRequested, Next::Resume { after: Duration::ZERO }));
     // GW-145: what still comes counts.
     bench.clear().dispatch(43, "X");
     assert_eq!(bench.delivered(), [43]);
     bench.closed(Some(ours::RECONNECT)).reconnect();
+    // GW-132: Resume goes to `resume_gateway_url`.
     assert_eq!(bench.url(), Some("wss://resume.example/?v=10&encoding=json"));
     bench.feed(Input::Connected).clear().hello();
     assert_eq!(bench.sent(), [r#"{"op":6,"d":{"token":"T","session_id":"S","seq":43}}"#]);
@@ -385,6 +398,7 @@ fn gw_104_op_7_before_hello_with_and_without_a_session() {
     let mut bench = Bench::new();
     bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).clear().receive(r#"{"op":7}"#);
     assert_eq!(bench.disconnected().1, Next::Identify { after: Duration::ZERO });
+    // GW-173: a connection that fails before Identify gives its place back.
     assert!(bench.has(|out| matches!(out, Output::LeaveQueue)), "its turn is free again");
     bench.closed(None).clear().sleep();
     assert!(bench.has(|out| matches!(out, Output::Enqueue(Priority::ColdStart))));
@@ -397,6 +411,7 @@ fn gw_147_149_op_9_true_waits_one_to_five_seconds_and_resumes() {
         bench.up().settle().dispatch(42, "X").clear();
         bench.random = random;
         bench.receive(r#"{"op":9,"d":true}"#);
+        // GW-063: `d` says whether the session may be resumed. GW-130: Resume after op 9 `true`.
         assert_eq!(bench.close_code(), Some(ours::INVALID_SESSION), "GW-151");
         let after = Duration::from_secs(seconds);
         assert_eq!(
@@ -421,12 +436,14 @@ fn gw_148_140_125_op_9_false_forgets_everything_and_identifies() {
         bench.receive(r#"{"op":9,"d":false}"#);
         assert!(bench.has(|out| matches!(out, Output::SessionChanged(None))));
         let (reason, Next::Identify { after }) = bench.disconnected() else { panic!("it identifies") };
+        // GW-063: `d` says whether the session may be resumed.
         assert_eq!(reason, Reason::InvalidSession { resumable: false });
         assert!((Duration::from_secs(1)..=Duration::from_secs(5)).contains(&after));
         // Nothing of the dead session counts any more.
         bench.clear().dispatch(43, "X");
         assert!(bench.delivered().is_empty());
         bench.closed(None).sleep();
+        // GW-075: the Identify after op 9 passes the identify queue too.
         assert!(bench.has(|out| matches!(out, Output::Enqueue(Priority::LostSession))));
         bench.feed(Input::Turn);
         assert_eq!(bench.url(), Some("wss://bootstrap.example/?v=10&encoding=json"), "GW-140");
@@ -466,10 +483,12 @@ fn gw_076_to_094_each_close_code_leads_where_the_table_says() {
         bench.up().settle().dispatch(42, "X").clear().closed(code);
         let (_, next) = bench.disconnected();
         match recovery {
+            // GW-130: Resume after every close code that allows reconnecting.
             Resume => assert_eq!(next, Next::Resume { after: Duration::ZERO }, "{code:?}"),
             NewSession => assert_eq!(next, Next::Identify { after: Duration::ZERO }, "{code:?}"),
             Fatal(scope) => {
                 assert_eq!(next, Next::End);
+                // GW-096: the refusal says whether it concerns the whole token or the layout.
                 assert!(bench.has(
                     |out| matches!(out, Output::Changed(Change::Refused(refusal)) if refusal.scope == scope)
                 ));
@@ -799,6 +818,8 @@ fn deadline_of_resumed_counts_from_the_last_progress() {
         }
     }
     assert_eq!(bench.now - start, Duration::from_secs(60));
+    // GW-135: no Identify on a connection on which Resume was sent.
+    assert!(bench.sent().iter().all(|payload| payload.starts_with(r#"{"op":1,"#)), "{:?}", bench.sent());
     assert!(matches!(bench.disconnected(), (Reason::ResumedTimeout, Next::Resume { .. })));
 }
 
@@ -810,9 +831,10 @@ fn b3_a_peer_that_accepts_and_closes_is_asked_about_once_a_second_and_then_less(
     let mut connects = Vec::new();
     for _ in 0..12 {
         connects.push((bench.now - start).as_millis());
-        bench.feed(Input::Connected).closed(None).reconnect();
+        bench.feed(Input::Connected).hello().closed(None).reconnect();
     }
     assert!(connects[1] == 0 && connects[2] >= 1000, "{connects:?}");
+    // GW-154: neither a connection nor a Hello resets the backoff.
     let gaps: Vec<u128> = connects.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.is_sorted() && *gaps.last().unwrap() == 45_000, "{gaps:?}");
 }
@@ -966,6 +988,7 @@ fn stop_and_detach_end_a_shard_in_every_state() {
             // From Start, in the queue, up to the permit.
             let queued = (2..=5).contains(&until);
             assert_eq!(bench.has(|out| matches!(out, Output::LeaveQueue)), queued, "{until}");
+            // GW-173: a permit that was not used for an Identify is given back.
             // Nothing wakes the dead; a permit is handed back.
             bench.clear().feed(Input::Timeout).feed(Input::Start);
             assert!(bench.out.is_empty());
@@ -1054,6 +1077,7 @@ fn gw_021_022_unknown_opcodes_and_events() {
     let mut bench = Bench::new();
     bench.up().receive(r#"{"op":99,"d":{}}"#).receive(r#"{"op":2,"d":{}}"#);
     assert!(bench.out.is_empty());
+    // GW-055: op 0 is a dispatch. GW-273: bots receive undocumented events too.
     bench.receive(r#"{"op":0,"s":9,"t":"WHAT_IS_THIS","d":[1]}"#);
     assert_eq!(bench.delivered(), [9]);
     assert_eq!(bench.shard.session().unwrap().sequence, 9);
@@ -1063,6 +1087,7 @@ fn gw_021_022_unknown_opcodes_and_events() {
 fn sequences_come_from_dispatches_alone_and_never_run_back() {
     let mut bench = Bench::new();
     bench.up().dispatch(9, "X").receive(r#"{"op":11,"s":50}"#).dispatch(4, "X");
+    // GW-019: the latest `s` is kept.
     assert_eq!(bench.shard.session().unwrap().sequence, 9);
 }
 
@@ -1070,6 +1095,7 @@ fn sequences_come_from_dispatches_alone_and_never_run_back() {
 fn a_permit_is_handed_back_by_a_shard_that_cannot_use_it() {
     let mut bench = Bench::new();
     bench.up().permit();
+    // GW-074: one Identify per connection. GW-173: the permit is given back.
     assert!(bench.sent().is_empty());
     assert!(matches!(bench.out[..], [Output::LeaveQueue]));
 }
@@ -1683,12 +1709,14 @@ fn gw_029_197_198_a_presence_waits_for_ready_and_is_in_every_identify() {
         .feed(Input::Turn)
         .feed(Input::Connected)
         .hello();
+    // GW-028: before Identify nothing goes but heartbeats.
     assert!(bench.sent().is_empty());
     bench.permit();
     assert!(bench.sent()[0].contains("early"));
     bench.clear().feed(Input::Presence(presence("between")));
     assert!(bench.sent().is_empty(), "Identify is out, READY is not in");
     bench.ready();
+    // GW-058: op 3 is the presence update.
     assert!(bench.sent()[0].contains(r#""op":3"#) && bench.sent()[0].contains("between"));
     // Kept by a resume, repeated in the next Identify.
     bench.sleep().ack();
@@ -1764,7 +1792,7 @@ proptest! {
     fn any_order_of_inputs_keeps_the_invariants(steps in prop::collection::vec(step(), 0..120), ending in any::<bool>()) {
         let mut bench = Bench::new();
         bench.feed(Input::Start);
-        let (mut connected, mut sequence) = (false, None);
+        let (mut connected, mut identified, mut sequence) = (false, false, None);
         for step in steps {
             bench.clear();
             let mut permits = usize::from(matches!(step, Step::Feed(0)));
@@ -1832,10 +1860,15 @@ proptest! {
                         let vital = [Opcode::Identify, Opcode::Resume, Opcode::Heartbeat].iter().any(|vital| payload.is(*vital));
                         prop_assert!(vital || bench.shard.is_ready(), "GW-029: {payload:?} before the session");
                         if payload.is(Opcode::Identify) {
+                            // GW-075: every Identify passes the identify queue first.
                             prop_assert!(permits > 0, "an Identify without a permit");
                             permits -= 1;
+                            // GW-074: one Identify per connection.
+                            prop_assert!(!identified, "a second Identify on one connection");
+                            identified = true;
                         }
                     }
+                    Output::Connect(_) => identified = false,
                     Output::Disconnect => connected = false,
                     Output::Close(code) => prop_assert!(*code >= 4000, "GW-098: {code} before a resume"),
                     Output::SessionChanged(_) => sequence = None,

@@ -316,6 +316,7 @@ mod tests {
         guild.set_member_count(100);
         assert_eq!(listed(guild, intents::DOCUMENTED, 250), (100, false));
         assert_eq!(listed(guild, intents::DOCUMENTED & !intents::GUILD_PRESENCES, 250), (1, false));
+        // GW-072: a guild above `large_threshold` does not list offline members.
         let (online, large) = listed(guild, intents::DOCUMENTED, 50);
         assert!((45..60).contains(&online) && large, "online, or with a role: {online}");
         guild.set_member_count(75_001);

@@ -30,6 +30,7 @@ async fn gw_202_203_voice_brings_two_events_and_never_the_same_token() {
     let join = |channel: Value| json!({"op": 4, "d": {"guild_id": guild, "channel_id": channel, "self_mute": false, "self_deaf": true}});
     let mut tokens = Vec::new();
     for _ in 0..2 {
+        // GW-059: op 4 updates the voice state.
         client.send(&join(voice(0))).await;
         let state = client.until_event("VOICE_STATE_UPDATE").await;
         assert_eq!((&state["d"]["channel_id"], &state["d"]["self_deaf"]), (&voice(0), &json!(true)));
@@ -73,6 +74,7 @@ async fn gw_217_220_all_members_come_in_chunks_with_presences_and_nonce() {
     let (mut client, guilds) = session(&simulator, 1).await;
     let guild = &guilds[0];
     let ask = json!({"guild_id": guild["id"], "query": "", "limit": 0, "presences": true, "nonce": "n1"});
+    // GW-062: op 8 requests guild members.
     client.send(&json!({"op": 8, "d": ask})).await;
     let mut members = 0;
     for index in 0..3 {
@@ -137,6 +139,7 @@ async fn gw_209_to_215_requests_for_members_are_judged() {
         (json!({"user_ids": vec!["80351110224678912"; 101]}), vec!["GW-211"]),
         (json!({"query": "x", "limit": 1, "nonce": "n".repeat(33)}), vec!["GW-214"]),
         (json!({"query": "x", "limit": 1, "nonce": "ü".repeat(16)}), vec![]),
+        // GW-230: op 8 only reaches the session's own guilds.
         (json!({"guild_id": "1", "query": "x", "limit": 1}), vec!["GW-215"]),
     ];
     for (mut ask, expected) in cases {
@@ -180,6 +183,7 @@ async fn gw_221_222_sounds_of_each_guild_of_the_session() {
     let simulator = simulator(|config| config.guilds = 3);
     let (mut client, guilds) = session(&simulator, 3).await;
     let ids: Vec<&Value> = guilds.iter().map(|guild| &guild["id"]).collect();
+    // GW-066: op 31 requests soundboard sounds by `guild_ids`.
     client.send(&json!({"op": 31, "d": {"guild_ids": ids}})).await;
     for id in ids {
         let sounds = client.until_event("SOUNDBOARD_SOUNDS").await["d"].take();
@@ -198,6 +202,7 @@ async fn gw_224_226_channel_info_has_the_fields_that_were_asked_for() {
     let simulator = simulator(|config| config.guilds = 1);
     let (mut client, guilds) = session(&simulator, 1).await;
     let ask = |fields: Value| json!({"op": 43, "d": {"guild_id": guilds[0]["id"], "fields": fields}});
+    // GW-067: op 43 requests channel info by `guild_id` and `fields`.
     client.send(&ask(json!(["status"]))).await;
     let info = client.until_event("CHANNEL_INFO").await["d"].take();
     assert_eq!(info["channels"].as_array().unwrap().len(), 2);

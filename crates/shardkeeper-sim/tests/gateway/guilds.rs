@@ -104,6 +104,7 @@ async fn gw_228_what_has_no_guild_goes_to_shard_0() {
     for _ in 0..400 {
         let payload = second.next().await.unwrap();
         let data = &payload["d"];
+        // GW-261: events of a guild have `guild_id`; GUILD_CREATE and GUILD_UPDATE have `id`.
         let of_guild = data.get("guild_id").is_some()
             || payload["t"] == "GUILD_CREATE"
             || payload["t"] == "GUILD_UPDATE";

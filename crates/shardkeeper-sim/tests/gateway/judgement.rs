@@ -57,13 +57,14 @@ async fn gw_140_148_083_085_sessions_that_are_over_are_not_resumed() {
             assert_eq!((rules(&simulator), advice(&simulator)), (expected, noted.clone()), "{fault:?}");
         }
     }
+    // GW-143: a Resume of an unknown session gets op 9 `false`.
     // One that is not known may be tried, once.
     let simulator = simulator(|_| {});
     for expected in [vec![], vec!["GW-140"]] {
         let mut client = Client::connect_to(&simulator, RESUME_URL).await;
         client.until(10).await;
         client.send(&resume("unknown", 1)).await;
-        client.until(9).await;
+        assert_eq!(client.until(9).await["d"], false);
         settle().await;
         assert_eq!(rules(&simulator), expected);
     }

@@ -53,6 +53,7 @@ async fn gw_041_payload_compression_compresses_some_and_never_hello() {
     simulator.wait_until(|report| report.ready_sessions == 1).await;
     simulator.emit(0, 50);
     for _ in 0..52 {
+        // GW-016: compressed payloads come in binary frames, plain JSON in text frames.
         match next_message(&mut client).await {
             Message::Binary(bytes) => {
                 assert_eq!(bytes[0], 0x78);
@@ -104,6 +105,7 @@ async fn gw_016_033_034_etf_both_ways() {
     let simulator = simulator(|config| config.guilds = 1);
     let mut client = Client::connect_to(&simulator, "ws://x.invalid/?v=10&encoding=etf").await;
     let Message::Binary(hello) = next_message(&mut client).await else { panic!("binary") };
+    // GW-035: every message starts with byte 131.
     assert_eq!(hello[0], 131);
     // {"op":1,"d":251}, and the same with a key that is an atom.
     let bytes = |hex: &str| -> Vec<u8> {

@@ -137,6 +137,7 @@ mod tests {
         slot.advance(9);
         slot.advance(8);
         assert_eq!(slot.load(), Some(session(9)));
+        // GW-124: session and sequence are stored together.
         slot.store(1, None);
         slot.advance(10);
         assert_eq!(slot.load(), None);
@@ -186,6 +187,7 @@ mod tests {
         let slot = SessionSlot::default();
         let first = slot.lease().await;
         let mut second = std::pin::pin!(slot.lease());
+        // GW-141: one connection at a time uses a session.
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
         second.await;
