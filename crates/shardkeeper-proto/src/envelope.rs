@@ -187,8 +187,8 @@ fn ends_as_it_begins(data: &[u8]) -> bool {
     }
 }
 
-/// Whether no second payload can be in `data`. Without something that looks like one this is a search of about 0.1 ns
-/// per byte, else the brackets have to be counted.
+/// Whether no second payload can be in `data`. Where nothing looks like one this is a single search by vector instructions; else
+/// the brackets are counted.
 fn is_alone(data: &[u8]) -> bool {
     if OP_KEY.find(data).is_none() {
         return true;
