@@ -224,12 +224,15 @@ fn subscribers_that_may_lose_are_told_what_they_lost_and_stop_nobody() {
             let mut lossy = running.keeper.subscribe_with(Topic::all(), options(10, overflow));
             running.simulator.emit(0, 100);
             running.check().await;
-            assert!(matches!(*lossy.next().await.unwrap(), Event::Lagged { missed: 90 }));
-            let mut sequences = Vec::new();
-            while lossy.backlog() > 0 {
-                sequences.push(lossy.next().await.unwrap().dispatch().unwrap().sequence());
+            // The newest event may come here just after the other subscription has it.
+            let (mut missed, mut sequences) = (0, Vec::new());
+            while missed + sequences.len() as u64 != 100 {
+                match &*lossy.next().await.unwrap() {
+                    Event::Lagged { missed: more } => missed += more,
+                    event => sequences.push(event.dispatch().unwrap().sequence()),
+                }
             }
-            assert_eq!(sequences.len(), 10);
+            assert!((10..=11).contains(&sequences.len()), "{sequences:?}");
             assert!(sequences.is_sorted());
             drop(lossy);
         }
