@@ -121,7 +121,7 @@ async fn full_deploys_lose_nothing_and_repeat_nothing() {
 
 #[tokio::test]
 async fn a_discord_that_dies_and_comes_back_is_identified_to_anew() {
-    let few = ["--shards", "2", "--max-concurrency", "2", "--strict"];
+    let few = ["--shards", "2", "--max-concurrency", "2", "--strict", "--token", TOKEN];
     let mut sim = Sim::start(LOOPBACK, &few).await;
     let addr: SocketAddr =
         sim.api_url.trim_start_matches("http://").split('/').next().unwrap().parse().unwrap();

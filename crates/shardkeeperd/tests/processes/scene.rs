@@ -183,7 +183,10 @@ impl Scene {
         let delivery = self.simulator.delivery();
         assert_eq!((delivery.lost, delivery.duplicated, delivery.out_of_order), (0, 0, 0), "{delivery:?}");
         let report = self.simulator.report();
-        let blamed: Vec<_> = report.violations.iter().chain(&report.notices).collect();
+        // GW-132: a Resume goes to the URL of its session. A network that lets nobody through makes a shard try the bootstrap URL in
+        // turn (GW-139), and the simulator does not know of the network.
+        let advice = report.notices.iter().filter(|notice| notice.rule != "GW-132");
+        let blamed: Vec<_> = report.violations.iter().chain(advice).collect();
         assert!(blamed.iter().all(|violation| violation.rule == rule), "{blamed:?}");
     }
 }
