@@ -24,13 +24,7 @@ fn a_shard_that_is_removed_in_whatever_state_comes_back_by_being_added() {
             tokio::task::yield_now().await;
         }
         keeper.stop().await;
-        // GW-098, GW-170: no Resume after a close with 1000, and a window between two Identify. The simulator judges both by when it
-        // reads, and reads late what a killed connection had sent. `identify` judges the window by when Identify is written.
-        let late = ["GW-098", "GW-170"];
-        let report = simulator.report();
-        let broken: Vec<_> =
-            report.violations.iter().filter(|violation| !late.contains(&violation.rule)).collect();
-        assert!(broken.is_empty(), "{broken:?}");
+        assert_eq!(simulator.report().violations, []);
     });
 }
 

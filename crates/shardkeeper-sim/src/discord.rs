@@ -490,7 +490,7 @@ impl State {
         while let Some((lost, id)) = self.lost.front()
             && now.saturating_duration_since(*lost) >= lifetime
         {
-            // One that was resumed in between is lost at another time, or not at all.
+            // A session that was resumed in between is lost at another time, or never.
             if self.sessions.get(id).is_some_and(|session| session.lost_at == Some(*lost)) {
                 self.sessions.remove(id);
             }

@@ -109,7 +109,7 @@ pub enum ConnectFault {
         /// The status.
         status: u16,
     },
-    /// It is answered with this HTTP status, and `Retry-After`.
+    /// The simulator answers with this HTTP status and `Retry-After`.
     RetryLater {
         /// The status.
         status: u16,

@@ -15,7 +15,7 @@ pub enum Grade {
     Advice,
 }
 
-/// One thing that the simulator may say of a client.
+/// A judgement that the simulator may pass on a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Judgement {

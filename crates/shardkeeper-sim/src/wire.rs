@@ -176,7 +176,7 @@ impl Encoder {
 fn fragments(bytes: Vec<u8>, kind: Data, cuts: impl FnOnce(usize, usize) -> Vec<usize>) -> Vec<Message> {
     let cuts = cuts(bytes.len(), 0);
     if cuts.is_empty() && kind == Data::Text {
-        // It was text when it came here.
+        // The input was text already.
         return vec![Message::text(String::from_utf8(bytes).unwrap_or_default())];
     }
     if cuts.is_empty() {

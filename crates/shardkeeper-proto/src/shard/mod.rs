@@ -270,7 +270,7 @@ pub struct Shard {
     invalidated: u32,
     /// READYs in a row that were those of another shard.
     other_shards: u32,
-    /// The next [`Change::Disconnected`] tells it.
+    /// The next [`Change::Disconnected`] reports it.
     detail: Option<Arc<str>>,
     /// What was told by [`Output::Odd`].
     odd: Vec<Oddity>,

@@ -156,6 +156,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
 }
 
 fn text_frame(payload: &[u8]) -> Message {
-    // It was text when it came here.
+    // The input was text already.
     Message::text(String::from_utf8_lossy(payload).into_owned())
 }
