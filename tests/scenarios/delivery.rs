@@ -221,6 +221,8 @@ fn subscribers_that_may_lose_are_told_what_they_lost_and_stop_nobody() {
     in_both_worlds(|| async {
         let mut running = Running::start(simulator(1, |_| {})).await;
         for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
+            // The guilds that follow READY may still be on their way.
+            running.check().await;
             let mut lossy = running.keeper.subscribe_with(Topic::all(), options(10, overflow));
             running.simulator.emit(0, 100);
             running.check().await;

@@ -7,6 +7,7 @@ mod network;
 #[path = "../races/support.rs"]
 pub mod races;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -141,7 +142,15 @@ impl Running {
         let events = builder.subscribe_with(Topic::all().with_lifecycle(), options);
         let keeper = builder.start().await.expect("the bot starts");
         let mut running = Self { simulator, keeper, events };
-        running.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
+        // READY may come behind the news of it. Until it has come, the simulator does not count its session.
+        let (mut logged_in, mut expected) = (BTreeSet::new(), None);
+        while expected != Some(logged_in.len()) {
+            match &*running.next().await {
+                Event::Dispatch(dispatch) => drop(logged_in.insert(dispatch.shard())),
+                Event::Lifecycle(Lifecycle::AllReady { shards, .. }) => expected = Some(*shards),
+                _ => {}
+            }
+        }
         running
     }
 
