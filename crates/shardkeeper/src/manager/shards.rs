@@ -21,7 +21,7 @@ use crate::restart::{Restart, RestartBook};
 use crate::session_keeper::Book;
 use crate::shard::board::Board;
 use crate::shard::commands::{self, CommandSender};
-use crate::shard::life::{End, Life};
+use crate::shard::life::{Drivers, End, Life};
 use crate::shard::slot::{SessionSlot, Writer};
 use crate::shard::{ShardActor, ShardArguments};
 use crate::silence::Reading;
@@ -52,6 +52,7 @@ struct Entry {
     board: Arc<Board>,
     /// Of the actor that there is or was last.
     life: Arc<Life>,
+    drivers: Drivers,
     actor: Option<ActorRef<ShardMessage>>,
     /// As long as there is the actor.
     commands: Option<CommandSender>,
@@ -71,7 +72,7 @@ impl Entry {
 
     /// Whether nothing of it runs that has something left to do.
     fn is_gone(&self) -> bool {
-        self.actor.is_none() || self.life.is_over()
+        self.actor.is_none() && self.drivers.are_gone() || self.life.is_over()
     }
 
     fn status(&self, held_up: Option<HeldUp>) -> ShardStatus {
@@ -151,6 +152,7 @@ impl Shards {
             leftovers: Arc::default(),
             board: Arc::new(Board::new(shard, self.count, self.generation)),
             life: Arc::default(),
+            drivers: Drivers::default(),
             actor: None,
             commands: None,
             presence: presence.cloned(),
@@ -237,9 +239,11 @@ impl Shards {
         Ok(ids)
     }
 
-    /// Whether a shard that is being removed has nothing more to end.
-    pub(super) fn has_left(&self, shard: ShardId) -> bool {
-        self.entries.get(&shard).is_none_or(Entry::is_gone)
+    /// Whether a shard that is being removed has nothing more to end. Once its time is up, a driver that does not come to
+    /// its end is not waited for.
+    pub(super) fn has_left(&self, shard: ShardId, overdue: bool) -> bool {
+        let has_left = |entry: &Entry| entry.is_gone() || overdue && entry.actor.is_none();
+        self.entries.get(&shard).is_none_or(has_left)
     }
 
     /// Forgets a shard, and returns its session as another process can resume it.
@@ -299,6 +303,7 @@ impl Shards {
         entry.board.begin(self.last_incarnation);
         let (sender, inbox) = commands::channel(shard);
         let arguments = ShardArguments {
+            running: entry.drivers.begin(shard, self.last_incarnation, manager.clone()),
             life: Arc::clone(&entry.life),
             config,
             connector: self.connector.clone(),

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use self::board::Board;
 use self::commands::{CommandInbox, CommandSender};
 use self::driver::Control;
-use self::life::Life;
+use self::life::{Life, Running};
 use self::oddities::Oddities;
 use self::slot::SessionSlot;
 use crate::config::PresenceWith;
@@ -62,6 +62,7 @@ pub struct ShardArguments {
     pub(crate) random: fastrand::Rng,
     pub(crate) tap: Option<Arc<Tap>>,
     pub(crate) reconnect: bool,
+    pub(crate) running: Running,
 }
 
 /// The state of a [`ShardActor`].
@@ -129,6 +130,7 @@ impl Actor for ShardActor {
                 random: arguments.random,
                 tap: arguments.tap,
                 reconnect: arguments.reconnect,
+                running: arguments.running,
             }),
             driver: None,
         })
