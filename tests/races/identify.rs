@@ -11,10 +11,10 @@ use shardkeeper::{
     Activity, Backoff, BoxedIo, ConnectError, Dialer, Phase, Presence, QueueMessage, RestartPolicy, ShardId,
     Shardkeeper, Status,
 };
-use shardkeeper_sim::{Fault, Simulator};
+use shardkeeper_sim::{Fault, MemoryStream, Simulator};
 use shardkeeper_tests::races::{Round, repeat};
 use shardkeeper_tests::servant;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep};
 use url::Url;
 
@@ -39,7 +39,7 @@ impl Dialer for Clock {
 }
 
 struct Clocked {
-    io: DuplexStream,
+    io: MemoryStream,
     written: Arc<Mutex<Vec<Instant>>>,
     /// The first write asks for the WebSocket.
     opened: bool,

@@ -186,7 +186,7 @@ impl Discord {
             state.report.connections_refused += 1;
             self.changed(state);
         }
-        place.ok().map(Arc::new)
+        place.ok().map(http::Place::new)
     }
 
     /// Notes what the client did, by its grade.

@@ -25,6 +25,7 @@ use crate::discord::Discord;
 use crate::fault::ConnectFault;
 use crate::hosts::Host;
 use crate::judgement;
+use crate::memory::LastWrite;
 use crate::odd::Odd;
 use crate::rest::{self, Refused, reply};
 use crate::tls::Acceptor;
@@ -38,7 +39,18 @@ const HEAD_BYTES: usize = 16 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The right to one of the simulator's connections.
-pub(crate) type Place = Arc<OwnedSemaphorePermit>;
+#[derive(Clone)]
+pub(crate) struct Place {
+    _permit: Arc<OwnedSemaphorePermit>,
+    pub(crate) last_write: LastWrite,
+}
+
+impl Place {
+    /// On a connection of which it is not known when its client writes.
+    pub(crate) fn new(permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: Arc::new(permit), last_write: LastWrite::default() }
+    }
+}
 
 pub(crate) async fn listen(listener: TcpListener, acceptor: Acceptor, discord: Arc<Discord>) {
     let mut over = discord.over.subscribe();
@@ -87,7 +99,7 @@ pub(crate) async fn serve(
     place: Place,
 ) {
     let mut over = discord.over.subscribe();
-    let service = service_fn(move |request| answer(request, Arc::clone(&discord), Arc::clone(&place)));
+    let service = service_fn(move |request| answer(request, Arc::clone(&discord), place.clone()));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
@@ -188,7 +200,7 @@ async fn upgrade(
     let Some(query) = Query::parse(request.uri().query().unwrap_or_default()) else {
         return Ok(reply(StatusCode::BAD_REQUEST, &json!({"message": "400: Bad Request", "code": 0})));
     };
-    let opening = Opening { query, host, fault };
+    let opening = Opening { query, host, fault, last_write: place.last_write.clone() };
     let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let accept = accept.and_then(|accept| HeaderValue::from_str(&accept).ok()).ok_or(Refused)?;
     let upgraded = hyper::upgrade::on(&mut request);

@@ -90,7 +90,7 @@ pub(crate) struct Resume<'a> {
 }
 
 impl Discord {
-    /// Judges an Identify that was read at `at`, and starts the session if it may.
+    /// Judges an Identify that was written at `at`, and starts the session if it may.
     pub(crate) fn identify(
         &self,
         identify: &Identify,
@@ -139,10 +139,11 @@ impl Discord {
         state.expire(at, timings.session_lifetime);
         state.renew_period(at);
         let key = shard % state.limits.max_concurrency;
-        let early = state.last_identify.insert(key, at).and_then(|last| {
-            let since = at.saturating_duration_since(last);
-            (since < timings.identify_window).then_some(since)
-        });
+        // Of two connections the one that was written to later may be read first.
+        let last = state.last_identify.get(&key).copied();
+        state.last_identify.insert(key, last.map_or(at, |last| last.max(at)));
+        let since = last.map(|last| at.max(last) - at.min(last));
+        let early = since.filter(|since| *since < timings.identify_window);
         if let Some(since) = early {
             let window = timings.identify_window;
             let detail = format!("an Identify of key {key} {since:?} after the last, not {window:?}");
@@ -397,4 +398,40 @@ fn judge_order(state: &mut State, shard: u32, count: u32, key: u32, findings: &m
         ));
     }
     *highest = (*highest).max(shard);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::SimConfig;
+    use crate::wire::Query;
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_170_what_counts_is_how_far_apart_they_were_written_in_whatever_order_they_are_read() {
+        let mode = Query::parse("v=10&encoding=json").unwrap().mode;
+        for (apart, allowed) in [(Duration::from_secs(5), true), (Duration::from_millis(4900), false)] {
+            for earlier_first in [true, false] {
+                let discord = Discord::new(SimConfig::default(), None, false);
+                let mut times = [Instant::now(), Instant::now() + apart];
+                if !earlier_first {
+                    times.reverse();
+                }
+                for (shard, at) in (0..).zip(times) {
+                    let identify = Identify {
+                        token: discord.config.token.clone(),
+                        shard: Some((shard, 2)),
+                        audience: Audience { intents: 0, large_threshold: 50 },
+                        compress: false,
+                        presence: None,
+                    };
+                    discord.identify(&identify, mode, &discord.new_link(), None, at);
+                }
+                let early =
+                    discord.state().report.violations.iter().any(|violation| violation.rule == "GW-170");
+                assert_eq!(early, !allowed, "{apart:?} apart, the earlier one first: {earlier_first}");
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::config::SimConfig;
 use crate::discord::Discord;
 use crate::fault::{ConnectFault, Fault, InjectError, RestFault};
+use crate::memory::{LastWrite, MemoryStream};
 use crate::report::{Delivery, Report, SessionRecord};
 use crate::script::Script;
 use crate::tls::Acceptor;
@@ -69,12 +70,16 @@ impl Simulator {
 
     /// A new connection to the simulator's one port, as a stream in memory of 64 KiB each way. Beyond
     /// [`SimConfig::max_connections`] the stream has ended already.
-    pub fn connect(&self) -> tokio::io::DuplexStream {
+    ///
+    /// An Identify is judged by when it was written here; one that comes over TCP, by when it is read.
+    pub fn connect(&self) -> MemoryStream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        if let Some(place) = self.discord.admit() {
+        let last_write = LastWrite::default();
+        if let Some(mut place) = self.discord.admit() {
+            place.last_write = last_write.clone();
             tokio::spawn(http::serve(theirs, Arc::clone(&self.discord), place));
         }
-        ours
+        MemoryStream::new(ours, last_write)
     }
 
     /// Where it listens, if it does.

@@ -19,6 +19,7 @@ use self::writer::Writer;
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
 use crate::hosts::Host;
+use crate::memory::LastWrite;
 use crate::odd::Odd;
 use crate::wire::{Encoder, Query};
 
@@ -33,6 +34,7 @@ pub(crate) struct Opening {
     pub(crate) query: Query,
     pub(crate) host: Host,
     pub(crate) fault: Option<ConnectFault>,
+    pub(crate) last_write: LastWrite,
 }
 
 pub(crate) async fn serve<S>(stream: S, opening: Opening, discord: Arc<Discord>)

@@ -236,7 +236,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     fn payload(&mut self, op: Option<u64>, data: Value, at: Instant) {
         match op {
             Some(1) => self.heartbeat(&data, at),
-            Some(2) => self.identify(&data, at),
+            Some(2) => self.identify(&data, self.opening.last_write.of_message(at)),
             Some(6) => self.resume(&data),
             Some(op @ (3 | 4 | 8 | 31 | 43)) => self.command(op, data, at),
             op => {
