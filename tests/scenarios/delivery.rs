@@ -159,11 +159,14 @@ fn b4_a_subscriber_that_never_reads_or_panics_stops_nobody_else() {
             panic!("on {delivery:?}");
         });
         let predicate = Topic::all().matching(|_| panic!("in the shard's own task"));
-        let judged = running.keeper.subscribe(predicate);
+        let mut judged = running.keeper.subscribe(predicate);
         running.simulator.emit(0, 500);
         running.check().await;
         assert!(panicked.await.unwrap_err().is_panic());
-        assert_eq!((never_read.backlog(), judged.backlog()), (10, 500));
+        assert_eq!(never_read.backlog(), 10);
+        for _ in 0..500 {
+            judged.next().await.unwrap();
+        }
         let status = running.keeper.shard_status(shardkeeper::ShardId(0)).await.unwrap();
         assert_eq!((status.restarts, status.disconnects), (0, 0));
     });
@@ -221,8 +224,6 @@ fn subscribers_that_may_lose_are_told_what_they_lost_and_stop_nobody() {
     in_both_worlds(|| async {
         let mut running = Running::start(simulator(1, |_| {})).await;
         for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
-            // The guilds that follow READY may still be on their way.
-            running.check().await;
             let mut lossy = running.keeper.subscribe_with(Topic::all(), options(10, overflow));
             running.simulator.emit(0, 100);
             running.check().await;
@@ -339,6 +340,8 @@ async fn a_shard_that_begins_session_after_session_before_a_stalled_subscriber_h
 fn what_comes_again_after_a_crash_is_not_handed_over_before_it_is_acknowledged() {
     in_both_worlds(|| async {
         let mut running = Running::start(simulator(1, |_| {})).await;
+        // A guild that comes behind READY would take the place of one of the two.
+        running.check().await;
         let mut slow = running.keeper.subscribe_with(Topic::all(), options(1, Overflow::Wait));
         running.simulator.emit(0, 2);
         for _ in 0..2 {
