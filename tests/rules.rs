@@ -256,6 +256,17 @@ fn every_test_cites_the_rules_that_it_is_in_the_table_for() {
     );
 }
 
+/// `gw_018_…` is explained by the book. `b4_…` would be explained by nothing.
+#[test]
+fn no_test_has_a_prefix_without_a_key() {
+    for test in tests().keys() {
+        let name = test.split("::").nth(1).unwrap_or_default();
+        let prefix = name.split('_').next().unwrap_or_default();
+        let is_key = prefix.len() > 1 && prefix[1..].bytes().all(|byte| byte.is_ascii_digit());
+        assert!(!is_key, "{test}: nobody knows what {prefix} is; name what the test shows");
+    }
+}
+
 #[test]
 fn sources_of_tests_are_cut_where_they_begin_and_end() {
     let file =

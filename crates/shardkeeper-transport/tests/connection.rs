@@ -616,7 +616,7 @@ async fn binary_payloads_that_were_never_compressed_are_taken() {
     assert!(!connection.is_uncompressed());
 }
 
-/// T39: text is a payload as it is, binary is one or a zlib stream.
+/// GW-042: text is a plain payload, and a binary message is a plain payload or a zlib stream.
 #[tokio::test(start_paused = true)]
 async fn gw_042_payload_compression_is_told_per_message() {
     let (mut connection, mut server) = pair(&config(Compression::Payload)).await;
@@ -672,7 +672,7 @@ mod zstd {
     use crate::common::samples::zstd::zstd;
     use crate::common::samples::{ZSTD_M1, ZSTD_M2, prose};
 
-    /// T36: what one connection has learned is of no use on the next.
+    /// GW-048: a new connection starts a fresh context.
     #[tokio::test(start_paused = true)]
     async fn gw_048_each_connection_has_its_own_context() {
         let config = config(Compression::ZstdStream);
@@ -690,7 +690,7 @@ mod zstd {
         assert_eq!(error, InflateError::Corrupt { total_in: 0 });
     }
 
-    /// T37.
+    /// GW-050: a message is complete although the frame goes on.
     #[tokio::test(start_paused = true)]
     async fn gw_050_small_and_large_payloads_in_one_frame() {
         let (mut connection, mut server) = pair_with_buffer(&config(Compression::ZstdStream), 16 << 20).await;

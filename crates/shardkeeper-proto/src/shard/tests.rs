@@ -824,7 +824,7 @@ fn deadline_of_resumed_counts_from_the_last_progress() {
 }
 
 #[test]
-fn b3_a_peer_that_accepts_and_closes_is_asked_about_once_a_second_and_then_less() {
+fn a_peer_that_accepts_and_closes_is_tried_once_a_second_and_then_less_often() {
     let mut bench = Bench::with_session(Some(session(42)));
     bench.feed(Input::Start);
     let start = bench.now;
