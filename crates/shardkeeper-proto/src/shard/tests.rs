@@ -469,7 +469,7 @@ fn gw_149_op_9_after_identify_waits_longer_each_time() {
     assert_eq!(waits, [3, 7, 15, 30, 60, 120, 240, 450, 450], "up to ten minutes, here at half jitter");
 }
 
-/// Every code of section 7.1: what follows on a ready shard, and on one that resumes.
+/// Every close code of GW-076 to GW-094: what follows on a ready shard, and on one that resumes.
 #[test]
 fn gw_076_to_094_each_close_code_leads_where_the_table_says() {
     use Recovery::{Fatal, NewSession, Resume};
