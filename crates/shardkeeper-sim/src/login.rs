@@ -211,7 +211,7 @@ impl Discord {
         self.judge_pause(state, shard, at, findings);
     }
 
-    /// GW-149: the wait after op 9.
+    /// GW-149: 1 to 5 s should pass between op 9 and the next login.
     fn judge_pause(&self, state: &State, shard: u32, at: Instant, findings: &mut Vec<Finding>) {
         let wait = self.config.timings.invalid_session_wait;
         let since = state.invalidated.get(&shard).map(|since| at.saturating_duration_since(*since));
