@@ -10,11 +10,11 @@ use async_channel::{Sender, TrySendError};
 use shardkeeper_proto::{Intents, ShardId};
 use tokio::sync::Semaphore;
 
+use super::label::HeldUp;
 use super::label::Tag;
+use super::lifecycle::Lifecycle;
 use super::subscription::MAX_CAPACITY;
 use super::{Event, Overflow, Parcel, Subscription, SubscriptionOptions, Topic};
-use crate::Lifecycle;
-use crate::status::HeldUp;
 
 /// How many announcements wait for a lossless subscription that is full. They are rare; nobody who reads at all
 /// ever comes near.

@@ -9,11 +9,11 @@ use std::time::Instant;
 use shardkeeper_proto::{Envelope, EventSet, ShardId};
 
 use super::hub::Subscriber;
+use super::lifecycle::Lifecycle;
 use super::spill::{Leftovers, Spill};
 use super::topic::Candidate;
 use super::watermark::{Debtor, Ticket};
 use super::{Dispatch, Event, Hub, Parcel, Watermark};
-use crate::Lifecycle;
 
 pub(crate) struct Publisher {
     hub: Arc<Hub>,
@@ -221,7 +221,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::{SubscriptionOptions, Topic};
+    use crate::dispatch::{SubscriptionOptions, Topic};
 
     fn publish(publisher: &mut Publisher, sequence: u64) {
         let payload = format!(r#"{{"t":"X","s":{sequence},"op":0,"d":{{}}}}"#);

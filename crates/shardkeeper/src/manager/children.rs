@@ -6,8 +6,8 @@ use ractor::{ActorCell, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::ShardId;
 
 use super::{Fleet, ManagerState, now};
-use crate::Lifecycle;
-use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, Servant, ShardMessage};
+use crate::dispatch::{Lifecycle, Servant};
+use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardMessage};
 
 impl ManagerState {
     pub(super) async fn child_ended(
@@ -49,7 +49,7 @@ impl ManagerState {
             quarantined: restart.quarantined,
         };
         tracing::error!("{lifecycle}");
-        self.config.hub.announce(&lifecycle);
+        self.live.hub.announce(&lifecycle);
         if restart.after.is_zero() {
             return self.restart(myself, shard, incarnation).await;
         }
@@ -81,7 +81,7 @@ impl ManagerState {
         let restart_after = self.servants.crashed(now(), servant, self.random.f64()).after;
         let lifecycle = Lifecycle::ServantCrashed { servant, error, restart_after };
         tracing::error!("{lifecycle}");
-        self.config.hub.announce(&lifecycle);
+        self.live.hub.announce(&lifecycle);
         if restart_after.is_zero() {
             return self.replace(myself, servant).await;
         }

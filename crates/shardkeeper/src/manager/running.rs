@@ -7,16 +7,16 @@ use shardkeeper_proto::close::Scope;
 use shardkeeper_proto::shard::Refusal;
 use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, ShardId};
 
+use super::silence::LOOK_EVERY;
 use super::{GENERATION, ManagerState, now};
-use crate::Lifecycle;
-use crate::dispatch::Found;
+use crate::dispatch::Lifecycle;
+use crate::dispatch::{Found, WatermarkStuck};
 use crate::error::Ended;
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardReport};
-use crate::session_keeper::KeeperMessage;
+use crate::session::KeeperMessage;
 use crate::shard::life::End;
-use crate::silence::LOOK_EVERY;
-use crate::status::{ManagerStatus, WatermarkStuck};
+use crate::status::ManagerStatus;
 
 impl ManagerState {
     pub(super) fn status(&self) -> ManagerStatus {
@@ -84,7 +84,7 @@ impl ManagerState {
             fleet.all_ready_announced = true;
             let lifecycle = Lifecycle::AllReady { generation: GENERATION, shards };
             tracing::info!("{lifecycle}");
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&lifecycle);
         }
     }
 
@@ -92,7 +92,7 @@ impl ManagerState {
     pub(super) fn refreshed(&mut self, info: GatewayInfo) {
         let Some(fleet) = &mut self.fleet else { return };
         let limit = info.session_start_limit;
-        let budget = budget(&limit, self.config.identify_reserve);
+        let budget = budget(&limit, self.config.settings.identify_reserve);
         let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
         if fleet.queue.cast(update).is_err() {
             // The next one begins with what is in the ledger.
@@ -111,7 +111,7 @@ impl ManagerState {
             fleet.advised = advised;
             let lifecycle = Lifecycle::MoreShardsAdvised { count, advised };
             tracing::warn!("{lifecycle}");
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&lifecycle);
         }
     }
 
@@ -121,7 +121,7 @@ impl ManagerState {
         for (shard, quiet_for) in fleet.silence.look(now(), &fleet.shards.readings()) {
             let lifecycle = Lifecycle::Silent { shard, quiet_for };
             tracing::warn!("{lifecycle}");
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&lifecycle);
         }
         for (shard, found) in fleet.shards.watermarks(now()) {
             let lifecycle = match found {
@@ -135,7 +135,7 @@ impl ManagerState {
                 Lifecycle::WatermarkStuck { .. } => tracing::warn!("{lifecycle}"),
                 _ => tracing::info!("{lifecycle}"),
             }
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&lifecycle);
         }
         myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
     }
@@ -147,7 +147,7 @@ impl ManagerState {
             let lifecycle =
                 Lifecycle::LayoutRefused { shard, count: fleet.shards.count(), code: refusal.code };
             tracing::error!("{lifecycle}");
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&lifecycle);
         }
         let hopeless = match refusal.scope {
             Scope::Bot => true,
@@ -160,7 +160,7 @@ impl ManagerState {
         if hopeless && !known {
             let _ = fleet.queue.cast(QueueMessage::Freeze);
             let lifecycle = Lifecycle::Refused(refusal);
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&lifecycle);
             // The other sessions stay good, should the operator mend it within minutes.
             self.begin_end(myself, Farewell::Detach, Ended::Refused(refusal), None);
         }

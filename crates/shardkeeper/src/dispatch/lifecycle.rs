@@ -7,8 +7,29 @@ use shardkeeper_proto::close::CloseCode;
 use shardkeeper_proto::shard::{Change, Next, Refusal};
 use shardkeeper_proto::{ShardCount, ShardId};
 
-use crate::SubscriptionLabel;
-use crate::message::Servant;
+use super::label::SubscriptionLabel;
+
+/// A child of the manager that serves all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Servant {
+    /// The [`IdentifyQueue`](crate::IdentifyQueue). Without it no shard identifies.
+    IdentifyQueue,
+    /// The [`SessionKeeper`](crate::SessionKeeper). Without it nothing is stored.
+    SessionKeeper,
+    /// The [`ReshardSentinel`](crate::ReshardSentinel). Without it nobody asks the gateway.
+    ReshardSentinel,
+}
+
+impl fmt::Display for Servant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IdentifyQueue => "identify queue",
+            Self::SessionKeeper => "session keeper",
+            Self::ReshardSentinel => "reshard sentinel",
+        })
+    }
+}
 
 /// A change in the life of a shard or of the whole bot. `Display` makes a line of it.
 ///

@@ -2,7 +2,7 @@
 //!
 //! Input: shards that join, reach Hello, identify or leave. Output: turns to connect and permits to identify, to
 //! the shards' actors. The rules are in [`IdentifyLimiter`]; here are its clock and its post. What several processes share
-//! is asked of an [`IdentifyGate`](crate::identify_gate::IdentifyGate), permit by permit.
+//! is asked of an [`IdentifyGate`](crate::gate::IdentifyGate), permit by permit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::{Grant, IdentifyLimiter, IdentifyPermit, Priority, ShardId};
 use tokio::task::AbortHandle;
 
-use crate::Lifecycle;
+use super::Asking;
+use super::IdentifyLedger;
 use crate::dispatch::Hub;
-use crate::identify_gate::{Asking, IdentifyPass, IdentifyRequest};
-use crate::identify_ledger::IdentifyLedger;
+use crate::dispatch::Lifecycle;
+use crate::gate::{IdentifyPass, IdentifyRequest};
 use crate::message::{Incarnation, QueueMessage, ShardMessage};
 
 /// The identify queue of a bot.

@@ -11,12 +11,12 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use shardkeeper_proto::{Backoff, ShardCount, ShardId};
 use tokio::time::{Instant, timeout};
 
-use crate::Lifecycle;
-use crate::config::WallClock;
+use super::SessionSlot;
+use super::WallClock;
+use crate::chain::chain;
 use crate::dispatch::Hub;
-use crate::error::chain;
-use crate::identify_ledger::IdentifyLedger;
-use crate::shard::slot::SessionSlot;
+use crate::dispatch::Lifecycle;
+use crate::identify::IdentifyLedger;
 use crate::store::{self, BudgetRecord, Changes, SessionRecord, StoreError, StoreLease};
 use crate::task::AbortOnDrop;
 
