@@ -256,6 +256,43 @@ fn every_test_cites_the_rules_that_it_is_in_the_table_for() {
     );
 }
 
+/// A comment that only cites numbers makes its reader look each of them up; half a sentence says what the rule demands.
+#[test]
+fn comments_say_what_the_rules_that_they_cite_demand() {
+    let examples = ("examples", "../examples");
+    let texts = PACKAGES.iter().chain([&examples]).flat_map(|(_, folder)| files(Path::new(folder)));
+    for text in texts {
+        for number in text.split("GW-").skip(1).filter_map(|rest| rest.get(..3)?.parse::<usize>().ok()) {
+            assert!((1..=RULES).contains(&number), "there is no rule GW-{number:03}");
+        }
+        for comment in comments(&text) {
+            assert!(!is_bare(&comment), "say what the rule demands:{comment}");
+        }
+    }
+}
+
+/// Each run of lines that are comments.
+fn comments(text: &str) -> Vec<String> {
+    let mut comments = vec![String::new()];
+    for line in text.lines() {
+        let comment = line.trim_start().strip_prefix("//").map(|rest| rest.trim_start_matches(['/', '!']));
+        match comment {
+            Some(comment) => {
+                comments.last_mut().expect("one is there").push_str(&format!(" {}", comment.trim()))
+            }
+            None => comments.push(String::new()),
+        }
+    }
+    comments
+}
+
+/// Whether a comment cites rules and says nothing else.
+fn is_bare(comment: &str) -> bool {
+    let mut words = comment.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
+    let is_citation = |word: &str| matches!(word, "GW" | "and" | "to") || word.parse::<u16>().is_ok();
+    comment.contains("GW-") && words.all(is_citation)
+}
+
 /// `gw_018_…` is explained by the book. `b4_…` would be explained by nothing.
 #[test]
 fn no_test_has_a_prefix_without_a_key() {
@@ -285,6 +322,14 @@ fn entries_of_the_book_are_read_whole() {
     assert_eq!(sources, &["[A b]", "staff"]);
     assert!(rule("- <a id=\"gw-002\"></a>**GW-001** · MUST · Send. *staff*").is_none(), "another anchor");
     assert!(rule("- <a id=\"gw-001\"></a>**GW-001** · MUST · Send.").is_none(), "no source");
+}
+
+#[test]
+fn bare_citations_are_recognised() {
+    assert_eq!(comments("/// a\n//! b\nfn x() {}\n    // c\n"), [" a b", " c"].map(str::to_owned));
+    assert!(is_bare(" GW-001, GW-003 to GW-005."));
+    assert!(!is_bare(" GW-001: one guild per request."));
+    assert!(!is_bare(" 5 and 6"));
 }
 
 #[test]
