@@ -12,7 +12,7 @@ use shardkeeper_proto::{Input, Intents, Output, Presence, PresenceUpdate, Sessio
 use shardkeeper_transport::{BoxedIo, ConnectError, Dialer};
 use url::Url;
 
-use crate::Shardkeeper;
+use crate::bot::Shardkeeper;
 use crate::dispatch::{Event, Lifecycle, Subscription, Topic};
 use crate::error::Ended;
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
