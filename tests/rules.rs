@@ -141,7 +141,8 @@ fn files(folder: &Path) -> Vec<String> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() {
             // Other packages, and generated files.
-            if !(folder == Path::new(".") && matches!(name, "clients" | "fuzz" | "target")) {
+            let is_other = folder == Path::new(".") && matches!(name, "clients" | "fuzz");
+            if name != "target" && !is_other {
                 texts.extend(files(&path));
             }
         } else if name.ends_with(".rs") {
