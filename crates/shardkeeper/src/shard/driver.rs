@@ -593,7 +593,6 @@ impl Core {
         if let Some((sequence, subscription)) = watermark.waits_for() {
             let (shard, stuck_for) = (self.shard, STALLED_AFTER);
             let lifecycle = Lifecycle::WatermarkStuck { shard, subscription, sequence, stuck_for };
-            tracing::warn!("the end waits: {lifecycle}");
             self.publisher.announce_aside(&lifecycle);
         }
         watermark.settled().await;
