@@ -41,7 +41,7 @@ async fn gw_197_a_presence_is_shown_from_identify_on_and_changed_on_every_shard(
 }
 
 #[test]
-fn b16_a_presence_survives_a_new_session_and_a_crash() {
+fn a_presence_survives_a_new_session_and_a_crash() {
     in_both_worlds(|| async {
         let mut running = Running::start(simulator(1, |_| {})).await;
         running.keeper.update_presence(playing("kept")).await.unwrap();
@@ -262,7 +262,7 @@ async fn an_accepted_command_says_when_it_is_written_and_when_it_never_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b16_a_computed_presence_is_in_every_identify_until_another_is_set() {
+async fn a_computed_presence_is_in_every_identify_until_another_is_set() {
     let simulator = simulator(2, |_| {});
     let identifies = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&identifies);

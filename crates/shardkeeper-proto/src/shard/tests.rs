@@ -469,7 +469,7 @@ fn gw_149_op_9_after_identify_waits_longer_each_time() {
     assert_eq!(waits, [3, 7, 15, 30, 60, 120, 240, 450, 450], "up to ten minutes, here at half jitter");
 }
 
-/// Every code of section 7.1: what follows on a ready shard, and on one that resumes.
+/// Every close code of GW-076 to GW-094: what follows on a ready shard, and on one that resumes.
 #[test]
 fn gw_076_to_094_each_close_code_leads_where_the_table_says() {
     use Recovery::{Fatal, NewSession, Resume};
@@ -824,7 +824,7 @@ fn deadline_of_resumed_counts_from_the_last_progress() {
 }
 
 #[test]
-fn b3_a_peer_that_accepts_and_closes_is_asked_about_once_a_second_and_then_less() {
+fn a_peer_that_accepts_and_closes_is_tried_once_a_second_and_then_less_often() {
     let mut bench = Bench::with_session(Some(session(42)));
     bench.feed(Input::Start);
     let start = bench.now;
