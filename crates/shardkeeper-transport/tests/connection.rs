@@ -325,7 +325,8 @@ async fn what_the_peer_sends_after_its_close_frame_is_not_handed_over() {
             assert_eq!((end.code, end.by, end.error.is_none()), (Some(4004), by, true));
             for _ in 0..3 {
                 let reading = if paused { Reading::Paused } else { Reading::On };
-                match connection.next(reading).await {
+                let event = timeout(A_WHILE, connection.next(reading)).await;
+                match event.expect("the end is told again") {
                     Event::Closed(again) => assert_eq!((again.code, again.by), (Some(4004), by)),
                     other => panic!("after the end: {other:?}"),
                 }
