@@ -7,6 +7,7 @@ mod hand;
 mod hub;
 mod json;
 mod label;
+mod lifecycle;
 mod model;
 mod publisher;
 mod spill;
@@ -31,8 +32,9 @@ pub(crate) use self::hand::await_end;
 pub(crate) use self::hub::{Hub, OwnHub};
 pub use self::json::JsonError;
 pub(crate) use self::json::parse;
-pub(crate) use self::label::STALLED_AFTER;
-pub use self::label::SubscriptionLabel;
+pub use self::label::{HeldUp, SubscriptionLabel, WatermarkStuck};
+pub(crate) use self::label::{STALLED_AFTER, elapsed_since};
+pub use self::lifecycle::{Lifecycle, Servant};
 pub use self::model::{EventModel, TypedDelivery, TypedError, TypedSubscription};
 pub(crate) use self::publisher::Publisher;
 pub(crate) use self::spill::Leftovers;
@@ -42,7 +44,6 @@ pub use self::topic::Topic;
 pub use self::typed::MalformedEvent;
 use self::watermark::Ticket;
 pub(crate) use self::watermark::{Found, HeldByAsker, Watermark};
-use crate::Lifecycle;
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
