@@ -48,6 +48,11 @@ impl ManagerState {
                     let _ = sentinel.cast(SentinelMessage::Doubt);
                 }
             }
+            // Of whichever incarnation: a removal waits for every driver of its shards.
+            ShardReport::DriverGone => {
+                self.finish_removals();
+                self.end_if_all_ended(myself);
+            }
             // What an earlier incarnation had to say stands in its life, and was read at its end.
             _ if !fleet.shards.is_current(shard, incarnation) => {}
             ShardReport::Ready => {
