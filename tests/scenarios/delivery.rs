@@ -423,7 +423,9 @@ async fn an_actor_that_subscribes_has_only_so_many_deliveries_at_a_time() {
     // The rest waits in front, up to the capacity; what was too much is announced.
     let (mut dispatches, mut missed) = (0, 0);
     while dispatches + missed < 100 {
-        match kept.recv().await.unwrap().into_event() {
+        let next = tokio::time::timeout(Duration::from_secs(60), kept.recv()).await;
+        let next = next.expect("a delivery that was dropped makes room for the next one").unwrap();
+        match next.into_event() {
             Event::Dispatch(_) => dispatches += 1,
             Event::Lagged { missed: count } => missed += count,
             event => panic!("{event:?}"),

@@ -306,6 +306,37 @@ async fn the_peer_closes() {
     assert_eq!(answer, Message::Close(Some(close_frame(4004, "Authentication failed."))));
 }
 
+/// RFC 6455, 5.5.1: nothing counts that comes after a close frame, also when both came in one read.
+#[tokio::test(start_paused = true)]
+async fn what_the_peer_sends_after_its_close_frame_is_not_handed_over() {
+    for we_close_first in [false, true] {
+        for paused in [false, true] {
+            let (mut connection, mut server) = pair(&config(Compression::None)).await;
+            if we_close_first {
+                connection.enqueue_close(4000, "").unwrap();
+                flushed(&mut connection, Reading::On).await;
+            }
+            // Frames as they are on the wire, since no codec writes after a close frame: "last", 4004, "late", 4014.
+            let frames = b"\x81\x04last\x88\x02\x0f\xa4\x81\x04late\x88\x02\x0f\xae";
+            server.get_mut().write_all(frames).await.unwrap();
+            assert_eq!(message(&mut connection).await, b"last");
+            let by = if we_close_first { Initiator::Local } else { Initiator::Peer };
+            let end = closed(&mut connection).await;
+            assert_eq!((end.code, end.by, end.error.is_none()), (Some(4004), by, true));
+            for _ in 0..3 {
+                let reading = if paused { Reading::Paused } else { Reading::On };
+                let event = timeout(A_WHILE, connection.next(reading)).await;
+                match event.expect("the end is told again") {
+                    Event::Closed(again) => assert_eq!((again.code, again.by), (Some(4004), by)),
+                    other => panic!("after the end: {other:?}"),
+                }
+                assert!(matches!(connection.try_next(), Some(Event::Closed(_))));
+            }
+            assert_eq!(connection.traffic().payloads, 1);
+        }
+    }
+}
+
 /// GW-093: a connection may end without a close code.
 #[tokio::test(start_paused = true)]
 async fn the_peer_closes_without_a_code() {

@@ -113,6 +113,7 @@
 //! | the spill of a shard | 64 | Reading has stopped with the first; the rest is for lifecycle changes and READY. |
 //! | the spill while an answer is awaited | 4096 events, 32 MiB | The one who waits may be the one who does not read. |
 //! | a subscription is reported as stalled | after 5 s | Longer than a hiccup of a database, far shorter than what costs a connection. |
+//! | an end goes on without what only its asker could acknowledge | after 1 s, at looks every 250 ms | A task with other work beside is mostly done with it, and nobody takes the wait for a hang. |
 //! | a watermark is reported as stuck | after 60 s, at looks every 15 s | Nearly every handler is done by then. |
 //! | late announcements per subscription | 64 | Nobody who reads at all comes near. |
 //! | controls that wait for a driver | 64 | It takes them before anything else. |
