@@ -1,9 +1,10 @@
-//! Shards that are added, removed and restarted.
+//! Shards that are added, removed and restarted while the manager runs.
 
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 use shardkeeper_proto::{Session, ShardId};
 
-use super::{ManagerState, Removal};
+use super::ManagerState;
+use super::phase::Phase;
 use crate::error::ShardChangeError;
 use crate::message::{ManagerMessage, RestartBy, ShutdownMode};
 use crate::session::KeeperMessage;
@@ -15,14 +16,13 @@ impl ManagerState {
         ids: &[ShardId],
         sessions: Vec<Session>,
     ) -> Result<Result<(), ShardChangeError>, ActorProcessingErr> {
-        let fleet = match &mut self.fleet {
-            _ if self.stopping.is_some() => return Ok(Err(ShardChangeError::ManagerEnded)),
-            None => return Ok(Err(ShardChangeError::Starting)),
-            Some(fleet) => fleet,
-        };
-        let added = match fleet.shards.add(ids, sessions, self.presence.as_ref()) {
+        let added = self.phase.changeable().and_then(|fleet| {
+            let added = fleet.shards.add(ids, sessions, self.presence.as_ref())?;
+            Ok((fleet, added))
+        });
+        let (fleet, added) = match added {
             Ok(added) => added,
-            Err(rejected) => return Ok(Err(rejected)),
+            Err(error) => return Ok(Err(error)),
         };
         tracing::info!(shards = added.len(), "adding shards");
         for shard in added {
@@ -41,54 +41,35 @@ impl ManagerState {
         mode: ShutdownMode,
         reply: RpcReplyPort<Result<Vec<Session>, ShardChangeError>>,
     ) {
-        let begun = match &mut self.fleet {
-            _ if self.stopping.is_some() => Err(ShardChangeError::ManagerEnded),
-            None => Err(ShardChangeError::Starting),
-            Some(fleet) => fleet.shards.begin_removal(ids, mode).map(|shards| (fleet, shards)),
-        };
-        match begun {
-            Ok((fleet, shards)) => {
-                tracing::info!(shards = shards.len(), "removing shards");
-                fleet.last_removal += 1;
-                let number = fleet.last_removal;
-                fleet.removals.push(Removal { number, shards, mode, overdue: false, reply });
+        let checked = self.phase.changeable().and_then(|fleet| {
+            let ids = fleet.shards.check_removal(ids)?;
+            Ok((fleet, ids))
+        });
+        match checked {
+            Ok((fleet, ids)) => {
+                tracing::info!(shards = ids.len(), "removing shards");
+                let number = fleet.shards.begin_removal(ids, mode, reply);
                 myself.send_after(self.config.settings.shutdown_timeout, move || {
                     ManagerMessage::RemovalDeadline(number)
                 });
                 self.finish_removals();
             }
-            Err(rejected) => drop(reply.send(Err(rejected))),
+            Err(error) => drop(reply.send(Err(error))),
         }
     }
 
-    /// Lets go of the shards that have closed, and answers for removals that are complete.
+    /// Answers removals whose shards are gone.
     pub(super) fn finish_removals(&mut self) {
-        let Some(fleet) = &mut self.fleet else { return };
-        if fleet.removals.is_empty() || self.stopping.is_some() {
-            return;
+        let Phase::Running(fleet) = &mut self.phase else { return };
+        if fleet.shards.finish_removals() {
+            // The others may have waited only for a shard that is gone now.
+            self.announce_if_all_ready();
         }
-        let shards = &mut fleet.shards;
-        let is_complete =
-            |removal: &Removal| removal.shards.iter().all(|shard| shards.has_left(*shard, removal.overdue));
-        let complete: Vec<_> = fleet.removals.extract_if(.., |removal| is_complete(removal)).collect();
-        for Removal { shards: left, mode, reply, .. } in complete {
-            let mut sessions: Vec<_> = left.into_iter().filter_map(|shard| shards.remove(shard)).collect();
-            if mode == ShutdownMode::Stop {
-                // One that was killed at the deadline has given up nothing; nobody is to resume it all the same.
-                sessions.clear();
-            }
-            let _ = reply.send(Ok(sessions));
-        }
-        // The last one that the others waited for may be gone.
-        self.announce_if_all_ready();
     }
 
     pub(super) fn removal_deadline(&mut self, number: u64) {
-        let Some(fleet) = &mut self.fleet else { return };
-        for removal in fleet.removals.iter_mut().filter(|removal| removal.number == number) {
-            removal.overdue = true;
-            removal.shards.iter().for_each(|shard| fleet.shards.kill(*shard));
-        }
+        let Some(fleet) = self.phase.fleet_mut() else { return };
+        fleet.shards.kill_overdue(number);
         self.finish_removals();
     }
 
@@ -98,15 +79,14 @@ impl ManagerState {
         shard: ShardId,
         by: RestartBy,
     ) -> Result<Result<(), ShardChangeError>, ActorProcessingErr> {
-        let fleet = match &mut self.fleet {
-            _ if self.stopping.is_some() => return Ok(Err(ShardChangeError::ManagerEnded)),
-            None => return Ok(Err(ShardChangeError::Starting)),
-            Some(fleet) => fleet,
+        let fleet = match self.phase.changeable() {
+            Ok(fleet) => fleet,
+            Err(error) => return Ok(Err(error)),
         };
         match fleet.shards.restart(shard, by) {
             Ok(true) => fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?,
             Ok(false) => {}
-            Err(rejected) => return Ok(Err(rejected)),
+            Err(error) => return Ok(Err(error)),
         }
         Ok(Ok(()))
     }

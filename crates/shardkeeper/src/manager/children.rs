@@ -1,11 +1,12 @@
-//! Children that broke down, and when there is another one.
+//! Children that have ended or crashed, and when they are started again.
 
 use std::sync::Arc;
 
-use ractor::{ActorCell, ActorProcessingErr, ActorRef};
+use ractor::{ActorCell, ActorId, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::ShardId;
 
-use super::{Fleet, ManagerState, now};
+use super::phase::{Fleet, Phase};
+use super::{ManagerState, now};
 use crate::dispatch::{Lifecycle, Service};
 use crate::message::{Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShutdownMode};
 
@@ -16,23 +17,16 @@ impl ManagerState {
         child: &ActorCell,
         error: String,
     ) -> Result<(), ActorProcessingErr> {
-        if self.sentinel.as_ref().is_some_and(|sentinel| sentinel.get_id() == child.get_id()) {
-            return self.service_crashed(myself, Service::ReshardSentinel, error).await;
+        if let Some(service) = self.service(child.get_id()) {
+            return self.service_crashed(myself, service, error).await;
         }
-        let Some(fleet) = &mut self.fleet else { return Ok(()) };
-        if child.get_id() == fleet.queue.get_id() {
-            return self.service_crashed(myself, Service::IdentifyQueue, error).await;
-        }
-        if fleet.keeper.as_ref().is_some_and(|keeper| keeper.get_id() == child.get_id()) {
-            fleet.keeper = None;
-            return self.service_crashed(myself, Service::SessionKeeper, error).await;
-        }
-        let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
+        let Some(fleet) = self.phase.fleet_mut() else { return Ok(()) };
+        let Some(shard) = fleet.shards.actor_gone(child.get_id()) else { return Ok(()) };
         let Some(incarnation) = fleet.shards.incarnation(shard) else { return Ok(()) };
         let _ = fleet.queue.cast(QueueMessage::Gone { shard, incarnation });
         self.shard_ended(myself, shard);
-        let mode = self.stopping.as_ref().map(|stopping| stopping.mode);
-        let Some(fleet) = self.fleet.as_mut().filter(|fleet| !fleet.shards.has_ended(shard)) else {
+        let mode = self.phase.stopping().map(|stopping| stopping.mode);
+        let Some(fleet) = self.phase.fleet_mut().filter(|fleet| !fleet.shards.has_ended(shard)) else {
             return Ok(());
         };
         if fleet.shards.is_leaving(shard) || mode.is_some() {
@@ -55,22 +49,36 @@ impl ManagerState {
         Ok(())
     }
 
+    /// Which service this child was. A session keeper is forgotten, since a shutdown asks it only while it runs.
+    fn service(&mut self, child: ActorId) -> Option<Service> {
+        if self.sentinel.as_ref().is_some_and(|sentinel| sentinel.get_id() == child) {
+            return Some(Service::ReshardSentinel);
+        }
+        let fleet = self.phase.fleet_mut()?;
+        if fleet.queue.get_id() == child {
+            return Some(Service::IdentifyQueue);
+        }
+        fleet.keeper.take_if(|keeper| keeper.get_id() == child)?;
+        Some(Service::SessionKeeper)
+    }
+
+    /// Starts a shard again that crashed in this incarnation, unless it was restarted, removed or stopped since.
     pub(super) async fn restart(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
         shard: ShardId,
         incarnation: Incarnation,
     ) -> Result<(), ActorProcessingErr> {
-        match &mut self.fleet {
-            Some(fleet) if self.stopping.is_none() && fleet.shards.awaits_restart(shard, incarnation) => {
+        match &mut self.phase {
+            Phase::Running(fleet) if fleet.shards.awaits_restart(shard, incarnation) => {
                 fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await
             }
             _ => Ok(()),
         }
     }
 
-    /// A child that serves all shards broke down: it is replaced at once, unless it does so again and again.
-    pub(super) async fn service_crashed(
+    /// Replaces a service that crashed: at once, or after a wait if it crashes again and again.
+    async fn service_crashed(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
         service: Service,
@@ -90,31 +98,36 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         service: Service,
     ) -> Result<(), ActorProcessingErr> {
-        // At the end the session keeper alone is still needed.
-        if self.stopping.is_some() && service != Service::SessionKeeper {
-            return Ok(());
-        }
-        match (service, &self.fleet) {
+        match (service, &self.phase) {
+            (Service::SessionKeeper, _) => return self.replace_keeper(myself).await,
+            // Only the session keeper is needed during a shutdown.
+            (_, Phase::Stopping(_)) => {}
             (Service::ReshardSentinel, _) => self.sentinel = Some(self.spawn_sentinel(myself).await?),
-            (_, None) => {}
-            (Service::IdentifyQueue, Some(fleet)) => {
+            (Service::IdentifyQueue, Phase::Running(fleet)) => {
                 let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger).await?;
-                let tell = |actor: &ActorRef<_>| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone())));
-                fleet.shards.for_each_actor(tell);
-                self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
+                let Phase::Running(fleet) = &mut self.phase else { return Ok(()) };
+                fleet.queue = queue.clone();
+                let announce =
+                    |actor: &ActorRef<_>| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone())));
+                fleet.shards.for_each_actor(announce);
             }
-            // An end that could not wait has brought it forward, or does not need it any more.
-            (Service::SessionKeeper, Some(Fleet { keeper: Some(_), .. })) => {}
-            (Service::SessionKeeper, _) if self.store.is_none() => {}
-            (Service::SessionKeeper, Some(fleet)) => {
-                // Nor is known what the old one has stored.
-                let book = Arc::clone(&fleet.book);
-                let keeper = self.spawn_keeper(myself, &book).await?;
-                self.fleet.iter_mut().for_each(|fleet| fleet.keeper = keeper.clone());
-                if self.stopping.as_ref().is_some_and(|stopping| stopping.flushing) {
-                    self.flush(myself);
-                }
-            }
+            (Service::IdentifyQueue, Phase::Starting(_)) => {}
+        }
+        Ok(())
+    }
+
+    async fn replace_keeper(&mut self, myself: &ActorRef<ManagerMessage>) -> Result<(), ActorProcessingErr> {
+        // A shutdown that could not wait has replaced the keeper already, or has closed the store.
+        let (Some(store), Some(Fleet { keeper: None, table, .. })) = (self.store.clone(), self.phase.fleet())
+        else {
+            return Ok(());
+        };
+        let keeper = self.spawn_keeper(myself, store, Arc::clone(table)).await?;
+        if let Some(fleet) = self.phase.fleet_mut() {
+            fleet.keeper = Some(keeper);
+        }
+        if self.phase.stopping().is_some_and(|stopping| stopping.flushing) {
+            self.flush(myself);
         }
         Ok(())
     }

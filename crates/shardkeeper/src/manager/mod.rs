@@ -1,39 +1,38 @@
 //! The manager: supervisor of one bot's shards.
 //!
-//! Input: the bot's wishes, reports of the shards, the deaths of children. Output: children started, told and
-//! restarted; lifecycle changes. It owns what must survive them: layout, sessions, presence, budget.
+//! Input: requests of the bot, reports of the shards, and the ends of children. Output: children that are started, ordered
+//! and restarted, and lifecycle events. The manager owns what outlives its children: layout, sessions, presence, budget.
 
 mod changing;
 mod children;
 pub(crate) mod config;
 mod ending;
+mod gateway;
+mod phase;
+mod reports;
 pub(crate) mod restart;
-mod running;
 mod sentinel;
+mod services;
 mod shards;
 mod silence;
 mod starting;
+mod watch;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use shardkeeper_proto::{PresenceUpdate, Session, ShardId};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use shardkeeper_proto::PresenceUpdate;
 
 use self::config::{Config, Live};
+use self::phase::{Phase, StartStep, Starting};
 use self::restart::CrashHistory;
 use self::sentinel::AskLimits;
-use self::shards::Shards;
-use self::silence::SilenceWatch;
 use crate::dispatch::Service;
-use crate::error::{CommandError, ExitReason, ShardChangeError, StartError};
-use crate::gateway_info::GatewayInfo;
-use crate::identify::IdentifyLedger;
-use crate::message::{ManagerMessage, QueueMessage, SentinelMessage, ShutdownMode};
-use crate::session::{KeeperMessage, SessionTable};
-use crate::store::{StoreLease, Stored};
-use crate::task::AbortOnDrop;
+use crate::error::{CommandError, ExitReason};
+use crate::message::{ManagerMessage, SentinelMessage, ShutdownMode};
+use crate::status::ManagerStatus;
+use crate::store::StoreLease;
 
 pub use self::config::ManagerArguments;
 pub use self::restart::RestartPolicy;
@@ -46,70 +45,26 @@ const GENERATION: u32 = 1;
 /// any actor: `Actor::spawn(None, ShardManager, config)`.
 pub struct ShardManager;
 
-/// The state of a [`ShardManager`].
+/// The state of a [`ShardManager`]: what every phase needs.
 pub struct ManagerState {
     config: Arc<Config>,
     live: Live,
     random: fastrand::Rng,
+    /// Crashes of the children that serve all shards.
     services: CrashHistory<Service>,
+    /// The presence of shards that are still to be added; `None` for Discord's default.
     presence: Option<PresenceUpdate>,
-    starting: Vec<RpcReplyPort<Result<(), StartError>>>,
-    /// From the start to the beginning of the end.
+    /// Runs until a shutdown begins.
     sentinel: Option<ActorRef<SentinelMessage>>,
     ask_limits: Arc<AskLimits>,
-    /// From the first answer of `GET /gateway/bot` on.
-    fleet: Option<Fleet>,
-    /// Until the end. Nobody else holds the store.
+    /// Nobody else holds the session store. `None` without one, and once it is being closed.
     store: Option<Arc<StoreLease>>,
-    /// Asks the store what it holds.
-    loading: Option<AbortOnDrop>,
-    /// What the session store holds; `None` until it has said so.
-    stored: Option<Stored>,
-    /// It was told that the store does not work.
-    storeless: bool,
-    /// The gateway's answer, as long as the store has not answered.
-    answer: Option<GatewayInfo>,
-    stopping: Option<Stopping>,
-}
-
-/// What there is once the layout is known.
-struct Fleet {
-    info: GatewayInfo,
-    queue: ActorRef<QueueMessage>,
-    ledger: Arc<IdentifyLedger>,
-    book: Arc<Mutex<SessionTable>>,
-    /// With a session store only, and not while it waits to be replaced.
-    keeper: Option<ActorRef<KeeperMessage>>,
-    shards: Shards,
-    all_ready_announced: bool,
-    /// The largest number of shards that was told as advised.
-    advised: u32,
-    silence: SilenceWatch,
-    removals: Vec<Removal>,
-    last_removal: u64,
-}
-
-/// Shards that are on their way out. They leave together: until then, an end takes them along.
-struct Removal {
-    number: u64,
-    shards: BTreeSet<ShardId>,
-    mode: ShutdownMode,
-    /// The deadline has passed.
-    overdue: bool,
-    reply: RpcReplyPort<Result<Vec<Session>, ShardChangeError>>,
-}
-
-struct Stopping {
-    mode: ShutdownMode,
-    outcome: ExitReason,
-    /// Every shard has ended, and the store takes what is left: from the keeper that there is, or the next one.
-    flushing: bool,
-    replies: Vec<RpcReplyPort<Vec<Session>>>,
+    phase: Phase,
 }
 
 impl Drop for ManagerState {
     fn drop(&mut self) {
-        // However it ended: subscribers must not wait for ever.
+        // After a crash too: subscribers must not wait for ever.
         self.live.hub.close();
     }
 }
@@ -125,22 +80,21 @@ impl Actor for ShardManager {
         ManagerArguments { mut config, live }: ManagerArguments,
     ) -> Result<ManagerState, ActorProcessingErr> {
         let random = config.settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let store = config.settings.store.take().map(|store| Arc::new(StoreLease::new(store)));
+        let step = match store {
+            Some(_) => StartStep::AwaitStore { load: None, gateway: None },
+            None => StartStep::default(),
+        };
         Ok(ManagerState {
-            store: config.settings.store.take().map(|store| Arc::new(StoreLease::new(store))),
-            loading: None,
             presence: config.presence.clone(),
             services: CrashHistory::new(config.settings.restart_policy),
             config: Arc::new(config),
             live,
             random,
-            starting: Vec::new(),
             sentinel: None,
             ask_limits: Arc::new(AskLimits::new()),
-            fleet: None,
-            stored: None,
-            storeless: false,
-            answer: None,
-            stopping: None,
+            store,
+            phase: Phase::Starting(Starting { callers: Vec::new(), step }),
         })
     }
 
@@ -149,9 +103,9 @@ impl Actor for ShardManager {
         myself: ActorRef<ManagerMessage>,
         state: &mut ManagerState,
     ) -> Result<(), ActorProcessingErr> {
-        match &state.store {
-            Some(store) => state.loading = Some(starting::load_store(Arc::clone(store), myself.clone())),
-            None => state.stored = Some(Stored::default()),
+        if let Phase::Starting(Starting { step: StartStep::AwaitStore { load, .. }, .. }) = &mut state.phase {
+            let store = state.store.clone();
+            *load = store.map(|store| starting::load_store(store, myself.clone()));
         }
         if let Some(info) = state.config.settings.gateway.clone() {
             let _ = myself.cast(ManagerMessage::Gateway(info));
@@ -167,28 +121,25 @@ impl Actor for ShardManager {
         state: &mut ManagerState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ManagerMessage::AwaitStart(reply) => {
-                if state.fleet.is_some() {
-                    let _ = reply.send(Ok(()));
-                } else {
-                    state.starting.push(reply);
-                }
-            }
+            ManagerMessage::AwaitStart(reply) => match state.phase.starting_mut() {
+                Some(starting) => starting.callers.push(reply),
+                None => drop(reply.send(Ok(()))),
+            },
             ManagerMessage::Stored(stored) => state.stored(&myself, stored).await?,
             ManagerMessage::Flushed | ManagerMessage::StoreClosed => state.finish_end(&myself),
             ManagerMessage::Gateway(info) => state.gateway(&myself, info).await?,
             ManagerMessage::NoGateway { error, retry_after } => state.no_gateway(&myself, error, retry_after),
             ManagerMessage::Shard(shard, reply) => {
-                let actor = state.fleet.as_ref().and_then(|fleet| fleet.shards.actor(shard));
+                let actor = state.phase.fleet().and_then(|fleet| fleet.shards.actor(shard));
                 let _ = reply.send(actor);
             }
             ManagerMessage::OwnerOf(guild_id, reply) => {
-                let _ = reply.send(state.fleet.as_ref().map(|fleet| fleet.shards.owner_of(guild_id)));
+                let _ = reply.send(state.phase.fleet().map(|fleet| fleet.shards.owner_of(guild_id)));
             }
             ManagerMessage::Share(reply) => drop(reply.send(state.live.share())),
             ManagerMessage::Status(reply) => drop(reply.send(state.status())),
             ManagerMessage::ShardStatus(shard, reply) => {
-                let status = state.fleet.as_ref().and_then(|fleet| fleet.shards.status_of(shard));
+                let status = state.phase.fleet().and_then(|fleet| fleet.shards.status_of(shard));
                 let _ = reply.send(status);
             }
             ManagerMessage::UpdatePresence(None, presence, reply) => {
@@ -196,7 +147,7 @@ impl Actor for ShardManager {
                 let _ = reply.send(Ok(()));
             }
             ManagerMessage::UpdatePresence(Some(shards), presence, reply) => {
-                let _ = reply.send(match &mut state.fleet {
+                let _ = reply.send(match state.phase.fleet_mut() {
                     Some(fleet) => fleet.shards.update_presence(&shards, &presence),
                     None => Err(CommandError::Starting),
                 });
@@ -211,11 +162,11 @@ impl Actor for ShardManager {
                 let _ = reply.send(state.restart_shard(&myself, shard, by).await?);
             }
             ManagerMessage::Sessions(reply) => {
-                let sessions = state.fleet.as_ref().map(|fleet| fleet.shards.sessions());
+                let sessions = state.phase.fleet().map(|fleet| fleet.shards.sessions());
                 let _ = reply.send(sessions.unwrap_or_default());
             }
             ManagerMessage::RemovalDeadline(number) => state.removal_deadline(number),
-            ManagerMessage::Command(command, reply) => match &state.fleet {
+            ManagerMessage::Command(command, reply) => match state.phase.fleet() {
                 Some(fleet) => fleet.shards.command(command, reply),
                 None => drop(reply.send(Err(CommandError::Starting))),
             },
@@ -226,16 +177,16 @@ impl Actor for ShardManager {
             ManagerMessage::Restart { shard, incarnation } => {
                 state.restart(&myself, shard, incarnation).await?
             }
-            ManagerMessage::Look => state.look(&myself),
+            ManagerMessage::Look => state.check_shards(&myself),
             ManagerMessage::Shutdown(mode, reply) => {
-                let outcome = match mode {
+                let reason = match mode {
                     ShutdownMode::Stop => ExitReason::Stopped,
                     ShutdownMode::Detach => ExitReason::Detached,
                 };
-                state.begin_shutdown(&myself, mode, outcome, Some(reply));
+                state.begin_shutdown(&myself, mode, reason, Some(reply));
             }
             ManagerMessage::ShutdownDeadline => {
-                if let Some(fleet) = &mut state.fleet {
+                if let Some(fleet) = state.phase.fleet() {
                     fleet.shards.kill_all();
                 }
                 state.finish_end(&myself);
@@ -260,6 +211,23 @@ impl Actor for ShardManager {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl ManagerState {
+    fn status(&self) -> ManagerStatus {
+        match self.phase.fleet() {
+            Some(fleet) => ManagerStatus { shards: fleet.shards.status(), identify: fleet.ledger.status() },
+            None => ManagerStatus::default(),
+        }
+    }
+
+    /// Sets the presence of every shard, and of those that are added later.
+    fn update_presence(&mut self, presence: PresenceUpdate) {
+        if let Some(fleet) = self.phase.fleet_mut() {
+            fleet.shards.update_every_presence(&presence);
+        }
+        self.presence = Some(presence);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use shardkeeper_proto::ShardId;
 
 /// How often the manager looks. Often enough for a report within a few minutes, rarely enough to cost nothing.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(15);
+pub(crate) const CHECK_EVERY: Duration = Duration::from_secs(15);
 /// So many dispatches should have come, going by what the siblings got. If they came by chance alone, none in thirty
 /// would be one in 10^13; traffic comes in bursts, so it is less certain, but still certain enough to be told.
 const EXPECTED: f64 = 30.0;
@@ -48,7 +48,7 @@ struct History {
 impl SilenceWatch {
     /// Takes a look, and returns the shards that have fallen silent since the last one, with for how long they have
     /// been.
-    pub(crate) fn look(&mut self, now: Instant, readings: &[Reading]) -> Vec<(ShardId, Duration)> {
+    pub(crate) fn check(&mut self, now: Instant, readings: &[Reading]) -> Vec<(ShardId, Duration)> {
         let fresh = |reading: &Reading| {
             let before = self.shards.get(&reading.shard).map_or(reading.dispatches, |known| known.dispatches);
             reading.dispatches.saturating_sub(before)
@@ -120,8 +120,8 @@ mod tests {
                 .zip(&counts)
                 .map(|(id, count)| Reading { shard: ShardId(id), ready: ready(look, id), dispatches: *count })
                 .collect();
-            told.extend(watch.look(now, &readings).into_iter().map(|(shard, _)| (look, shard.0)));
-            now += LOOK_EVERY;
+            told.extend(watch.check(now, &readings).into_iter().map(|(shard, _)| (look, shard.0)));
+            now += CHECK_EVERY;
         }
         told
     }

@@ -22,7 +22,6 @@ use crate::manager::{ManagerState, ShardManager};
 use crate::message::{ManagerMessage, RestartBy, ShardReport, ShutdownMode};
 use crate::shard::life::Life;
 use crate::status::Phase;
-use crate::store::Stored;
 
 const SHARD: ShardId = ShardId(1);
 
@@ -77,7 +76,6 @@ impl Bench {
         let lifecycle = builder.subscribe(Topic::lifecycle());
         let (myself, _) = Actor::spawn(None, Nobody, ()).await.unwrap();
         let mut state = ShardManager.pre_start(myself.clone(), builder.build().unwrap()).await.unwrap();
-        state.stored = Some(Stored::default());
         let limit =
             SessionStartLimit { total: 1000, remaining: 1000, reset_after_ms: 1000, max_concurrency: 2 };
         let url = Url::parse("wss://gateway.invalid").unwrap();
@@ -86,13 +84,13 @@ impl Bench {
     }
 
     fn life(&self) -> Arc<Life> {
-        Arc::clone(&self.state.fleet.as_ref().unwrap().shards.entries[&SHARD].life)
+        Arc::clone(&self.state.phase.fleet().unwrap().shards.entries[&SHARD].life)
     }
 
     /// The shard's actor reports and ends; the manager hears of it in this order.
     async fn end(&mut self, first: First, report: ShardReport) {
         let incarnation = self.life().incarnation();
-        let child = self.state.fleet.as_ref().unwrap().shards.actor(SHARD).unwrap().get_cell();
+        let child = self.state.phase.fleet().unwrap().shards.actor(SHARD).unwrap().get_cell();
         let Self { state, myself, .. } = self;
         if let First::Report = first {
             state.report(myself, SHARD, incarnation, report);
@@ -105,7 +103,7 @@ impl Bench {
 
     /// What Discord's refusal with this code is to a shard.
     fn refusal(&self, code: u16) -> FatalClose {
-        let config = self.state.fleet.as_ref().unwrap().shards.shard_config(SHARD);
+        let config = self.state.phase.fleet().unwrap().shards.shard_config(SHARD);
         let (mut shard, now) = (Shard::new(config, None), Instant::now());
         let closed = Input::Closed { code: Some(code), corrupt: false, detail: None };
         for input in [Input::Start, Input::ConnectGrant, Input::Connected, closed] {
@@ -141,7 +139,7 @@ async fn a_refusal_of_the_bot_ends_it_once() {
         let (life, refusal) = (bench.life(), bench.refusal(4004));
         life.refuse(refusal);
         bench.end(first, ShardReport::Refused(refusal)).await;
-        let outcome = bench.state.stopping.as_ref().map(|stopping| stopping.outcome);
+        let outcome = bench.state.phase.stopping().map(|stopping| stopping.reason);
         assert_eq!(outcome, Some(ExitReason::Refused(refusal)), "{first:?}");
         assert_eq!(bench.heard(), [Lifecycle::Refused(refusal)], "{first:?}");
         assert_eq!(bench.life().incarnation(), life.incarnation(), "{first:?}: it does not come back");
@@ -157,7 +155,7 @@ async fn a_refusal_of_the_layout_is_told_once() {
         life.set_ready();
         life.refuse(refusal);
         bench.end(first, ShardReport::Refused(refusal)).await;
-        assert!(bench.state.stopping.is_none(), "{first:?}");
+        assert!(bench.state.phase.stopping().is_none(), "{first:?}");
         let heard = bench.heard();
         assert!(matches!(heard[..], [Lifecycle::LayoutRefused { shard: SHARD, .. }]), "{first:?}: {heard:?}");
         assert_eq!(bench.life().incarnation(), life.incarnation(), "{first:?}");
@@ -165,7 +163,7 @@ async fn a_refusal_of_the_layout_is_told_once() {
         let Bench { state, myself, .. } = &mut bench;
         state.restart_shard(myself, SHARD, RestartBy::Resume).await.unwrap().unwrap();
         state.report(myself, SHARD, life.incarnation(), ShardReport::Ended);
-        assert!(!state.fleet.as_ref().unwrap().shards.has_ended(SHARD), "{first:?}");
+        assert!(!state.phase.fleet().unwrap().shards.has_ended(SHARD), "{first:?}");
     }
 }
 
@@ -176,7 +174,7 @@ async fn a_shard_that_ended_as_it_was_told_has_not_crashed() {
         bench.life().set_over();
         bench.end(first, ShardReport::Ended).await;
         assert_eq!(bench.heard(), [], "{first:?}");
-        assert!(bench.state.fleet.as_ref().unwrap().shards.has_ended(SHARD), "{first:?}");
+        assert!(bench.state.phase.fleet().unwrap().shards.has_ended(SHARD), "{first:?}");
     }
 }
 
@@ -184,7 +182,7 @@ async fn a_shard_that_ended_as_it_was_told_has_not_crashed() {
 async fn a_shard_that_was_ready_until_its_crash_counts_as_ready() {
     for first in [First::Report, First::End] {
         let mut bench = Bench::new().await;
-        bench.state.fleet.as_ref().unwrap().shards.entries[&ShardId(0)].life.set_ready();
+        bench.state.phase.fleet().unwrap().shards.entries[&ShardId(0)].life.set_ready();
         let life = bench.life();
         life.set_ready();
         bench.end(first, ShardReport::Ready).await;
@@ -193,7 +191,7 @@ async fn a_shard_that_was_ready_until_its_crash_counts_as_ready() {
             panic!("{first:?}: {heard:?}")
         };
         assert!(bench.life().incarnation() > life.incarnation(), "{first:?}: it comes back");
-        assert!(bench.state.fleet.as_ref().unwrap().shards.all_were_ready(), "{first:?}");
+        assert!(bench.state.phase.fleet().unwrap().shards.all_were_ready(), "{first:?}");
     }
 }
 
@@ -208,11 +206,11 @@ async fn a_presence_that_is_set_as_a_shard_crashes_is_that_of_its_next_life_and_
             bench.state.update_presence(presence.clone());
         }
         bench.end(First::End, ShardReport::Ready).await;
-        assert!(bench.state.fleet.as_ref().unwrap().shards.actor(SHARD).is_none());
+        assert!(bench.state.phase.fleet().unwrap().shards.actor(SHARD).is_none());
         if !set_first {
             bench.state.update_presence(presence.clone());
         }
-        let next = &bench.state.fleet.as_ref().unwrap().shards.entries[&SHARD].presence;
+        let next = &bench.state.phase.fleet().unwrap().shards.entries[&SHARD].presence;
         assert_eq!((next, &bench.state.presence), (&Some(presence.clone()), &Some(presence)), "{set_first}");
     }
 }
@@ -234,16 +232,16 @@ async fn a_removal_is_answered_once_the_shard_is_gone() {
 async fn a_shard_that_dies_over_a_stop_leaves_no_session_whatever_its_driver_still_stores() {
     let mut bench = Bench::new().await;
     let life = bench.life();
-    let (slot, count) = {
-        let shards = &bench.state.fleet.as_ref().unwrap().shards;
-        (Arc::clone(&shards.entries[&SHARD].slot), shards.count())
+    let (cell, count) = {
+        let shards = &bench.state.phase.fleet().unwrap().shards;
+        (Arc::clone(&shards.entries[&SHARD].cell), shards.count())
     };
     let session = Session::sample(SHARD, count);
-    slot.store(life.incarnation(), Some(session.clone()));
+    cell.store(life.incarnation(), Some(session.clone()));
     bench.state.begin_shutdown(&bench.myself, ShutdownMode::Stop, ExitReason::Stopped, None);
     bench.end(First::End, ShardReport::Ended).await;
-    slot.store(life.incarnation(), Some(session));
-    assert_eq!(slot.load(), None);
+    cell.store(life.incarnation(), Some(session));
+    assert_eq!(cell.load(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,14 +252,14 @@ async fn a_shard_that_leaves_is_not_restarted_by_its_timer() {
     let mut incarnation = life.incarnation();
     for _ in 0..3 {
         incarnation = bench.life().incarnation();
-        if bench.state.fleet.as_ref().unwrap().shards.actor(SHARD).is_some() {
+        if bench.state.phase.fleet().unwrap().shards.actor(SHARD).is_some() {
             bench.end(First::End, ShardReport::AskGateway).await;
         }
     }
     let (reply, _answer) = ractor::concurrency::oneshot();
     bench.state.remove_shards(&bench.myself, &[SHARD, ShardId(0)], ShutdownMode::Detach, reply.into());
     bench.state.restart(&bench.myself, SHARD, incarnation).await.unwrap();
-    assert!(bench.state.fleet.as_ref().unwrap().shards.actor(SHARD).is_none());
+    assert!(bench.state.phase.fleet().unwrap().shards.actor(SHARD).is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -269,13 +267,13 @@ async fn a_shard_that_comes_back_waits_for_a_driver_of_it_that_still_runs() {
     let mut bench = Bench::new().await;
     let (reply, answer) = ractor::concurrency::oneshot();
     bench.state.remove_shards(&bench.myself, &[SHARD], ShutdownMode::Detach, reply.into());
-    let shards = &bench.state.fleet.as_ref().unwrap().shards;
-    shards.kill(SHARD);
+    let shards = &bench.state.phase.fleet().unwrap().shards;
+    shards.actor(SHARD).unwrap().kill();
     // As a driver does that goes on beyond the deadline of the removal.
-    let driver = shards.entries[&SHARD].slot.lease().await;
+    let driver = shards.entries[&SHARD].cell.lease().await;
     let incarnation = bench.life().incarnation();
     bench.end(First::End, ShardReport::AskGateway).await;
-    while !bench.state.fleet.as_ref().unwrap().shards.entries[&SHARD].drivers.are_gone() {
+    while !bench.state.phase.fleet().unwrap().shards.entries[&SHARD].drivers.are_gone() {
         tokio::task::yield_now().await;
     }
     bench.state.report(&bench.myself, SHARD, incarnation, ShardReport::DriverGone);
@@ -283,7 +281,7 @@ async fn a_shard_that_comes_back_waits_for_a_driver_of_it_that_still_runs() {
     bench.state.add_shards(&bench.myself, &[SHARD], sessions).await.unwrap().unwrap();
     let phase = async |bench: &Bench| {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        bench.state.fleet.as_ref().unwrap().shards.status_of(SHARD).unwrap().phase
+        bench.state.phase.fleet().unwrap().shards.status_of(SHARD).unwrap().phase
     };
     assert_eq!(phase(&bench).await, Phase::Starting);
     drop(driver);

@@ -1,0 +1,78 @@
+//! How a shard's actor is started: its first one, and the next one after a crash or an operator's restart.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use shardkeeper_proto::{ShardConfig, ShardId};
+
+use super::Shards;
+use super::entry::Stage;
+use crate::command;
+use crate::dispatch::Publisher;
+use crate::message::{ManagerMessage, QueueMessage};
+use crate::shard::life::Life;
+use crate::shard::{ShardActor, ShardArguments};
+
+impl Shards {
+    pub(super) fn shard_config(&self, shard: ShardId) -> ShardConfig {
+        ShardConfig {
+            token: self.config.token.clone(),
+            shard,
+            count: self.count,
+            intents: self.config.settings.intents,
+            large_threshold: self.config.settings.large_threshold,
+            library: self.config.settings.library.clone(),
+            gateway_url: self.gateway_url.clone(),
+            wire: self.config.settings.wire(),
+            timings: self.config.settings.timings,
+        }
+    }
+
+    /// Starts the next incarnation of a shard's actor.
+    pub(crate) async fn spawn(
+        &mut self,
+        manager: &ActorRef<ManagerMessage>,
+        shard: ShardId,
+        queue: &ActorRef<QueueMessage>,
+        random: fastrand::Rng,
+    ) -> Result<(), ActorProcessingErr> {
+        let config = self.shard_config(shard);
+        let ledger = Arc::clone(&self.table().ledger);
+        let Some(entry) = self.entries.get_mut(&shard) else { return Ok(()) };
+        self.last_incarnation += 1;
+        entry.was_ready_before = entry.was_ready();
+        entry.life = Arc::new(Life::new(self.last_incarnation));
+        entry.board.begin(self.last_incarnation);
+        let (commands, inbox) = command::channel(shard);
+        let arguments = ShardArguments {
+            running: entry.drivers.begin(shard, self.last_incarnation, manager.clone()),
+            life: Arc::clone(&entry.life),
+            config,
+            connector: self.connector.clone(),
+            pacer: Arc::clone(&self.pacer),
+            warnings: Arc::clone(&self.warnings),
+            publisher: Publisher::new(
+                Arc::clone(&self.hub),
+                shard,
+                self.generation,
+                Arc::clone(entry.cell.watermark()),
+                Arc::clone(&entry.inherited_spill),
+            ),
+            slot: Arc::clone(&entry.cell),
+            board: Arc::clone(&entry.board),
+            oddities: Arc::clone(&self.oddities),
+            commands: (commands.clone(), inbox),
+            presence: entry.presence.clone(),
+            presence_fn: self.config.settings.presence_fn.clone(),
+            queue: queue.clone(),
+            ledger,
+            manager: manager.clone(),
+            random,
+            tap: self.config.settings.tap.clone(),
+            reconnect: self.config.settings.reconnect,
+        };
+        let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, manager.get_cell()).await?;
+        entry.stage = Stage::Up { actor, commands };
+        Ok(())
+    }
+}
