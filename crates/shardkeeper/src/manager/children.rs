@@ -49,7 +49,8 @@ impl ManagerState {
         Ok(())
     }
 
-    /// Which service this child was. A session keeper is forgotten, since a shutdown asks it only while it runs.
+    /// Which service this child was. A session keeper is forgotten, since a shutdown asks it only while it
+    /// runs.
     fn service(&mut self, child: ActorId) -> Option<Service> {
         if self.sentinel.as_ref().is_some_and(|sentinel| sentinel.get_id() == child) {
             return Some(Service::ReshardSentinel);
@@ -62,7 +63,8 @@ impl ManagerState {
         Some(Service::SessionKeeper)
     }
 
-    /// Starts a shard again that crashed in this incarnation, unless it was restarted, removed or stopped since.
+    /// Starts a shard again that crashed in this incarnation, unless it was restarted, removed or stopped
+    /// since.
     pub(super) async fn restart(
         &mut self,
         myself: &ActorRef<ManagerMessage>,

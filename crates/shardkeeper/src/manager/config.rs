@@ -1,4 +1,4 @@
-//! What a manager is started with: checked, and complete.
+//! The complete and checked configuration that a manager is started with.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,7 +24,8 @@ use crate::store::SessionStore;
 
 use super::restart::RestartPolicy;
 
-/// What a [`ShardManager`](crate::actor::ShardManager) is started with: a checked configuration, and the subscriptions made so far.
+/// The arguments of a [`ShardManager`](crate::actor::ShardManager): a checked configuration, and the
+/// subscriptions made so far.
 pub struct ManagerArguments {
     pub(crate) config: Config,
     pub(crate) live: Live,
@@ -40,7 +41,7 @@ impl fmt::Debug for ManagerArguments {
     }
 }
 
-/// What lives as long as the manager, and begins with its builder.
+/// What exists from the builder on until the manager ends.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) hub: OwnHub,
@@ -53,14 +54,14 @@ impl Live {
         Self { hub: OwnHub::of(intents), members: Arc::default(), ended: watch::Sender::new(None) }
     }
 
-    /// What handles get of it.
+    /// The part that handles get.
     pub(crate) fn share(&self) -> Shared {
         let (hub, members) = (Arc::clone(&self.hub), Arc::clone(&self.members));
         Shared { hub, members, ended: self.ended.subscribe() }
     }
 }
 
-/// A configuration that was checked.
+/// A checked configuration.
 pub(crate) struct Config {
     pub(crate) token: Token,
     pub(crate) api_url: Url,
@@ -69,10 +70,10 @@ pub(crate) struct Config {
     pub(crate) settings: Settings,
 }
 
-/// The part of a configuration that a builder holds as it is given.
+/// The part of a configuration that a builder stores unchanged.
 pub(crate) struct Settings {
     pub(crate) intents: Intents,
-    /// What `GET /gateway/bot` said, if somebody has asked already.
+    /// The answer to `GET /gateway/bot`, if the bot has it already.
     pub(crate) gateway: Option<GatewayInfo>,
     pub(crate) gateway_check_every: Duration,
     pub(crate) presence_fn: Option<PresenceFn>,
@@ -111,7 +112,7 @@ impl Settings {
     pub(crate) fn transport(&self) -> TransportConfig {
         let mut transport = TransportConfig::default();
         transport.compression = self.compression;
-        // Before the machine's own deadline: the transport can say whom it waited for, and what for.
+        // Shorter than the machine's own deadline, because the transport's error names the peer and the step.
         transport.connect_timeout = self.timings.connect.mul_f64(0.9);
         transport.max_message_bytes = self.max_message_bytes;
         transport.user_agent = Some(USER_AGENT.to_owned());

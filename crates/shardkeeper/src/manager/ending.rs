@@ -71,9 +71,11 @@ impl ManagerState {
         });
     }
 
-    /// Ends all use of the session store by the time that the future completes. A save that is under way is cancelled.
+    /// Ends all use of the session store by the time that the future completes. A save that is under way is
+    /// cancelled.
     pub(super) fn close_store(&mut self) -> impl Future<Output = ()> + Send + 'static {
-        // Cancelled last: a load may go on in a thread after that, and usually ends by itself within a moment.
+        // Cancelled last: a load may go on in a thread after that, and usually ends by itself within a
+        // moment.
         let load = match self.phase.starting_mut() {
             Some(Starting { step: StartStep::AwaitStore { load, .. }, .. }) => load.take(),
             _ => None,

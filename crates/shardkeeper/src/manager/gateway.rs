@@ -1,4 +1,5 @@
-//! What the gateway's answers to `GET /gateway/bot` lead to: a start, or new limits, a new address and advice.
+//! What the gateway's answers to `GET /gateway/bot` lead to: a start, or new limits, a new address and
+//! advice.
 
 use std::time::Duration;
 

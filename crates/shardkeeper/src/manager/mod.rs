@@ -1,7 +1,8 @@
 //! The manager: supervisor of one bot's shards.
 //!
-//! Input: requests of the bot, reports of the shards, and the ends of children. Output: children that are started, ordered
-//! and restarted, and lifecycle events. The manager owns what outlives its children: layout, sessions, presence, budget.
+//! Input: requests of the bot, reports of the shards, and the ends of children. Output: children that are
+//! started, ordered and restarted, and lifecycle events. The manager owns what outlives its children: layout,
+//! sessions, presence, budget.
 
 mod changing;
 mod children;
@@ -38,11 +39,11 @@ pub use self::config::ManagerArguments;
 pub use self::restart::RestartPolicy;
 pub use self::sentinel::{ReshardSentinel, SentinelArguments, SentinelState};
 
-/// The only generation, until the bot can be resharded.
+/// The generation of every layout, as long as a bot cannot be resharded.
 const GENERATION: u32 = 1;
 
-/// The manager of one bot's shards. Start it with [`Shardkeeper::builder`](crate::Shardkeeper::builder), or like
-/// any actor: `Actor::spawn(None, ShardManager, config)`.
+/// The manager of one bot's shards. Start it with [`Shardkeeper::builder`](crate::Shardkeeper::builder), or
+/// like any actor: `Actor::spawn(None, ShardManager, config)`.
 pub struct ShardManager;
 
 /// The state of a [`ShardManager`]: what every phase needs.

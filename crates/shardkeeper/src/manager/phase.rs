@@ -94,7 +94,7 @@ pub(super) struct Fleet {
     pub(super) silence: SilenceWatch,
 }
 
-/// Shards end and the session store is closed, within the deadline.
+/// The shards end, and then the session store is closed. A deadline limits both.
 pub(super) struct Stopping {
     pub(super) mode: ShutdownMode,
     pub(super) reason: ExitReason,

@@ -45,8 +45,8 @@ impl ManagerState {
         }
     }
 
-    /// Handles that a shard has ended or is about to end. Called at its report and at the end of its actor, which come in
-    /// either order: only the first call has an effect.
+    /// Handles that a shard has ended or is about to end. Called at its report and at the end of its actor,
+    /// which come in either order: only the first call has an effect.
     pub(super) fn shard_ended(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId) {
         let end = self.phase.fleet_mut().and_then(|fleet| fleet.shards.take_end(shard));
         if let Some(End::Refused(refusal)) = end {
@@ -72,7 +72,8 @@ impl ManagerState {
         }
     }
 
-    /// Discord refuses a shard. If the code concerns the token, every shard ends; otherwise the layout is wrong (GW-096).
+    /// Discord refuses a shard. If the code concerns the token, every shard ends; otherwise the layout is
+    /// wrong (GW-096).
     fn refused(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId, refusal: FatalClose) {
         let Some(fleet) = self.phase.fleet() else { return };
         if refusal.scope == Scope::Layout {
@@ -82,7 +83,8 @@ impl ManagerState {
         }
         let hopeless = match refusal.scope {
             Scope::Bot => true,
-            // A layout under which no shard was ever ready is wrong as a whole: more Identifies would be wasted.
+            // A layout under which no shard was ever ready is wrong as a whole: more Identifies would be
+            // wasted.
             Scope::Layout => !fleet.shards.any_was_ready() || fleet.shards.all_ended(),
         };
         // Several shards may be refused before the first refusal has stopped them.

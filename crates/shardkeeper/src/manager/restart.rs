@@ -1,37 +1,41 @@
-//! When a crashed shard may come back. Pure: the manager brings its clock.
+//! When a crashed child may be started again. Pure: the manager supplies time and randomness.
 //!
-//! For crashes alone, the breaking of an invariant of ours. What the network does is the machine's affair.
+//! Only crashes count here, which are bugs in this library. The protocol machine handles network failures.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use shardkeeper_proto::{Backoff, DurationError};
 
-/// How crashes are answered. Construct it with `Default`, then set fields; a limit of zero is always passed.
+/// When crashed children are started again. Construct it with `Default`, then set fields. A limit of 0 acts
+/// like 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RestartPolicy {
-    /// Crashes are forgotten after this time. 10 min.
+    /// A crash is forgotten after this time. Default: 10 min.
     pub window: Duration,
-    /// Waits between restarts of one shard: none, then 1 s doubling to 60 s.
+    /// The wait before a restart of one shard. Default: none after the first crash, then 1 s, doubling up to
+    /// 60 s.
     pub backoff: Backoff,
-    /// So many crashes of one shard within the window, and it is in quarantine. 5.
+    /// A shard that crashes this many times within [`window`](Self::window) is quarantined. Default: 5.
     pub quarantine_after: usize,
-    /// How long a shard in quarantine waits for its next try: the first time 5 min, twice as long each time that it crashes
-    /// again within the window after it.
+    /// How long a quarantined shard waits for its next start. The wait doubles each time that the shard
+    /// crashes again within [`window`](Self::window) after its quarantine. Default: 5 min.
     pub quarantine: Duration,
-    /// The longest such wait. 1 h: a try may cost an Identify, and a day has 1000 of them for all shards.
+    /// The longest quarantine. Default: 1 h, because each start may cost one of the 1000 Identifies that all
+    /// shards share each day.
     pub quarantine_cap: Duration,
-    /// So many crashes of all shards within [`fleet_window`](Self::fleet_window), and every restart waits for as
-    /// long: something is wrong with all of them. 32.
+    /// If all shards together crash this many times within [`fleet_window`](Self::fleet_window), every
+    /// restart waits at least that long, because the cause concerns all of them. Default: 32.
     pub fleet_limit: usize,
-    /// The window of [`fleet_limit`](Self::fleet_limit), and half of the longest wait that it brings. 10 s.
+    /// The window of [`fleet_limit`](Self::fleet_limit). The wait that the limit causes is one to two
+    /// windows. Default: 10 s.
     pub fleet_window: Duration,
 }
 
 impl RestartPolicy {
-    /// Checks that no span is longer than a year, and that a quarantine is one: without a wait, a shard that crashes at each
-    /// start would spend an Identify each time.
+    /// Checks that no span is longer than a year, and that a quarantine has a wait: without one, a shard that
+    /// crashes at each start would spend an Identify each time.
     pub(crate) fn check(&self) -> Result<(), DurationError> {
         let any = Duration::ZERO;
         let some = Duration::from_millis(1);
@@ -70,7 +74,7 @@ pub(crate) struct Restart {
     pub(crate) quarantined: bool,
 }
 
-/// Remembers the crashes of children, each of which has a name.
+/// The recent crashes of children, by the children's names.
 #[derive(Debug)]
 pub(crate) struct CrashHistory<Name> {
     policy: RestartPolicy,
@@ -91,13 +95,14 @@ impl<Name: Ord + Copy> CrashHistory<Name> {
         Self { policy, crashes: BTreeMap::new(), quarantines: BTreeMap::new(), fleet: VecDeque::new() }
     }
 
-    /// Notes a crash and decides; `random` lies in `[0, 1)`.
+    /// Records a crash and decides on the restart. `random` lies in `[0, 1)`.
     pub(crate) fn crashed(&mut self, now: Instant, child: Name, random: f64) -> Restart {
         let policy = self.policy;
         let crashes = self.crashes.entry(child).or_default();
         let earlier = note(crashes, now, policy.window, policy.quarantine_after);
         let fleet = note(&mut self.fleet, now, policy.fleet_window, policy.fleet_limit);
-        // Else older crashes would leave the window while it waits, and each quarantine begin with some quick tries.
+        // Older crashes leave the window during a quarantine. Without this, each quarantine would be followed
+        // by several quick restarts.
         let relapse = self.quarantines.get(&child).filter(|last| now < last.over_at + policy.window);
         let quarantined = earlier + 1 >= policy.quarantine_after || relapse.is_some();
         let mut after = if quarantined {
@@ -115,7 +120,8 @@ impl<Name: Ord + Copy> CrashHistory<Name> {
     }
 }
 
-/// Adds a crash to those within the window; returns how many were there. Remembers no more than matter.
+/// Adds a crash to those within the window, of which up to `matter` are kept. Returns how many there were
+/// before.
 fn note(crashes: &mut VecDeque<Instant>, now: Instant, window: Duration, matter: usize) -> usize {
     crashes.retain(|at| now.saturating_duration_since(*at) < window);
     let earlier = crashes.len();
@@ -136,37 +142,42 @@ mod tests {
 
     #[test]
     fn the_first_crash_costs_nothing_and_a_loop_ends_in_quarantine() {
-        let mut book = CrashHistory::new(RestartPolicy::default());
+        let mut history = CrashHistory::new(RestartPolicy::default());
         let now = Instant::now();
-        let waits: Vec<Restart> = (0..7).map(|at| book.crashed(now + SECOND * at, ShardId(1), 0.0)).collect();
+        let waits: Vec<Restart> =
+            (0..7).map(|at| history.crashed(now + SECOND * at, ShardId(1), 0.0)).collect();
         let seconds: Vec<u64> = waits.iter().map(|restart| restart.after.as_secs()).collect();
         assert_eq!(seconds, [0, 1, 2, 4, 300, 600, 1200]);
         assert!(waits[4].quarantined && !waits[3].quarantined);
-        assert_eq!(book.crashed(now, ShardId(2), 0.0).after, Duration::ZERO, "the others do not pay for it");
+        assert_eq!(
+            history.crashed(now, ShardId(2), 0.0).after,
+            Duration::ZERO,
+            "a crash of one shard does not delay another"
+        );
     }
 
     #[test]
     fn crashes_are_forgotten() {
-        let mut book = CrashHistory::new(RestartPolicy::default());
+        let mut history = CrashHistory::new(RestartPolicy::default());
         let now = Instant::now();
         for at in 0..5 {
-            let _ = book.crashed(now + SECOND * at, ShardId(1), 0.0);
+            let _ = history.crashed(now + SECOND * at, ShardId(1), 0.0);
         }
         let policy = RestartPolicy::default();
         let later = now + policy.quarantine + policy.window + SECOND * 5;
         assert_eq!(
-            book.crashed(later, ShardId(1), 0.0),
+            history.crashed(later, ShardId(1), 0.0),
             Restart { after: Duration::ZERO, quarantined: false }
         );
     }
 
     #[test]
     fn a_day_of_crashes_is_a_few_dozen_tries() {
-        let mut book = CrashHistory::new(RestartPolicy::default());
+        let mut history = CrashHistory::new(RestartPolicy::default());
         let start = Instant::now();
         let (mut now, mut tries) = (start, 0);
         while now < start + SECOND * 86_400 {
-            now += SECOND + book.crashed(now, ShardId(1), 0.5).after;
+            now += SECOND + history.crashed(now, ShardId(1), 0.5).after;
             tries += 1;
         }
         assert_eq!(tries, 31);
@@ -174,20 +185,20 @@ mod tests {
 
     #[test]
     fn when_the_whole_fleet_crashes_restarts_wait() {
-        let mut book = CrashHistory::new(RestartPolicy::default());
+        let mut history = CrashHistory::new(RestartPolicy::default());
         let now = Instant::now();
         let waits: Vec<Duration> =
-            (0..40).map(|shard| book.crashed(now, ShardId(shard), 0.0).after).collect();
+            (0..40).map(|shard| history.crashed(now, ShardId(shard), 0.0).after).collect();
         assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count(), 31);
         assert_eq!(waits[39], RestartPolicy::default().fleet_window);
     }
 
     #[test]
     fn crashes_of_the_fleet_are_forgotten_after_their_window() {
-        let mut book = CrashHistory::new(RestartPolicy::default());
+        let mut history = CrashHistory::new(RestartPolicy::default());
         let mut now = Instant::now();
         for shard in 0..100 {
-            assert_eq!(book.crashed(now, ShardId(shard), 0.0).after, Duration::ZERO, "{shard}");
+            assert_eq!(history.crashed(now, ShardId(shard), 0.0).after, Duration::ZERO, "{shard}");
             now += SECOND;
         }
     }

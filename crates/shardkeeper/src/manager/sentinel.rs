@@ -1,7 +1,9 @@
-//! The actor that asks the gateway how things stand: at the start, now and then, and when shards cannot find it.
+//! The actor that calls `GET /gateway/bot`: at the start, at intervals, and when shards cannot reach the
+//! gateway.
 //!
-//! Input: its clock, and the manager's word that something may be out of date. Output: each answer, to the manager, which
-//! learns from it the address, the identify budget and the number of shards that Discord advises.
+//! Input: its own timer, and the manager's message that an answer may be out of date. Output: each answer, to
+//! the manager, which takes from it the address, the identify budget and the number of shards that Discord
+//! recommends.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +18,8 @@ use crate::message::{ManagerMessage, SentinelMessage};
 use crate::shard::OncePer;
 use crate::task::AbortOnDrop;
 
-/// How often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
+/// The shortest time between two requests made because shards cannot reach the gateway. An outage lasts
+/// minutes.
 const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 
 /// The sentinel of a bot.
@@ -27,18 +30,18 @@ pub struct SentinelArguments {
     pub(crate) config: Arc<Config>,
     pub(crate) manager: ActorRef<ManagerMessage>,
     pub(crate) random: fastrand::Rng,
-    /// The manager waits for its first answer.
+    /// The manager waits for the first answer.
     pub(crate) awaited: bool,
     pub(crate) limits: Arc<AskLimits>,
 }
 
-/// When the gateway may be asked. The manager keeps the limits over the lives of sentinels, and each sentinel writes them before
-/// it reports: its end may be known before its report.
+/// When the gateway may be asked. The manager keeps these limits when it replaces a sentinel. A sentinel
+/// updates them before it reports, because the manager may learn of its end first.
 #[derive(Debug)]
 pub(crate) struct AskLimits {
-    /// The gateway does not want to be asked before; `None` for never.
+    /// The gateway must not be asked before this time; `None` for never again.
     not_before: Mutex<Option<Instant>>,
-    /// How often the gateway is asked because of a shard's doubts.
+    /// Limits the requests that a shard's doubt causes.
     doubts: OncePer,
 }
 
@@ -47,7 +50,7 @@ impl AskLimits {
         Self { not_before: Mutex::new(Some(Instant::now())), doubts: OncePer::new(ASK_AT_MOST_EVERY) }
     }
 
-    /// Whether a shard's doubt is a reason to ask now.
+    /// Whether a shard's doubt may cause a request now.
     fn admit_doubt(&self) -> bool {
         self.not_before().is_some_and(|at| at <= Instant::now()) && self.doubts.admits()
     }
@@ -60,9 +63,9 @@ impl AskLimits {
 /// The state of a [`ReshardSentinel`].
 pub struct SentinelState {
     arguments: SentinelArguments,
-    /// The request that is under way, or the timer of the next one.
+    /// The current request, or the timer of the next one.
     next: Option<AbortOnDrop>,
-    /// Requests that failed in a row.
+    /// How many requests in a row have failed.
     failed: u32,
 }
 
@@ -105,7 +108,7 @@ impl Actor for ReshardSentinel {
                 }
             }
             SentinelMessage::Due => {
-                // A doubt that comes just afterwards has its answer already.
+                // This request also answers a doubt that comes just afterwards.
                 let _ = state.arguments.limits.doubts.admits();
                 state.ask(&myself);
             }
@@ -116,7 +119,7 @@ impl Actor for ReshardSentinel {
 }
 
 impl SentinelState {
-    /// Handlers do not wait for the network: the answer comes as a message.
+    /// Sends a request. Its answer comes as a message, since a handler must not wait for the network.
     fn ask(&mut self, myself: &ActorRef<SentinelMessage>) {
         let (config, myself) = (Arc::clone(&self.arguments.config), myself.clone());
         self.do_next(async move {
@@ -160,12 +163,13 @@ impl SentinelState {
         let _ = self.arguments.manager.cast(answer);
     }
 
-    /// `None` for never: a dead token is not used again (GW-006, GW-297).
+    /// How long to wait after this error. `None` for never: an invalid token is not used again (GW-006,
+    /// GW-297).
     fn retry_after(&mut self, error: &GatewayInfoError) -> Option<Duration> {
         let asked_for = match (error, error.retry_after()) {
             (GatewayInfoError::Unauthorized, _) => return None,
             (_, Some(asked_for)) => asked_for,
-            // To ask on and on would make it worse.
+            // Frequent requests would make it worse.
             (error, None) if !error.is_retryable() => self.interval(),
             _ if self.arguments.awaited => Duration::ZERO,
             _ => ASK_AT_MOST_EVERY,
@@ -174,7 +178,7 @@ impl SentinelState {
         Some(asked_for + config.settings.timings.reconnect.delay(self.failed, random.f64()))
     }
 
-    /// Not the same for every process of a bot: they would all ask at once.
+    /// How long to wait after an answer. Random, so that the processes of a bot do not all ask at once.
     fn interval(&mut self) -> Duration {
         let SentinelArguments { config, random, .. } = &mut self.arguments;
         let half = config.settings.gateway_check_every.clamp(ASK_AT_MOST_EVERY, LONGEST_WAIT) / 2;

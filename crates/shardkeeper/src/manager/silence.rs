@@ -1,30 +1,34 @@
-//! Finds shards that are acknowledged and yet get no dispatches, while their siblings have traffic.
+//! Finds shards whose heartbeats are acknowledged but that get no dispatches, while their siblings have
+//! traffic.
 //!
-//! Such a connection is alive by every rule of the protocol, so nothing is done to it: it is told. Discord has been
-//! seen to leave shards like this for hours.
+//! Such a connection is alive by every rule of the protocol, so it is only reported. Discord is known to have
+//! left shards in this state for hours.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use shardkeeper_proto::ShardId;
 
-/// How often the manager looks. Often enough for a report within a few minutes, rarely enough to cost nothing.
+/// How often the manager checks. Often enough for a report within a few minutes, rarely enough to cost
+/// nothing.
 pub(crate) const CHECK_EVERY: Duration = Duration::from_secs(15);
-/// So many dispatches should have come, going by what the siblings got. If they came by chance alone, none in thirty
-/// would be one in 10^13; traffic comes in bursts, so it is less certain, but still certain enough to be told.
+/// How many dispatches a silent shard must have missed, judged by what its siblings got. If dispatches were
+/// independent, the chance of getting none where 30 are expected would be 1 in 10^13. Traffic comes in
+/// bursts, so the result is less certain than that, but certain enough for a report.
 const EXPECTED: f64 = 30.0;
-/// A shorter pause is not told, however busy the siblings are.
+/// A shorter pause is not reported, however busy the siblings are.
 const LEAST: Duration = Duration::from_secs(60);
-/// How much of the history is forgotten with each look: half of it in about ten minutes.
+/// The share of the history that remains after each check: half of it after about ten minutes.
 const KEPT: f64 = 0.983;
-/// A burst of the siblings counts as no more than this many looks of theirs: after an outage they load their guilds.
+/// A burst of the siblings counts at most as much as they get in this many checks: after an outage they load
+/// their guilds.
 const BURST: f64 = 3.0;
 
-/// What is known of a shard at a look.
+/// What a check knows of one shard.
 pub(crate) struct Reading {
     pub(crate) shard: ShardId,
     pub(crate) ready: bool,
-    /// Dispatches that it has got in its life.
+    /// How many dispatches the shard has got since it was added.
     pub(crate) dispatches: u64,
 }
 
@@ -35,19 +39,20 @@ pub(crate) struct SilenceWatch {
 
 struct History {
     dispatches: u64,
-    /// Its own dispatches and those of its siblings, in the looks at which it had some; the older, the less.
+    /// The shard's dispatches and those of its siblings, over the checks at which the shard had some, and the
+    /// number of those checks. Older checks count less.
     own: f64,
     siblings: f64,
-    looks: f64,
+    checks: f64,
     quiet_since: Instant,
-    /// What the siblings got since then.
+    /// What the siblings have got since then, with bursts limited.
     siblings_since: f64,
-    told: bool,
+    reported: bool,
 }
 
 impl SilenceWatch {
-    /// Takes a look, and returns the shards that have fallen silent since the last one, with for how long they have
-    /// been.
+    /// Compares all shards, and returns those found to be silent since the last check, with how long each has
+    /// been silent.
     pub(crate) fn check(&mut self, now: Instant, readings: &[Reading]) -> Vec<(ShardId, Duration)> {
         let fresh = |reading: &Reading| {
             let before = self.shards.get(&reading.shard).map_or(reading.dispatches, |known| known.dispatches);
@@ -59,7 +64,7 @@ impl SilenceWatch {
         for (reading, new) in readings.iter().zip(new) {
             let history = self.shards.entry(reading.shard).or_insert_with(|| History::new(now, reading));
             history.dispatches = reading.dispatches;
-            // Precise far beyond what a look brings.
+            // An f64 is exact up to 2^53 dispatches in one check.
             if let Some(quiet) = history.note(now, reading.ready, new as f64, (total - new) as f64) {
                 silent.push((reading.shard, quiet));
             }
@@ -74,30 +79,30 @@ impl History {
             dispatches: reading.dispatches,
             own: 0.0,
             siblings: 0.0,
-            looks: 0.0,
+            checks: 0.0,
             quiet_since: now,
             siblings_since: 0.0,
-            told: false,
+            reported: false,
         }
     }
 
     fn note(&mut self, now: Instant, ready: bool, own: f64, siblings: f64) -> Option<Duration> {
         if own > 0.0 || !ready {
-            (self.quiet_since, self.siblings_since, self.told) = (now, 0.0, false);
+            (self.quiet_since, self.siblings_since, self.reported) = (now, 0.0, false);
         }
         if own > 0.0 {
             self.own = self.own * KEPT + own;
             self.siblings = self.siblings * KEPT + siblings;
-            self.looks = self.looks * KEPT + 1.0;
+            self.checks = self.checks * KEPT + 1.0;
         }
-        if own > 0.0 || !ready || self.told || self.own < EXPECTED || self.siblings == 0.0 {
+        if own > 0.0 || !ready || self.reported || self.own < EXPECTED || self.siblings == 0.0 {
             return None;
         }
-        self.siblings_since += siblings.min(BURST * self.siblings / self.looks);
+        self.siblings_since += siblings.min(BURST * self.siblings / self.checks);
         let expected = self.own / self.siblings * self.siblings_since;
         let quiet = now.saturating_duration_since(self.quiet_since);
-        self.told = expected >= EXPECTED && quiet >= LEAST;
-        self.told.then_some(quiet)
+        self.reported = expected >= EXPECTED && quiet >= LEAST;
+        self.reported.then_some(quiet)
     }
 }
 
@@ -105,85 +110,90 @@ impl History {
 mod tests {
     use super::*;
 
-    /// Looks at shards that get so many dispatches between two looks; returns who was told at which look.
+    /// Checks shards that get these numbers of dispatches between two checks. Returns which shard was
+    /// reported at which check.
     fn watch(
-        looks: impl IntoIterator<Item = Vec<u64>>,
+        checks: impl IntoIterator<Item = Vec<u64>>,
         ready: impl Fn(usize, u32) -> bool,
     ) -> Vec<(usize, u32)> {
         let (mut watch, mut now) = (SilenceWatch::default(), Instant::now());
         let mut counts = Vec::new();
-        let mut told = Vec::new();
-        for (look, new) in looks.into_iter().enumerate() {
+        let mut reported = Vec::new();
+        for (check, new) in checks.into_iter().enumerate() {
             counts.resize(new.len(), 0);
             counts.iter_mut().zip(&new).for_each(|(count, new)| *count += new);
             let readings: Vec<Reading> = (0..)
                 .zip(&counts)
-                .map(|(id, count)| Reading { shard: ShardId(id), ready: ready(look, id), dispatches: *count })
+                .map(|(id, count)| Reading {
+                    shard: ShardId(id),
+                    ready: ready(check, id),
+                    dispatches: *count,
+                })
                 .collect();
-            told.extend(watch.check(now, &readings).into_iter().map(|(shard, _)| (look, shard.0)));
+            reported.extend(watch.check(now, &readings).into_iter().map(|(shard, _)| (check, shard.0)));
             now += CHECK_EVERY;
         }
-        told
+        reported
     }
 
-    fn busy(looks: usize) -> Vec<Vec<u64>> {
-        vec![vec![100, 80, 120]; looks]
-    }
-
-    #[test]
-    fn a_shard_that_falls_silent_among_busy_ones_is_told_once() {
-        let looks = busy(10).into_iter().chain(vec![vec![100, 0, 120]; 100]);
-        assert_eq!(watch(looks, |_, _| true), [(13, 1)], "a minute after its last one");
+    fn busy(checks: usize) -> Vec<Vec<u64>> {
+        vec![vec![100, 80, 120]; checks]
     }
 
     #[test]
-    fn it_is_told_again_when_it_had_spoken_in_between() {
+    fn a_shard_that_falls_silent_among_busy_ones_is_reported_once() {
+        let checks = busy(10).into_iter().chain(vec![vec![100, 0, 120]; 100]);
+        assert_eq!(watch(checks, |_, _| true), [(13, 1)], "a minute after its last dispatch");
+    }
+
+    #[test]
+    fn a_shard_is_reported_again_after_it_had_traffic_in_between() {
         let quiet = || vec![vec![0, 80, 120]; 10];
-        let looks = busy(10).into_iter().chain(quiet()).chain(busy(1)).chain(quiet());
-        assert_eq!(watch(looks, |_, _| true), [(13, 0), (24, 0)]);
+        let checks = busy(10).into_iter().chain(quiet()).chain(busy(1)).chain(quiet());
+        assert_eq!(watch(checks, |_, _| true), [(13, 0), (24, 0)]);
     }
 
     #[test]
-    fn when_all_fall_silent_it_is_night() {
-        let looks = busy(10).into_iter().chain(vec![vec![0, 0, 0]; 1000]);
-        assert_eq!(watch(looks, |_, _| true), []);
+    fn nothing_is_reported_when_all_shards_fall_silent() {
+        let checks = busy(10).into_iter().chain(vec![vec![0, 0, 0]; 1000]);
+        assert_eq!(watch(checks, |_, _| true), []);
         let few = busy(10).into_iter().chain(vec![vec![0, 0, 1]; 20]);
-        assert_eq!(watch(few, |_, _| true), [], "some more of the siblings prove nothing yet");
+        assert_eq!(watch(few, |_, _| true), [], "a few dispatches of the siblings prove nothing");
     }
 
     #[test]
-    fn a_shard_that_never_had_much_is_not_missed() {
+    fn a_shard_with_little_traffic_is_not_reported() {
         assert_eq!(watch(vec![vec![500, 0]; 1000], |_, _| true), []);
-        let rare = (0..1000).map(|look| vec![500, u64::from(look % 40 == 0)]);
+        let rare = (0..1000).map(|check| vec![500, u64::from(check % 40 == 0)]);
         assert_eq!(watch(rare, |_, _| true), []);
     }
 
     #[test]
-    fn one_that_is_not_connected_is_not_silent() {
-        let looks = busy(10).into_iter().chain(vec![vec![100, 0, 120]; 100]);
-        assert_eq!(watch(looks, |look, shard| shard != 1 || look < 10), []);
+    fn a_shard_that_is_not_ready_is_not_reported() {
+        let checks = busy(10).into_iter().chain(vec![vec![100, 0, 120]; 100]);
+        assert_eq!(watch(checks, |check, shard| shard != 1 || check < 10), []);
     }
 
     #[test]
     fn a_burst_of_the_siblings_is_not_taken_for_long_traffic() {
-        let mut looks = busy(10);
-        looks.extend(vec![vec![0, 0, 0]; 3]);
-        looks.push(vec![100_000, 0, 100_000]);
-        looks.extend(vec![vec![0, 0, 0]; 3]);
-        // What would be told: three ordinary looks of the siblings have come, and so 240 of our own were due.
-        assert_eq!(watch(looks, |_, _| true), [(13, 1)]);
+        let mut checks = busy(10);
+        checks.extend(vec![vec![0, 0, 0]; 3]);
+        checks.push(vec![100_000, 0, 100_000]);
+        checks.extend(vec![vec![0, 0, 0]; 3]);
+        // The burst counts as three ordinary checks of the siblings, so 240 dispatches of the shard were due.
+        assert_eq!(watch(checks, |_, _| true), [(13, 1)]);
         let rare = |siblings: u64| {
-            let mut looks: Vec<Vec<u64>> = vec![vec![100, 4]; 20];
-            looks.extend(vec![vec![0, 0]; 4]);
-            looks.push(vec![siblings, 0]);
-            watch(looks, |_, _| true)
+            let mut checks: Vec<Vec<u64>> = vec![vec![100, 4]; 20];
+            checks.extend(vec![vec![0, 0]; 4]);
+            checks.push(vec![siblings, 0]);
+            watch(checks, |_, _| true)
         };
-        assert_eq!(rare(1_000_000), [], "for a quieter one they are not enough");
+        assert_eq!(rare(1_000_000), [], "for a shard with less traffic, three checks are not enough");
     }
 
     #[test]
-    fn one_alone_has_nobody_to_compare_with() {
-        let looks = vec![vec![100]; 10].into_iter().chain(vec![vec![0]; 100]);
-        assert_eq!(watch(looks, |_, _| true), []);
+    fn a_single_shard_is_never_reported() {
+        let checks = vec![vec![100]; 10].into_iter().chain(vec![vec![0]; 100]);
+        assert_eq!(watch(checks, |_, _| true), []);
     }
 }

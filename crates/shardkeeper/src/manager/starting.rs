@@ -1,4 +1,5 @@
-//! From nothing to a fleet: what the session store holds, what the gateway allows, and the children started from both.
+//! From nothing to a fleet: what the session store holds, what the gateway allows, and the children started
+//! from both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -141,7 +142,8 @@ impl ManagerState {
         let mut callers = std::mem::take(&mut starting.callers).into_iter();
         tokio::spawn(async move {
             closed.await;
-            // The error cannot be cloned. More than one caller is rare; the others learn that the manager has ended.
+            // The error cannot be cloned. More than one caller is rare; the others learn that the manager has
+            // ended.
             if let Some(first) = callers.next() {
                 let _ = first.send(Err(error));
             }
@@ -180,8 +182,8 @@ impl ManagerState {
         sessions
     }
 
-    /// Which stored sessions this process has to keep up to date or delete: those of its own shards, and those that are too
-    /// old for any process. The others belong to the shards of other processes.
+    /// Which stored sessions this process has to keep up to date or delete: those of its own shards, and
+    /// those that are too old for any process. The others belong to the shards of other processes.
     fn to_keep(
         &self,
         stored: &[SessionRecord],
@@ -198,14 +200,16 @@ impl ManagerState {
     }
 }
 
-/// What is left of a budget by our own count: everything, once its period is over. A wall clock that was set back makes the
-/// period end late, which is safe. One that was set ahead makes it end early, and only Discord's number counts.
+/// What is left of a budget by our own count: everything, once its period is over. A wall clock that was set
+/// back makes the period end late, which is safe. One that was set ahead makes it end early, and only
+/// Discord's number counts.
 fn remaining(spent: &BudgetRecord, limit: &SessionStartLimit, now: SystemTime) -> u32 {
     let counts = spent.total == limit.total && spent.resets_at_ms > store::unix_ms(now);
     if counts { spent.remaining } else { limit.remaining }
 }
 
-/// Loads what the store holds, and tries again after an error: a start without its sessions costs an Identify for each.
+/// Loads what the store holds, and tries again after an error: a start without its sessions costs an Identify
+/// for each.
 pub(super) fn load_store(store: Arc<StoreLease>, manager: ActorRef<ManagerMessage>) -> AbortOnDrop {
     let loading = tokio::spawn(async move {
         let deadline = tokio::time::Instant::now() + LOAD_DEADLINE;
@@ -232,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_of_a_period_that_is_over_does_not_count() {
+    fn a_stored_budget_does_not_count_once_its_period_is_over() {
         let limit =
             SessionStartLimit { total: 1000, remaining: 700, reset_after_ms: 60_000, max_concurrency: 1 };
         let (now, wall) = (Instant::now(), SystemTime::now());
@@ -249,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_of_another_allowance_does_not_count() {
+    fn a_stored_budget_with_another_total_does_not_count() {
         let limit =
             SessionStartLimit { total: 1000, remaining: 700, reset_after_ms: 60_000, max_concurrency: 1 };
         let (now, wall) = (Instant::now(), SystemTime::now());

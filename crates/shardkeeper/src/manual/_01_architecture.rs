@@ -76,7 +76,7 @@
 //! |---|---|
 //! | `shardkeeper/src/builder.rs`, `config.rs` | every default with its reason; the checked configuration |
 //! | `shardkeeper/src/handle.rs` | [`Shardkeeper`] |
-//! | `shardkeeper/src/manager/` | the manager: `starting.rs`, `running.rs`, `children.rs`, `changing.rs`, `ending.rs`; `shards.rs` is its book of shards |
+//! | `shardkeeper/src/manager/` | the manager: `phase.rs` has its phases, `starting.rs`, `reports.rs`, `children.rs`, `changing.rs` and `ending.rs` what happens in them; `shards/` is its table of shards |
 //! | `shardkeeper/src/restart.rs`, `silence.rs`, `pacer.rs` | when a crashed shard comes back; who has fallen silent; how fast connections open |
 //! | `shardkeeper/src/identify_queue.rs`, `identify_ledger.rs`, `identify_gate/` | clock and post of the identify queue; what outlives it; how processes share its pace |
 //! | `shardkeeper/src/reshard_sentinel.rs` | asks the gateway, at the start and every few hours |

@@ -38,7 +38,7 @@ pub(super) struct Entry {
 ///            Ended ◀───────────────┘
 /// ```
 ///
-/// A restart on request leads from every stage back to `Up`.
+/// A restart on request leads from every stage back to `Up`; nothing else leads out of `Closing` and `Ended`.
 pub(super) enum Stage {
     /// Without an actor: not started yet, or waiting for the restart after a crash.
     Down,
@@ -46,16 +46,16 @@ pub(super) enum Stage {
         actor: ActorRef<ShardMessage>,
         commands: CommandSender,
     },
-    /// Out of service for good, while the actor finishes.
+    /// Out of service, and the actor is about to end.
     Closing {
         actor: ActorRef<ShardMessage>,
     },
-    /// Out of service for good, without an actor.
+    /// Out of service, without an actor.
     Ended,
 }
 
 impl Stage {
-    /// The actor, if it takes messages, whether or not it is in service.
+    /// The actor, whether or not the shard is in service.
     pub(super) fn actor(&self) -> Option<&ActorRef<ShardMessage>> {
         match self {
             Self::Up { actor, .. } | Self::Closing { actor } => Some(actor),
@@ -63,12 +63,12 @@ impl Stage {
         }
     }
 
-    /// Whether the shard is out of service for good.
+    /// Whether the shard is out of service, and no crash or timer starts it again.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self, Self::Closing { .. } | Self::Ended)
     }
 
-    /// Takes the shard out of service for good.
+    /// Takes the shard out of service.
     pub(super) fn end(&mut self) {
         *self = match std::mem::replace(self, Self::Ended) {
             Self::Up { actor, .. } | Self::Closing { actor } => Self::Closing { actor },

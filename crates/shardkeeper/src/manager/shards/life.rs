@@ -29,8 +29,8 @@ impl Shards {
             && !self.is_leaving(shard)
     }
 
-    /// Makes a shard open another connection. Returns `true` if the shard has no actor in service, so that the caller has
-    /// to spawn one.
+    /// Makes a shard open another connection. Returns `true` if the shard has no actor in service, so that
+    /// the caller has to spawn one.
     pub(crate) fn restart(&mut self, shard: ShardId, by: RestartBy) -> Result<bool, ShardChangeError> {
         if self.is_leaving(shard) {
             return Err(ShardChangeError::Leaving { shard });
@@ -56,8 +56,8 @@ impl Shards {
         Some(*shard)
     }
 
-    /// How a shard has ended or is about to end, and takes it out of service. `None` if the shard goes on or has crashed,
-    /// and if this was returned before.
+    /// How a shard has ended or is about to end, and takes it out of service. `None` if the shard goes on or
+    /// has crashed, and if this was returned before.
     pub(crate) fn take_end(&mut self, shard: ShardId) -> Option<End> {
         let entry = self.entries.get_mut(&shard).filter(|entry| !entry.stage.has_ended())?;
         let end = entry.life.end()?;
@@ -65,7 +65,8 @@ impl Shards {
         Some(end)
     }
 
-    /// Takes a shard out of service that was ordered to end, whichever way it did. After a stop its session is given up.
+    /// Takes a shard out of service that was ordered to end, even if it crashed instead. After a stop its
+    /// session is given up.
     pub(crate) fn set_ended(&mut self, shard: ShardId, mode: ShutdownMode) {
         if let Some(entry) = self.entries.get_mut(&shard) {
             entry.stage.end();

@@ -45,10 +45,11 @@ pub(super) struct Shards {
     /// Open removals. Each shard is in one of them at most.
     removals: Vec<Removal>,
     last_removal: u64,
-    /// The right to write of each shard that is or was here. A shard that is added again waits for a driver of its earlier
-    /// time that still runs, since otherwise two drivers would use the same session.
+    /// The right to write of each shard that is or was here. A shard that is added again waits for a driver
+    /// of its earlier time that still runs, since otherwise two drivers would use the same session.
     writers: BTreeMap<ShardId, Writer>,
-    /// Counted over all shards, so that a shard that was removed and added again has an incarnation of its own.
+    /// Counted over all shards, so that a shard that was removed and added again has an incarnation of its
+    /// own.
     last_incarnation: Incarnation,
 }
 
@@ -87,7 +88,8 @@ impl Shards {
         }
     }
 
-    /// Adds the shards of a start, without starting them. Each gets the first of these sessions that it can resume.
+    /// Adds the shards of a start, without starting them. Each gets the first of these sessions that it can
+    /// resume.
     pub(super) fn add_first(
         &mut self,
         ids: &[ShardId],
@@ -171,7 +173,8 @@ impl Shards {
         self.entries.values().filter_map(|entry| entry.stage.actor()).for_each(each);
     }
 
-    /// Sets the presence of these shards: all of them, or none. A shard without an actor sends it after its restart.
+    /// Sets the presence of these shards: all of them, or none. A shard without an actor sends it after its
+    /// restart.
     pub(super) fn update_presence(
         &mut self,
         shards: &[ShardId],

@@ -1,4 +1,5 @@
-//! Two messages that race, in both orders: what a shard reports, and the news that its actor has ended.
+//! Two messages that race, tested in both orders: the report of a shard, and the supervision event that its
+//! actor has ended.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use url::Url;
 
 use crate::bot::Shardkeeper;
 use crate::dispatch::{Event, Lifecycle, Subscription, Topic};
-use crate::error::ExitReason;
+use crate::error::{ExitReason, StartError};
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::manager::{ManagerState, ShardManager};
 use crate::message::{ManagerMessage, RestartBy, ShardReport, ShutdownMode};
@@ -25,7 +26,7 @@ use crate::status::Phase;
 
 const SHARD: ShardId = ShardId(1);
 
-/// The manager's address, behind which nothing happens: the test makes everything happen.
+/// Has the manager's address and ignores every message: the test calls the manager's state itself.
 struct Nobody;
 
 impl Actor for Nobody {
@@ -56,14 +57,21 @@ impl Dialer for Nowhere {
     }
 }
 
-/// A manager of two shards that are on their way to connect.
+/// The state of a manager with two shards that are connecting.
 struct Bench {
     state: ManagerState,
     myself: ActorRef<ManagerMessage>,
     lifecycle: Subscription,
 }
 
-/// Which of the two comes first.
+/// The gateway's answer that recommends this many shards.
+fn answer(shards: u32) -> GatewayInfo {
+    let limit = SessionStartLimit { total: 1000, remaining: 1000, reset_after_ms: 1000, max_concurrency: 2 };
+    let url = Url::parse("wss://gateway.invalid").unwrap();
+    GatewayInfo { url, shards, session_start_limit: limit }
+}
+
+/// Which of the two messages comes first.
 #[derive(Clone, Copy, Debug)]
 enum First {
     Report,
@@ -76,10 +84,7 @@ impl Bench {
         let lifecycle = builder.subscribe(Topic::lifecycle());
         let (myself, _) = Actor::spawn(None, Nobody, ()).await.unwrap();
         let mut state = ShardManager.pre_start(myself.clone(), builder.build().unwrap()).await.unwrap();
-        let limit =
-            SessionStartLimit { total: 1000, remaining: 1000, reset_after_ms: 1000, max_concurrency: 2 };
-        let url = Url::parse("wss://gateway.invalid").unwrap();
-        state.gateway(&myself, GatewayInfo { url, shards: 2, session_start_limit: limit }).await.unwrap();
+        state.gateway(&myself, answer(2)).await.unwrap();
         Self { state, myself, lifecycle }
     }
 
@@ -87,7 +92,7 @@ impl Bench {
         Arc::clone(&self.state.phase.fleet().unwrap().shards.entries[&SHARD].life)
     }
 
-    /// The shard's actor reports and ends; the manager hears of it in this order.
+    /// Makes the shard's actor report and end, which the manager learns in this order.
     async fn end(&mut self, first: First, report: ShardReport) {
         let incarnation = self.life().incarnation();
         let child = self.state.phase.fleet().unwrap().shards.actor(SHARD).unwrap().get_cell();
@@ -101,7 +106,7 @@ impl Bench {
         }
     }
 
-    /// What Discord's refusal with this code is to a shard.
+    /// What a shard makes of Discord's refusal with this code.
     fn refusal(&self, code: u16) -> FatalClose {
         let config = self.state.phase.fleet().unwrap().shards.shard_config(SHARD);
         let (mut shard, now) = (Shard::new(config, None), Instant::now());
@@ -118,7 +123,7 @@ impl Bench {
         }
     }
 
-    /// What was announced of the bot so far.
+    /// What was announced about the bot since the last call.
     fn heard(&mut self) -> Vec<Lifecycle> {
         let mut heard = Vec::new();
         while let Some(Some(event)) = self.lifecycle.next().now_or_never() {
@@ -147,11 +152,11 @@ async fn a_refusal_of_the_bot_ends_it_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_the_layout_is_told_once() {
+async fn a_refusal_of_the_layout_is_announced_once() {
     for first in [First::Report, First::End] {
         let mut bench = Bench::new().await;
         let (life, refusal) = (bench.life(), bench.refusal(4010));
-        // So the layout is not wrong as a whole, whether the report of that was served or not.
+        // A shard was ready, so the layout is not wrong as a whole, whether or not its report has arrived.
         life.set_ready();
         life.refuse(refusal);
         bench.end(first, ShardReport::Refused(refusal)).await;
@@ -159,7 +164,7 @@ async fn a_refusal_of_the_layout_is_told_once() {
         let heard = bench.heard();
         assert!(matches!(heard[..], [Lifecycle::LayoutRefused { shard: SHARD, .. }]), "{first:?}: {heard:?}");
         assert_eq!(bench.life().incarnation(), life.incarnation(), "{first:?}");
-        // An operator can try again all the same, and nothing late stands against it.
+        // An operator can try again, and a late report of the earlier incarnation does not end the new one.
         let Bench { state, myself, .. } = &mut bench;
         state.restart_shard(myself, SHARD, RestartBy::Resume).await.unwrap().unwrap();
         state.report(myself, SHARD, life.incarnation(), ShardReport::Ended);
@@ -168,7 +173,7 @@ async fn a_refusal_of_the_layout_is_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_ended_as_it_was_told_has_not_crashed() {
+async fn a_shard_that_ended_as_ordered_has_not_crashed() {
     for first in [First::Report, First::End] {
         let mut bench = Bench::new().await;
         bench.life().set_over();
@@ -196,7 +201,7 @@ async fn a_shard_that_was_ready_until_its_crash_counts_as_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_presence_that_is_set_as_a_shard_crashes_is_that_of_its_next_life_and_of_later_shards() {
+async fn a_presence_set_during_a_crash_reaches_the_next_incarnation_and_later_shards() {
     for set_first in [true, false] {
         let mut bench = Bench::new().await;
         // After the second crash in a row it waits, and there is no actor.
@@ -229,7 +234,7 @@ async fn a_removal_is_answered_once_the_shard_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_dies_over_a_stop_leaves_no_session_whatever_its_driver_still_stores() {
+async fn a_shard_that_crashes_during_a_stop_leaves_no_session_even_if_its_driver_stores_one() {
     let mut bench = Bench::new().await;
     let life = bench.life();
     let (cell, count) = {
@@ -245,10 +250,10 @@ async fn a_shard_that_dies_over_a_stop_leaves_no_session_whatever_its_driver_sti
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_leaves_is_not_restarted_by_its_timer() {
+async fn a_shard_that_is_being_removed_is_not_restarted_by_its_timer() {
     let mut bench = Bench::new().await;
     let life = bench.life();
-    // The third crash has to wait; the other shard makes the removal wait.
+    // The third crash causes a wait. The other shard keeps the removal open.
     let mut incarnation = life.incarnation();
     for _ in 0..3 {
         incarnation = bench.life().incarnation();
@@ -263,13 +268,13 @@ async fn a_shard_that_leaves_is_not_restarted_by_its_timer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_comes_back_waits_for_a_driver_of_it_that_still_runs() {
+async fn a_shard_that_is_added_again_waits_for_its_old_driver() {
     let mut bench = Bench::new().await;
     let (reply, answer) = ractor::concurrency::oneshot();
     bench.state.remove_shards(&bench.myself, &[SHARD], ShutdownMode::Detach, reply.into());
     let shards = &bench.state.phase.fleet().unwrap().shards;
     shards.actor(SHARD).unwrap().kill();
-    // As a driver does that goes on beyond the deadline of the removal.
+    // As held by a driver that runs on after the deadline of the removal.
     let driver = shards.entries[&SHARD].cell.lease().await;
     let incarnation = bench.life().incarnation();
     bench.end(First::End, ShardReport::AskGateway).await;
@@ -286,4 +291,18 @@ async fn a_shard_that_comes_back_waits_for_a_driver_of_it_that_still_runs() {
     assert_eq!(phase(&bench).await, Phase::Starting);
     drop(driver);
     assert_ne!(phase(&bench).await, Phase::Starting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_has_failed_ignores_a_later_answer_of_the_gateway() {
+    let builder = Shardkeeper::builder("T", Intents::GUILDS).dialer(Arc::new(Nowhere));
+    let (myself, _) = Actor::spawn(None, Nobody, ()).await.unwrap();
+    let mut state = ShardManager.pre_start(myself.clone(), builder.build().unwrap()).await.unwrap();
+    let (reply, started) = ractor::concurrency::oneshot();
+    state.phase.starting_mut().unwrap().callers.push(reply.into());
+    // The manager ends once its session store is closed. The sentinel may ask again until then.
+    state.gateway(&myself, answer(0)).await.unwrap();
+    state.gateway(&myself, answer(2)).await.unwrap();
+    assert!(state.phase.fleet().is_none());
+    assert!(matches!(started.await.unwrap(), Err(StartError::Layout(_))));
 }

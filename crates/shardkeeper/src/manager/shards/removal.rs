@@ -15,7 +15,8 @@ use super::{Shards, end_message};
 use crate::error::ShardChangeError;
 use crate::message::ShutdownMode;
 
-/// Shards that leave together. Until all of them are gone, each of them belongs to the bot, and a shutdown ends it.
+/// Shards that leave together. Until all of them are gone, each of them belongs to the bot, and a shutdown
+/// ends it.
 pub(super) struct Removal {
     number: u64,
     shards: BTreeSet<ShardId>,
@@ -69,7 +70,8 @@ impl Shards {
         entries.filter_map(|entry| entry.stage.actor()).for_each(|actor| actor.kill());
     }
 
-    /// Forgets the shards of complete removals, and answers with their sessions. Returns whether any removal was open.
+    /// Forgets the shards of complete removals, and answers with their sessions. Returns whether any removal
+    /// was open.
     pub(crate) fn finish_removals(&mut self) -> bool {
         let were_open = !self.removals.is_empty();
         // A driver that does not come to its end is not waited for beyond the deadline.
@@ -82,7 +84,8 @@ impl Shards {
         for Removal { shards, mode, reply, .. } in complete {
             let mut sessions: Vec<_> = shards.into_iter().filter_map(|shard| self.forget(shard)).collect();
             if mode == ShutdownMode::Stop {
-                // A shard that was killed at the deadline still has its session, which nobody may resume after a stop.
+                // A shard that was killed at the deadline still has its session, which nobody may resume
+                // after a stop.
                 sessions.clear();
             }
             let _ = reply.send(Ok(sessions));
@@ -95,7 +98,8 @@ impl Shards {
         let slot = (self.count, shard);
         let mut table = self.table();
         table.slots.remove(&slot);
-        // So the keeper deletes it from the store. A store that could not be read may hold a session of this shard too.
+        // So the keeper deletes it from the store. A store that could not be read may hold a session of this
+        // shard too.
         table.held.insert(slot);
         drop(table);
         self.entries.remove(&shard)?.cell.load_acknowledged()
