@@ -135,7 +135,9 @@ impl Bot {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => return Some(message.into_data().into()),
             Ok(Message::Close(frame)) => frame.map(|frame| frame.code.into()),
             Ok(_) => return None,
-            Err(WsError::Io(error)) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {
+            Err(WsError::Io(error))
+                if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) =>
+            {
                 return None;
             }
             Err(_) => None,
