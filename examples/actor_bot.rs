@@ -33,7 +33,7 @@ impl Actor for Bot {
         config: ManagerConfig,
     ) -> Result<BotState, ActorProcessingErr> {
         let (manager, _) = Actor::spawn_linked(None, ShardManager, config, myself.get_cell()).await?;
-        let keeper = ractor::call!(manager, ManagerMessage::Handle)?;
+        let keeper = Shardkeeper::of(manager.clone()).await.ok_or("the manager has ended")?;
         let messages = Topic::events([EventName::MessageCreate]);
         keeper.subscribe_actor(messages, SubscriptionOptions::default(), myself, BotMessage::Event);
         Ok(BotState { manager, counts: BTreeMap::new() })

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, try_join_all};
-use shardkeeper::identify_gate::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest};
+use shardkeeper::gate::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest};
 use shardkeeper::{Change, Event, Intents, Lifecycle, Shardkeeper, Topic};
 use shardkeeper_examples::Discord;
 use tokio::process::Command;
@@ -193,7 +193,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("identify-gate-test-{}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
         let make = || Arc::new(FileGate { directory: directory.clone() }) as Arc<dyn IdentifyGate>;
-        let checked = shardkeeper::identify_gate::conformance::check(make, Duration::from_millis(200)).await;
+        let checked = shardkeeper::gate::conformance::check(make, Duration::from_millis(200)).await;
         std::fs::remove_dir_all(&directory)?;
         Ok(checked?)
     }

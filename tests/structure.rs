@@ -1,6 +1,8 @@
 //! What the architecture forbids, as tests: edges between crates, and profiles that would disable supervision.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
@@ -14,7 +16,7 @@ const EDGES: &[(&str, &str)] = &[
 ];
 
 /// These may use every crate.
-const CONSUMERS: &[&str] = &["shardkeeper-clients", "shardkeeper-examples", "shardkeeper-tests"];
+const CONSUMERS: &[&str] = &["shardkeeper-examples", "shardkeeper-tests"];
 
 fn metadata() -> cargo_metadata::Metadata {
     MetadataCommand::new().manifest_path("../Cargo.toml").exec().expect("cargo describes the workspace")
@@ -38,6 +40,85 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
     }
     let allowed = EDGES.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
     assert_eq!(edges, allowed);
+}
+
+/// The rooms of `shardkeeper`, each above all that it imports. Control goes down the list from `bot` to `shard`; events go
+/// from `shard` out through `dispatch`. The chapter on architecture has the picture.
+const ROOMS: [&str; 15] = [
+    "chain",
+    "task",
+    "gateway_info",
+    "error",
+    "dispatch",
+    "status",
+    "command",
+    "gate",
+    "store",
+    "message",
+    "identify",
+    "session",
+    "shard",
+    "manager",
+    "bot",
+];
+
+#[test]
+fn no_room_imports_from_above() {
+    let source = Path::new("../crates/shardkeeper/src");
+    let mut upward = Vec::new();
+    for (height, room) in ROOMS.iter().enumerate() {
+        let files = if source.join(room).is_dir() { files_of(&source.join(room)) } else { Vec::new() };
+        let file = source.join(format!("{room}.rs"));
+        for path in files.into_iter().chain(file.is_file().then_some(file)) {
+            let text = fs::read_to_string(&path).expect("it is text");
+            for import in imports(&text) {
+                // A name of the root is a re-export: it hides where it comes from.
+                if ROOMS.iter().position(|room| *room == import).is_none_or(|of| of > height) {
+                    upward.push(format!("{} imports crate::{import}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(upward.is_empty(), "imports that go up, or through a re-export: {upward:#?}");
+    let known: BTreeSet<&str> = ROOMS.into_iter().chain(["lib", "manual"]).collect();
+    for entry in fs::read_dir(source).expect("the folder is there") {
+        let name = entry.expect("it can be read").file_name().into_string().expect("plain names");
+        let room = name.strip_suffix(".rs").unwrap_or(&name);
+        assert!(known.contains(room), "{name} is not in the list of rooms");
+    }
+}
+
+/// The source files below a folder that are part of the library: not those of tests alone.
+fn files_of(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("it can be read").path();
+        let is_test = path.ends_with("orders.rs") || path.ends_with("tests.rs");
+        if path.is_dir() {
+            files.extend(files_of(&path));
+        } else if !is_test {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// What follows `crate::` in the code of a file, up to its tests; comments do not count.
+fn imports(text: &str) -> Vec<&str> {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let after = lines.flat_map(|line| line.split("crate::").skip(1));
+    after
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn imports_are_found_wherever_they_stand() {
+    let text = "use crate::dispatch::Hub;\n/// [`crate::Builder`]\nlet x = crate::error::chain(&e);\nuse crate::{a, b};\n\
+                pub(crate) fn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::bot::Builder;\n}\n";
+    // A list at the root has no name at this place, so it is no room.
+    assert_eq!(imports(text), ["dispatch", "error", ""]);
 }
 
 /// A C zlib anywhere in the graph would silently take the place of zlib-rs.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shardkeeper::identify_gate::LocalGate;
+use shardkeeper::gate::LocalGate;
 use shardkeeper::{Dispatch, Intents, Shardkeeper};
 use shardkeeper_sim::{SimConfig, Simulator};
 use tokio::time::{Instant, sleep};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join};
-use shardkeeper::identify_gate::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest, LocalGate};
+use shardkeeper::gate::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest, LocalGate};
 use shardkeeper::{Builder, Change, Event, Lifecycle, QueueMessage, ShardId, ShardMessage, Topic};
 use shardkeeper_sim::{IdentifyRecord, Simulator};
 use shardkeeper_tests::{Running, bot, no_violations_except, servant, simulator};

@@ -148,7 +148,7 @@ async fn a_sentinel_that_dies_before_its_first_answer_is_replaced_and_the_bot_st
     simulator.arm_rest(RestFault::Hang, 1);
     let (actor, manager) =
         ractor::Actor::spawn(None, ShardManager, bot(&simulator).build().unwrap()).await.unwrap();
-    let keeper = ractor::call!(actor, ManagerMessage::Handle).unwrap();
+    let keeper = shardkeeper::Shardkeeper::of(actor.clone()).await.unwrap();
     while simulator.report().rest_requests == 0 {
         sleep(Duration::from_millis(10)).await;
     }

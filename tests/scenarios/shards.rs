@@ -233,7 +233,7 @@ fn a_manager_spawned_as_an_actor_gives_its_handle() {
         let simulator = simulator(1, |_| {});
         let config = bot(&simulator).build().unwrap();
         let (manager, _) = ractor::Actor::spawn(None, shardkeeper::ShardManager, config).await.unwrap();
-        let keeper = ractor::call!(manager, ManagerMessage::Handle).unwrap();
+        let keeper = shardkeeper::Shardkeeper::of(manager.clone()).await.unwrap();
         ractor::call!(manager, ManagerMessage::AwaitStart).unwrap().unwrap();
         until_ready(&keeper, &[0]).await;
         let one = ractor::call!(manager, |reply| ManagerMessage::ShardStatus(ShardId(0), reply)).unwrap();

@@ -1,7 +1,5 @@
 //! What can go wrong between a bot and the manager.
 
-use std::error::Error;
-use std::fmt::{self, Write};
 use std::time::Duration;
 
 use shardkeeper_proto::shard::Refusal;
@@ -10,7 +8,8 @@ use shardkeeper_proto::{
     TokenError,
 };
 
-use crate::GatewayInfoError;
+use crate::chain::readable;
+use crate::gateway_info::GatewayInfoError;
 
 /// A configuration cannot work.
 #[derive(thiserror::Error)]
@@ -260,50 +259,12 @@ pub enum EndError {
     Crashed,
 }
 
-/// `main` prints the error that it returns by `Debug`, so the `Debug` of an error is its `Display` and those of its sources.
-macro_rules! readable {
-    ($($error:ty),+ $(,)?) => {
-        $(impl fmt::Debug for $error {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&chain(self))
-            }
-        })+
-    };
-}
-
-readable!(
-    crate::GatewayInfoError,
-    crate::JsonError,
-    crate::MembersError,
-    crate::NotWritten,
-    crate::TypedError,
-    CommandRejected,
-    ConfigError,
-    EndError,
-    ShardsRejected,
-    StartError,
-);
-#[cfg(any(test, feature = "conformance"))]
-readable!(crate::identify_gate::conformance::Broken, crate::store::conformance::Broken);
-#[cfg(feature = "file-store")]
-readable!(crate::store::OpenError);
-#[cfg(feature = "twilight")]
-readable!(crate::MalformedEvent);
-
-/// An error and its sources, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
-}
+readable!(CommandRejected, ConfigError, EndError, ShardsRejected, StartError);
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     #[test]

@@ -17,6 +17,8 @@ use shardkeeper_transport::{ConnectError, Dialer};
 use tokio::time::timeout;
 use url::Url;
 
+use crate::chain::readable;
+
 /// How Discord asks libraries to name themselves (GW-281). The WebSocket request has the same.
 pub(crate) const USER_AGENT: &str =
     concat!("DiscordBot (https://docs.rs/shardkeeper, ", env!("CARGO_PKG_VERSION"), ")");
@@ -308,6 +310,8 @@ fn host(url: &Url) -> String {
         None => host.to_owned(),
     }
 }
+
+readable!(GatewayInfoError);
 
 #[cfg(test)]
 mod tests {

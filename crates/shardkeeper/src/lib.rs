@@ -76,36 +76,23 @@
 //! | `twilight` | `subscribe_to` and `Dispatch::event()` for the types of twilight-model 0.18; brings `simd-json` along | twilight-model |
 //! | `simd-json` | `Dispatch::parse_whole()`: large events in less time | simd-json |
 //! | `songbird` | songbird's `VoiceUpdate` for [`Shardkeeper`] | songbird |
-//! | `conformance` | checks for an [identify gate](identify_gate) or [session store](store) of your own | |
+//! | `conformance` | checks for an [identify gate](gate) or [session store](store) of your own | |
 
-mod accepted;
-mod ask;
-mod builder;
-mod config;
+mod bot;
+mod chain;
+mod command;
 mod dispatch;
 mod error;
+pub mod gate;
 mod gateway_info;
-mod handle;
-pub mod identify_gate;
-mod identify_ledger;
-mod identify_queue;
-mod lifecycle;
+mod identify;
 mod manager;
 pub mod manual;
-mod members;
 mod message;
-mod pacer;
-mod rate;
-mod reshard_sentinel;
-mod restart;
-mod session_keeper;
+mod session;
 mod shard;
-mod silence;
-#[cfg(feature = "songbird")]
-pub mod songbird;
 mod status;
 pub mod store;
-mod tap;
 mod task;
 
 /// The actor library of shards and manager: what it takes to speak to them by messages.
@@ -122,32 +109,30 @@ pub use shardkeeper_transport::{
     BoxedIo, CertificateError, Compression, ConnectError, Dialer, TcpDialer, client_config_trusting,
 };
 
-pub use self::accepted::{Accepted, NotWritten};
-pub use self::builder::{Builder, DISCORD_API};
-pub use self::config::ManagerConfig;
+#[cfg(feature = "songbird")]
+pub use self::bot::songbird;
+pub use self::bot::{Builder, DISCORD_API, Shardkeeper};
+pub use self::command::{Accepted, Members, MembersChunk, MembersError, NotWritten};
 #[cfg(feature = "twilight")]
 pub use self::dispatch::MalformedEvent;
 pub use self::dispatch::{
-    Delivery, Dispatch, Event, EventModel, JsonError, Overflow, Subscription, SubscriptionLabel,
-    SubscriptionOptions, Topic, TypedDelivery, TypedError, TypedSubscription,
+    Delivery, Dispatch, Event, EventModel, HeldUp, JsonError, Lifecycle, Overflow, Servant, Subscription,
+    SubscriptionLabel, SubscriptionOptions, Topic, TypedDelivery, TypedError, TypedSubscription,
+    WatermarkStuck,
 };
 pub use self::error::{CommandRejected, ConfigError, EndError, Ended, ShardsRejected, StartError};
 pub use self::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
-pub use self::handle::Shardkeeper;
-pub use self::identify_queue::{IdentifyQueue, QueueArguments, QueueState};
-pub use self::lifecycle::Lifecycle;
-pub use self::manager::{ManagerState, ShardManager};
-pub use self::members::{Members, MembersChunk, MembersError};
+pub use self::identify::{IdentifyQueue, QueueArguments, QueueState};
+pub use self::manager::{
+    ManagerConfig, ManagerState, ReshardSentinel, RestartPolicy, SentinelArguments, SentinelState,
+    ShardManager,
+};
 pub use self::message::{
-    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, SentinelMessage, Servant, ShardMessage,
-    ShardReport,
+    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, SentinelMessage, ShardMessage,
+    ShardReport, Shared,
 };
-pub use self::reshard_sentinel::{ReshardSentinel, SentinelArguments, SentinelState};
-pub use self::restart::RestartPolicy;
-pub use self::session_keeper::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
-pub use self::shard::{ShardActor, ShardArguments, ShardState};
+pub use self::session::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
+pub use self::shard::{Direction, ShardActor, ShardArguments, ShardState, WirePayload};
 pub use self::status::{
-    Disconnect, HeartbeatStatus, HeldUp, IdentifyStatus, LATENCIES, ManagerStatus, Phase, SendingStatus,
-    ShardStatus, WatermarkStuck,
+    Disconnect, HeartbeatStatus, IdentifyStatus, LATENCIES, ManagerStatus, Phase, SendingStatus, ShardStatus,
 };
-pub use self::tap::{Direction, WirePayload};

@@ -1,6 +1,6 @@
 //! What the actors tell each other, and what a bot tells them. Each variant names its sender.
 
-use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{ActorRef, RpcReplyPort};
@@ -8,13 +8,14 @@ use shardkeeper_proto::shard::Refusal;
 use shardkeeper_proto::{
     Command, IdentifyBudget, IdentifyPermit, PresenceUpdate, Priority, Session, ShardId,
 };
+use tokio::sync::watch;
 use url::Url;
 
-use crate::Shardkeeper;
-use crate::accepted::Accepted;
-use crate::error::{CommandRejected, ShardsRejected, StartError};
+use crate::command::{Accepted, MembersDesk};
+use crate::dispatch::{Hub, Servant};
+use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
+use crate::gate::IdentifyPass;
 use crate::gateway_info::{GatewayInfo, GatewayInfoError};
-use crate::identify_gate::IdentifyPass;
 use crate::status::{ManagerStatus, ShardStatus};
 use crate::store::{StoreError, Stored};
 
@@ -25,7 +26,7 @@ pub type Incarnation = u64;
 
 /// What a [`ShardManager`](crate::ShardManager) is told. When it is gone a send fails, and a call answers with an
 /// error; nothing brings it back. A call that crosses its end may never be answered: give it a time limit, or use
-/// [`Shardkeeper`], which waits for the end too.
+/// [`Shardkeeper`](crate::Shardkeeper), which waits for the end too.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ManagerMessage {
@@ -36,8 +37,8 @@ pub enum ManagerMessage {
     Shard(ShardId, RpcReplyPort<Option<ActorRef<ShardMessage>>>),
     /// From the bot: the shard that owns a guild, in the layout that there is now; `None` as long as there is none.
     OwnerOf(u64, RpcReplyPort<Option<ShardId>>),
-    /// From the bot: a handle on this manager, for whatever goes beyond a message: subscribing, collecting members.
-    Handle(RpcReplyPort<Shardkeeper>),
+    /// From the bot: what a handle shares with this manager. [`Shardkeeper::of`](crate::Shardkeeper::of) asks for it.
+    Share(RpcReplyPort<Shared>),
     /// From the bot: how everything stands. Answered without asking any shard.
     Status(RpcReplyPort<ManagerStatus>),
     /// From the bot: how one shard stands; `None` when this manager has no such shard.
@@ -102,6 +103,14 @@ pub enum ManagerMessage {
     EndDeadline,
 }
 
+/// What the handles on a manager share with it, for whatever goes beyond a message: subscribing, collecting members.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) members: Arc<MembersDesk>,
+    pub(crate) ended: watch::Receiver<Option<Ended>>,
+}
+
 /// How a shard ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Farewell {
@@ -109,28 +118,6 @@ pub enum Farewell {
     Stop,
     /// For a successor: sessions can be resumed for some minutes.
     Detach,
-}
-
-/// A child of the manager that serves all shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Servant {
-    /// The [`IdentifyQueue`](crate::IdentifyQueue). Without it no shard identifies.
-    IdentifyQueue,
-    /// The [`SessionKeeper`](crate::SessionKeeper). Without it nothing is stored.
-    SessionKeeper,
-    /// The [`ReshardSentinel`](crate::ReshardSentinel). Without it nobody asks the gateway.
-    ReshardSentinel,
-}
-
-impl fmt::Display for Servant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::IdentifyQueue => "identify queue",
-            Self::SessionKeeper => "session keeper",
-            Self::ReshardSentinel => "reshard sentinel",
-        })
-    }
 }
 
 impl ManagerMessage {
@@ -191,7 +178,7 @@ fn unawaited<T: Send + 'static, F: Future<Output = Result<(), BoxError>> + Send>
     let (reply, answer) = ractor::concurrency::oneshot();
     tokio::spawn(async move {
         let lost = match answer.await {
-            Ok(answer) => outcome(answer).await.map_err(|error| crate::error::chain(error.as_ref())),
+            Ok(answer) => outcome(answer).await.map_err(|error| crate::chain::chain(error.as_ref())),
             Err(_) => Err("its actor has ended".to_owned()),
         };
         if let Err(reason) = lost {

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use shardkeeper_proto::shard::{Initiator, Reason};
 use shardkeeper_proto::{ShardCount, ShardId};
 
-use crate::SubscriptionLabel;
+use crate::dispatch::{HeldUp, WatermarkStuck, elapsed_since};
 
 /// So many heartbeats are remembered: about eleven minutes of them.
 pub const LATENCIES: usize = 16;
@@ -147,31 +147,6 @@ pub struct SendingStatus {
     pub presence_waiting: bool,
 }
 
-/// A lossless subscription that has no room for what a shard has for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct HeldUp {
-    /// Which subscription.
-    pub subscription: SubscriptionLabel,
-    /// Since when it has not taken everything from the shard. As JSON: `for_ms`.
-    #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
-    pub since: Instant,
-}
-
-/// An acknowledgement that a shard's watermark waits for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct WatermarkStuck {
-    /// The subscription that has not acknowledged, or [abandoned](crate::Delivery::abandon), a dispatch; `None` when the shard
-    /// has more than 64 lossless subscriptions, which are not told apart.
-    pub subscription: Option<SubscriptionLabel>,
-    /// The sequence number of that dispatch.
-    pub sequence: u64,
-    /// Since when the watermark is known to wait for it. As JSON: `for_ms`.
-    #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
-    pub since: Instant,
-}
-
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -205,10 +180,6 @@ fn milliseconds<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Res
 #[allow(clippy::ref_option)]
 fn elapsed<S: Serializer>(since: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
     milliseconds(&since.map(elapsed_now), serializer)
-}
-
-fn elapsed_since<S: Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
-    milliseconds(&Some(elapsed_now(*at)), serializer)
 }
 
 fn elapsed_now(at: Instant) -> Duration {

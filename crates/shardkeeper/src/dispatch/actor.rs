@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
     use crate::dispatch::{Hub, Leftovers, Publisher, Watermark};
-    use crate::{SubscriptionOptions, Topic};
+    use crate::dispatch::{SubscriptionOptions, Topic};
 
     /// Keeps every delivery from being dropped, as a mailbox does that closes over it.
     struct Leaks;

@@ -10,11 +10,11 @@ use async_channel::{Sender, TrySendError};
 use shardkeeper_proto::{Intents, ShardId};
 use tokio::sync::Semaphore;
 
+use super::label::HeldUp;
 use super::label::Tag;
+use super::lifecycle::Lifecycle;
 use super::subscription::MAX_CAPACITY;
 use super::{Event, Overflow, Parcel, Subscription, SubscriptionOptions, Topic};
-use crate::Lifecycle;
-use crate::status::HeldUp;
 
 /// How many announcements wait for a lossless subscription that is full. They are rare; nobody who reads at all
 /// ever comes near.
@@ -162,9 +162,10 @@ impl Hub {
         }
     }
 
-    /// Publishes a change that concerns the bot and not a shard's stream. It never waits; what a lossless
+    /// Logs and publishes a change that has no place among a shard's dispatches. It never waits; what a lossless
     /// subscription has no room for is delivered beside this call.
     pub(crate) fn announce(&self, lifecycle: &Lifecycle) {
+        lifecycle.log();
         let subscribers = Arc::clone(&self.list().subscribers);
         for subscriber in
             subscribers.iter().filter(|subscriber| subscriber.topic.wants_lifecycle(lifecycle.shard()))

@@ -8,6 +8,8 @@ use std::error::Error;
 use std::fmt;
 
 use serde::Deserialize;
+
+use crate::chain::readable;
 #[cfg(feature = "simd-json")]
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -146,7 +148,7 @@ mod simd {
 
 #[cfg(test)]
 mod error_tests {
-    use crate::Dispatch;
+    use crate::dispatch::Dispatch;
 
     #[derive(Debug, serde::Deserialize)]
     struct Typing {
@@ -335,3 +337,5 @@ mod tests {
         }
     }
 }
+
+readable!(JsonError);

@@ -44,6 +44,37 @@ impl fmt::Display for SubscriptionLabel {
     }
 }
 
+/// A lossless subscription that has no room for what a shard has for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HeldUp {
+    /// Which subscription.
+    pub subscription: SubscriptionLabel,
+    /// Since when it has not taken everything from the shard. As JSON: `for_ms`.
+    #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
+    pub since: Instant,
+}
+
+/// An acknowledgement that a shard's watermark waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct WatermarkStuck {
+    /// The subscription that has not acknowledged, or [abandoned](crate::Delivery::abandon), a dispatch; `None` when the shard
+    /// has more than 64 lossless subscriptions, which are not told apart.
+    pub subscription: Option<SubscriptionLabel>,
+    /// The sequence number of that dispatch.
+    pub sequence: u64,
+    /// Since when the watermark is known to wait for it. As JSON: `for_ms`.
+    #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
+    pub since: Instant,
+}
+
+/// The milliseconds since then.
+pub(crate) fn elapsed_since<S: Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+    let elapsed = tokio::time::Instant::now().into_std().saturating_duration_since(*at);
+    serializer.serialize_some(&(elapsed.as_secs_f64() * 1000.0))
+}
+
 // Serde passes a reference to the field.
 #[allow(clippy::ref_option)]
 fn text<S: Serializer>(name: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -6,6 +6,7 @@ mod actor;
 mod hub;
 mod json;
 mod label;
+mod lifecycle;
 mod model;
 mod publisher;
 mod spill;
@@ -28,8 +29,9 @@ pub(crate) use self::actor::forward;
 pub(crate) use self::hub::{Hub, OwnHub};
 pub use self::json::JsonError;
 pub(crate) use self::json::parse;
-pub(crate) use self::label::STALLED_AFTER;
-pub use self::label::SubscriptionLabel;
+pub use self::label::{HeldUp, SubscriptionLabel, WatermarkStuck};
+pub(crate) use self::label::{STALLED_AFTER, elapsed_since};
+pub use self::lifecycle::{Lifecycle, Servant};
 pub use self::model::{EventModel, TypedDelivery, TypedError, TypedSubscription};
 pub(crate) use self::publisher::Publisher;
 pub(crate) use self::spill::Leftovers;
@@ -39,7 +41,6 @@ pub use self::topic::Topic;
 pub use self::typed::MalformedEvent;
 use self::watermark::Ticket;
 pub(crate) use self::watermark::{Found, Watermark};
-use crate::Lifecycle;
 
 /// One dispatch of the Gateway. Clones share the data.
 #[derive(Clone)]

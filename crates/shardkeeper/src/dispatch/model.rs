@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use shardkeeper_proto::EventName;
 
 use super::{Delivery, Dispatch, Event, JsonError, Subscription};
+use crate::chain::readable;
 
 /// A type that one kind of event is read into, for [`subscribe_to`](crate::Shardkeeper::subscribe_to).
 ///
@@ -180,3 +181,5 @@ impl<T> fmt::Debug for TypedDelivery<T> {
         self.delivery.fmt(f)
     }
 }
+
+readable!(TypedError);

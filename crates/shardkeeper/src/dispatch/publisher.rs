@@ -9,11 +9,11 @@ use std::time::Instant;
 use shardkeeper_proto::{Envelope, EventSet, ShardId};
 
 use super::hub::Subscriber;
+use super::lifecycle::Lifecycle;
 use super::spill::{Leftovers, Spill};
 use super::topic::Candidate;
 use super::watermark::{Debtor, Ticket};
 use super::{Dispatch, Event, Hub, Parcel, Watermark};
-use crate::Lifecycle;
 
 pub(crate) struct Publisher {
     hub: Arc<Hub>,
@@ -161,7 +161,6 @@ impl Publisher {
                 goes_on = self.spill.deliver_one() => {
                     if let Some((subscription, stalled_for)) = goes_on {
                         let lifecycle = Lifecycle::SubscriptionResumed { subscription, stalled_for };
-                        tracing::info!("{lifecycle}");
                         self.announce_aside(&lifecycle);
                     }
                 }
@@ -176,7 +175,6 @@ impl Publisher {
                 let subscription = subscriber.tag.label();
                 let shard = self.shard;
                 let lifecycle = Lifecycle::SubscriptionStalled { subscription, shard, stalled_for };
-                tracing::warn!("{lifecycle}");
                 self.announce_aside(&lifecycle);
             }
         }
@@ -221,7 +219,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::{SubscriptionOptions, Topic};
+    use crate::dispatch::{SubscriptionOptions, Topic};
 
     fn publish(publisher: &mut Publisher, sequence: u64) {
         let payload = format!(r#"{{"t":"X","s":{sequence},"op":0,"d":{{}}}}"#);

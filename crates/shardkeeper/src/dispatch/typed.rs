@@ -15,6 +15,7 @@ use twilight_model::id::marker::GuildMarker;
 
 use super::json::{self, JsonError};
 use super::{Dispatch, EventModel};
+use crate::chain::readable;
 
 /// An event does not fit its model: Discord has changed it, or sent something odd. The dispatch still has its data.
 #[derive(thiserror::Error)]
@@ -163,6 +164,8 @@ fn guild_create(data: &[u8]) -> Result<GuildCreate, JsonError> {
     }
 }
 
+readable!(MalformedEvent);
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -250,10 +253,10 @@ mod tests {
             (r#"{"channel_id":"secret"#, "it ends too early, before line 1 column 21"),
         ] {
             let error = typed(EventName::TypingStart, data.as_bytes()).unwrap_err();
-            let text = format!("{error} {error:?} {}", crate::error::chain(&error));
+            let text = format!("{error} {error:?} {}", crate::chain::chain(&error));
             assert!(!text.contains("secret"), "{text}");
             assert_eq!(
-                crate::error::chain(&error),
+                crate::chain::chain(&error),
                 format!(
                     "TYPING_START of {} bytes does not fit its model, use its raw data: {what}",
                     data.len()

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::label::WatermarkStuck;
 use super::label::{SubscriptionLabel, Tag};
-use crate::status::WatermarkStuck;
 
 /// How long the watermark may stand at one dispatch before this is reported. 60 s: nearly every handler is done by then, and
 /// Discord still has what came since.

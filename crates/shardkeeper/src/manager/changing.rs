@@ -6,7 +6,7 @@ use shardkeeper_proto::{Session, ShardId};
 use super::{ManagerState, Removal};
 use crate::error::ShardsRejected;
 use crate::message::{Farewell, ManagerMessage, RestartBy};
-use crate::session_keeper::KeeperMessage;
+use crate::session::KeeperMessage;
 
 impl ManagerState {
     pub(super) async fn add_shards(
@@ -52,7 +52,9 @@ impl ManagerState {
                 fleet.last_removal += 1;
                 let number = fleet.last_removal;
                 fleet.removals.push(Removal { number, shards, farewell, reply });
-                myself.send_after(self.config.end_deadline, move || ManagerMessage::RemovalDeadline(number));
+                myself.send_after(self.config.settings.end_deadline, move || {
+                    ManagerMessage::RemovalDeadline(number)
+                });
                 self.finish_removals();
             }
             Err(rejected) => drop(reply.send(Err(rejected))),

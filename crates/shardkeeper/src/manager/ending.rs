@@ -4,10 +4,10 @@ use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::Session;
 
 use super::{ManagerState, Stopping};
-use crate::Lifecycle;
+use crate::dispatch::{Lifecycle, Servant};
 use crate::error::Ended;
-use crate::message::{Farewell, ManagerMessage, Servant};
-use crate::session_keeper::KeeperMessage;
+use crate::message::{Farewell, ManagerMessage};
+use crate::session::KeeperMessage;
 
 impl ManagerState {
     pub(super) fn begin_end(
@@ -30,7 +30,7 @@ impl ManagerState {
         if let Some(fleet) = &mut self.fleet {
             fleet.shards.end_all(farewell);
         }
-        myself.send_after(self.config.end_deadline, || ManagerMessage::EndDeadline);
+        myself.send_after(self.config.settings.end_deadline, || ManagerMessage::EndDeadline);
         self.end_if_all_ended(myself);
     }
 
@@ -93,11 +93,11 @@ impl ManagerState {
         let sessions = match (stopping.farewell, &self.fleet) {
             (Farewell::Detach, Some(fleet)) => fleet.shards.sessions(),
             // Stopped before it had begun: what it was given is as good as before.
-            (Farewell::Detach, None) => self.config.sessions.clone(),
+            (Farewell::Detach, None) => self.config.settings.sessions.clone(),
             (Farewell::Stop, _) => Vec::new(),
         };
-        self.config.hub.announce(&Lifecycle::Ended);
-        self.config.ended.send_replace(Some(stopping.outcome));
+        self.live.hub.announce(&Lifecycle::Ended);
+        self.live.ended.send_replace(Some(stopping.outcome));
         stopping.replies.drain(..).for_each(|reply| drop(reply.send(sessions.clone())));
         myself.stop(None);
     }

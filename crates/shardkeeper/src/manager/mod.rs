@@ -5,9 +5,13 @@
 
 mod changing;
 mod children;
+pub(crate) mod config;
 mod ending;
+pub(crate) mod restart;
 mod running;
+mod sentinel;
 mod shards;
+mod silence;
 mod starting;
 
 use std::collections::BTreeSet;
@@ -17,19 +21,23 @@ use std::time::Instant;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use shardkeeper_proto::{PresenceUpdate, Session, ShardId};
 
+use self::config::{Config, Live};
+use self::restart::RestartBook;
+use self::sentinel::AskLimits;
 use self::shards::Shards;
-use crate::Shardkeeper;
-use crate::config::ManagerConfig;
+use self::silence::SilenceWatch;
+use crate::dispatch::Servant;
 use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
 use crate::gateway_info::GatewayInfo;
-use crate::identify_ledger::IdentifyLedger;
-use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage, Servant};
-use crate::reshard_sentinel::AskLimits;
-use crate::restart::RestartBook;
-use crate::session_keeper::{Book, KeeperMessage};
-use crate::silence::SilenceWatch;
+use crate::identify::IdentifyLedger;
+use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage};
+use crate::session::{Book, KeeperMessage};
 use crate::store::{StoreLease, Stored};
 use crate::task::AbortOnDrop;
+
+pub use self::config::ManagerConfig;
+pub use self::restart::RestartPolicy;
+pub use self::sentinel::{ReshardSentinel, SentinelArguments, SentinelState};
 
 /// The only generation, until the bot can be resharded.
 const GENERATION: u32 = 1;
@@ -40,7 +48,8 @@ pub struct ShardManager;
 
 /// The state of a [`ShardManager`].
 pub struct ManagerState {
-    config: Arc<ManagerConfig>,
+    config: Arc<Config>,
+    live: Live,
     random: fastrand::Rng,
     servants: RestartBook<Servant>,
     presence: Option<PresenceUpdate>,
@@ -99,7 +108,7 @@ struct Stopping {
 impl Drop for ManagerState {
     fn drop(&mut self) {
         // However it ended: subscribers must not wait for ever.
-        self.config.hub.close();
+        self.live.hub.close();
     }
 }
 
@@ -111,15 +120,16 @@ impl Actor for ShardManager {
     async fn pre_start(
         &self,
         _: ActorRef<ManagerMessage>,
-        mut config: ManagerConfig,
+        ManagerConfig { mut config, live }: ManagerConfig,
     ) -> Result<ManagerState, ActorProcessingErr> {
-        let random = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let random = config.settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         Ok(ManagerState {
-            store: config.store.take().map(|store| Arc::new(StoreLease::new(store))),
+            store: config.settings.store.take().map(|store| Arc::new(StoreLease::new(store))),
             loading: None,
             presence: config.presence.clone(),
-            servants: RestartBook::new(config.restart_policy),
+            servants: RestartBook::new(config.settings.restart_policy),
             config: Arc::new(config),
+            live,
             random,
             starting: Vec::new(),
             sentinel: None,
@@ -141,7 +151,7 @@ impl Actor for ShardManager {
             Some(store) => state.loading = Some(starting::load_store(Arc::clone(store), myself.clone())),
             None => state.stored = Some(Stored::default()),
         }
-        if let Some(info) = state.config.gateway.clone() {
+        if let Some(info) = state.config.settings.gateway.clone() {
             let _ = myself.cast(ManagerMessage::Gateway(info));
         }
         state.sentinel = Some(state.spawn_sentinel(&myself).await?);
@@ -173,7 +183,7 @@ impl Actor for ShardManager {
             ManagerMessage::OwnerOf(guild_id, reply) => {
                 let _ = reply.send(state.fleet.as_ref().map(|fleet| fleet.shards.owner_of(guild_id)));
             }
-            ManagerMessage::Handle(reply) => drop(reply.send(Shardkeeper::of(myself, &state.config))),
+            ManagerMessage::Share(reply) => drop(reply.send(state.live.share())),
             ManagerMessage::Status(reply) => drop(reply.send(state.status())),
             ManagerMessage::ShardStatus(shard, reply) => {
                 let status = state.fleet.as_ref().and_then(|fleet| fleet.shards.status_of(shard));
@@ -240,7 +250,7 @@ impl Actor for ShardManager {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(child, error) => {
-                state.child_ended(&myself, &child, crate::error::chain(error.as_ref())).await
+                state.child_ended(&myself, &child, crate::chain::chain(error.as_ref())).await
             }
             SupervisionEvent::ActorTerminated(child, _, reason) => {
                 let reason = reason.unwrap_or_else(|| "stopped".to_owned());

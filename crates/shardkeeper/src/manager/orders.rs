@@ -12,13 +12,15 @@ use shardkeeper_proto::{Input, Intents, Output, Presence, PresenceUpdate, Sessio
 use shardkeeper_transport::{BoxedIo, ConnectError, Dialer};
 use url::Url;
 
+use crate::bot::Shardkeeper;
+use crate::dispatch::{Event, Lifecycle, Subscription, Topic};
 use crate::error::Ended;
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::manager::{ManagerState, ShardManager};
 use crate::message::{Farewell, ManagerMessage, RestartBy, ShardReport};
 use crate::shard::life::Life;
+use crate::status::Phase;
 use crate::store::Stored;
-use crate::{Event, Lifecycle, Phase, Shardkeeper, Subscription, Topic};
 
 const SHARD: ShardId = ShardId(1);
 

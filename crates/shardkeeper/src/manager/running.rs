@@ -7,16 +7,16 @@ use shardkeeper_proto::close::Scope;
 use shardkeeper_proto::shard::Refusal;
 use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, ShardId};
 
+use super::silence::LOOK_EVERY;
 use super::{GENERATION, ManagerState, now};
-use crate::Lifecycle;
-use crate::dispatch::Found;
+use crate::dispatch::Lifecycle;
+use crate::dispatch::{Found, WatermarkStuck};
 use crate::error::Ended;
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardReport};
-use crate::session_keeper::KeeperMessage;
+use crate::session::KeeperMessage;
 use crate::shard::life::End;
-use crate::silence::LOOK_EVERY;
-use crate::status::{ManagerStatus, WatermarkStuck};
+use crate::status::ManagerStatus;
 
 impl ManagerState {
     pub(super) fn status(&self) -> ManagerStatus {
@@ -82,9 +82,7 @@ impl ManagerState {
         let shards = fleet.shards.len();
         if !fleet.all_ready_announced && shards > 0 && fleet.shards.all_were_ready() {
             fleet.all_ready_announced = true;
-            let lifecycle = Lifecycle::AllReady { generation: GENERATION, shards };
-            tracing::info!("{lifecycle}");
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&Lifecycle::AllReady { generation: GENERATION, shards });
         }
     }
 
@@ -92,7 +90,7 @@ impl ManagerState {
     pub(super) fn refreshed(&mut self, info: GatewayInfo) {
         let Some(fleet) = &mut self.fleet else { return };
         let limit = info.session_start_limit;
-        let budget = budget(&limit, self.config.identify_reserve);
+        let budget = budget(&limit, self.config.settings.identify_reserve);
         let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
         if fleet.queue.cast(update).is_err() {
             // The next one begins with what is in the ledger.
@@ -109,9 +107,7 @@ impl ManagerState {
         let (advised, count) = (fleet.info.shards, fleet.shards.count());
         if advised > fleet.advised.max(count.get()) {
             fleet.advised = advised;
-            let lifecycle = Lifecycle::MoreShardsAdvised { count, advised };
-            tracing::warn!("{lifecycle}");
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&Lifecycle::MoreShardsAdvised { count, advised });
         }
     }
 
@@ -119,9 +115,7 @@ impl ManagerState {
     pub(super) fn look(&mut self, myself: &ActorRef<ManagerMessage>) {
         let Some(fleet) = self.fleet.as_mut().filter(|_| self.stopping.is_none()) else { return };
         for (shard, quiet_for) in fleet.silence.look(now(), &fleet.shards.readings()) {
-            let lifecycle = Lifecycle::Silent { shard, quiet_for };
-            tracing::warn!("{lifecycle}");
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&Lifecycle::Silent { shard, quiet_for });
         }
         for (shard, found) in fleet.shards.watermarks(now()) {
             let lifecycle = match found {
@@ -131,11 +125,7 @@ impl ManagerState {
                 }
                 Found::Moves => Lifecycle::WatermarkMoves { shard },
             };
-            match &lifecycle {
-                Lifecycle::WatermarkStuck { .. } => tracing::warn!("{lifecycle}"),
-                _ => tracing::info!("{lifecycle}"),
-            }
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&lifecycle);
         }
         myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
     }
@@ -146,8 +136,7 @@ impl ManagerState {
         if refusal.scope == Scope::Layout {
             let lifecycle =
                 Lifecycle::LayoutRefused { shard, count: fleet.shards.count(), code: refusal.code };
-            tracing::error!("{lifecycle}");
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&lifecycle);
         }
         let hopeless = match refusal.scope {
             Scope::Bot => true,
@@ -159,8 +148,7 @@ impl ManagerState {
             self.stopping.as_ref().is_some_and(|stopping| matches!(stopping.outcome, Ended::Refused(_)));
         if hopeless && !known {
             let _ = fleet.queue.cast(QueueMessage::Freeze);
-            let lifecycle = Lifecycle::Refused(refusal);
-            self.config.hub.announce(&lifecycle);
+            self.live.hub.announce(&Lifecycle::Refused(refusal));
             // The other sessions stay good, should the operator mend it within minutes.
             self.begin_end(myself, Farewell::Detach, Ended::Refused(refusal), None);
         }

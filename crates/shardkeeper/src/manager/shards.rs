@@ -10,31 +10,32 @@ use shardkeeper_proto::{Command, PresenceUpdate, Session, ShardConfig, ShardCoun
 use shardkeeper_transport::Connector;
 use url::Url;
 
-use crate::accepted::Accepted;
-use crate::config::ManagerConfig;
-use crate::dispatch::{Found, Leftovers, Publisher};
+use super::config::Config;
+use crate::command::Accepted;
+use crate::dispatch::{Found, HeldUp, Hub, Leftovers, Publisher};
 use crate::error::{CommandRejected, ShardsRejected};
 use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
-use crate::pacer::Pacer;
-use crate::rate::Warnings;
-use crate::restart::{Restart, RestartBook};
-use crate::session_keeper::Book;
+
+use super::restart::{Restart, RestartBook};
+use super::silence::Reading;
+use crate::command::{self, CommandSender};
+use crate::session::Book;
+use crate::session::{SessionSlot, Writer};
 use crate::shard::board::Board;
-use crate::shard::commands::{self, CommandSender};
 use crate::shard::life::{End, Life};
-use crate::shard::slot::{SessionSlot, Writer};
-use crate::shard::{ShardActor, ShardArguments};
-use crate::silence::Reading;
-use crate::status::{HeldUp, ShardStatus};
+use crate::shard::{Oddities, Pacer, ShardActor, ShardArguments, Warnings};
+use crate::status::ShardStatus;
 
 pub(super) struct Shards {
-    config: Arc<ManagerConfig>,
+    config: Arc<Config>,
+    hub: Arc<Hub>,
     gateway_url: Url,
     generation: u32,
     count: ShardCount,
     connector: Connector,
     pacer: Arc<Pacer>,
     warnings: Arc<Warnings>,
+    oddities: Arc<Oddities>,
     restarts: RestartBook<ShardId>,
     /// What the session keeper looks at.
     book: Arc<Mutex<Book>>,
@@ -102,20 +103,22 @@ fn end(farewell: Farewell) -> ShardMessage {
 
 impl Shards {
     pub(super) fn new(
-        config: Arc<ManagerConfig>,
+        (config, hub): (Arc<Config>, Arc<Hub>),
         gateway_url: Url,
         (generation, count): (u32, ShardCount),
         book: Arc<Mutex<Book>>,
     ) -> Self {
-        let rate = NonZeroU32::new(config.connects_per_second).unwrap_or(NonZeroU32::MIN);
+        let rate = NonZeroU32::new(config.settings.connects_per_second).unwrap_or(NonZeroU32::MIN);
         Self {
             entries: BTreeMap::new(),
             writers: BTreeMap::new(),
             last_incarnation: 0,
-            connector: Connector::new(Arc::clone(&config.dialer), config.transport()),
+            connector: Connector::new(Arc::clone(&config.settings.dialer), config.settings.transport()),
             pacer: Arc::new(Pacer::new(rate)),
             warnings: Arc::new(Warnings::new()),
-            restarts: RestartBook::new(config.restart_policy),
+            oddities: Arc::default(),
+            hub,
+            restarts: RestartBook::new(config.settings.restart_policy),
             config,
             gateway_url,
             generation,
@@ -171,12 +174,12 @@ impl Shards {
             token: self.config.token.clone(),
             shard,
             count: self.count,
-            intents: self.config.intents,
-            large_threshold: self.config.large_threshold,
-            library: self.config.library.clone(),
+            intents: self.config.settings.intents,
+            large_threshold: self.config.settings.large_threshold,
+            library: self.config.settings.library.clone(),
             gateway_url: self.gateway_url.clone(),
-            wire: self.config.wire(),
-            timings: self.config.timings,
+            wire: self.config.settings.wire(),
+            timings: self.config.settings.timings,
         }
     }
 
@@ -297,7 +300,7 @@ impl Shards {
         entry.was_ready = entry.was_ready();
         entry.life = Arc::new(Life::new(self.last_incarnation));
         entry.board.begin(self.last_incarnation);
-        let (sender, inbox) = commands::channel(shard);
+        let (sender, inbox) = command::channel(shard);
         let arguments = ShardArguments {
             life: Arc::clone(&entry.life),
             config,
@@ -305,7 +308,7 @@ impl Shards {
             pacer: Arc::clone(&self.pacer),
             warnings: Arc::clone(&self.warnings),
             publisher: Publisher::new(
-                Arc::clone(&self.config.hub),
+                Arc::clone(&self.hub),
                 shard,
                 self.generation,
                 Arc::clone(entry.slot.watermark()),
@@ -313,16 +316,16 @@ impl Shards {
             ),
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),
-            oddities: Arc::clone(&self.config.oddities),
+            oddities: Arc::clone(&self.oddities),
             commands: (sender.clone(), inbox),
             presence: entry.presence.clone(),
-            presence_with: self.config.presence_with.clone(),
+            presence_with: self.config.settings.presence_with.clone(),
             queue: queue.clone(),
             ledger,
             manager: manager.clone(),
             random,
-            tap: self.config.tap.clone(),
-            reconnect: self.config.reconnect,
+            tap: self.config.settings.tap.clone(),
+            reconnect: self.config.settings.reconnect,
         };
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, manager.get_cell()).await?;
         (entry.actor, entry.commands) = (Some(actor), Some(sender));
@@ -510,12 +513,12 @@ impl Shards {
     }
 
     pub(super) fn status(&self) -> Vec<ShardStatus> {
-        let mut held_up = self.config.hub.held_up();
+        let mut held_up = self.hub.held_up();
         self.entries.iter().map(|(shard, entry)| entry.status(held_up.remove(shard))).collect()
     }
 
     pub(super) fn status_of(&self, shard: ShardId) -> Option<ShardStatus> {
-        Some(self.entries.get(&shard)?.status(self.config.hub.held_up().remove(&shard)))
+        Some(self.entries.get(&shard)?.status(self.hub.held_up().remove(&shard)))
     }
 }
 

@@ -7,22 +7,23 @@ use std::time::{Duration, SystemTime};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::{Session, ShardCount, ShardId};
 
+use super::config::Layout;
 use super::running::budget;
+use super::sentinel::{ReshardSentinel, SentinelArguments};
 use super::shards::Shards;
+use super::silence::{LOOK_EVERY, SilenceWatch};
 use super::{Fleet, GENERATION, ManagerState, now};
-use crate::config::Layout;
+use crate::dispatch::Lifecycle;
 use crate::error::{ConfigError, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit};
-use crate::identify_gate::Asking;
-use crate::identify_ledger::IdentifyLedger;
-use crate::identify_queue::{IdentifyQueue, QueueArguments};
+use crate::identify::Asking;
+use crate::identify::IdentifyLedger;
+use crate::identify::{IdentifyQueue, QueueArguments};
 use crate::message::{ManagerMessage, QueueMessage, SentinelMessage};
-use crate::reshard_sentinel::{ReshardSentinel, SentinelArguments};
-use crate::session_keeper::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
-use crate::silence::{LOOK_EVERY, SilenceWatch};
+use crate::session::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
+use crate::store;
 use crate::store::{BudgetRecord, RecordRefused, SessionRecord, StoreError, StoreLease, Stored};
 use crate::task::AbortOnDrop;
-use crate::{Lifecycle, store};
 
 /// So long the session store may take to say what it holds; it is asked again meanwhile.
 const LOAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -67,13 +68,8 @@ impl ManagerState {
         if self.fleet.is_none() && !error.is_retryable() {
             return self.refuse_start(myself, StartError::Gateway(error));
         }
-        let error = crate::error::chain(&error);
-        let lifecycle = Lifecycle::GatewayUnavailable { error, retry_after };
-        match retry_after {
-            Some(_) => tracing::warn!("{lifecycle}"),
-            None => tracing::error!("{lifecycle}"),
-        }
-        self.config.hub.announce(&lifecycle);
+        let error = crate::chain::chain(&error);
+        self.live.hub.announce(&Lifecycle::GatewayUnavailable { error, retry_after });
     }
 
     /// What the store holds is known, or will not be.
@@ -84,10 +80,8 @@ impl ManagerState {
     ) -> Result<(), ActorProcessingErr> {
         self.storeless = stored.is_err();
         self.stored = Some(stored.unwrap_or_else(|error| {
-            let error = crate::error::chain(error.as_ref());
-            let lifecycle = Lifecycle::StoreFailed { error, retry_after: None };
-            tracing::error!("starting without the stored sessions: {lifecycle}");
-            self.config.hub.announce(&lifecycle);
+            let error = crate::chain::chain(error.as_ref());
+            self.live.hub.announce(&Lifecycle::StoreFailed { error, retry_after: None });
             Stored::default()
         }));
         match self.answer.take() {
@@ -97,7 +91,7 @@ impl ManagerState {
     }
 
     pub(super) fn refuse_start(&mut self, myself: &ActorRef<ManagerMessage>, error: StartError) {
-        tracing::error!(error = crate::error::chain(&error), "cannot start");
+        tracing::error!(error = crate::chain::chain(&error), "cannot start");
         let (closed, waiting, myself) =
             (self.close_store(), std::mem::take(&mut self.starting), myself.clone());
         tokio::spawn(async move {
@@ -131,14 +125,14 @@ impl ManagerState {
         ids: Vec<ShardId>,
     ) -> Result<(), ActorProcessingErr> {
         let stored = self.stored.take().unwrap_or_default();
-        let wall = (self.config.wall_clock)();
+        let wall = (self.config.settings.wall_clock)();
         let mut limit = info.session_start_limit;
-        if let Some(spent) = stored.budget.filter(|_| self.config.gateway.is_some()) {
+        if let Some(spent) = stored.budget.filter(|_| self.config.settings.gateway.is_some()) {
             limit.remaining = limit.remaining.min(remaining(&spent, &limit, wall));
         }
         let last_identify = stored.budget.and_then(|budget| budget.last_identify_ms);
         let last_identify = last_identify.and_then(|at| now().checked_sub(store::since(wall, at)));
-        let mut budget = budget(&limit, self.config.identify_reserve);
+        let mut budget = budget(&limit, self.config.settings.identify_reserve);
         let ledger = Arc::new(IdentifyLedger::new(budget, last_identify));
         tracing::info!(
             shards = ids.len(),
@@ -152,7 +146,10 @@ impl ManagerState {
         let ours = |record: &&SessionRecord| {
             let (of, shard) = record.slot();
             let too_old = || {
-                matches!(record.check(wall, self.config.max_session_age), Err(RecordRefused::TooOld { .. }))
+                matches!(
+                    record.check(wall, self.config.settings.max_session_age),
+                    Err(RecordRefused::TooOld { .. })
+                )
             };
             (of == count && ids.contains(&shard)) || too_old()
         };
@@ -165,13 +162,18 @@ impl ManagerState {
             degraded: self.storeless,
         }));
         let config = Arc::clone(&self.config);
-        let mut shards = Shards::new(config, info.url.clone(), (GENERATION, count), Arc::clone(&book));
+        let mut shards = Shards::new(
+            (config, Arc::clone(&self.live.hub)),
+            info.url.clone(),
+            (GENERATION, count),
+            Arc::clone(&book),
+        );
         shards.add_first(&ids, &sessions, self.presence.as_ref());
         let needed = shards.without_session();
-        if self.config.whole_start && needed > 0 && !budget.affords(now(), needed - 1) {
+        if self.config.settings.whole_start && needed > 0 && !budget.affords(now(), needed - 1) {
             let resets_after = budget.resets_at(now()).saturating_duration_since(now());
             let left = limit.remaining;
-            let reserve = self.config.identify_reserve;
+            let reserve = self.config.settings.identify_reserve;
             self.refuse_start(myself, StartError::Budget { needed, left, reserve, resets_after });
             return Ok(());
         }
@@ -207,7 +209,7 @@ impl ManagerState {
             config: Arc::clone(&self.config),
             manager: myself.clone(),
             random: self.random.fork(),
-            awaited: self.fleet.is_none() && self.answer.is_none() && self.config.gateway.is_none(),
+            awaited: self.fleet.is_none() && self.answer.is_none() && self.config.settings.gateway.is_none(),
             limits: Arc::clone(&self.ask_limits),
         };
         let (sentinel, _) = Actor::spawn_linked(None, ReshardSentinel, arguments, myself.get_cell()).await?;
@@ -220,16 +222,16 @@ impl ManagerState {
         info: &GatewayInfo,
         ledger: &Arc<IdentifyLedger>,
     ) -> Result<ActorRef<QueueMessage>, ActorProcessingErr> {
-        let timings = &self.config.timings;
-        let asking = self.config.identify_gate.as_ref().map(|gate| {
-            let random = self.config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let timings = &self.config.settings.timings;
+        let asking = self.config.settings.identify_gate.as_ref().map(|gate| {
+            let random = self.config.settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
             Asking::new(Arc::clone(gate), timings.reconnect, random)
         });
         let arguments = QueueArguments {
             max_concurrency: info.session_start_limit.max_concurrency,
             window: timings.identify_window + timings.identify_margin,
             ledger: Arc::clone(ledger),
-            hub: Arc::clone(&self.config.hub),
+            hub: Arc::clone(&self.live.hub),
             asking,
         };
         let (queue, _) = Actor::spawn_linked(None, IdentifyQueue, arguments, myself.get_cell()).await?;
@@ -238,10 +240,10 @@ impl ManagerState {
 
     /// The sessions to start from, those that the bot was given before those that were stored.
     pub(super) fn usable(&self, stored: &[SessionRecord], wall: SystemTime) -> Vec<Session> {
-        let mut sessions = self.config.sessions.clone();
+        let mut sessions = self.config.settings.sessions.clone();
         let mut refused = Vec::new();
         for record in stored {
-            match record.check(wall, self.config.max_session_age) {
+            match record.check(wall, self.config.settings.max_session_age) {
                 Ok(()) => sessions.push(record.session.clone()),
                 Err(reason) => refused.push(reason),
             }
@@ -261,14 +263,14 @@ impl ManagerState {
         book: &Arc<Mutex<Book>>,
     ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
         let Some(store) = self.store.clone() else { return Ok(None) };
-        let (book, hub) = (Arc::clone(book), Arc::clone(&self.config.hub));
+        let (book, hub) = (Arc::clone(book), Arc::clone(&self.live.hub));
         let arguments = KeeperArguments {
             store,
             book,
             hub,
             random: self.random.fork(),
-            max_age: self.config.max_session_age,
-            wall_clock: Arc::clone(&self.config.wall_clock),
+            max_age: self.config.settings.max_session_age,
+            wall_clock: Arc::clone(&self.config.settings.wall_clock),
         };
         let (keeper, _) = Actor::spawn_linked(None, SessionKeeper, arguments, myself.get_cell()).await?;
         Ok(Some(keeper))

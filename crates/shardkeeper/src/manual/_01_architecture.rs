@@ -44,7 +44,7 @@
 //! | to … | begin at |
 //! |---|---|
 //! | start a bot | [`Shardkeeper::builder`], [`Builder`], [`Builder::start`] |
-//! | start the manager as an actor in a tree of one's own | [`Builder::build`], then `Actor::spawn(None, ShardManager, config)`; [`ManagerMessage::Handle`] asks for a [`Shardkeeper`] |
+//! | start the manager as an actor in a tree of one's own | [`Builder::build`], then `Actor::spawn(None, ShardManager, config)`; [`Shardkeeper::of`] makes a handle on it |
 //! | hear events | [`Builder::subscribe`] before the start, [`Shardkeeper::subscribe`] after it; [`Topic`] says what |
 //! | send | [`Shardkeeper::command`], [`Shardkeeper::update_presence`], [`Shardkeeper::members`] |
 //! | talk to one shard's actor | [`Shardkeeper::shard`], [`ShardMessage`] |

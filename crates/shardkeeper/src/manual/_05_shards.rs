@@ -143,7 +143,7 @@
 //! - give each process keys of its own: with a `max_concurrency` of 16 and two processes, one takes the ids with
 //!   `id % 16 < 8`, the other one the rest;
 //! - start one after the other;
-//! - share an [`IdentifyGate`](crate::identify_gate::IdentifyGate), set by [`Builder::identify_gate`]: it is asked before each
+//! - share an [`IdentifyGate`](crate::gate::IdentifyGate), set by [`Builder::identify_gate`]: it is asked before each
 //!   Identify, and knows what the others do.
 //!
 //! The day's budget is shared as well. Each process believes what Discord said last and counts its own, so keep a larger

@@ -190,14 +190,20 @@ mod tests {
     fn the_tables_have_the_numbers_of_the_code() {
         let config = Shardkeeper::builder("T", Intents::empty()).build().expect("the defaults work");
         let mut expected: Vec<(String, String)> = [
-            ("`Builder::large_threshold`", config.large_threshold.to_string()),
-            ("`Builder::max_message_bytes`", config.max_message_bytes.to_string()),
-            ("`Builder::connects_per_second`", config.connects_per_second.to_string()),
-            ("`Builder::identify_reserve`", config.identify_reserve.to_string()),
-            ("`Builder::gateway_check_every`", format!("{} h", config.gateway_check_every.as_secs() / 3600)),
-            ("`Builder::max_session_age`", format!("{} s", config.max_session_age.as_secs())),
-            ("`Builder::start_timeout`", config.start_timeout.map_or("none", |_| "some").to_owned()),
-            ("`Builder::end_deadline`", format!("{} s", config.end_deadline.as_secs())),
+            ("`Builder::large_threshold`", config.config.settings.large_threshold.to_string()),
+            ("`Builder::max_message_bytes`", config.config.settings.max_message_bytes.to_string()),
+            ("`Builder::connects_per_second`", config.config.settings.connects_per_second.to_string()),
+            ("`Builder::identify_reserve`", config.config.settings.identify_reserve.to_string()),
+            (
+                "`Builder::gateway_check_every`",
+                format!("{} h", config.config.settings.gateway_check_every.as_secs() / 3600),
+            ),
+            ("`Builder::max_session_age`", format!("{} s", config.config.settings.max_session_age.as_secs())),
+            (
+                "`Builder::start_timeout`",
+                config.config.settings.start_timeout.map_or("none", |_| "some").to_owned(),
+            ),
+            ("`Builder::end_deadline`", format!("{} s", config.config.settings.end_deadline.as_secs())),
             ("`SubscriptionOptions::capacity`", SubscriptionOptions::default().capacity.to_string()),
             ("`COMMANDS_PER_WINDOW`", proto::COMMANDS_PER_WINDOW.to_string()),
             ("`PRESENCES_PER_WINDOW`", proto::PRESENCES_PER_WINDOW.to_string()),

@@ -40,7 +40,7 @@
 //! # Processes share the pace through a gate behind the queue
 //!
 //! **Context.** `max_concurrency` belongs to the token, so several processes have to agree.
-//! **Decision.** An [`IdentifyGate`](crate::identify_gate::IdentifyGate) answers one question, "may this shard identify now?". Turns, priorities, budget and crashes
+//! **Decision.** An [`IdentifyGate`](crate::gate::IdentifyGate) answers one question, "may this shard identify now?". Turns, priorities, budget and crashes
 //! stay in the queue.
 //! **Consequences.** A gate is a lock and a time; without one nothing is asked. Between processes order is the gate's.
 //! **Rejected.** An exchangeable queue: each implementation would have to get all of it right.

@@ -19,23 +19,23 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use url::Url;
 
+use super::PresenceWith;
 use super::board::Board;
 use super::codec::Codec;
-use super::commands::Asked;
 use super::life::Life;
 use super::oddities::Oddities;
+use super::pacer::Pacer;
+use super::rate::Warnings;
 use super::receipts::Receipts;
-use super::slot::SessionSlot;
-use crate::Lifecycle;
-use crate::accepted::NotWritten;
-use crate::config::PresenceWith;
+use super::tap::Tap;
+use crate::command::NotWritten;
+use crate::command::Pending;
+use crate::dispatch::Lifecycle;
 use crate::dispatch::{Publisher, STALLED_AFTER};
 use crate::error::CommandRejected;
-use crate::identify_ledger::{IdentifyLedger, TakenPermit};
+use crate::identify::{IdentifyLedger, TakenPermit};
 use crate::message::{QueueMessage, ShardMessage};
-use crate::pacer::Pacer;
-use crate::rate::Warnings;
-use crate::tap::Tap;
+use crate::session::SessionSlot;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
 /// nothing measurable, smaller ones cost a poll of everything per message.
@@ -75,7 +75,7 @@ pub(super) struct Parts {
     pub(super) ledger: Arc<IdentifyLedger>,
     pub(super) actor: ActorRef<ShardMessage>,
     pub(super) control: mpsc::Receiver<Control>,
-    pub(super) commands: mpsc::Receiver<Asked>,
+    pub(super) commands: mpsc::Receiver<Pending>,
     pub(super) random: fastrand::Rng,
     pub(super) tap: Option<Arc<Tap>>,
     /// Whether to make another connection when one ends.
@@ -146,7 +146,7 @@ struct Driver {
     presence: watch::Receiver<Option<PresenceUpdate>>,
     presence_with: Option<PresenceWith>,
     control: mpsc::Receiver<Control>,
-    commands: mpsc::Receiver<Asked>,
+    commands: mpsc::Receiver<Pending>,
     /// The session goes to another process.
     detaching: bool,
     uncompressed_told: bool,
@@ -222,7 +222,7 @@ impl Driver {
         self.core.permit.take_if(|permit| !permit.is_spent());
     }
 
-    fn command(&mut self, Asked { command, reply }: Asked) {
+    fn command(&mut self, Pending { command, reply }: Pending) {
         if let Err(refused) = self.core.machine.check_command(&command) {
             let _ = reply.send(Err(refused.into()));
             return;
@@ -236,7 +236,7 @@ impl Driver {
     fn refuse_commands(&mut self) {
         self.core.receipts = Receipts::default();
         self.commands.close();
-        while let Ok(Asked { reply, .. }) = self.commands.try_recv() {
+        while let Ok(Pending { reply, .. }) = self.commands.try_recv() {
             let _ = reply.send(Err(CommandRejected::ShardEnded { shard: self.core.shard }));
         }
     }
@@ -375,7 +375,7 @@ impl Driver {
             Err(error) => {
                 self.link = Link::Down;
                 let retry_after = error.retry_after();
-                let error = crate::error::chain(&error);
+                let error = crate::chain::chain(&error);
                 let shard = self.core.shard;
                 if self.core.warnings.admit(shard) {
                     tracing::warn!(shard.id = shard.0, error, ?retry_after, "could not connect");
@@ -504,7 +504,7 @@ impl Core {
                     if let Some(tap) = &self.tap {
                         tap.received(self.shard, rest.len(), None);
                     }
-                    let error = crate::error::chain(&error);
+                    let error = crate::chain::chain(&error);
                     if self.warnings.admit(self.shard) {
                         tracing::warn!(shard.id = self.shard.0, error, "unreadable payload");
                     } else {
@@ -593,7 +593,6 @@ impl Core {
         if let Some((sequence, subscription)) = watermark.waits_for() {
             let (shard, stuck_for) = (self.shard, STALLED_AFTER);
             let lifecycle = Lifecycle::WatermarkStuck { shard, subscription, sequence, stuck_for };
-            tracing::warn!("the end waits: {lifecycle}");
             self.publisher.announce_aside(&lifecycle);
         }
         watermark.settled().await;
@@ -659,7 +658,7 @@ impl Core {
 /// What is known of an end beyond its code. The reason in a close frame is the peer's own, of at most 123 bytes.
 fn detail(closed: &Closed) -> Option<Arc<str>> {
     match &closed.error {
-        Some(error) => Some(crate::error::chain(error).into()),
+        Some(error) => Some(crate::chain::chain(error).into()),
         None if closed.reason.is_empty() => None,
         None => Some(format!("{:?}", closed.reason).into()),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use shardkeeper_proto::CommandId;
 
-use crate::accepted::{Accepted, NotWritten, Receipt, receipt};
+use crate::command::{Accepted, NotWritten, Receipt, receipt};
 
 /// The receipts of the commands of one shard. Bounded as the machine's queue is.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use shardkeeper_proto::{Session, ShardCount, ShardId};
 
 use super::record::FORMAT;
 use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
+use crate::chain::readable;
 
 /// A store breaks its contract.
 #[derive(thiserror::Error)]
@@ -131,6 +132,8 @@ fn record(shard: u32, count: u32, sequence: u64) -> SessionRecord {
 fn budget(remaining: u32) -> BudgetRecord {
     BudgetRecord { format: FORMAT, total: 1000, remaining, resets_at_ms: 7, last_identify_ms: Some(5) }
 }
+
+readable!(Broken);
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 use tokio::sync::Mutex;
 
 use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
+use crate::chain::readable;
 
 /// By shard count and shard.
 const SESSIONS: TableDefinition<'_, (u32, u32), &[u8]> = TableDefinition::new("sessions");
@@ -223,6 +224,8 @@ fn save(database: &Database, changes: &Changes) -> Result<(), StoreError> {
     transaction.commit()?;
     Ok(())
 }
+
+readable!(OpenError);
 
 #[cfg(test)]
 mod tests {

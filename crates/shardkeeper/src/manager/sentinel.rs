@@ -10,10 +10,10 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::LONGEST_WAIT;
 use tokio::time::Instant;
 
-use crate::config::ManagerConfig;
+use super::config::Config;
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, gateway_info};
 use crate::message::{ManagerMessage, SentinelMessage};
-use crate::rate::OncePer;
+use crate::shard::OncePer;
 use crate::task::AbortOnDrop;
 
 /// How often the gateway is asked for shards that cannot reach it, at most. An outage lasts minutes.
@@ -24,7 +24,7 @@ pub struct ReshardSentinel;
 
 /// What a [`ReshardSentinel`] is started with. Only the manager makes one.
 pub struct SentinelArguments {
-    pub(crate) config: Arc<ManagerConfig>,
+    pub(crate) config: Arc<Config>,
     pub(crate) manager: ActorRef<ManagerMessage>,
     pub(crate) random: fastrand::Rng,
     /// The manager waits for its first answer.
@@ -120,7 +120,7 @@ impl SentinelState {
     fn ask(&mut self, myself: &ActorRef<SentinelMessage>) {
         let (config, myself) = (Arc::clone(&self.arguments.config), myself.clone());
         self.do_next(async move {
-            let answer = gateway_info(config.dialer.as_ref(), &config.api_url, &config.token).await;
+            let answer = gateway_info(config.settings.dialer.as_ref(), &config.api_url, &config.token).await;
             let _ = myself.cast(SentinelMessage::Answered(answer));
         });
     }
@@ -171,13 +171,13 @@ impl SentinelState {
             _ => ASK_AT_MOST_EVERY,
         };
         let SentinelArguments { config, random, .. } = &mut self.arguments;
-        Some(asked_for + config.timings.reconnect.delay(self.failed, random.f64()))
+        Some(asked_for + config.settings.timings.reconnect.delay(self.failed, random.f64()))
     }
 
     /// Not the same for every process of a bot: they would all ask at once.
     fn interval(&mut self) -> Duration {
         let SentinelArguments { config, random, .. } = &mut self.arguments;
-        let half = config.gateway_check_every.clamp(ASK_AT_MOST_EVERY, LONGEST_WAIT) / 2;
+        let half = config.settings.gateway_check_every.clamp(ASK_AT_MOST_EVERY, LONGEST_WAIT) / 2;
         half + half.mul_f64(random.f64())
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use super::*;
-use crate::identify_gate::LocalGate;
+use crate::gate::LocalGate;
 
 const WINDOW: Duration = Duration::from_secs(5);
 

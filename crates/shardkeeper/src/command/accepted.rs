@@ -2,6 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use crate::chain::readable;
+
 /// A command that a shard has accepted for sending. It goes when the shard is ready and the limits allow, over a resume
 /// too; to drop this changes nothing.
 #[derive(Debug)]
@@ -64,3 +66,5 @@ impl Receipt {
         !self.0.is_closed()
     }
 }
+
+readable!(NotWritten);

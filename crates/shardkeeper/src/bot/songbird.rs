@@ -21,7 +21,9 @@ use songbird::error::{JoinError, JoinResult};
 use songbird::id::{ChannelId, GuildId};
 use songbird::shards::{GenericSharder, VoiceUpdate};
 
-use crate::{Shardkeeper, VoiceStateUpdate};
+use shardkeeper_proto::VoiceStateUpdate;
+
+use super::Shardkeeper;
 
 #[async_trait]
 impl VoiceUpdate for Shardkeeper {

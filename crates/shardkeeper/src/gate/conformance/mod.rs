@@ -11,6 +11,7 @@ use shardkeeper_proto::ShardId;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest};
+use crate::chain::readable;
 
 /// So many keys, except where their number changes. Each check has keys of its own, and starts with free ones.
 const KEYS: u32 = 64;
@@ -248,6 +249,8 @@ impl Set {
         Ok(())
     }
 }
+
+readable!(Broken);
 
 #[cfg(test)]
 mod tests;

@@ -3,42 +3,78 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use shardkeeper_proto::{
-    Encoding, Intents, Presence, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token, Wire,
+    Encoding, Intents, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token, Wire,
 };
 use shardkeeper_transport::{Compression, Dialer, TransportConfig};
 use tokio::sync::watch;
 use url::Url;
 
+use crate::command::MembersDesk;
 use crate::dispatch::OwnHub;
 use crate::error::Ended;
+use crate::gate::IdentifyGate;
 use crate::gateway_info::{GatewayInfo, USER_AGENT};
-use crate::identify_gate::IdentifyGate;
-use crate::members::MembersDesk;
-use crate::restart::RestartPolicy;
-use crate::shard::oddities::Oddities;
+use crate::message::Shared;
+use crate::session::WallClock;
+use crate::shard::{PresenceWith, Tap};
 use crate::store::SessionStore;
-use crate::tap::Tap;
 
-/// What time it is for whom processes have in common.
-pub(crate) type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+use super::restart::RestartPolicy;
 
-/// Makes the presence for an Identify.
-pub(crate) type PresenceWith = Arc<dyn Fn(ShardId) -> Presence + Send + Sync>;
-
-/// A checked configuration, and the subscriptions made so far: what a
-/// [`ShardManager`](crate::ShardManager) is started with.
+/// What a [`ShardManager`](crate::ShardManager) is started with: a checked configuration, and the subscriptions made so far.
 pub struct ManagerConfig {
+    pub(crate) config: Config,
+    pub(crate) live: Live,
+}
+
+impl fmt::Debug for ManagerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagerConfig")
+            .field("intents", &self.config.settings.intents)
+            .field("layout", &self.config.layout)
+            .field("compression", &self.config.settings.compression)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What lives as long as the manager, and begins with its builder.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) hub: OwnHub,
+    pub(crate) members: Arc<MembersDesk>,
+    pub(crate) ended: watch::Sender<Option<Ended>>,
+}
+
+impl Live {
+    pub(crate) fn new(intents: Intents) -> Self {
+        Self { hub: OwnHub::of(intents), members: Arc::default(), ended: watch::Sender::new(None) }
+    }
+
+    /// What handles get of it.
+    pub(crate) fn share(&self) -> Shared {
+        let (hub, members) = (Arc::clone(&self.hub), Arc::clone(&self.members));
+        Shared { hub, members, ended: self.ended.subscribe() }
+    }
+}
+
+/// A configuration that was checked.
+pub(crate) struct Config {
     pub(crate) token: Token,
-    pub(crate) intents: Intents,
     pub(crate) api_url: Url,
     pub(crate) layout: Layout,
+    pub(crate) presence: Option<PresenceUpdate>,
+    pub(crate) settings: Settings,
+}
+
+/// The part of a configuration that a builder holds as it is given.
+pub(crate) struct Settings {
+    pub(crate) intents: Intents,
     /// What `GET /gateway/bot` said, if somebody has asked already.
     pub(crate) gateway: Option<GatewayInfo>,
     pub(crate) gateway_check_every: Duration,
-    pub(crate) presence: Option<PresenceUpdate>,
     pub(crate) presence_with: Option<PresenceWith>,
     pub(crate) large_threshold: u8,
     pub(crate) library: String,
@@ -61,23 +97,9 @@ pub struct ManagerConfig {
     pub(crate) seed: Option<u64>,
     pub(crate) reconnect: bool,
     pub(crate) tap: Option<Arc<Tap>>,
-    pub(crate) hub: OwnHub,
-    pub(crate) oddities: Arc<Oddities>,
-    pub(crate) members: Arc<MembersDesk>,
-    pub(crate) ended: watch::Sender<Option<Ended>>,
 }
 
-impl fmt::Debug for ManagerConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ManagerConfig")
-            .field("intents", &self.intents)
-            .field("layout", &self.layout)
-            .field("compression", &self.compression)
-            .finish_non_exhaustive()
-    }
-}
-
-impl ManagerConfig {
+impl Settings {
     pub(crate) fn wire(&self) -> Wire {
         Wire {
             encoding: self.encoding,

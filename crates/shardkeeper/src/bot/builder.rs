@@ -9,18 +9,16 @@ use shardkeeper_proto::{
     Encoding, Intents, InvalidWait, Presence, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token,
 };
 use shardkeeper_transport::{Compression, Dialer, TcpDialer, TransportConfig};
-use tokio::sync::watch;
 use url::Url;
 
-use crate::config::{Layout, ManagerConfig};
-use crate::dispatch::OwnHub;
+use crate::dispatch::{EventModel, Subscription, SubscriptionOptions, Topic, TypedSubscription};
 use crate::error::ConfigError;
+use crate::gate::IdentifyGate;
 use crate::gateway_info::GatewayInfo;
-use crate::identify_gate::IdentifyGate;
-use crate::restart::RestartPolicy;
+use crate::manager::config::{Config, Layout, Live, ManagerConfig, Settings};
+use crate::manager::restart::RestartPolicy;
+use crate::shard::{Tap, WirePayload};
 use crate::store::SessionStore;
-use crate::tap::Tap;
-use crate::{EventModel, Subscription, SubscriptionOptions, Topic, TypedSubscription, WirePayload};
 
 /// Discord's API, version 10.
 pub const DISCORD_API: &str = "https://discord.com/api/v10";
@@ -44,12 +42,13 @@ pub struct Builder {
     shards: Option<u32>,
     ids: Option<BTreeSet<u32>>,
     presence: Option<Presence>,
-    config: ManagerConfig,
+    settings: Settings,
+    live: Live,
 }
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Builder").field("intents", &self.settings.intents).finish_non_exhaustive()
     }
 }
 
@@ -61,15 +60,11 @@ impl Builder {
             shards: None,
             ids: None,
             presence: None,
-            config: ManagerConfig {
-                // Replaced by what `build` checks.
-                token: Token::new("unset").expect("a plain word is a token"),
+            live: Live::new(intents),
+            settings: Settings {
                 intents,
-                api_url: Url::parse(DISCORD_API).expect("the constant is a URL"),
-                layout: Layout::Recommended,
                 gateway: None,
                 gateway_check_every: Duration::from_secs(8 * 3600),
-                presence: None,
                 presence_with: None,
                 large_threshold: 50,
                 library: "shardkeeper".to_owned(),
@@ -92,10 +87,6 @@ impl Builder {
                 seed: None,
                 reconnect: true,
                 tap: None,
-                hub: OwnHub::of(intents),
-                oddities: Arc::default(),
-                members: Arc::default(),
-                ended: watch::Sender::new(None),
             },
         }
     }
@@ -136,7 +127,7 @@ impl Builder {
     /// [`presence`](Self::presence). It is called on the shard's own task, so it must return at once; when it panics, or
     /// makes a presence that cannot be shown, a warning says so and the shard goes without.
     pub fn presence_with(mut self, presence: impl Fn(ShardId) -> Presence + Send + Sync + 'static) -> Self {
-        self.config.presence_with = Some(Arc::new(presence));
+        self.settings.presence_with = Some(Arc::new(presence));
         self
     }
 
@@ -146,7 +137,7 @@ impl Builder {
     ///
     /// A `max_concurrency` of 0 or above 4096 counts as 1.
     pub fn gateway(mut self, info: GatewayInfo) -> Self {
-        self.config.gateway = Some(info.bounded());
+        self.settings.gateway = Some(info.bounded());
         self
     }
 
@@ -156,14 +147,14 @@ impl Builder {
     /// more than a year as a year. A request that fails is a [`GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable), and is
     /// made again after one to two minutes; after a refusal hours later, after a rejected token never.
     pub fn gateway_check_every(mut self, interval: Duration) -> Self {
-        self.config.gateway_check_every = interval;
+        self.settings.gateway_check_every = interval;
         self
     }
 
     /// Sessions that an earlier process detached from: they are resumed, without an Identify, if that was only
     /// minutes ago. None. One that does not fit is not used, and a warning says why. Each call adds to those before.
     pub fn sessions(mut self, sessions: impl IntoIterator<Item = Session>) -> Self {
-        self.config.sessions.extend(sessions);
+        self.settings.sessions.extend(sessions);
         self
     }
 
@@ -173,7 +164,7 @@ impl Builder {
     /// Some times a second what has changed is stored; no event waits for it. See [`store`](crate::store), and
     /// [`FileStore`](crate::store::FileStore) for one on disk.
     pub fn session_store(mut self, store: Arc<dyn SessionStore>) -> Self {
-        self.config.store = Some(store);
+        self.settings.store = Some(store);
         self
     }
 
@@ -181,7 +172,7 @@ impl Builder {
     /// Discord forgets sessions after minutes, nobody knows exactly how many, and a vain Resume costs some seconds alone.
     /// [`build`](Self::build) refuses more than a year.
     pub fn max_session_age(mut self, age: Duration) -> Self {
-        self.config.max_session_age = age;
+        self.settings.max_session_age = age;
         self
     }
 
@@ -193,56 +184,56 @@ impl Builder {
     ///
     /// Never here. When the clock panics, the manager or the session keeper does, which asks it.
     pub fn wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.config.wall_clock = Arc::new(now);
+        self.settings.wall_clock = Arc::new(now);
         self
     }
 
     /// How Discord compresses what it sends. `zlib-stream`: a fifth of the traffic, for about 48 KiB and some
     /// microseconds. See [`Compression`] for what each one costs. Sessions of another compression cannot be resumed.
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.config.compression = compression;
+        self.settings.compression = compression;
         self
     }
 
     /// The form of payloads. JSON. Events arrive as JSON text either way: ETF is translated when it comes in, which costs
     /// more than it saves. Sessions of another encoding cannot be resumed.
     pub fn encoding(mut self, encoding: Encoding) -> Self {
-        self.config.encoding = encoding;
+        self.settings.encoding = encoding;
         self
     }
 
     /// From how many members on a guild comes without those offline: 50 to 250. 50, Discord's own default. More costs
     /// traffic and memory at each start of a session; [`build`](Self::build) refuses what Discord does.
     pub fn large_threshold(mut self, members: u8) -> Self {
-        self.config.large_threshold = members;
+        self.settings.large_threshold = members;
         self
     }
 
     /// Deadlines, waits and windows of the protocol. See [`Timings`] for each with its reason. Windows that are shorter than
     /// Discord's break its limits. [`build`](Self::build) refuses what [cannot work](Timings::check).
     pub fn timings(mut self, timings: Timings) -> Self {
-        self.config.timings = timings;
+        self.settings.timings = timings;
         self
     }
 
     /// How crashes are answered. See [`RestartPolicy`] for each of its numbers. [`build`](Self::build) refuses spans of more
     /// than a year, and a quarantine of less than 1 ms.
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
-        self.config.restart_policy = policy;
+        self.settings.restart_policy = policy;
         self
     }
 
     /// How many of the day's Identify are never spent. 10: reaching zero resets the token, and other processes of
     /// the bot may spend some that this one does not know of. At most half of the day's total is kept.
     pub fn identify_reserve(mut self, identifies: u32) -> Self {
-        self.config.identify_reserve = identifies;
+        self.settings.identify_reserve = identifies;
         self
     }
 
     /// Where this manager asks, beside its own queue, before a shard identifies: what several processes of one bot share
     /// (GW-174). None; one process needs none. See [`IdentifyGate`].
     pub fn identify_gate(mut self, gate: Arc<dyn IdentifyGate>) -> Self {
-        self.config.identify_gate = Some(gate);
+        self.settings.identify_gate = Some(gate);
         self
     }
 
@@ -250,21 +241,21 @@ impl Builder {
     /// for every shard that has no session to resume. Off: as many start as can, and the others wait for the next period,
     /// with a [`Lifecycle::BudgetExhausted`](crate::Lifecycle::BudgetExhausted).
     pub fn whole_start(mut self, whole: bool) -> Self {
-        self.config.whole_start = whole;
+        self.settings.whole_start = whole;
         self
     }
 
     /// The name by which the bot's library calls itself in Identify, as browser and device (GW-071). `shardkeeper`; at most
     /// 100 bytes, so that a large presence fits in beside it.
     pub fn library(mut self, name: impl Into<String>) -> Self {
-        self.config.library = name.into();
+        self.settings.library = name.into();
         self
     }
 
     /// How many connections per second are opened, over all shards; as many may open at once. 50: so 2,000 shards
     /// that lost their connections together are back within 40 s, and nobody is stormed. Zero counts as one.
     pub fn connects_per_second(mut self, connects: u32) -> Self {
-        self.config.connects_per_second = connects.max(1);
+        self.settings.connects_per_second = connects.max(1);
         self
     }
 
@@ -273,7 +264,7 @@ impl Builder {
     /// the connection: with too small a bound a shard is never ready. [`build`](Self::build) refuses less than 4 KiB and 2 GiB
     /// or more.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
-        self.config.max_message_bytes = bytes;
+        self.settings.max_message_bytes = bytes;
         self
     }
 
@@ -283,7 +274,7 @@ impl Builder {
     ///
     /// [`build`](Self::build) refuses more than a year.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.config.start_timeout = Some(timeout);
+        self.settings.start_timeout = Some(timeout);
         self
     }
 
@@ -291,13 +282,13 @@ impl Builder {
     /// handshake takes 3 at most, the rest is for subscribers to take what is under way. What has not ended by then is
     /// killed, without a close frame. [`build`](Self::build) refuses more than a year.
     pub fn end_deadline(mut self, deadline: Duration) -> Self {
-        self.config.end_deadline = deadline;
+        self.settings.end_deadline = deadline;
         self
     }
 
     /// How byte streams are opened, to the API and the Gateway. TCP and TLS; tests put streams in memory here, others a proxy.
     pub fn dialer(mut self, dialer: Arc<dyn Dialer>) -> Self {
-        self.config.dialer = dialer;
+        self.settings.dialer = dialer;
         self
     }
 
@@ -306,7 +297,7 @@ impl Builder {
     /// and stays down until [`restart_shard`](crate::Shardkeeper::restart_shard): for a supervisor outside that decides what
     /// happens next.
     pub fn reconnect(mut self, reconnect: bool) -> Self {
-        self.config.reconnect = reconnect;
+        self.settings.reconnect = reconnect;
         self
     }
 
@@ -314,20 +305,20 @@ impl Builder {
     /// for debugging. None; without it nothing is spent on it. The function runs on the shard's own task, so it must return at
     /// once; when it panics, the log says so and it is not called again. There is one tap: the last one counts.
     pub fn wire_tap(mut self, tap: impl Fn(&WirePayload<'_>) + Send + Sync + 'static) -> Self {
-        self.config.tap = Some(Arc::new(Tap::new(tap, false)));
+        self.settings.tap = Some(Arc::new(Tap::new(tap, false)));
         self
     }
 
     /// As [`wire_tap`](Self::wire_tap), with the [content](WirePayload::data): messages of users, and the session's id in READY,
     /// which must not get into a log that others read. Never the token.
     pub fn wire_tap_with_content(mut self, tap: impl Fn(&WirePayload<'_>) + Send + Sync + 'static) -> Self {
-        self.config.tap = Some(Arc::new(Tap::new(tap, true)));
+        self.settings.tap = Some(Arc::new(Tap::new(tap, true)));
         self
     }
 
     /// Makes jitter and waits repeatable, for tests. They are random; processes of the same seed would move in step.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.config.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 
@@ -341,7 +332,7 @@ impl Builder {
     /// As [`subscribe`](Self::subscribe), with a capacity and a policy of the caller's.
     #[track_caller]
     pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
-        self.config.hub.subscribe(topic, options)
+        self.live.hub.subscribe(topic, options)
     }
 
     /// Subscribes to the events of one kind before anything starts, each read into `T`: a model of twilight-model (feature
@@ -356,43 +347,43 @@ impl Builder {
     /// # Errors
     ///
     /// The first thing that cannot work, by name.
-    pub fn build(mut self) -> Result<ManagerConfig, ConfigError> {
-        self.config.token = Token::new(&self.token)?;
+    pub fn build(self) -> Result<ManagerConfig, ConfigError> {
+        let token = Token::new(&self.token)?;
         let url = Url::parse(&self.api_url).ok();
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        self.config.api_url = url.ok_or(ConfigError::ApiUrl { url: self.api_url })?;
-        let intents = self.config.intents;
+        let api_url = url.ok_or(ConfigError::ApiUrl { url: self.api_url })?;
+        let intents = self.settings.intents;
         if Intents::from_bits(intents.bits()).is_none() {
             let bits = intents.bits() & !Intents::all().bits();
             return Err(ConfigError::Intents { bits });
         }
-        if !(50..=250).contains(&self.config.large_threshold) {
-            return Err(ConfigError::LargeThreshold { value: self.config.large_threshold });
+        if !(50..=250).contains(&self.settings.large_threshold) {
+            return Err(ConfigError::LargeThreshold { value: self.settings.large_threshold });
         }
-        let bytes = self.config.library.len();
+        let bytes = self.settings.library.len();
         if bytes > MAX_LIBRARY_BYTES {
             return Err(ConfigError::LibraryName { bytes, limit: MAX_LIBRARY_BYTES });
         }
-        if self.config.compression == Compression::Payload && self.config.encoding != Encoding::Json {
+        if self.settings.compression == Compression::Payload && self.settings.encoding != Encoding::Json {
             return Err(ConfigError::PayloadCompression);
         }
-        self.config.timings.check()?;
-        self.config.restart_policy.check()?;
-        InvalidWait::check("start_timeout", self.config.start_timeout.unwrap_or_default(), Duration::ZERO)?;
-        InvalidWait::check("end_deadline", self.config.end_deadline, Duration::ZERO)?;
-        InvalidWait::check("max_session_age", self.config.max_session_age, Duration::ZERO)?;
-        let (value, min, max) = (self.config.max_message_bytes, MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
+        self.settings.timings.check()?;
+        self.settings.restart_policy.check()?;
+        InvalidWait::check("start_timeout", self.settings.start_timeout.unwrap_or_default(), Duration::ZERO)?;
+        InvalidWait::check("end_deadline", self.settings.end_deadline, Duration::ZERO)?;
+        InvalidWait::check("max_session_age", self.settings.max_session_age, Duration::ZERO)?;
+        let (value, min, max) = (self.settings.max_message_bytes, MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
         if !(min..=max).contains(&value) {
             return Err(ConfigError::MaxMessageBytes { value, min, max });
         }
-        let presence = self.presence.filter(|_| self.config.presence_with.is_none());
-        self.config.presence = presence.map(PresenceUpdate::new).transpose()?;
+        let presence = self.presence.filter(|_| self.settings.presence_with.is_none());
+        let presence = presence.map(PresenceUpdate::new).transpose()?;
         if let Some(count) = self.shards.filter(|count| *count > MAX_SHARDS) {
             return Err(ConfigError::TooManyShards { count, limit: MAX_SHARDS });
         }
         let count =
             self.shards.map(|count| ShardCount::new(count).ok_or(ConfigError::NoShards)).transpose()?;
-        self.config.layout = match (count, self.ids) {
+        let layout = match (count, self.ids) {
             (None, _) => Layout::Recommended,
             (Some(count), None) => Layout::All(count),
             (Some(count), Some(ids)) => {
@@ -408,7 +399,8 @@ impl Builder {
                 }
             }
         };
-        Ok(self.config)
+        let Self { settings, live, .. } = self;
+        Ok(ManagerConfig { config: Config { token, api_url, layout, presence, settings }, live })
     }
 }
 
@@ -425,7 +417,7 @@ mod tests {
     #[test]
     fn gw_282_the_default_url_names_the_version() {
         let config = Builder::new("T".into(), Intents::GUILDS).build().expect("the defaults work");
-        assert_eq!(config.api_url.path(), "/api/v10");
+        assert_eq!(config.config.api_url.path(), "/api/v10");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ractor::ActorRef;
 use shardkeeper_proto::{Backoff, IdentifyPermit, ShardId};
 
-use super::{IdentifyGate, IdentifyPass, IdentifyRequest};
+use crate::gate::{IdentifyGate, IdentifyPass, IdentifyRequest};
 use crate::message::QueueMessage;
 use crate::task::{AbortOnDrop, catching};
 
@@ -121,7 +121,7 @@ async fn ask(
                 let _ = queue.cast(QueueMessage::Passed { shard, ask: number, pass });
                 return;
             }
-            Err(error) => crate::error::chain(error.as_ref()),
+            Err(error) => crate::chain::chain(error.as_ref()),
         };
         failed = failed.saturating_add(1);
         let retry_after = backoff.delay(failed, random.f64());
@@ -140,11 +140,10 @@ mod tests {
     use shardkeeper_proto::{IdentifyBudget, Priority};
 
     use super::*;
-    use crate::identify_gate::{GateError, LocalGate};
-    use crate::identify_ledger::IdentifyLedger;
-    use crate::identify_queue::QueueArguments;
+    use crate::gate::{GateError, LocalGate};
+    use crate::identify::{IdentifyLedger, IdentifyQueue, QueueArguments};
     use crate::message::ShardMessage;
-    use crate::{IdentifyQueue, ShardId};
+    use shardkeeper_proto::ShardId;
 
     /// A local gate that writes down what it sees.
     #[derive(Clone, Default)]

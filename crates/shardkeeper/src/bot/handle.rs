@@ -4,34 +4,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ask::{ask, begin};
+use super::{Builder, members};
+use crate::command::{Accepted, Members, MembersChunk, MembersError};
+use crate::dispatch::{
+    self, Delivery, EventModel, Hub, Lifecycle, Overflow, Subscription, SubscriptionOptions, Topic,
+    TypedSubscription,
+};
+use crate::error::{CommandRejected, EndError, Ended, ShardsRejected, StartError};
+use crate::manager::{ManagerConfig, ShardManager};
+use crate::message::{Farewell, ManagerMessage, RestartBy, ShardMessage, Shared};
+use crate::status::{ManagerStatus, ShardStatus};
 use futures_util::{FutureExt, Stream};
 use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
 use shardkeeper_proto::{
     Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId, request_soundboard_sounds,
-};
-use tokio::sync::watch;
-
-use crate::accepted::Accepted;
-use crate::ask::{ask, begin};
-use crate::builder::Builder;
-use crate::config::ManagerConfig;
-use crate::dispatch::{self, Hub};
-use crate::error::{CommandRejected, EndError, Ended, ShardsRejected, StartError};
-use crate::manager::ShardManager;
-use crate::members::{Members, MembersChunk, MembersDesk, MembersError};
-use crate::message::{Farewell, ManagerMessage, RestartBy, ShardMessage};
-use crate::status::{ManagerStatus, ShardStatus};
-use crate::{
-    Delivery, EventModel, Lifecycle, Overflow, Subscription, SubscriptionOptions, Topic, TypedSubscription,
 };
 
 /// A running manager. Clones are cheap and speak to the same one; dropping all of them does not end it.
 #[derive(Clone, Debug)]
 pub struct Shardkeeper {
     manager: ActorRef<ManagerMessage>,
-    hub: Arc<Hub>,
-    members: Arc<MembersDesk>,
-    ended: watch::Receiver<Option<Ended>>,
+    shared: Shared,
 }
 
 /// Ends a manager whose start nobody waits for any more.
@@ -103,13 +97,12 @@ impl Shardkeeper {
     }
 
     async fn start(config: ManagerConfig) -> Result<Self, StartError> {
-        let hub = Arc::clone(&config.hub);
-        let timeout = config.start_timeout.map(|after| StartTimeout::new(after, &hub));
-        let members = Arc::clone(&config.members);
-        let ended = config.ended.subscribe();
+        let shared = config.live.share();
+        let timeout = config.config.settings.start_timeout;
+        let timeout = timeout.map(|after| StartTimeout::new(after, &shared.hub));
         let (manager, _) = Actor::spawn(None, ShardManager, config).await.map_err(|_| StartError::Ended)?;
         let mut guard = EndOnDrop(Some(manager.get_cell()));
-        let keeper = Self { manager, hub, members, ended };
+        let keeper = Self { manager, shared };
         let started =
             async { keeper.ask(ManagerMessage::AwaitStart).await.unwrap_or(Err(StartError::Ended)) };
         match timeout {
@@ -120,10 +113,14 @@ impl Shardkeeper {
         Ok(keeper)
     }
 
-    /// The handle of a manager that was spawned as an actor.
-    pub(crate) fn of(manager: ActorRef<ManagerMessage>, config: &ManagerConfig) -> Self {
-        let (hub, members) = (Arc::clone(&config.hub), Arc::clone(&config.members));
-        Self { manager, hub, members, ended: config.ended.subscribe() }
+    /// A handle on a manager that was spawned as an actor; `None` once it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only asks.
+    pub async fn of(manager: ActorRef<ManagerMessage>) -> Option<Self> {
+        let shared = ask(&manager, ManagerMessage::Share).await?;
+        Some(Self { manager, shared })
     }
 
     /// Subscribes to a topic, losing nothing. Each event from now on that matches comes; 1024 of them wait to be read, and
@@ -137,7 +134,7 @@ impl Shardkeeper {
     /// the end of the manager it yields nothing.
     #[track_caller]
     pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
-        self.hub.subscribe(topic, options)
+        self.shared.hub.subscribe(topic, options)
     }
 
     /// Subscribes to the events of one kind from now on, each read into `T`: a model of twilight-model (feature `twilight`),
@@ -321,7 +318,7 @@ impl Shardkeeper {
     ///
     /// Nothing is sent twice; without anybody who waits for it the answer is given up.
     pub async fn members(&self, request: RequestMembers) -> Result<Arc<Members>, MembersError> {
-        self.members.ask(self, request).await
+        members::ask(self, &self.shared.members, request).await
     }
 
     /// Asks for members of a guild as [`members`](Self::members) does, and yields each chunk as it comes: for guilds whose
@@ -343,7 +340,7 @@ impl Shardkeeper {
         &self,
         request: RequestMembers,
     ) -> impl Stream<Item = Result<MembersChunk, MembersError>> + Send + Unpin + 'static {
-        self.members.chunks(self, request)
+        members::chunks(self, &self.shared.members, request)
     }
 
     /// How everything stands now. A shard that hangs does not delay it. `None` once the manager has ended.
@@ -525,7 +522,7 @@ impl Shardkeeper {
     ///
     /// Safe.
     pub async fn ended(&self) -> Ended {
-        let mut ended = self.ended.clone();
+        let mut ended = self.shared.ended.clone();
         match ended.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.unwrap_or(Ended::Crashed),
             Err(_) => Ended::Crashed,
@@ -542,7 +539,7 @@ impl Shardkeeper {
     /// A subscription to an answer that somebody awaits: its shards read on although other subscriptions are behind.
     #[track_caller]
     pub(crate) fn subscribe_to_answer(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
-        self.hub.subscribe_to_answer(topic, options)
+        self.shared.hub.subscribe_to_answer(topic, options)
     }
 
     async fn ask<T: Send + 'static>(

@@ -2,7 +2,7 @@
 //!
 //! Input: shards that join, reach Hello, identify or leave. Output: turns to connect and permits to identify, to
 //! the shards' actors. The rules are in [`IdentifyLimiter`]; here are its clock and its post. What several processes share
-//! is asked of an [`IdentifyGate`](crate::identify_gate::IdentifyGate), permit by permit.
+//! is asked of an [`IdentifyGate`](crate::gate::IdentifyGate), permit by permit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::{Grant, IdentifyLimiter, IdentifyPermit, Priority, ShardId};
 use tokio::task::AbortHandle;
 
-use crate::Lifecycle;
+use super::Asking;
+use super::IdentifyLedger;
 use crate::dispatch::Hub;
-use crate::identify_gate::{Asking, IdentifyPass, IdentifyRequest};
-use crate::identify_ledger::IdentifyLedger;
+use crate::dispatch::Lifecycle;
+use crate::gate::{IdentifyPass, IdentifyRequest};
 use crate::message::{Incarnation, QueueMessage, ShardMessage};
 
 /// The identify queue of a bot.
@@ -137,7 +138,7 @@ impl Actor for IdentifyQueue {
             QueueMessage::Passed { shard, ask, pass } => state.passed(shard, ask, pass),
             QueueMessage::GateFailed { shard, ask, error, retry_after } => {
                 if state.asking.as_mut().is_some_and(|asking| asking.failed(shard, ask)) {
-                    state.tell(&Lifecycle::IdentifyGateFailed { error, retry_after });
+                    state.hub.announce(&Lifecycle::IdentifyGateFailed { error, retry_after });
                 }
             }
             QueueMessage::Freeze => {
@@ -217,9 +218,7 @@ impl QueueState {
         let Some(asking) = &mut self.asking else { return };
         let passed = asking.passed(shard, ask, pass);
         if asking.recovered() {
-            let lifecycle = Lifecycle::IdentifyGateRecovered;
-            tracing::info!("{lifecycle}");
-            self.hub.announce(&lifecycle);
+            self.hub.announce(&Lifecycle::IdentifyGateRecovered);
         }
         if let Some((permit, pass)) = passed {
             self.hand_over(shard, permit, Some(pass));
@@ -300,18 +299,13 @@ impl QueueState {
         let exhausted = self.limiter.waiting() > 0 && budget.free_at(now) > now;
         if scarcity > self.scarcity {
             let (remaining, total) = (budget.remaining(), budget.total());
-            self.tell(&Lifecycle::BudgetLow { remaining, total });
+            self.hub.announce(&Lifecycle::BudgetLow { remaining, total });
         }
         if exhausted && !self.exhausted {
             let resets_after = budget.resets_at(now).saturating_duration_since(now);
-            self.tell(&Lifecycle::BudgetExhausted { resets_after });
+            self.hub.announce(&Lifecycle::BudgetExhausted { resets_after });
         }
         (self.scarcity, self.exhausted) = (scarcity, exhausted);
-    }
-
-    fn tell(&self, lifecycle: &Lifecycle) {
-        tracing::warn!("{lifecycle}");
-        self.hub.announce(lifecycle);
     }
 
     /// For what becomes free after `granted_at`.

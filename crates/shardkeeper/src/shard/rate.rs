@@ -1,7 +1,7 @@
 //! Rates that say no, by governor: whatever comes too often is left out, and nobody waits for it.
 //!
 //! Rates that hand out turns are elsewhere: commands and Identify have exact windows, and connections their
-//! [`Pacer`](crate::pacer::Pacer).
+//! [`Pacer`](crate::shard::pacer::Pacer).
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};

@@ -9,7 +9,6 @@
 //!
 //! Input: requests of identify queues. Output: passes. Turns, order and backoff are the queue's; a gate needs none.
 
-mod asking;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod local;
@@ -20,7 +19,6 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use shardkeeper_proto::{IdentifyBudget, Priority, ShardId};
 
-pub(crate) use self::asking::Asking;
 pub use self::local::LocalGate;
 
 /// Why a gate cannot tell. It is shown with its sources, and must not contain secrets.
@@ -107,7 +105,7 @@ impl IdentifyPass {
     /// a task; until that has done it the key has to stay shut.
     ///
     /// ```
-    /// # use shardkeeper::identify_gate::IdentifyPass;
+    /// # use shardkeeper::gate::IdentifyPass;
     /// struct Lease;
     /// impl Lease {
     ///     fn spent(self) { /* begin the window */ }

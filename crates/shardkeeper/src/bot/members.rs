@@ -3,216 +3,63 @@
 //! Input: a request. Output: one answer, made of the chunks that come as events (section 13 of the rules). Built on what
 //! any bot has: a command, and a subscription to its answers.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Shared, WeakShared};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use shardkeeper_proto::shard::Change;
 use shardkeeper_proto::{Command, Envelope, EventName, RequestMembers, ShardId};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::dispatch::{STALLED_AFTER, parse};
-use crate::{
-    CommandRejected, Delivery, Event, JsonError, Lifecycle, NotWritten, Shardkeeper, Subscription,
-    SubscriptionLabel, SubscriptionOptions, Topic,
+use super::Shardkeeper;
+use crate::command::{
+    ALL_MEMBERS_WINDOW, Members, MembersAnswer, MembersChunk, MembersDesk, MembersError, NotWritten,
+    SharedAnswer,
 };
+use crate::dispatch::{
+    Delivery, Event, JsonError, Lifecycle, STALLED_AFTER, Subscription, SubscriptionOptions, Topic,
+};
+use crate::error::CommandRejected;
 
-/// All members of a guild can be asked for once in so long (GW-162).
-const ALL_MEMBERS_WINDOW: Duration = Duration::from_secs(30);
 /// So long may pass without a chunk. Discord sends them at once, one after the other; a resume takes seconds.
 const IDLE: Duration = Duration::from_secs(30);
 /// Chunks that wait here until they are collected; a full one makes the shard wait.
 const BACKLOG: usize = 64;
 
-/// The members that a request has found.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Members {
-    /// Each member, as JSON: parse it with [`members`](Self::members).
-    pub raw_members: Vec<Box<RawValue>>,
-    /// Their presences, if they were asked for.
-    pub raw_presences: Vec<Box<RawValue>>,
-    /// The ids that were asked for and belong to no member (GW-219); those that are no ids at all are left out.
-    pub not_found: Vec<u64>,
+/// The answer that is on its way to an equal request, or a new one.
+pub(super) fn ask(keeper: &Shardkeeper, desk: &Arc<MembersDesk>, request: RequestMembers) -> SharedAnswer {
+    desk.share(request, |request| collect(keeper.clone(), Arc::clone(desk), request).boxed().shared())
 }
 
-/// A part of the members that a request has found.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct MembersChunk {
-    /// Which part it is, counted from 0. They may come in any order.
-    pub chunk_index: u64,
-    /// How many parts there are.
-    pub chunk_count: u64,
-    /// What is in it.
-    pub members: Members,
+/// Asks for members, one chunk after the other. Equal requests are not shared: each reads at its own pace.
+pub(super) fn chunks(
+    keeper: &Shardkeeper,
+    desk: &Arc<MembersDesk>,
+    request: RequestMembers,
+) -> BoxStream<'static, Result<MembersChunk, MembersError>> {
+    let (desk, keeper) = (Arc::clone(desk), keeper.clone());
+    let begun = async move { Asked::begin(desk, keeper, request).await };
+    let chunks = begun.map_ok(|asked| stream::try_unfold(asked, Asked::next));
+    chunks.try_flatten_stream().boxed()
 }
 
-impl From<Chunk> for MembersChunk {
-    fn from(chunk: Chunk) -> Self {
-        let not_found = chunk.not_found.iter().filter_map(|id| id.as_str()?.parse::<u64>().ok()).collect();
-        let members = Members { raw_members: chunk.members, raw_presences: chunk.presences, not_found };
-        Self { chunk_index: chunk.chunk_index, chunk_count: chunk.chunk_count, members }
+async fn collect(keeper: Shardkeeper, desk: Arc<MembersDesk>, request: RequestMembers) -> MembersAnswer {
+    let mut all = Members::default();
+    // In the order in which the guild has them, whatever order they come in (GW-218).
+    let mut chunks: Vec<MembersChunk> = chunks(&keeper, &desk, request).try_collect().await?;
+    chunks.sort_unstable_by_key(|chunk| chunk.chunk_index);
+    for chunk in chunks {
+        all.raw_members.extend(chunk.members.raw_members);
+        all.raw_presences.extend(chunk.members.raw_presences);
+        all.not_found.extend(chunk.members.not_found);
     }
-}
-
-impl Members {
-    /// The members as whatever the caller wants of them.
-    ///
-    /// # Errors
-    ///
-    /// When one is no `T`.
-    pub fn members<T: DeserializeOwned>(&self) -> Result<Vec<T>, JsonError> {
-        let chunk = EventName::GuildMembersChunk.as_str();
-        let read = |member: &RawValue| parse(member.get().as_bytes()).map_err(|error| error.of(chunk.into()));
-        self.raw_members.iter().map(|member| read(member)).collect()
-    }
-}
-
-/// Members could not be had.
-#[derive(Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum MembersError {
-    /// The request was not accepted.
-    #[error(transparent)]
-    Rejected(#[from] CommandRejected),
-    /// The shard got a new session: what was asked for in the old one does not come any more.
-    #[error("the session of shard {shard} was lost, ask again")]
-    SessionLost {
-        /// The shard.
-        shard: ShardId,
-    },
-    /// The request could not be sent before its [time](crate::Timings::bulk_lifetime) was over.
-    #[error("the request for members could not be sent before its time was over")]
-    Expired,
-    /// Nothing came for so long.
-    #[error("no chunk of members came within {} s", after.as_secs())]
-    TimedOut {
-        /// How long.
-        after: Duration,
-    },
-    /// The shard does not read: a lossless subscription is full, and so is the room for what comes until the answer does.
-    /// Perhaps it is the one that the caller would read next: let another task ask, or read on meanwhile.
-    #[error("shard {shard} does not read the answer: {subscription} is full and nobody reads it")]
-    HeldUp {
-        /// The shard.
-        shard: ShardId,
-        /// The subscription.
-        subscription: SubscriptionLabel,
-    },
-    /// A chunk is not what it should be.
-    #[error("a chunk of members cannot be read")]
-    Malformed(#[source] Arc<JsonError>),
-    /// The manager ended.
-    #[error("the manager has ended")]
-    ManagerEnded,
-}
-
-type Answer = Result<Arc<Members>, MembersError>;
-type Asking = Shared<BoxFuture<'static, Answer>>;
-
-/// What is being asked for, and when a guild may be asked again.
-pub(crate) struct MembersDesk {
-    last_nonce: AtomicU64,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Equal requests share one answer.
-    asking: HashMap<RequestMembers, WeakShared<BoxFuture<'static, Answer>>>,
-    turns: HashMap<u64, Arc<Turn>>,
-}
-
-/// Whose turn it is to ask for all members of a guild, and when the next one may ask.
-type Turn = tokio::sync::Mutex<Instant>;
-
-impl Default for MembersDesk {
-    fn default() -> Self {
-        // From anywhere: a session that comes from another process brings what that one asked for, and it must not be taken
-        // for what we ask.
-        Self { last_nonce: AtomicU64::new(fastrand::u64(..)), state: Mutex::default() }
-    }
-}
-
-impl std::fmt::Debug for MembersDesk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MembersDesk").finish_non_exhaustive()
-    }
-}
-
-impl MembersDesk {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// At most 32 bytes (GW-214).
-    fn nonce(&self) -> String {
-        format!("sk-{:x}", self.last_nonce.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// The answer that is on its way to an equal request, or a new one.
-    pub(crate) fn ask(self: &Arc<Self>, keeper: &Shardkeeper, request: RequestMembers) -> Asking {
-        let mut state = self.state();
-        state.asking.retain(|_, asking| asking.upgrade().is_some());
-        if let Some(asking) = state.asking.get(&request).and_then(WeakShared::upgrade) {
-            return asking;
-        }
-        let asking = Arc::clone(self).collect(keeper.clone(), request.clone()).boxed().shared();
-        state.asking.extend(asking.downgrade().map(|weak| (request, weak)));
-        asking
-    }
-
-    /// Waits for a turn to ask for all members of the guild (GW-162): known before Discord has to say so. It is kept until
-    /// Discord has answered, since the request itself may have to wait to be sent.
-    async fn turn(&self, guild_id: u64) -> OwnedMutexGuard<Instant> {
-        let now = Instant::now();
-        let turn = {
-            let mut state = self.state();
-            state.turns.retain(|_, turn| {
-                Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|free_at| *free_at > now)
-            });
-            Arc::clone(state.turns.entry(guild_id).or_insert_with(|| Arc::new(Turn::new(now))))
-        };
-        let mut free_at = turn.lock_owned().await;
-        sleep_until(*free_at).await;
-        *free_at = Instant::now() + ALL_MEMBERS_WINDOW;
-        free_at
-    }
-
-    /// Asks for members, one chunk after the other. Equal requests are not shared: each reads at its own pace.
-    pub(crate) fn chunks(
-        self: &Arc<Self>,
-        keeper: &Shardkeeper,
-        request: RequestMembers,
-    ) -> BoxStream<'static, Result<MembersChunk, MembersError>> {
-        let (desk, keeper) = (Arc::clone(self), keeper.clone());
-        let begun = async move { Asked::begin(desk, keeper, request).await };
-        let chunks = begun.map_ok(|asked| stream::try_unfold(asked, Asked::next));
-        chunks.try_flatten_stream().boxed()
-    }
-
-    async fn collect(self: Arc<Self>, keeper: Shardkeeper, request: RequestMembers) -> Answer {
-        let mut all = Members::default();
-        // In the order in which the guild has them, whatever order they come in (GW-218).
-        let mut chunks: Vec<MembersChunk> = self.chunks(&keeper, request).try_collect().await?;
-        chunks.sort_unstable_by_key(|chunk| chunk.chunk_index);
-        for chunk in chunks {
-            all.raw_members.extend(chunk.members.raw_members);
-            all.raw_presences.extend(chunk.members.raw_presences);
-            all.not_found.extend(chunk.members.not_found);
-        }
-        Ok(Arc::new(all))
-    }
+    Ok(Arc::new(all))
 }
 
 /// A request that is being answered.
@@ -411,23 +258,18 @@ struct Chunk {
     not_found: Vec<serde_json::Value>,
 }
 
+impl From<Chunk> for MembersChunk {
+    fn from(chunk: Chunk) -> Self {
+        let not_found = chunk.not_found.iter().filter_map(|id| id.as_str()?.parse::<u64>().ok()).collect();
+        let members = Members { raw_members: chunk.members, raw_presences: chunk.presences, not_found };
+        Self { chunk_index: chunk.chunk_index, chunk_count: chunk.chunk_count, members }
+    }
+}
+
 #[derive(Deserialize)]
 struct RateLimited {
     opcode: u64,
     retry_after: f64,
     /// Of another shape for another command (GW-165).
     meta: serde_json::Value,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_nonce_is_not_one_of_the_process_that_had_the_session_before() {
-        let (before, after) = (MembersDesk::default(), MembersDesk::default());
-        let nonces: BTreeSet<String> = (0..50).flat_map(|_| [before.nonce(), after.nonce()]).collect();
-        assert_eq!(nonces.len(), 100);
-        assert!(nonces.iter().all(|nonce| nonce.len() <= 32));
-    }
 }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use ractor::{ActorId, ActorRef};
 use shardkeeper_proto::{IdentifyBudget, ShardId};
 
-use crate::identify_gate::IdentifyPass;
+use crate::gate::IdentifyPass;
 use crate::message::{Incarnation, QueueMessage};
 use crate::status::IdentifyStatus;
 

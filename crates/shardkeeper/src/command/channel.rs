@@ -5,7 +5,7 @@ use shardkeeper_proto::{Command, CommandClass, CommandRefused, ShardId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::accepted::Accepted;
+use super::Accepted;
 use crate::error::CommandRejected;
 
 /// How many commands wait for a driver, in a channel of their own so that a flood of them does not keep it from ending:
@@ -14,13 +14,13 @@ const CAPACITY: usize = CommandClass::Voice.capacity() + CommandClass::Bulk.capa
 
 /// A command that somebody wants to be sent.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) command: Command,
-    pub(super) reply: RpcReplyPort<Result<Accepted, CommandRejected>>,
+pub(crate) struct Pending {
+    pub(crate) command: Command,
+    pub(crate) reply: RpcReplyPort<Result<Accepted, CommandRejected>>,
 }
 
 /// Where a driver takes its commands from.
-pub(crate) struct CommandInbox(pub(super) mpsc::Receiver<Asked>);
+pub(crate) struct CommandInbox(pub(crate) mpsc::Receiver<Pending>);
 
 /// Hands commands to one driver. The manager and the shard's actor have one each and drop it at the actor's end: a command
 /// that crosses it is dropped with the channel, and its asker hears of it. In a mailbox it would stay as long as
@@ -28,7 +28,7 @@ pub(crate) struct CommandInbox(pub(super) mpsc::Receiver<Asked>);
 #[derive(Clone, Debug)]
 pub(crate) struct CommandSender {
     shard: ShardId,
-    sender: mpsc::Sender<Asked>,
+    sender: mpsc::Sender<Pending>,
 }
 
 /// The channel for the commands of one driver.
@@ -41,7 +41,7 @@ impl CommandSender {
     /// Hands a command on; the driver answers, or this does.
     pub(crate) fn send(&self, command: Command, reply: RpcReplyPort<Result<Accepted, CommandRejected>>) {
         let shard = self.shard;
-        let (asked, rejection) = match self.sender.try_send(Asked { command, reply }) {
+        let (asked, rejection) = match self.sender.try_send(Pending { command, reply }) {
             Ok(()) => return,
             Err(TrySendError::Closed(asked)) => (asked, CommandRejected::ShardEnded { shard }),
             Err(TrySendError::Full(asked)) => {

@@ -1,0 +1,12 @@
+//! Who may identify, and when.
+//!
+//! Input: wishes of shards, and what the gateway and the [gate](crate::gate) say. Output: permits to shards, one per key and
+//! window.
+
+mod asking;
+mod ledger;
+mod queue;
+
+pub(crate) use self::asking::Asking;
+pub(crate) use self::ledger::{IdentifyLedger, TakenPermit};
+pub use self::queue::{IdentifyQueue, QueueArguments, QueueState};

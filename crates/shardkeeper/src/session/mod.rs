@@ -1,0 +1,17 @@
+//! What survives of a shard: its session, in this process and for the next one.
+//!
+//! Input: sessions as drivers change them, and sequence numbers as subscribers acknowledge. Output: the session from which a
+//! shard resumes, after a crash from here, and after the end of the process from the [store](crate::store).
+
+mod cell;
+mod keeper;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub(crate) use self::cell::{SessionSlot, Writer};
+pub(crate) use self::keeper::Book;
+pub use self::keeper::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
+
+/// The wall clock shared by successive processes.
+pub(crate) type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
