@@ -136,3 +136,7 @@ pub use self::shard::{Direction, ShardActor, ShardArguments, ShardState, WirePay
 pub use self::status::{
     Disconnect, HeartbeatStatus, IdentifyStatus, LATENCIES, ManagerStatus, Phase, SendingStatus, ShardStatus,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

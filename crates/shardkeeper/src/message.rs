@@ -214,7 +214,7 @@ pub enum ShardReport {
 
 /// What a [`ShardActor`](crate::ShardActor) is told. When the actor is gone a send fails, and a call answers with an error; the
 /// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has. A call that
-/// crosses its end may never be answered: give it a time limit, or use [`Shardkeeper::command`].
+/// crosses its end may never be answered: give it a time limit, or use [`Shardkeeper::command`](crate::Shardkeeper::command).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ShardMessage {

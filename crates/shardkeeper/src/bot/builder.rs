@@ -131,7 +131,7 @@ impl Builder {
         self
     }
 
-    /// What [`gateway_info`](crate::gateway_info) has said, or another process that asked: the manager starts from it, and
+    /// What [`gateway_info`](crate::gateway_info()) has said, or another process that asked: the manager starts from it, and
     /// asks itself only [hours later](Self::gateway_check_every), or when a shard cannot get anywhere. By default it asks when
     /// it starts. Do not give an old one: what is left of the budget is believed.
     ///

@@ -70,7 +70,7 @@ impl Builder {
     /// Starts the manager, and returns when the layout is known and the shards are on their way.
     ///
     /// While the API cannot be reached it is asked again, with growing waits; each failure is a warning in the log
-    /// and a [`Lifecycle::GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable).
+    /// and a [`Lifecycle::GatewayUnavailable`].
     ///
     /// # Errors
     ///
@@ -225,7 +225,7 @@ impl Shardkeeper {
     }
 
     /// Sends a command on the shard that owns its guild: [`VoiceStateUpdate`](crate::VoiceStateUpdate),
-    /// [`RequestMembers`](crate::RequestMembers), [`request_soundboard_sounds`](crate::request_soundboard_sounds),
+    /// [`RequestMembers`], [`request_soundboard_sounds`],
     /// [`request_channel_info`](crate::request_channel_info). `Ok` means accepted for sending: it goes when the shard
     /// is ready and the limits allow, also over a reconnect; [`Accepted::written`] waits for that.
     ///
@@ -363,7 +363,7 @@ impl Shardkeeper {
 
     /// Runs more shards of the layout, from now on; with sessions that another process has given up by
     /// [`remove_shards`](Self::remove_shards) or [`detach`](Self::detach) they resume, without an Identify. Returns when
-    /// they are started; [`Lifecycle`](crate::Lifecycle) says when they are ready.
+    /// they are started; [`Lifecycle`] says when they are ready.
     ///
     /// # Errors
     ///
@@ -489,7 +489,7 @@ impl Shardkeeper {
     /// ```
     ///
     /// Awaited with a delivery in hand, or while the only reader waits for it, it takes the whole deadline; after 5 s a warning
-    /// and a [`Lifecycle::WatermarkStuck`](crate::Lifecycle::WatermarkStuck) or
+    /// and a [`Lifecycle::WatermarkStuck`] or
     /// [`SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled) name the subscription. Subscriptions that are dropped
     /// acknowledge everything.
     ///

@@ -300,7 +300,7 @@ impl Delivery {
     /// Drops the delivery without acknowledging it: it was not dealt with, and comes again to the process that resumes the
     /// session, with everything behind it. In this process it does not come again. What a session is handed out or stored with
     /// stays before it for as long as the session lasts, so abandon only what another process is to repeat soon: after a minute
-    /// [`Lifecycle::WatermarkStuck`](crate::Lifecycle::WatermarkStuck) says so. Subscriptions that may lose events owe
+    /// [`Lifecycle::WatermarkStuck`] says so. Subscriptions that may lose events owe
     /// nothing, and this only drops.
     pub fn abandon(mut self) {
         self.debt.give_up();

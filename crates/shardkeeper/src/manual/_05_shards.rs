@@ -9,7 +9,7 @@
 //! | is spread over processes | [`Builder::shard_ids`]`(ids, n)` | these of `n` |
 //! | knows the answer of `GET /gateway/bot` already | [`Builder::gateway`]`(info)` besides | a start without that request |
 //!
-//! [`gateway_info()`](crate::gateway_info) makes the request by itself: for a coordinator that asks once and tells its
+//! [`gateway_info()`](crate::gateway_info()) makes the request by itself: for a coordinator that asks once and tells its
 //! processes, or to look at [`SessionStartLimit::remaining`] before a start. An old answer does harm, since what is left of
 //! the budget is believed.
 //!

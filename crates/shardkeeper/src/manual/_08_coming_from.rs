@@ -141,10 +141,10 @@
 //! | … its communication channel | [`Shardkeeper`], [`Shardkeeper::manager`] | each call is answered |
 //! | … `:intents` | [`Intents`] | all of them, message content too |
 //! | … `:disable-compression` | [`Builder::compression`]`(`[`Compression::None`]`)` | |
-//! | … exception when fewer Identify are left than shards | [`gateway_info()`](crate::gateway_info), [`SessionStartLimit::remaining`] | a start waits instead, says [`Lifecycle::BudgetExhausted`], and keeps a reserve; ask first to fail instead |
+//! | … exception when fewer Identify are left than shards | [`gateway_info()`](crate::gateway_info()), [`SessionStartLimit::remaining`] | a start waits instead, says [`Lifecycle::BudgetExhausted`], and keeps a reserve; ask first to fail instead |
 //! | `connect-shards!` | [`Builder::shard_ids`], [`Builder::gateway`] | ids beyond the count are a [`ConfigError`] |
 //! | … `:identify-when` | [`Builder::identify_gate`] | knows when Identify was written; keys are independent |
-//! | `get-websocket-gateway` | [`gateway_info()`](crate::gateway_info) | errors say what is wrong |
+//! | `get-websocket-gateway` | [`gateway_info()`](crate::gateway_info()) | errors say what is wrong |
 //! | `get-shard-state!` | [`Shardkeeper::sessions`], [`Shardkeeper::shard_status`] | filter the answer; the status shows no secret |
 //! | `remove-shards!` | [`Shardkeeper::remove_shards`] | returns the sessions, as of what was acknowledged |
 //! | `add-shards!` | [`Shardkeeper::add_shards`] | resumes at once; a session that does not fit is refused with the reason |
@@ -183,7 +183,7 @@
 //! | `events` | [`Builder::subscribe`] | see the events of a shard below |
 //! | `cache.requestMembers.enabled` | always on: [`Shardkeeper::members`] | costs nothing until it is called |
 //! | `resharding`: `enabled`, percentage, interval | none | not there yet |
-//! | … `getSessionInfo` | [`gateway_info()`](crate::gateway_info) | |
+//! | … `getSessionInfo` | [`gateway_info()`](crate::gateway_info()) | |
 //! | … `updateGuildsShardId` | none | not there yet |
 //! | `logger` | `tracing` | install any subscriber of it |
 //!
