@@ -219,9 +219,10 @@ async fn the_blocking_client_receives_messages_and_resumes() {
     let url = format!("ws://{}", simulator.addr().expect("it listens")).parse().expect("it is a URL");
     let token = Token::new("sim-token").expect("it is a token");
     let (sender, done) = tokio::sync::oneshot::channel();
-    let discord = simulator.clone();
+    let (discord, runtime) = (simulator.clone(), tokio::runtime::Handle::current());
     // Not by `spawn_blocking`: if the client hung, the runtime would wait for it.
     std::thread::spawn(move || {
+        let _runtime = runtime.enter();
         let (mut messages, mut resumed) = (0, false);
         blocking::run(url, token, |event| {
             resumed |= event.event.as_deref() == Some("RESUMED");
