@@ -63,11 +63,7 @@ pub fn in_both_worlds<F: Future<Output = ()> + Send + 'static>(scenario: impl Fn
 /// its time is compressed.
 pub fn simulator(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulator {
     match ROUND.try_with(Round::clone) {
-        Ok(round) => round.simulator(shards, |config| {
-            // It judges by when it reads, which a busy machine puts off.
-            config.timings.identify_window /= 10;
-            configure(config);
-        }),
+        Ok(round) => round.simulator(shards, configure),
         Err(_) => simulator_of(shards, configure),
     }
 }
@@ -151,7 +147,15 @@ impl Running {
                 _ => {}
             }
         }
+        running.drain().await;
         running
+    }
+
+    /// Reads until everything that the simulator has sent has arrived.
+    async fn drain(&mut self) {
+        while self.simulator.delivery().delivered < self.simulator.delivery().sent {
+            drop(self.next().await);
+        }
     }
 
     /// The next event; what is a dispatch has been shown to the simulator.
@@ -208,9 +212,7 @@ impl Running {
     /// out of order, and no rule broken.
     pub async fn check(&mut self) {
         self.simulator.stop_traffic();
-        while self.simulator.delivery().delivered < self.simulator.delivery().sent {
-            drop(self.next().await);
-        }
+        self.drain().await;
         let delivery = self.simulator.delivery();
         assert_eq!((delivery.lost, delivery.duplicated, delivery.out_of_order), (0, 0, 0), "{delivery:?}");
         self.no_violations();

@@ -48,6 +48,11 @@ impl ManagerState {
                     let _ = sentinel.cast(SentinelMessage::Doubt);
                 }
             }
+            // Of whichever incarnation: a removal waits for every driver of its shards.
+            ShardReport::DriverGone => {
+                self.finish_removals();
+                self.end_if_all_ended(myself);
+            }
             // What an earlier incarnation had to say stands in its life, and was read at its end.
             _ if !fleet.shards.is_current(shard, incarnation) => {}
             ShardReport::Ready => {
@@ -130,7 +135,7 @@ impl ManagerState {
         myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
     }
 
-    /// Discord refuses a shard: what that means for the others (GW-096).
+    /// Discord refuses a shard. If the code concerns the token, every shard ends; otherwise the layout is wrong (GW-096).
     pub(super) fn refused(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId, refusal: Refusal) {
         let Some(fleet) = &self.fleet else { return };
         if refusal.scope == Scope::Layout {

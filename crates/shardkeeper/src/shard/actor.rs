@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::PresenceWith;
 use super::board::Board;
 use super::driver::{self, Control};
-use super::life::Life;
+use super::life::{Life, Running};
 use super::oddities::Oddities;
 use super::pacer::Pacer;
 use super::rate::Warnings;
@@ -53,6 +53,7 @@ pub struct ShardArguments {
     pub(crate) random: fastrand::Rng,
     pub(crate) tap: Option<Arc<Tap>>,
     pub(crate) reconnect: bool,
+    pub(crate) running: Running,
 }
 
 /// The state of a [`ShardActor`].
@@ -62,7 +63,7 @@ pub struct ShardState {
     manager: ActorRef<ManagerMessage>,
     /// The identify queue's address, which the driver follows.
     queue: watch::Sender<ActorRef<QueueMessage>>,
-    /// The newest presence: however many are set, a driver that is late misses the older ones alone (GW-161).
+    /// The newest presence. Discord takes 5 updates in 20 s (GW-161), so a driver that is late sends only the newest.
     presence: watch::Sender<Option<PresenceUpdate>>,
     control: mpsc::Sender<Control>,
     commands: CommandSender,
@@ -120,6 +121,7 @@ impl Actor for ShardActor {
                 random: arguments.random,
                 tap: arguments.tap,
                 reconnect: arguments.reconnect,
+                running: arguments.running,
             }),
             driver: None,
         })
