@@ -109,7 +109,7 @@ impl Bot {
         };
         while let Some(grant) = self.limiter.poll(Instant::now()) {
             inputs.push(match grant {
-                Grant::Connect(_) => Input::Turn,
+                Grant::Connect(_) => Input::ConnectGrant,
                 Grant::Identify(_, permit) => Input::Permit(permit),
             });
         }
