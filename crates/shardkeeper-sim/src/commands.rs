@@ -127,8 +127,8 @@ impl Desk<'_> {
         }
         let Some(place) = self.guild(&data["guild_id"], judgement::VOICE_ELSEWHERE) else { return };
         // The token is a new one each time (GW-203).
-        self.state.happenings += 1;
-        let now = world::seconds(self.state.happenings);
+        let event = self.state.world.next_event();
+        let now = world::seconds(event);
         let guild = self.state.world.guild_mut(place);
         let to = match &data["channel_id"] {
             Value::Null => None,
@@ -155,7 +155,7 @@ impl Desk<'_> {
         let id = guild.id;
         self.state.publish("VOICE_STATE_UPDATE", Some(place), &told, self.limit);
         if to.is_some() {
-            let server = world::voice_server(id, self.state.happenings);
+            let server = world::voice_server(id, event);
             self.answer("VOICE_SERVER_UPDATE", server);
         }
     }

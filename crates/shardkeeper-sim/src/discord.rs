@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use crate::buckets::Buckets;
 use crate::config::SimConfig;
 use crate::fault::{ConnectFault, RestFault};
-use crate::hosts::{Host, Hosts};
+use crate::host::Host;
+use crate::hosts::Hosts;
 use crate::http;
 use crate::intents;
 use crate::judgement::{self, Grade, Judgement};
@@ -53,7 +54,6 @@ pub(crate) struct Discord {
 pub(crate) struct State {
     pub(crate) random: Rng,
     pub(crate) world: World,
-    pub(crate) happenings: u64,
     /// In order, so that whatever is done to all of them is done in the same order each time.
     pub(crate) sessions: BTreeMap<String, Session>,
     /// Sessions in the order in which they lost their connections, and when.
@@ -88,7 +88,6 @@ pub(crate) struct State {
     pub(crate) buckets: Buckets,
     /// Authorizations that were answered with 401 (GW-297).
     pub(crate) rejected_tokens: BTreeSet<Vec<u8>>,
-    pub(crate) last_command: u64,
     pub(crate) armed: VecDeque<(ConnectFault, usize)>,
     pub(crate) hosts: Hosts,
     pub(crate) armed_rest: VecDeque<(RestFault, usize)>,
@@ -115,7 +114,6 @@ impl Discord {
         let state = State {
             world: World::new(config.guilds, config.large_guild_members, config.mix, &mut random),
             random,
-            happenings: 0,
             sessions: BTreeMap::new(),
             lost: VecDeque::new(),
             newest: BTreeMap::new(),
@@ -144,7 +142,6 @@ impl Discord {
             members_free_at: HashMap::new(),
             buckets: Buckets::default(),
             rejected_tokens: BTreeSet::new(),
-            last_command: 0,
             armed: VecDeque::new(),
             hosts: Hosts::default(),
             armed_rest: VecDeque::new(),
@@ -437,12 +434,6 @@ impl State {
             self.first_heartbeats.pop_first();
         }
         is_unjittered
-    }
-
-    /// The number of the next thing that happens.
-    pub(crate) fn next_event(&mut self) -> u64 {
-        self.happenings += 1;
-        self.happenings
     }
 
     pub(crate) fn renew_period(&mut self, now: Instant) {

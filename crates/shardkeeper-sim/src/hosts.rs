@@ -3,48 +3,11 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::discord::{Discord, State};
 use crate::fault::ConnectFault;
-
-/// What tells a URL for Resume from the bootstrap URL.
-const RESUME_PATH: &str = "/resume";
-
-/// At which URL a connection is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Host {
-    /// The bootstrap URL of `GET /gateway/bot`.
-    Gateway,
-    /// The URL for Resume with this number, below [`SimConfig::resume_hosts`](crate::SimConfig::resume_hosts).
-    Resume(u64),
-    /// Every URL.
-    Any,
-}
-
-impl Host {
-    /// The host that a request for a WebSocket is for, by its path.
-    pub(crate) fn of(path: &str) -> Self {
-        match path.trim_end_matches('/').rsplit_once(RESUME_PATH) {
-            Some((_, "")) => Self::Resume(0),
-            Some((_, number)) => {
-                let number = number.strip_prefix('/').and_then(|number| number.parse().ok());
-                number.map_or(Self::Gateway, Self::Resume)
-            }
-            None => Self::Gateway,
-        }
-    }
-
-    pub(crate) fn is_for_resume(self) -> bool {
-        matches!(self, Self::Resume(_))
-    }
-
-    fn concerns(self, other: Self) -> bool {
-        self == Self::Any || self == other
-    }
-}
+use crate::host::{Host, RESUME_PATH};
 
 /// Faults that stay with their hosts, and what they excuse.
 #[derive(Debug, Default)]
@@ -68,7 +31,7 @@ impl Hosts {
     fn fault(&self, host: Host) -> Option<ConnectFault> {
         let now = Instant::now();
         let mut lasting = self.faults.iter().rev().filter(|(_, _, until)| *until > now);
-        lasting.find(|(faulty, _, _)| faulty.concerns(host)).map(|(_, fault, _)| *fault)
+        lasting.find(|(faulty, _, _)| faulty.includes(host)).map(|(_, fault, _)| *fault)
     }
 
     /// A connection to this host comes to nothing by this fault.
@@ -125,28 +88,6 @@ impl Discord {
         match self.public_addr() {
             Some(addr) => format!("{scheme}://{addr}{RESUME_PATH}{path}"),
             None => format!("{scheme}://{label}.sim.invalid{RESUME_PATH}{path}"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_tells_the_host() {
-        for (path, host) in [
-            ("/", Host::Gateway),
-            ("", Host::Gateway),
-            ("/resume", Host::Resume(0)),
-            ("/resume/", Host::Resume(0)),
-            ("/resume/17", Host::Resume(17)),
-            ("/resume/17/", Host::Resume(17)),
-            ("/some/where/resume/2", Host::Resume(2)),
-            ("/resumed", Host::Gateway),
-            ("/resume/x", Host::Gateway),
-        ] {
-            assert_eq!(Host::of(path), host, "{path}");
         }
     }
 }

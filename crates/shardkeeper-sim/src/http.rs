@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::connection::{self, Opening};
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
-use crate::hosts::Host;
+use crate::host::Host;
 use crate::judgement;
 use crate::odd::Odd;
 use crate::rest::{self, Refused, reply};

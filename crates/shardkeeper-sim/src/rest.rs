@@ -17,7 +17,7 @@ use crate::fault::RestFault;
 use crate::http::REQUEST_TIMEOUT;
 use crate::judgement;
 use crate::script;
-use crate::world::{self, Guild, Kind, Member};
+use crate::world::{self, Guild, Member};
 
 /// The largest body that is read; larger ones are answered with 413.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -305,37 +305,14 @@ fn guild(guild: &Guild, rest: &[&str], query: &str) -> Answer {
     })
 }
 
-/// Application commands, which are kept as they were given.
+/// Application commands, which are stored as the bot sent them.
 fn commands(state: &mut State, method: &Method, path: &str, body: Value) -> Answer {
-    let made = state.last_command;
-    let kept = state.world.commands.entry(path.to_owned()).or_default();
-    let complete = |mut command: Value, number: u64| {
-        let id = world::make_id(number, Kind::Other).to_string();
-        let defaults = json!({
-            "id": id, "application_id": world::BOT.to_string(), "version": id, "default_member_permissions": null,
-            "dm_permission": true, "nsfw": false,
-        });
-        if command.get("type").is_none() {
-            command["type"] = 1.into();
-        }
-        world::extend(&mut command, defaults);
-        command
-    };
+    let commands = &mut state.world.commands;
     match (method, body) {
-        (&Method::GET, _) => (StatusCode::OK, kept.clone().into()),
-        (&Method::PUT, Value::Array(commands)) => {
-            *kept =
-                commands.into_iter().zip(made..).map(|(command, number)| complete(command, number)).collect();
-            state.last_command += kept.len() as u64;
-            (StatusCode::OK, kept.clone().into())
-        }
-        (&Method::POST, command @ Value::Object(_)) => {
-            let command = complete(command, made);
-            kept.push(command.clone());
-            state.last_command += 1;
-            (StatusCode::CREATED, command)
-        }
-        _ => (StatusCode::BAD_REQUEST, json!({"message": "Invalid Form Body", "code": 50035})),
+        (&Method::GET, _) => ok(commands.at(path).to_vec().into()),
+        (&Method::PUT, Value::Array(new)) => ok(commands.replace(path, new).to_vec().into()),
+        (&Method::POST, command @ Value::Object(_)) => (StatusCode::CREATED, commands.add(path, command)),
+        _ => refusal(StatusCode::BAD_REQUEST, 50035, "Invalid Form Body"),
     }
 }
 

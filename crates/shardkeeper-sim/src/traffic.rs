@@ -148,8 +148,8 @@ impl State {
         let before = sequence(self);
         let Some(session) = self.sessions.get(&id).filter(|session| !session.over) else { return false };
         let Some(guild) = self.random.choice(&session.guilds).copied() else { return false };
-        self.happenings += 1;
-        let Some(happening) = self.world.happening(guild, self.happenings, event, &mut self.random) else {
+        let number = self.world.next_event();
+        let Some(happening) = self.world.happening(guild, number, event, &mut self.random) else {
             return false;
         };
         let place = (happening.place == Place::Guild).then_some(guild);

@@ -18,7 +18,7 @@ use self::reader::Reader;
 use self::writer::Writer;
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
-use crate::hosts::Host;
+use crate::host::Host;
 use crate::odd::Odd;
 use crate::wire::{Encoder, Query};
 

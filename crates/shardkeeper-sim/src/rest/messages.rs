@@ -116,7 +116,7 @@ impl Desk<'_> {
     }
 
     fn typing(&mut self) -> Answer {
-        let number = self.state.next_event();
+        let number = self.state.world.next_event();
         let data = match self.spot.guild {
             Some(place) => {
                 world::typed(self.state.world.guild(place), Member::Bot, self.spot.channel, number)
@@ -154,7 +154,7 @@ impl Desk<'_> {
         if body.is_object() && ["content", "embeds", "components"].into_iter().all(is_empty) {
             return Err(refusal(StatusCode::BAD_REQUEST, 50006, "Cannot send an empty message"));
         }
-        let message = Message::posted(self.state.next_event(), fields);
+        let message = Message::posted(self.state.world.next_event(), fields);
         let answer = message.object(self.spot.channel);
         let told = match self.spot.guild {
             Some(place) => self.state.world.guild_mut(place).say(self.spot.channel, message),
@@ -171,7 +171,7 @@ impl Desk<'_> {
 
     fn edit(&mut self, id: &str, body: &Value) -> Result<Answer, Answer> {
         let fields = fields(body)?;
-        let (number, channel) = (self.state.next_event(), self.spot.channel);
+        let (number, channel) = (self.state.world.next_event(), self.spot.channel);
         let message = self.message(id)?;
         if message.author != Member::Bot {
             let why = "Cannot edit a message authored by another user";
@@ -268,7 +268,7 @@ impl Desk<'_> {
         let (message, author) = (message.id, message.author);
         let mut told = match self.spot.guild {
             Some(place) => world::reaction_added(self.state.world.guild(place), &reaction, author),
-            None => world::reaction_told(&reaction),
+            None => world::reaction_data(&reaction),
         };
         told["message_id"] = message.to_string().into();
         self.tell("MESSAGE_REACTION_ADD", told);
@@ -281,7 +281,7 @@ impl Desk<'_> {
         let mine = |reaction: &Reaction| reaction.emoji == emoji && Some(reaction.user.id()) == user;
         let place = message.reactions.iter().position(mine).ok_or_else(|| unknown("Emoji", 10014))?;
         let reaction = message.reactions.remove(place);
-        let mut told = world::reaction_told(&reaction);
+        let mut told = world::reaction_data(&reaction);
         told["message_id"] = message.id.to_string().into();
         self.tell("MESSAGE_REACTION_REMOVE", told);
         Ok(no_content())

@@ -275,10 +275,10 @@ async fn a_chosen_event_is_sent_from_rust_over_http_and_by_a_script() {
     assert!(data["role"]["color"].is_u64());
 
     for (wrong, why) in [
-        (json!({"do": "emit", "shard": 0, "event": "nothing"}), "no event \"nothing\""),
+        (json!({"do": "emit", "shard": 0, "event": "nothing"}), "cannot generate the event \"nothing\""),
         (json!({"do": "emit", "shard": 0, "event": "A\"B", "data": {}}), "in capitals"),
-        (json!({"do": "emit", "shard": 0, "data": {}}), "next to the event's name"),
-        (json!({"do": "emit", "shard": 0, "event": "A", "data": [1]}), "has to be an object"),
+        (json!({"do": "emit", "shard": 0, "data": {}}), "needs the event's name"),
+        (json!({"do": "emit", "shard": 0, "event": "A", "data": [1]}), "has to be a JSON object"),
         (json!({"do": "emit", "shard": 9, "event": "A", "data": {}}), "shard 9 has no session"),
     ] {
         let (status, _, body) = request(&simulator, "POST", "/sim/act", &wrong).await;

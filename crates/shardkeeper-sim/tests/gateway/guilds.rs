@@ -29,7 +29,7 @@ async fn gw_249_251_252_outages_removals_and_joins_are_told_apart() {
     let joined = client.until_event("GUILD_CREATE").await["d"].take();
     assert!(joined["id"] == first["id"] && joined.get("unavailable").is_none());
     let error = simulator.act(&Action::GuildJoin { guild: 9 }).unwrap_err();
-    assert_eq!(error.to_string(), "there is no guild 9; they count from 0");
+    assert_eq!(error.to_string(), "there is no guild 9: guilds are numbered from 0");
 }
 
 #[tokio::test(start_paused = true)]
