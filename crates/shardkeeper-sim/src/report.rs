@@ -68,7 +68,8 @@ pub struct IdentifyRecord {
     pub shard_count: u32,
     /// The key of the rate limit: the shard modulo `max_concurrency`.
     pub key: u32,
-    /// The time of arrival, in milliseconds since the simulator started.
+    /// When the client wrote it (in memory) or the simulator read it (over TCP), in milliseconds since the simulator
+    /// started.
     pub at_ms: u64,
     /// Whether a session was started.
     pub accepted: bool,
