@@ -8,6 +8,7 @@ use serde::Serialize;
 /// How serious it is that a client did not follow a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Grade {
     /// Discord would close the connection, refuse the client, or drop the session.
     Violation,

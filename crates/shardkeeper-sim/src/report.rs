@@ -53,6 +53,30 @@ pub struct Report {
     pub notices: Vec<Violation>,
 }
 
+/// How many violations, and how many notices, a report keeps.
+const MAX_JUDGED: usize = 1_000;
+/// How many Identify a report keeps.
+const MAX_IDENTIFY_LOG: usize = 100_000;
+
+impl Report {
+    /// Adds a violation or a notice, by its grade.
+    pub(crate) fn judge(&mut self, entry: Violation) {
+        let list = match entry.grade {
+            Grade::Violation => &mut self.violations,
+            Grade::Advice => &mut self.notices,
+        };
+        if list.len() < MAX_JUDGED {
+            list.push(entry);
+        }
+    }
+
+    pub(crate) fn log_identify(&mut self, record: IdentifyRecord) {
+        if self.identify_log.len() < MAX_IDENTIFY_LOG {
+            Arc::make_mut(&mut self.identify_log).push(record);
+        }
+    }
+}
+
 /// Serializes the log as a list. It is behind an `Arc` so that taking a report does not copy up to 100,000 records.
 fn as_list<S: Serializer>(log: &Arc<Vec<IdentifyRecord>>, serializer: S) -> Result<S::Ok, S::Error> {
     log.as_slice().serialize(serializer)

@@ -7,6 +7,9 @@ use tokio::time::Instant;
 
 use crate::config::SimConfig;
 
+/// How many Identify of one key are remembered. They may be read in another order than they were written.
+const MAX_REMEMBERED: usize = 1024;
+
 /// The numbers in `GET /gateway/bot`, and the Identify that count towards them.
 pub(crate) struct Identifies {
     pub(crate) shards: u32,
@@ -17,8 +20,8 @@ pub(crate) struct Identifies {
     period: Duration,
     /// The end of the current period; `None` until its first Identify.
     period_ends: Option<Instant>,
-    /// The time of the last Identify of each key.
-    last: HashMap<u32, Instant>,
+    /// When the newest Identify of each key were written.
+    written: HashMap<u32, BTreeSet<Instant>>,
     /// The highest shard that has identified, by number of shards and key (GW-171).
     highest: BTreeMap<(u32, u32), u32>,
     /// The shards that have identified, each with its number of shards.
@@ -36,9 +39,8 @@ impl Identifies {
             window: config.timings.identify_window,
             period,
             // If some Identify are used up already, a period has begun.
-            period_ends: (config.identify_remaining < config.identify_total)
-                .then(|| Instant::now() + period),
-            last: HashMap::new(),
+            period_ends: (config.identify_remaining < config.identify_total).then(|| Instant::now() + period),
+            written: HashMap::new(),
             highest: BTreeMap::new(),
             identified: BTreeSet::new(),
         }
@@ -74,10 +76,17 @@ impl Identifies {
         shard % self.max_concurrency
     }
 
-    /// Begins the window of a key. Returns how long ago the last Identify was, if its window is not over.
-    pub(crate) fn begin_window(&mut self, key: u32, at: Instant) -> Option<Duration> {
-        let since = at.saturating_duration_since(self.last.insert(key, at)?);
-        (since < self.window).then_some(since)
+    /// Notes the time of an Identify. If another one of its key is closer than the window, returns how close.
+    pub(crate) fn too_close(&mut self, key: u32, at: Instant) -> Option<Duration> {
+        let written = self.written.entry(key).or_default();
+        let before = written.range(..=at).next_back().map(|before| at.duration_since(*before));
+        let after = written.range(at..).next().map(|after| after.duration_since(at));
+        let apart = before.into_iter().chain(after).min();
+        written.insert(at);
+        if written.len() > MAX_REMEMBERED {
+            written.pop_first();
+        }
+        apart.filter(|apart| *apart < self.window)
     }
 
     /// Takes one Identify from the budget. Returns whether there was one left.

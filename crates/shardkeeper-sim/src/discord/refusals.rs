@@ -42,9 +42,9 @@ impl Refusals {
         self.invalidated.insert(shard, now);
     }
 
-    /// How long ago op 9 was sent to this shard.
+    /// How long before `at` op 9 was sent to this shard; `None` if it was sent later or never.
     pub(crate) fn since_invalidated(&self, shard: u32, at: Instant) -> Option<Duration> {
-        self.invalidated.get(&shard).map(|since| at.saturating_duration_since(*since))
+        self.invalidated.get(&shard).and_then(|since| at.checked_duration_since(*since))
     }
 
     /// Forgets the op 9 of this shard, whose Resume was accepted.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::session::Session;
-use crate::judgement::{self, Judgement};
+use super::session::{Ended, Session};
+use crate::judgement;
 use crate::link::Link;
 use crate::report::SessionRecord;
 
@@ -25,8 +25,8 @@ pub(crate) struct Sessions {
     listeners: BTreeMap<u32, HashMap<u32, Vec<String>>>,
     /// The sessions without a connection, in the order in which they lost it, with the time.
     lost: VecDeque<(Instant, String)>,
-    /// Sessions that ended, each with the judgement on a Resume of it.
-    ended: BTreeMap<String, &'static Judgement>,
+    /// How the sessions ended that are forgotten.
+    ended: BTreeMap<String, Ended>,
     /// How many sessions were ever started.
     started: u64,
     /// How many sessions have a connection.
@@ -112,9 +112,9 @@ impl Sessions {
         older
     }
 
-    /// Notes that a connection has ended, with the client's close code if there was one. 1000 and 1001 end the session
-    /// too (GW-098).
-    pub(crate) fn disconnect(&mut self, id: &str, link: &Link, code: Option<u16>, now: Instant) {
+    /// Notes that a connection has ended, with the code and time of the client's close frame if there was one. 1000 and
+    /// 1001 end the session too (GW-098).
+    pub(crate) fn disconnect(&mut self, id: &str, link: &Link, close: Option<(u16, Instant)>, now: Instant) {
         let Some(session) = self.by_id.get_mut(id) else { return };
         if session.link.as_ref().is_none_or(|own| own.id != link.id) {
             return;
@@ -124,27 +124,27 @@ impl Sessions {
         self.connected -= 1;
         self.lost.push_back((now, id.to_owned()));
         let (told, over) = (session.told, session.over);
-        if matches!(code, Some(1000 | 1001)) {
-            self.end(id, judgement::RESUME_AFTER_OWN_CLOSE);
-        } else if let Some(judgement) = told {
-            self.end(id, judgement);
+        if let Some((1000 | 1001, since)) = close {
+            self.end(id, Ended { since, judgement: judgement::RESUME_AFTER_OWN_CLOSE });
+        } else if let Some(ended) = told {
+            self.end(id, ended);
         } else if over {
             self.by_id.remove(id);
         }
     }
 
-    /// Forgets a session. A Resume of it gets this judgement from now on.
-    pub(crate) fn end(&mut self, id: &str, judgement: &'static Judgement) {
+    /// Forgets a session, but not how it ended.
+    pub(crate) fn end(&mut self, id: &str, ended: Ended) {
         if self.by_id.remove(id).is_some_and(|session| session.link.is_some()) {
             self.connected -= 1;
         }
         if self.ended.len() < MAX_ENDED {
-            self.ended.insert(id.to_owned(), judgement);
+            self.ended.insert(id.to_owned(), ended);
         }
     }
 
-    /// The judgement on a Resume of a session that ended, or of which the client knows that it is over.
-    pub(crate) fn judgement_of(&self, id: &str) -> Option<&'static Judgement> {
+    /// How a session ended, as far as the client was told.
+    pub(crate) fn ended(&self, id: &str) -> Option<Ended> {
         let told = self.by_id.get(id).and_then(|session| session.told);
         told.or_else(|| self.ended.get(id).copied())
     }
