@@ -31,7 +31,7 @@ use super::tap::Tap;
 use crate::command::NotWritten;
 use crate::command::Pending;
 use crate::dispatch::Lifecycle;
-use crate::dispatch::{Publisher, STALLED_AFTER};
+use crate::dispatch::{HeldByAsker, Publisher, STALLED_AFTER, SubscriptionLabel};
 use crate::error::CommandRejected;
 use crate::identify::{IdentifyLedger, TakenPermit};
 use crate::message::{QueueMessage, ShardMessage};
@@ -45,6 +45,11 @@ const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
 /// How many payloads one message may hold. Discord sends one, and proxies that join messages join a few; what they bring
 /// is published without a look at slow subscribers, so it has to be bounded.
 const PAYLOADS_PER_MESSAGE: usize = 64;
+/// For how long whoever awaits an end may have an event in hand before the end goes on without it. 1 s: a task that has other
+/// work in hand beside is mostly done with it, and nobody takes the wait for a hang.
+const ASKER_HOLDS: Duration = Duration::from_secs(1);
+/// How often an end looks who is in its way. 250 ms: short against what it looks for.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// What the control plane tells a driver.
 #[derive(Debug)]
@@ -135,10 +140,7 @@ pub(super) async fn run(mut parts: Parts) {
         driver.turn().await;
     }
     driver.refuse_commands();
-    driver.core.publisher.catch_up().await;
-    if driver.detaching {
-        driver.core.settle().await;
-    }
+    driver.core.hand_over(driver.detaching).await;
 }
 
 struct Driver {
@@ -587,19 +589,64 @@ impl Core {
         holds_back && !self.publisher.reads_on(!self.machine.is_ready() && self.receipts.are_awaited())
     }
 
-    /// What subscribers have in hand they may finish; the manager's deadline ends the wait. Whoever takes long is named: it may
-    /// be the one who waits for this end.
-    async fn settle(&self) {
-        let watermark = self.slot.watermark();
-        if timeout(STALLED_AFTER, watermark.settled()).await.is_ok() {
-            return;
+    /// Subscribers get what they have not taken yet, and finish what they have in hand if the session goes to another process.
+    /// The manager's deadline ends the wait. Whoever takes long is named.
+    async fn hand_over(&mut self, detaching: bool) {
+        let slot = Arc::clone(&self.slot);
+        let mut settles_since = None;
+        let mut reported = false;
+        loop {
+            let taken = async {
+                self.publisher.catch_up().await;
+                if detaching {
+                    settles_since.get_or_insert_with(Instant::now);
+                    slot.watermark().settled().await;
+                }
+            };
+            if timeout(LOOK_EVERY, taken).await.is_ok() {
+                return;
+            }
+            if let Some((subscription, since)) = self.held_by_asker(detaching)
+                && Instant::now().into_std().saturating_duration_since(since) >= ASKER_HOLDS
+            {
+                let shard = self.shard.0;
+                tracing::warn!(
+                    "shard {shard}: whoever awaits its end has an event of {subscription} in hand and does not read on: \
+                     the end does not wait for that, and what is not acknowledged comes again. \
+                     Drop the delivery before awaiting the end"
+                );
+                if let Some(stuck) = self.stuck(ASKER_HOLDS) {
+                    self.publisher.announce_aside(&stuck);
+                }
+                return;
+            }
+            if !reported && settles_since.is_some_and(|since| since.elapsed() >= STALLED_AFTER) {
+                reported = true;
+                if let Some(stuck) = self.stuck(STALLED_AFTER) {
+                    self.publisher.announce_aside(&stuck);
+                }
+            }
         }
-        if let Some((sequence, subscription)) = watermark.waits_for() {
-            let (shard, stuck_for) = (self.shard, STALLED_AFTER);
-            let lifecycle = Lifecycle::WatermarkStuck { shard, subscription, sequence, stuck_for };
-            self.publisher.announce_aside(&lifecycle);
+    }
+
+    /// The subscription whose events stay where they are, because its reader waits for this very end, and since when; `None`
+    /// while anybody else is waited for too.
+    fn held_by_asker(&self, detaching: bool) -> Option<(SubscriptionLabel, std::time::Instant)> {
+        let (watermark, mut held) = (self.slot.watermark(), None);
+        if self.publisher.is_behind() {
+            held = Some(self.publisher.left_by_asker()?);
         }
-        watermark.settled().await;
+        if detaching && !watermark.is_settled() {
+            let HeldByAsker { subscription, since } = watermark.held_by_asker(self.shard)?;
+            let before = held.map_or(since, |(_, since)| since);
+            held = Some((subscription, since.max(before)));
+        }
+        held
+    }
+
+    fn stuck(&self, stuck_for: Duration) -> Option<Lifecycle> {
+        let (sequence, subscription) = self.slot.watermark().waits_for()?;
+        Some(Lifecycle::WatermarkStuck { shard: self.shard, subscription, sequence, stuck_for })
     }
 
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
