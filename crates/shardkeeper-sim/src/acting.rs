@@ -169,7 +169,8 @@ fn duplicate(state: &mut State, id: &str, count: usize) {
     }
 }
 
-/// Expects the client to make a new connection after op 7 (GW-144). After the grace, this side closes the old one (GW-145).
+/// Expects the client to make a new connection after op 7 (GW-144). After the grace, this side closes the old
+/// one (GW-145).
 fn expect_reconnect(discord: &Arc<Discord>, shard_id: u32, link: Arc<Link>) {
     let discord = Arc::clone(discord);
     tokio::spawn(async move {

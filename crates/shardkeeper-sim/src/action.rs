@@ -8,8 +8,11 @@ use crate::host::Host;
 
 /// An action on a running simulator.
 ///
-/// As JSON: `{"do": "fault", "shard": 3, "fault": "reconnect"}`, `{"do": "fault", "fault": {"close": {"code": 4009}}}`,
-/// `{"do": "guild-outage", "guild": 0, "lasts_ms": 5000}`.
+/// Examples in JSON:
+///
+/// - `{"do": "fault", "shard": 3, "fault": "reconnect"}`
+/// - `{"do": "fault", "fault": {"close": {"code": 4009}}}`
+/// - `{"do": "guild-outage", "guild": 0, "lasts_ms": 5000}`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -30,7 +33,8 @@ pub enum Action {
         #[serde(default = "once")]
         times: usize,
     },
-    /// Makes a fault on every connection to one Gateway URL for a while. [`Action::Connect`] takes precedence.
+    /// Makes a fault on every connection to one Gateway URL for a while. [`Action::Connect`] takes
+    /// precedence.
     ///
     /// `{"do": "host", "host": {"resume": 2}, "fault": "no-hello", "lasts_ms": 60000}`
     Host {
@@ -51,9 +55,9 @@ pub enum Action {
     },
     /// Cancels the faults that wait for future connections and requests.
     Disarm,
-    /// Sends events at once in the newest session of a shard: random ones; with `event`, only events of that name; with
-    /// `data` too, exactly this payload, regardless of the session's intents. Such a payload changes nothing in the guilds.
-    /// It gets a `_trace` like any other event.
+    /// Sends events at once in the newest session of a shard: random ones; with `event`, only events of that
+    /// name; with `data` too, exactly this payload, regardless of the session's intents. Such a payload
+    /// changes nothing in the guilds. It gets a `_trace` like any other event.
     ///
     /// `{"do": "emit", "shard": 0, "event": "MESSAGE_CREATE", "data": {"id": "1", …}}`
     Emit {
@@ -91,8 +95,8 @@ pub enum Action {
         /// The number of the guild, from 0.
         guild: u32,
     },
-    /// Gives the bot access to the hidden channel of a guild (GW-276: this comes as CHANNEL_UPDATE). Every third guild has a
-    /// hidden channel, beginning with the first.
+    /// Gives the bot access to the hidden channel of a guild (GW-276: this comes as CHANNEL_UPDATE). Every
+    /// third guild has a hidden channel, beginning with the first.
     RevealChannel {
         /// The number of the guild, from 0.
         guild: u32,

@@ -53,7 +53,8 @@ pub(crate) struct Refusal {
     headers: Option<Headers>,
     pub(crate) retry_after: Duration,
     pub(crate) global: bool,
-    /// Whether an earlier request of the window was refused already, so that the client did not wait (GW-290).
+    /// Whether an earlier request of the window was refused already, so that the client did not wait
+    /// (GW-290).
     pub(crate) again: bool,
 }
 

@@ -76,8 +76,8 @@ impl Desk<'_> {
         self.state.sessions.get(self.session).map_or(0, |session| session.audience.intents)
     }
 
-    /// The guild with this id, which may be text or a number. `None` if it belongs to another session, or is in an outage:
-    /// then the command has no answer (GW-208, GW-215, GW-222).
+    /// The guild with this id, which may be text or a number. `None` if it belongs to another session, or is
+    /// in an outage: then the command has no answer (GW-208, GW-215, GW-222).
     fn guild(&mut self, id: &Value, judgement: &'static Judgement) -> Option<usize> {
         let place = number(id).and_then(|id| self.state.world.find(id));
         let session = self.state.sessions.get(self.session)?;
@@ -102,19 +102,19 @@ impl Desk<'_> {
         let activities = shown_activities(&presence["activities"]);
         for place in guilds.into_iter().take(MAX_FAN_OUT) {
             let guild = self.state.world.guild_mut(place);
-            let told = json!({
+            let update = json!({
                 "user": {"id": world::BOT.to_string()}, "guild_id": guild.id.to_string(), "status": status,
                 "client_status": client, "activities": activities,
             });
-            guild.bot_presence = Some(told.clone());
+            guild.bot_presence = Some(update.clone());
             if guild.is_available() {
-                self.state.publish("PRESENCE_UPDATE", Some(place), &told);
+                self.state.publish("PRESENCE_UPDATE", Some(place), &update);
             }
         }
     }
 
-    /// Moves the bot in voice (GW-201: four fields are required; GW-202: joining has two events; GW-205: a full channel has
-    /// no answer).
+    /// Moves the bot in voice (GW-201: four fields are required; GW-202: joining has two events; GW-205: a
+    /// full channel has no answer).
     fn voice(&mut self, data: &Value) {
         for field in ["guild_id", "channel_id", "self_mute", "self_deaf"] {
             if data.get(field).is_none() {
@@ -148,9 +148,9 @@ impl Desk<'_> {
         {
             return;
         }
-        let told = guild.voice_state(Member::Bot, to);
+        let update = guild.voice_state(Member::Bot, to);
         let id = guild.id;
-        self.state.publish("VOICE_STATE_UPDATE", Some(place), &told);
+        self.state.publish("VOICE_STATE_UPDATE", Some(place), &update);
         if to.is_some() {
             let server = world::voice_server(id, event);
             self.answer("VOICE_SERVER_UPDATE", server);
@@ -242,8 +242,8 @@ impl Desk<'_> {
         self.answer("RATE_LIMITED", json!({"opcode": 8, "retry_after": wait.as_secs_f64(), "meta": meta}));
     }
 
-    /// Sends members in chunks of 1000 (GW-217), with the ids that were not found (GW-219). If there are no members, one
-    /// empty chunk is sent.
+    /// Sends members in chunks of 1000 (GW-217), with the ids that were not found (GW-219). If there are no
+    /// members, one empty chunk is sent.
     fn chunks(
         &mut self,
         place: usize,
@@ -261,8 +261,8 @@ impl Desk<'_> {
                 "members": members.iter().map(|member| guild.member_object(*member, true)).collect::<Vec<_>>(),
             });
             if presences {
-                let told = members.iter().map(|member| world::without(guild.presence(*member), "guild_id"));
-                data["presences"] = told.collect::<Vec<_>>().into();
+                let update = members.iter().map(|member| world::without(guild.presence(*member), "guild_id"));
+                data["presences"] = update.collect::<Vec<_>>().into();
             }
             if !not_found.is_empty() {
                 data["not_found"] = not_found.into();
@@ -290,7 +290,8 @@ impl Desk<'_> {
         }
     }
 
-    /// Sends status and start time of voice channels (GW-224: only the requested fields; GW-226: only channels with them).
+    /// Sends status and start time of voice channels (GW-224: only the requested fields; GW-226: only
+    /// channels with them).
     fn channel_info(&mut self, data: &Value) {
         let Some(fields) = data["fields"].as_array() else {
             self.outcome.judge(judgement::CHANNEL_INFO_FIELDS, "op 43 without fields");
@@ -325,16 +326,16 @@ impl Desk<'_> {
 
 /// The activities as others see them: bots can set only name, state, type and URL (GW-194).
 fn shown_activities(activities: &Value) -> Value {
-    let told = activities.as_array().into_iter().flatten().map(|activity| {
-        let mut told = json!({"id": "ec0b28a579ecb4bd", "created_at": 1_790_000_000_000_u64});
+    let update = activities.as_array().into_iter().flatten().map(|activity| {
+        let mut update = json!({"id": "ec0b28a579ecb4bd", "created_at": 1_790_000_000_000_u64});
         for field in ["name", "state", "type", "url"] {
             if let Some(value) = activity.get(field) {
-                told[field] = value.clone();
+                update[field] = value.clone();
             }
         }
-        told
+        update
     });
-    Value::Array(told.collect())
+    Value::Array(update.collect())
 }
 
 /// An id, as text or as a number.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::etf::Atoms;
 
-/// A token with the parts of Discord's: the bot's id in base64, a time and a signature. Some clients read the id from it.
+/// A token with the parts of Discord's: the bot's id in base64, a time and a signature. Some clients read the
+/// id from it.
 const TOKEN: &str = "MTA0Njk0MzE5MzA2MjQ4MTky.Zs4ZQA.not-a-secret-this-token-is-for-testing";
 
 /// The configuration of a simulator. Build it from [`SimConfig::default`].
@@ -26,8 +27,8 @@ pub struct SimConfig {
     pub identify_remaining: u32,
     /// How many guilds the bot is in, over all shards. Default: 4.
     pub guilds: u32,
-    /// How many members a large guild has. Every tenth guild is large, beginning with the first; the others have up to 24
-    /// members. Default: 120.
+    /// How many members a large guild has. Every tenth guild is large, beginning with the first; the others
+    /// have up to 24 members. Default: 120.
     pub large_guild_members: u32,
     /// How many events are generated per second, over all shards, while traffic is on. Default: 10.
     pub events_per_second: f64,
@@ -35,33 +36,36 @@ pub struct SimConfig {
     pub mix: Mix,
     /// How many faults per minute are made on random shards while traffic is on. Default: 0.
     pub faults_per_minute: f64,
-    /// The intents that are enabled in the developer portal, as a bit set. An Identify with a privileged intent that is not
-    /// enabled is closed with 4014. Default: all documented intents.
+    /// The intents that are enabled in the developer portal, as a bit set. An Identify with a privileged
+    /// intent that is not enabled is closed with 4014. Default: all documented intents.
     pub allowed_intents: u64,
-    /// The most guilds of one session. An Identify for a shard with more is closed with 4011. Default: 2500, Discord's limit
-    /// (GW-229).
+    /// The most guilds of one session. An Identify for a shard with more is closed with 4011. Default: 2500,
+    /// Discord's limit (GW-229).
     pub max_guilds_per_shard: u32,
-    /// The number of shards has to be a multiple of this, or Identify is closed with 4010. Default: 1; Discord demands more
-    /// of very large bots (GW-235).
+    /// The number of shards has to be a multiple of this, or Identify is closed with 4010. Default: 1;
+    /// Discord demands more of very large bots (GW-235).
     pub shard_multiple: u32,
-    /// How many dispatches a session keeps for replay. A Resume from further back is refused. Default: 20,000.
+    /// How many dispatches a session keeps for replay. A Resume from further back is refused. Default:
+    /// 20,000.
     pub replay_limit: usize,
-    /// Sends every third payload in pieces: with `zlib-stream` as several messages, of which the last one has the whole
-    /// suffix `00 00 ff ff` (GW-044), otherwise as one message of several WebSocket frames (GW-015). Default: off.
+    /// Sends every third payload in pieces: with `zlib-stream` as several messages, of which the last one has
+    /// the whole suffix `00 00 ff ff` (GW-044), otherwise as one message of several WebSocket frames
+    /// (GW-015). Default: off.
     pub split_frames: bool,
-    /// The most connections at the same time, WebSockets and others. Further ones are closed at once. Default: 16,384.
+    /// The most connections at the same time, WebSockets and others. Further ones are closed at once.
+    /// Default: 16,384.
     pub max_connections: usize,
-    /// How many URLs for Resume there are. Sessions take them in turn, so a large number gives each session its own.
-    /// Default: 1.
+    /// How many URLs for Resume there are. Sessions take them in turn, so a large number gives each session
+    /// its own. Default: 1.
     pub resume_hosts: u64,
-    /// Does the same as `split_frames`, but also cuts within the suffix of `zlib-stream` (GW-045). Many clients look for the
-    /// suffix in the last message only, and wait forever. Default: off.
+    /// Does the same as `split_frames`, but also cuts within the suffix of `zlib-stream` (GW-045). Many
+    /// clients look for the suffix in the last message only, and wait forever. Default: off.
     pub split_suffix: bool,
-    /// Writes the atoms of ETF with each of the four tags (GW-037). Some clients know only the two common ones.
-    /// Default: off.
+    /// Writes the atoms of ETF with each of the four tags (GW-037). Some clients know only the two common
+    /// ones. Default: off.
     pub mixed_atoms: bool,
-    /// The address in the URLs that the simulator gives to clients, for a proxy in between. `None`: the address that the
-    /// simulator listens on.
+    /// The address in the URLs that the simulator gives to clients, for a proxy in between. `None`: the
+    /// address that the simulator listens on.
     pub public_addr: Option<SocketAddr>,
     /// Intervals, windows and lifetimes.
     pub timings: SimTimings,
@@ -106,7 +110,8 @@ impl SimConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mix {
-    /// The events of a busy bot: mostly messages, presences, typing and reactions, and now and then every other event.
+    /// The events of a busy bot: mostly messages, presences, typing and reactions, and now and then every
+    /// other event.
     #[default]
     Busy,
     /// Every event equally often.
@@ -144,7 +149,8 @@ pub struct SimTimings {
     pub invalid_session_wait: Duration,
     /// How long a session lives without a connection. Default: 180 s; Discord says "a few minutes" (GW-103).
     pub session_lifetime: Duration,
-    /// How long after op 7 the simulator closes the connection. Default: 5 s; GW-145 says only that Discord closes it.
+    /// How long after op 7 the simulator closes the connection. Default: 5 s; GW-145 says only that Discord
+    /// closes it.
     pub reconnect_grace: Duration,
     /// How long the client may take to answer a close frame. Default: 2 s.
     pub close_grace: Duration,
@@ -170,8 +176,8 @@ impl Default for SimTimings {
 }
 
 impl SimTimings {
-    /// Divides all times by `factor`, for a client whose times are divided in the same way. `close_grace` stays as it is,
-    /// since the network does not get faster.
+    /// Divides all times by `factor`, for a client whose times are divided in the same way. `close_grace`
+    /// stays as it is, since the network does not get faster.
     #[must_use]
     pub fn compressed(self, factor: f64) -> Self {
         let faster = |duration: Duration| duration.div_f64(factor);

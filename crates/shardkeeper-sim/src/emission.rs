@@ -8,8 +8,8 @@ use crate::world::{self, Place};
 
 /// How many events are generated under one lock, which takes some milliseconds.
 const BATCH: usize = 256;
-/// How many random events are tried until the session receives one. Intents may filter out an event, and some events go to
-/// shard 0 only.
+/// How many random events are tried until the session receives one. Intents may filter out an event, and some
+/// events go to shard 0 only.
 const TRIES: usize = 100;
 
 /// Events to be sent: random ones, those of a name, or one payload several times.
@@ -81,8 +81,8 @@ fn check_payload(event: &str, data: &Value) -> Result<(), InjectError> {
     if data.is_object() { Ok(()) } else { Err(InjectError::InvalidData) }
 }
 
-/// Makes an event happen in a random guild of the shard's newest session: a random one, or the one that is named. Returns
-/// whether that session received it.
+/// Makes an event happen in a random guild of the shard's newest session: a random one, or the one that is
+/// named. Returns whether that session received it.
 pub(crate) fn happen(state: &mut State, shard: u32, event: Option<&str>) -> bool {
     let Some(id) = state.sessions.newest(shard).cloned() else { return false };
     let Some(session) = state.sessions.live_mut(&id) else { return false };

@@ -1,7 +1,7 @@
 //! Erlang's External Term Format, as Discord writes and reads it (GW-032 to GW-039).
 //!
-//! The writer uses every form that clients have to accept: ids as integers, lists of small integers as strings, and, if
-//! configured, atoms with all four tags. The reader is as strict as the rules.
+//! The writer uses every form that clients have to accept: ids as integers, lists of small integers as
+//! strings, and, if configured, atoms with all four tags. The reader is as strict as the rules.
 
 use serde_json::{Map, Number, Value};
 
@@ -51,8 +51,8 @@ impl Writer {
                 out.push(116);
                 out.extend(length(map.len()));
                 for (key, value) in map {
-                    // GW-036: Discord was observed to send keys as atoms and as binaries. Here the envelope's keys and those
-                    // of even length are atoms.
+                    // GW-036: Discord was observed to send keys as atoms and as binaries. Here the envelope's
+                    // keys and those of even length are atoms.
                     if outer || key.len() % 2 == 0 {
                         self.atom(key);
                     } else {

@@ -60,13 +60,14 @@ pub enum Fault {
         /// The least size of its data.
         bytes: u32,
     },
-    /// Sends an unknown opcode, an unknown event, unknown fields, and keys in an unusual order (GW-018, GW-021).
+    /// Sends an unknown opcode, an unknown event, unknown fields, and keys in an unusual order (GW-018,
+    /// GW-021).
     Odd,
 }
 
 impl Fault {
-    /// One fault of each kind, and every close code that Discord documents or was observed to send. For tests that take a
-    /// client through all of them.
+    /// One fault of each kind, and every close code that Discord documents or was observed to send. For tests
+    /// that take a client through all of them.
     pub fn every() -> Vec<Self> {
         let mut all = vec![
             Self::StopAcking,
@@ -147,8 +148,8 @@ pub enum ConnectFault {
 }
 
 impl ConnectFault {
-    /// One fault of each kind that occurs at Discord, and every close code that Discord documents or was observed to send.
-    /// [`Odd::ALL`] has the kinds that do not occur there.
+    /// One fault of each kind that occurs at Discord, and every close code that Discord documents or was
+    /// observed to send. [`Odd::ALL`] has the kinds that do not occur there.
     pub fn every() -> Vec<Self> {
         let mut all = vec![
             Self::Refuse,
@@ -208,8 +209,8 @@ pub enum InjectError {
         /// The shard.
         shard_id: u32,
     },
-    /// The simulator does not generate events of this name, or the name has other characters than capitals, digits and
-    /// underscores.
+    /// The simulator does not generate events of this name, or the name has other characters than capitals,
+    /// digits and underscores.
     #[error(
         "the simulator cannot generate the event {event:?}: give its data too, and write the name in capitals"
     )]

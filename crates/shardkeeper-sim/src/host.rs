@@ -1,4 +1,5 @@
-//! The URLs of the Gateway: the bootstrap URL, and those for Resume. Their paths differ, so that one port serves them all.
+//! The URLs of the Gateway: the bootstrap URL, and those for Resume. Their paths differ, so that one port
+//! serves them all.
 
 use serde::Deserialize;
 
@@ -12,7 +13,8 @@ pub(crate) const RESUME_PATH: &str = "/resume";
 pub enum Host {
     /// The bootstrap URL in `GET /gateway/bot`.
     Gateway,
-    /// The URL for Resume with this number, below [`SimConfig::resume_hosts`](crate::SimConfig::resume_hosts).
+    /// The URL for Resume with this number, below
+    /// [`SimConfig::resume_hosts`](crate::SimConfig::resume_hosts).
     Resume(u64),
     /// Every URL.
     Any,

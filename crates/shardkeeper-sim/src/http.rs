@@ -33,7 +33,8 @@ use crate::wire::Query;
 
 /// The largest head of a request. Clients of Discord send a few hundred bytes.
 const HEAD_BYTES: usize = 16 * 1024;
-/// The pause when no connection can be accepted. Without free file handles, the next attempt would fail at once.
+/// The pause when no connection can be accepted. Without free file handles, the next attempt would fail at
+/// once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until the simulator is shut down.
@@ -121,7 +122,8 @@ fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     values.any(|value| value.split(',').any(|named| named.trim().eq_ignore_ascii_case(token)))
 }
 
-/// The first thing that RFC 6455 (section 4.2.1) demands of a handshake and this one lacks, with the status of the answer.
+/// The first thing that RFC 6455 (section 4.2.1) demands of a handshake and this one lacks, with the status
+/// of the answer.
 fn wrong_handshake(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
     let headers = request.headers();
     let is_key = |key: &HeaderValue| {

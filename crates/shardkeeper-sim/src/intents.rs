@@ -26,8 +26,8 @@ const AUTO_MODERATION_EXECUTION: u64 = 1 << 21;
 const GUILD_MESSAGE_POLLS: u64 = 1 << 24;
 const DIRECT_MESSAGE_POLLS: u64 = 1 << 25;
 
-/// The intents of which any one enables an event; zero for events that are always sent (GW-180). Events in guilds and in
-/// direct channels need different intents.
+/// The intents of which any one enables an event; zero for events that are always sent (GW-180). Events in
+/// guilds and in direct channels need different intents.
 pub(crate) fn needed(event: &str, direct: bool) -> u64 {
     let either = |guild: u64, elsewhere: u64| if direct { elsewhere } else { guild };
     match event {

@@ -1,7 +1,8 @@
-//! The judgements: every mistake of a client that the simulator notices, with its rule, its grade and a reason.
+//! The judgements: every mistake of a client that the simulator notices, with its rule, its grade and a
+//! reason.
 //!
-//! They are constants, so that none is without a grade and a reason. The code that judges clients is in `judge`, `login`,
-//! `commands`, `connection` and `rest`.
+//! They are constants, so that each has a grade and a reason. The code that judges clients is in `judge`,
+//! `login`, `commands`, `connection` and `rest`.
 
 use serde::Serialize;
 
@@ -12,8 +13,8 @@ use serde::Serialize;
 pub enum Grade {
     /// Discord would close the connection, refuse the client, or drop the session.
     Violation,
-    /// Discord advises against it or ignores it, and the session continues. Cases for which Discord documents no
-    /// consequence have this grade too.
+    /// Discord advises against it or ignores it, and the session continues. Cases for which Discord documents
+    /// no consequence have this grade too.
     Advice,
 }
 

@@ -1,8 +1,8 @@
-//! A simulated Discord for tests of bots and libraries: Gateway and REST, with living guilds, faults on demand, and a judge
-//! of the client's behaviour.
+//! A simulated Discord for tests of bots and libraries: Gateway and REST, with living guilds, faults on
+//! demand, and a judge of the client's behaviour.
 //!
-//! It was written from the protocol's rules and shares no code with shardkeeper's client, so that both do not make the
-//! same mistake. Comments, tests and violations name the rules of the Gateway as `GW-nnn`.
+//! It was written from the protocol's rules and shares no code with shardkeeper's client, so that both do not
+//! make the same mistake. Comments, tests and violations name the rules of the Gateway as `GW-nnn`.
 //!
 //! It runs either on a TCP port ([`Simulator::bind`]), or within a process on streams in memory
 //! ([`Simulator::in_memory`]). In memory with tokio's paused clock, hours take milliseconds.
@@ -24,22 +24,27 @@
 //!
 //! # What it simulates
 //!
-//! - **Gateway**: every opcode, close code and documented event; `json` and `etf`; `zlib-stream`, `zstd-stream` (cargo
-//!   feature `zstd`), payload compression or none. Sessions are replayed and expire. An event goes to every session that
-//!   owns its guild and has the intents, so sessions with different numbers of shards can coexist.
-//! - **Consistent guilds**: whatever an event names was created before and still exists, so that a client with a cache
-//!   never finds a contradiction. GUILD_CREATE, the answers to commands, and REST describe the same guilds. Each channel
-//!   remembers its 16 newest messages; older ones are neither edited nor deleted. Everything else is bounded too.
-//! - **REST**, on the same port: `/gateway`, `/gateway/bot`, the requests at login (`/users/@me`, `/applications/@me`),
-//!   application commands, messages and reactions, direct channels, and guilds with their parts. It has Discord's error
-//!   codes, the headers of rate limits, and 429. What the bot does comes back as an event.
-//! - **Faults**, as an [`Action`]: from Rust with [`Simulator::act`], over HTTP with `POST /sim/act`, in a [`Script`], or
-//!   at random with [`SimConfig::faults_per_minute`]. The same seed makes the same guilds, events and faults.
-//! - **A judge** with two grades. [`Report::violations`] has everything for which Discord would close the connection,
-//!   refuse the client or drop the session; [`Report::notices`] has what Discord advises against but accepts.
-//!   [`JUDGEMENTS`] lists all of them, each with its rule and the reason for its grade. `GET /sim/report` gives the report
-//!   over HTTP. On streams in memory, the judge goes by the time at which the client wrote a payload, since a busy machine
-//!   may run the task that reads it later; over TCP, by the time of reading.
+//! - **Gateway**: every opcode, close code and documented event; `json` and `etf`; `zlib-stream`,
+//!   `zstd-stream` (cargo feature `zstd`), payload compression or none. Sessions are replayed and expire. An
+//!   event goes to every session that owns its guild and has the intents, so sessions with different numbers
+//!   of shards can coexist.
+//! - **Consistent guilds**: whatever an event names was created before and still exists, so that a client
+//!   with a cache never finds a contradiction. GUILD_CREATE, the answers to commands, and REST describe the
+//!   same guilds. Each channel remembers its 16 newest messages; older ones are neither edited nor deleted.
+//!   Everything else is bounded too.
+//! - **REST**, on the same port: `/gateway`, `/gateway/bot`, the requests at login (`/users/@me`,
+//!   `/applications/@me`), application commands, messages and reactions, direct channels, and guilds with
+//!   their parts. It has Discord's error codes, the headers of rate limits, and 429. What the bot does comes
+//!   back as an event.
+//! - **Faults**, as an [`Action`]: from Rust with [`Simulator::act`], over HTTP with `POST /sim/act`, in a
+//!   [`Script`], or at random with [`SimConfig::faults_per_minute`]. The same seed makes the same guilds,
+//!   events and faults.
+//! - **A judge** with two grades. [`Report::violations`] has everything for which Discord would close the
+//!   connection, refuse the client or drop the session; [`Report::notices`] has what Discord advises against
+//!   but accepts. [`JUDGEMENTS`] lists all of them, each with its rule and the reason for its grade. `GET
+//!   /sim/report` gives the report over HTTP. On streams in memory, the judge goes by the time at which the
+//!   client wrote a payload, since a busy machine may run the task that reads it later; over TCP, by the time
+//!   of reading.
 //!
 //! # Where Discord's documentation is silent
 //!
@@ -62,10 +67,10 @@
 //!
 //! # Gateways that differ from Discord's
 //!
-//! Users put proxies and gateways of their own between Discord and their bots. [`ConnectFault::Odd`] makes connections that
-//! differ from Discord's in one way, which [`Odd`] lists. As an action:
-//! `{"do": "connect", "fault": {"odd": "hello-float"}, "times": 1000}`. A client should become ready and lose no event with
-//! each of them, with these exceptions:
+//! Users put proxies and gateways of their own between Discord and their bots. [`ConnectFault::Odd`] makes
+//! connections that differ from Discord's in one way, which [`Odd`] lists. As an action:
+//! `{"do": "connect", "fault": {"odd": "hello-float"}, "times": 1000}`. A client should become ready and lose
+//! no event with each of them, with these exceptions:
 //!
 //! | [`Odd`] | what a client should do |
 //! |---|---|
@@ -77,9 +82,9 @@
 //!
 //! # Traces
 //!
-//! READY, GUILD_CREATE and each other event have `"_trace":["sim:<shard>:<session>:<number>"]` in their data. Give
-//! [`Simulator::observe`] what a subscriber of the client received, and [`Simulator::delivery`] counts which events were
-//! lost, repeated or out of order.
+//! READY, GUILD_CREATE and each other event have `"_trace":["sim:<shard>:<session>:<number>"]` in their data.
+//! Give [`Simulator::observe`] what a subscriber of the client received, and [`Simulator::delivery`] counts
+//! which events were lost, repeated or out of order.
 
 // Enum variants and public fields can be added later, except where an item gives a reason against it.
 #![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]

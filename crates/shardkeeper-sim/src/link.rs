@@ -262,7 +262,8 @@ impl Link {
         self.writer.notified().await;
     }
 
-    /// What the writer has to do next. `drained` means that the last answer was to write dispatches, and none were waiting.
+    /// What the writer has to do next. `drained` means that the last answer was to write dispatches, and none
+    /// were waiting.
     pub(crate) fn next(&self, drained: bool) -> Next {
         let mut state = self.state();
         if state.cut {

@@ -1,7 +1,7 @@
 //! Streams in memory that record when the client wrote what the simulator reads.
 //!
-//! A busy machine may run the tasks that read two connections in another order than the client wrote to them. If the
-//! simulator judged by the time of reading, it would blame the client for that.
+//! A busy machine may run the tasks that read two connections in another order than the client wrote to them.
+//! If the simulator judged by the time of reading, it would blame the client for that.
 
 use std::collections::VecDeque;
 use std::io;
@@ -37,7 +37,8 @@ struct Writes(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The time and length of each write that was not read yet. There are no more entries than bytes in the stream.
+    /// The time and length of each write that was not read yet. There are no more entries than bytes in the
+    /// stream.
     unread: VecDeque<(Instant, usize)>,
     last_read: Option<Instant>,
 }
@@ -56,7 +57,8 @@ impl Accepted {
 }
 
 impl Arrival {
-    /// When the bytes that were read last were written. For a TCP connection, where that is not known, the current time.
+    /// When the bytes that were read last were written. For a TCP connection, where that is not known, the
+    /// current time.
     pub(crate) fn at(&self) -> Instant {
         let written = self.0.as_ref().and_then(|writes| writes.state().last_read);
         written.unwrap_or_else(Instant::now)

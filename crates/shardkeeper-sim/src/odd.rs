@@ -1,7 +1,8 @@
-//! Gateways that differ from Discord's in one way. Clients should tolerate most of these, and fail clearly with the rest.
+//! Gateways that differ from Discord's in one way. Clients should tolerate most of these, and fail clearly
+//! with the rest.
 //!
-//! This module rewrites payloads, as JSON text before encoding. Differences in WebSocket frames and in the handshake are
-//! made by the code that writes those.
+//! This module rewrites payloads, as JSON text before encoding. Differences in WebSocket frames and in the
+//! handshake are made by the code that writes those.
 
 use std::borrow::Cow;
 

@@ -14,8 +14,8 @@ use crate::judgement::Grade;
 pub struct Report {
     /// WebSocket handshakes received.
     pub connections: u64,
-    /// Connections that were closed at once because [`SimConfig::max_connections`](crate::SimConfig::max_connections) was
-    /// reached.
+    /// Connections that were closed at once because
+    /// [`SimConfig::max_connections`](crate::SimConfig::max_connections) was reached.
     pub connections_refused: u64,
     /// Identify received.
     pub identifies: u64,
@@ -46,8 +46,8 @@ pub struct Report {
     pub identify_log: Arc<Vec<IdentifyRecord>>,
     /// The last presence that the client set, by shard.
     pub presences: BTreeMap<u32, serde_json::Value>,
-    /// The first 1,000 acts for which Discord would close the connection, refuse the client, or drop the session
-    /// ([`Grade::Violation`]).
+    /// The first 1,000 acts for which Discord would close the connection, refuse the client, or drop the
+    /// session ([`Grade::Violation`]).
     pub violations: Vec<Violation>,
     /// The first 1,000 acts that Discord advises against but accepts ([`Grade::Advice`]).
     pub notices: Vec<Violation>,
@@ -77,7 +77,8 @@ impl Report {
     }
 }
 
-/// Serializes the log as a list. It is behind an `Arc` so that taking a report does not copy up to 100,000 records.
+/// Serializes the log as a list. It is behind an `Arc` so that taking a report does not copy up to 100,000
+/// records.
 fn as_list<S: Serializer>(log: &Arc<Vec<IdentifyRecord>>, serializer: S) -> Result<S::Ok, S::Error> {
     log.as_slice().serialize(serializer)
 }
@@ -92,17 +93,18 @@ pub struct IdentifyRecord {
     pub shard_count: u32,
     /// The key of the rate limit: the shard modulo `max_concurrency`.
     pub key: u32,
-    /// When the client wrote it (in memory) or the simulator read it (over TCP), in milliseconds since the simulator
-    /// started.
+    /// When the client wrote it (in memory) or the simulator read it (over TCP), in milliseconds since the
+    /// simulator started.
     pub at_ms: u64,
     /// Whether a session was started.
     pub accepted: bool,
-    /// Whether the client could have resumed a session of this shard instead: the session was alive, the client knew it, and
-    /// nothing had told the client that the session was over.
+    /// Whether the client could have resumed a session of this shard instead: the session was alive, the
+    /// client knew it, and nothing had told the client that the session was over.
     pub held: bool,
 }
 
-/// One case in which a client broke a rule or ignored an advice, with the text of its [`Judgement`](crate::Judgement).
+/// One case in which a client broke a rule or ignored an advice, with the text of its
+/// [`Judgement`](crate::Judgement).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Violation {
@@ -136,7 +138,8 @@ impl fmt::Display for Violation {
 pub struct SessionRecord {
     /// The shard of the session.
     pub shard_id: u32,
-    /// The number of the session, counted over the simulator's life. It is the second number in the traces of its dispatches.
+    /// The number of the session, counted over the simulator's life. It is the second number in the traces of
+    /// its dispatches.
     pub session: u64,
     /// The session id in READY; empty once the session is forgotten.
     pub id: String,

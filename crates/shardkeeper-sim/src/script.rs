@@ -1,4 +1,5 @@
-//! Actions as text: scripts in TOML or JSON, and single actions in JSON. Errors name the step, the line and the key.
+//! Actions as text: scripts in TOML or JSON, and single actions in JSON. Errors name the step, the line and
+//! the key.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -99,8 +100,8 @@ struct Entry {
 }
 
 impl Mistake {
-    /// Finds the key that an error is about. serde parses the action as a whole and gives no position, but its message
-    /// quotes the key or something in the key's value.
+    /// Finds the key that an error is about. serde parses the action as a whole and gives no position, but
+    /// its message quotes the key or something in the key's value.
     fn find(text: &str, start: usize, entries: &[Entry], problem: String) -> Self {
         let quoted = problem.split(", expected").next().unwrap_or_default();
         let quoted = quoted.split(['`', '"']).nth(1).unwrap_or_default();
@@ -184,7 +185,8 @@ fn wrong_step(text: &str) -> Option<ScriptError> {
 }
 
 impl Script {
-    /// Reads a script from a file: JSON if its name ends in `.json`, otherwise TOML. Blocks on the file system.
+    /// Reads a script from a file: JSON if its name ends in `.json`, otherwise TOML. Blocks on the file
+    /// system.
     ///
     /// # Errors
     ///

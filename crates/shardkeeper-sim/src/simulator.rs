@@ -44,8 +44,8 @@ impl Simulator {
         Ok(simulator)
     }
 
-    /// Does the same as [`bind`](Self::bind), with TLS and a certificate for `localhost` and the address that is generated
-    /// for it. Returns the certificate too, in PEM; clients have to trust it.
+    /// Does the same as [`bind`](Self::bind), with TLS and a certificate for `localhost` and the address that
+    /// is generated for it. Returns the certificate too, in PEM; clients have to trust it.
     ///
     /// # Errors
     ///
@@ -60,8 +60,8 @@ impl Simulator {
         Ok((simulator, certificate))
     }
 
-    /// Starts a simulator that does not listen: [`connect`](Self::connect) makes connections within the process. With
-    /// tokio's paused clock, hours pass in milliseconds.
+    /// Starts a simulator that does not listen: [`connect`](Self::connect) makes connections within the
+    /// process. With tokio's paused clock, hours pass in milliseconds.
     ///
     /// # Panics
     ///
@@ -73,8 +73,8 @@ impl Simulator {
     /// Makes a connection to the simulator's port, as a stream in memory of 64 KiB in each direction. Beyond
     /// [`SimConfig::max_connections`] the stream has ended already.
     ///
-    /// The simulator judges what the client writes by the time of writing, even if its own tasks read it later. Over TCP it
-    /// goes by the time of reading.
+    /// The simulator judges what the client writes by the time of writing, even if its own tasks read it
+    /// later. Over TCP it goes by the time of reading.
     pub fn connect(&self) -> MemoryStream {
         let (ours, theirs) = memory::stream();
         if let Some(slot) = self.discord.admit() {
@@ -98,8 +98,8 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// Fails when the shard of a fault has no connection, the shard of an event has no session, the event or its data is
-    /// not valid, or a guild does not exist.
+    /// Fails when the shard of a fault has no connection, the shard of an event has no session, the event or
+    /// its data is not valid, or a guild does not exist.
     pub fn act(&self, action: &Action) -> Result<(), InjectError> {
         acting::act(&self.discord, action)
     }
@@ -108,8 +108,8 @@ impl Simulator {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the script. A step is carried out completely or not at all, except that [`Action::Emit`] may
-    /// stop between two events.
+    /// Dropping the future ends the script. A step is carried out completely or not at all, except that
+    /// [`Action::Emit`] may stop between two events.
     pub async fn play(&self, script: Script) {
         acting::play(Arc::clone(&self.discord), script).await;
     }
@@ -124,18 +124,19 @@ impl Simulator {
         self.does(&Action::Traffic { on: false });
     }
 
-    /// Sends this many random events at once in the newest session of a shard, if it has one. Blocks the caller's thread
-    /// meanwhile; to send very many, use [`Action::Emit`] over HTTP or in a script.
+    /// Sends this many random events at once in the newest session of a shard, if it has one. Blocks the
+    /// caller's thread meanwhile; to send very many, use [`Action::Emit`] over HTTP or in a script.
     pub fn emit(&self, shard_id: u32, count: usize) {
         let _ = self.act(&Action::Emit { shard: shard_id, count, event: None, data: None });
     }
 
-    /// Sends exactly this event in the newest session of a shard, regardless of its intents. Nothing changes in the guilds.
+    /// Sends exactly this event in the newest session of a shard, regardless of its intents. Nothing changes
+    /// in the guilds.
     ///
     /// # Errors
     ///
-    /// Fails when the shard has no session, the name has other characters than capitals, digits and underscores, or the
-    /// data is not an object.
+    /// Fails when the shard has no session, the name has other characters than capitals, digits and
+    /// underscores, or the data is not an object.
     pub fn dispatch(&self, shard_id: u32, event: &str, data: Value) -> Result<(), InjectError> {
         let (event, data) = (Some(event.to_owned()), Some(data));
         self.act(&Action::Emit { shard: shard_id, count: 1, event, data })
@@ -188,7 +189,8 @@ impl Simulator {
         }
     }
 
-    /// Reports a dispatch that a subscriber of the client received: its shard, its event and the JSON of its data.
+    /// Reports a dispatch that a subscriber of the client received: its shard, its event and the JSON of its
+    /// data.
     pub fn observe(&self, _shard_id: u32, _event: &str, data: &[u8]) {
         let mut state = self.discord.state();
         state.ledger.observe(data);

@@ -17,8 +17,8 @@ pub(crate) enum Acceptor {
 }
 
 impl Acceptor {
-    /// Performs the TLS handshake. `None` if it fails, for example because the client does not trust the certificate; the
-    /// client reports that.
+    /// Performs the TLS handshake. `None` if it fails, for example because the client does not trust the
+    /// certificate; the client reports that.
     pub(crate) async fn accept(self, stream: TcpStream) -> Option<Box<dyn Stream>> {
         match self {
             Self::Plain => Some(Box::new(stream)),
@@ -43,7 +43,8 @@ mod generated {
 
     use super::Acceptor;
 
-    /// Generates a certificate for `localhost` and this address. Returns an acceptor and the certificate in PEM.
+    /// Generates a certificate for `localhost` and this address. Returns an acceptor and the certificate in
+    /// PEM.
     pub(crate) fn generate(ip: IpAddr) -> io::Result<(Acceptor, String)> {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(vec!["localhost".to_owned(), ip.to_string()])

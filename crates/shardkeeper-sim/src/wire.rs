@@ -9,7 +9,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::etf::{self, Atoms};
 
-/// Payload compression compresses payloads of at least this size and leaves others plain (GW-041: clients get both).
+/// Payload compression compresses payloads of at least this size and leaves others plain (GW-041: clients get
+/// both).
 const COMPRESSED_FROM_BYTES: usize = 1024;
 /// The length of `00 00 ff ff`, which ends each payload of `zlib-stream` (GW-044).
 const ZLIB_SUFFIX: usize = 4;
@@ -37,7 +38,8 @@ pub(crate) enum Compression {
 }
 
 impl Mode {
-    /// Whether payload compression is possible: only with JSON and without transport compression (GW-034, GW-040).
+    /// Whether payload compression is possible: only with JSON and without transport compression (GW-034,
+    /// GW-040).
     pub(crate) fn is_packable(self) -> bool {
         self.encoding == Encoding::Json && self.compression == Compression::None
     }
@@ -83,7 +85,8 @@ impl Query {
 #[derive(Debug)]
 pub(crate) struct Unwritable;
 
-/// Turns payloads into WebSocket messages. All payloads of a connection share one compression context (GW-043, GW-048).
+/// Turns payloads into WebSocket messages. All payloads of a connection share one compression context
+/// (GW-043, GW-048).
 pub(crate) struct Encoder {
     encoding: Encoding,
     /// Whether each message with `zstd-stream` is a complete zstd frame.
@@ -124,8 +127,8 @@ impl Encoder {
         }
     }
 
-    /// The messages of one payload, given as JSON text. `packed` enables payload compression. `cuts` gets the lengths of the
-    /// encoded payload and of its suffix, and returns where to split it.
+    /// The messages of one payload, given as JSON text. `packed` enables payload compression. `cuts` gets the
+    /// lengths of the encoded payload and of its suffix, and returns where to split it.
     pub(crate) fn messages(
         &mut self,
         payload: &[u8],
@@ -215,7 +218,8 @@ fn deflated(deflate: &mut Compress, bytes: &[u8], flush: FlushCompress) -> Resul
     }
 }
 
-/// Compresses one payload. The zstd frame continues with the next payload, as at Discord (GW-049), unless `end` is set.
+/// Compresses one payload. The zstd frame continues with the next payload, as at Discord (GW-049), unless
+/// `end` is set.
 #[cfg(feature = "zstd")]
 fn zstd_flushed(
     context: &mut zstd_safe::CCtx<'static>,

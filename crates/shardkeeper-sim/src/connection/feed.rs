@@ -1,4 +1,4 @@
-//! What the writer of a connection takes from its session, and tells about it.
+//! How the writer of a connection takes dispatches from its session, and notes what was sent.
 
 use std::sync::Arc;
 
@@ -50,13 +50,13 @@ pub(super) fn sent_invalid(discord: &Discord, session: &str, resumable: bool, at
     if let Some(session) = state.sessions.get_mut(session) {
         state.refusals.invalidate(session.shard, at);
         if !resumable {
-            session.told = Some(Ended { since: at, judgement: judgement::RESUME_AFTER_OP_9 });
+            session.announced_end = Some(Ended { since: at, judgement: judgement::RESUME_AFTER_OP_9 });
         }
     }
 }
 
-/// Notes that a close frame was sent at this time of the simulator's clock. Some codes tell the client that its session is
-/// over.
+/// Notes that a close frame was sent at this time of the simulator's clock. Some codes tell the client that
+/// its session is over.
 pub(super) fn sent_close(discord: &Discord, link: &Link, code: u16, at: Instant) {
     let judgement = match code {
         4003 => judgement::RESUME_AFTER_4003,
@@ -66,6 +66,6 @@ pub(super) fn sent_close(discord: &Discord, link: &Link, code: u16, at: Instant)
         _ => return,
     };
     if let Some(session) = discord.state().sessions.of_link(link) {
-        session.told = Some(Ended { since: at, judgement });
+        session.announced_end = Some(Ended { since: at, judgement });
     }
 }

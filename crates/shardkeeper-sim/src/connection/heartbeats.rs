@@ -27,7 +27,8 @@ pub(super) struct Seen<'a> {
     pub(super) data: &'a Value,
     /// The last sequence that was sent in the session.
     pub(super) sent: Option<u64>,
-    /// Whether the session was resumed on this connection, so that the client knows a sequence from the beginning.
+    /// Whether the session was resumed on this connection, so that the client knows a sequence from the
+    /// beginning.
     pub(super) resumed: bool,
     /// Whether the heartbeat may be the answer to op 1.
     pub(super) requested: bool,
@@ -66,7 +67,8 @@ impl Heartbeats {
         self.due = None;
     }
 
-    /// The time of the first heartbeat after Hello, as a fraction of the interval; `None` for later heartbeats.
+    /// The time of the first heartbeat after Hello, as a fraction of the interval; `None` for later
+    /// heartbeats.
     pub(super) fn first_at(&self, at: Instant) -> Option<f64> {
         let since = at.saturating_duration_since(self.hello_at?);
         self.last.is_none().then(|| since.as_secs_f64() / self.interval.as_secs_f64())

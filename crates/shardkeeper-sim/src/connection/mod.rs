@@ -24,8 +24,9 @@ use crate::fault::ConnectFault;
 use crate::odd::Odd;
 use crate::wire::Encoder;
 
-/// The largest message that is read, and so the most memory of an unfinished one. Discord refuses payloads of more than
-/// 4096 bytes with 4002. The simulator does the same up to this size, and closes with 1009 beyond it.
+/// The largest message that is read, and so the most memory of an unfinished one. Discord refuses payloads of
+/// more than 4096 bytes with 4002. The simulator does the same up to this size, and closes with 1009 beyond
+/// it.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 /// The size of the read buffer of each connection. The default of the WebSocket library is 128 KiB.
 const READ_BUFFER_BYTES: usize = 4 * 1024;

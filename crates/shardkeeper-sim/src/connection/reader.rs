@@ -46,7 +46,8 @@ pub(super) struct Reader<'a, S> {
     shard: Option<u32>,
     /// The code and time of the client's close frame, unless it was the answer to ours.
     client_close: Option<(u16, Instant)>,
-    /// Whether an Identify or Resume was received and not refused. A second Identify is an error then (GW-074).
+    /// Whether an Identify or Resume was received and not refused. A second Identify is an error then
+    /// (GW-074).
     authenticated: bool,
     heartbeats: Heartbeats,
     payloads: VecDeque<Instant>,
@@ -163,7 +164,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         match message {
             Message::Text(text) => self.bytes(text.as_bytes(), false, at),
             Message::Binary(bytes) => self.bytes(&bytes, true, at),
-            // Discord does not document whether the echo of a close with 1000 ends the session. Here it does not.
+            // Discord does not document whether the echo of a close with 1000 ends the session. Here it does
+            // not.
             Message::Close(_) if self.link.is_closing() => self.heartbeats.end(),
             Message::Close(frame) => {
                 self.link.leave();
@@ -185,8 +187,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         self.discord.judge(judgement, self.shard, detail);
     }
 
-    /// Handles the end of the stream. A breach of RFC 6455 is closed with the code that it demands; in all other cases the
-    /// client has left.
+    /// Handles the end of the stream. A breach of RFC 6455 is closed with the code that it demands; in all
+    /// other cases the client has left.
     fn unreadable(&mut self, error: &WsError) {
         let (judgement, code) = match error {
             WsError::Capacity(_) => (judgement::PAYLOAD_TOO_LARGE, 1009),
@@ -402,7 +404,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     fn logged_in(&mut self, op: u8, login: Login) {
         match login {
             Login::Accepted { session } => {
-                // After op 9 the client may log in to another session here. The previous one may be resumed elsewhere.
+                // After op 9 the client may log in to another session here. The previous one may be resumed
+                // elsewhere.
                 if let Some(before) =
                     self.session.replace(session.clone()).filter(|before| *before != session)
                 {

@@ -35,7 +35,8 @@ impl From<Unwritable> for Gone {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
-    /// Writes until the connection is to end. Returns whether it is to end at once, without a closing handshake.
+    /// Writes until the connection is to end. Returns whether it is to end at once, without a closing
+    /// handshake.
     pub(super) async fn run(&mut self) -> bool {
         let mut drained = false;
         loop {
@@ -49,8 +50,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                 Next::Control(Out::Text(payload)) => self.payload(payload.as_bytes()).await,
                 Next::Control(Out::InvalidSession { session, resumable }) => {
                     let invalid = format!(r#"{{"t":null,"s":null,"op":9,"d":{resumable}}}"#);
-                    // The client may log in again on this connection (GW-150). Op 9 for a refused login has no session: there
-                    // the connection is logged out anyway, and the next login may have arrived already.
+                    // The client may log in again on this connection (GW-150). Op 9 for a refused login has
+                    // no session: there the connection is logged out anyway, and the next login may have
+                    // arrived already.
                     if session.is_some() {
                         self.link.log_out();
                     }
@@ -160,8 +162,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
     }
 }
 
-/// Where to cut a payload of this length into pieces; empty for most payloads. The last `suffix` bytes stay together unless
-/// [`SimConfig::split_suffix`](crate::SimConfig::split_suffix) is on.
+/// Where to cut a payload of this length into pieces; empty for most payloads. The last `suffix` bytes stay
+/// together unless [`SimConfig::split_suffix`](crate::SimConfig::split_suffix) is on.
 fn cuts(discord: &Discord, length: usize, suffix: usize) -> Vec<usize> {
     let (split, suffix_too) = (discord.config.split_frames, discord.config.split_suffix);
     let end = if suffix_too { length } else { length.saturating_sub(suffix) };

@@ -97,8 +97,8 @@ impl Identifies {
         is_left
     }
 
-    /// Notes that a shard has identified. Returns the highest shard of its key if the order was wrong: within a key, lower
-    /// shards come first (GW-171). Only the first Identify of a shard has to be in order.
+    /// Notes that a shard has identified. Returns the highest shard of its key if the order was wrong: within
+    /// a key, lower shards come first (GW-171). Only the first Identify of a shard has to be in order.
     pub(crate) fn overtaken_by(&mut self, shard: u32, count: u32, key: u32) -> Option<u32> {
         let is_first = self.identified.insert((count, shard));
         let highest = self.highest.entry((count, key)).or_insert(shard);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// How many first heartbeats make a sample. If they are spread evenly, all of them lie within a tenth of the interval once
-/// in 10^14 times.
+/// How many first heartbeats make a sample. If they are spread evenly, all of them lie within a tenth of the
+/// interval once in 10^14 times.
 pub(crate) const SAMPLE: usize = 16;
 /// The most incomplete samples. Beyond that the oldest one is dropped.
 const MAX_SAMPLES: usize = 1024;
@@ -12,8 +12,9 @@ const SPREAD: f64 = 0.1;
 
 /// The first heartbeats of connections, as fractions of the interval after Hello.
 ///
-/// A sample consists of connections that were made one after the other. The order in which the heartbeats arrive would not
-/// do: when many connections are opened at once, heartbeats that arrive together are always close.
+/// A sample consists of connections that were made one after the other. The order in which the heartbeats
+/// arrive would not do: when many connections are opened at once, heartbeats that arrive together are always
+/// close.
 #[derive(Default)]
 pub(crate) struct Jitter {
     samples: BTreeMap<u64, Vec<f64>>,

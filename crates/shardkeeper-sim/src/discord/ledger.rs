@@ -1,7 +1,8 @@
 //! The dispatches that were sent, and those that the client's subscribers observed.
 //!
-//! Each dispatch has `sim:<shard>:<session>:<number>` in its `_trace`. Numbers count per session. A session that was never
-//! resumed and of which nothing was observed does not count, because its client may not know of it.
+//! Each dispatch has `sim:<shard>:<session>:<number>` in its `_trace`. Numbers count per session. A session
+//! that was never resumed and of which nothing was observed does not count, because its client may not know
+//! of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,8 @@ pub(crate) struct Ledger {
     sessions: BTreeMap<(u32, u64), Account>,
     /// Dispatches sent in all sessions.
     sent: u64,
-    /// Dispatches sent in sessions that the client knows of. Kept as a total, since there may be very many sessions.
+    /// Dispatches sent in sessions that the client knows of. Kept as a total, since there may be very many
+    /// sessions.
     sent_to_known: u64,
     delivered: u64,
     duplicated: u64,
@@ -159,12 +161,12 @@ mod tests {
         let mut ledger = Ledger::default();
         let _ = ledger.send(0, 1);
         assert_eq!(ledger.delivery().sent, 0);
-        assert_eq!(ledger.sent(), 1, "but it was sent");
+        assert_eq!(ledger.sent(), 1, "it was sent");
         ledger.known(0, 1);
         ledger.known(0, 1);
         let _ = ledger.send(0, 1);
         assert_eq!(ledger.delivery().lost, 2);
-        assert_eq!(ledger.known_delivery(), None, "nobody has told yet");
+        assert_eq!(ledger.known_delivery(), None, "nothing was observed yet");
         ledger.observe(&data("sim:0:1:2"));
         assert_eq!(ledger.known_delivery().map(|delivery| (delivery.sent, delivery.lost)), Some((2, 1)));
     }

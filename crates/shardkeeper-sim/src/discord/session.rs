@@ -16,7 +16,8 @@ pub(crate) struct Session {
     pub(crate) shard: u32,
     pub(crate) count: u32,
     pub(crate) audience: Audience,
-    /// The version, encoding and compression of the connection that identified (GW-012: a Resume has to use the same).
+    /// The version, encoding and compression of the connection that identified (GW-012: a Resume has to use
+    /// the same).
     pub(crate) mode: Mode,
     /// The token exactly as in the Identify (GW-070: a Resume has to use the same).
     pub(crate) token: String,
@@ -40,18 +41,20 @@ pub(crate) struct Session {
     /// Whether the client has sent a sequence of the session, which proves that it received READY.
     pub(crate) proven: bool,
     /// Set once op 9 or a close code has told the client that the session is over.
-    pub(crate) told: Option<Ended>,
+    pub(crate) announced_end: Option<Ended>,
 }
 
 #[derive(Clone, Debug)]
 struct Entry {
     sequence: u64,
     payload: Arc<[u8]>,
-    /// The only connection that gets this dispatch. READY and RESUMED belong to one connection and are not replayed.
+    /// The only connection that gets this dispatch. READY and RESUMED belong to one connection and are not
+    /// replayed.
     only_for: Option<u64>,
 }
 
-/// The end of a session that the client knows of. A Resume that the client writes after `since` gets the judgement.
+/// The end of a session that the client knows of. A Resume that the client writes after `since` gets the
+/// judgement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ended {
     pub(crate) since: Instant,
@@ -96,7 +99,7 @@ impl Session {
             lost_at: None,
             over: false,
             proven: false,
-            told: None,
+            announced_end: None,
         }
     }
 
@@ -152,8 +155,8 @@ impl Session {
         missed.filter(|entry| entry.only_for.is_none()).count() as u64
     }
 
-    /// The first dispatch for this connection after a sequence. If there is none, the error is the last sequence, up to which
-    /// the buffer has been searched.
+    /// The first dispatch for this connection after a sequence. If there is none, the error is the last
+    /// sequence, up to which the buffer has been searched.
     pub(crate) fn next_after(&self, sequence: u64, connection: u64) -> Result<(u64, Arc<[u8]>), u64> {
         let start = self.buffer.partition_point(|entry| entry.sequence <= sequence);
         let mine = |entry: &&Entry| entry.only_for.is_none_or(|only| only == connection);

@@ -107,13 +107,14 @@ impl Sessions {
         self.connected += u64::from(older.is_none());
         session.lost_at = None;
         session.proven = true;
-        // The client may have lost a later session of this shard. From now on, actions on the shard concern this one.
+        // The client may have lost a later session of this shard. From now on, actions on the shard concern
+        // this one.
         self.newest.insert(session.shard, id.to_owned());
         older
     }
 
-    /// Notes that a connection has ended, with the code and time of the client's close frame if there was one. 1000 and
-    /// 1001 end the session too (GW-098).
+    /// Notes that a connection has ended, with the code and time of the client's close frame if there was
+    /// one. 1000 and 1001 end the session too (GW-098).
     pub(crate) fn disconnect(&mut self, id: &str, link: &Link, close: Option<(u16, Instant)>, now: Instant) {
         let Some(session) = self.by_id.get_mut(id) else { return };
         if session.link.as_ref().is_none_or(|own| own.id != link.id) {
@@ -123,10 +124,10 @@ impl Sessions {
         session.lost_at = Some(now);
         self.connected -= 1;
         self.lost.push_back((now, id.to_owned()));
-        let (told, over) = (session.told, session.over);
+        let (announced_end, over) = (session.announced_end, session.over);
         if let Some((1000 | 1001, since)) = close {
             self.end(id, Ended { since, judgement: judgement::RESUME_AFTER_OWN_CLOSE });
-        } else if let Some(ended) = told {
+        } else if let Some(ended) = announced_end {
             self.end(id, ended);
         } else if over {
             self.by_id.remove(id);
@@ -143,10 +144,10 @@ impl Sessions {
         }
     }
 
-    /// How a session ended, as far as the client was told.
+    /// The end of a session that the client knows of.
     pub(crate) fn ended(&self, id: &str) -> Option<Ended> {
-        let told = self.by_id.get(id).and_then(|session| session.told);
-        told.or_else(|| self.ended.get(id).copied())
+        let announced = self.by_id.get(id).and_then(|session| session.announced_end);
+        announced.or_else(|| self.ended.get(id).copied())
     }
 
     /// Forgets the sessions that have been without a connection for their lifetime.
@@ -166,7 +167,7 @@ impl Sessions {
     pub(crate) fn holds(&self, shard: u32, count: u32) -> bool {
         let newest = self.newest.get(&shard).and_then(|id| self.by_id.get(id));
         newest.is_some_and(|session| {
-            session.count == count && session.proven && !session.over && session.told.is_none()
+            session.count == count && session.proven && !session.over && session.announced_end.is_none()
         })
     }
 
@@ -181,7 +182,8 @@ impl Sessions {
         all
     }
 
-    /// Adds the ids of the sessions to records that are sorted by shard and session, and whether they are alive.
+    /// Adds the ids of the sessions to records that are sorted by shard and session, and whether they are
+    /// alive.
     pub(crate) fn complete(&self, records: &mut [SessionRecord], now: Instant) {
         for (id, session) in &self.by_id {
             let key = (session.shard, session.ordinal);

@@ -36,8 +36,8 @@ impl Urls {
         Host::Resume(session % self.resume_hosts.max(1))
     }
 
-    /// The URL for Resume of the session with this number. It differs from the bootstrap URL (GW-132) and has no query
-    /// (GW-012).
+    /// The URL for Resume of the session with this number. It differs from the bootstrap URL (GW-132) and has
+    /// no query (GW-012).
     pub(crate) fn resume(&self, session: u64) -> String {
         let scheme = self.scheme();
         let (label, path) = match self.resume_host(session) {

@@ -17,8 +17,8 @@ pub(crate) struct WaitingFaults {
     rest: VecDeque<(RestFault, usize)>,
     /// Each fault of a URL with its end, by tokio's clock.
     hosts: Vec<(Host, ConnectFault, Instant)>,
-    /// How many connections at URLs for Resume failed because of a fault and may be followed by a Resume at the bootstrap
-    /// URL (GW-139).
+    /// How many connections at URLs for Resume failed because of a fault and may be followed by a Resume at
+    /// the bootstrap URL (GW-139).
     driven_off: u64,
 }
 
@@ -43,7 +43,8 @@ impl WaitingFaults {
         self.hosts.clear();
     }
 
-    /// The fault of a new connection at this URL: the next one for any connection, otherwise the one of the URL.
+    /// The fault of a new connection at this URL: the next one for any connection, otherwise the one of the
+    /// URL.
     pub(crate) fn take_connect(&mut self, host: Host) -> Option<ConnectFault> {
         let fault = take(&mut self.connect).or_else(|| self.of_host(host))?;
         let is_refusal = matches!(fault, ConnectFault::RefuseResume | ConnectFault::InvalidIdentify);
@@ -56,7 +57,8 @@ impl WaitingFaults {
         take(&mut self.rest)
     }
 
-    /// Whether a Resume at the bootstrap URL is excused by a failed connection at a URL for Resume. Each failure excuses one.
+    /// Whether a Resume at the bootstrap URL is excused by a failed connection at a URL for Resume. Each
+    /// failure excuses one.
     pub(crate) fn excuse_bootstrap(&mut self) -> bool {
         let excused = self.driven_off > 0;
         self.driven_off = self.driven_off.saturating_sub(1);

@@ -38,8 +38,8 @@ pub(crate) enum Login {
     },
 }
 
-/// Judges the wait between op 9 and the next login (GW-149: at least 1 s). A login that was written before op 9 is not
-/// judged.
+/// Judges the wait between op 9 and the next login (GW-149: at least 1 s). A login that was written before op
+/// 9 is not judged.
 pub(super) fn judge_pause(
     state: &State,
     shard: u32,

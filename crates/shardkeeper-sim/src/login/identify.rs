@@ -24,8 +24,8 @@ pub(crate) struct Identify {
     pub(crate) presence: Option<Value>,
 }
 
-/// The close code and reason for an invalid Identify, with the judgement if it is the client's mistake. Whether a token or
-/// an intent is enabled is not the client's responsibility.
+/// The close code and reason for an invalid Identify, with the judgement if it is the client's mistake.
+/// Whether a token or an intent is enabled is not the client's responsibility.
 type Invalid = (Option<&'static Judgement>, u16, &'static str);
 
 impl Identify {

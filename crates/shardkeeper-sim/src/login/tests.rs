@@ -73,7 +73,7 @@ async fn gw_098_a_resume_counts_as_late_only_when_it_was_written_after_the_close
     let (Login::Accepted { session }, link) = bench.identify(0) else { panic!("it identifies") };
     let close = Some((1000, bench.at(20)));
     bench.discord.state().sessions.disconnect(&session, &link, close, bench.at(20));
-    assert!(matches!(bench.resume(&session, 19), Login::Refused), "the session is over all the same");
+    assert!(matches!(bench.resume(&session, 19), Login::Refused), "the session is over");
     assert!(bench.violations().is_empty());
     assert!(matches!(bench.resume(&session, 20), Login::Refused));
     assert_eq!(bench.violations(), ["GW-098"]);

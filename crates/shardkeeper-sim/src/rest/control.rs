@@ -47,8 +47,8 @@ pub(super) async fn control(
     }
 }
 
-/// The report as JSON. It has a part of the Identify log: the newest records, or those from an index on, so that a client
-/// can read a long log in pages.
+/// The report as JSON. It has a part of the Identify log: the newest records, or those from an index on, so
+/// that a client can read a long log in pages.
 fn report(discord: &Discord, from: Option<&str>) -> Value {
     let (mut report, delivery) = {
         let state = discord.state();

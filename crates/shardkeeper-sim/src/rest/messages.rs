@@ -154,16 +154,16 @@ impl Desk<'_> {
         }
         let message = Message::posted(self.state.world.next_event(), fields);
         let answer = message.object(self.spot.channel);
-        let told = match self.spot.guild {
+        let event = match self.spot.guild {
             Some(place) => self.state.world.guild_mut(place).say(self.spot.channel, message),
             None => {
                 self.room()?.push(message);
-                let mut told = answer.clone();
-                told["channel_type"] = 1.into();
-                told
+                let mut event = answer.clone();
+                event["channel_type"] = 1.into();
+                event
             }
         };
-        self.publish("MESSAGE_CREATE", told);
+        self.publish("MESSAGE_CREATE", event);
         Ok(ok(answer))
     }
 
@@ -177,16 +177,16 @@ impl Desk<'_> {
         }
         message.edit(number, Some(fields));
         let id = message.id;
-        let (answer, mut told) = (object(channel, message), message.object(channel));
-        told["channel_type"] = 1.into();
+        let (answer, mut event) = (object(channel, message), message.object(channel));
+        event["channel_type"] = 1.into();
         if let Some(place) = self.spot.guild {
             let guild = self.state.world.guild(place);
-            told = guild
+            event = guild
                 .room(channel)
                 .and_then(|room| room.get(id))
-                .map_or(told, |one| guild.message(channel, one));
+                .map_or(event, |one| guild.message(channel, one));
         }
-        self.publish("MESSAGE_UPDATE", told);
+        self.publish("MESSAGE_UPDATE", event);
         Ok(ok(answer))
     }
 
@@ -220,7 +220,8 @@ impl Desk<'_> {
         Ok(no_content())
     }
 
-    /// Answers a request about reactions. `which` is the rest of the path: empty, an emoji, or an emoji and a user.
+    /// Answers a request about reactions. `which` is the rest of the path: empty, an emoji, or an emoji and a
+    /// user.
     fn reactions(&mut self, method: &Method, id: &str, which: &[&str]) -> Option<Result<Answer, Answer>> {
         let emoji = match which.first().map(|emoji| self.emoji(emoji)) {
             None => None,
@@ -264,12 +265,12 @@ impl Desk<'_> {
         }
         message.reactions.push(reaction.clone());
         let (message, author) = (message.id, message.author);
-        let mut told = match self.spot.guild {
+        let mut event = match self.spot.guild {
             Some(place) => world::reaction_added(self.state.world.guild(place), &reaction, author),
             None => world::reaction_data(&reaction),
         };
-        told["message_id"] = message.to_string().into();
-        self.publish("MESSAGE_REACTION_ADD", told);
+        event["message_id"] = message.to_string().into();
+        self.publish("MESSAGE_REACTION_ADD", event);
         Ok(no_content())
     }
 
@@ -279,9 +280,9 @@ impl Desk<'_> {
         let mine = |reaction: &Reaction| reaction.emoji == emoji && Some(reaction.user.id()) == user;
         let place = message.reactions.iter().position(mine).ok_or_else(|| unknown("Emoji", 10014))?;
         let reaction = message.reactions.remove(place);
-        let mut told = world::reaction_data(&reaction);
-        told["message_id"] = message.id.to_string().into();
-        self.publish("MESSAGE_REACTION_REMOVE", told);
+        let mut event = world::reaction_data(&reaction);
+        event["message_id"] = message.id.to_string().into();
+        self.publish("MESSAGE_REACTION_REMOVE", event);
         Ok(no_content())
     }
 
@@ -291,13 +292,13 @@ impl Desk<'_> {
         let before = message.reactions.len();
         message.reactions.retain(|reaction| emoji.as_ref().is_some_and(|emoji| reaction.emoji != *emoji));
         let (id, is_changed) = (message.id.to_string(), message.reactions.len() < before);
-        let (event, mut told) = match emoji {
+        let (name, mut event) = match emoji {
             None => ("MESSAGE_REACTION_REMOVE_ALL", json!({})),
             Some(emoji) => ("MESSAGE_REACTION_REMOVE_EMOJI", world::emoji_cleared(&emoji)),
         };
-        told["message_id"] = id.into();
+        event["message_id"] = id.into();
         if is_changed {
-            self.publish(event, told);
+            self.publish(name, event);
         }
         Ok(no_content())
     }

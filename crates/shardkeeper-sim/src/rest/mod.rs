@@ -1,4 +1,5 @@
-//! The REST API: what clients request at login, messages and reactions, guilds, and the simulator's own routes.
+//! The REST API: what clients request at login, messages and reactions, guilds, and the simulator's own
+//! routes.
 
 mod control;
 mod guilds;
@@ -114,8 +115,8 @@ pub(crate) async fn answer(request: Request<Incoming>, discord: Arc<Discord>) ->
     Ok(reply)
 }
 
-/// The answer to a request without the bot's token (GW-003). A client that uses a token again after a 401 is judged
-/// (GW-297).
+/// The answer to a request without the bot's token (GW-003). A client that uses a token again after a 401 is
+/// judged (GW-297).
 fn unauthorized(request: &Request<Incoming>, discord: &Discord) -> Option<Reply> {
     let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
     let again = {

@@ -27,7 +27,8 @@ impl Audience {
     }
 }
 
-/// The part of an event's data that a session with these intents sees; `None` when it does not receive the event.
+/// The part of an event's data that a session with these intents sees; `None` when it does not receive the
+/// event.
 pub(crate) fn seen_by(event: &str, data: &Value, place: Place, intents: u64) -> Option<Value> {
     let own_member =
         event == "GUILD_MEMBER_UPDATE" && data["user"]["id"].as_str() == Some(BOT.to_string().as_str());
@@ -43,8 +44,8 @@ pub(crate) fn seen_by(event: &str, data: &Value, place: Place, intents: u64) -> 
     Some(data)
 }
 
-/// Empties the content of a message, as for sessions without MESSAGE_CONTENT (GW-184). The bot's own messages and those
-/// that mention it keep their content.
+/// Empties the content of a message, as for sessions without MESSAGE_CONTENT (GW-184). The bot's own messages
+/// and those that mention it keep their content.
 fn hide_content(event: &str, data: &mut Value) {
     let bot = BOT.to_string();
     let is_bot = |user: &Value| user["id"].as_str() == Some(bot.as_str());

@@ -34,8 +34,8 @@ impl Guild {
         text.chain(spoken).filter_map(|id| self.channel(id)).collect()
     }
 
-    /// Gives the bot access to the hidden channel (GW-276). Returns the data of the CHANNEL_UPDATE; `None` if the guild has
-    /// no hidden channel.
+    /// Gives the bot access to the hidden channel (GW-276). Returns the data of the CHANNEL_UPDATE; `None` if
+    /// the guild has no hidden channel.
     pub(crate) fn reveal(&mut self) -> Option<Value> {
         let id = self.hidden.take()?;
         self.text.push(Text::new(id));
@@ -97,14 +97,14 @@ impl Guild {
 
     /// The threads in a GUILD_CREATE, each with the bot's membership if the bot is in it.
     pub(crate) fn active_threads(&self) -> Vec<Value> {
-        let told = self.threads.iter().map(|thread| {
+        let objects = self.threads.iter().map(|thread| {
             let mut data = self.thread(thread);
             if thread.joined {
                 data["member"] = self.thread_member(thread);
             }
             data
         });
-        told.collect()
+        objects.collect()
     }
 
     /// The bot's membership of a thread.

@@ -31,13 +31,14 @@ pub(crate) fn reaction_data(reaction: &Reaction) -> Value {
     })
 }
 
-/// The data of a MESSAGE_REACTION_REMOVE_EMOJI, without the ids of its message. Discord documents `burst` only for the
-/// related events, but some libraries fail to parse this one without it.
+/// The data of a MESSAGE_REACTION_REMOVE_EMOJI, without the ids of its message. Discord documents `burst`
+/// only for the related events, but some libraries fail to parse this one without it.
 pub(crate) fn emoji_cleared(emoji: &str) -> Value {
     json!({"emoji": Reaction::emoji(emoji), "burst": false, "type": 0})
 }
 
-/// The data of a VOICE_SERVER_UPDATE. The token depends on the event's number, so that none is used twice (GW-202).
+/// The data of a VOICE_SERVER_UPDATE. The token depends on the event's number, so that none is used twice
+/// (GW-202).
 pub(crate) fn voice_server(guild: u64, number: u64) -> Value {
     json!({
         "token": format!("voice-{number:08x}"), "guild_id": guild.to_string(),

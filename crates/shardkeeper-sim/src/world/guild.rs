@@ -16,7 +16,8 @@ const STRANGERS: u64 = 4;
 const MAX_CHANGED: usize = 32;
 const STATUSES: [&str; 4] = ["online", "idle", "dnd", "offline"];
 
-/// A guild with everything that belongs to it. Its size is bounded: `events` makes only a handful of each kind.
+/// A guild with everything that belongs to it. Its size is bounded: `events` makes only a handful of each
+/// kind.
 #[derive(Debug)]
 pub(crate) struct Guild {
     place: u64,
@@ -29,7 +30,8 @@ pub(crate) struct Guild {
     pub(super) stage_channel: u64,
     /// A channel that the bot may not view (GW-274); `None` if there is none, or the bot has gained access.
     pub(super) hidden: Option<u64>,
-    /// All but `@everyone`. The first one is managed by the bot's integration; a quarter of the members has it too.
+    /// All but `@everyone`. The first one is managed by the bot's integration; a quarter of the members has
+    /// it too.
     pub(super) roles: Vec<Role>,
     pub(super) emojis: Vec<u64>,
     pub(super) stickers: Vec<u64>,
@@ -357,7 +359,8 @@ impl Guild {
         text.chain(self.threads.iter_mut().map(|thread| &mut thread.room)).find(|room| room.id == id)
     }
 
-    /// Moves a member to another voice channel, or, with `None`, out of voice. Returns whether that is a change.
+    /// Moves a member to another voice channel, or, with `None`, out of voice. Returns whether that is a
+    /// change.
     pub(crate) fn move_voice(&mut self, member: Member, to: Option<Voice>, now: u64) -> bool {
         let before = match to {
             Some(voice) => self.voice.insert(member.id(), voice),

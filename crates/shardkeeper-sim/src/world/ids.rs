@@ -1,9 +1,11 @@
-//! Ids with the structure of Discord's, whose lowest bits name the kind of object; and the simulated time of events.
+//! Ids with the structure of Discord's, whose lowest bits name the kind of object; and the simulated time of
+//! events.
 
 /// Milliseconds from Discord's epoch (2015-01-01) to 2026-01-01, the time of the first id.
 const FIRST_MS: u64 = 347_155_200_000;
-/// Milliseconds from there to 2026-09-01T12:00Z, the time of the first event. Each further event is one millisecond later.
-/// Objects of the initial guilds have ids from before that time, with room for 21 million guilds.
+/// Milliseconds from there to 2026-09-01T12:00Z, the time of the first event. Each further event is one
+/// millisecond later. Objects of the initial guilds have ids from before that time, with room for 21 million
+/// guilds.
 const EVENTS_BEGIN_MS: u64 = 21_038_400_000;
 /// The time of the first event in Unix seconds.
 const EVENTS_BEGIN_SECONDS: u64 = 1_788_264_000;
@@ -62,7 +64,8 @@ pub(crate) fn timestamp(event: u64) -> String {
     format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}000+00:00")
 }
 
-/// Converts days since 1970-01-01 to year, month and day: the usual calculation in eras of 400 years that begin in March.
+/// Converts days since 1970-01-01 to year, month and day: the usual calculation in eras of 400 years that
+/// begin in March.
 fn civil(day: u64) -> (u64, u64, u64) {
     let shifted = day + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
@@ -74,7 +77,8 @@ fn civil(day: u64) -> (u64, u64, u64) {
     (year, month, of_year - (153 * from_march + 2) / 5 + 1)
 }
 
-/// The id of a guild. The bits that decide the shard count up, so that any number of shards gets equal shares (GW-227).
+/// The id of a guild. The bits that decide the shard count up, so that any number of shards gets equal shares
+/// (GW-227).
 pub(crate) fn guild(place: u64) -> u64 {
     ((281_474_976 + place) << 22) | (place & 0xffff)
 }

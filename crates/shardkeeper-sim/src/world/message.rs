@@ -118,7 +118,8 @@ impl Message {
         }
     }
 
-    /// Whether the message mentions the bot, as one in twenty does. The bot then sees its content in any case (GW-184).
+    /// Whether the message mentions the bot, as one in twenty does. The bot then sees its content in any case
+    /// (GW-184).
     pub(super) fn mentions_bot(&self) -> bool {
         matches!(self.body, Body::Words(_)) && self.number.is_multiple_of(20)
     }

@@ -115,8 +115,8 @@ impl World {
         &mut self.account
     }
 
-    /// Makes a random event happen in this guild or outside of any, or the one that is named. Returns `None` if the bot
-    /// has no access to the guild, or if the event cannot happen now.
+    /// Makes a random event happen in this guild or outside of any, or the one that is named. Returns `None`
+    /// if the bot has no access to the guild, or if the event cannot happen now.
     pub(crate) fn happening(
         &mut self,
         place: usize,

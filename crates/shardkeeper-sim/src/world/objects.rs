@@ -35,7 +35,8 @@ impl Guild {
         })
     }
 
-    /// The data of a GUILD_CREATE. After READY (`initial`) it has the field `unavailable`, on a join it does not (GW-252).
+    /// The data of a GUILD_CREATE. After READY (`initial`) it has the field `unavailable`, on a join it does
+    /// not (GW-252).
     pub(crate) fn create(&self, audience: Audience, initial: bool) -> Value {
         let mut data = self.properties();
         let listed = self.listed(audience);
@@ -151,14 +152,14 @@ impl Guild {
     }
 
     pub(crate) fn invite_objects(&self) -> Vec<Value> {
-        let told = self.invites.iter().map(|invite| {
+        let objects = self.invites.iter().map(|invite| {
             let mut data = self.invite(invite);
             // In REST these are objects, in the event ids.
             data["guild"] = json!({"id": self.id.to_string(), "name": self.name, "features": ["COMMUNITY"]});
             data["channel"] = json!({"id": invite.channel.to_string(), "name": "general", "type": 0});
             data
         });
-        told.collect()
+        objects.collect()
     }
 
     pub(crate) fn rule_objects(&self) -> Vec<Value> {
@@ -170,8 +171,8 @@ impl Guild {
     }
 
     pub(crate) fn ban_objects(&self) -> Vec<Value> {
-        let told = |index: &u64| json!({"reason": null, "user": Member::Human(*index).user()});
-        self.banned.iter().map(told).collect()
+        let objects = |index: &u64| json!({"reason": null, "user": Member::Human(*index).user()});
+        self.banned.iter().map(objects).collect()
     }
 
     pub(crate) fn sound_objects(&self) -> Vec<Value> {
@@ -226,7 +227,8 @@ impl Guild {
         })
     }
 
-    /// The integration object. Discord deprecated `application.summary`, but large libraries still require it.
+    /// The integration object. Discord deprecated `application.summary`, but large libraries still require
+    /// it.
     pub(super) fn integration(&self, id: u64) -> Value {
         let own = self.integrations.first() == Some(&id);
         let application = if own { ids::BOT } else { id };

@@ -31,8 +31,8 @@ pub(super) fn channel_update(scene: &mut Scene<'_>) -> Value {
     or_null(scene.guild.channel(id))
 }
 
-/// Deletes a text channel. The first one stays, since the guild's properties refer to it, and so do channels with a
-/// thread or an invite.
+/// Deletes a text channel. The first one stays, since the guild's properties refer to it, and so do channels
+/// with a thread or an invite.
 pub(super) fn channel_delete(scene: &mut Scene<'_>) -> Value {
     let guild = &mut *scene.guild;
     let Some(place) = one_beyond(1, guild.text.len(), scene.random) else { return Value::Null };
@@ -106,8 +106,8 @@ pub(super) fn thread_member(scene: &mut Scene<'_>) -> Value {
     or_null(joined.map(|thread| scene.in_guild(scene.guild.thread_member(thread))))
 }
 
-/// Lets the bot join or leave a public thread. The bot would see other members' changes only with GUILD_MEMBERS
-/// (GW-182). It does not leave private threads, which it could not see afterwards.
+/// Lets the bot join or leave a public thread. The bot would see other members' changes only with
+/// GUILD_MEMBERS (GW-182). It does not leave private threads, which it could not see afterwards.
 pub(super) fn thread_members(scene: &mut Scene<'_>) -> Value {
     let public: Vec<usize> =
         (0..scene.guild.threads.len()).filter(|place| !scene.guild.threads[*place].private).collect();
@@ -115,7 +115,7 @@ pub(super) fn thread_members(scene: &mut Scene<'_>) -> Value {
     let thread = &mut scene.guild.threads[place];
     thread.joined ^= true;
     let (guild, thread) = (&scene.guild, &scene.guild.threads[place]);
-    let told = guild.thread(thread);
+    let object = guild.thread(thread);
     let (mut added, mut removed) = (json!([]), json!([]));
     if thread.joined {
         let more = json!({"member": guild.member_object(Member::Bot, true), "presence": null});
@@ -124,7 +124,7 @@ pub(super) fn thread_members(scene: &mut Scene<'_>) -> Value {
         removed = json!([ids::BOT.to_string()]);
     }
     scene.in_guild(json!({
-        "id": told["id"], "member_count": told["member_count"], "added_members": added, "removed_member_ids": removed,
+        "id": object["id"], "member_count": object["member_count"], "added_members": added, "removed_member_ids": removed,
     }))
 }
 

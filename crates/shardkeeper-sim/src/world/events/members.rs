@@ -27,8 +27,8 @@ pub(super) fn presence(scene: &mut Scene<'_>) -> Value {
 pub(super) fn voice_state(scene: &mut Scene<'_>) -> Value {
     let (mut member, channel) = (scene.member(), scene.guild.voice_channels[0]);
     let inside: Vec<u64> = scene.guild.voice.keys().copied().filter(|user| *user != ids::BOT).collect();
-    // A member picked from the whole of a large guild would hardly ever be one in voice, so half of the time pick one
-    // from the channel, who then leaves it.
+    // A member picked from the whole of a large guild would hardly ever be one in voice, so half of the time
+    // pick one from the channel, who then leaves it.
     if inside.len() >= MAX_IN_VOICE || scene.random.bool() {
         member = scene.random.choice(&inside).and_then(|user| scene.guild.member(*user)).unwrap_or(member);
     }
@@ -60,8 +60,8 @@ pub(super) fn voice_server_update(scene: &mut Scene<'_>) -> Value {
     }
 }
 
-/// Happens only in the channel that the bot is in. The id of a default sound is an integer, other ids are snowflakes
-/// (GW-271).
+/// Happens only in the channel that the bot is in. The id of a default sound is an integer, other ids are
+/// snowflakes (GW-271).
 pub(super) fn voice_effect(scene: &mut Scene<'_>) -> Value {
     let Some(channel) = scene.guild.voice.get(&ids::BOT).map(|voice| voice.channel) else {
         return Value::Null;
@@ -83,7 +83,8 @@ pub(super) fn member_update(scene: &mut Scene<'_>) -> Value {
     scene.in_guild(scene.guild.member_object(member, true))
 }
 
-/// Adds an absent human to the guild. If there is none, the event repeats a present member, which is allowed (GW-263).
+/// Adds an absent human to the guild. If there is none, the event repeats a present member, which is allowed
+/// (GW-263).
 pub(super) fn member_add(scene: &mut Scene<'_>) -> Value {
     let guild = &mut *scene.guild;
     let welcome: Vec<u64> = guild.absent.difference(&guild.banned).copied().collect();

@@ -17,8 +17,8 @@ pub(super) fn message(scene: &mut Scene<'_>) -> Value {
     scene.guild.say(channel, message)
 }
 
-/// Edits a human's message. The event has the full message, with `tts` false (GW-264). Users who have left the guild no
-/// longer edit their messages.
+/// Edits a human's message. The event has the full message, with `tts` false (GW-264). Users who have left
+/// the guild no longer edit their messages.
 pub(super) fn message_update(scene: &mut Scene<'_>) -> Value {
     let by_human =
         |guild: &Guild, message: &Message| message.author != Member::Bot && guild.has(message.author);

@@ -1,8 +1,9 @@
-//! The table of events: the name of each one, how often it comes, where it happens, and what it does to the guild.
+//! The table of events: the name of each one, how often it comes, where it happens, and what it does to the
+//! guild.
 //!
-//! The handler of an event changes the guild first and builds the event's data from the changed guild. So no event
-//! contradicts another event, a GUILD_CREATE or REST. A handler returns null when there is nothing that the event could
-//! happen to; for example, a channel is deleted only if it was created before.
+//! The handler of an event changes the guild first and builds the event's data from the changed guild. So no
+//! event contradicts another event, a GUILD_CREATE or REST. A handler returns null when there is nothing that
+//! the event could happen to; for example, a channel is deleted only if it was created before.
 
 mod channels;
 mod members;

@@ -10,7 +10,8 @@ use crate::world::json::with;
 use crate::world::member::Member;
 use crate::world::message::Message;
 
-/// Handlers create no more than this many of each smaller kind of object per guild (threads, invites, rules, …).
+/// Handlers create no more than this many of each smaller kind of object per guild (threads, invites, rules,
+/// …).
 pub(super) const MAX_OTHERS: usize = 4;
 
 /// Everything that the handler of an event may read and change.
