@@ -60,7 +60,7 @@ pub(crate) fn run(discord: &Discord, command: &Command) -> Outcome {
     outcome
 }
 
-/// What the handler of a command works on.
+/// The session of a command, and everything that its handler may change.
 struct Desk<'a> {
     state: &'a mut State,
     session: &'a str,

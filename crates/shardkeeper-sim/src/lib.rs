@@ -1,10 +1,11 @@
 //! A simulated Discord for tests of bots and libraries: Gateway and REST, with living guilds, faults on
 //! demand, and a judge of the client's behaviour.
 //!
-//! It was written from the protocol's rules and shares no code with shardkeeper's client, so that both do not
-//! make the same mistake. Comments, tests and violations name the rules of the Gateway as `GW-nnn`.
+//! The simulator was written from the protocol's rules and shares no code with shardkeeper's client, so that
+//! both do not make the same mistake. Comments, tests and violations name the rules of the Gateway as
+//! `GW-nnn`.
 //!
-//! It runs either on a TCP port ([`Simulator::bind`]), or within a process on streams in memory
+//! The simulator runs either on a TCP port ([`Simulator::bind`]), or within a process on streams in memory
 //! ([`Simulator::in_memory`]). In memory with tokio's paused clock, hours take milliseconds.
 //!
 //! ```

@@ -5,7 +5,7 @@ use crate::host::Host;
 use crate::memory::Arrival;
 use crate::wire::Query;
 
-/// What the WebSocket handshake has decided about its connection.
+/// The properties of a connection that its WebSocket handshake decides.
 pub(crate) struct Opening {
     pub(crate) query: Query,
     pub(crate) host: Host,

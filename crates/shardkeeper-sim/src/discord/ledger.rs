@@ -96,7 +96,8 @@ impl Ledger {
         }
     }
 
-    /// What was sent, sorted by shard and session. `Sessions` adds the ids and what is alive.
+    /// The number of dispatches sent in each session, sorted by shard and session. `Sessions` adds the ids
+    /// and what is alive.
     pub(crate) fn records(&self) -> Vec<SessionRecord> {
         let record = |(&(shard_id, session), account): (&(u32, u64), &Account)| SessionRecord {
             shard_id,

@@ -61,7 +61,7 @@ pub(crate) struct Ended {
     pub(crate) judgement: &'static Judgement,
 }
 
-/// What an Identify has decided about its session.
+/// The properties of a session that its Identify decides.
 pub(crate) struct Owner {
     pub(crate) shard: u32,
     pub(crate) count: u32,

@@ -70,7 +70,7 @@ impl State {
         report
     }
 
-    /// What was sent in each session since the start, sorted by shard and session.
+    /// All sessions since the start, sorted by shard and number, with what was sent in them.
     pub(crate) fn session_records(&self) -> Vec<SessionRecord> {
         let mut records = self.ledger.records();
         self.sessions.complete(&mut records, self.now());

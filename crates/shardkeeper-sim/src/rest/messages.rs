@@ -76,7 +76,7 @@ impl Spot {
     }
 }
 
-/// What the handler of a request works on.
+/// The channel of a request, and everything that its handler may change.
 struct Desk<'a> {
     state: &'a mut State,
     spot: Spot,

@@ -124,7 +124,7 @@ pub(crate) struct Rule {
     pub(super) enabled: bool,
 }
 
-/// What differs from the computed values of a member.
+/// The values of a member that differ from the computed ones.
 #[derive(Debug, Default)]
 pub(super) struct Changed {
     /// The number in the nickname.

@@ -1,4 +1,4 @@
-//! What the handler of an event works on.
+//! Everything that the handler of an event may read and change.
 
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::world::message::Message;
 /// …).
 pub(super) const MAX_OTHERS: usize = 4;
 
-/// Everything that the handler of an event may read and change.
+/// The guild of an event, and what else its handler needs.
 pub(in crate::world) struct Scene<'a> {
     pub(in crate::world) guild: &'a mut Guild,
     pub(in crate::world) account: &'a mut Account,
