@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::close::{CloseCode, Recovery, ours};
-use crate::{Activity, Opcode, Presence, RequestMembers, SessionMismatch, Status, VoiceStateUpdate};
+use crate::{Activity, OnlineStatus, Opcode, Presence, RequestMembers, SessionMismatch, VoiceStateUpdate};
 
 const INTERVAL: Duration = Duration::from_millis(41_250);
 const RESUME_URL: &str = "wss://resume.example";
@@ -83,7 +83,7 @@ impl Bench {
 
     /// From nothing to READY, with a clean slate of outputs.
     fn up(&mut self) -> &mut Self {
-        self.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit().ready();
+        self.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello().permit().ready();
         assert!(self.shard.is_ready());
         self.clear()
     }
@@ -173,7 +173,7 @@ impl Bench {
         while self.url().is_none() {
             let queued = matches!(self.shard.state, State::Queued { .. });
             if queued {
-                self.feed(Input::Turn)
+                self.feed(Input::ConnectGrant)
             } else {
                 self.sleep()
             };
@@ -201,7 +201,7 @@ fn gw_010_108_124_the_path_to_ready() {
     let mut bench = Bench::new();
     bench.feed(Input::Start);
     assert!(matches!(bench.out[..], [Output::Changed(Change::Queued), Output::Enqueue(Priority::ColdStart)]));
-    bench.clear().feed(Input::Turn);
+    bench.clear().feed(Input::ConnectGrant);
     assert_eq!(bench.url(), Some("wss://bootstrap.example/?v=10&encoding=json"));
     bench.clear().feed(Input::Connected);
     assert!(bench.out.is_empty(), "GW-028: nothing goes before Hello");
@@ -226,7 +226,7 @@ fn gw_110_first_heartbeats_spread_over_the_whole_interval() {
     for random in [0.0, 0.25, 0.999] {
         let mut bench = Bench::new();
         bench.random = random;
-        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello();
+        bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello();
         let wait = INTERVAL.mul_f64(random);
         assert_eq!(bench.shard.heartbeat.as_ref().unwrap().next_at() - bench.now, wait);
     }
@@ -235,7 +235,7 @@ fn gw_110_first_heartbeats_spread_over_the_whole_interval() {
 #[test]
 fn gw_111_112_heartbeats_keep_their_beat_and_carry_the_sequence() {
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello();
+    bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello();
     let start = bench.now;
     bench.clear().sleep();
     assert_eq!(bench.sent(), [r#"{"op":1,"d":null}"#], "nothing received yet");
@@ -409,7 +409,7 @@ fn gw_104_op_7_before_hello_with_and_without_a_session() {
     assert_eq!(bench.sent(), [RESUME_42]);
 
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).clear().receive(r#"{"op":7}"#);
+    bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).clear().receive(r#"{"op":7}"#);
     assert_eq!(bench.disconnected().1, Next::Identify { after: Duration::ZERO });
     // GW-173: a connection that fails before Identify gives its place back.
     assert!(bench.has(|out| matches!(out, Output::LeaveQueue)), "its turn is free again");
@@ -458,7 +458,7 @@ fn gw_148_140_125_op_9_false_forgets_everything_and_identifies() {
         bench.closed(None).sleep();
         // GW-075: the Identify after op 9 passes the identify queue too.
         assert!(bench.has(|out| matches!(out, Output::Enqueue(Priority::LostSession))));
-        bench.feed(Input::Turn);
+        bench.feed(Input::ConnectGrant);
         assert_eq!(bench.url(), Some("wss://bootstrap.example/?v=10&encoding=json"), "GW-140");
         bench.feed(Input::Connected).clear().hello();
         bench.shard.tick(bench.now, &mut || 0.0);
@@ -471,7 +471,7 @@ fn gw_148_140_125_op_9_false_forgets_everything_and_identifies() {
 #[test]
 fn gw_149_op_9_after_identify_waits_longer_each_time() {
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn);
+    bench.feed(Input::Start).feed(Input::ConnectGrant);
     let mut waits = Vec::new();
     for _ in 0..9 {
         bench.feed(Input::Connected).hello().permit().clear().receive(r#"{"op":9,"d":false}"#);
@@ -801,7 +801,7 @@ fn gw_105_deadline_of_hello_keeps_the_session() {
 #[test]
 fn gw_109_deadline_of_ready() {
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+    bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello().permit();
     let start = bench.now;
     bench.clear();
     while bench.close_code().is_none() {
@@ -969,7 +969,7 @@ fn stop_and_detach_end_a_shard_in_every_state() {
             bench.feed(Input::Start);
         },
         |bench| {
-            bench.feed(Input::Turn);
+            bench.feed(Input::ConnectGrant);
         },
         |bench| {
             bench.feed(Input::Connected);
@@ -1073,11 +1073,17 @@ fn a_ready_or_hello_that_cannot_be_read_ends_the_connection() {
         r#"{"op":10,"d":{"heartbeat_interval":1e300}}"#,
     ] {
         let mut bench = Bench::new();
-        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).receive(hello);
+        bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).receive(hello);
         assert_eq!(bench.close_code(), Some(ours::UNREADABLE), "{hello}");
     }
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit().dispatch(1, "READY");
+    bench
+        .feed(Input::Start)
+        .feed(Input::ConnectGrant)
+        .feed(Input::Connected)
+        .hello()
+        .permit()
+        .dispatch(1, "READY");
     assert_eq!(bench.close_code(), Some(ours::UNREADABLE));
 }
 
@@ -1112,7 +1118,7 @@ fn a_permit_is_handed_back_by_a_shard_that_cannot_use_it() {
 #[test]
 fn a_permit_that_crosses_a_disconnect_does_not_cost_the_new_place_in_the_queue() {
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().closed(None).sleep();
+    bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello().closed(None).sleep();
     let left = bench.out.iter().filter(|out| matches!(out, Output::LeaveQueue)).count();
     assert_eq!(left, 1, "that gave the permit back");
     bench.clear().permit();
@@ -1126,7 +1132,7 @@ fn a_shard_in_the_queue_asks_again_after_a_while_and_when_the_queue_is_new() {
     assert_eq!(bench.wait(), Duration::from_secs(30));
     bench.sleep().feed(Input::QueueReplaced);
     assert!(matches!(bench.out[..], [Output::Enqueue(_), Output::Enqueue(_)]));
-    bench.feed(Input::Turn).feed(Input::Connected).hello().clear().feed(Input::QueueReplaced);
+    bench.feed(Input::ConnectGrant).feed(Input::Connected).hello().clear().feed(Input::QueueReplaced);
     assert!(matches!(bench.out[..], [Output::ClaimPermit(_)]));
 }
 
@@ -1139,7 +1145,7 @@ fn gw_141_a_session_of_another_slot_is_not_used() {
 }
 
 fn presence(name: &str) -> PresenceUpdate {
-    PresenceUpdate::new(Presence::new(Status::Online).activity(Activity::playing(name))).unwrap()
+    PresenceUpdate::new(Presence::new(OnlineStatus::Online).activity(Activity::playing(name))).unwrap()
 }
 
 #[test]
@@ -1178,7 +1184,7 @@ fn gw_131_without_a_url_to_resume_at_the_bootstrap_url_has_to_do() {
         ["null", "7", r#""""#, r#""no url""#, r#""wss:""#, r#""http://r.example""#, r#""ws://r.example""#]
     {
         let mut bench = Bench::new();
-        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+        bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello().permit();
         bench.receive(&format!(
             r#"{{"t":"READY","s":1,"op":0,"d":{{"session_id":"S","resume_gateway_url":{url}}}}}"#
         ));
@@ -1239,7 +1245,7 @@ fn a_resumed_without_a_number_ends_the_replay() {
 #[test]
 fn a_ready_without_a_number_begins_a_session() {
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit().clear();
+    bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello().permit().clear();
     bench.receive(&format!(
         r#"{{"t":"READY","op":0,"d":{{"session_id":"S","resume_gateway_url":"{RESUME_URL}"}}}}"#
     ));
@@ -1298,7 +1304,7 @@ fn a_shard_in_ready_that_cannot_be_read_is_put_up_with() {
         ("{}", true),
     ] {
         let mut bench = Bench::new();
-        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+        bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello().permit();
         bench.receive(&format!(r#"{{"t":"READY","s":1,"op":0,"d":{{"session_id":"S","shard":{shard}}}}}"#));
         assert!(bench.shard.is_ready(), "{shard}");
         assert_eq!(bench.has(|out| matches!(out, Output::Odd(Oddity::UnreadableShard))), odd, "{shard}");
@@ -1319,7 +1325,7 @@ fn a_hello_is_read_however_it_is_written() {
         ("null", None),
     ] {
         let mut bench = Bench::new();
-        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).clear();
+        bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).clear();
         bench.receive(&format!(r#"{{"op":10,"d":{data}}}"#));
         let told = bench.out.iter().find_map(|out| match out {
             Output::Changed(Change::Hello { heartbeat_interval }) => {
@@ -1424,7 +1430,7 @@ fn gw_149_what_follows_waits_also_when_the_word_comes_while_the_connection_is_cl
 fn gw_129_a_ready_for_another_shard_is_not_taken() {
     for (shard, ready) in [("[3,16]", true), ("[4,16]", false), ("[3,17]", false)] {
         let mut bench = Bench::new();
-        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+        bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello().permit();
         bench.receive(&format!(
             r#"{{"t":"READY","s":1,"op":0,"d":{{"session_id":"S","resume_gateway_url":"{RESUME_URL}","shard":{shard}}}}}"#
         ));
@@ -1446,7 +1452,7 @@ fn gw_012_181_a_session_of_another_query_or_other_intents_is_not_used() {
 fn gw_002_an_unreachable_bootstrap_url_is_asked_for_again() {
     let asks = |bench: &Bench| bench.has(|out| matches!(out, Output::AskGateway));
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn).feed(Input::ConnectFailed);
+    bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::ConnectFailed);
     assert!(asks(&bench));
     bench.feed(Input::GatewayUrl("wss://other.example".parse().unwrap())).reconnect();
     assert_eq!(bench.url(), Some("wss://other.example/?v=10&encoding=json"));
@@ -1458,7 +1464,7 @@ fn gw_002_an_unreachable_bootstrap_url_is_asked_for_again() {
     let mut bench = Bench::new();
     bench
         .feed(Input::Start)
-        .feed(Input::Turn)
+        .feed(Input::ConnectGrant)
         .feed(Input::Connected)
         .hello()
         .permit()
@@ -1470,7 +1476,7 @@ fn gw_002_an_unreachable_bootstrap_url_is_asked_for_again() {
 fn gw_041_payload_compression_is_asked_for_in_identify() {
     let mut bench = Bench::new();
     bench.shard.config.wire.payload_compression = true;
-    bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+    bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello().permit();
     assert!(bench.sent()[0].contains(r#""compress":true"#));
 }
 
@@ -1478,7 +1484,7 @@ fn gw_041_payload_compression_is_asked_for_in_identify() {
 fn gw_074_a_permit_that_comes_late_is_not_spent() {
     for ready in [false, true] {
         let mut bench = Bench::new();
-        bench.feed(Input::Start).feed(Input::Turn).feed(Input::Connected).hello().permit();
+        bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected).hello().permit();
         if ready {
             bench.ready();
         }
@@ -1507,7 +1513,7 @@ fn voice() -> Input<'static> {
 #[test]
 fn gw_029_commands_wait_for_ready_and_voice_goes_first() {
     let mut bench = Bench::new();
-    bench.feed(bulk(1)).feed(Input::Presence(presence("p"))).feed(Input::Start).feed(Input::Turn);
+    bench.feed(bulk(1)).feed(Input::Presence(presence("p"))).feed(Input::Start).feed(Input::ConnectGrant);
     bench.feed(Input::Connected).hello().permit().feed(voice()).clear();
     bench.receive(r#"{"t":"TYPING_START","s":1,"op":0,"d":{}}"#).ready();
     // The presence was in Identify.
@@ -1655,7 +1661,7 @@ fn a_shard_that_is_told_to_reconnect_resumes_or_identifies_and_says_why() {
         assert!(bench.has(told));
         bench.closed(Some(4000)).reconnect();
         if fresh {
-            bench.feed(Input::Turn);
+            bench.feed(Input::ConnectGrant);
         }
         bench.feed(Input::Connected).clear().hello();
         if fresh {
@@ -1716,7 +1722,7 @@ fn gw_029_197_198_a_presence_waits_for_ready_and_is_in_every_identify() {
     bench
         .feed(Input::Presence(presence("early")))
         .feed(Input::Start)
-        .feed(Input::Turn)
+        .feed(Input::ConnectGrant)
         .feed(Input::Connected)
         .hello();
     // GW-028: before Identify nothing goes but heartbeats.
@@ -1833,7 +1839,7 @@ proptest! {
                     bench.feed(Input::ConnectDelayed(Duration::from_secs(1)));
                 }
                 Step::Feed(9 | 10) => {
-                    bench.feed(Input::Turn);
+                    bench.feed(Input::ConnectGrant);
                 }
                 Step::Feed(11) => {
                     bench.feed(voice());
@@ -1904,7 +1910,7 @@ proptest! {
 #[test]
 fn a_connection_that_lasted_forgets_how_often_others_were_refused() {
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn);
+    bench.feed(Input::Start).feed(Input::ConnectGrant);
     for _ in 0..5 {
         bench.feed(Input::Connected).hello().permit().receive(r#"{"op":9,"d":false}"#);
         bench.closed(None).reconnect();

@@ -11,8 +11,8 @@ use shardkeeper_transport::Connector;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use super::PresenceWith;
-use super::board::Board;
+use super::PresenceFn;
+use super::board::StatusBoard;
 use super::driver::{self, Control};
 use super::life::{Life, Running};
 use super::oddities::Oddities;
@@ -21,10 +21,10 @@ use super::rate::Warnings;
 use super::tap::Tap;
 use crate::command::{CommandInbox, CommandSender};
 use crate::dispatch::Publisher;
-use crate::error::CommandRejected;
+use crate::error::CommandError;
 use crate::identify::IdentifyLedger;
 use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
-use crate::session::SessionSlot;
+use crate::session::SessionCell;
 use crate::task::{AbortOnDrop, panic_message};
 
 /// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
@@ -41,12 +41,12 @@ pub struct ShardArguments {
     pub(crate) pacer: Arc<Pacer>,
     pub(crate) warnings: Arc<Warnings>,
     pub(crate) publisher: Publisher,
-    pub(crate) slot: Arc<SessionSlot>,
-    pub(crate) board: Arc<Board>,
+    pub(crate) slot: Arc<SessionCell>,
+    pub(crate) board: Arc<StatusBoard>,
     pub(crate) oddities: Arc<Oddities>,
     pub(crate) commands: (CommandSender, CommandInbox),
     pub(crate) presence: Option<PresenceUpdate>,
-    pub(crate) presence_with: Option<PresenceWith>,
+    pub(crate) presence_fn: Option<PresenceFn>,
     pub(crate) queue: ActorRef<QueueMessage>,
     pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) manager: ActorRef<ManagerMessage>,
@@ -112,7 +112,7 @@ impl Actor for ShardActor {
                 board: arguments.board,
                 oddities: arguments.oddities,
                 presence: newest_presence,
-                presence_with: arguments.presence_with,
+                presence_fn: arguments.presence_fn,
                 queue: queue_address,
                 ledger: arguments.ledger,
                 actor: myself,
@@ -156,7 +156,7 @@ impl Actor for ShardActor {
         match message {
             ShardMessage::UpdatePresence(presence, reply) => {
                 let accepted = state.presence.send(Some(presence));
-                let _ = reply.send(accepted.map_err(|_| CommandRejected::ShardEnded { shard: state.shard }));
+                let _ = reply.send(accepted.map_err(|_| CommandError::ShardEnded { shard: state.shard }));
             }
             ShardMessage::Command(command, reply) => state.commands.send(command, reply),
             ShardMessage::Restart(by) => {
@@ -166,7 +166,7 @@ impl Actor for ShardActor {
             ShardMessage::Stop => state.end(Control::Stop),
             ShardMessage::Detach => state.end(Control::Detach),
             ShardMessage::QueueReplaced(queue) => drop(state.queue.send_replace(queue)),
-            ShardMessage::Turn => state.granted(Control::Turn),
+            ShardMessage::ConnectGrant => state.granted(Control::ConnectGrant),
             ShardMessage::Permit(permit) => state.granted(Control::Permit(permit)),
             ShardMessage::BecameReady => state.report(ShardReport::Ready),
             ShardMessage::GatewayUrl(url) => drop(state.control(Control::GatewayUrl(url))),
@@ -197,7 +197,7 @@ impl ShardState {
         }
     }
 
-    /// A driver too busy to be told ends without a farewell; its session stays.
+    /// A driver too busy to be told ends without a mode; its session stays.
     fn end(&mut self, control: Control) {
         if self.control(control).is_err() {
             self.driver = None;

@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use url::Url;
 
-use super::PresenceWith;
-use super::board::Board;
+use super::PresenceFn;
+use super::board::StatusBoard;
 use super::codec::Codec;
 use super::life::{Life, Running};
 use super::oddities::Oddities;
@@ -28,14 +28,14 @@ use super::pacer::Pacer;
 use super::rate::Warnings;
 use super::receipts::Receipts;
 use super::tap::Tap;
-use crate::command::NotWritten;
-use crate::command::Pending;
+use crate::command::PendingCommand;
+use crate::command::WriteError;
 use crate::dispatch::Lifecycle;
 use crate::dispatch::{HeldByAsker, Publisher, STALLED_AFTER, SubscriptionLabel};
-use crate::error::CommandRejected;
+use crate::error::CommandError;
 use crate::identify::{IdentifyLedger, TakenPermit};
 use crate::message::{QueueMessage, ShardMessage};
-use crate::session::SessionSlot;
+use crate::session::SessionCell;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
 /// nothing measurable, smaller ones cost a poll of everything per message.
@@ -54,7 +54,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What the control plane tells a driver.
 #[derive(Debug)]
 pub(super) enum Control {
-    Turn,
+    ConnectGrant,
     Permit(IdentifyPermit),
     Reconnect { fresh: bool },
     GatewayUrl(Url),
@@ -71,16 +71,16 @@ pub(super) struct Parts {
     pub(super) pacer: Arc<Pacer>,
     pub(super) warnings: Arc<Warnings>,
     pub(super) publisher: Publisher,
-    pub(super) slot: Arc<SessionSlot>,
-    pub(super) board: Arc<Board>,
+    pub(super) slot: Arc<SessionCell>,
+    pub(super) board: Arc<StatusBoard>,
     pub(super) oddities: Arc<Oddities>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
-    pub(super) presence_with: Option<PresenceWith>,
+    pub(super) presence_fn: Option<PresenceFn>,
     pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
     pub(super) ledger: Arc<IdentifyLedger>,
     pub(super) actor: ActorRef<ShardMessage>,
     pub(super) control: mpsc::Receiver<Control>,
-    pub(super) commands: mpsc::Receiver<Pending>,
+    pub(super) commands: mpsc::Receiver<PendingCommand>,
     pub(super) random: fastrand::Rng,
     pub(super) tap: Option<Arc<Tap>>,
     /// Whether to make another connection when one ends.
@@ -128,7 +128,7 @@ pub(super) async fn run(mut parts: Parts) {
         connector: parts.connector,
         pacer: parts.pacer,
         presence: parts.presence,
-        presence_with: parts.presence_with,
+        presence_fn: parts.presence_fn,
         control: parts.control,
         commands: parts.commands,
         detaching: false,
@@ -150,9 +150,9 @@ struct Driver {
     connector: Connector,
     pacer: Arc<Pacer>,
     presence: watch::Receiver<Option<PresenceUpdate>>,
-    presence_with: Option<PresenceWith>,
+    presence_fn: Option<PresenceFn>,
     control: mpsc::Receiver<Control>,
-    commands: mpsc::Receiver<Pending>,
+    commands: mpsc::Receiver<PendingCommand>,
     /// The session goes to another process.
     detaching: bool,
     uncompressed_told: bool,
@@ -203,7 +203,7 @@ impl Driver {
 
     fn control(&mut self, control: Control) {
         match control {
-            Control::Turn => self.feed(Input::Turn),
+            Control::ConnectGrant => self.feed(Input::ConnectGrant),
             Control::Permit(permit) => self.permitted(permit),
             Control::Reconnect { fresh } => self.feed(Input::Reconnect { fresh }),
             Control::GatewayUrl(url) => self.feed(Input::GatewayUrl(url)),
@@ -228,7 +228,7 @@ impl Driver {
         self.core.permit.take_if(|permit| !permit.is_spent());
     }
 
-    fn command(&mut self, Pending { command, reply }: Pending) {
+    fn command(&mut self, PendingCommand { command, reply }: PendingCommand) {
         if let Err(refused) = self.core.machine.check_command(&command) {
             let _ = reply.send(Err(refused.into()));
             return;
@@ -242,8 +242,8 @@ impl Driver {
     fn refuse_commands(&mut self) {
         self.core.receipts = Receipts::default();
         self.commands.close();
-        while let Ok(Pending { reply, .. }) = self.commands.try_recv() {
-            let _ = reply.send(Err(CommandRejected::ShardEnded { shard: self.core.shard }));
+        while let Ok(PendingCommand { reply, .. }) = self.commands.try_recv() {
+            let _ = reply.send(Err(CommandError::ShardEnded { shard: self.core.shard }));
         }
     }
 
@@ -256,13 +256,12 @@ impl Driver {
 
     /// What the coming Identify shows, unless the bot has set something since.
     fn compute_presence(&mut self) {
-        let Some(presence_with) = self.presence_with.as_ref().filter(|_| self.presence.borrow().is_none())
-        else {
+        let Some(presence_fn) = self.presence_fn.as_ref().filter(|_| self.presence.borrow().is_none()) else {
             return;
         };
         let shard = self.core.shard;
         // It is the bot's own code: what is wrong with it is not to cost the shard.
-        let made = std::panic::catch_unwind(AssertUnwindSafe(|| PresenceUpdate::new(presence_with(shard))));
+        let made = std::panic::catch_unwind(AssertUnwindSafe(|| PresenceUpdate::new(presence_fn(shard))));
         match made {
             Ok(Ok(presence)) => self.feed(Input::Presence(presence)),
             Ok(Err(error)) => {
@@ -447,8 +446,8 @@ struct Core {
     machine: Shard,
     wakes_at: Option<std::time::Instant>,
     publisher: Publisher,
-    slot: Arc<SessionSlot>,
-    board: Arc<Board>,
+    slot: Arc<SessionCell>,
+    board: Arc<StatusBoard>,
     oddities: Arc<Oddities>,
     warnings: Arc<Warnings>,
     queue: watch::Receiver<ActorRef<QueueMessage>>,
@@ -566,7 +565,7 @@ impl Core {
                 Output::AskGateway => self.report(ShardMessage::AskGateway),
                 Output::CommandExpired(id) => {
                     let held_up = self.publisher.is_behind() && !self.machine.is_ready();
-                    let reason = if held_up { NotWritten::HeldUp } else { NotWritten::Expired };
+                    let reason = if held_up { WriteError::HeldUp } else { WriteError::Expired };
                     self.receipts.given_up(id, reason);
                 }
                 Output::LeaveQueue => {
