@@ -88,7 +88,8 @@ impl Heartbeats {
                 findings.push((judgement::HEARTBEAT_TO_ZOMBIE, detail));
             }
             if let Some(since) = since.filter(|since| *since < self.interval.mul_f64(0.8)) {
-                let detail = format!("a heartbeat {since:?} after the last, not {:?}", self.interval);
+                let detail =
+                    format!("a heartbeat {since:?} after the last one; the interval is {:?}", self.interval);
                 findings.push((judgement::HEARTBEAT_TOO_EARLY, detail));
             }
             self.last = Some(seen.at);
@@ -102,21 +103,24 @@ impl Heartbeats {
         let wrong = |detail: String| (judgement::HEARTBEAT_SEQUENCE, detail);
         match seen.data {
             Value::Null if seen.resumed || self.last_sequence.is_some() => {
-                findings.push(wrong("a heartbeat without a sequence, when there is one".into()));
+                findings.push(wrong("a heartbeat with null, although the session has a sequence".into()));
             }
             Value::Null => {}
             Value::Number(number) => match (number.as_u64(), seen.sent) {
                 (Some(sequence), Some(sent)) if sequence > sent => {
                     findings.push(wrong(format!(
-                        "a heartbeat with {sequence}, when {sent} was the last sequence"
+                        "a heartbeat with sequence {sequence}, but the last one sent was {sent}"
                     )));
                 }
                 (Some(sequence), _) if self.last_sequence.is_some_and(|last| sequence < last) => {
-                    let detail = format!("a heartbeat with {sequence} after one with a later sequence");
+                    let detail =
+                        format!("a heartbeat with sequence {sequence}, after one with a higher sequence");
                     findings.push((judgement::HEARTBEAT_SEQUENCE_BACK, detail));
                 }
                 (Some(sequence), _) => self.last_sequence = Some(sequence),
-                (None, _) => findings.push(wrong(format!("a heartbeat with {number}"))),
+                (None, _) => {
+                    findings.push(wrong(format!("a heartbeat with {number}, which is not a sequence")))
+                }
             },
             _ => findings.push(wrong("a heartbeat whose data is neither null nor a number".into())),
         }

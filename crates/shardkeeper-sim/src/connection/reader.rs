@@ -263,7 +263,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                     Some(0 | 7 | 9 | 10) => judgement::RECEIVE_ONLY_OPCODE,
                     _ => judgement::UNKNOWN_OPCODE,
                 };
-                self.judge(judgement, format!("opcode {op:?}"));
+                let detail = op.map_or("a payload without an opcode".to_owned(), |op| format!("opcode {op}"));
+                self.judge(judgement, detail);
                 self.close(4001, "Unknown opcode.");
             }
         }

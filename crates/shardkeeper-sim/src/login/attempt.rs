@@ -48,7 +48,10 @@ pub(super) fn judge_pause(
     findings: &mut Vec<Finding>,
 ) {
     if let Some(since) = state.refusals.since_invalidated(shard, at).filter(|since| *since < wait) {
-        findings.push((judgement::LOGIN_TOO_SOON, format!("a new login {since:?} after op 9, not {wait:?}")));
+        findings.push((
+            judgement::LOGIN_TOO_SOON,
+            format!("a login {since:?} after op 9; the wait is at least {wait:?}"),
+        ));
     }
 }
 

@@ -94,15 +94,16 @@ fn judge(
     let too_close = state.identifies.too_close(key, at);
     if let Some(apart) = too_close {
         let window = config.timings.identify_window;
-        let detail = format!("an Identify of key {key} {apart:?} apart from another, not {window:?}");
+        let detail =
+            format!("an Identify of key {key} only {apart:?} from another one; the window is {window:?}");
         findings.push((judgement::IDENTIFY_TOO_EARLY, detail));
     }
     if let Some(highest) = state.identifies.overtaken_by(shard, count, key) {
-        let detail = format!("shard {shard} of key {key} came after shard {highest}");
+        let detail = format!("shard {shard} of key {key} identified after shard {highest}");
         findings.push((judgement::IDENTIFY_OUT_OF_ORDER, detail));
     }
     if !state.identifies.spend(at) {
-        let detail = "an Identify with none left: every session ends, and the token is reset";
+        let detail = "an Identify beyond the limit of the day: every session ends, and the token is reset";
         findings.push((judgement::IDENTIFIES_EXHAUSTED, detail.into()));
         reset_token(state);
     }

@@ -89,12 +89,12 @@ fn judge(
         return refuse(state);
     }
     if session.mode != mode {
-        let detail = format!("a Resume as {mode:?} of a session made as {:?}", session.mode);
+        let detail = format!("a Resume with {mode:?} of a session with {:?}", session.mode);
         findings.push((judgement::RESUME_OTHER_QUERY, detail));
     }
     if resume.sequence > session.sequence {
         let last = session.sequence;
-        let detail = format!("a Resume from {}, when {last} was the last", resume.sequence);
+        let detail = format!("a Resume from sequence {}, but the last one sent was {last}", resume.sequence);
         findings.push((judgement::RESUME_AHEAD, detail));
         state.sessions.end(id, Ended { since: now, judgement: judgement::RESUME_AFTER_4007 });
         return Login::Closed { code: 4007, reason: "Invalid seq." };
