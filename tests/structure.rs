@@ -16,7 +16,7 @@ const EDGES: &[(&str, &str)] = &[
 ];
 
 /// These may use every crate.
-const CONSUMERS: &[&str] = &["shardkeeper-clients", "shardkeeper-examples", "shardkeeper-tests"];
+const CONSUMERS: &[&str] = &["shardkeeper-examples", "shardkeeper-tests"];
 
 fn metadata() -> cargo_metadata::Metadata {
     MetadataCommand::new().manifest_path("../Cargo.toml").exec().expect("cargo describes the workspace")

@@ -11,10 +11,10 @@ use shardkeeper::{
     Activity, Backoff, BoxedIo, ConnectError, Dialer, Phase, Presence, QueueMessage, RestartPolicy, ShardId,
     Shardkeeper, Status,
 };
-use shardkeeper_sim::{Fault, Simulator};
+use shardkeeper_sim::{Fault, MemoryStream, Simulator};
 use shardkeeper_tests::races::{Round, repeat};
 use shardkeeper_tests::servant;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep};
 use url::Url;
 
@@ -24,7 +24,7 @@ const APART: Duration = Duration::from_millis(50);
 /// An Identify that shows the presence of these tests is larger, a Resume or a heartbeat is not.
 const IDENTIFY_BYTES: usize = 300;
 
-/// Dials the simulator, and notes when an Identify is written: a simulator on a busy machine reads it later.
+/// Dials the simulator, and notes when an Identify is written.
 #[derive(Clone)]
 struct Clock {
     simulator: Simulator,
@@ -39,7 +39,7 @@ impl Dialer for Clock {
 }
 
 struct Clocked {
-    io: DuplexStream,
+    io: MemoryStream,
     written: Arc<Mutex<Vec<Instant>>>,
     /// The first write asks for the WebSocket.
     opened: bool,
@@ -85,8 +85,6 @@ impl Storm {
     async fn begin(round: &Round) -> Self {
         let simulator = round.simulator(SHARDS, |config| {
             config.max_concurrency = 1;
-            // It judges by when it reads.
-            config.timings.identify_window = APART / 10;
         });
         // Restarts at once, however often something crashes.
         let mut undaunted = RestartPolicy::default();

@@ -1,6 +1,10 @@
 //! Shards that leave and come back, while others are restarted or killed.
 
-use shardkeeper::{Lifecycle, Phase, ShardId, Topic};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use shardkeeper::{Lifecycle, Phase, Presence, ShardId, Status, Topic};
 use shardkeeper_tests::races::repeat;
 
 #[test]
@@ -50,5 +54,38 @@ fn a_shard_that_leaves_does_not_come_back_by_its_restart() {
         keeper.remove_shards([ShardId(0), ShardId(1)]).await.unwrap();
         assert!(keeper.status().await.unwrap().shards.is_empty());
         keeper.stop().await;
+    });
+}
+
+#[test]
+fn a_removal_waits_for_a_driver_that_was_killed_and_still_runs() {
+    repeat(20, |round| async move {
+        let simulator = round.simulator(1, |_| {});
+        // Holds the driver up where it has its permit and is about to write the Identify.
+        let ((entered, in_there), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
+        let (entered, held) = (std::sync::Mutex::new(entered), std::sync::Mutex::new(held));
+        let left = Arc::new(AtomicBool::new(false));
+        let has_left = Arc::clone(&left);
+        let builder = round.bot(&simulator).presence_with(move |_| {
+            let _ = entered.lock().unwrap().send(());
+            // Other tasks go on meanwhile, also where the runtime has one worker.
+            tokio::task::block_in_place(|| drop(held.lock().unwrap().recv()));
+            has_left.store(true, Ordering::Release);
+            Presence::new(Status::Online)
+        });
+        let keeper = builder.start().await.unwrap();
+        let in_there = tokio::task::spawn_blocking(move || in_there.recv());
+        in_there.await.unwrap().unwrap();
+        keeper.shard(ShardId(0)).await.unwrap().kill();
+        let removal = keeper.remove_shards([ShardId(0)]);
+        std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            drop(release);
+        });
+        removal.await.unwrap();
+        assert!(left.load(Ordering::Acquire), "the driver still runs");
+        let identifies = simulator.report().identifies;
+        keeper.stop().await;
+        assert_eq!(simulator.report().identifies, identifies, "nothing is written any more");
     });
 }

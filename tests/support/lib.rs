@@ -63,11 +63,7 @@ pub fn in_both_worlds<F: Future<Output = ()> + Send + 'static>(scenario: impl Fn
 /// its time is compressed.
 pub fn simulator(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulator {
     match ROUND.try_with(Round::clone) {
-        Ok(round) => round.simulator(shards, |config| {
-            // It judges by when it reads, which a busy machine puts off.
-            config.timings.identify_window /= 10;
-            configure(config);
-        }),
+        Ok(round) => round.simulator(shards, configure),
         Err(_) => simulator_of(shards, configure),
     }
 }

@@ -113,20 +113,20 @@ impl Dialer for Network {
         Box::pin(async move {
             tokio::time::sleep(latency).await;
             let (ours, theirs) = tokio::io::duplex(4096);
-            let io = match weather {
-                Weather::Fine => self.simulator.connect(),
+            let io: BoxedIo = match weather {
+                Weather::Fine => Box::new(self.simulator.connect()),
                 Weather::NoNames => {
                     let source = io::Error::new(io::ErrorKind::NotFound, "no such name");
                     return Err(ConnectError::dial(url, source));
                 }
-                Weather::Cut => ours,
+                Weather::Cut => Box::new(ours),
                 Weather::Answers(answer) => {
                     tokio::spawn(reply(theirs, answer));
-                    ours
+                    Box::new(ours)
                 }
                 Weather::Hangs => {
                     tokio::spawn(swallow(theirs));
-                    ours
+                    Box::new(ours)
                 }
                 Weather::Panics => panic!("the dialer breaks down"),
             };
@@ -148,7 +148,7 @@ async fn swallow(mut peer: DuplexStream) {
 }
 
 struct Watched {
-    io: DuplexStream,
+    io: BoxedIo,
     open: Arc<AtomicUsize>,
     fragile: bool,
     writes: u32,

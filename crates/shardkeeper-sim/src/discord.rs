@@ -20,7 +20,7 @@ use crate::judgement::{self, Grade, Judgement};
 use crate::ledger::Ledger;
 use crate::link::{Feed, Link, Out};
 use crate::report::{Report, SessionRecord, Violation};
-use crate::session::Session;
+use crate::session::{Over, Session};
 use crate::world::{self, Place, World};
 
 /// How many are kept for the report.
@@ -62,8 +62,8 @@ pub(crate) struct State {
     pub(crate) newest: BTreeMap<u32, String>,
     /// Sessions by number of shards and shard: who hears of a guild.
     listeners: BTreeMap<u32, HashMap<u32, Vec<String>>>,
-    /// Sessions that are over, and what a Resume of one is judged as.
-    pub(crate) ended: BTreeMap<String, &'static Judgement>,
+    /// Sessions that are over.
+    pub(crate) ended: BTreeMap<String, Over>,
     pub(crate) last_session: u64,
     pub(crate) last_connection: u64,
     pub(crate) limits: Limits,
@@ -71,7 +71,8 @@ pub(crate) struct State {
     pub(crate) period_ends: Option<Instant>,
     /// The token is of no use any more, since the limit of Identify was overrun (GW-166).
     pub(crate) token_reset: bool,
-    pub(crate) last_identify: HashMap<u32, Instant>,
+    /// By key, when the newest ones were written; not all are read in that order.
+    pub(crate) identified_at: HashMap<u32, BTreeSet<Instant>>,
     /// Of each number of shards and key, the highest shard that has identified (GW-171).
     pub(crate) highest_identified: BTreeMap<(u32, u32), u32>,
     pub(crate) identified: BTreeSet<(u32, u32)>,
@@ -134,7 +135,7 @@ impl Discord {
             period_ends: (config.identify_remaining < config.identify_total)
                 .then(|| Instant::now() + config.timings.budget_period),
             token_reset: false,
-            last_identify: HashMap::new(),
+            identified_at: HashMap::new(),
             highest_identified: BTreeMap::new(),
             identified: BTreeSet::new(),
             refused: BTreeMap::new(),
@@ -167,6 +168,11 @@ impl Discord {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// By the simulator's own clock.
+    pub(crate) fn now(&self) -> Instant {
+        self.state().now()
     }
 
     pub(crate) fn changed(&self, state: MutexGuard<'_, State>) {
@@ -360,20 +366,19 @@ impl Discord {
     }
 
     /// The client was told op 9: its session is over, or to be resumed once more.
-    pub(crate) fn told_invalid(&self, id: &str, resumable: bool) {
+    pub(crate) fn told_invalid(&self, id: &str, resumable: bool, at: Instant) {
         let mut guard = self.state();
         let state = &mut *guard;
-        let now = state.now();
         if let Some(session) = state.sessions.get_mut(id) {
-            state.invalidated.insert(session.shard, now);
+            state.invalidated.insert(session.shard, at);
             if !resumable {
-                session.told = Some(judgement::RESUME_AFTER_OP_9);
+                session.told = Some(Over { since: at, judgement: judgement::RESUME_AFTER_OP_9 });
             }
         }
     }
 
     /// The client was told so by a close code.
-    pub(crate) fn told_close(&self, link: &Link, code: u16) {
+    pub(crate) fn told_close(&self, link: &Link, code: u16, at: Instant) {
         let judgement = match code {
             4003 => judgement::RESUME_AFTER_4003,
             4006 => judgement::RESUME_AFTER_4006,
@@ -384,12 +389,17 @@ impl Discord {
         let mut state = self.state();
         let mine = |session: &&mut Session| session.link.as_ref().is_some_and(|mine| mine.id == link.id);
         if let Some(session) = state.sessions.values_mut().find(mine) {
-            session.told = Some(judgement);
+            session.told = Some(Over { since: at, judgement });
         }
     }
 
     /// A connection ended. With 1000 or 1001 from the client its session ends too (GW-098).
-    pub(crate) fn disconnected(&self, session: Option<&str>, link: &Arc<Link>, code: Option<u16>) {
+    pub(crate) fn disconnected(
+        &self,
+        session: Option<&str>,
+        link: &Arc<Link>,
+        close: Option<(u16, Instant)>,
+    ) {
         let mut guard = self.state();
         let state = &mut *guard;
         let now = state.now();
@@ -401,10 +411,11 @@ impl Discord {
             found.lost_at = Some(now);
             state.report.ready_sessions -= 1;
             state.lost.push_back((now, id.to_owned()));
-            if matches!(code, Some(1000 | 1001)) {
-                state.end_session(id, judgement::RESUME_AFTER_OWN_CLOSE);
-            } else if let Some(judgement) = found.told {
-                state.end_session(id, judgement);
+            if let Some((1000 | 1001, at)) = close {
+                let since = at + state.skew;
+                state.end_session(id, Over { since, judgement: judgement::RESUME_AFTER_OWN_CLOSE });
+            } else if let Some(over) = found.told {
+                state.end_session(id, over);
             } else if found.over {
                 state.sessions.remove(id);
             }
@@ -507,13 +518,13 @@ impl State {
         self.sessions.insert(id, session);
     }
 
-    /// Forgets a session; a Resume of it is judged so.
-    pub(crate) fn end_session(&mut self, id: &str, judgement: &'static Judgement) {
+    /// Forgets a session.
+    pub(crate) fn end_session(&mut self, id: &str, over: Over) {
         if self.sessions.remove(id).is_some_and(|session| session.link.is_some()) {
             self.report.ready_sessions -= 1;
         }
         if self.ended.len() < MAX_ENDED {
-            self.ended.insert(id.to_owned(), judgement);
+            self.ended.insert(id.to_owned(), over);
         }
     }
 

@@ -25,6 +25,7 @@ use crate::discord::Discord;
 use crate::fault::ConnectFault;
 use crate::hosts::Host;
 use crate::judgement;
+use crate::memory::Arrival;
 use crate::odd::Odd;
 use crate::rest::{self, Refused, reply};
 use crate::tls::Acceptor;
@@ -49,7 +50,7 @@ pub(crate) async fn listen(listener: TcpListener, acceptor: Acceptor, discord: A
         tokio::spawn(async move {
             let accepting = tokio::time::timeout(REQUEST_TIMEOUT, acceptor.accept(stream));
             if let Ok(Some(stream)) = accepting.await {
-                serve(stream, discord, place).await;
+                serve(stream, Arrival::default(), discord, place).await;
             }
         });
     };
@@ -83,11 +84,13 @@ async fn accept_all<S, F: Future<Output = io::Result<S>>>(accept: impl Fn() -> F
 
 pub(crate) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    arrival: Arrival,
     discord: Arc<Discord>,
     place: Place,
 ) {
     let mut over = discord.over.subscribe();
-    let service = service_fn(move |request| answer(request, Arc::clone(&discord), Arc::clone(&place)));
+    let service =
+        service_fn(move |request| answer(request, arrival.clone(), Arc::clone(&discord), Arc::clone(&place)));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
@@ -103,12 +106,13 @@ pub(crate) async fn serve(
 
 async fn answer(
     request: Request<Incoming>,
+    arrival: Arrival,
     discord: Arc<Discord>,
     place: Place,
 ) -> Result<Response<Full<Bytes>>, Refused> {
     let headers = request.headers();
     if headers.contains_key(SEC_WEBSOCKET_KEY) || names(headers, &UPGRADE, "websocket") {
-        upgrade(request, discord, place).await
+        upgrade(request, arrival, discord, place).await
     } else {
         rest::answer(request, discord).await
     }
@@ -156,6 +160,7 @@ async fn ended(over: &mut watch::Receiver<bool>) {
 
 async fn upgrade(
     mut request: Request<Incoming>,
+    arrival: Arrival,
     discord: Arc<Discord>,
     place: Place,
 ) -> Result<Response<Full<Bytes>>, Refused> {
@@ -188,7 +193,7 @@ async fn upgrade(
     let Some(query) = Query::parse(request.uri().query().unwrap_or_default()) else {
         return Ok(reply(StatusCode::BAD_REQUEST, &json!({"message": "400: Bad Request", "code": 0})));
     };
-    let opening = Opening { query, host, fault };
+    let opening = Opening { query, host, fault, arrival };
     let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let accept = accept.and_then(|accept| HeaderValue::from_str(&accept).ok()).ok_or(Refused)?;
     let upgraded = hyper::upgrade::on(&mut request);

@@ -39,6 +39,8 @@
 //!   refusing the client or dropping the session, [`Report::notices`] what it advises against and takes all the same.
 //!   [`JUDGEMENTS`] is the table of all of them, each with its rule and the reason for its grade. `GET /sim/report` is
 //!   the report over HTTP.
+//!   On a stream in memory the judge goes by when the client wrote a payload: a busy machine may run the task that reads it
+//!   much later, and after that of another connection. Over TCP it goes by when the payload was read.
 //!
 //! # Where Discord's documentation is silent
 //!
@@ -97,6 +99,7 @@ mod judgement;
 mod ledger;
 mod link;
 mod login;
+mod memory;
 mod odd;
 mod report;
 mod rest;
@@ -113,6 +116,7 @@ pub use config::{Mix, SimConfig, SimTimings};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
 pub use hosts::Host;
 pub use judgement::{Grade, JUDGEMENTS, Judgement};
+pub use memory::MemoryStream;
 pub use odd::Odd;
 pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
 pub use script::{Mistake, Script, ScriptError};

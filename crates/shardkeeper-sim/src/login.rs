@@ -1,6 +1,8 @@
 //! Identify and Resume: what is asked, and how it is judged.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -12,12 +14,14 @@ use crate::judge::Finding;
 use crate::judgement::{self, Judgement};
 use crate::link::{Feed, Link, Out};
 use crate::report::IdentifyRecord;
-use crate::session::{Owner, Session};
+use crate::session::{Over, Owner, Session};
 use crate::wire::Mode;
 use crate::world::{self, Audience};
 
 /// How many Identify are kept for the report.
 const MAX_IDENTIFY_LOG: usize = 100_000;
+/// How many Identify of one key are remembered, to find the nearest one to an Identify that is read late.
+const MAX_IDENTIFIED_AT: usize = 1024;
 
 /// What becomes of an Identify or Resume.
 pub(crate) enum Login {
@@ -87,10 +91,12 @@ pub(crate) struct Resume<'a> {
     pub(crate) session: &'a str,
     pub(crate) sequence: u64,
     pub(crate) mode: Mode,
+    /// When it was written, or else read.
+    pub(crate) at: Instant,
 }
 
 impl Discord {
-    /// Judges an Identify that was read at `at`, and starts the session if it may.
+    /// Judges an Identify that was written at `at`, or read then where that is unknown, and starts the session if it may.
     pub(crate) fn identify(
         &self,
         identify: &Identify,
@@ -139,13 +145,15 @@ impl Discord {
         state.expire(at, timings.session_lifetime);
         state.renew_period(at);
         let key = shard % state.limits.max_concurrency;
-        let early = state.last_identify.insert(key, at).and_then(|last| {
-            let since = at.saturating_duration_since(last);
-            (since < timings.identify_window).then_some(since)
-        });
-        if let Some(since) = early {
+        let identified_at = state.identified_at.entry(key).or_default();
+        let early = nearest(identified_at, at).filter(|apart| *apart < timings.identify_window);
+        identified_at.insert(at);
+        if identified_at.len() > MAX_IDENTIFIED_AT {
+            identified_at.pop_first();
+        }
+        if let Some(apart) = early {
             let window = timings.identify_window;
-            let detail = format!("an Identify of key {key} {since:?} after the last, not {window:?}");
+            let detail = format!("an Identify of key {key} {apart:?} apart from another, not {window:?}");
             findings.push((judgement::IDENTIFY_TOO_EARLY, detail));
         }
         judge_order(state, shard, count, key, findings);
@@ -181,7 +189,8 @@ impl Discord {
         }
         if refused {
             state.report.identifies_refused += 1;
-            state.invalidated.insert(shard, at);
+            let now = state.now();
+            state.invalidated.insert(shard, now);
             return Login::Refused;
         }
         if fault == Some(ConnectFault::NoReady) {
@@ -211,10 +220,10 @@ impl Discord {
         self.judge_pause(state, shard, at, findings);
     }
 
-    /// GW-149: the wait after op 9.
+    /// GW-149: the wait after op 9. A login that was written before it is not judged.
     fn judge_pause(&self, state: &State, shard: u32, at: Instant, findings: &mut Vec<Finding>) {
         let wait = self.config.timings.invalid_session_wait;
-        let since = state.invalidated.get(&shard).map(|since| at.saturating_duration_since(*since));
+        let since = state.invalidated.get(&shard).and_then(|since| at.checked_duration_since(*since));
         if let Some(since) = since.filter(|since| *since < wait) {
             findings
                 .push((judgement::LOGIN_TOO_SOON, format!("a new login {since:?} after op 9, not {wait:?}")));
@@ -316,15 +325,20 @@ impl Discord {
         findings: &mut Vec<Finding>,
     ) -> Login {
         let id = resume.session;
-        let now = state.now();
+        let (at, now) = (resume.at + state.skew, state.now());
         state.expire(now, self.config.timings.session_lifetime);
         let refuse = |state: &mut State| {
-            state.end_session(id, judgement::RESUME_AFTER_REFUSAL);
+            state.end_session(id, Over { since: now, judgement: judgement::RESUME_AFTER_REFUSAL });
             state.report.resumes_refused += 1;
             Login::Refused
         };
         let told = state.sessions.get(id).and_then(|session| session.told);
-        if let Some(judgement) = told.or_else(|| state.ended.get(id).copied()) {
+        if let Some(Over { since, judgement }) = told.or_else(|| state.ended.get(id).copied()) {
+            if at < since {
+                // It is refused as well, but no fault of the client's.
+                state.report.resumes_refused += 1;
+                return Login::Refused;
+            }
             findings.push((judgement, judgement.what.into()));
             return refuse(state);
         }
@@ -352,7 +366,7 @@ impl Discord {
             let last = session.sequence;
             let detail = format!("a Resume from {}, when {last} was the last", resume.sequence);
             findings.push((judgement::RESUME_AHEAD, detail));
-            state.end_session(id, judgement::RESUME_AFTER_4007);
+            state.end_session(id, Over { since: now, judgement: judgement::RESUME_AFTER_4007 });
             return Login::Closed { code: 4007, reason: "Invalid seq." };
         }
         if !session.can_replay_after(resume.sequence) {
@@ -380,10 +394,17 @@ impl Discord {
         state.ledger.known(shard, session.ordinal);
         session.push("RESUMED", r#"{"_trace":[]}"#, Some(link.id), self.config.replay_limit);
         link.feed(Some(Feed { session: id.to_owned(), cursor: resume.sequence }));
-        self.judge_pause(state, shard, now, findings);
+        self.judge_pause(state, shard, at, findings);
         state.invalidated.remove(&shard);
         Login::Accepted { session: id.to_owned() }
     }
+}
+
+/// How far the nearest of these times is from this one.
+fn nearest(times: &BTreeSet<Instant>, at: Instant) -> Option<Duration> {
+    let before = times.range(..=at).next_back().map(|before| at.duration_since(*before));
+    let after = times.range(at..).next().map(|after| after.duration_since(at));
+    before.into_iter().chain(after).min()
 }
 
 /// GW-171: of one key, lower shards come first. One that comes again may come at any time.
@@ -397,4 +418,75 @@ fn judge_order(state: &mut State, shard: u32, count: u32, key: u32, findings: &m
         ));
     }
     *highest = (*highest).max(shard);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SimConfig;
+    use crate::wire::Query;
+
+    struct Bench {
+        discord: Discord,
+        begun: Instant,
+        mode: Mode,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let mode = Query::parse("v=10&encoding=json").unwrap().mode;
+            Self { discord: Discord::new(SimConfig::default(), None, false), begun: Instant::now(), mode }
+        }
+
+        /// When so many milliseconds have passed.
+        fn at(&self, ms: u64) -> Instant {
+            self.begun + Duration::from_millis(ms)
+        }
+
+        /// An Identify on a connection of its own.
+        fn identify(&self, ms: u64) -> (Login, Arc<Link>) {
+            let data = json!({
+                "token": self.discord.config.token, "intents": 0, "shard": [0, 1],
+                "properties": {"os": "", "browser": "", "device": ""},
+            });
+            let link = self.discord.new_link();
+            let identify = Identify::read(&data).unwrap();
+            (self.discord.identify(&identify, self.mode, &link, None, self.at(ms)), link)
+        }
+
+        fn resume(&self, session: &str, ms: u64) -> Login {
+            let token = &self.discord.config.token;
+            let resume = Resume { token, session, sequence: 1, mode: self.mode, at: self.at(ms) };
+            self.discord.resume(&resume, &self.discord.new_link(), None)
+        }
+
+        fn violations(&self) -> Vec<&'static str> {
+            self.discord.state().report().violations.iter().map(|violation| violation.rule).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_170_identifies_that_are_read_in_another_order_are_judged_by_when_they_were_written() {
+        let bench = Bench::new();
+        for written in [5_000, 0, 10_000] {
+            assert!(matches!(bench.identify(written).0, Login::Accepted { .. }), "{written}");
+        }
+        assert!(bench.violations().is_empty());
+        // Too close to the first one, which was read second; and one at the same time as another.
+        for written in [4_999, 10_000] {
+            assert!(matches!(bench.identify(written).0, Login::Refused), "{written}");
+        }
+        assert_eq!(bench.violations(), ["GW-170", "GW-170"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_098_a_resume_counts_as_late_only_when_it_was_written_after_the_close() {
+        let bench = Bench::new();
+        let (Login::Accepted { session }, link) = bench.identify(0) else { panic!("it identifies") };
+        bench.discord.disconnected(Some(&session), &link, Some((1000, bench.at(20))));
+        assert!(matches!(bench.resume(&session, 19), Login::Refused), "the session is over all the same");
+        assert!(bench.violations().is_empty());
+        assert!(matches!(bench.resume(&session, 20), Login::Refused));
+        assert_eq!(bench.violations(), ["GW-098"]);
+    }
 }

@@ -68,7 +68,7 @@ pub struct IdentifyRecord {
     pub shard_count: u32,
     /// Its key: the shard modulo `max_concurrency`.
     pub key: u32,
-    /// When, in milliseconds since the simulator started.
+    /// When it was written, or over TCP read, in milliseconds since the simulator started.
     pub at_ms: u64,
     /// Whether a session was started.
     pub accepted: bool,

@@ -33,8 +33,8 @@ pub(crate) struct Session {
     pub(crate) over: bool,
     /// The client has named a sequence of it, so that it knows of it.
     pub(crate) proven: bool,
-    /// The client was told that it is over; what a Resume of it is judged as.
-    pub(crate) told: Option<&'static Judgement>,
+    /// The client was told that it is over; what a later Resume of it is judged as.
+    pub(crate) told: Option<Over>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +43,13 @@ struct Entry {
     payload: Arc<[u8]>,
     /// READY and RESUMED belong to one connection, and are not replayed.
     only_for: Option<u64>,
+}
+
+/// That the client was told of a session's end, or ended it: a Resume that was written after `since` is judged so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Over {
+    pub(crate) since: Instant,
+    pub(crate) judgement: &'static Judgement,
 }
 
 /// For whom a session is.

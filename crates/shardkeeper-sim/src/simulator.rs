@@ -11,10 +11,11 @@ use crate::action::Action;
 use crate::config::SimConfig;
 use crate::discord::Discord;
 use crate::fault::{ConnectFault, Fault, InjectError, RestFault};
+use crate::memory::MemoryStream;
 use crate::report::{Delivery, Report, SessionRecord};
 use crate::script::Script;
 use crate::tls::Acceptor;
-use crate::{http, traffic};
+use crate::{http, memory, traffic};
 
 /// A simulated Discord. Clones are handles of the same one.
 #[derive(Clone)]
@@ -68,11 +69,13 @@ impl Simulator {
     }
 
     /// A new connection to the simulator's one port, as a stream in memory of 64 KiB each way. Beyond
-    /// [`SimConfig::max_connections`] the stream has ended already.
-    pub fn connect(&self) -> tokio::io::DuplexStream {
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    /// [`SimConfig::max_connections`] the stream has ended already. What is written is judged by the time of its writing,
+    /// however late the simulator's tasks read it; over TCP by the time of reading.
+    pub fn connect(&self) -> MemoryStream {
+        let (ours, theirs) = memory::stream();
         if let Some(place) = self.discord.admit() {
-            tokio::spawn(http::serve(theirs, Arc::clone(&self.discord), place));
+            let arrival = theirs.arrival();
+            tokio::spawn(http::serve(theirs, arrival, Arc::clone(&self.discord), place));
         }
         ours
     }

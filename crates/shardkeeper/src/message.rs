@@ -201,6 +201,9 @@ pub enum RestartBy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShardReport {
+    /// Nothing of its driver runs any more, and its connection is dropped. Comes from the driver itself, also when its actor was
+    /// killed.
+    DriverGone,
     /// In service, after READY or RESUMED.
     Ready,
     /// Discord refuses it.

@@ -16,7 +16,10 @@ const RESERVE: u32 = 10;
 pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, anew: &BTreeMap<u32, u32>, trace: &Trace) {
     let window_ms = u64::try_from(pace.sim_timings().identify_window.as_millis()).unwrap_or(u64::MAX);
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
-    for record in report.identify_log.iter() {
+    let mut in_order: Vec<_> = report.identify_log.iter().collect();
+    // The log has them as they were read.
+    in_order.sort_by_key(|record| record.at_ms);
+    for record in in_order {
         if let Some(before) = last.insert(record.shard_id % plan.max_concurrency, record.at_ms)
             && record.at_ms < before + window_ms
             && !pace.is_undecidable()

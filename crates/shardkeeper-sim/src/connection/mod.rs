@@ -19,6 +19,7 @@ use self::writer::Writer;
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
 use crate::hosts::Host;
+use crate::memory::Arrival;
 use crate::odd::Odd;
 use crate::wire::{Encoder, Query};
 
@@ -33,6 +34,7 @@ pub(crate) struct Opening {
     pub(crate) query: Query,
     pub(crate) host: Host,
     pub(crate) fault: Option<ConnectFault>,
+    pub(crate) arrival: Arrival,
 }
 
 pub(crate) async fn serve<S>(stream: S, opening: Opening, discord: Arc<Discord>)
@@ -66,6 +68,6 @@ where
         }
     };
     link.leave();
-    let code = if cut { None } else { reader.close_code() };
-    discord.disconnected(reader.session(), &link, code);
+    let close = if cut { None } else { reader.client_close() };
+    discord.disconnected(reader.session(), &link, close);
 }

@@ -42,7 +42,8 @@ pub(super) struct Reader<'a, S> {
     session: Option<String>,
     resumed: bool,
     shard: Option<u32>,
-    close_code: Option<u16>,
+    /// The code of the client's close frame, if that was not its answer to ours, and when it came.
+    client_close: Option<(u16, Instant)>,
     /// Identify or Resume was taken in, so that a second Identify is one too many (GW-074).
     authenticated: bool,
     heartbeats: Heartbeats,
@@ -73,7 +74,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             session: None,
             resumed: false,
             shard: None,
-            close_code: None,
+            client_close: None,
             authenticated: false,
             heartbeats: Heartbeats::new(timings.heartbeat_interval, timings.heartbeat_tolerance),
             payloads: VecDeque::new(),
@@ -88,9 +89,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         self.session.as_deref()
     }
 
-    /// The code of the client's close frame, if that was not its answer to ours.
-    pub(super) fn close_code(&self) -> Option<u16> {
-        self.close_code
+    /// The code of the client's close frame, if that was not its answer to ours, and when it came.
+    pub(super) fn client_close(&self) -> Option<(u16, Instant)> {
+        self.client_close
     }
 
     pub(super) fn greet(&mut self) {
@@ -144,7 +145,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn message(&mut self, message: Message) {
-        let at = Instant::now();
+        let at = self.opening.arrival.at();
         match message {
             Message::Text(text) => self.bytes(text.as_bytes(), false, at),
             Message::Binary(bytes) => self.bytes(&bytes, true, at),
@@ -152,9 +153,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             Message::Close(_) if self.link.is_closing() => self.heartbeats.end(),
             Message::Close(frame) => {
                 self.link.leave();
-                self.close_code = frame.map(|frame| frame.code.into());
+                self.client_close = frame.map(|frame| (frame.code.into(), at));
                 self.heartbeats.end();
-                match self.close_code {
+                match self.client_close.map(|(code, _)| code) {
                     None => self.judge(judgement::CLOSE_WITHOUT_CODE, "a close frame without a code"),
                     Some(1000 | 1001 | 4000..=4999) => {}
                     Some(code) => {
@@ -180,7 +181,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             _ => return self.ended = true,
         };
         // Once the close frames are exchanged, nothing that comes is of interest.
-        if self.close_code.is_some() || self.link.is_closing() {
+        if self.client_close.is_some() || self.link.is_closing() {
             return self.ended = true;
         }
         // The library knows no more of this stream; the connection lasts until the close frame is written.
@@ -196,7 +197,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     }
 
     fn bytes(&mut self, bytes: &[u8], binary: bool, at: Instant) {
-        if self.close_code.is_some() {
+        if self.client_close.is_some() {
             return;
         }
         if bytes.len() > MAX_PAYLOAD_BYTES {
@@ -237,7 +238,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         match op {
             Some(1) => self.heartbeat(&data, at),
             Some(2) => self.identify(&data, at),
-            Some(6) => self.resume(&data),
+            Some(6) => self.resume(&data, at),
             Some(op @ (3 | 4 | 8 | 31 | 43)) => self.command(op, data, at),
             op => {
                 let judgement = match op {
@@ -314,7 +315,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         lives && !self.link.is_logged_out()
     }
 
-    fn resume(&mut self, data: &Value) {
+    fn resume(&mut self, data: &Value, at: Instant) {
         let text = |field: &str| data.get(field).and_then(Value::as_str);
         let sequence = data.get("seq").and_then(Value::as_u64);
         let (Some(token), Some(session), Some(sequence)) = (text("token"), text("session_id"), sequence)
@@ -340,7 +341,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             Some(ConnectFault::InvalidIdentify) => None,
             _ => self.login_fault(),
         };
-        let resume = Resume { token, session, sequence, mode: self.opening.query.mode };
+        let resume = Resume { token, session, sequence, mode: self.opening.query.mode, at };
         let login = self.discord.resume(&resume, self.link, fault);
         self.resumed = matches!(login, Login::Accepted { .. });
         self.logged_in(6, login);

@@ -52,10 +52,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                     if session.is_some() {
                         self.link.log_out();
                     }
+                    // The client may have answered before this task goes on.
+                    let at = self.discord.now();
                     let sent = self.payload(invalid.as_bytes()).await;
                     // What was written to nobody, nobody was told.
                     if let Some(session) = session.filter(|_| sent.is_ok()) {
-                        self.discord.told_invalid(&session, resumable);
+                        self.discord.told_invalid(&session, resumable, at);
                     }
                     sent
                 }
@@ -66,9 +68,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                 }
                 Next::Control(Out::Close { code, reason }) => {
                     self.link.closing();
+                    let at = self.discord.now();
                     let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
                     if self.sink.send(Message::Close(Some(frame))).await.is_ok() {
-                        self.discord.told_close(self.link, code);
+                        self.discord.told_close(self.link, code, at);
                     }
                     return false;
                 }

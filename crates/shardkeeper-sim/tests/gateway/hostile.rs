@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shardkeeper_sim::{Action, Fault, Simulator};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use shardkeeper_sim::{Action, Fault, MemoryStream, Simulator};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::client_async;
 
@@ -33,13 +33,13 @@ async fn post(simulator: &Simulator, path: &str, body: &str) -> String {
 }
 
 /// The stream below an open WebSocket, for bytes that no library would send.
-async fn below(simulator: &Simulator) -> DuplexStream {
+async fn below(simulator: &Simulator) -> MemoryStream {
     let url = "ws://gateway.sim.invalid/?v=10&encoding=json";
     client_async(url, simulator.connect()).await.unwrap().0.into_inner()
 }
 
 /// The close code that the stream ends with: its last frame, since nothing follows a close frame.
-async fn close_code(stream: &mut DuplexStream) -> Option<u16> {
+async fn close_code(stream: &mut MemoryStream) -> Option<u16> {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
     let start = rest.windows(2).rposition(|head| head[0] == 0x88 && head[1] >= 2)?;

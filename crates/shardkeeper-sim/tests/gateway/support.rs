@@ -5,8 +5,8 @@ use std::time::Duration;
 use flate2::{Decompress, FlushDecompress};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use shardkeeper_sim::{SimConfig, Simulator};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use shardkeeper_sim::{MemoryStream, SimConfig, Simulator};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -21,7 +21,7 @@ pub(crate) fn simulator(configure: impl FnOnce(&mut SimConfig)) -> Simulator {
 }
 
 pub(crate) struct Client {
-    pub(crate) socket: WebSocketStream<DuplexStream>,
+    pub(crate) socket: WebSocketStream<MemoryStream>,
     pub(crate) inflate: Option<(Decompress, Vec<u8>)>,
 }
 

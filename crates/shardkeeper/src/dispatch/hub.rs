@@ -162,9 +162,10 @@ impl Hub {
         }
     }
 
-    /// Publishes a change that concerns the bot and not a shard's stream. It never waits; what a lossless
+    /// Logs and publishes a change that has no place among a shard's dispatches. It never waits; what a lossless
     /// subscription has no room for is delivered beside this call.
     pub(crate) fn announce(&self, lifecycle: &Lifecycle) {
+        lifecycle.log();
         let subscribers = Arc::clone(&self.list().subscribers);
         for subscriber in
             subscribers.iter().filter(|subscriber| subscriber.topic.wants_lifecycle(lifecycle.shard()))

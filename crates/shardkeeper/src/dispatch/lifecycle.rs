@@ -201,6 +201,36 @@ impl Lifecycle {
     }
 }
 
+impl Lifecycle {
+    /// Writes the change to the log at its level: an error is for an operator to act on, a warning heals by itself.
+    ///
+    /// What a shard's own task logs in its span, and the end of a bot, which ends what waits for it, have no line here.
+    pub(super) fn log(&self) {
+        match self {
+            Self::Shard { .. } | Self::Refused(_) | Self::Ended => {}
+            Self::Crashed { .. }
+            | Self::ServantCrashed { .. }
+            | Self::LayoutRefused { .. }
+            | Self::StoreFailed { retry_after: None, .. }
+            | Self::GatewayUnavailable { retry_after: None, .. } => tracing::error!("{self}"),
+            Self::Silent { .. }
+            | Self::SubscriptionStalled { .. }
+            | Self::WatermarkStuck { .. }
+            | Self::IdentifyGateFailed { .. }
+            | Self::StoreFailed { .. }
+            | Self::StoreRecovered
+            | Self::GatewayUnavailable { .. }
+            | Self::MoreShardsAdvised { .. }
+            | Self::BudgetLow { .. }
+            | Self::BudgetExhausted { .. } => tracing::warn!("{self}"),
+            Self::AllReady { .. }
+            | Self::SubscriptionResumed { .. }
+            | Self::WatermarkMoves { .. }
+            | Self::IdentifyGateRecovered => tracing::info!("{self}"),
+        }
+    }
+}
+
 impl fmt::Display for Lifecycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -245,8 +275,11 @@ impl fmt::Display for Lifecycle {
                 write!(f, "identify gate: failed ({error}), next try {}", In(*retry_after))
             }
             Self::IdentifyGateRecovered => f.write_str("identify gate: works again"),
-            Self::StoreFailed { error, retry_after } => {
-                write!(f, "the session store does not work ({error}), {}", Again(*retry_after))
+            Self::StoreFailed { error, retry_after: Some(retry_after) } => {
+                write!(f, "the session store does not work ({error}), next try {}", In(*retry_after))
+            }
+            Self::StoreFailed { error, retry_after: None } => {
+                write!(f, "the session store does not work ({error}): starting without the stored sessions")
             }
             Self::StoreRecovered => f.write_str("the session store works again"),
             Self::GatewayUnavailable { error, retry_after } => {

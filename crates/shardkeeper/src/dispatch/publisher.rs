@@ -161,7 +161,6 @@ impl Publisher {
                 goes_on = self.spill.deliver_one() => {
                     if let Some((subscription, stalled_for)) = goes_on {
                         let lifecycle = Lifecycle::SubscriptionResumed { subscription, stalled_for };
-                        tracing::info!("{lifecycle}");
                         self.announce_aside(&lifecycle);
                     }
                 }
@@ -176,7 +175,6 @@ impl Publisher {
                 let subscription = subscriber.tag.label();
                 let shard = self.shard;
                 let lifecycle = Lifecycle::SubscriptionStalled { subscription, shard, stalled_for };
-                tracing::warn!("{lifecycle}");
                 self.announce_aside(&lifecycle);
             }
         }

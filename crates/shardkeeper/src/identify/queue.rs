@@ -138,7 +138,7 @@ impl Actor for IdentifyQueue {
             QueueMessage::Passed { shard, ask, pass } => state.passed(shard, ask, pass),
             QueueMessage::GateFailed { shard, ask, error, retry_after } => {
                 if state.asking.as_mut().is_some_and(|asking| asking.failed(shard, ask)) {
-                    state.tell(&Lifecycle::IdentifyGateFailed { error, retry_after });
+                    state.hub.announce(&Lifecycle::IdentifyGateFailed { error, retry_after });
                 }
             }
             QueueMessage::Freeze => {
@@ -218,9 +218,7 @@ impl QueueState {
         let Some(asking) = &mut self.asking else { return };
         let passed = asking.passed(shard, ask, pass);
         if asking.recovered() {
-            let lifecycle = Lifecycle::IdentifyGateRecovered;
-            tracing::info!("{lifecycle}");
-            self.hub.announce(&lifecycle);
+            self.hub.announce(&Lifecycle::IdentifyGateRecovered);
         }
         if let Some((permit, pass)) = passed {
             self.hand_over(shard, permit, Some(pass));
@@ -301,18 +299,13 @@ impl QueueState {
         let exhausted = self.limiter.waiting() > 0 && budget.free_at(now) > now;
         if scarcity > self.scarcity {
             let (remaining, total) = (budget.remaining(), budget.total());
-            self.tell(&Lifecycle::BudgetLow { remaining, total });
+            self.hub.announce(&Lifecycle::BudgetLow { remaining, total });
         }
         if exhausted && !self.exhausted {
             let resets_after = budget.resets_at(now).saturating_duration_since(now);
-            self.tell(&Lifecycle::BudgetExhausted { resets_after });
+            self.hub.announce(&Lifecycle::BudgetExhausted { resets_after });
         }
         (self.scarcity, self.exhausted) = (scarcity, exhausted);
-    }
-
-    fn tell(&self, lifecycle: &Lifecycle) {
-        tracing::warn!("{lifecycle}");
-        self.hub.announce(lifecycle);
     }
 
     /// For what becomes free after `granted_at`.

@@ -51,7 +51,7 @@ impl ManagerState {
                 tracing::info!(shards = shards.len(), "removing shards");
                 fleet.last_removal += 1;
                 let number = fleet.last_removal;
-                fleet.removals.push(Removal { number, shards, farewell, reply });
+                fleet.removals.push(Removal { number, shards, farewell, overdue: false, reply });
                 myself.send_after(self.config.settings.end_deadline, move || {
                     ManagerMessage::RemovalDeadline(number)
                 });
@@ -68,7 +68,8 @@ impl ManagerState {
             return;
         }
         let shards = &mut fleet.shards;
-        let is_complete = |removal: &Removal| removal.shards.iter().all(|shard| shards.has_left(*shard));
+        let is_complete =
+            |removal: &Removal| removal.shards.iter().all(|shard| shards.has_left(*shard, removal.overdue));
         let complete: Vec<_> = fleet.removals.extract_if(.., |removal| is_complete(removal)).collect();
         for Removal { shards: left, farewell, reply, .. } in complete {
             let mut sessions: Vec<_> = left.into_iter().filter_map(|shard| shards.remove(shard)).collect();
@@ -83,10 +84,12 @@ impl ManagerState {
     }
 
     pub(super) fn removal_deadline(&mut self, number: u64) {
-        let Some(fleet) = &self.fleet else { return };
-        for removal in fleet.removals.iter().filter(|removal| removal.number == number) {
+        let Some(fleet) = &mut self.fleet else { return };
+        for removal in fleet.removals.iter_mut().filter(|removal| removal.number == number) {
+            removal.overdue = true;
             removal.shards.iter().for_each(|shard| fleet.shards.kill(*shard));
         }
+        self.finish_removals();
     }
 
     pub(super) async fn restart_shard(

@@ -42,14 +42,12 @@ impl ManagerState {
             return Ok(());
         }
         let restart = fleet.shards.crashed(now(), shard, &error, self.random.f64());
-        let lifecycle = Lifecycle::Crashed {
+        self.live.hub.announce(&Lifecycle::Crashed {
             shard,
             error,
             restart_after: restart.after,
             quarantined: restart.quarantined,
-        };
-        tracing::error!("{lifecycle}");
-        self.live.hub.announce(&lifecycle);
+        });
         if restart.after.is_zero() {
             return self.restart(myself, shard, incarnation).await;
         }
@@ -79,9 +77,7 @@ impl ManagerState {
         error: String,
     ) -> Result<(), ActorProcessingErr> {
         let restart_after = self.servants.crashed(now(), servant, self.random.f64()).after;
-        let lifecycle = Lifecycle::ServantCrashed { servant, error, restart_after };
-        tracing::error!("{lifecycle}");
-        self.live.hub.announce(&lifecycle);
+        self.live.hub.announce(&Lifecycle::ServantCrashed { servant, error, restart_after });
         if restart_after.is_zero() {
             return self.replace(myself, servant).await;
         }

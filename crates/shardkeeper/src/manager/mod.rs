@@ -94,6 +94,8 @@ struct Removal {
     number: u64,
     shards: BTreeSet<ShardId>,
     farewell: Farewell,
+    /// The deadline has passed.
+    overdue: bool,
     reply: RpcReplyPort<Result<Vec<Session>, ShardsRejected>>,
 }
 

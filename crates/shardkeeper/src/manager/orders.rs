@@ -12,7 +12,7 @@ use shardkeeper_proto::{Input, Intents, Output, Presence, PresenceUpdate, Sessio
 use shardkeeper_transport::{BoxedIo, ConnectError, Dialer};
 use url::Url;
 
-use crate::Shardkeeper;
+use crate::bot::Shardkeeper;
 use crate::dispatch::{Event, Lifecycle, Subscription, Topic};
 use crate::error::Ended;
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
@@ -269,9 +269,14 @@ async fn a_shard_that_comes_back_waits_for_a_driver_of_it_that_still_runs() {
     bench.state.remove_shards(&bench.myself, &[SHARD], Farewell::Detach, reply.into());
     let shards = &bench.state.fleet.as_ref().unwrap().shards;
     shards.kill(SHARD);
-    // Its driver, which goes on for a while.
+    // As a driver does that goes on beyond the deadline of the removal.
     let driver = shards.entries[&SHARD].slot.lease().await;
+    let incarnation = bench.life().incarnation();
     bench.end(First::End, ShardReport::AskGateway).await;
+    while !bench.state.fleet.as_ref().unwrap().shards.entries[&SHARD].drivers.are_gone() {
+        tokio::task::yield_now().await;
+    }
+    bench.state.report(&bench.myself, SHARD, incarnation, ShardReport::DriverGone);
     let sessions = answer.await.unwrap().unwrap();
     bench.state.add_shards(&bench.myself, &[SHARD], sessions).await.unwrap().unwrap();
     let phase = async |bench: &Bench| {

@@ -48,6 +48,11 @@ impl ManagerState {
                     let _ = sentinel.cast(SentinelMessage::Doubt);
                 }
             }
+            // Of whichever incarnation: a removal waits for every driver of its shards.
+            ShardReport::DriverGone => {
+                self.finish_removals();
+                self.end_if_all_ended(myself);
+            }
             // What an earlier incarnation had to say stands in its life, and was read at its end.
             _ if !fleet.shards.is_current(shard, incarnation) => {}
             ShardReport::Ready => {
@@ -82,9 +87,7 @@ impl ManagerState {
         let shards = fleet.shards.len();
         if !fleet.all_ready_announced && shards > 0 && fleet.shards.all_were_ready() {
             fleet.all_ready_announced = true;
-            let lifecycle = Lifecycle::AllReady { generation: GENERATION, shards };
-            tracing::info!("{lifecycle}");
-            self.live.hub.announce(&lifecycle);
+            self.live.hub.announce(&Lifecycle::AllReady { generation: GENERATION, shards });
         }
     }
 
@@ -109,9 +112,7 @@ impl ManagerState {
         let (advised, count) = (fleet.info.shards, fleet.shards.count());
         if advised > fleet.advised.max(count.get()) {
             fleet.advised = advised;
-            let lifecycle = Lifecycle::MoreShardsAdvised { count, advised };
-            tracing::warn!("{lifecycle}");
-            self.live.hub.announce(&lifecycle);
+            self.live.hub.announce(&Lifecycle::MoreShardsAdvised { count, advised });
         }
     }
 
@@ -119,9 +120,7 @@ impl ManagerState {
     pub(super) fn look(&mut self, myself: &ActorRef<ManagerMessage>) {
         let Some(fleet) = self.fleet.as_mut().filter(|_| self.stopping.is_none()) else { return };
         for (shard, quiet_for) in fleet.silence.look(now(), &fleet.shards.readings()) {
-            let lifecycle = Lifecycle::Silent { shard, quiet_for };
-            tracing::warn!("{lifecycle}");
-            self.live.hub.announce(&lifecycle);
+            self.live.hub.announce(&Lifecycle::Silent { shard, quiet_for });
         }
         for (shard, found) in fleet.shards.watermarks(now()) {
             let lifecycle = match found {
@@ -131,10 +130,6 @@ impl ManagerState {
                 }
                 Found::Moves => Lifecycle::WatermarkMoves { shard },
             };
-            match &lifecycle {
-                Lifecycle::WatermarkStuck { .. } => tracing::warn!("{lifecycle}"),
-                _ => tracing::info!("{lifecycle}"),
-            }
             self.live.hub.announce(&lifecycle);
         }
         myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
@@ -146,7 +141,6 @@ impl ManagerState {
         if refusal.scope == Scope::Layout {
             let lifecycle =
                 Lifecycle::LayoutRefused { shard, count: fleet.shards.count(), code: refusal.code };
-            tracing::error!("{lifecycle}");
             self.live.hub.announce(&lifecycle);
         }
         let hopeless = match refusal.scope {
@@ -159,8 +153,7 @@ impl ManagerState {
             self.stopping.as_ref().is_some_and(|stopping| matches!(stopping.outcome, Ended::Refused(_)));
         if hopeless && !known {
             let _ = fleet.queue.cast(QueueMessage::Freeze);
-            let lifecycle = Lifecycle::Refused(refusal);
-            self.live.hub.announce(&lifecycle);
+            self.live.hub.announce(&Lifecycle::Refused(refusal));
             // The other sessions stay good, should the operator mend it within minutes.
             self.begin_end(myself, Farewell::Detach, Ended::Refused(refusal), None);
         }

@@ -22,7 +22,7 @@ use crate::command::{self, CommandSender};
 use crate::session::Book;
 use crate::session::{SessionSlot, Writer};
 use crate::shard::board::Board;
-use crate::shard::life::{End, Life};
+use crate::shard::life::{Drivers, End, Life};
 use crate::shard::{Oddities, Pacer, ShardActor, ShardArguments, Warnings};
 use crate::status::ShardStatus;
 
@@ -53,6 +53,7 @@ struct Entry {
     board: Arc<Board>,
     /// Of the actor that there is or was last.
     life: Arc<Life>,
+    drivers: Drivers,
     actor: Option<ActorRef<ShardMessage>>,
     /// As long as there is the actor.
     commands: Option<CommandSender>,
@@ -72,7 +73,7 @@ impl Entry {
 
     /// Whether nothing of it runs that has something left to do.
     fn is_gone(&self) -> bool {
-        self.actor.is_none() || self.life.is_over()
+        self.actor.is_none() && self.drivers.are_gone() || self.life.is_over()
     }
 
     fn status(&self, held_up: Option<HeldUp>) -> ShardStatus {
@@ -154,6 +155,7 @@ impl Shards {
             leftovers: Arc::default(),
             board: Arc::new(Board::new(shard, self.count, self.generation)),
             life: Arc::default(),
+            drivers: Drivers::default(),
             actor: None,
             commands: None,
             presence: presence.cloned(),
@@ -240,9 +242,11 @@ impl Shards {
         Ok(ids)
     }
 
-    /// Whether a shard that is being removed has nothing more to end.
-    pub(super) fn has_left(&self, shard: ShardId) -> bool {
-        self.entries.get(&shard).is_none_or(Entry::is_gone)
+    /// Whether a shard that is being removed has nothing more to end. Once its time is up, a driver that does not come to
+    /// its end is not waited for.
+    pub(super) fn has_left(&self, shard: ShardId, overdue: bool) -> bool {
+        let has_left = |entry: &Entry| entry.is_gone() || overdue && entry.actor.is_none();
+        self.entries.get(&shard).is_none_or(has_left)
     }
 
     /// Forgets a shard, and returns its session as another process can resume it.
@@ -302,6 +306,7 @@ impl Shards {
         entry.board.begin(self.last_incarnation);
         let (sender, inbox) = command::channel(shard);
         let arguments = ShardArguments {
+            running: entry.drivers.begin(shard, self.last_incarnation, manager.clone()),
             life: Arc::clone(&entry.life),
             config,
             connector: self.connector.clone(),

@@ -69,12 +69,7 @@ impl ManagerState {
             return self.refuse_start(myself, StartError::Gateway(error));
         }
         let error = crate::chain::chain(&error);
-        let lifecycle = Lifecycle::GatewayUnavailable { error, retry_after };
-        match retry_after {
-            Some(_) => tracing::warn!("{lifecycle}"),
-            None => tracing::error!("{lifecycle}"),
-        }
-        self.live.hub.announce(&lifecycle);
+        self.live.hub.announce(&Lifecycle::GatewayUnavailable { error, retry_after });
     }
 
     /// What the store holds is known, or will not be.
@@ -86,9 +81,7 @@ impl ManagerState {
         self.storeless = stored.is_err();
         self.stored = Some(stored.unwrap_or_else(|error| {
             let error = crate::chain::chain(error.as_ref());
-            let lifecycle = Lifecycle::StoreFailed { error, retry_after: None };
-            tracing::error!("starting without the stored sessions: {lifecycle}");
-            self.live.hub.announce(&lifecycle);
+            self.live.hub.announce(&Lifecycle::StoreFailed { error, retry_after: None });
             Stored::default()
         }));
         match self.answer.take() {

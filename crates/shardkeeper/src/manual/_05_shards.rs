@@ -49,6 +49,8 @@
 //!
 //! Removed shards close with 4905, and Discord keeps their sessions for some minutes.
 //! [`Shardkeeper::remove_shards_with`]`(ids, Farewell::Stop)` closes with 1000 instead, which ends the sessions at once.
+//! At the answer their connections are gone, also those of a shard that crashed or was killed meanwhile; only at the deadline
+//! of an end does the removal answer without waiting for code of the bot that holds up a shard's task.
 //!
 //! # Status
 //!

@@ -229,7 +229,7 @@ impl KeeperState {
                 self.failures = 0;
                 let degraded = std::mem::take(&mut self.book().degraded);
                 if degraded {
-                    self.tell(&Lifecycle::StoreRecovered);
+                    self.hub.announce(&Lifecycle::StoreRecovered);
                 }
                 if self.urgent || !self.flushing.is_empty() {
                     // What has changed meanwhile is to be stored too.
@@ -290,13 +290,8 @@ impl KeeperState {
     fn degrade(&self, error: String, retry_after: Duration) {
         let degraded = std::mem::replace(&mut self.book().degraded, true);
         if !degraded {
-            self.tell(&Lifecycle::StoreFailed { error, retry_after: Some(retry_after) });
+            self.hub.announce(&Lifecycle::StoreFailed { error, retry_after: Some(retry_after) });
         }
-    }
-
-    fn tell(&self, lifecycle: &Lifecycle) {
-        tracing::warn!("{lifecycle}");
-        self.hub.announce(lifecycle);
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

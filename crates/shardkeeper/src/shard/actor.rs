@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::PresenceWith;
 use super::board::Board;
 use super::driver::{self, Control};
-use super::life::Life;
+use super::life::{Life, Running};
 use super::oddities::Oddities;
 use super::pacer::Pacer;
 use super::rate::Warnings;
@@ -53,6 +53,7 @@ pub struct ShardArguments {
     pub(crate) random: fastrand::Rng,
     pub(crate) tap: Option<Arc<Tap>>,
     pub(crate) reconnect: bool,
+    pub(crate) running: Running,
 }
 
 /// The state of a [`ShardActor`].
@@ -120,6 +121,7 @@ impl Actor for ShardActor {
                 random: arguments.random,
                 tap: arguments.tap,
                 reconnect: arguments.reconnect,
+                running: arguments.running,
             }),
             driver: None,
         })

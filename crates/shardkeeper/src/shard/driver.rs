@@ -22,7 +22,7 @@ use url::Url;
 use super::PresenceWith;
 use super::board::Board;
 use super::codec::Codec;
-use super::life::Life;
+use super::life::{Life, Running};
 use super::oddities::Oddities;
 use super::pacer::Pacer;
 use super::rate::Warnings;
@@ -80,10 +80,14 @@ pub(super) struct Parts {
     pub(super) tap: Option<Arc<Tap>>,
     /// Whether to make another connection when one ends.
     pub(super) reconnect: bool,
+    /// The last field, to be dropped behind the others.
+    pub(super) running: Running,
 }
 
 /// Runs a shard until its machine is at its end.
 pub(super) async fn run(mut parts: Parts) {
+    // The first variable, to be dropped behind the others.
+    let _running = parts.running;
     // Until here a predecessor may still have written; from here on its session stands still.
     let _writer = parts.slot.lease().await;
     parts.publisher.inherit();
@@ -593,7 +597,6 @@ impl Core {
         if let Some((sequence, subscription)) = watermark.waits_for() {
             let (shard, stuck_for) = (self.shard, STALLED_AFTER);
             let lifecycle = Lifecycle::WatermarkStuck { shard, subscription, sequence, stuck_for };
-            tracing::warn!("the end waits: {lifecycle}");
             self.publisher.announce_aside(&lifecycle);
         }
         watermark.settled().await;

@@ -1,11 +1,13 @@
 //! What one incarnation of a shard's actor leaves behind for the manager.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use ractor::ActorRef;
+use shardkeeper_proto::ShardId;
 use shardkeeper_proto::shard::Refusal;
 
-use crate::message::Incarnation;
+use crate::message::{Incarnation, ManagerMessage, ShardReport};
 
 /// How an incarnation ended, other than by a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,43 @@ pub(crate) struct Life {
     was_ready: AtomicBool,
     refusal: OnceLock<Refusal>,
     is_over: AtomicBool,
+}
+
+/// How many drivers of a shard there are: one that was killed runs on to its next wait.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Drivers(Arc<AtomicUsize>);
+
+impl Drivers {
+    pub(crate) fn begin(
+        &self,
+        shard: ShardId,
+        incarnation: Incarnation,
+        manager: ActorRef<ManagerMessage>,
+    ) -> Running {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Running { drivers: self.clone(), shard, incarnation, manager }
+    }
+
+    pub(crate) fn are_gone(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+/// Held by a driver until it is gone, and its connection with it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    drivers: Drivers,
+    shard: ShardId,
+    incarnation: Incarnation,
+    manager: ActorRef<ManagerMessage>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.drivers.0.fetch_sub(1, Ordering::AcqRel);
+        let (shard, incarnation, report) = (self.shard, self.incarnation, ShardReport::DriverGone);
+        let _ = self.manager.cast(ManagerMessage::Report { shard, incarnation, report });
+    }
 }
 
 impl Life {
