@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use shardkeeper_proto::shard::{Change, Refusal};
+use shardkeeper_proto::shard::{Change, Context, Refusal};
 use shardkeeper_proto::{Input, Intents, Output, Presence, PresenceUpdate, Session, Shard, ShardId, Status};
 use shardkeeper_transport::{BoxedIo, ConnectError, Dialer};
 use url::Url;
@@ -107,7 +107,7 @@ impl Bench {
         let (mut shard, now) = (Shard::new(config, None), Instant::now());
         let closed = Input::Closed { code: Some(code), corrupt: false, detail: None };
         for input in [Input::Start, Input::Turn, Input::Connected, closed] {
-            shard.handle_input(now, &mut || 0.0, input);
+            shard.handle_input(&mut Context::new(now, &mut || 0.0), input);
         }
         loop {
             match shard.poll_output() {

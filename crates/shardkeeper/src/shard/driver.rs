@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ractor::ActorRef;
-use shardkeeper_proto::shard::{Change, Next, Oddity, Reason};
+use shardkeeper_proto::shard::{self, Change, Next, Oddity, Reason};
 use shardkeeper_proto::{
     Envelope, IdentifyPermit, Input, Opcode, Output, PresenceUpdate, Shard, ShardConfig, ShardId,
 };
@@ -537,7 +537,7 @@ impl Core {
     /// Feeds the machine and does everything it puts out, but for what concerns the link.
     fn feed(&mut self, input: Input<'_>, envelope: Option<&Envelope<'_>>) {
         let now = Instant::now().into_std();
-        self.machine.handle_input(now, &mut || self.random.f64(), input);
+        self.machine.handle_input(&mut shard::Context::new(now, &mut || self.random.f64()), input);
         loop {
             match self.machine.poll_output() {
                 Output::Timeout(at) => {

@@ -47,7 +47,7 @@ fn gw_148_140_125_op_9_false_forgets_everything_and_identifies() {
         bench.feed(Input::Turn);
         assert_eq!(bench.url(), Some("wss://bootstrap.example/?v=10&encoding=json"), "GW-140");
         bench.feed(Input::Connected).clear().hello();
-        bench.shard.tick(bench.now, &mut || 0.0);
+        bench.shard.tick(&mut Context::new(bench.now, &mut || 0.0));
         bench.permit();
         assert_eq!(bench.sent()[0], r#"{"op":1,"d":null}"#, "GW-125: the old sequence is gone");
         assert!(bench.sent()[1].starts_with(r#"{"op":2"#));

@@ -50,7 +50,7 @@ impl Bench {
 
     fn feed(&mut self, input: Input<'_>) -> &mut Self {
         let random = self.random;
-        self.shard.handle_input(self.now, &mut || random, input);
+        self.shard.handle_input(&mut Context::new(self.now, &mut || random), input);
         self.wakes_at = loop {
             match self.shard.poll_output() {
                 Output::Timeout(at) => break at,
