@@ -6,6 +6,7 @@ mod heartbeats;
 mod identifying;
 mod invalid_sessions;
 mod odd_peers;
+mod reactions;
 mod resuming;
 mod sending;
 mod stopping;
