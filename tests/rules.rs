@@ -1,5 +1,5 @@
-//! The table of rules, `rules.csv`: each of the protocol's 303 rules has a test, or the reason why it has none. What the
-//! rules say stands in the Gateway's documentation; the numbers are those that comments, tests and violations name.
+//! The rules of the Gateway: `docs/gateway-rules.md` says what each of the 303 rules demands, and `rules.csv` lists one
+//! rule and one of its tests per line, or a rule and the reason why it has no test (or is only partly tested).
 //!
 //! Each test of the table cites its rules, in its name or at the assertion. A citation shows which line is meant to check
 //! the rule; it is no proof that the line does. Only a mutant that breaks the rule and fails the test proves that.
@@ -19,49 +19,101 @@ const PACKAGES: [(&str, &str); 7] = [
     ("shardkeeper-transport", "../crates/shardkeeper-transport"),
     ("shardkeeperd", "../crates/shardkeeperd"),
 ];
+/// The only addresses that a source of a rule may have.
+const OFFICIAL: [&str; 2] =
+    ["https://docs.discord.com/developers/", "https://github.com/discord/discord-api-docs/issues/"];
 
-struct Row {
-    rule: usize,
+/// An entry of the book.
+struct Rule {
+    number: usize,
     level: String,
-    tests: BTreeSet<String>,
-    why: String,
+    sentence: String,
+    /// Names of links, as `[Resuming]`, and the words *staff*, *practice* and *derived*.
+    sources: Vec<String>,
 }
 
-fn table() -> Vec<Row> {
-    let text = fs::read_to_string("rules.csv").expect("the table is there");
-    let row = |line: &str| {
-        let fields: Vec<&str> = line.split(',').collect();
-        let [rule, level, tests, why] = fields[..] else { panic!("four fields: {line}") };
-        Row {
-            rule: rule.strip_prefix("GW-").and_then(|number| number.parse().ok()).expect("a rule"),
-            level: level.to_owned(),
-            tests: tests.split_whitespace().map(str::to_owned).collect(),
-            why: why.to_owned(),
+/// What the table has about a rule.
+#[derive(Default)]
+struct Row {
+    tests: BTreeSet<String>,
+    /// Why tests are missing.
+    whys: Vec<String>,
+}
+
+fn book() -> String {
+    fs::read_to_string("../docs/gateway-rules.md").expect("the book is there")
+}
+
+/// The entries of the book in its order:
+/// `- <a id="gw-001"></a>**GW-001** · FACT · What the rule says. *[Link], practice*`.
+fn rules(book: &str) -> Vec<Rule> {
+    let mut entries: Vec<String> = Vec::new();
+    let mut in_entry = false;
+    for line in book.lines() {
+        if line.starts_with("- <a id=") {
+            entries.push(line.to_owned());
+            in_entry = true;
+        } else if let Some(more) = line.strip_prefix("  ").filter(|_| in_entry) {
+            let entry = entries.last_mut().expect("a line follows its entry");
+            *entry += " ";
+            *entry += more;
+        } else {
+            in_entry = false;
         }
-    };
-    text.lines().skip(1).map(row).collect()
+    }
+    entries.iter().map(|entry| rule(entry).unwrap_or_else(|| panic!("not an entry: {entry}"))).collect()
+}
+
+fn rule(entry: &str) -> Option<Rule> {
+    let (anchor, rest) = entry.strip_prefix("- <a id=\"gw-")?.split_once("\"></a>**GW-")?;
+    let (number, rest) = rest.split_once("** · ")?;
+    let (level, rest) = rest.split_once(" · ")?;
+    let (sentence, sources) = rest.strip_suffix('*')?.rsplit_once(" *")?;
+    (anchor == number && number.len() == 3).then_some(())?;
+    Some(Rule {
+        number: number.parse().ok()?,
+        level: level.to_owned(),
+        sentence: sentence.to_owned(),
+        sources: sources.split(", ").map(str::to_owned).collect(),
+    })
+}
+
+/// The links that the book defines: `[name]: address`.
+fn links(book: &str) -> BTreeMap<&str, &str> {
+    book.lines().filter(|line| line.starts_with('[')).filter_map(|line| line.split_once(": ")).collect()
+}
+
+/// The lines of the table without its heading.
+fn lines() -> Vec<String> {
+    let text = fs::read_to_string("rules.csv").expect("the table is there");
+    let (heading, lines) = text.split_once('\n').expect("a heading");
+    assert_eq!(heading, "rule,test,why");
+    lines.lines().map(str::to_owned).collect()
+}
+
+fn table() -> BTreeMap<usize, Row> {
+    let mut table: BTreeMap<usize, Row> = BTreeMap::new();
+    for line in lines() {
+        let fields: Vec<&str> = line.split(',').collect();
+        let [rule, test, why] = fields[..] else { panic!("not three fields: {line}") };
+        let number = rule.strip_prefix("GW-").filter(|digits| digits.len() == 3);
+        let rule = number.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no rule: {line}"));
+        assert!(test.is_empty() != why.is_empty(), "a line has either a test or a reason: {line}");
+        let row = table.entry(rule).or_default();
+        if test.is_empty() {
+            row.whys.push(why.to_owned());
+        } else {
+            row.tests.insert(test.to_owned());
+        }
+    }
+    table
 }
 
 /// The source of every test by `package::name`. Tests of one name in different files of a package count as one.
 fn tests() -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
     for (package, folder) in PACKAGES {
-        collect(package, Path::new(folder), &mut all);
-    }
-    all
-}
-
-fn collect(package: &str, folder: &Path, all: &mut BTreeMap<String, String>) {
-    for entry in fs::read_dir(folder).expect("the folder is there") {
-        let path = entry.expect("it can be read").path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        if path.is_dir() {
-            // Other packages, and what is generated.
-            if !(folder == Path::new(".") && matches!(name.as_str(), "clients" | "fuzz" | "target")) {
-                collect(package, &path, all);
-            }
-        } else if name.ends_with(".rs") {
-            let text = fs::read_to_string(&path).expect("it is text");
+        for text in files(Path::new(folder)) {
             let lines: Vec<&str> = text.lines().collect();
             let mut is_test = false;
             let mut in_proptest = false;
@@ -78,6 +130,26 @@ fn collect(package: &str, folder: &Path, all: &mut BTreeMap<String, String>) {
             }
         }
     }
+    all
+}
+
+/// The text of every Rust file of the package in `folder`.
+fn files(folder: &Path) -> Vec<String> {
+    let mut texts = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("it can be read").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            // Other packages, and generated files.
+            let is_other = folder == Path::new(".") && matches!(name, "clients" | "fuzz");
+            if name != "target" && !is_other {
+                texts.extend(files(&path));
+            }
+        } else if name.ends_with(".rs") {
+            texts.push(fs::read_to_string(&path).expect("it is text"));
+        }
+    }
+    texts
 }
 
 /// The function whose `fn` is in line `at`, with the comments and attributes directly above. `rustfmt` ends it with the
@@ -112,27 +184,56 @@ fn named(test: &str) -> Vec<usize> {
 }
 
 #[test]
+fn every_rule_has_its_sentence_and_its_source() {
+    let book = book();
+    let rules = rules(&book);
+    assert_eq!(rules.iter().map(|rule| rule.number).collect::<Vec<_>>(), (1..=RULES).collect::<Vec<_>>());
+    let links = links(&book);
+    for Rule { number, level, sentence, sources } in &rules {
+        assert!(matches!(level.as_str(), "MUST" | "SHOULD" | "FACT"), "GW-{number:03}: {level}");
+        let is_sentence = sentence.split_whitespace().count() >= 4 && sentence.ends_with('.');
+        assert!(is_sentence, "GW-{number:03} has no sentence: {sentence}");
+        for source in sources {
+            let is_known = matches!(source.as_str(), "staff" | "practice" | "derived")
+                || links.contains_key(source.as_str());
+            assert!(is_known, "GW-{number:03}: {source} is neither a link of the book nor a kind of source");
+        }
+    }
+    let used: BTreeSet<&str> = rules.iter().flat_map(|rule| &rule.sources).map(String::as_str).collect();
+    for (link, address) in links {
+        assert!(used.contains(link), "no rule uses the link {link}");
+        assert!(OFFICIAL.iter().any(|start| address.starts_with(start)), "{link}: {address}");
+    }
+}
+
+#[test]
 fn every_rule_has_a_test_or_a_reason() {
     let table = table();
-    assert_eq!(table.iter().map(|row| row.rule).collect::<Vec<_>>(), (1..=RULES).collect::<Vec<_>>());
+    assert_eq!(table.keys().copied().collect::<Vec<_>>(), (1..=RULES).collect::<Vec<_>>());
     let known = tests();
-    for row in &table {
-        let rule = row.rule;
-        assert!(matches!(row.level.as_str(), "MUST" | "SHOULD" | "FACT"), "GW-{rule:03}: {}", row.level);
-        assert!(!row.tests.is_empty() || !row.why.is_empty(), "GW-{rule:03} has neither test nor reason");
+    for (rule, row) in &table {
+        assert!(row.whys.len() <= 1, "GW-{rule:03} has more than one reason: {:?}", row.whys);
         for test in &row.tests {
             assert!(known.contains_key(test), "GW-{rule:03} names {test}, which does not exist");
         }
     }
 }
 
+/// Branches that add different lines then rarely touch the same place.
+#[test]
+fn the_table_is_sorted() {
+    let lines = lines();
+    let wrong = lines.windows(2).find(|pair| pair[0] >= pair[1]);
+    assert_eq!(wrong, None, "sort the lines below the heading by bytes: LC_ALL=C sort -u");
+}
+
 #[test]
 fn every_test_that_names_a_rule_is_in_the_table() {
-    let table: BTreeMap<usize, Row> = table().into_iter().map(|row| (row.rule, row)).collect();
+    let table = table();
     for test in tests().keys() {
         for rule in named(test) {
             let row = table.get(&rule).unwrap_or_else(|| panic!("{test}: there is no rule {rule}"));
-            assert!(row.tests.contains(test), "{test} is missing in the row of GW-{rule:03}");
+            assert!(row.tests.contains(test), "add this line to the table: GW-{rule:03},{test},");
         }
     }
 }
@@ -141,19 +242,67 @@ fn every_test_that_names_a_rule_is_in_the_table() {
 fn every_test_cites_the_rules_that_it_is_in_the_table_for() {
     let sources = tests();
     let mut missing = Vec::new();
-    for row in table() {
-        let citation = format!("GW-{:03}", row.rule);
+    for (rule, row) in table() {
+        let citation = format!("GW-{rule:03}");
         for test in &row.tests {
             let is_cited = sources.get(test).is_some_and(|source| source.contains(&citation));
-            if !is_cited && !named(test).contains(&row.rule) {
+            if !is_cited && !named(test).contains(&rule) {
                 missing.push(format!("{test}: {citation}"));
             }
         }
     }
     assert!(
         missing.is_empty(),
-        "not cited; add the number at the assertion, or take the test out of the row: {missing:#?}"
+        "not cited; add the number at the assertion, or remove the line from the table: {missing:#?}"
     );
+}
+
+/// A comment that only cites numbers makes its reader look each of them up; half a sentence says what the rule demands.
+#[test]
+fn comments_say_what_the_rules_that_they_cite_demand() {
+    let examples = ("examples", "../examples");
+    let texts = PACKAGES.iter().chain([&examples]).flat_map(|(_, folder)| files(Path::new(folder)));
+    for text in texts {
+        for number in text.split("GW-").skip(1).filter_map(|rest| rest.get(..3)?.parse::<usize>().ok()) {
+            assert!((1..=RULES).contains(&number), "there is no rule GW-{number:03}");
+        }
+        for comment in comments(&text) {
+            assert!(!is_bare(&comment), "say what the rule demands:{comment}");
+        }
+    }
+}
+
+/// Each run of lines that are comments.
+fn comments(text: &str) -> Vec<String> {
+    let mut comments = vec![String::new()];
+    for line in text.lines() {
+        let comment = line.trim_start().strip_prefix("//").map(|rest| rest.trim_start_matches(['/', '!']));
+        match comment {
+            Some(comment) => {
+                comments.last_mut().expect("one is there").push_str(&format!(" {}", comment.trim()))
+            }
+            None => comments.push(String::new()),
+        }
+    }
+    comments
+}
+
+/// Whether a comment cites rules and says nothing else.
+fn is_bare(comment: &str) -> bool {
+    let mut words = comment.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
+    let is_citation = |word: &str| matches!(word, "GW" | "and" | "to") || word.parse::<u16>().is_ok();
+    comment.contains("GW-") && words.all(is_citation)
+}
+
+/// `gw_018_…` is explained by the book. `b4_…` would be explained by nothing.
+#[test]
+fn no_test_has_a_prefix_without_a_key() {
+    for test in tests().keys() {
+        let name = test.split("::").nth(1).unwrap_or_default();
+        let prefix = name.split('_').next().unwrap_or_default();
+        let is_key = prefix.len() > 1 && prefix[1..].bytes().all(|byte| byte.is_ascii_digit());
+        assert!(!is_key, "{test}: nobody knows what {prefix} is; name what the test shows");
+    }
 }
 
 #[test]
@@ -167,10 +316,28 @@ fn sources_of_tests_are_cut_where_they_begin_and_end() {
 }
 
 #[test]
+fn entries_of_the_book_are_read_whole() {
+    let book = "text\n\n- <a id=\"gw-001\"></a>**GW-001** · MUST · Send `a *b*`\n  and wait. *[A b], staff*\n\n  more\n";
+    let [Rule { number: 1, level, sentence, sources }] = &rules(book)[..] else { panic!("one rule") };
+    assert_eq!((level.as_str(), sentence.as_str()), ("MUST", "Send `a *b*` and wait."));
+    assert_eq!(sources, &["[A b]", "staff"]);
+    assert!(rule("- <a id=\"gw-002\"></a>**GW-001** · MUST · Send. *staff*").is_none(), "another anchor");
+    assert!(rule("- <a id=\"gw-001\"></a>**GW-001** · MUST · Send.").is_none(), "no source");
+}
+
+#[test]
+fn bare_citations_are_recognised() {
+    assert_eq!(comments("/// a\n//! b\nfn x() {}\n    // c\n"), [" a b", " c"].map(str::to_owned));
+    assert!(is_bare(" GW-001, GW-003 to GW-005."));
+    assert!(!is_bare(" GW-001: one guild per request."));
+    assert!(!is_bare(" 5 and 6"));
+}
+
+#[test]
 fn names_of_tests_are_read_as_they_are_meant() {
     assert_eq!(named("p::gw_018_any_order"), [18]);
     assert_eq!(named("p::gw_040_041_x"), [40, 41]);
     assert_eq!(named("p::gw_209_to_212_x"), [209, 210, 211, 212]);
     assert_eq!(named("p::gw_263_to_264_266_x"), [263, 264, 266]);
-    assert_eq!(named("p::b7_close_codes"), []);
+    assert_eq!(named("p::close_codes"), []);
 }

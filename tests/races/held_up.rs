@@ -1,10 +1,13 @@
 //! Readers that wait for an answer, panic, or end the bot, while shards publish on other threads.
 
+use std::time::Duration;
+
 use shardkeeper::{
-    Builder, Event, Lifecycle, Overflow, RequestMembers, Shardkeeper, Subscription, SubscriptionOptions,
-    Topic,
+    Builder, Event, Lifecycle, Overflow, RequestMembers, ShardId, Shardkeeper, Subscription,
+    SubscriptionOptions, Topic,
 };
 use shardkeeper_tests::races::repeat;
+use tokio::time::Instant;
 
 const GUILD: u64 = 281_474_976 << 22;
 
@@ -70,6 +73,48 @@ fn an_end_in_the_loop_that_reads_is_as_fast_as_its_reader() {
         assert_eq!(detaching.unwrap().await.len(), 2);
         // The deadline would be ten.
         assert!(start.elapsed().as_secs() < 8, "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn an_end_awaited_with_a_delivery_in_hand_goes_on_without_it_alone() {
+    repeat(6, |round| async move {
+        let simulator = round.simulator(2, |_| {});
+        let keeper = ready(round.bot(&simulator)).await;
+        let mut own = lossless(&keeper, round.rng().usize(1..150));
+        let mut other = lossless(&keeper, 1000);
+        (0..2).for_each(|shard| simulator.emit(shard, 100));
+        let (at, slow) = (round.rng().usize(1..100), round.rng().bool());
+        let others_work = Duration::from_millis(if slow { 3000 } else { 0 });
+        // Another task is slow with what it has in hand, and reads on then.
+        let reading = tokio::spawn(async move {
+            let in_hand = other.next().await.unwrap();
+            tokio::time::sleep(others_work).await;
+            drop(in_hand);
+            while other.next().await.is_some() {}
+        });
+        for _ in 1..at {
+            round.stir().await;
+            drop(own.next().await);
+        }
+        let in_hand = own.next().await.unwrap();
+        let (shard, sequence) = in_hand.dispatch().map(|it| (it.shard(), it.sequence())).unwrap();
+        let start = Instant::now();
+        let sessions = match round.rng().bool() {
+            true => keeper.detach().await,
+            false => keeper.remove_shards([ShardId(0), ShardId(1)]).await.unwrap(),
+        };
+        // The deadline would be ten.
+        assert!(start.elapsed().as_secs() < 8, "{:?}", start.elapsed());
+        let session = sessions.iter().find(|session| session.shard == shard).unwrap();
+        assert_eq!(
+            session.sequence,
+            sequence - 1,
+            "all before was acknowledged, and what is in hand was not"
+        );
+        drop(in_hand);
+        reading.abort();
+        keeper.stop().await;
     });
 }
 

@@ -1,9 +1,11 @@
 //! Shards that leave and come back, while others are restarted or killed.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
+use futures_util::FutureExt;
 use shardkeeper::{Lifecycle, Phase, Presence, ShardId, Status, Topic};
 use shardkeeper_tests::races::repeat;
 
@@ -69,19 +71,21 @@ fn a_removal_waits_for_a_driver_that_was_killed_and_still_runs() {
         let builder = round.bot(&simulator).presence_with(move |_| {
             let _ = entered.lock().unwrap().send(());
             // Other tasks go on meanwhile, also where the runtime has one worker.
-            tokio::task::block_in_place(|| drop(held.lock().unwrap().recv()));
+            let _ = tokio::task::block_in_place(|| held.lock().unwrap().recv());
             has_left.store(true, Ordering::Release);
             Presence::new(Status::Online)
         });
         let keeper = builder.start().await.unwrap();
         let in_there = tokio::task::spawn_blocking(move || in_there.recv());
         in_there.await.unwrap().unwrap();
-        keeper.shard(ShardId(0)).await.unwrap().kill();
-        let removal = keeper.remove_shards([ShardId(0)]);
-        std::thread::spawn(move || {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            drop(release);
-        });
+        let actor = keeper.shard(ShardId(0)).await.unwrap();
+        actor.kill();
+        let mut removal = pin!(keeper.remove_shards([ShardId(0)]));
+        actor.wait(None).await.unwrap();
+        // The manager hears of the actor's end before it answers this.
+        keeper.status().await.unwrap();
+        assert!(removal.as_mut().now_or_never().is_none(), "it is answered while the driver runs");
+        drop(release);
         removal.await.unwrap();
         assert!(left.load(Ordering::Acquire), "the driver still runs");
         let identifies = simulator.report().identifies;

@@ -10,7 +10,7 @@ use shardkeeper_sim::Fault;
 use shardkeeper_tests::{Running, in_both_worlds, no_violations_except, servant, simulator};
 
 #[test]
-fn b5_a_panic_in_a_driver_costs_a_resume_and_nothing_else() {
+fn a_panic_in_a_driver_costs_a_resume_and_nothing_else() {
     in_both_worlds(|| async {
         let mut running = Running::start(simulator(2, |_| {})).await;
         running.simulator.start_traffic();

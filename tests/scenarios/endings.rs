@@ -58,14 +58,16 @@ async fn what_was_not_dealt_with_before_a_hand_over_comes_again_after_it() {
     for _ in 0..100 {
         drop(running.next().await);
     }
-    // One is in work, and never finished; the others are not even read.
-    let in_work = running.events.next().await.unwrap();
+    // One is in work elsewhere, and never finished; the others are not even read.
+    let Running { simulator, keeper, mut events, .. } = running;
+    let working = tokio::spawn(async move { (events.next().await.unwrap(), events) });
+    let in_work = working.await.unwrap();
     let start = Instant::now();
-    let sessions = running.keeper.detach().await;
+    let sessions = keeper.detach().await;
     assert_eq!(start.elapsed(), Duration::from_secs(10), "the deadline, and no longer");
-    drop((in_work, running.events));
-    let builder = bot(&running.simulator).sessions(sessions);
-    let mut successor = Running::start_with(running.simulator.clone(), builder).await;
+    drop(in_work);
+    let builder = bot(&simulator).sessions(sessions);
+    let mut successor = Running::start_with(simulator, builder).await;
     // Nothing lost, and nothing twice that was dealt with.
     successor.check().await;
     assert_eq!(successor.simulator.report().identifies, 2);

@@ -88,7 +88,7 @@ fn gw_148_an_invalid_session_starts_a_new_one() {
 }
 
 #[test]
-fn b7_close_codes_that_end_the_session_identify_without_a_resume() {
+fn close_codes_that_end_the_session_identify_without_a_resume() {
     in_both_worlds(|| async {
         // GW-079, GW-083, GW-085: after 4003, 4007 and 4009 the session is dropped.
         for code in [4003, 4007, 4009] {

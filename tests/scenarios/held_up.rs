@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use shardkeeper::{
-    Builder, Event, Farewell, Lifecycle, MembersError, Overflow, Phase, RequestMembers, ShardId, Shardkeeper,
-    Subscription, SubscriptionOptions, Topic, VoiceStateUpdate,
+    Builder, Event, Farewell, Lifecycle, MembersError, Overflow, Phase, RequestMembers, RestartBy, Session,
+    ShardId, Shardkeeper, Subscription, SubscriptionOptions, Topic, VoiceStateUpdate,
 };
 use shardkeeper_sim::{Fault, Simulator};
 use shardkeeper_tests::{Running, bot, simulator};
@@ -299,9 +299,30 @@ async fn an_end_in_the_loop_that_reads_takes_no_longer_than_its_reader() {
     reading.await.unwrap();
 }
 
+/// How a bot ends, or gives up its shards, inside the loop that reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Remove,
+    Detach,
+    Stop,
+}
+
+impl End {
+    async fn begin_and_await(self, keeper: &Shardkeeper) -> Vec<Session> {
+        match self {
+            Self::Remove => keeper.remove_shards([SHARD]).await.unwrap(),
+            Self::Detach => keeper.detach().await,
+            Self::Stop => {
+                keeper.stop().await;
+                Vec::new()
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_end_that_waits_for_a_delivery_in_the_hand_of_its_asker_names_it() {
-    for removal in [false, true] {
+async fn an_end_awaited_with_a_delivery_in_hand_does_not_wait_for_it_and_names_it() {
+    for end in [End::Remove, End::Detach] {
         let mut running = Running::start(simulator(2, |_| {})).await;
         let mut own = running.keeper.subscribe(Topic::all()).named("own");
         running.simulator.emit(0, 1);
@@ -311,15 +332,130 @@ async fn an_end_that_waits_for_a_delivery_in_the_hand_of_its_asker_names_it() {
             running.until(|lifecycle| matches!(lifecycle, Lifecycle::WatermarkStuck { .. })).await
         });
         let start = Instant::now();
-        let sessions = match removal {
-            true => keeper.remove_shards([SHARD]).await.unwrap(),
-            false => keeper.detach().await,
-        };
-        assert!(start.elapsed() <= Duration::from_secs(10), "{:?}", start.elapsed());
+        let sessions = end.begin_and_await(&keeper).await;
+        assert!(start.elapsed() < Duration::from_secs(3), "{end:?}: {:?}", start.elapsed());
         assert_eq!(sessions[0].sequence, in_hand.dispatch().unwrap().sequence() - 1);
         let stuck = listening.await.unwrap();
         assert!(stuck.to_string().contains("by subscription \"own\" (tests"), "{stuck}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_awaited_in_the_loop_that_reads_does_not_wait_for_what_is_unread_either() {
+    for end in [End::Remove, End::Detach, End::Stop] {
+        // Everything has room, or the shard waits for the subscription.
+        for capacity in [1000, 1] {
+            for lifecycle_in_hand in [false, true] {
+                let running = Running::start(simulator(2, |_| {})).await;
+                drop(running.events);
+                let mut own =
+                    running.keeper.subscribe_with(Topic::all().with_lifecycle(), lossless(capacity));
+                if lifecycle_in_hand {
+                    running.keeper.restart_shard(ShardId(1), RestartBy::Resume).await.unwrap();
+                }
+                let in_hand = own.next();
+                if !lifecycle_in_hand {
+                    running.simulator.emit(0, 100);
+                }
+                let in_hand = in_hand.await.unwrap();
+                assert_eq!(in_hand.lifecycle().is_some(), lifecycle_in_hand);
+                running.simulator.emit(0, 100);
+                sleep(Duration::from_secs(20)).await;
+                let acknowledged = running.keeper.sessions().await[0].sequence;
+                let start = Instant::now();
+                let sessions = end.begin_and_await(&running.keeper).await;
+                let case = format!("{end:?}, {capacity}, {lifecycle_in_hand}");
+                assert!(start.elapsed() < Duration::from_secs(4), "{case}: {:?}", start.elapsed());
+                assert_eq!(sessions.is_empty(), end == End::Stop, "{case}");
+                if let Some(session) = sessions.first() {
+                    assert_eq!(session.sequence, acknowledged, "{case}");
+                }
+                drop(in_hand);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_asker_had_in_hand_comes_again_to_the_next_process_marked_as_replayed() {
+    let running = Running::start(simulator(1, |_| {})).await;
+    drop(running.events);
+    let mut own = running.keeper.subscribe(Topic::all());
+    running.simulator.emit(0, 3);
+    drop(own.next().await.unwrap());
+    let in_hand = own.next().await.unwrap();
+    let sessions = running.keeper.detach().await;
+    let builder = bot(&running.simulator).sessions(sessions);
+    let mut again = builder.subscribe(Topic::all());
+    let _successor = builder.start().await.unwrap();
+    let first = again.next().await.unwrap();
+    let (first, in_hand) = (first.dispatch().unwrap(), in_hand.dispatch().unwrap());
+    assert_eq!((first.sequence(), first.is_replayed()), (in_hand.sequence(), true));
+    assert_eq!(first.data(), in_hand.data());
+}
+
+/// Whoever waits for the end has given its deliveries to others, which take their time.
+#[tokio::test(start_paused = true)]
+async fn an_end_waits_for_deliveries_in_the_hands_of_others_than_its_asker() {
+    for end in [End::Remove, End::Detach] {
+        for reads_on in [true, false] {
+            let running = Running::start(simulator(1, |_| {})).await;
+            drop(running.events);
+            let mut own = running.keeper.subscribe(Topic::all());
+            running.simulator.emit(0, 1);
+            let keeper = running.keeper.clone();
+            let slow = |delivery| {
+                tokio::spawn(async move {
+                    sleep(Duration::from_secs(6)).await;
+                    drop(delivery);
+                })
+            };
+            let (asked, sequence) = match reads_on {
+                // It has asked for the next event since.
+                true => {
+                    let delivery = own.next().await.unwrap();
+                    let sequence = delivery.dispatch().unwrap().sequence();
+                    slow(delivery);
+                    assert!(own.next().now_or_never().is_none());
+                    (Instant::now(), sequence)
+                }
+                // Another task reads.
+                false => {
+                    let reading = tokio::spawn(async move {
+                        let delivery = own.next().await.unwrap();
+                        let sequence = delivery.dispatch().unwrap().sequence();
+                        slow(delivery);
+                        (own, sequence)
+                    });
+                    let (_own, sequence) = reading.await.unwrap();
+                    (Instant::now(), sequence)
+                }
+            };
+            let sessions = end.begin_and_await(&keeper).await;
+            assert!(asked.elapsed() >= Duration::from_secs(6), "{end:?}: {:?}", asked.elapsed());
+            assert!(asked.elapsed() < Duration::from_secs(7), "{end:?}: {:?}", asked.elapsed());
+            assert_eq!(sessions[0].sequence, sequence, "{end:?}, {reads_on}");
+        }
+    }
+}
+
+/// The wait for the end was given up: what is in hand is worked on again.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_not_awaited_any_more_waits_for_what_its_asker_has_in_hand() {
+    let running = Running::start(simulator(1, |_| {})).await;
+    drop(running.events);
+    let mut own = running.keeper.subscribe(Topic::all());
+    running.simulator.emit(0, 1);
+    let in_hand = own.next().await.unwrap();
+    let sequence = in_hand.dispatch().unwrap().sequence();
+    let start = Instant::now();
+    assert!(timeout(Duration::from_millis(500), running.keeper.detach()).await.is_err());
+    let detaching = running.keeper.detach();
+    sleep(Duration::from_secs(4)).await;
+    drop(in_hand);
+    let sessions = detaching.await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(sessions[0].sequence, sequence);
 }
 
 #[tokio::test(start_paused = true)]

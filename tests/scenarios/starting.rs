@@ -134,7 +134,7 @@ async fn gw_109_149_identifies_that_fail_are_repeated_within_the_limits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b3_a_gateway_that_closes_at_once_is_not_stormed() {
+async fn a_gateway_that_closes_at_once_is_not_stormed() {
     let simulator = simulator(1, |_| {});
     simulator.arm(ConnectFault::Refuse, usize::MAX);
     let builder = bot(&simulator);

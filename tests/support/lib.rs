@@ -147,7 +147,15 @@ impl Running {
                 _ => {}
             }
         }
+        running.drain().await;
         running
+    }
+
+    /// Reads until everything that the simulator has sent has arrived.
+    async fn drain(&mut self) {
+        while self.simulator.delivery().delivered < self.simulator.delivery().sent {
+            drop(self.next().await);
+        }
     }
 
     /// The next event; what is a dispatch has been shown to the simulator.
@@ -204,9 +212,7 @@ impl Running {
     /// out of order, and no rule broken.
     pub async fn check(&mut self) {
         self.simulator.stop_traffic();
-        while self.simulator.delivery().delivered < self.simulator.delivery().sent {
-            drop(self.next().await);
-        }
+        self.drain().await;
         let delivery = self.simulator.delivery();
         assert_eq!((delivery.lost, delivery.duplicated, delivery.out_of_order), (0, 0, 0), "{delivery:?}");
         self.no_violations();

@@ -1,4 +1,4 @@
-//! Close codes: what each one from Discord means, and the ones that we send (section 7 of the rules).
+//! Close codes: what each one from Discord means, and the ones that we send (GW-076 to GW-101).
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub enum Recovery {
     Fatal(Scope),
 }
 
-/// How far a fatal code reaches (GW-096).
+/// Who is concerned by a fatal code: the layout, or the whole bot (GW-096).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// The number of shards, or this shard's place in it, is refused: a new layout is needed.
@@ -31,14 +31,14 @@ impl CloseCode {
     /// What to do now. Codes that are not in the table are no reason to give up (GW-094).
     pub const fn recovery(self) -> Recovery {
         match self.0 {
-            // GW-079, GW-082, GW-083, GW-085
+            // GW-079, GW-082, GW-083, GW-085: with these codes Discord has ended the session.
             4003 | 4006 | 4007 | 4009 => Recovery::NewSession,
-            // GW-086, GW-087
+            // GW-086, GW-087: Discord refuses the shard layout.
             4010 | 4011 => Recovery::Fatal(Scope::Layout),
-            // GW-080, GW-088, GW-089, GW-090
+            // GW-080, GW-088, GW-089, GW-090: Discord refuses the token, the version or the intents.
             4004 | 4012..=4014 => Recovery::Fatal(Scope::Bot),
-            // GW-076, GW-077, GW-078, GW-081, GW-084, GW-091 to GW-094. A node that restarts or is overloaded answers
-            // each Resume with one of these for a while, and the session is as good as before.
+            // GW-076, GW-077, GW-078, GW-081, GW-084, GW-091 to GW-094: a Resume may work. A node that restarts or is
+            // overloaded answers each Resume with one of these for a while, and keeps the session.
             _ => Recovery::Resume,
         }
     }
@@ -77,7 +77,8 @@ impl fmt::Display for CloseCode {
     }
 }
 
-/// Codes that we close with. All but [`STOP`](ours::STOP) keep the session (GW-099); each names its reason (GW-100).
+/// Codes that we close with. All except [`STOP`](ours::STOP) keep the session, as every code but 1000 and 1001 does
+/// (GW-099), and are from 4000 to 4999 (GW-100).
 pub mod ours {
     /// The end: the session is given up and the bot shows as offline (GW-098).
     pub const STOP: u16 = 1000;

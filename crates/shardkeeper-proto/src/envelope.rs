@@ -81,7 +81,8 @@ impl<'a> Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    /// The guild that a dispatch is about (GW-261), found without looking into anything nested (GW-262). `None` for an
+    /// The guild that a dispatch is about: its `guild_id`, or the `id` of a guild event (GW-261). Nested keys are not
+    /// read (GW-262). `None` for an
     /// event of no guild, and for data that cannot be read. Costs a pass over the data: about a nanosecond per byte.
     pub fn guild_id(&self) -> Option<u64> {
         #[derive(Deserialize)]

@@ -31,7 +31,7 @@ pub enum Priority {
     Reshard,
 }
 
-/// How many Identify the token has left until when (GW-166).
+/// How many of the token's daily Identifies are left, and until when; at 0 Discord resets the token (GW-166).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdentifyBudget {
     total: u32,
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn gw_170_171_start_plans_are_those_of_the_sheet() {
+    fn gw_170_171_shards_start_by_key_and_in_order() {
         for (shards, max_concurrency, last_window) in
             [(1, 1, 0), (5, 2, 10), (16, 16, 0), (17, 16, 5), (32, 16, 5), (64, 1, 315)]
         {

@@ -35,13 +35,13 @@ impl ShardCount {
         self.0.get()
     }
 
-    /// The shard on which a guild lives (GW-227).
+    /// The shard on which a guild lives: `(guild_id >> 22) % count` (GW-227).
     pub const fn owner_of(self, guild_id: u64) -> ShardId {
         // The remainder of a u32 fits into a u32.
         ShardId(((guild_id >> 22) % self.0.get() as u64) as u32)
     }
 
-    /// Whether the layout has this shard (GW-073).
+    /// Whether the layout has this shard: ids are less than the count (GW-073).
     pub const fn contains(self, shard: ShardId) -> bool {
         shard.0 < self.0.get()
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gw_227_guilds_are_owned_as_the_sheet_lists_them() {
+    fn gw_227_known_guilds_have_known_owners() {
         const COUNTS: [u32; 8] = [1, 2, 3, 5, 16, 32, 64, 1000];
         const TABLE: [(u64, [u32; 8]); 6] = [
             (41_771_983_423_143_937, [0, 0, 0, 4, 6, 6, 38, 934]),

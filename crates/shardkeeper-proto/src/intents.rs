@@ -1,4 +1,4 @@
-//! Intents: which events a session receives (section 10 of the rules).
+//! Intents: which events a session receives (GW-178 to GW-191).
 
 use std::fmt;
 
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gw_179_the_sums_are_those_of_the_sheet() {
+    fn gw_179_the_sums_are_those_of_the_rule() {
         // GW-178: the documented bits and no other. GW-187: so not bits 17 to 19, 22, 23 and 26 to 28.
         assert_eq!(Intents::all().bits(), 53_608_447);
         assert_eq!(Intents::PRIVILEGED.bits(), 33_026);

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::{LONGEST_WAIT, Timings};
 
-/// Payloads per window and connection, heartbeats included (GW-155, GW-156).
+/// Payloads per connection in 60 s (GW-155); heartbeats, Identify and Resume count too (GW-156).
 pub const COMMANDS_PER_WINDOW: usize = 120;
-/// Presence updates per window (GW-161).
+/// Presence updates per connection in 20 s (GW-161).
 pub const PRESENCES_PER_WINDOW: usize = 5;
 /// Room kept for heartbeats that Discord asks for, on top of the periodic ones (GW-159).
 const REQUESTED_RESERVE: usize = 3;

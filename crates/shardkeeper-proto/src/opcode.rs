@@ -1,4 +1,4 @@
-//! Opcodes (GW-055 to GW-068).
+//! Opcodes: those that bots send and receive (GW-055 to GW-067). Bots use no others (GW-068).
 
 /// What a payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -102,7 +102,7 @@ pub(crate) struct Identify<'a> {
     pub(crate) presence: Option<&'a PresenceUpdate>,
 }
 
-/// GW-057, section 6.1.
+/// Op 2 starts a new session (GW-057); its fields follow GW-069 to GW-073.
 pub(crate) fn identify(identify: &Identify<'_>) -> Payload {
     #[derive(Serialize)]
     struct Data<'a> {
@@ -138,7 +138,7 @@ pub(crate) fn identify(identify: &Identify<'_>) -> Payload {
     Payload { opcode: Opcode::Identify.number(), text: encode(Opcode::Identify, &data) }
 }
 
-/// GW-060.
+/// Op 6 continues a session with `token`, `session_id` and `seq` (GW-060).
 pub(crate) fn resume(token: &Token, session: &Session) -> Payload {
     #[derive(Serialize)]
     struct Data<'a> {
@@ -150,7 +150,7 @@ pub(crate) fn resume(token: &Token, session: &Session) -> Payload {
     Payload { opcode: Opcode::Resume.number(), text: encode(Opcode::Resume, &data) }
 }
 
-/// GW-056, GW-112.
+/// Op 1 carries the last sequence number of the session, or null (GW-056, GW-112).
 pub(crate) fn heartbeat(sequence: Option<u64>) -> Payload {
     Payload { opcode: Opcode::Heartbeat.number(), text: encode(Opcode::Heartbeat, &sequence) }
 }

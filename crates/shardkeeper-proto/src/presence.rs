@@ -1,4 +1,4 @@
-//! What the bot shows of itself (section 11 of the rules).
+//! What the bot shows of itself (GW-192 to GW-200).
 
 use serde::Serialize;
 use url::{Host, Url};
@@ -7,10 +7,10 @@ use crate::PayloadTooLarge;
 
 /// The longest text of an activity, in characters: clients show no activity with a longer one.
 pub const MAX_ACTIVITY_CHARS: usize = 128;
-/// Where a stream may run (GW-195); subdomains too.
+/// Discord shows streams on Twitch and YouTube only (GW-195); subdomains count too.
 const STREAMING_SITES: [&str; 3] = ["twitch.tv", "youtube.com", "youtu.be"];
 
-/// The bot's status (GW-193).
+/// The bot's status: one of the five values that Discord takes (GW-193).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -131,7 +131,7 @@ pub enum InvalidPresence {
         /// Its length.
         chars: usize,
     },
-    /// A stream that runs elsewhere (GW-195).
+    /// A stream that runs neither on Twitch nor on YouTube (GW-195).
     #[error("{url:?} is no stream that discord shows: use a URL of twitch.tv or youtube.com")]
     StreamingUrl {
         /// What was given.

@@ -8,7 +8,8 @@ use url::Url;
 
 use crate::{Intents, ShardConfig, ShardCount, ShardId};
 
-/// A session: Discord's side of a shard, which outlives its connections (GW-124).
+/// A session: Discord's side of a shard, which outlives its connections. Its id, resume URL and sequence number belong
+/// together (GW-124).
 ///
 /// It is a secret like the token (whoever has both can resume it), so its `Debug` shows the sequence alone.
 /// Serialize it only into storage that is as private as the token's.
@@ -20,7 +21,7 @@ pub struct Session {
     /// Where Discord wants it resumed; without a query. `None` when READY had none that could be used: then it is resumed
     /// at the bootstrap URL.
     pub resume_url: Option<String>,
-    /// The last sequence number received in it (GW-020).
+    /// The last sequence number received in the session, which counts across its connections (GW-020).
     pub sequence: u64,
     /// The shard it was identified as. A session is resumed into the same slot only.
     pub shard: ShardId,

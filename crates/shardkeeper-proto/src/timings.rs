@@ -59,11 +59,11 @@ pub struct Timings {
     /// Discord keeps one that nobody resumes (GW-103): until then Discord's own word decides, since a Resume costs
     /// nothing. Afterwards a new session is started, in case Discord never gives an answer for the old one.
     pub keep_session: Duration,
-    /// How long the closing handshake may take before TCP is dropped. 3 s (GW-102).
+    /// How long the closing handshake may take before TCP is dropped. 3 s: a dead peer never answers (GW-102).
     pub close: Duration,
-    /// The shortest wait after Invalid Session. 1 s (GW-149).
+    /// The shortest wait after Invalid Session. 1 s: Discord asks for 1 to 5 s (GW-149).
     pub invalid_session_min: Duration,
-    /// The longest wait after Invalid Session. 5 s (GW-149).
+    /// The longest wait after Invalid Session. 5 s: Discord asks for 1 to 5 s (GW-149).
     pub invalid_session_max: Duration,
     /// Waits between failed connections: 1 s doubling to 60 s (GW-153).
     pub reconnect: Backoff,
@@ -74,9 +74,9 @@ pub struct Timings {
     pub stable: Duration,
     /// How often a shard that waits in the identify queue says so again, in case its request was lost. 30 s.
     pub requeue: Duration,
-    /// The window of the command limit. 60 s (GW-155).
+    /// The window of the command limit. 60 s: Discord allows 120 payloads in it (GW-155).
     pub command_window: Duration,
-    /// The window of the presence limit. 20 s (GW-161).
+    /// The window of the presence limit. 20 s: Discord allows 5 presence updates in it (GW-161).
     pub presence_window: Duration,
     /// Added to both for delays on the way to Discord, which vary: what is sent just after a window must not arrive within
     /// it. 250 ms (GW-158).

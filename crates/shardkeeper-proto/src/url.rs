@@ -1,4 +1,4 @@
-//! The URL of a Gateway connection (section 3 of the rules).
+//! The URL of a Gateway connection (GW-009 to GW-012).
 
 use url::{Url, form_urlencoded};
 

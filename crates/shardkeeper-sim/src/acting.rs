@@ -94,7 +94,7 @@ impl Discord {
                 let withdrawn = state.allowed_intents & !intents & intents::PRIVILEGED;
                 state.allowed_intents = intents;
                 if withdrawn != 0 {
-                    // GW-189: whether they use it or not.
+                    // GW-189: withdrawing an intent ends every session, whether it uses the intent or not.
                     for session in state.sessions.values_mut() {
                         session.over = true;
                         if let Some(link) = &session.link {
@@ -272,7 +272,7 @@ impl State {
         Ok(())
     }
 
-    /// GW-166: what becomes of a bot that identifies too often.
+    /// GW-166: a bot that reaches the limit of Identify loses its sessions and its token.
     pub(crate) fn reset_token(&mut self) {
         self.token_reset = true;
         for session in self.sessions.values_mut() {

@@ -73,14 +73,14 @@ pub enum Action {
         /// Which of the two.
         on: bool,
     },
-    /// A guild is not available for a while (GW-249).
+    /// A guild is not available for a while: GUILD_DELETE with `unavailable`, and later GUILD_CREATE (GW-249).
     GuildOutage {
         /// Its number, from 0.
         guild: u32,
         /// For how long.
         lasts_ms: u64,
     },
-    /// The bot is removed from a guild (GW-251).
+    /// The bot is removed from a guild: GUILD_DELETE without `unavailable` (GW-251).
     GuildLeave {
         /// Its number, from 0.
         guild: u32,

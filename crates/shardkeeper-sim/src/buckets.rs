@@ -1,4 +1,4 @@
-//! Rate limits of REST, as headers tell them and 429 enforces them (section 20).
+//! Rate limits of REST, as headers tell them and 429 enforces them (GW-283 to GW-295).
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -118,7 +118,7 @@ impl Desk<'_> {
         }
     }
 
-    /// GW-201, GW-202, GW-205.
+    /// GW-201: all four fields are needed. GW-202: joining brings two events. GW-205: a full channel does not answer.
     fn voice(&mut self, data: &Value) {
         for field in ["guild_id", "channel_id", "self_mute", "self_deaf"] {
             if data.get(field).is_none() {
@@ -235,7 +235,7 @@ impl Desk<'_> {
         Some(nonce.to_owned())
     }
 
-    /// GW-163.
+    /// GW-163: a request for all members above the limit is answered with RATE_LIMITED and dropped.
     fn rate_limited(&mut self, guild: u64, nonce: Option<String>, wait: Duration) {
         let mut meta = json!({"guild_id": guild.to_string()});
         if let Some(nonce) = nonce {
@@ -245,7 +245,8 @@ impl Desk<'_> {
         self.answer("RATE_LIMITED", json!({"opcode": 8, "retry_after": wait.as_secs_f64(), "meta": meta}));
     }
 
-    /// GW-217, GW-219; one chunk also when nobody was found.
+    /// GW-217: at most 1000 members per chunk. GW-219: `not_found` has the ids that are not members. One chunk
+    /// comes even when nobody was found.
     fn chunks(
         &mut self,
         place: usize,
@@ -276,7 +277,7 @@ impl Desk<'_> {
         }
     }
 
-    /// GW-221, GW-222.
+    /// GW-221: one SOUNDBOARD_SOUNDS per guild. GW-222: only for guilds of this shard.
     fn sounds(&mut self, data: &Value) {
         let Some(ids) = data["guild_ids"].as_array() else {
             self.outcome.judge(judgement::SOUNDS_INCOMPLETE, "op 31 without guild_ids");

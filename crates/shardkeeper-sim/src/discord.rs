@@ -69,25 +69,25 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(crate) allowed_intents: u64,
     pub(crate) period_ends: Option<Instant>,
-    /// The token is of no use any more, since the limit of Identify was overrun (GW-166).
+    /// Whether the token was reset, because the limit of Identify was reached (GW-166).
     pub(crate) token_reset: bool,
     /// By key, when the newest ones were written; not all are read in that order.
     pub(crate) identified_at: HashMap<u32, BTreeSet<Instant>>,
-    /// Of each number of shards and key, the highest shard that has identified (GW-171).
+    /// Of each number of shards and key, the highest shard that has identified: shards start in order (GW-171).
     pub(crate) highest_identified: BTreeMap<(u32, u32), u32>,
     pub(crate) identified: BTreeSet<(u32, u32)>,
-    /// Shards whose last connection was closed for good, with the code (GW-095).
+    /// Shards whose last connection was closed with a fatal code, after which they must not come back (GW-095).
     pub(crate) refused: BTreeMap<u32, u16>,
     /// A code that concerns the whole bot, and since when (GW-096).
     pub(crate) bot_refused: Option<(u16, Instant)>,
-    /// When op 9 was last sent to a shard (GW-149).
+    /// When op 9 was last sent to a shard: its next login should be 1 to 5 s later (GW-149).
     pub(crate) invalidated: BTreeMap<u32, Instant>,
-    /// Where in its interval the first heartbeat of each connection came (GW-110).
+    /// Where in its interval the first heartbeat of each connection came: a random place (GW-110).
     pub(crate) first_heartbeats: BTreeMap<u64, Vec<f64>>,
-    /// When all members of a guild may be asked for again (GW-162).
+    /// When all members of a guild may be requested again: once in 30 s (GW-162).
     pub(crate) members_free_at: HashMap<u64, Instant>,
     pub(crate) buckets: Buckets,
-    /// Authorizations that were answered with 401 (GW-297).
+    /// Authorizations that were answered with 401 and must not be used again (GW-297).
     pub(crate) rejected_tokens: BTreeSet<Vec<u8>>,
     pub(crate) last_command: u64,
     pub(crate) armed: VecDeque<(ConnectFault, usize)>,

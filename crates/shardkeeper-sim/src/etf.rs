@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 32;
 pub(crate) enum Atoms {
     /// 100 and 115: a library that many clients use knows no others.
     Usual,
-    /// All four, in turn (GW-037).
+    /// All four tags, in turn: clients have to accept each of them (GW-037).
     Mixed,
 }
 
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn gw_035_036_the_heartbeats_of_the_sheet_are_read() {
+    fn gw_035_036_known_heartbeats_are_read() {
         let heartbeat = bytes("8374000000026d000000026f7061016d000000016461fb");
         assert_eq!(decode(&heartbeat).unwrap(), json!({"op": 1, "d": 251}));
         let null = bytes("8374000000026d000000026f7061016d000000016473036e696c");

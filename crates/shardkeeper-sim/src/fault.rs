@@ -49,7 +49,7 @@ pub enum Fault {
     },
     /// Two dispatches change their places on the wire.
     Reorder,
-    /// Sequence numbers that no dispatch has (section 23: a gap is no error).
+    /// Sequence numbers that no dispatch has (nothing forbids a gap, so clients accept it).
     Gap {
         /// How many.
         count: u32,
@@ -91,7 +91,7 @@ impl Fault {
     }
 }
 
-/// GW-076 to GW-094.
+/// The close codes that Discord sends, or has been seen to send (GW-076 to GW-094).
 const CLOSE_CODES: [u16; 16] =
     [1000, 1001, 4000, 4001, 4002, 4003, 4004, 4005, 4007, 4008, 4009, 4010, 4011, 4012, 4013, 4014];
 

@@ -1,4 +1,4 @@
-//! Intents as the simulator reads them: which bits exist, and which events each one brings (section 10).
+//! Intents as the simulator reads them: which bits exist, and which events each one brings (GW-178 to GW-191).
 
 /// Every documented bit (GW-179).
 pub(crate) const DOCUMENTED: u64 = 53_608_447;

@@ -220,7 +220,7 @@ impl Discord {
         self.judge_pause(state, shard, at, findings);
     }
 
-    /// GW-149: the wait after op 9. A login that was written before it is not judged.
+    /// GW-149: 1 to 5 s should pass between op 9 and the next login. A login that was written before op 9 is not judged.
     fn judge_pause(&self, state: &State, shard: u32, at: Instant, findings: &mut Vec<Finding>) {
         let wait = self.config.timings.invalid_session_wait;
         let since = state.invalidated.get(&shard).and_then(|since| at.checked_duration_since(*since));

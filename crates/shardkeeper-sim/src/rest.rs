@@ -136,7 +136,7 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, Reply> {
     }
 }
 
-/// GW-003, GW-297.
+/// GW-003: `/gateway/bot` needs the bot token. GW-297: after a 401 that token must not come again.
 fn unauthorized(request: &Request<Incoming>, discord: &Discord) -> Option<Reply> {
     let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
     if given == format!("Bot {}", discord.config.token).as_bytes() && !discord.state().token_reset {

@@ -15,9 +15,9 @@ pub(crate) struct Session {
     pub(crate) shard: u32,
     pub(crate) count: u32,
     pub(crate) audience: Audience,
-    /// Of the connection that it was made on (GW-012).
+    /// The mode of the connection that created the session: a Resume has to use the same (GW-012).
     pub(crate) mode: Mode,
-    /// As Identify had it (GW-070).
+    /// The token as Identify had it: a Resume has to carry the same string (GW-070).
     pub(crate) token: String,
     /// Counted over the simulator's life; part of each trace.
     pub(crate) ordinal: u64,

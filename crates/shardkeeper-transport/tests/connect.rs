@@ -250,7 +250,8 @@ async fn schemes_that_are_none() {
     }
 }
 
-/// GW-011 and what stands before a gateway. Redirects are an answer like any other.
+/// GW-011: a discontinued version is answered with HTTP 400; proxies before a gateway send other statuses. A redirect
+/// is a refusal too.
 #[tokio::test(start_paused = true)]
 async fn http_statuses() {
     for status in [200, 301, 302, 400, 403, 429, 503] {

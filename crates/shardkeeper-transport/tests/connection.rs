@@ -32,7 +32,7 @@ async fn quiet(connection: &mut Connection, reading: Reading) {
     }
 }
 
-/// GW-016: both kinds of frame, as they are.
+/// GW-016: JSON comes in text frames, anything else in binary ones; both are handed over as they are.
 #[tokio::test(start_paused = true)]
 async fn uncompressed_messages_come_as_they_are() {
     let (mut connection, mut server) = pair(&config(Compression::None)).await;
@@ -75,7 +75,7 @@ async fn inflated_payloads_over_any_frames() {
     assert_eq!(traffic.payload_bytes, large.len() as u64 + 18);
 }
 
-/// GW-015, with a ping between the fragments as RFC 6455 allows.
+/// GW-015: fragmented messages are accepted, also with a ping between the fragments as RFC 6455 allows.
 #[tokio::test(start_paused = true)]
 async fn fragmented_messages() {
     let (mut connection, server) = pair(&config(Compression::None)).await;
@@ -143,7 +143,7 @@ async fn a_dropped_next_loses_nothing() {
     assert_eq!(message(&mut connection).await, br#"{"op":10}"#);
 }
 
-/// GW-015.
+/// GW-015: WebSocket pings are answered and say nothing about liveness.
 #[tokio::test(start_paused = true)]
 async fn pings_are_answered_and_not_reported() {
     let (mut connection, mut server) = pair(&config(Compression::None)).await;
@@ -306,7 +306,38 @@ async fn the_peer_closes() {
     assert_eq!(answer, Message::Close(Some(close_frame(4004, "Authentication failed."))));
 }
 
-/// GW-093: without a code.
+/// RFC 6455, 5.5.1: nothing counts that comes after a close frame, also when both came in one read.
+#[tokio::test(start_paused = true)]
+async fn what_the_peer_sends_after_its_close_frame_is_not_handed_over() {
+    for we_close_first in [false, true] {
+        for paused in [false, true] {
+            let (mut connection, mut server) = pair(&config(Compression::None)).await;
+            if we_close_first {
+                connection.enqueue_close(4000, "").unwrap();
+                flushed(&mut connection, Reading::On).await;
+            }
+            // Frames as they are on the wire, since no codec writes after a close frame: "last", 4004, "late", 4014.
+            let frames = b"\x81\x04last\x88\x02\x0f\xa4\x81\x04late\x88\x02\x0f\xae";
+            server.get_mut().write_all(frames).await.unwrap();
+            assert_eq!(message(&mut connection).await, b"last");
+            let by = if we_close_first { Initiator::Local } else { Initiator::Peer };
+            let end = closed(&mut connection).await;
+            assert_eq!((end.code, end.by, end.error.is_none()), (Some(4004), by, true));
+            for _ in 0..3 {
+                let reading = if paused { Reading::Paused } else { Reading::On };
+                let event = timeout(A_WHILE, connection.next(reading)).await;
+                match event.expect("the end is told again") {
+                    Event::Closed(again) => assert_eq!((again.code, again.by), (Some(4004), by)),
+                    other => panic!("after the end: {other:?}"),
+                }
+                assert!(matches!(connection.try_next(), Some(Event::Closed(_))));
+            }
+            assert_eq!(connection.traffic().payloads, 1);
+        }
+    }
+}
+
+/// GW-093: a connection may end without a close code.
 #[tokio::test(start_paused = true)]
 async fn the_peer_closes_without_a_code() {
     let (mut connection, mut server) = pair(&config(Compression::None)).await;
@@ -359,7 +390,7 @@ async fn we_close_and_the_peer_says_nothing() {
     quiet(&mut connection, Reading::On).await;
 }
 
-/// GW-102: bounded, whatever the peer does.
+/// GW-102: the wait for the answer to a close frame is bounded, whatever the peer does.
 #[tokio::test(start_paused = true)]
 async fn closing_waits_for_the_answer_or_for_its_deadline() {
     let (connection, mut server) = pair(&config(Compression::None)).await;
@@ -388,7 +419,7 @@ async fn close_frames_that_must_not_be_sent() {
     connection.enqueue_close(4000, &long[1..]).unwrap();
 }
 
-/// GW-099, GW-100: no 1000, no 1001, nothing at all; also when something is queued.
+/// GW-099, GW-100: dropping a connection sends no close frame, so the session stays; also when something is queued.
 #[tokio::test(start_paused = true)]
 async fn dropping_says_nothing() {
     for queued in [false, true] {
@@ -404,7 +435,7 @@ async fn dropping_says_nothing() {
     }
 }
 
-/// GW-093.
+/// GW-093: a connection may end without a close frame.
 #[tokio::test(start_paused = true)]
 async fn the_stream_ends() {
     for compression in [Compression::None, Compression::ZlibStream] {
@@ -536,7 +567,7 @@ async fn messages_above_the_limit() {
     assert_eq!(message(&mut connection).await.len(), 1000);
 }
 
-/// GW-053, GW-054.
+/// GW-053: a decompression error ends the connection. GW-054: so does a payload that is too large.
 #[tokio::test(start_paused = true)]
 async fn streams_that_cannot_be_inflated() {
     let mut config = config(Compression::ZlibStream);
@@ -616,7 +647,7 @@ async fn binary_payloads_that_were_never_compressed_are_taken() {
     assert!(!connection.is_uncompressed());
 }
 
-/// T39: text is a payload as it is, binary is one or a zlib stream.
+/// GW-042: text is a plain payload, and a binary message is a plain payload or a zlib stream.
 #[tokio::test(start_paused = true)]
 async fn gw_042_payload_compression_is_told_per_message() {
     let (mut connection, mut server) = pair(&config(Compression::Payload)).await;
@@ -672,7 +703,7 @@ mod zstd {
     use crate::common::samples::zstd::zstd;
     use crate::common::samples::{ZSTD_M1, ZSTD_M2, prose};
 
-    /// T36: what one connection has learned is of no use on the next.
+    /// GW-048: a new connection starts a fresh context.
     #[tokio::test(start_paused = true)]
     async fn gw_048_each_connection_has_its_own_context() {
         let config = config(Compression::ZstdStream);
@@ -690,7 +721,7 @@ mod zstd {
         assert_eq!(error, InflateError::Corrupt { total_in: 0 });
     }
 
-    /// T37.
+    /// GW-050: a message is complete although the frame goes on.
     #[tokio::test(start_paused = true)]
     async fn gw_050_small_and_large_payloads_in_one_frame() {
         let (mut connection, mut server) = pair_with_buffer(&config(Compression::ZstdStream), 16 << 20).await;

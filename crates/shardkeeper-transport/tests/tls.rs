@@ -65,7 +65,7 @@ async fn over_tls() {
     connection.enqueue("heartbeat").unwrap();
     flushed(&mut connection, Reading::On).await;
     server.await.unwrap();
-    // GW-093; a TLS end without close_notify is an end like any other.
+    // GW-093: the connection ends without a close code. A TLS end without close_notify is an end like any other.
     let Event::Closed(closed) = connection.next(Reading::On).await else { panic!("not closed") };
     assert_eq!(closed.by, Initiator::Transport);
     assert!(matches!(closed.error, Some(TransportError::Disconnected)), "{closed:?}");

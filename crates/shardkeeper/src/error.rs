@@ -27,7 +27,7 @@ pub enum ConfigError {
     /// A count of no shards.
     #[error("the shard count is zero: use at least one shard, or the recommended count")]
     NoShards,
-    /// A shard that the layout does not have (GW-073).
+    /// A shard that the layout does not have: ids are less than the count (GW-073).
     #[error("shard {shard} does not exist among {count} shards: ids go from 0 to {}", count.get() - 1)]
     NoSuchShard {
         /// The id.
@@ -76,7 +76,7 @@ pub enum ConfigError {
         /// The largest possible bound.
         max: usize,
     },
-    /// Payload compression is for JSON alone (GW-034).
+    /// Payload compression exists for JSON only (GW-034).
     #[error("payload compression goes with the encoding json only: use zlib-stream, or none")]
     PayloadCompression,
     /// The first presence cannot be shown.

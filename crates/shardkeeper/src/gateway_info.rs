@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::chain::readable;
 
-/// How Discord asks libraries to name themselves (GW-281). The WebSocket request has the same.
+/// Discord wants `DiscordBot (<url>, <version>)` in every request (GW-281). The WebSocket request has the same.
 pub(crate) const USER_AGENT: &str =
     concat!("DiscordBot (https://docs.rs/shardkeeper, ", env!("CARGO_PKG_VERSION"), ")");
 /// The answer has about 200 bytes.
@@ -39,13 +39,13 @@ const DEADLINE: Duration = Duration::from_secs(15);
 pub struct GatewayInfo {
     /// The bootstrap URL.
     pub url: Url,
-    /// The recommended number of shards (GW-005).
+    /// The number of shards that Discord recommends (GW-005).
     pub shards: u32,
     /// What may be identified.
     pub session_start_limit: SessionStartLimit,
 }
 
-/// How many sessions may be started (GW-007).
+/// How many sessions may be started. All four fields are needed, and the time is in milliseconds (GW-007).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionStartLimit {
     /// In a period.

@@ -1,4 +1,5 @@
-//! Requests for what guilds have beside their state: sounds, and what their voice channels show (section 14).
+//! Requests for what guilds have beside their state: sounds, and what their voice channels show (ops 31 and 43,
+//! GW-221 to GW-226).
 
 use serde::Serialize;
 
@@ -13,9 +14,9 @@ const GUILDS_PER_SOUNDS_REQUEST: usize = 160;
 const _: () =
     assert!(MAX_PAYLOAD_BYTES >= GUILDS_PER_SOUNDS_REQUEST * 25 + 64, "every list of guilds has to fit");
 
-/// Asks for the sounds of guilds that one shard owns (GW-066): in as many commands as the size of one needs (GW-222).
-/// They come as one SOUNDBOARD_SOUNDS event per guild. The owner of the first guild of each command gets it, and answers for
-/// its own guilds alone. Without guilds there is no command.
+/// Asks for the sounds of guilds that one shard owns (op 31, GW-066), in as many commands of at most 4096 bytes as it takes
+/// (GW-222). They come as one SOUNDBOARD_SOUNDS event per guild. The owner of the first guild of each command gets it, and
+/// answers for its own guilds only. Without guilds there is no command.
 pub fn request_soundboard_sounds(guild_ids: &[u64]) -> Vec<Command> {
     #[derive(Serialize)]
     struct Data {
@@ -40,7 +41,7 @@ pub enum ChannelInfoField {
     VoiceStartTime,
 }
 
-/// Asks for these fields of a guild's channels (GW-067). They come as a CHANNEL_INFO event.
+/// Asks for these fields of a guild's channels (op 43, GW-067). They come as a CHANNEL_INFO event.
 pub fn request_channel_info(guild_id: u64, fields: &[ChannelInfoField]) -> Command {
     #[derive(Serialize)]
     struct Data<'a> {

@@ -1,4 +1,4 @@
-//! Requests for members of a guild (section 13).
+//! Requests for members of a guild (op 8, GW-209 to GW-216).
 
 use serde::Serialize;
 
@@ -10,8 +10,8 @@ pub const MAX_NONCE_BYTES: usize = 32;
 /// So many members can be asked for by their ids, and found by a prefix (GW-211).
 pub const MAX_REQUESTED_MEMBERS: usize = 100;
 
-/// Asks for members of a guild (GW-062). They come as GUILD_MEMBERS_CHUNK events, of at most 1000 members each (GW-217).
-/// [`command`](Self::command) checks it.
+/// Asks for members of a guild (op 8, GW-062). They come as GUILD_MEMBERS_CHUNK events of at most 1000 members each
+/// (GW-217). [`command`](Self::command) checks it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestMembers {
     guild_id: u64,

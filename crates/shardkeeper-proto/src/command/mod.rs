@@ -93,7 +93,8 @@ impl Command {
         })
     }
 
-    /// The shard whose session it belongs on (GW-208, GW-215).
+    /// The shard that has to send the command: on other sessions than that of its guild, Discord does not answer
+    /// (GW-208, GW-215).
     pub fn shard(&self, count: ShardCount) -> ShardId {
         match self.address {
             Address::OwnerOf(guild_id) => count.owner_of(guild_id),
@@ -137,7 +138,7 @@ impl Command {
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandRefused {
-    /// It belongs on another shard's session (GW-208, GW-215).
+    /// Another shard owns the guild, and Discord answers on that shard's session only (GW-208, GW-215).
     #[error("the command belongs on shard {owner}, not on shard {shard}")]
     OtherShard {
         /// The shard that was asked.
@@ -145,7 +146,7 @@ pub enum CommandRefused {
         /// The shard that owns the guild.
         owner: ShardId,
     },
-    /// Discord would not answer (GW-212, GW-213).
+    /// An intent is missing: GUILD_MEMBERS for all members (GW-212), GUILD_PRESENCES for presences (GW-213).
     #[error("the command needs {missing}, which the bot did not ask for when it started")]
     MissingIntents {
         /// What is missing.
@@ -167,13 +168,13 @@ pub enum CommandRefused {
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidCommand {
-    /// The nonce is too long (GW-214).
+    /// The nonce is too long: Discord ignores one of more than 32 bytes (GW-214).
     #[error("the nonce has {bytes} bytes, at most {MAX_NONCE_BYTES} are possible")]
     NonceTooLong {
         /// Its length.
         bytes: usize,
     },
-    /// Too many ids at once (GW-211).
+    /// Too many ids: Discord returns at most 100 members (GW-211).
     #[error("{count} user ids are asked for, at most {MAX_REQUESTED_MEMBERS} are possible in one request")]
     TooManyUsers {
         /// How many.
@@ -185,7 +186,7 @@ pub enum InvalidCommand {
     /// A prefix without text asks for all members.
     #[error("the prefix is empty: ask for all members instead")]
     EmptyPrefix,
-    /// A limit that Discord does not take (GW-211).
+    /// The limit is 0, or above the 100 members that Discord returns (GW-211).
     #[error("the limit is {limit}: 1 to {MAX_REQUESTED_MEMBERS} are possible")]
     Limit {
         /// What was given.

@@ -1,11 +1,11 @@
-//! Voice states: where the bot is to speak and listen (section 12).
+//! Voice states: where the bot is to speak and listen (op 4, GW-201 to GW-208).
 
 use serde::Serialize;
 
 use super::{Command, CommandClass, Id};
 use crate::Opcode;
 
-/// Joins a voice channel, moves to another one, or leaves (GW-059, GW-201).
+/// Joins a voice channel, moves to another one, or leaves (op 4, GW-059), always with all four fields (GW-201).
 ///
 /// The answer is a VOICE_STATE_UPDATE and, when joining, a VOICE_SERVER_UPDATE, in any order (GW-202); from a full
 /// channel none at all (GW-205), so wait with a time-out.

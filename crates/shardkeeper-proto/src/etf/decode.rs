@@ -27,7 +27,7 @@ pub const MAX_DEPTH: usize = 127;
 ///
 /// # Discord
 ///
-/// GW-032, GW-035 to GW-039; [ids](super#ids) come out as they do in JSON.
+/// GW-032 and GW-035 to GW-039 list the terms that Discord sends; [ids](super#ids) come out as they do in JSON.
 pub fn to_json(term: &[u8], limit: usize, json: &mut Vec<u8>) -> Result<(), EtfError> {
     let rest = first_to_json(term, limit, json)?;
     if !rest.is_empty() {

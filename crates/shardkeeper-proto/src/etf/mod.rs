@@ -33,7 +33,7 @@ pub use encode::from_json;
 /// The first byte of each message (GW-035). JSON never begins with it.
 pub const VERSION: u8 = 131;
 
-/// The tags of terms (GW-036 to GW-039).
+/// The tags of the terms that Discord sends (GW-036 to GW-039).
 mod tag {
     pub(super) const NEW_FLOAT: u8 = 70;
     pub(super) const COMPRESSED: u8 = 80;

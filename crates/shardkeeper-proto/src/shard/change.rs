@@ -87,7 +87,7 @@ pub enum Reason {
     ResumedTimeout,
     /// What came in could not be read.
     Unreadable,
-    /// READY was that of another shard (GW-129).
+    /// READY names another shard than Identify did (GW-129).
     OtherShard,
     /// The shard was told to make another one.
     Requested,

@@ -228,7 +228,7 @@ impl Shard {
             self.drop_session();
         }
         if let (State::Identifying { .. }, Reason::InvalidSession { .. }) = (&self.state, reason) {
-            // The limits may be others than we know (GW-146, GW-177).
+            // A limit of Identify may have been hit (GW-146), and `max_concurrency` may have changed (GW-177).
             self.outputs.push_back(Output::AskGateway);
         }
         let timings = self.config.timings;
@@ -289,7 +289,7 @@ impl Shard {
         }
     }
 
-    /// Session, sequence and resume URL go together (GW-125, GW-140).
+    /// Session, sequence number and resume URL are discarded together (GW-125, GW-140).
     pub(super) fn drop_session(&mut self) {
         if self.session.take().is_some() {
             self.outputs.push_back(Output::SessionChanged(None));

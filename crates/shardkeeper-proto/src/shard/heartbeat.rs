@@ -1,4 +1,4 @@
-//! The heartbeat of one connection, from Hello to its end (section 8.2 of the rules).
+//! The heartbeat of one connection, from Hello to its end (GW-110 to GW-123).
 
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ impl Heartbeat {
         {
             return Tick::Zombied;
         }
-        // From the previous tick (GW-111); after a sleep of the whole machine, from now.
+        // The interval counts from the previous tick (GW-111); after a sleep of the whole machine, from now.
         self.next_at += self.interval;
         if self.next_at <= now {
             self.next_at = now + self.interval;
@@ -99,7 +99,8 @@ impl Heartbeat {
         }
     }
 
-    /// One was acknowledged (GW-117: whichever it was). Returns when the periodic one was sent, if it was awaited.
+    /// A heartbeat was acknowledged; the ACK of a requested one counts as well (GW-117). Returns when the periodic
+    /// heartbeat was sent, if its ACK was missing.
     pub(super) fn acknowledged(&mut self, now: Instant) -> Option<Instant> {
         self.owed_since = None;
         self.acknowledged_at = Some(now);

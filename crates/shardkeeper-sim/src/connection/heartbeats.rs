@@ -1,4 +1,4 @@
-//! The client's heartbeats on one connection, and what may be wrong with them (section 8.2).
+//! The client's heartbeats on one connection, and what may be wrong with them (GW-110 to GW-121).
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ impl Heartbeats {
         findings
     }
 
-    /// GW-019, GW-112.
+    /// GW-019, GW-112: a heartbeat carries the session's last sequence number, or null before the first.
     fn judge_sequence(&mut self, seen: &Seen<'_>, findings: &mut Vec<Finding>) {
         let wrong = |detail: String| (judgement::HEARTBEAT_SEQUENCE, detail);
         match seen.data {

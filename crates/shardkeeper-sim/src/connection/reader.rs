@@ -149,7 +149,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         match message {
             Message::Text(text) => self.bytes(text.as_bytes(), false, at),
             Message::Binary(bytes) => self.bytes(&bytes, true, at),
-            // Whether an echo of 1000 would end the session is not known (section 23): here it does not.
+            // Whether an echo of 1000 would end the session is not documented: here it does not.
             Message::Close(_) if self.link.is_closing() => self.heartbeats.end(),
             Message::Close(frame) => {
                 self.link.leave();

@@ -473,7 +473,7 @@ impl Guild {
         })
     }
 
-    /// Whom a GUILD_CREATE lists (GW-256).
+    /// The members that a GUILD_CREATE lists; the intents and the size of the guild decide (GW-256).
     fn listed(&self, audience: Audience) -> Vec<Member> {
         let in_voice = |member: &Member| self.voice.contains_key(&member.id());
         let all = || std::iter::once(Member::Bot).chain(self.humans());

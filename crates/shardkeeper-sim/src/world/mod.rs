@@ -57,7 +57,7 @@ impl World {
         (0..self.guilds.len()).filter(owned).collect()
     }
 
-    /// GW-227.
+    /// GW-227: `(guild_id >> 22) % num_shards`.
     pub(crate) fn shard_of(&self, place: usize, count: u32) -> u32 {
         // Below `count`, which is 32 bits wide.
         ((self.guilds[place].id >> 22) % u64::from(count.max(1))) as u32

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde_json::{Value, json};
 use shardkeeper_sim::{ConnectFault, Fault, SimConfig, Simulator};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
@@ -145,6 +145,31 @@ async fn gw_141_a_session_has_one_connection() {
     newer.send(&resume(&session, 1)).await;
     newer.until_event("RESUMED").await;
     assert_eq!(older.end().await, Some(4000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_170_an_identify_counts_from_when_it_was_written_however_late_it_is_read() {
+    // Nothing is read meanwhile: the caller does not yield.
+    let pass = |milliseconds| {
+        let _ = advance(Duration::from_millis(milliseconds)).now_or_never();
+    };
+    for second_is_late in [false, true] {
+        let simulator = simulator(|config| config.max_concurrency = 1);
+        let [mut first, mut second] = [Client::connect(&simulator).await, Client::connect(&simulator).await];
+        first.until(10).await;
+        second.until(10).await;
+        first.identify(0, 2).now_or_never().unwrap();
+        if second_is_late {
+            simulator.wait_until(|report| report.identifies == 1).await;
+        }
+        pass(if second_is_late { 4900 } else { 5000 });
+        second.identify(1, 2).now_or_never().unwrap();
+        if second_is_late {
+            pass(200);
+        }
+        simulator.wait_until(|report| report.identifies == 2).await;
+        assert_eq!(rules(&simulator), if second_is_late { &["GW-170"][..] } else { &[] });
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,7 +42,7 @@ async fn gw_202_203_voice_brings_two_events_and_never_the_same_token() {
     client.send(&join(Value::Null)).await;
     assert_eq!(client.until_event("VOICE_STATE_UPDATE").await["d"]["channel_id"], Value::Null);
     assert!(is_spotless(&simulator));
-    // GW-201, GW-208.
+    // GW-201: op 4 has all four fields. GW-208: it is sent by the shard that has the guild.
     client.send(&json!({"op": 4, "d": {"guild_id": "1", "channel_id": null, "self_mute": false}})).await;
     client.send(&heartbeat(Value::Null)).await;
     client.until(11).await;

@@ -273,7 +273,7 @@ fn has(event: &Value, field: &str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_225_258_263_to_272_events_have_the_shapes_that_the_sheet_gives_them() {
+async fn gw_225_258_263_to_272_events_have_the_shapes_that_the_rules_give_them() {
     let shapes = shapes(INTENTS).await;
     let guild = &shapes["GUILD_CREATE"][0];
     for field in [

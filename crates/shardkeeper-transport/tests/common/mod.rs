@@ -8,9 +8,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use shardkeeper_transport::{Closed, Compression, Connection, Event, Io, Reading, TransportConfig};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::time::timeout;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 use url::Url;
 
@@ -55,7 +57,9 @@ pub(crate) async fn message(connection: &mut Connection) -> Vec<u8> {
 
 /// The next event, which must be the end.
 pub(crate) async fn closed(connection: &mut Connection) -> Closed {
-    match connection.next(Reading::On).await {
+    // Under the paused clock an end that does not come is told at once.
+    let event = timeout(Duration::from_secs(3600), connection.next(Reading::On)).await;
+    match event.expect("the connection is at its end") {
         Event::Closed(closed) => closed,
         other => panic!("not closed but {other:?}"),
     }

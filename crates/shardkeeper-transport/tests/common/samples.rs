@@ -8,7 +8,7 @@ use flate2::{Compress, FlushCompress};
 pub(crate) const M1: &str = r#"{"t":null,"s":null,"op":10,"d":{"heartbeat_interval":41250}}"#;
 pub(crate) const M2: &str = r#"{"t":null,"s":null,"op":11,"d":null}"#;
 
-// The vectors of section 5 of the protocol sheet.
+// Streams that were made by hand, after GW-041 to GW-051.
 pub(crate) const ZLIB_M1: &str = "789caa562a51b2ca2bcdc9d1512a8631f20b94ac0c0d74945294acaa953252138b4a9252134be233f34a528bca127394ac4c0c8d4c0d6a6b01000000ffff";
 pub(crate) const ZLIB_M2: &str = "aac6a5d710ac1724500b000000ffff";
 pub(crate) const ZSTD_M1: &str = "28b52ffd0058e001007b2274223a6e756c6c2c2273223a6e756c6c2c226f70223a31302c2264223a7b226865617274626561745f696e74657276616c223a34313235307d7d";

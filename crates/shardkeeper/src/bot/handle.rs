@@ -9,7 +9,7 @@ use super::{Builder, members};
 use crate::command::{Accepted, Members, MembersChunk, MembersError};
 use crate::dispatch::{
     self, Delivery, EventModel, Hub, Lifecycle, Overflow, Subscription, SubscriptionOptions, Topic,
-    TypedSubscription,
+    TypedSubscription, await_end,
 };
 use crate::error::{CommandRejected, EndError, Ended, ShardsRejected, StartError};
 use crate::manager::{ManagerConfig, ShardManager};
@@ -385,7 +385,8 @@ impl Shardkeeper {
     /// Runs these shards no longer. They close so that their sessions stay resumable for some minutes: returns these, for
     /// another process to [add](Self::add_shards). As with [`detach`](Self::detach), what subscribers do not acknowledge
     /// within the configured deadline comes again there. The removal begins with the call and not with the first poll of what
-    /// it returns, so whoever reads events can go on reading until then.
+    /// it returns, so whoever reads events can go on reading until then. Awaited with a delivery in hand it does as
+    /// [`detach`](Self::detach): after 1 s it goes on without that.
     ///
     /// # Errors
     ///
@@ -418,7 +419,8 @@ impl Shardkeeper {
     ) -> impl Future<Output = Result<Vec<Session>, ShardsRejected>> + Send + use<I> {
         let shards = shards.into_iter().collect();
         let removed = begin(&self.manager, |reply| ManagerMessage::RemoveShards(shards, farewell, reply));
-        async move { removed.wait().await.unwrap_or(Err(ShardsRejected::ManagerEnded)) }
+        let hub = Arc::clone(&self.shared.hub);
+        async move { await_end(hub, removed.wait()).await.unwrap_or(Err(ShardsRejected::ManagerEnded)) }
     }
 
     /// Makes another connection for a shard, also for one in quarantine, or refused by Discord. One that is just
@@ -454,7 +456,8 @@ impl Shardkeeper {
     /// The end goes on, whether anybody waits for it or not.
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
         let ended = begin(&self.manager, |reply| ManagerMessage::End(Farewell::Stop, reply));
-        async move { drop(ended.wait().await) }
+        let hub = Arc::clone(&self.shared.hub);
+        async move { drop(await_end(hub, ended.wait()).await) }
     }
 
     /// Ends for a successor: each shard closes so that its session stays resumable for some minutes. Give what is returned to
@@ -488,17 +491,20 @@ impl Shardkeeper {
     /// # }
     /// ```
     ///
-    /// Awaited with a delivery in hand, or while the only reader waits for it, it takes the whole deadline; after 5 s a warning
-    /// and a [`Lifecycle::WatermarkStuck`](crate::Lifecycle::WatermarkStuck) or
-    /// [`SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled) name the subscription. Subscriptions that are dropped
-    /// acknowledge everything.
+    /// Awaited inside the loop that reads, with a delivery in hand, it waits 1 s for the loop, and then ends without: what is in
+    /// hand or unread comes again to the successor, and a warning and a
+    /// [`Lifecycle::WatermarkStuck`](crate::Lifecycle::WatermarkStuck) name the subscription. So drop the delivery before
+    /// awaiting. Others that are slow are waited for until the deadline; after 5 s a `WatermarkStuck` or
+    /// [`SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled) names the subscription. Subscriptions that are dropped
+    /// acknowledge everything. The manual says why in the chapter on [delivery](crate::manual::_03_delivery).
     ///
     /// # Cancel safety
     ///
     /// The end goes on; a cancelled caller loses the sessions.
     pub fn detach(&self) -> impl Future<Output = Vec<Session>> + Send + use<> {
         let ended = begin(&self.manager, |reply| ManagerMessage::End(Farewell::Detach, reply));
-        async move { ended.wait().await.unwrap_or_default() }
+        let hub = Arc::clone(&self.shared.hub);
+        async move { await_end(hub, ended.wait()).await.unwrap_or_default() }
     }
 
     /// Waits for the end of the bot: `Ok` when it was told to end, otherwise the cause. A subscription that yields `None` does

@@ -1,6 +1,6 @@
 //! Members of a guild, asked for and collected.
 //!
-//! Input: a request. Output: one answer, made of the chunks that come as events (section 13 of the rules). Built on what
+//! Input: a request. Output: one answer, made of the chunks that come as events (GW-209 to GW-220). Built on what
 //! any bot has: a command, and a subscription to its answers.
 
 use std::collections::BTreeSet;
@@ -137,7 +137,7 @@ impl Asked {
         Ok(None)
     }
 
-    /// GW-164: somebody else has asked. Our turn is when Discord says so.
+    /// GW-164: after RATE_LIMITED the request is sent again once `retry_after` is over; somebody else has asked before.
     async fn ask_again(&mut self, retry_after: Duration) -> Result<(), MembersError> {
         let at = Instant::now() + retry_after;
         // Nobody reads it meanwhile, and one that is full would make the shard wait.

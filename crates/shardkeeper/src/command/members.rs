@@ -134,7 +134,7 @@ impl MembersDesk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// At most 32 bytes (GW-214).
+    /// A nonce of at most 32 bytes: Discord ignores a longer one (GW-214).
     pub(crate) fn nonce(&self) -> String {
         format!("sk-{:x}", self.last_nonce.fetch_add(1, Ordering::Relaxed))
     }

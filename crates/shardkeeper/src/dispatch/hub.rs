@@ -191,6 +191,11 @@ impl Hub {
         held_up
     }
 
+    /// What is known of each subscription.
+    pub(super) fn tags(&self) -> Vec<Arc<Tag>> {
+        self.list().subscribers.iter().map(|subscriber| Arc::clone(&subscriber.tag)).collect()
+    }
+
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use serde::{Serialize, Serializer};
 use shardkeeper_proto::ShardId;
 
+use super::hand::Hand;
+
 /// How long a lossless subscription may take nothing from a shard that waits for it before this is reported. 5 s: longer
 /// than the usual hiccup of a database, far shorter than what costs a shard its connection.
 pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(5);
@@ -91,6 +93,7 @@ pub(crate) struct Tag {
     name: OnceLock<Arc<str>>,
     place: &'static Location<'static>,
     stall: Mutex<Stall>,
+    pub(super) hand: Hand,
 }
 
 /// The shards that wait for room in the subscription, each with the time since when.
@@ -103,7 +106,7 @@ struct Stall {
 
 impl Tag {
     pub(super) fn new(place: &'static Location<'static>) -> Self {
-        Self { name: OnceLock::new(), place, stall: Mutex::default() }
+        Self { name: OnceLock::new(), place, stall: Mutex::default(), hand: Hand::default() }
     }
 
     pub(super) fn set_name(&self, name: Arc<str>) {

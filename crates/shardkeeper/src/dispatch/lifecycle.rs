@@ -96,7 +96,7 @@ pub enum Lifecycle {
     /// [abandoned](crate::Delivery::abandon) one. The shard goes on, but the session that is stored or handed over stays before
     /// that dispatch: the next process gets everything since then again, as far as Discord still has it. Reported once, until
     /// [`WatermarkMoves`](Self::WatermarkMoves). At the end of a shard it is reported after 5 s, since the end waits for the
-    /// acknowledgement.
+    /// acknowledgement; and after 1 s when only whoever awaits the end could give it, and the end goes on without.
     WatermarkStuck {
         /// Which shard.
         shard: ShardId,

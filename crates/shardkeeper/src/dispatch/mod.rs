@@ -3,6 +3,7 @@
 //! Input: envelopes from a shard's driver, and lifecycle changes. Output: [`Subscription`]s.
 
 mod actor;
+mod hand;
 mod hub;
 mod json;
 mod label;
@@ -20,12 +21,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use serde::Deserialize;
 use shardkeeper_proto::{Envelope, EventName, ShardId};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use self::actor::forward;
+pub(crate) use self::hand::await_end;
 pub(crate) use self::hub::{Hub, OwnHub};
 pub use self::json::JsonError;
 pub(crate) use self::json::parse;
@@ -40,7 +43,11 @@ pub use self::topic::Topic;
 #[cfg(feature = "twilight")]
 pub use self::typed::MalformedEvent;
 use self::watermark::Ticket;
-pub(crate) use self::watermark::{Found, Watermark};
+pub(crate) use self::watermark::{Found, HeldByAsker, Watermark};
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// One dispatch of the Gateway. Clones share the data.
 #[derive(Clone)]
@@ -230,6 +237,14 @@ struct Parcel {
     event: Event,
     /// What the subscription owes for it, if it may not lose it.
     ticket: Option<Ticket>,
+}
+
+impl Parcel {
+    /// It is read. Returns the shard and the number of what is owed for it, if anything is.
+    fn mark_read(&self) -> Option<(ShardId, u64)> {
+        let number = self.ticket.as_ref()?.mark_read();
+        self.event.dispatch().map(|dispatch| (dispatch.shard(), number))
+    }
 }
 
 impl From<Event> for Parcel {

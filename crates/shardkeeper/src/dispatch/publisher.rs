@@ -9,11 +9,12 @@ use std::time::Instant;
 use shardkeeper_proto::{Envelope, EventSet, ShardId};
 
 use super::hub::Subscriber;
+use super::label::SubscriptionLabel;
 use super::lifecycle::Lifecycle;
 use super::spill::{Leftovers, Spill};
 use super::topic::Candidate;
 use super::watermark::{Debtor, Ticket};
-use super::{Dispatch, Event, Hub, Parcel, Watermark};
+use super::{Dispatch, Event, Hub, Parcel, Watermark, now};
 
 pub(crate) struct Publisher {
     hub: Arc<Hub>,
@@ -140,6 +141,18 @@ impl Publisher {
         (awaited || self.awaited) && self.spill.has_room_for_answers()
     }
 
+    /// When each subscription that is behind has a reader that awaits an end and does not read on: one of them, and since when
+    /// the last of them does.
+    pub(crate) fn left_by_asker(&self) -> Option<(SubscriptionLabel, Instant)> {
+        let mut left = None;
+        for subscriber in self.spill.subscribers() {
+            let since = subscriber.tag.hand.awaits_end_since()?;
+            let (_, last) = left.get_or_insert_with(|| (subscriber.tag.label(), since));
+            *last = since.max(*last);
+        }
+        left
+    }
+
     /// Waits until every lossless subscription has taken everything: for ever, once the manager has ended. Reports the
     /// subscriptions that take nothing for long.
     ///
@@ -206,10 +219,6 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         self.leftovers.put(std::mem::take(&mut self.spill));
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::select_all;
 use shardkeeper_proto::ShardId;
 
 use super::hub::Subscriber;
 use super::label::SubscriptionLabel;
-use super::{Event, Parcel};
+use super::{Event, Parcel, now};
 
 /// How many lifecycle changes the spill holds, and beyond how many events READY is left unread. Reading pauses with the
 /// first dispatch, so that more come only from a shard that loses its connection over and over while nobody listens.
@@ -125,10 +125,6 @@ impl Spill {
         let stalled_for = subscriber.tag.end_wait(now(), *shard)?;
         Some((subscriber.tag.label(), stalled_for))
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 fn bytes(parcel: &Parcel) -> usize {

@@ -124,9 +124,15 @@ impl Stream for Subscription {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let missed = self.missed.swap(0, Ordering::Relaxed);
         if missed > 0 {
+            self.tag.hand.take(None);
             return Poll::Ready(Some(Delivery::new(Event::Lagged { missed }.into())));
         }
-        self.receiver.as_mut().poll_next(cx).map(|parcel| parcel.map(Delivery::new))
+        let polled = self.receiver.as_mut().poll_next(cx);
+        match &polled {
+            Poll::Ready(Some(parcel)) => self.tag.hand.take(parcel.mark_read()),
+            Poll::Ready(None) | Poll::Pending => self.tag.hand.put_down(),
+        }
+        polled.map(|parcel| parcel.map(Delivery::new))
     }
 }
 

@@ -151,9 +151,9 @@ fn rate_limited(data: &[u8]) -> Result<RateLimited, JsonError> {
     Ok(RateLimited { opcode, retry_after, meta: RateLimitMetadata::RequestGuildMembers { guild_id, nonce } })
 }
 
-/// `unavailable` decides (GW-252). A guild has it as a field, so that a large one is read once; one that is not available
-/// has little else, and is no guild from its first bytes on. The model's own `Deserialize` would buffer every value
-/// before it tries the two.
+/// A GUILD_CREATE may be an unavailable guild, and `unavailable` tells (GW-250). `Guild` has it as a field, so that a large
+/// guild is read once; an unavailable one has little else, and fails as a `Guild` early. The model's own `Deserialize`
+/// would buffer every value before it tries the two.
 fn guild_create(data: &[u8]) -> Result<GuildCreate, JsonError> {
     match json::whole::<Guild>(data) {
         Ok(Guild { id, unavailable: Some(true), .. }) => {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use shardkeeper_proto::ShardId;
 use tokio::sync::Notify;
 
 use super::label::WatermarkStuck;
@@ -45,6 +46,8 @@ struct State {
     debtors: Vec<(Weak<Debtor>, Arc<Tag>)>,
     /// Whose dispatch was abandoned first, as long as the watermark cannot pass it.
     abandoned_by: Option<Arc<Tag>>,
+    /// Number and [bit](Debtor::bit) of each ticket that has a clone, which is on its way into a subscription.
+    cloned: Vec<(u64, u64)>,
     watch: Watch,
 }
 
@@ -67,6 +70,15 @@ struct Open {
 struct Watch {
     first: Option<(u64, Instant)>,
     reported: bool,
+}
+
+/// What an end waits for in vain: those who owe it wait for the end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct HeldByAsker {
+    /// Since when the last of them does.
+    pub(crate) since: Instant,
+    /// The subscription that the first of it came from.
+    pub(crate) subscription: SubscriptionLabel,
 }
 
 /// What a look at the watermark has found.
@@ -92,9 +104,15 @@ impl State {
 
     /// One subscription owes nothing any more for this dispatch. `false` when it did not owe anything.
     fn settle(&mut self, number: u64, debtor: u64, abandoned: bool) -> bool {
+        let cloned = self.cloned.iter().position(|cloned| *cloned == (number, debtor));
+        if let Some(place) = cloned {
+            self.cloned.swap_remove(place);
+        }
         let Some(entry) = self.entry(number).filter(|entry| entry.owed > 0) else { return false };
         entry.owed -= 1;
-        entry.debtors &= !debtor;
+        if cloned.is_none() {
+            entry.debtors &= !debtor;
+        }
         entry.abandoned |= abandoned;
         self.settled += usize::from(entry.owed == 0);
         true
@@ -167,7 +185,12 @@ impl Watermark {
         let free = state.debtors.iter().position(|(debtor, _)| debtor.strong_count() == 0);
         let place = free.unwrap_or(state.debtors.len());
         let bit = u32::try_from(place).ok().and_then(|place| 1_u64.checked_shl(place)).unwrap_or_default();
-        let debtor = Arc::new(Debtor { watermark: Arc::clone(self), tag: Arc::clone(tag), bit });
+        let debtor = Arc::new(Debtor {
+            watermark: Arc::clone(self),
+            tag: Arc::clone(tag),
+            bit,
+            read: AtomicU64::new(0),
+        });
         let entry = (Arc::downgrade(&debtor), Arc::clone(tag));
         match state.debtors.get_mut(place) {
             Some(free) => *free = entry,
@@ -240,6 +263,7 @@ impl Watermark {
 
     fn owe_again(&self, number: u64, debtor: u64) {
         let mut state = self.state();
+        state.cloned.push((number, debtor));
         if let Some(entry) = state.entry(number) {
             let was_settled = entry.owed == 0;
             entry.owed += 1;
@@ -287,11 +311,45 @@ impl Watermark {
     pub(crate) async fn settled(&self) {
         loop {
             let notified = self.settled.notified();
-            if self.state().all_settled() {
+            if self.is_settled() {
                 return;
             }
             notified.await;
         }
+    }
+
+    /// Whether nobody owes anything.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.state().all_settled()
+    }
+
+    /// When everything that is owed is owed by tasks that await an end, and so cannot acknowledge it: whom this end waits for.
+    /// Each of them holds the delivery, or does not come to read it. `None` when somebody else owes something, or nobody does.
+    pub(crate) fn held_by_asker(&self, shard: ShardId) -> Option<HeldByAsker> {
+        let state = self.state();
+        // Beyond this they are not told apart.
+        if state.debtors.len() >= u64::BITS as usize {
+            return None;
+        }
+        let mut held: Option<HeldByAsker> = None;
+        for entry in state.open.iter().filter(|entry| entry.owed > 0) {
+            let mut debtors = entry.debtors;
+            if debtors == 0 {
+                return None;
+            }
+            while debtors != 0 {
+                let (debtor, tag) = state.debtors.get(debtors.trailing_zeros() as usize)?;
+                let unread = entry.number >= debtor.upgrade()?.read.load(Ordering::Acquire);
+                let since = tag.hand.awaits_end_since()?;
+                if !unread && !tag.hand.holds(shard, entry.number) {
+                    return None;
+                }
+                let held = held.get_or_insert_with(|| HeldByAsker { since, subscription: tag.label() });
+                held.since = held.since.max(since);
+                debtors &= debtors - 1;
+            }
+        }
+        held
     }
 
     /// Looks whether the watermark has moved since the last look. What it finds is returned once.
@@ -331,6 +389,8 @@ pub(super) struct Debtor {
     tag: Arc<Tag>,
     /// Zero when there are too many.
     pub(super) bit: u64,
+    /// What is owed for dispatches of lower numbers was read.
+    read: AtomicU64,
 }
 
 /// What a lossless subscription owes for one dispatch. Dropping it acknowledges.
@@ -346,6 +406,12 @@ const GIVEN_UP: u64 = u64::MAX;
 impl Ticket {
     pub(super) fn new(debtor: &Arc<Debtor>, number: u64) -> Self {
         Self { debtor: Arc::clone(debtor), number }
+    }
+
+    /// A reader has it from now on. Returns its number.
+    pub(super) fn mark_read(&self) -> u64 {
+        self.debtor.read.fetch_max(self.number + 1, Ordering::AcqRel);
+        self.number
     }
 
     /// Whether whoever resumes the session gets the dispatch again. READY comes once, and what belongs to an earlier session
@@ -448,6 +514,20 @@ mod tests {
         assert_eq!(watermark.acknowledged(), 1);
         drop(new);
         assert_eq!(watermark.acknowledged(), 2);
+    }
+
+    #[test]
+    fn a_dispatch_that_had_to_wait_for_room_still_names_its_debtor() {
+        let watermark = Arc::new(Watermark::default());
+        let debtor = debtor(&watermark);
+        let ticket = owe(&watermark, 1, &[&debtor]).remove(0);
+        // Each attempt to deliver it makes a clone, and the last one replaces the original.
+        drop(ticket.clone());
+        let delivered = ticket.clone();
+        drop(ticket);
+        assert_eq!(watermark.waits_for(), Some((1, Some(debtor.tag.label()))));
+        drop(delivered);
+        assert_eq!((watermark.waits_for(), watermark.acknowledged()), (None, 1));
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ struct Key {
 }
 
 impl Key {
-    /// Keys of different numbers of keys are one (GW-177).
+    /// Whether two keys exclude each other. Keys under different values of `max_concurrency`, which may change (GW-177), do.
     fn is_one_with(self, other: Self) -> bool {
         self.max_concurrency != other.max_concurrency || self.number == other.number
     }

@@ -135,7 +135,7 @@ impl ManagerState {
         myself.send_after(LOOK_EVERY, || ManagerMessage::Look);
     }
 
-    /// Discord refuses a shard: what that means for the others (GW-096).
+    /// Discord refuses a shard. If the code concerns the token, every shard ends; otherwise the layout is wrong (GW-096).
     pub(super) fn refused(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId, refusal: Refusal) {
         let Some(fleet) = &self.fleet else { return };
         if refusal.scope == Scope::Layout {

@@ -109,8 +109,21 @@
 //!
 //! `detach` and `remove_shards` begin when they are called, and what they return only waits: a loop that reads events keeps
 //! reading until its subscription ends, and then takes the sessions. The example `hand_over` does so. The end waits for
-//! deliveries in hand, up to [`Builder::end_deadline`], also for one in the hand of whoever waits for the end: after 5 s it is
-//! reported as stuck. It does not wait for what was abandoned.
+//! deliveries in hand, up to [`Builder::end_deadline`]; after 5 s the subscription is reported as stuck. It does not wait for
+//! what was abandoned.
+//!
+//! A task that awaits the end with a delivery in its hand waits for itself. Which task holds a delivery cannot be known, since
+//! a delivery may be passed on. But a task that read an event, awaits an end now, and has not asked the subscription for the
+//! next event in between, is still in the body of its loop. When nothing but what such tasks hold, or have not read yet, is
+//! missing for 1 s, the end goes on without it: a warning and [`Lifecycle::WatermarkStuck`] name the subscription, and
+//! what was not acknowledged comes again to the next process, marked as replayed. Nothing is lost, and the end takes a
+//! second instead of the whole deadline. A handler of any other task keeps the deadline, however slow it is, since ending early
+//! would do its work twice. Two cases are mistaken: a handler in the same task beside the call, as in
+//! `join!(bot.detach(), handle(delivery))`, or one that got its delivery from the loop's body just before the body awaits
+//! the end, has that second; and an actor that awaits the end in its `handle` waits for the whole deadline.
+//!
+//! So drop the delivery, or call [`Delivery::into_event`], before awaiting an end that it asked for: otherwise the next process
+//! gets the same `!restart` again, and restarts too.
 //!
 //! Within the process a shard resumes from what was *published*, which may be more: what lies in a subscription
 //! outlives the shard.

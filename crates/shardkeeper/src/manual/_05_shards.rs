@@ -132,7 +132,9 @@
 //!
 //! Both calls begin at once, and what they return is ready within [`Builder::end_deadline`] (10 s), from any state, also in
 //! the middle of connecting. Subscribers may read on until then; a `detach` waits for their acknowledgements, and what is
-//! still open at the deadline comes again to the successor. Dropping handles ends nothing. [`Shardkeeper::ended`] waits for the end, however it comes;
+//! still open at the deadline comes again to the successor. Awaited inside the loop that reads, it goes on after 1 s without
+//! what that loop holds: see [delivery](super::_03_delivery). Dropping handles ends nothing.
+//! [`Shardkeeper::ended`] waits for the end, however it comes;
 //! [`Shardkeeper::wait`] gives the same as a `Result`: an error says why a bot ended that nobody told to end.
 //!
 //! # Several processes

@@ -88,16 +88,16 @@
 //!
 //! # Fixed by Discord
 //!
-//! | what | value | rule |
+//! | what | value | why |
 //! |---|---|---|
-//! | [`COMMANDS_PER_WINDOW`](shardkeeper_proto::COMMANDS_PER_WINDOW) | 120 | GW-155 |
-//! | [`PRESENCES_PER_WINDOW`](shardkeeper_proto::PRESENCES_PER_WINDOW) | 5 | GW-161 |
-//! | [`MAX_PAYLOAD_BYTES`](shardkeeper_proto::MAX_PAYLOAD_BYTES) | 4096 | GW-026 |
-//! | [`MAX_NONCE_BYTES`](shardkeeper_proto::MAX_NONCE_BYTES) | 32 | GW-214 |
-//! | [`MAX_REQUESTED_MEMBERS`](shardkeeper_proto::MAX_REQUESTED_MEMBERS) | 100 | GW-211 |
-//! | [`GATEWAY_VERSION`](shardkeeper_proto::GATEWAY_VERSION) | 10 | GW-010 |
-//! | all members of a guild | once in 30 s | GW-162 |
-//! | a period of the identify budget | 24 h | GW-166 |
+//! | [`COMMANDS_PER_WINDOW`](shardkeeper_proto::COMMANDS_PER_WINDOW) | 120 | Payloads per connection in 60 s (GW-155). |
+//! | [`PRESENCES_PER_WINDOW`](shardkeeper_proto::PRESENCES_PER_WINDOW) | 5 | Presence updates per connection in 20 s (GW-161). |
+//! | [`MAX_PAYLOAD_BYTES`](shardkeeper_proto::MAX_PAYLOAD_BYTES) | 4096 | A longer command ends the connection with 4002 (GW-026). |
+//! | [`MAX_NONCE_BYTES`](shardkeeper_proto::MAX_NONCE_BYTES) | 32 | Discord ignores a longer nonce (GW-214). |
+//! | [`MAX_REQUESTED_MEMBERS`](shardkeeper_proto::MAX_REQUESTED_MEMBERS) | 100 | By ids or by a prefix, in one request (GW-211). |
+//! | [`GATEWAY_VERSION`](shardkeeper_proto::GATEWAY_VERSION) | 10 | The URL always names it (GW-010). |
+//! | all members of a guild | once in 30 s | For each guild and bot (GW-162). |
+//! | a period of the identify budget | 24 h | 1000 Identifies per token, or more for large bots (GW-166, GW-167). |
 //!
 //! # Fixed by us
 //!
@@ -113,6 +113,7 @@
 //! | the spill of a shard | 64 | Reading has stopped with the first; the rest is for lifecycle changes and READY. |
 //! | the spill while an answer is awaited | 4096 events, 32 MiB | The one who waits may be the one who does not read. |
 //! | a subscription is reported as stalled | after 5 s | Longer than a hiccup of a database, far shorter than what costs a connection. |
+//! | an end goes on without what only its asker could acknowledge | after 1 s, at looks every 250 ms | A task with other work beside is mostly done with it, and nobody takes the wait for a hang. |
 //! | a watermark is reported as stuck | after 60 s, at looks every 15 s | Nearly every handler is done by then. |
 //! | late announcements per subscription | 64 | Nobody who reads at all comes near. |
 //! | controls that wait for a driver | 64 | It takes them before anything else. |

@@ -17,7 +17,8 @@
 //! [`ShardCount`](crate::ShardCount). A **connection** is one WebSocket. A **session** is Discord's side of a shard, which
 //! outlives connections and is **resumed** on another one. A **dispatch** is an event that Discord sends, a **command** what
 //! the bot sends. A **permit** is the right to send one Identify, and its **key** is `shard_id % max_concurrency`. `GW-nnn`
-//! is a rule of the Gateway; `tests/rules.csv` in the repository lists them with their tests.
+//! is a rule of the Gateway; in the repository, `docs/gateway-rules.md` says what each rule demands, and `tests/rules.csv`
+//! lists its tests.
 
 pub mod _01_architecture;
 pub mod _02_supervision;

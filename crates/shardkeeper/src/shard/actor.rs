@@ -41,7 +41,7 @@ pub struct ShardState {
     manager: ActorRef<ManagerMessage>,
     /// The identify queue's address, which the driver follows.
     queue: watch::Sender<ActorRef<QueueMessage>>,
-    /// The newest presence: however many are set, a driver that is late misses the older ones alone (GW-161).
+    /// The newest presence. Discord takes 5 updates in 20 s (GW-161), so a driver that is late sends only the newest.
     presence: watch::Sender<Option<PresenceUpdate>>,
     control: mpsc::Sender<Control>,
     commands: CommandSender,

@@ -9,13 +9,13 @@ use std::time::Duration;
 use shardkeeper_proto::shard::{Change, Context, Next, Oddity, Reason};
 use shardkeeper_proto::{Envelope, Input, Opcode, Output, Shard, ShardConfig};
 use shardkeeper_transport::{Closed, Event, TransportError};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::codec::Codec;
 use super::driver::{Parts, Peers};
 use super::receipts::Receipts;
 use crate::command::NotWritten;
-use crate::dispatch::{Lifecycle, STALLED_AFTER};
+use crate::dispatch::Lifecycle;
 use crate::identify::TakenPermit;
 use crate::message::{QueueMessage, ShardMessage};
 
@@ -171,21 +171,6 @@ impl Core {
             && (self.machine.expects_dispatches()
                 || self.machine.expects_session() && self.parts.publisher.is_full());
         holds_back && !self.parts.publisher.reads_on(!self.machine.is_ready() && self.receipts.are_awaited())
-    }
-
-    /// What subscribers have in hand they may finish; the manager's deadline ends the wait. Whoever takes long is named: it may
-    /// be the one who waits for this end.
-    pub(super) async fn settle(&self) {
-        let watermark = self.parts.slot.watermark();
-        if timeout(STALLED_AFTER, watermark.settled()).await.is_ok() {
-            return;
-        }
-        if let Some((sequence, subscription)) = watermark.waits_for() {
-            let (shard, stuck_for) = (self.parts.shard, STALLED_AFTER);
-            let lifecycle = Lifecycle::WatermarkStuck { shard, subscription, sequence, stuck_for };
-            self.parts.publisher.announce_aside(&lifecycle);
-        }
-        watermark.settled().await;
     }
 
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {

@@ -40,6 +40,7 @@ use crate::session::SessionSlot;
 const MESSAGES_PER_STEP: usize = 64;
 /// So many are taken before a timer may judge by what has not come. They take a few milliseconds.
 const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
+
 /// What the control plane tells a driver.
 #[derive(Debug)]
 pub(super) enum Control {
@@ -77,7 +78,7 @@ impl Parts {
     }
 }
 
-/// Who may wake a driver, besides its connection and its timer.
+/// What may wake a driver, besides its connection and its timer.
 pub(super) struct Inputs {
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) commands: mpsc::Receiver<Pending>,
@@ -114,9 +115,8 @@ pub(super) struct Start {
 
 /// Runs a shard until its machine is at its end.
 pub(super) async fn run(start: Start) {
-    let Start { config, mut parts, peers, inputs, running } = start;
-    // The first variable, to be dropped behind the others.
-    let _running = running;
+    // `_running` is the first variable, to be dropped behind the others.
+    let Start { running: _running, config, mut parts, peers, inputs } = start;
     // Until here a predecessor may still have written; from here on its session stands still.
     let _writer = parts.slot.lease().await;
     parts.publisher.inherit();
@@ -130,10 +130,7 @@ pub(super) async fn run(start: Start) {
         driver.step().await;
     }
     driver.refuse_commands();
-    driver.core.parts.publisher.catch_up().await;
-    if driver.detaching {
-        driver.core.settle().await;
-    }
+    driver.core.parts.hand_over(driver.detaching).await;
 }
 
 pub(super) struct Driver {
@@ -159,11 +156,11 @@ impl Driver {
         let wakes_at = self.core.wakes_at;
         tokio::select! {
             biased;
-            // 1. Orders and permits: they are few, and what a shard does before an order to stop may be in vain.
+            // 1. Orders and permits: they are few, and what a shard does ahead of an order to stop may be in vain.
             Some(control) = self.inputs.control.recv() => self.control(control),
-            // 2. Another identify queue: before the timer, which would ask the one that is gone.
+            // 2. Another identify queue: before the timer, or a shard that waits might ask it twice.
             Ok(()) = self.core.peers.queue.changed() => self.feed(Input::QueueReplaced),
-            // 3. The newest presence: before whatever may send an Identify with an older one.
+            // 3. The newest presence: before the timer, which may send an older one that the limits held back.
             Ok(()) = self.inputs.presence.changed() => self.take_presence(),
             // 4. The timer: heartbeats are due however many commands and messages there are.
             () = sleep(wakes_at) => {
@@ -180,7 +177,7 @@ impl Driver {
             }
             // 6. What slow subscribers have room for again: before more is read for them.
             () = self.core.parts.publisher.catch_up(), if behind => {}
-            // 7. The connection.
+            // 7. The connection: last, since it may have something at any time.
             event = self.link.next(reading) => {
                 match event {
                     LinkEvent::PaceOver(url) => self.open(url),

@@ -8,6 +8,7 @@ pub(crate) mod board;
 mod codec;
 mod core;
 mod driver;
+mod hand_over;
 pub(crate) mod life;
 mod link;
 mod oddities;

@@ -72,7 +72,7 @@ impl SessionRecord {
     }
 }
 
-/// What the bot has left of the day's Identify (GW-166).
+/// What the bot has left of the token's daily Identifies (GW-166).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BudgetRecord {

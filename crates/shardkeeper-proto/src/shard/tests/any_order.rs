@@ -151,8 +151,6 @@ proptest! {
             }
         }
         bench.feed(if ending { Input::Stop } else { Input::Detach });
-        while !bench.shard.is_ended() {
-            bench.sleep();
-        }
+        bench.end();
     }
 }

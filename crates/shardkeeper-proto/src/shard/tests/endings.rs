@@ -38,7 +38,7 @@ fn gw_104_op_7_before_hello_with_and_without_a_session() {
     assert!(bench.has(|out| matches!(out, Output::Enqueue(Priority::ColdStart))));
 }
 
-/// Every code of section 7.1: what follows on a ready shard, and on one that resumes.
+/// Every close code of GW-076 to GW-094: what follows on a ready shard, and on one that resumes.
 #[test]
 fn gw_076_to_094_each_close_code_leads_where_the_table_says() {
     use Recovery::{Fatal, NewSession, Resume};

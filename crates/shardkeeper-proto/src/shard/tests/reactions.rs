@@ -30,7 +30,7 @@ names!(change_name, CHANGES, Change:
     Queued Connecting Paced Hello Identifying Resuming Ready Resumed Disconnected Stopped Refused);
 
 /// What [`situation`] says of it, whether it begins with a session, and how a new bench gets there.
-type Situation = (&'static str, bool, fn(&mut Bench) -> &mut Bench);
+type Situation = (&'static str, bool, Act);
 
 const SITUATIONS: [Situation; 20] = [
     ("Idle", false, |bench| bench),
@@ -74,8 +74,11 @@ fn situation(shard: &Shard) -> String {
     format!("{}{aim}", state_name(&shard.state))
 }
 
-/// Each kind of input, and payloads by what they hold.
-const GIVEN: [(&str, fn() -> SomeInput); 20] = [
+/// What stands behind the name of the input, and the input.
+type Given = (&'static str, fn() -> SomeInput);
+
+/// Each kind of input, except payloads.
+const GIVEN: [Given; 20] = [
     ("", || Input::Start),
     ("", || Input::Connected),
     ("", || Input::ConnectDelayed(Duration::from_secs(1))),
@@ -97,6 +100,7 @@ const GIVEN: [(&str, fn() -> SomeInput); 20] = [
     ("", || Input::Stop),
     ("", || Input::Detach),
 ];
+/// Payloads by what they hold.
 const PAYLOADS: [(&str, &str); 10] = [
     ("op 10 Hello", r#"{"op":10,"d":{"heartbeat_interval":41250}}"#),
     ("op 10 unreadable", r#"{"op":10}"#),
@@ -152,7 +156,7 @@ fn show(output: &Output) -> String {
 }
 
 /// What the machine does in this situation with each input. Those of which nothing comes are listed at the end.
-fn reactions(resumes: bool, reach: fn(&mut Bench) -> &mut Bench) -> String {
+fn reactions(resumes: bool, reach: Act) -> String {
     let start = || {
         let mut bench = Bench::with_session(resumes.then(|| session(42)));
         reach(&mut bench).clear();
@@ -177,14 +181,18 @@ fn reactions(resumes: bool, reach: fn(&mut Bench) -> &mut Bench) -> String {
         table.push_str(&format!("    {input:<20} {}\n", outputs.trim_start()));
     };
     for (detail, given) in GIVEN {
-        add(&format!("{}{detail}", input_name(&given())), &|bench| drop(bench.feed(given())));
+        add(&format!("{}{detail}", input_name(&given())), &|bench| {
+            bench.feed(given());
+        });
     }
     add("Timeout", &|bench| {
         bench.now = bench.wakes_at.unwrap_or(bench.now);
         bench.feed(Input::Timeout);
     });
     for (payload, text) in PAYLOADS {
-        add(payload, &|bench| drop(bench.receive(text)));
+        add(payload, &|bench| {
+            bench.receive(text);
+        });
     }
     format!("{table}{ignored}\n")
 }

@@ -78,9 +78,7 @@ fn gw_098_ending_a_session_costs_three_seconds_at_most_and_nothing_brings_the_sh
             let start = bench.now;
             bench.feed(again);
             make(&mut bench);
-            while !bench.shard.is_ended() {
-                bench.sleep();
-            }
+            bench.end();
             assert!(bench.now - start <= Duration::from_secs(3), "{trouble}");
             assert!(
                 !bench.has(|out| matches!(out, Output::ClaimPermit(_) | Output::Enqueue(_))),
@@ -144,9 +142,7 @@ fn stop_and_detach_end_a_shard_in_every_state() {
             let mut bench = Bench::new();
             steps[..until].iter().for_each(|step| step(&mut bench));
             bench.clear().feed(if detach { Input::Detach } else { Input::Stop });
-            while !bench.shard.is_ended() {
-                bench.sleep();
-            }
+            bench.end();
             assert!(bench.has(|out| matches!(out, Output::Disconnect)), "{until} {detach}");
             // From Start, in the queue, up to the permit.
             let queued = (2..=5).contains(&until);

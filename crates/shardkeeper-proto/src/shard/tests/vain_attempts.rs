@@ -183,7 +183,7 @@ fn a_host_that_asks_to_be_left_alone_is_left_alone_for_five_minutes_at_most() {
 }
 
 #[test]
-fn b3_a_peer_that_accepts_and_closes_is_asked_about_once_a_second_and_then_less() {
+fn a_peer_that_accepts_and_closes_is_tried_once_a_second_and_then_less_often() {
     let mut bench = Bench::with_session(Some(session(42)));
     bench.feed(Input::Start);
     let start = bench.now;
