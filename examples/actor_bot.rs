@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use shardkeeper::actor::{ManagerArguments, ManagerMessage, ShardManager};
+use shardkeeper::command::PresenceUpdate;
+use shardkeeper::config::ShutdownMode;
 use shardkeeper::ractor::{self, Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use shardkeeper::{
-    Activity, Delivery, EventName, Farewell, Intents, ManagerConfig, ManagerMessage, Presence,
-    PresenceUpdate, ShardId, ShardManager, Shardkeeper, Status, SubscriptionOptions, Topic,
+    Activity, Delivery, EventName, Intents, OnlineStatus, Presence, ShardId, Shardkeeper,
+    SubscriptionOptions, Topic,
 };
 use shardkeeper_examples::Discord;
 
@@ -25,12 +28,12 @@ struct BotState {
 impl Actor for Bot {
     type Msg = BotMessage;
     type State = BotState;
-    type Arguments = ManagerConfig;
+    type Arguments = ManagerArguments;
 
     async fn pre_start(
         &self,
         myself: ActorRef<BotMessage>,
-        config: ManagerConfig,
+        config: ManagerArguments,
     ) -> Result<BotState, ActorProcessingErr> {
         let (manager, _) = Actor::spawn_linked(None, ShardManager, config, myself.get_cell()).await?;
         let keeper = Shardkeeper::of(manager.clone()).await.ok_or("the manager has ended")?;
@@ -50,7 +53,7 @@ impl Actor for Bot {
         let total: u64 = state.counts.values().sum();
         if total.is_multiple_of(10) {
             let presence =
-                Presence::new(Status::Online).activity(Activity::watching(format!("{total} messages")));
+                Presence::new(OnlineStatus::Online).activity(Activity::watching(format!("{total} messages")));
             let update = PresenceUpdate::new(presence)?;
             // Nobody waits for the answer: a presence that is not shown is in the log.
             state.manager.cast(ManagerMessage::presence(None, update))?;
@@ -58,7 +61,7 @@ impl Actor for Bot {
         }
         if total >= 30 {
             // The answer is the sessions; after a stop there are none.
-            let _ = ractor::call!(state.manager, |reply| ManagerMessage::End(Farewell::Stop, reply));
+            let _ = ractor::call!(state.manager, |reply| ManagerMessage::Shutdown(ShutdownMode::Stop, reply));
             myself.stop(None);
         }
         Ok(())

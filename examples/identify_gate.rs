@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, try_join_all};
 use shardkeeper::gate::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest};
-use shardkeeper::{Change, Event, Intents, Lifecycle, Shardkeeper, Topic};
+use shardkeeper::status::Change;
+use shardkeeper::{Event, Intents, Lifecycle, Shardkeeper, Topic};
 use shardkeeper_examples::Discord;
 use tokio::process::Command;
 use tokio::time::sleep;

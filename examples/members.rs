@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use serde::Deserialize;
-use shardkeeper::{Event, EventName, Intents, RequestMembers, Shardkeeper, Topic};
+use shardkeeper::command::RequestMembers;
+use shardkeeper::{Event, EventName, Intents, Shardkeeper, Topic};
 use shardkeeper_examples::Discord;
 
 #[derive(Deserialize)]

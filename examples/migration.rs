@@ -6,7 +6,8 @@
 
 use std::process::Stdio;
 
-use shardkeeper::{Event, Intents, Lifecycle, Session, ShardCount, ShardId, Shardkeeper, Topic};
+use shardkeeper::config::ShardCount;
+use shardkeeper::{Event, Intents, Lifecycle, Session, ShardId, Shardkeeper, Topic};
 use shardkeeper_examples::Discord;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
@@ -91,7 +92,7 @@ async fn receive(api_url: &str) -> Result<(), Box<dyn std::error::Error>> {
         let Some(event) = lifecycle.next().await else { break };
         if let Event::Lifecycle(Lifecycle::Shard {
             shard,
-            change: shardkeeper::Change::Resumed { replayed },
+            change: shardkeeper::status::Change::Resumed { replayed },
         }) = &*event
         {
             println!("  shard {shard} goes on in the other process, {replayed} events were replayed");

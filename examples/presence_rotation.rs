@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use shardkeeper::{Activity, Event, Intents, Lifecycle, Presence, ShardId, Shardkeeper, Status, Topic};
+use shardkeeper::{Activity, Event, Intents, Lifecycle, OnlineStatus, Presence, ShardId, Shardkeeper, Topic};
 use shardkeeper_examples::Discord;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let discord = Discord::find().await?;
     // What a shard shows from its Identify on. What is set later goes before it, also in later Identifies.
-    let bot =
-        Shardkeeper::builder(discord.token(), Intents::GUILDS).api_url(discord.api_url()).presence_with(
-            |shard| Presence::new(Status::Idle).activity(Activity::custom(format!("shard {shard} wakes up"))),
-        );
+    let bot = Shardkeeper::builder(discord.token(), Intents::GUILDS).api_url(discord.api_url()).presence_fn(
+        |shard| {
+            Presence::new(OnlineStatus::Idle).activity(Activity::custom(format!("shard {shard} wakes up")))
+        },
+    );
     let mut lifecycle = bot.subscribe(Topic::lifecycle());
     let bot = bot.start().await?;
     while let Some(event) = lifecycle.next().await {
@@ -35,9 +36,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for activity in rotation {
         every.tick().await;
         println!("{activity:?}");
-        bot.update_presence(Presence::new(Status::Online).activity(activity)).await?;
+        bot.update_presence(Presence::new(OnlineStatus::Online).activity(activity)).await?;
     }
-    bot.update_presence_on([ShardId(0)], Presence::new(Status::Dnd)).await?;
+    bot.update_presence_on([ShardId(0)], Presence::new(OnlineStatus::Dnd)).await?;
 
     // Discord shows it as a refusal of its own would not: with what is wrong.
     let refused = Presence::default().activity(Activity::streaming("it", "https://example.com"));

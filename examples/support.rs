@@ -2,7 +2,7 @@
 //!
 //! With `DISCORD_TOKEN` set it is the real one; without, a simulated one that this process starts.
 
-use shardkeeper::DISCORD_API;
+use shardkeeper::config::DISCORD_API;
 use shardkeeper_sim::{SimConfig, Simulator};
 
 /// Where an example's bot lives.

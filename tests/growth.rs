@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peak_alloc::PeakAlloc;
-use shardkeeper::{
-    Activity, Presence, RequestMembers, ShardId, ShardMessage, Status, SubscriptionOptions, Timings, Topic,
-};
+use shardkeeper::actor::ShardMessage;
+use shardkeeper::command::RequestMembers;
+use shardkeeper::config::Timings;
+use shardkeeper::{Activity, OnlineStatus, Presence, ShardId, SubscriptionOptions, Topic};
 use shardkeeper_sim::Fault;
 use shardkeeper_tests::{Network, Running, bot, no_violations_except, simulator};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -90,7 +91,8 @@ async fn hours_of_reconnects_subscriptions_and_requests_leave_nothing_behind() {
         let asking = tokio::spawn(async move {
             let members = asked.members(RequestMembers::prefix(GUILD, "", 5));
             drop(tokio::time::timeout(patience, members).await);
-            let presence = Presence::new(Status::Online).activity(Activity::custom(format!("round {round}")));
+            let presence =
+                Presence::new(OnlineStatus::Online).activity(Activity::custom(format!("round {round}")));
             drop(asked.update_presence(presence).await);
         });
         if round % 100 == 50

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
-use shardkeeper::Change;
+use shardkeeper::status::Change;
 use shardkeeper_sim::{Action, ConnectFault, Fault, Odd};
 use shardkeeper_tests::{Running, simulator};
 use tracing::field::{Field, Visit};

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use shardkeeper::{Change, Lifecycle, Next, Reason};
+use shardkeeper::Lifecycle;
+use shardkeeper::status::{Change, Next, Reason};
 use shardkeeper_sim::{Action, ConnectFault, Fault, Host, SimConfig};
 use shardkeeper_tests::{Dial, Network, Running, Weather, bot, no_violations_except, simulator};
 use tokio::time::{Instant, timeout};

@@ -75,7 +75,7 @@ async fn nothing_secret_is_logged_or_printed() {
     running.simulator.inject(0, Fault::Cut).unwrap();
     running.until_resumed(0).await;
     running.simulator.inject(1, Fault::Close { code: 4009 }).unwrap();
-    running.until_shard(1, |change| matches!(change, shardkeeper::Change::Ready)).await;
+    running.until_shard(1, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
     let printed = format!("{:?} {:?} {:?}", running.keeper, running.keeper.status().await, running.events);
     let sessions = running.keeper.detach().await;
     let log = log.0.lock().unwrap().clone() + &printed + &format!("{sessions:?}");

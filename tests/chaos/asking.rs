@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use shardkeeper::{Activity, Presence, RequestMembers, ShardId, Status, VoiceStateUpdate};
+use shardkeeper::command::{RequestMembers, VoiceStateUpdate};
+use shardkeeper::{Activity, OnlineStatus, Presence, ShardId};
 
 use crate::checkers::answers::{AT_ONCE, COLLECTING, SENDING};
 use crate::plan::Ask;
@@ -39,14 +40,15 @@ pub(crate) async fn ask(world: Arc<World>, ask: Ask) {
             format!("{phases:?}, {} sessions", sessions.len())
         }
         Ask::Presence { shard: None, number } => {
-            let presence = Presence::new(Status::Online).activity(Activity::playing(number.to_string()));
+            let presence =
+                Presence::new(OnlineStatus::Online).activity(Activity::playing(number.to_string()));
             format!(
                 "{:?}",
                 answers.within(AT_ONCE, "update_presence", keeper.update_presence(presence)).await
             )
         }
         Ask::Presence { shard: Some(shard), number } => {
-            let presence = Presence::new(Status::Idle).activity(Activity::playing(number.to_string()));
+            let presence = Presence::new(OnlineStatus::Idle).activity(Activity::playing(number.to_string()));
             let call = keeper.update_presence_on([ShardId(shard)], presence);
             format!("{:?}", answers.within(AT_ONCE, "update_presence_on", call).await)
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use futures_util::future::BoxFuture;
-use shardkeeper::{BoxedIo, ConnectError, Dialer};
+use shardkeeper::config::{BoxedIo, Dialer};
+use shardkeeper::error::ConnectError;
 use shardkeeper_sim::Simulator;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use shardkeeper::{RestartBy, Session, ShardId};
+use shardkeeper::config::RestartBy;
+use shardkeeper::{Session, ShardId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkers::answers::{AT_ONCE, ENDING};
@@ -71,7 +72,7 @@ async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
     let ids = || shards.iter().copied().map(ShardId);
     let begun = tokio::time::Instant::now();
     let removed = world.answers.within(ENDING, "remove_shards", old.remove_shards(ids())).await;
-    if begun.elapsed() >= world.pace.end_deadline() {
+    if begun.elapsed() >= world.pace.shutdown_timeout() {
         world.torn(&shards);
     }
     world.trace.note("operator", format_args!("{shards:?} are removed: {removed:?}"));

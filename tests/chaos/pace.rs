@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use shardkeeper::{Backoff, Dialer, RestartPolicy, Timings};
+use shardkeeper::config::{Backoff, Dialer, RestartPolicy, Timings};
 use shardkeeper_sim::SimTimings;
 use shardkeeper_tests::races::Round;
 use tokio::time::{Instant, sleep};
@@ -104,7 +104,7 @@ impl Pace {
     }
 
     /// The deadline for the end of a process or of shards.
-    pub(crate) fn end_deadline(&self) -> Duration {
+    pub(crate) fn shutdown_timeout(&self) -> Duration {
         if self.is_real() { Duration::from_secs(2) } else { Duration::from_secs(10) }
     }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
-use shardkeeper::{Compression, Encoding, Overflow, RestartBy, Servant};
+use shardkeeper::Overflow;
+use shardkeeper::config::{Compression, Encoding, RestartBy};
+use shardkeeper::dispatch::Service;
 use shardkeeper_sim::{Action, ConnectFault, Fault, Host, Mix, Odd, RestFault};
 
 use crate::network::Weather;
@@ -149,7 +151,7 @@ pub(crate) enum Crash {
     /// The actor of a shard is killed, or stopped by somebody else.
     Actor { shard: u32, kill: bool },
     /// A child of a process that serves all its shards is killed.
-    Servant { process: usize, servant: Servant },
+    Service { process: usize, service: Service },
 }
 
 #[derive(Clone, Debug)]
@@ -293,7 +295,7 @@ impl Plan {
             if let Step::Crash(crash) = step {
                 let who = match crash {
                     Crash::Driver(shard) | Crash::Actor { shard, .. } => format!("{shard}"),
-                    Crash::Servant { process, servant } => format!("{servant} of {process}"),
+                    Crash::Service { process, service } => format!("{service} of {process}"),
                 };
                 *crashes.entry(who).or_insert(0) += 1;
             }
@@ -425,8 +427,8 @@ impl Plan {
             63..69 => Step::Crash(Crash::Driver(shard)),
             69..72 => Step::Crash(Crash::Actor { shard, kill: random.bool() }),
             72..74 => {
-                let servant = if random.bool() { Servant::IdentifyQueue } else { Servant::ReshardSentinel };
-                Step::Crash(Crash::Servant { process, servant })
+                let service = if random.bool() { Service::IdentifyQueue } else { Service::ReshardSentinel };
+                Step::Crash(Crash::Service { process, service })
             }
             74..79 if self.elsewhere > 0 => {
                 let shards = (0..self.shards).filter(|_| random.u32(0..3) == 0).collect();
@@ -487,7 +489,7 @@ impl Plan {
                 mood: mood(random),
                 lasts: Duration::from_millis(random.u64(1..120_000)),
             },
-            9..11 => Step::Crash(Crash::Servant { process: place, servant: Servant::SessionKeeper }),
+            9..11 => Step::Crash(Crash::Service { process: place, service: Service::SessionKeeper }),
             11..13 => {
                 let ms = [10_000, 600_000, 7_200_000, 100 * 24 * 3_600_000][random.usize(..4)];
                 Step::Jump { place, ms: random.i64(-ms..ms) }

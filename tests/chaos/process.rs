@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef, ActorStatus};
+use shardkeeper::actor::ShardMessage;
+use shardkeeper::dispatch::Service;
+use shardkeeper::status::Change;
 use shardkeeper::{
-    Change, Event, Lifecycle, Servant, Session, ShardId, ShardMessage, Shardkeeper, Subscription,
-    SubscriptionOptions, Topic,
+    Event, Lifecycle, Session, ShardId, Shardkeeper, Subscription, SubscriptionOptions, Topic,
 };
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
@@ -43,7 +45,7 @@ pub(crate) async fn start(world: &Arc<World>, place: usize, sessions: Vec<Sessio
         .dialer(world.pace.dialer(world.network.clone()))
         .timings(world.pace.timings())
         .restart_policy(world.pace.restart_policy())
-        .end_deadline(world.pace.end_deadline())
+        .shutdown_timeout(world.pace.shutdown_timeout())
         .seed(plan.seed.wrapping_add(number as u64))
         .compression(compression)
         .encoding(encoding)
@@ -105,7 +107,7 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
         match lifecycle {
             Lifecycle::StoreFailed { .. } => world.log.note(number, Entry::ToldFailed),
             Lifecycle::StoreRecovered => world.log.note(number, Entry::ToldRecovered),
-            Lifecycle::ServantCrashed { servant: Servant::SessionKeeper, restart_after, .. } => {
+            Lifecycle::ServiceCrashed { service: Service::SessionKeeper, restart_after, .. } => {
                 world.log.note(number, Entry::KeeperGone);
                 world.keeper_died(number, *restart_after);
             }
@@ -184,7 +186,7 @@ impl Process {
         let begun = Instant::now();
         let sessions = world.answers.within(ENDING, "detach", self.keeper.detach()).await.unwrap_or_default();
         self.is_over(world);
-        if begun.elapsed() >= world.pace.end_deadline() {
+        if begun.elapsed() >= world.pace.shutdown_timeout() {
             // Somebody was not done with everything by the deadline.
             world.torn(shards);
         } else {
@@ -200,7 +202,7 @@ impl Process {
         let begun = Instant::now();
         let _ = world.answers.within(ENDING, "stop", self.keeper.stop()).await;
         self.is_over(world);
-        if begun.elapsed() < world.pace.end_deadline() {
+        if begun.elapsed() < world.pace.shutdown_timeout() {
             self.has_flushed(world, begun, shards, &[]);
         }
     }

@@ -92,7 +92,7 @@ impl Step {
                 Action::ClockJump { ms } | Action::GuildOutage { lasts_ms: ms, .. } => *ms = wait_ms(*ms),
                 _ => {}
             },
-            Self::Crash(Crash::Driver(_) | Crash::Actor { .. } | Crash::Servant { .. })
+            Self::Crash(Crash::Driver(_) | Crash::Actor { .. } | Crash::Service { .. })
             | Self::Operate(_)
             | Self::Ask(_) => {}
         }

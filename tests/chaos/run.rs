@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorCell;
-use shardkeeper::{
-    Ended, KeeperMessage, Phase, QueueMessage, SentinelMessage, Servant, ShardId, ShardMessage,
-};
+use shardkeeper::ShardId;
+use shardkeeper::actor::{KeeperMessage, QueueMessage, SentinelMessage, ShardMessage};
+use shardkeeper::dispatch::Service;
+use shardkeeper::error::ExitReason;
+use shardkeeper::status::Phase;
 use shardkeeper_sim::{Action, Fault, SessionRecord};
 use shardkeeper_tests::races::Round;
-use shardkeeper_tests::servant;
+use shardkeeper_tests::service;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -181,12 +183,12 @@ async fn drill(world: &Arc<World>, crash: Crash) {
                 if kill { actor.kill() } else { actor.stop(None) }
             }
         }
-        Crash::Servant { process, servant: which } => {
+        Crash::Service { process, service: which } => {
             let Some(keeper) = world.keeper(process) else { return };
             let child = match which {
-                Servant::IdentifyQueue => servant::<QueueMessage>(&keeper),
-                Servant::SessionKeeper => servant::<KeeperMessage>(&keeper),
-                Servant::ReshardSentinel => servant::<SentinelMessage>(&keeper),
+                Service::IdentifyQueue => service::<QueueMessage>(&keeper),
+                Service::SessionKeeper => service::<KeeperMessage>(&keeper),
+                Service::ReshardSentinel => service::<SentinelMessage>(&keeper),
                 other => unreachable!("{other} is in no plan"),
             };
             // There is none between its end and the next one.
@@ -292,8 +294,8 @@ async fn finish(world: &Arc<World>, orders: &mpsc::Sender<Order>) {
         let _ = world.simulator.act(&Action::Fault { shard: Some(last), fault: Fault::Close { code } });
         // The number of shards is no matter of the whole bot, as long as others are well.
         if !matches!(code, 4010 | 4011) || world.plan.shards == 1 {
-            let ended = world.answers.within(ENDING, "ended", keeper.ended()).await;
-            if !matches!(ended, Some(Ended::Refused(_))) && world.plan.elsewhere == 0 {
+            let ended = world.answers.within(ENDING, "ended", keeper.exit_reason()).await;
+            if !matches!(ended, Some(ExitReason::Refused(_))) && world.plan.elsewhere == 0 {
                 world.trace.complain(format_args!("{ended:?} after close {code}"));
             }
             return;

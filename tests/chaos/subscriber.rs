@@ -156,7 +156,7 @@ impl Listener {
             Kind::Actor => {
                 if let Some(actor) = self.send_an_actor(&keeper).await {
                     let _until_then = StopOnDrop(actor);
-                    let _ = keeper.ended().await;
+                    let _ = keeper.exit_reason().await;
                 }
             }
         }

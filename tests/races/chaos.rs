@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shardkeeper::actor::{KeeperMessage, QueueMessage, SentinelMessage, ShardMessage};
+use shardkeeper::config::{Backoff, RestartBy, RestartPolicy};
+use shardkeeper::status::Phase;
 use shardkeeper::store::MemoryStore;
-use shardkeeper::{
-    Backoff, Event, EventName, KeeperMessage, Phase, QueueMessage, RestartBy, RestartPolicy, SentinelMessage,
-    ShardId, ShardMessage, Shardkeeper, Subscription, Topic,
-};
+use shardkeeper::{Event, EventName, ShardId, Shardkeeper, Subscription, Topic};
 use shardkeeper_sim::{Fault, Simulator};
 use shardkeeper_tests::races::{Round, repeat};
-use shardkeeper_tests::servant;
+use shardkeeper_tests::service;
 use tokio::time::sleep;
 
 const SHARDS: u32 = 4;
@@ -63,9 +63,9 @@ async fn strike(simulator: &Simulator, keeper: &Shardkeeper, shard: u32, random:
 
 fn kill_a_servant(keeper: &Shardkeeper, random: &mut fastrand::Rng) {
     let victim = match random.u8(0..4) {
-        0 => servant::<QueueMessage>(keeper),
-        1 => servant::<KeeperMessage>(keeper),
-        2 => servant::<SentinelMessage>(keeper),
+        0 => service::<QueueMessage>(keeper),
+        1 => service::<KeeperMessage>(keeper),
+        2 => service::<SentinelMessage>(keeper),
         _ => None,
     };
     victim.into_iter().for_each(|victim| victim.kill());

@@ -1,6 +1,9 @@
 //! Stop and detach, while others call.
 
-use shardkeeper::{Ended, Phase, Presence, ShardId, Shardkeeper, Status, request_channel_info};
+use shardkeeper::command::request_channel_info;
+use shardkeeper::error::ExitReason;
+use shardkeeper::status::Phase;
+use shardkeeper::{OnlineStatus, Presence, ShardId, Shardkeeper};
 use shardkeeper_sim::Simulator;
 use shardkeeper_tests::races::{Round, repeat};
 
@@ -24,7 +27,7 @@ fn a_stop_at_any_moment_of_a_start_is_answered() {
         let keeper = round.bot(&simulator).start().await.unwrap();
         round.stir().await;
         keeper.stop().await;
-        assert_eq!(keeper.ended().await, Ended::Stopped);
+        assert_eq!(keeper.exit_reason().await, ExitReason::Stopped);
         assert_eq!(simulator.report().violations, []);
     });
 }
@@ -38,10 +41,9 @@ fn callers(keeper: &Shardkeeper) -> Vec<tokio::task::JoinHandle<()>> {
     let one = keeper.clone();
     let owner = tokio::spawn(async move { while one.owner_of(0).await.is_ok() {} });
     let one = keeper.clone();
-    let presence =
-        tokio::spawn(
-            async move { while one.update_presence(Presence::new(Status::Online)).await.is_ok() {} },
-        );
+    let presence = tokio::spawn(async move {
+        while one.update_presence(Presence::new(OnlineStatus::Online)).await.is_ok() {}
+    });
     let one = keeper.clone();
     let command = tokio::spawn(async move {
         // It may be refused for other reasons, and the shard may end before the manager does.
@@ -67,7 +69,7 @@ fn calls_that_cross_the_end_of_the_manager_are_answered() {
         for caller in callers {
             caller.await.unwrap();
         }
-        keeper.ended().await;
+        keeper.exit_reason().await;
     });
 }
 
@@ -87,7 +89,7 @@ fn every_stop_and_detach_of_several_is_answered() {
         for end in ends {
             end.await.unwrap();
         }
-        assert!(matches!(keeper.ended().await, Ended::Stopped | Ended::Detached));
+        assert!(matches!(keeper.exit_reason().await, ExitReason::Stopped | ExitReason::Detached));
         assert_eq!(simulator.report().violations, []);
     });
 }

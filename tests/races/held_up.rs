@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use shardkeeper::command::RequestMembers;
 use shardkeeper::{
-    Builder, Event, Lifecycle, Overflow, RequestMembers, ShardId, Shardkeeper, Subscription,
-    SubscriptionOptions, Topic,
+    Builder, Event, Lifecycle, Overflow, ShardId, Shardkeeper, Subscription, SubscriptionOptions, Topic,
 };
 use shardkeeper_tests::races::repeat;
 use tokio::time::Instant;

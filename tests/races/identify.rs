@@ -7,13 +7,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use shardkeeper::{
-    Activity, Backoff, BoxedIo, ConnectError, Dialer, Phase, Presence, QueueMessage, RestartPolicy, ShardId,
-    Shardkeeper, Status,
-};
+use shardkeeper::actor::QueueMessage;
+use shardkeeper::config::{Backoff, BoxedIo, Dialer, RestartPolicy};
+use shardkeeper::error::ConnectError;
+use shardkeeper::status::Phase;
+use shardkeeper::{Activity, OnlineStatus, Presence, ShardId, Shardkeeper};
 use shardkeeper_sim::{Fault, MemoryStream, Simulator};
 use shardkeeper_tests::races::{Round, repeat};
-use shardkeeper_tests::servant;
+use shardkeeper_tests::service;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep};
 use url::Url;
@@ -91,7 +92,7 @@ impl Storm {
         (undaunted.quarantine_after, undaunted.fleet_limit) = (1_000_000, 1_000_000);
         undaunted.backoff = Backoff { base: Duration::from_millis(1), cap: Duration::from_millis(2) };
         let clock = Clock { simulator: simulator.clone(), written: Arc::default() };
-        let presence = Presence::new(Status::Online).activity(Activity::custom("long ".repeat(25)));
+        let presence = Presence::new(OnlineStatus::Online).activity(Activity::custom("long ".repeat(25)));
         let builder = round.bot(&simulator).restart_policy(undaunted).presence(presence);
         let keeper = builder.dialer(Arc::new(clock.clone())).start().await.unwrap();
         Self { simulator, clock, keeper }
@@ -104,7 +105,7 @@ impl Storm {
     }
 
     fn kill_queue(&self) {
-        servant::<QueueMessage>(&self.keeper).into_iter().for_each(|queue| queue.kill());
+        service::<QueueMessage>(&self.keeper).into_iter().for_each(|queue| queue.kill());
     }
 
     /// Waits until every shard is in service, and checks that every Identify was counted once and had its window.

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use shardkeeper::{
-    Event, EventName, Lifecycle, Phase, RestartBy, RestartPolicy, ShardId, Shardkeeper, SubscriptionOptions,
-    Topic,
-};
+use shardkeeper::config::{RestartBy, RestartPolicy};
+use shardkeeper::status::Phase;
+use shardkeeper::{Event, EventName, Lifecycle, ShardId, Shardkeeper, SubscriptionOptions, Topic};
 use shardkeeper_sim::Fault;
 use shardkeeper_tests::races::repeat;
 use tokio::time::sleep;
@@ -83,7 +82,7 @@ fn after_a_storm_of_kills_every_shard_comes_back() {
 fn ready_in_the_spill_of_a_shard_that_is_killed_and_removed_is_told_as_missed() {
     repeat(100, |round| async move {
         let simulator = round.simulator(1, |_| {});
-        let builder = round.bot(&simulator).end_deadline(Duration::from_millis(50));
+        let builder = round.bot(&simulator).shutdown_timeout(Duration::from_millis(50));
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let mut slow = builder.subscribe_with(Topic::events([EventName::Ready]), options);
         let keeper = builder.start().await.unwrap();

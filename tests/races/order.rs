@@ -1,6 +1,7 @@
 //! What subscribers hear comes in an order that makes sense.
 
-use shardkeeper::{Change, Lifecycle, Topic};
+use shardkeeper::status::Change;
+use shardkeeper::{Lifecycle, Topic};
 use shardkeeper_tests::races::repeat;
 
 #[test]

@@ -1,6 +1,7 @@
 //! What Discord refuses for good is never taken for a crash.
 
-use shardkeeper::{Ended, Intents, Lifecycle, ShardId, Shardkeeper, Subscription, Topic};
+use shardkeeper::error::ExitReason;
+use shardkeeper::{Intents, Lifecycle, ShardId, Shardkeeper, Subscription, Topic};
 use shardkeeper_sim::{ConnectFault, Fault, Simulator};
 use shardkeeper_tests::races::{Round, repeat};
 
@@ -29,8 +30,8 @@ async fn rest(mut lifecycle: Subscription) -> Vec<Lifecycle> {
 }
 
 async fn refused_with(keeper: &Shardkeeper, code: u16) {
-    let ended = keeper.ended().await;
-    assert!(matches!(ended, Ended::Refused(refusal) if refusal.code.0 == code), "{ended:?}");
+    let ended = keeper.exit_reason().await;
+    assert!(matches!(ended, ExitReason::Refused(refusal) if refusal.code.0 == code), "{ended:?}");
 }
 
 #[test]

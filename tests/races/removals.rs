@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use futures_util::FutureExt;
-use shardkeeper::{Lifecycle, Phase, Presence, ShardId, Status, Topic};
+use shardkeeper::status::Phase;
+use shardkeeper::{Lifecycle, OnlineStatus, Presence, ShardId, Topic};
 use shardkeeper_tests::races::repeat;
 
 #[test]
@@ -68,12 +69,12 @@ fn a_removal_waits_for_a_driver_that_was_killed_and_still_runs() {
         let (entered, held) = (std::sync::Mutex::new(entered), std::sync::Mutex::new(held));
         let left = Arc::new(AtomicBool::new(false));
         let has_left = Arc::clone(&left);
-        let builder = round.bot(&simulator).presence_with(move |_| {
+        let builder = round.bot(&simulator).presence_fn(move |_| {
             let _ = entered.lock().unwrap().send(());
             // Other tasks go on meanwhile, also where the runtime has one worker.
             let _ = tokio::task::block_in_place(|| held.lock().unwrap().recv());
             has_left.store(true, Ordering::Release);
-            Presence::new(Status::Online)
+            Presence::new(OnlineStatus::Online)
         });
         let keeper = builder.start().await.unwrap();
         let in_there = tokio::task::spawn_blocking(move || in_there.recv());

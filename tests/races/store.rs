@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use shardkeeper::actor::KeeperMessage;
+use shardkeeper::config::RestartPolicy;
 use shardkeeper::store::{Changes, FileStore, MemoryStore, SessionStore, StoreError, Stored};
-use shardkeeper::{Intents, KeeperMessage, RestartPolicy, Shardkeeper, Topic};
+use shardkeeper::{Intents, Shardkeeper, Topic};
 use shardkeeper_tests::races::{Round, repeat};
-use shardkeeper_tests::servant;
+use shardkeeper_tests::service;
 use tokio::time::sleep;
 
 fn kill_keeper(keeper: &Shardkeeper) {
-    servant::<KeeperMessage>(keeper).into_iter().for_each(|keeper| keeper.kill());
+    service::<KeeperMessage>(keeper).into_iter().for_each(|keeper| keeper.kill());
 }
 
 /// A store that takes its time, and notices calls that overlap.
@@ -137,7 +139,7 @@ fn a_file_store_can_be_opened_again_as_soon_as_its_manager_has_ended() {
                     _ => {
                         let detaching = keeper.clone();
                         tokio::spawn(async move { detaching.detach().await });
-                        keeper.ended().await;
+                        keeper.exit_reason().await;
                     }
                 }
             }

@@ -35,7 +35,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use shardkeeper::{BoxedIo, Builder, ConnectError, Dialer, Intents, Timings};
+use shardkeeper::config::{BoxedIo, Dialer, Timings};
+use shardkeeper::error::ConnectError;
+use shardkeeper::{Builder, Intents};
 use shardkeeper_sim::{SimConfig, SimTimings, Simulator};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};

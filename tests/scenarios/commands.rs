@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use shardkeeper::{
-    Accepted, Activity, Change, ChannelInfoField, Command, CommandRejected, Event, EventName, Intents,
-    NotWritten, Presence, PresenceUpdate, RequestMembers, ShardId, ShardMessage, Status, Topic,
-    VoiceStateUpdate, request_channel_info, request_soundboard_sounds,
+use shardkeeper::actor::ShardMessage;
+use shardkeeper::command::{
+    AcceptedCommand, ChannelInfoField, Command, PresenceUpdate, RequestMembers, VoiceStateUpdate, WriteError,
+    request_channel_info, request_soundboard_sounds,
 };
+use shardkeeper::error::CommandError;
+use shardkeeper::status::Change;
+use shardkeeper::{Activity, Event, EventName, Intents, OnlineStatus, Presence, ShardId, Topic};
 use shardkeeper_sim::{ConnectFault, Fault};
 use shardkeeper_tests::{Running, bot, bot_with, in_both_worlds, simulator};
 use tokio::time::Instant;
 
 fn playing(name: &str) -> Presence {
-    Presence::new(Status::Online).activity(Activity::playing(name))
+    Presence::new(OnlineStatus::Online).activity(Activity::playing(name))
 }
 
 fn shows(simulator: &shardkeeper_sim::Simulator, shard: u32) -> Option<String> {
@@ -49,7 +52,7 @@ fn a_presence_survives_a_new_session_and_a_crash() {
         running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
         running.until_resumed(0).await;
         running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
-        running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+        running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
         // GW-198: later Identifies have the last presence set at run time.
         assert_eq!(shows(&running.simulator, 0).as_deref(), Some("kept"));
         // One shard's own as well.
@@ -57,7 +60,7 @@ fn a_presence_survives_a_new_session_and_a_crash() {
         running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
         running.until_resumed(0).await;
         running.simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
-        running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+        running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
         assert_eq!(shows(&running.simulator, 0).as_deref(), Some("own"));
         running.no_violations();
     });
@@ -82,11 +85,11 @@ async fn gw_161_many_presences_keep_the_limit_and_the_last_one_wins() {
 async fn what_cannot_be_sent_is_refused_with_the_reason() {
     let running = Running::start(simulator(2, |_| {})).await;
     let error = running.keeper.update_presence_on([ShardId(2)], playing("x")).await.unwrap_err();
-    assert_eq!(error, CommandRejected::NoSuchShard { shard: ShardId(2) });
+    assert_eq!(error, CommandError::NoSuchShard { shard: ShardId(2) });
     let error = running.keeper.update_presence(playing(&"x".repeat(5000))).await.unwrap_err();
     assert_eq!(error.to_string(), "the name of an activity has 5000 characters, at most 128 are shown");
     running.keeper.stop().await;
-    assert_eq!(running.keeper.update_presence(playing("x")).await, Err(CommandRejected::ManagerEnded));
+    assert_eq!(running.keeper.update_presence(playing("x")).await, Err(CommandError::ManagerEnded));
 }
 
 #[tokio::test(start_paused = true)]
@@ -250,18 +253,18 @@ async fn an_accepted_command_says_when_it_is_written_and_when_it_never_is() {
     let voice = keeper.command(VoiceStateUpdate::leave(1)).await.unwrap();
     let bulk = keeper.command(ask_for(1)).await.unwrap();
     let reading = tokio::spawn(async move { while running.events.next().await.is_some() {} });
-    let given_up = async |accepted: Accepted| {
+    let given_up = async |accepted: AcceptedCommand| {
         let outcome = tokio::time::timeout(Duration::from_secs(3600), accepted.written()).await;
         outcome.expect("what waits too long is given up")
     };
-    assert_eq!(given_up(voice).await, Err(NotWritten::Expired));
+    assert_eq!(given_up(voice).await, Err(WriteError::Expired));
     assert_eq!(start.elapsed().as_secs(), 90);
-    assert_eq!(given_up(bulk).await, Err(NotWritten::Expired));
+    assert_eq!(given_up(bulk).await, Err(WriteError::Expired));
     assert_eq!(start.elapsed().as_secs(), 600);
     // The end of the shard is the end of what waits for it.
     let lost = keeper.command(ask_for(1)).await.unwrap();
     keeper.stop().await;
-    assert_eq!(lost.written().await, Err(NotWritten::Lost));
+    assert_eq!(lost.written().await, Err(WriteError::Lost));
     reading.await.unwrap();
 }
 
@@ -270,7 +273,7 @@ async fn a_computed_presence_is_in_every_identify_until_another_is_set() {
     let simulator = simulator(2, |_| {});
     let identifies = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&identifies);
-    let builder = bot(&simulator).presence(playing("unused")).presence_with(move |shard| {
+    let builder = bot(&simulator).presence(playing("unused")).presence_fn(move |shard| {
         let number = count.fetch_add(1, Ordering::Relaxed);
         assert!(number != 2, "the bot's own code panics");
         playing(&format!("{shard} at {number}"))
@@ -348,7 +351,7 @@ async fn a_thousand_mixed_commands_through_a_resume_break_no_rule() {
     };
     written += outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     // Those that were on their way when the connections were cut may be lost, and say so; none expires.
-    assert!(!outcomes.contains(&Err(NotWritten::Expired)));
+    assert!(!outcomes.contains(&Err(WriteError::Expired)));
     assert!(written >= 950 - 4 * 115, "{written}");
     running
         .simulator
@@ -399,8 +402,8 @@ async fn whoever_waits_for_a_command_with_a_delivery_in_hand_does_not_hold_up_a_
         (lost, refused)
     };
     let (sessions, (lost, refused)) = tokio::join!(keeper.detach(), handling);
-    assert_eq!(lost, Err(NotWritten::Lost));
-    assert_eq!(refused, Err(CommandRejected::ShardEnded { shard: ShardId(0) }));
+    assert_eq!(lost, Err(WriteError::Lost));
+    assert_eq!(refused, Err(CommandError::ShardEnded { shard: ShardId(0) }));
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(sessions[0].sequence, sequence);
 }
@@ -420,7 +423,7 @@ async fn a_command_that_its_shard_dies_over_says_so() {
         let asking = futures_util::future::join_all((0..5).map(|_| keeper.command(ask_for(1))));
         let (answers, ()) = tokio::join!(asking, crash);
         for answer in answers.into_iter().filter_map(Result::err) {
-            assert_eq!(answer, CommandRejected::ShardEnded { shard: ShardId(0) }, "after {yields}");
+            assert_eq!(answer, CommandError::ShardEnded { shard: ShardId(0) }, "after {yields}");
         }
         tokio::time::sleep(Duration::from_secs(700)).await;
     }

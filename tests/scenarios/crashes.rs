@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use ractor::Actor;
-use shardkeeper::{
-    Change, Event, Lifecycle, Phase, QueueMessage, ShardId, ShardMessage, SubscriptionOptions, Topic,
-};
+use shardkeeper::actor::{QueueMessage, ShardMessage};
+use shardkeeper::status::{Change, Phase};
+use shardkeeper::{Event, Lifecycle, ShardId, SubscriptionOptions, Topic};
 use shardkeeper_sim::Fault;
-use shardkeeper_tests::{Running, in_both_worlds, no_violations_except, servant, simulator};
+use shardkeeper_tests::{Running, in_both_worlds, no_violations_except, service, simulator};
 
 #[test]
 fn a_panic_in_a_driver_costs_a_resume_and_nothing_else() {
@@ -91,7 +91,7 @@ async fn a_shard_that_crashes_over_and_over_is_quarantined_and_the_others_live()
     let status = running.keeper.status().await.unwrap();
     assert_eq!((status.shards[0].phase, status.shards[1].phase), (Phase::Quarantined, Phase::Ready));
     // It is tried again all the same; by then its session is too old.
-    running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+    running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn a_queue_that_is_killed_is_replaced_and_the_waiting_shards_ask_again() {
         let events = builder.subscribe(shardkeeper::Topic::all().with_lifecycle());
         let keeper = builder.start().await.unwrap();
         let mut running = Running { simulator, keeper, events };
-        running.until_shard(2, |change| matches!(change, shardkeeper::Change::Ready)).await;
-        servant::<QueueMessage>(&running.keeper).unwrap().kill();
-        running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+        running.until_shard(2, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
+        service::<QueueMessage>(&running.keeper).unwrap().kill();
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;
         running.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
         assert_eq!(running.simulator.report().identifies, 8);
         running.check().await;
@@ -143,7 +143,7 @@ fn the_manager_is_an_actor_like_any_other() {
     in_both_worlds(|| async {
         let simulator = simulator(1, |_| {});
         let config = shardkeeper_tests::bot(&simulator).build().unwrap();
-        let (manager, task) = Actor::spawn(None, shardkeeper::ShardManager, config).await.unwrap();
+        let (manager, task) = Actor::spawn(None, shardkeeper::actor::ShardManager, config).await.unwrap();
         simulator.wait_until(|report| report.ready_sessions == 1).await;
         manager.stop(None);
         task.await.unwrap();
@@ -156,14 +156,14 @@ async fn a_queue_that_dies_again_and_again_is_replaced_with_growing_waits() {
     let mut waits = Vec::new();
     for _ in 0..6 {
         let queue = loop {
-            match servant::<QueueMessage>(&running.keeper) {
+            match service::<QueueMessage>(&running.keeper) {
                 Some(queue) => break queue,
                 None => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         };
         queue.kill();
-        let crashed = running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
-        if let Lifecycle::ServantCrashed { restart_after, .. } = crashed {
+        let crashed = running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;
+        if let Lifecycle::ServiceCrashed { restart_after, .. } = crashed {
             waits.push(restart_after);
         }
     }

@@ -249,7 +249,7 @@ async fn a_crash_while_a_subscriber_is_behind_delivers_everything() {
     running.simulator.emit(0, 200);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let shard = running.keeper.shard(shardkeeper::ShardId(0)).await.unwrap();
-    shard.cast(shardkeeper::ShardMessage::CrashDrill).unwrap();
+    shard.cast(shardkeeper::actor::ShardMessage::CrashDrill).unwrap();
     let reader = tokio::spawn(async move {
         let mut seen = std::collections::BTreeSet::new();
         while seen.len() < 200 {
@@ -273,11 +273,15 @@ async fn what_is_left_of_an_earlier_session_outlives_a_crash_since_nobody_sends_
     for _ in 0..2 {
         sent.push(running.next().await.dispatch().unwrap().data().to_vec());
     }
-    running.keeper.restart_shard(shardkeeper::ShardId(0), shardkeeper::RestartBy::Identify).await.unwrap();
-    running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+    running
+        .keeper
+        .restart_shard(shardkeeper::ShardId(0), shardkeeper::config::RestartBy::Identify)
+        .await
+        .unwrap();
+    running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
     let shard = running.keeper.shard(shardkeeper::ShardId(0)).await.unwrap();
-    shard.cast(shardkeeper::ShardMessage::CrashDrill).unwrap();
-    running.until_shard(0, |change| matches!(change, shardkeeper::Change::Resuming { .. })).await;
+    shard.cast(shardkeeper::actor::ShardMessage::CrashDrill).unwrap();
+    running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Resuming { .. })).await;
     for data in sent {
         assert_eq!(slow.next().await.unwrap().dispatch().unwrap().data(), data);
     }
@@ -315,7 +319,7 @@ async fn a_shard_that_begins_session_after_session_before_a_stalled_subscriber_h
     for _ in 0..100 {
         running
             .keeper
-            .restart_shard(shardkeeper::ShardId(0), shardkeeper::RestartBy::Identify)
+            .restart_shard(shardkeeper::ShardId(0), shardkeeper::config::RestartBy::Identify)
             .await
             .unwrap();
         tokio::time::sleep(Duration::from_secs(1800)).await;
@@ -332,7 +336,7 @@ async fn a_shard_that_begins_session_after_session_before_a_stalled_subscriber_h
     let read = reader.await.unwrap();
     assert!(read < 66, "{read} of {begun}");
     let status = running.keeper.shard_status(shardkeeper::ShardId(0)).await.unwrap();
-    assert_eq!(status.phase, shardkeeper::Phase::Ready);
+    assert_eq!(status.phase, shardkeeper::status::Phase::Ready);
     running.no_violations();
 }
 
@@ -349,8 +353,8 @@ fn what_comes_again_after_a_crash_is_not_handed_over_before_it_is_acknowledged()
         }
         // It has the first; the second waits for room, and is dropped with the driver.
         let shard = running.keeper.shard(shardkeeper::ShardId(0)).await.unwrap();
-        shard.cast(shardkeeper::ShardMessage::CrashDrill).unwrap();
-        running.until_shard(0, |change| matches!(change, shardkeeper::Change::Resuming { .. })).await;
+        shard.cast(shardkeeper::actor::ShardMessage::CrashDrill).unwrap();
+        running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Resuming { .. })).await;
         let first = slow.next().await.unwrap().dispatch().unwrap().sequence();
         running.until_resumed(0).await;
         let sessions = running.keeper.sessions().await;
@@ -371,7 +375,7 @@ async fn announcements_wait_for_a_lossless_subscriber_too() {
                 Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         };
-        shard.cast(shardkeeper::ShardMessage::CrashDrill).unwrap();
+        shard.cast(shardkeeper::actor::ShardMessage::CrashDrill).unwrap();
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
     let mut crashes = 0;

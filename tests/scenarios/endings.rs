@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use shardkeeper::{Change, Ended, Phase};
+use shardkeeper::error::ExitReason;
+use shardkeeper::status::{Change, Phase};
 use shardkeeper_sim::{Action, ConnectFault, Fault, Host, RestFault};
 use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ fn gw_098_stop_gives_the_sessions_up() {
     in_both_worlds(|| async {
         let running = Running::start(simulator(4, |_| {})).await;
         running.keeper.stop().await;
-        assert_eq!(running.keeper.ended().await, Ended::Stopped);
+        assert_eq!(running.keeper.exit_reason().await, ExitReason::Stopped);
         assert_eq!(running.simulator.report().ready_sessions, 0);
         running.no_violations();
     });
@@ -34,7 +35,7 @@ async fn gw_142_a_successor_resumes_what_was_detached_and_nothing_is_lost() {
     }
     let sessions = detaching.await.unwrap();
     assert_eq!(sessions.len(), 4);
-    assert_eq!(running.keeper.ended().await, Ended::Detached);
+    assert_eq!(running.keeper.exit_reason().await, ExitReason::Detached);
     // Stored and read back, as a file would.
     let sessions: Vec<shardkeeper::Session> =
         serde_json::from_str(&serde_json::to_string(&sessions).unwrap()).unwrap();
@@ -164,6 +165,6 @@ async fn stop_waits_three_seconds_at_most_for_a_gateway_that_is_away() {
         let start = Instant::now();
         running.keeper.stop().await;
         assert!(start.elapsed() <= Duration::from_millis(3100), "{fault:?}: {:?}", start.elapsed());
-        assert_eq!(running.keeper.ended().await, Ended::Stopped);
+        assert_eq!(running.keeper.exit_reason().await, ExitReason::Stopped);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shardkeeper::{Change, Reason};
+use shardkeeper::status::{Change, Reason};
 use shardkeeper_sim::{ConnectFault, Fault};
 use shardkeeper_tests::{Running, in_both_worlds, simulator};
 use tokio::time::Instant;

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde::Deserialize;
+use shardkeeper::actor::{ManagerMessage, ShardMessage};
+use shardkeeper::command::{PresenceUpdate, VoiceStateUpdate};
+use shardkeeper::dispatch::TypedError;
+use shardkeeper::error::{ExitError, StartError};
 use shardkeeper::{
-    EndError, EventModel, EventName, Intents, ManagerMessage, Overflow, Presence, PresenceUpdate, ShardId,
-    ShardMessage, StartError, Status, SubscriptionOptions, Topic, TypedError, VoiceStateUpdate,
+    EventModel, EventName, Intents, OnlineStatus, Overflow, Presence, ShardId, SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::{Fault, RestFault};
 use shardkeeper_tests::{Running, bot, bot_with, simulator};
@@ -20,7 +23,7 @@ async fn a_bot_that_discord_refuses_says_so_when_it_ends() {
     let keeper = builder.start().await.unwrap();
     while events.next().await.is_some() {}
     let error = keeper.wait().await.unwrap_err();
-    assert!(matches!(error, EndError::Refused(refusal) if refusal.code.0 == 4014));
+    assert!(matches!(error, ExitError::Refused(refusal) if refusal.code.0 == 4014));
     let printed = format!("{error:?}");
     assert!(
         printed.contains("switch it on in the developer portal") && printed.ends_with(": MESSAGE_CONTENT"),
@@ -142,7 +145,7 @@ async fn messages_without_an_answer_are_carried_out() {
     let running = Running::start(simulator(1, |_| {})).await;
     let guild = 281_474_976 << 22;
     let shard = running.keeper.shard(ShardId(0)).await.unwrap();
-    let presence = PresenceUpdate::new(Presence::new(Status::Dnd)).unwrap();
+    let presence = PresenceUpdate::new(Presence::new(OnlineStatus::Dnd)).unwrap();
     shard.cast(ShardMessage::command(VoiceStateUpdate::leave(guild))).unwrap();
     running.keeper.manager().cast(ManagerMessage::command(VoiceStateUpdate::leave(guild))).unwrap();
     running.keeper.manager().cast(ManagerMessage::presence(None, presence)).unwrap();

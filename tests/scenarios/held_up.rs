@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use shardkeeper::command::{MembersError, RequestMembers, VoiceStateUpdate};
+use shardkeeper::config::{RestartBy, ShutdownMode};
+use shardkeeper::status::Phase;
 use shardkeeper::{
-    Builder, Event, Farewell, Lifecycle, MembersError, Overflow, Phase, RequestMembers, RestartBy, Session,
-    ShardId, Shardkeeper, Subscription, SubscriptionOptions, Topic, VoiceStateUpdate,
+    Builder, Event, Lifecycle, Overflow, Session, ShardId, Shardkeeper, Subscription, SubscriptionOptions,
+    Topic,
 };
 use shardkeeper_sim::{Fault, Simulator};
 use shardkeeper_tests::{Running, bot, simulator};
@@ -461,12 +464,12 @@ async fn an_end_that_is_not_awaited_any_more_waits_for_what_its_asker_has_in_han
 #[tokio::test(start_paused = true)]
 async fn shards_can_be_removed_for_good() {
     let mut running = Running::start(simulator(3, |_| {})).await;
-    let sessions = running.keeper.remove_shards_with([ShardId(1)], Farewell::Stop).await.unwrap();
+    let sessions = running.keeper.remove_shards_with([ShardId(1)], ShutdownMode::Stop).await.unwrap();
     assert_eq!(sessions, []);
     running.simulator.wait_until(|report| report.ready_sessions == 2).await;
     assert_eq!(running.keeper.sessions().await.len(), 2);
     running.keeper.add_shards([ShardId(1)], []).await.unwrap();
-    running.until_shard(1, |change| matches!(change, shardkeeper::Change::Ready)).await;
+    running.until_shard(1, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
     assert_eq!((running.simulator.report().identifies, running.simulator.report().resumes), (4, 0));
     running.check().await;
 }

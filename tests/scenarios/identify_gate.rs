@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join};
+use shardkeeper::actor::{QueueMessage, ShardMessage};
 use shardkeeper::gate::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest, LocalGate};
-use shardkeeper::{Builder, Change, Event, Lifecycle, QueueMessage, ShardId, ShardMessage, Topic};
+use shardkeeper::status::Change;
+use shardkeeper::{Builder, Event, Lifecycle, ShardId, Topic};
 use shardkeeper_sim::{IdentifyRecord, Simulator};
-use shardkeeper_tests::{Running, bot, in_both_worlds, no_violations_except, servant, simulator};
+use shardkeeper_tests::{Running, bot, in_both_worlds, no_violations_except, service, simulator};
 use tokio::time::Instant;
 
 /// The even shards of `count`, and the odd ones.
@@ -156,7 +158,7 @@ fn crashes_of_shards_and_queues_at_every_moment_keep_the_common_pace() {
             shard.cast(ShardMessage::CrashDrill).unwrap();
             even.until_shard(crashing, |change| matches!(change, Change::Queued | Change::Resuming { .. }))
                 .await;
-            servant::<QueueMessage>(&even.keeper).unwrap().kill();
+            service::<QueueMessage>(&even.keeper).unwrap().kill();
             even.until_shard(crashing, |change| matches!(change, Change::Ready | Change::Resumed { .. }))
                 .await;
             while !matches!(&*news.next().await.unwrap(), Event::Lifecycle(Lifecycle::AllReady { .. })) {}

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde::Deserialize;
-use shardkeeper::{Change, Direction, MembersError, RequestMembers, WirePayload};
+use shardkeeper::command::{MembersError, RequestMembers};
+use shardkeeper::config::{Direction, WirePayload};
+use shardkeeper::status::Change;
 use shardkeeper_sim::{ConnectFault, Fault, Simulator};
 use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 use tokio::time::Instant;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardkeeper::{
-    Change, ConfigError, Ended, GatewayInfoError, Intents, Lifecycle, Phase, Reason, ShardId, ShardMessage,
-    Shardkeeper, StartError, Topic,
-};
+use shardkeeper::actor::ShardMessage;
+use shardkeeper::error::{ConfigError, ExitReason, GatewayInfoError, StartError};
+use shardkeeper::status::{Change, Phase, Reason};
+use shardkeeper::{Intents, Lifecycle, ShardId, Shardkeeper, Topic};
 use shardkeeper_sim::{ConnectFault, Fault, RestFault};
 use shardkeeper_tests::{Network, Running, SimDialer, bot, bot_with, in_both_worlds, simulator};
 
@@ -30,7 +30,7 @@ fn gw_006_a_wrong_token_ends_the_start() {
 async fn gw_080_096_4004_on_one_shard_stops_all() {
     let mut running = Running::start(simulator(4, |_| {})).await;
     running.simulator.inject(2, Fault::Close { code: 4004 }).unwrap();
-    let Ended::Refused(refusal) = running.keeper.ended().await else { panic!("it is refused") };
+    let ExitReason::Refused(refusal) = running.keeper.exit_reason().await else { panic!("it is refused") };
     assert!(
         refusal.to_string().starts_with("discord refuses the connection: 4004 (authentication failed"),
         "{refusal}"
@@ -50,7 +50,7 @@ fn gw_090_forbidden_intents_end_the_bot_with_one_identify_per_key() {
             config.max_concurrency = 1;
         });
         let keeper = bot(&simulator).start().await.unwrap();
-        let Ended::Refused(refusal) = keeper.ended().await else { panic!("it is refused") };
+        let ExitReason::Refused(refusal) = keeper.exit_reason().await else { panic!("it is refused") };
         assert_eq!(refusal.code.0, 4014);
         // GW-096: 4014 concerns the whole token, so every shard stops.
         assert_eq!(simulator.report().identifies, 1, "the others did not even try");
@@ -64,7 +64,7 @@ fn gw_086_087_a_layout_that_is_refused_at_the_start_burns_no_identifies() {
             let simulator = simulator(8, |config| config.max_concurrency = 1);
             simulator.arm(ConnectFault::Close { code }, 100);
             let keeper = bot(&simulator).start().await.unwrap();
-            let Ended::Refused(refusal) = keeper.ended().await else { panic!("it is refused") };
+            let ExitReason::Refused(refusal) = keeper.exit_reason().await else { panic!("it is refused") };
             assert_eq!(refusal.code.0, code);
             assert_eq!(simulator.report().identifies, 1);
         }
@@ -77,8 +77,8 @@ async fn gw_087_a_shard_that_grew_too_large_ends_alone() {
     running.simulator.inject(0, Fault::Close { code: 4011 }).unwrap();
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let status = running.keeper.status().await.unwrap();
-    assert_eq!(status.shards[0].phase, shardkeeper::Phase::Refused);
-    assert_eq!(status.shards[1].phase, shardkeeper::Phase::Ready);
+    assert_eq!(status.shards[0].phase, shardkeeper::status::Phase::Refused);
+    assert_eq!(status.shards[1].phase, shardkeeper::status::Phase::Ready);
     assert_eq!(running.simulator.report().identifies, 2);
 }
 
@@ -121,7 +121,9 @@ async fn gw_080_096_after_4004_no_shard_in_whatever_state_identifies_or_resumes(
     );
     let before = simulator.report();
     simulator.inject(0, Fault::Close { code: 4004 }).unwrap();
-    assert!(matches!(running.keeper.ended().await, Ended::Refused(refusal) if refusal.code.0 == 4004));
+    assert!(
+        matches!(running.keeper.exit_reason().await, ExitReason::Refused(refusal) if refusal.code.0 == 4004)
+    );
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let after = simulator.report();
     assert_eq!(
@@ -148,7 +150,7 @@ fn gw_089_090_refused_intents_are_named() {
             let builder = bot_with(&simulator, intents);
             let mut lifecycle = builder.subscribe(Topic::lifecycle());
             let keeper = builder.start().await.unwrap();
-            let Ended::Refused(refusal) = keeper.ended().await else { panic!("it is refused") };
+            let ExitReason::Refused(refusal) = keeper.exit_reason().await else { panic!("it is refused") };
             assert!(refusal.to_string().ends_with(named), "{refusal}");
             let mut told = Vec::new();
             while let Some(event) = lifecycle.next().await {
@@ -178,7 +180,7 @@ fn gw_086_087_a_refused_layout_is_told_as_such() {
             }
             // Nobody is left.
             assert!(
-                matches!(running.keeper.ended().await, Ended::Refused(refusal) if refusal.code.0 == code)
+                matches!(running.keeper.exit_reason().await, ExitReason::Refused(refusal) if refusal.code.0 == code)
             );
             assert_eq!(running.simulator.report().identifies, 2);
         }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use shardkeeper::{
-    Lifecycle, ManagerMessage, RestartBy, SentinelMessage, ShardId, ShardManager, Token, Topic, gateway_info,
-};
+use shardkeeper::actor::{ManagerMessage, SentinelMessage, ShardManager};
+use shardkeeper::config::{RestartBy, Token, gateway_info};
+use shardkeeper::{Lifecycle, ShardId, Topic};
 use shardkeeper_sim::{Action, RestFault, Simulator};
-use shardkeeper_tests::{Running, SimDialer, bot, servant, simulator};
+use shardkeeper_tests::{Running, SimDialer, bot, service, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -108,14 +108,14 @@ async fn gw_290_293_what_the_api_asks_for_goes_before_the_doubts_of_shards() {
         let mut restarts = 1;
         let end = Instant::now() + patience - Duration::from_secs(1);
         while Instant::now() < end {
-            let sentinel = servant::<SentinelMessage>(&running.keeper).unwrap();
+            let sentinel = service::<SentinelMessage>(&running.keeper).unwrap();
             sentinel.send_message(SentinelMessage::Doubt).unwrap();
             sleep(Duration::from_secs(30)).await;
             // Nor does another sentinel forget it.
             if restarts > 0 {
                 restarts -= 1;
                 sentinel.kill();
-                running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+                running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;
                 sleep(Duration::from_secs(1)).await;
             }
         }
@@ -132,10 +132,10 @@ async fn gw_006_297_a_token_that_is_dead_is_not_used_for_asking_again() {
     let told = running.until(|lifecycle| matches!(lifecycle, Lifecycle::GatewayUnavailable { .. })).await;
     assert!(told.to_string().ends_with("portal), no further try"), "{told}");
     sleep(HOUR).await;
-    servant::<SentinelMessage>(&running.keeper).unwrap().send_message(SentinelMessage::Doubt).unwrap();
+    service::<SentinelMessage>(&running.keeper).unwrap().send_message(SentinelMessage::Doubt).unwrap();
     sleep(HOUR * 72).await;
     assert_eq!(running.simulator.report().rest_requests, 2);
-    servant::<SentinelMessage>(&running.keeper).unwrap().kill();
+    service::<SentinelMessage>(&running.keeper).unwrap().kill();
     sleep(HOUR * 72).await;
     assert_eq!(running.simulator.report().rest_requests, 2);
     // What the shards may do with it is for the Gateway to say.
@@ -153,7 +153,7 @@ async fn a_sentinel_that_dies_before_its_first_answer_is_replaced_and_the_bot_st
         sleep(Duration::from_millis(10)).await;
     }
     let killed = Instant::now();
-    servant::<SentinelMessage>(&keeper).unwrap().kill();
+    service::<SentinelMessage>(&keeper).unwrap().kill();
     ractor::call!(actor, ManagerMessage::AwaitStart).unwrap().unwrap();
     assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
     keeper.stop().await;
@@ -167,7 +167,7 @@ async fn a_bot_that_was_told_what_the_gateway_says_asks_hours_later() {
     let dialer = SimDialer(simulator.clone());
     let info = gateway_info(&dialer, &simulator.api_url().parse().unwrap(), &token).await.unwrap();
     let running = Running::start_with(simulator.clone(), bot(&simulator).gateway(info)).await;
-    servant::<SentinelMessage>(&running.keeper).unwrap().kill();
+    service::<SentinelMessage>(&running.keeper).unwrap().kill();
     sleep(HOUR * 4 - Duration::from_secs(1)).await;
     assert_eq!(simulator.report().rest_requests, 1);
     sleep(HOUR * 5).await;

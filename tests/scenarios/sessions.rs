@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use shardkeeper::actor::KeeperMessage;
+use shardkeeper::error::ExitReason;
+use shardkeeper::status::Change;
 use shardkeeper::store::{Changes, FileStore, MemoryStore, SessionStore, StoreError, Stored};
 use shardkeeper::{
-    Change, Delivery, Ended, Event, EventName, Intents, KeeperMessage, Lifecycle, ShardId, Shardkeeper,
-    Subscription, SubscriptionOptions, Topic,
+    Delivery, Event, EventName, Intents, Lifecycle, ShardId, Shardkeeper, Subscription, SubscriptionOptions,
+    Topic,
 };
 use shardkeeper_sim::{Fault, Simulator};
-use shardkeeper_tests::{Network, Running, Weather, bot, bot_with, no_violations_except, servant, simulator};
+use shardkeeper_tests::{Network, Running, Weather, bot, bot_with, no_violations_except, service, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
 /// What a bot would write down of its events, beyond the life of a process: what came, and what came again.
@@ -74,7 +77,7 @@ async fn start(simulator: &Simulator, store: &MemoryStore) -> (Shardkeeper, Subs
 /// The end that no process prepares for. Returns when nothing of it is left.
 async fn kill(keeper: Shardkeeper) {
     keeper.manager().kill();
-    assert_eq!(keeper.ended().await, Ended::Crashed);
+    assert_eq!(keeper.exit_reason().await, ExitReason::Crashed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -336,10 +339,10 @@ async fn gw_170_a_process_that_starts_at_once_waits_for_the_window_of_the_one_be
 #[tokio::test(start_paused = true)]
 async fn a_prefetched_answer_does_not_give_back_what_was_spent_since() {
     let simulator = simulator(2, |_| {});
-    let token = shardkeeper::Token::new("sim-token").unwrap();
+    let token = shardkeeper::config::Token::new("sim-token").unwrap();
     let dialer = shardkeeper_tests::SimDialer(simulator.clone());
     let url = simulator.api_url().parse().unwrap();
-    let info = shardkeeper::gateway_info(&dialer, &url, &token).await.unwrap();
+    let info = shardkeeper::config::gateway_info(&dialer, &url, &token).await.unwrap();
     let store = MemoryStore::default();
     let process = || bot(&simulator).gateway(info.clone()).session_store(Arc::new(store.clone()));
     let first = Running::start_with(simulator.clone(), process()).await;
@@ -418,8 +421,8 @@ async fn a_session_keeper_that_dies_is_replaced_and_goes_on() {
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
     let mut running = Running::start_with(simulator, builder).await;
     for _ in 0..3 {
-        servant::<KeeperMessage>(&running.keeper).unwrap().kill();
-        running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+        service::<KeeperMessage>(&running.keeper).unwrap().kill();
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;
         let before = store.saves.load(Ordering::Relaxed);
         running.simulator.emit(0, 1);
         while store.saves.load(Ordering::Relaxed) == before {
@@ -450,15 +453,15 @@ async fn an_end_waits_for_a_session_keeper_that_is_just_being_replaced() {
         let builder = bot(&simulator).session_store(Arc::new(store.clone()));
         let mut running = Running::start_with(simulator.clone(), builder).await;
         for crash in 1..=crashes {
-            while servant::<KeeperMessage>(&running.keeper).is_none() {
+            while service::<KeeperMessage>(&running.keeper).is_none() {
                 sleep(Duration::from_millis(10)).await;
             }
             if crash == crashes {
                 running.simulator.emit(0, 10);
                 running.check().await;
             }
-            servant::<KeeperMessage>(&running.keeper).unwrap().kill();
-            running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+            service::<KeeperMessage>(&running.keeper).unwrap().kill();
+            running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;
         }
         let Running { keeper, events, .. } = running;
         drop(events);
@@ -480,7 +483,7 @@ async fn whoever_finds_out_a_store_that_fails_is_told_once_and_so_is_its_recover
     let running = Running::start_with(simulator, builder).await;
     // The manager could not load, its keeper cannot save, and neither can the next one.
     sleep(Duration::from_secs(60)).await;
-    servant::<KeeperMessage>(&running.keeper).unwrap().kill();
+    service::<KeeperMessage>(&running.keeper).unwrap().kill();
     running.simulator.emit(0, 10);
     sleep(Duration::from_secs(60)).await;
     store.fails.store(false, Ordering::Relaxed);
@@ -521,8 +524,9 @@ async fn sessions_that_a_process_is_given_are_stored_before_their_shards_connect
     drop(events);
     let sessions = keeper.detach().await;
     let (store, network) = (MemoryStore::default(), Network::new(&simulator));
-    let (url, token) = (simulator.api_url().parse().unwrap(), shardkeeper::Token::new("sim-token").unwrap());
-    let info = shardkeeper::gateway_info(&network, &url, &token).await.unwrap();
+    let (url, token) =
+        (simulator.api_url().parse().unwrap(), shardkeeper::config::Token::new("sim-token").unwrap());
+    let info = shardkeeper::config::gateway_info(&network, &url, &token).await.unwrap();
     let builder = bot(&simulator).gateway(info).sessions(sessions.clone());
     network.set_weather(Weather::Hangs);
     let builder = builder.dialer(Arc::new(network)).session_store(Arc::new(store.clone()));
@@ -551,13 +555,13 @@ async fn the_last_word_is_stored_though_the_session_keeper_has_just_died() {
         let mut running = Running::start_with(simulator, builder).await;
         // The second time it is not replaced at once.
         for _ in 1..crashes {
-            servant::<KeeperMessage>(&running.keeper).unwrap().kill();
-            running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+            service::<KeeperMessage>(&running.keeper).unwrap().kill();
+            running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;
             sleep(Duration::from_millis(10)).await;
         }
         running.check().await;
-        servant::<KeeperMessage>(&running.keeper).unwrap().kill();
-        running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServantCrashed { .. })).await;
+        service::<KeeperMessage>(&running.keeper).unwrap().kill();
+        running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;
         running.simulator.emit(0, 10);
         running.check().await;
         let sessions = running.keeper.detach().await;
@@ -575,7 +579,7 @@ async fn the_session_of_a_shard_that_was_given_away_leaves_the_store_though_the_
     sleep(Duration::from_secs(1)).await;
     assert_eq!(store.load().await.unwrap().sessions.len(), 2);
     running.keeper.remove_shards([ShardId(1)]).await.unwrap();
-    servant::<KeeperMessage>(&running.keeper).unwrap().kill();
+    service::<KeeperMessage>(&running.keeper).unwrap().kill();
     sleep(Duration::from_secs(10)).await;
     let stored = store.load().await.unwrap().sessions;
     assert_eq!(stored.iter().map(|record| record.session.shard.0).collect::<Vec<_>>(), [0]);

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use shardkeeper::actor::{ManagerMessage, ShardMessage};
+use shardkeeper::config::{RestartBy, RestartPolicy};
+use shardkeeper::error::ShardChangeError;
+use shardkeeper::status::{Change, Phase, Reason};
 use shardkeeper::{
-    Builder, Change, Event, Intents, Lifecycle, ManagerMessage, Phase, Presence, Reason, RestartBy,
-    RestartPolicy, Session, ShardId, ShardMessage, Shardkeeper, ShardsRejected, Status, Subscription,
+    Builder, Event, Intents, Lifecycle, OnlineStatus, Presence, Session, ShardId, Shardkeeper, Subscription,
     SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::{ConnectFault, Fault, RestFault, Simulator};
@@ -76,7 +79,7 @@ async fn shards_move_to_another_process_under_traffic_without_identify_or_loss()
     assert_eq!((report.identifies, report.resumes), (4, 3));
     assert!(report.violations.is_empty() && report.notices.is_empty(), "{report:?}");
     // A guild of a shard that has left is not of this manager any more.
-    let error = first.command(shardkeeper::VoiceStateUpdate::leave(1 << 22)).await.unwrap_err();
+    let error = first.command(shardkeeper::command::VoiceStateUpdate::leave(1 << 22)).await.unwrap_err();
     assert_eq!(error.to_string(), "guild 4194304 is on shard 1, which is not run by this manager");
     first.stop().await;
     second.stop().await;
@@ -91,7 +94,7 @@ fn what_cannot_be_added_or_removed_is_refused_as_a_whole() {
         let add = |ids: Vec<u32>, sessions: Vec<Session>| async move {
             keeper.add_shards(ids.into_iter().map(ShardId), sessions).await.unwrap_err()
         };
-        assert_eq!(add(vec![2, 0], vec![]).await, ShardsRejected::AlreadyHere { shard: ShardId(0) });
+        assert_eq!(add(vec![2, 0], vec![]).await, ShardChangeError::AlreadyHere { shard: ShardId(0) });
         assert_eq!(
             add(vec![2, 4], vec![]).await.to_string(),
             "shard 4 does not exist among 4 shards: ids go from 0 to 3"
@@ -107,10 +110,10 @@ fn what_cannot_be_added_or_removed_is_refused_as_a_whole() {
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.starts_with("it was begun with the intents GUILDS, not with GUILDS | "), "{source}");
         let error = keeper.remove_shards([ShardId(1), ShardId(2)]).await.unwrap_err();
-        assert_eq!(error, ShardsRejected::NoSuchShard { shard: ShardId(2) });
+        assert_eq!(error, ShardChangeError::NoSuchShard { shard: ShardId(2) });
         assert_eq!(keeper.status().await.unwrap().shards.len(), 2, "nothing has happened");
         keeper.stop().await;
-        assert_eq!(add(vec![2], vec![]).await, ShardsRejected::ManagerEnded);
+        assert_eq!(add(vec![2], vec![]).await, ShardChangeError::ManagerEnded);
         running.no_violations();
     });
 }
@@ -155,7 +158,7 @@ async fn a_detach_in_the_middle_of_a_removal_returns_every_session() {
     let sessions = detach.await.unwrap();
     let shards: Vec<u32> = sessions.iter().map(|session| session.shard.0).collect();
     assert_eq!(shards, [0, 1, 2]);
-    assert_eq!(removal.await.unwrap(), Err(ShardsRejected::ManagerEnded));
+    assert_eq!(removal.await.unwrap(), Err(ShardChangeError::ManagerEnded));
     let stored = shardkeeper::store::SessionStore::load(&store).await.unwrap().sessions;
     assert_eq!(stored.into_iter().map(|record| record.session).collect::<Vec<_>>(), sessions);
 }
@@ -175,7 +178,7 @@ fn a_shard_starts_again_by_resume_or_by_identify() {
         assert_eq!((status.identifies, status.resumes, status.disconnects, status.session), (2, 1, 2, 2));
         assert_eq!(
             keeper.restart_shard(ShardId(5), RestartBy::Resume).await,
-            Err(ShardsRejected::NoSuchShard { shard: ShardId(5) })
+            Err(ShardChangeError::NoSuchShard { shard: ShardId(5) })
         );
         running.check().await;
     });
@@ -193,7 +196,7 @@ fn a_shard_that_discord_refused_can_be_started_again() {
         // It is one of this manager all the same.
         let error = running.keeper.command(ask_shard_1()).await.unwrap_err();
         assert_eq!(error.to_string(), "shard 1 takes no commands now");
-        let shown = Presence::new(Status::Idle);
+        let shown = Presence::new(OnlineStatus::Idle);
         running.keeper.update_presence_on([ShardId(1)], shown).await.unwrap();
         running.keeper.restart_shard(ShardId(1), RestartBy::Identify).await.unwrap();
         running.until_shard(1, |change| matches!(change, Change::Ready)).await;
@@ -219,10 +222,10 @@ async fn removing_the_last_shard_that_is_not_ready_makes_all_ready() {
 #[tokio::test(start_paused = true)]
 async fn a_manager_starts_from_an_answer_that_somebody_else_has_got() {
     let simulator = simulator(2, |_| {});
-    let token = shardkeeper::Token::new("sim-token").unwrap();
+    let token = shardkeeper::config::Token::new("sim-token").unwrap();
     let dialer = shardkeeper_tests::SimDialer(simulator.clone());
     let url = simulator.api_url().parse().unwrap();
-    let info = shardkeeper::gateway_info(&dialer, &url, &token).await.unwrap();
+    let info = shardkeeper::config::gateway_info(&dialer, &url, &token).await.unwrap();
     simulator.arm_rest(RestFault::Status(500), 100);
     let running = Running::start_with(simulator.clone(), bot(&simulator).gateway(info)).await;
     assert_eq!(running.keeper.status().await.unwrap().identify.remaining, 998);
@@ -234,7 +237,8 @@ fn a_manager_spawned_as_an_actor_gives_its_handle() {
     in_both_worlds(|| async {
         let simulator = simulator(1, |_| {});
         let config = bot(&simulator).build().unwrap();
-        let (manager, _) = ractor::Actor::spawn(None, shardkeeper::ShardManager, config).await.unwrap();
+        let (manager, _) =
+            ractor::Actor::spawn(None, shardkeeper::actor::ShardManager, config).await.unwrap();
         let keeper = shardkeeper::Shardkeeper::of(manager.clone()).await.unwrap();
         ractor::call!(manager, ManagerMessage::AwaitStart).unwrap().unwrap();
         until_ready(&keeper, &[0]).await;
@@ -242,7 +246,7 @@ fn a_manager_spawned_as_an_actor_gives_its_handle() {
         assert_eq!(one.unwrap().phase, Phase::Ready);
         let sessions = ractor::call!(manager, |reply| ManagerMessage::RemoveShards(
             vec![ShardId(0)],
-            shardkeeper::Farewell::Detach,
+            shardkeeper::config::ShutdownMode::Detach,
             reply
         ))
         .unwrap()
@@ -253,7 +257,7 @@ fn a_manager_spawned_as_an_actor_gives_its_handle() {
         until_ready(&keeper, &[0]).await;
         assert_eq!(simulator.report().identifies, 1);
         keeper.stop().await;
-        assert_eq!(keeper.ended().await, shardkeeper::Ended::Stopped);
+        assert_eq!(keeper.exit_reason().await, shardkeeper::error::ExitReason::Stopped);
     });
 }
 
@@ -286,8 +290,8 @@ async fn a_status_tells_what_has_happened() {
 }
 
 /// Something that goes to shard 1 of two, for a guild that there is not.
-fn ask_shard_1() -> shardkeeper::Command {
-    shardkeeper::request_channel_info(1 << 22, &[shardkeeper::ChannelInfoField::Status])
+fn ask_shard_1() -> shardkeeper::command::Command {
+    shardkeeper::command::request_channel_info(1 << 22, &[shardkeeper::command::ChannelInfoField::Status])
 }
 
 async fn is_served(keeper: &Shardkeeper) {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use shardkeeper::{Change, Compression, Ended, Intents, Lifecycle, Phase, Shardkeeper};
+use shardkeeper::config::Compression;
+use shardkeeper::error::ExitReason;
+use shardkeeper::status::{Change, Phase};
+use shardkeeper::{Intents, Lifecycle, Shardkeeper};
 use shardkeeper_sim::{Action, ConnectFault, Fault, IdentifyRecord, RestFault};
 use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 
@@ -227,8 +230,8 @@ fn gw_079_189_an_intent_that_is_withdrawn_ends_the_bot_by_name() {
     in_both_worlds(|| async {
         let running = Running::start(simulator(2, |_| {})).await;
         running.simulator.act(&Action::AllowIntents { intents: 53_608_447 & !(1 << 15) }).unwrap();
-        let ended = running.keeper.ended().await;
-        assert!(matches!(ended, Ended::Refused(refusal) if refusal.code.0 == 4014), "{ended:?}");
+        let ended = running.keeper.exit_reason().await;
+        assert!(matches!(ended, ExitReason::Refused(refusal) if refusal.code.0 == 4014), "{ended:?}");
         assert!(running.simulator.report().identifies <= 4);
     });
 }
@@ -236,7 +239,7 @@ fn gw_079_189_an_intent_that_is_withdrawn_ends_the_bot_by_name() {
 #[tokio::test(start_paused = true)]
 async fn a_start_that_the_budget_does_not_suffice_for_can_be_refused_as_a_whole() {
     let simulator = simulator(4, |config| config.identify_remaining = 13);
-    let error = bot(&simulator).whole_start(true).start().await.unwrap_err();
+    let error = bot(&simulator).require_full_start(true).start().await.unwrap_err();
     assert!(
         error
             .to_string()
@@ -244,7 +247,7 @@ async fn a_start_that_the_budget_does_not_suffice_for_can_be_refused_as_a_whole(
         "{error}"
     );
     assert_eq!(simulator.report().identifies, 0);
-    let builder = bot(&simulator).whole_start(true).identify_reserve(9);
+    let builder = bot(&simulator).require_full_start(true).identify_reserve(9);
     Running::start_with(simulator, builder).await.no_violations();
 }
 
@@ -259,7 +262,7 @@ async fn gw_166_a_scarce_budget_is_told_by_level() {
     let mut running = Running::start_with(simulator, builder).await;
     for _ in 0..6 {
         running.simulator.inject(0, shardkeeper_sim::Fault::InvalidSession { resumable: false }).unwrap();
-        running.until_shard(0, |change| matches!(change, shardkeeper::Change::Ready)).await;
+        running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
     }
     running.keeper.stop().await;
     let mut levels = Vec::new();
@@ -287,15 +290,18 @@ async fn gw_005_an_advice_of_no_shards_is_one_of_one() {
 /// Writes down what is asked for over HTTP, which it never answers.
 struct Listening(tokio::sync::mpsc::Sender<tokio::io::DuplexStream>);
 
-impl shardkeeper::Dialer for Listening {
+impl shardkeeper::config::Dialer for Listening {
     fn dial<'a>(
         &'a self,
         _: &'a url::Url,
-    ) -> futures_util::future::BoxFuture<'a, Result<shardkeeper::BoxedIo, shardkeeper::ConnectError>> {
+    ) -> futures_util::future::BoxFuture<
+        'a,
+        Result<shardkeeper::config::BoxedIo, shardkeeper::error::ConnectError>,
+    > {
         Box::pin(async {
             let (client, server) = tokio::io::duplex(4096);
             self.0.try_send(server).unwrap();
-            Ok(Box::new(client) as shardkeeper::BoxedIo)
+            Ok(Box::new(client) as shardkeeper::config::BoxedIo)
         })
     }
 }

@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use shardkeeper::store::{Changes, MemoryStore, SessionStore, StoreError, Stored};
-use shardkeeper::{
-    Activity, Change, Ended, KeeperMessage, Lifecycle, ManagerMessage, Phase, Presence, QueueMessage,
-    RestartBy, SentinelMessage, Session, ShardId, ShardMessage, ShardReport, Status,
+use shardkeeper::actor::{
+    KeeperMessage, ManagerMessage, QueueMessage, SentinelMessage, ShardMessage, ShardReport,
 };
+use shardkeeper::config::RestartBy;
+use shardkeeper::error::ExitReason;
+use shardkeeper::status::{Change, Phase};
+use shardkeeper::store::{Changes, MemoryStore, SessionStore, StoreError, Stored};
+use shardkeeper::{Activity, Lifecycle, OnlineStatus, Presence, Session, ShardId};
 use shardkeeper_sim::{ConnectFault, Fault};
-use shardkeeper_tests::{Network, Running, bot, no_violations_except, servant, simulator};
+use shardkeeper_tests::{Network, Running, bot, no_violations_except, service, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The shard that it happens to; shard 0 looks on.
@@ -189,9 +192,9 @@ async fn strike(running: &Running, store: &Fragile, part: Part, manner: Manner) 
             return running.simulator.emit(0, 1);
         }
         Part::Shard => shard.get_cell(),
-        Part::Queue => servant::<QueueMessage>(&running.keeper).unwrap(),
-        Part::Keeper => servant::<KeeperMessage>(&running.keeper).unwrap(),
-        Part::Sentinel => servant::<SentinelMessage>(&running.keeper).unwrap(),
+        Part::Queue => service::<QueueMessage>(&running.keeper).unwrap(),
+        Part::Keeper => service::<KeeperMessage>(&running.keeper).unwrap(),
+        Part::Sentinel => service::<SentinelMessage>(&running.keeper).unwrap(),
         Part::Manager => running.keeper.manager().get_cell(),
     };
     match manner {
@@ -227,7 +230,7 @@ fn session_of(sessions: &[Session]) -> Option<&Session> {
 }
 
 fn presence(text: &str) -> Presence {
-    Presence::new(Status::Online).activity(Activity::custom(text))
+    Presence::new(OnlineStatus::Online).activity(Activity::custom(text))
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,7 +258,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
                 timeout(Duration::from_secs(1), subscribed)
                     .await
                     .unwrap_or_else(|_| panic!("{what}: still heard"));
-                assert_eq!(running.keeper.ended().await, Ended::Crashed, "{what}");
+                assert_eq!(running.keeper.exit_reason().await, ExitReason::Crashed, "{what}");
                 sleep(Duration::from_secs(1)).await;
                 assert_eq!(network.open(), 0, "{what}");
                 network.take_dials();
@@ -343,11 +346,11 @@ async fn what_an_earlier_incarnation_says_late_changes_nothing() {
 }
 
 /// One that ends a whole bot.
-async fn refusal() -> shardkeeper::Refusal {
+async fn refusal() -> shardkeeper::status::FatalClose {
     let running = Running::start(simulator(1, |_| {})).await;
     running.simulator.inject(0, Fault::Close { code: 4004 }).unwrap();
-    match running.keeper.ended().await {
-        Ended::Refused(refusal) => refusal,
+    match running.keeper.exit_reason().await {
+        ExitReason::Refused(refusal) => refusal,
         other => panic!("{other:?}"),
     }
 }

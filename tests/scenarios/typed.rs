@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use futures_util::FutureExt;
-use shardkeeper::{
-    ChannelInfoField, Dispatch, Event, EventName, RequestMembers, VoiceStateUpdate, request_channel_info,
-    request_soundboard_sounds,
+use shardkeeper::command::{
+    ChannelInfoField, RequestMembers, VoiceStateUpdate, request_channel_info, request_soundboard_sounds,
 };
+use shardkeeper::{Dispatch, Event, EventName};
 use shardkeeper_sim::{Action, Fault, Mix};
 use shardkeeper_tests::{Running, simulator};
 use twilight_cache_inmemory::DefaultInMemoryCache;

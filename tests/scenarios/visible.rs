@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shardkeeper::{
-    Change, Direction, Event, Lifecycle, Next, Phase, RequestMembers, RestartBy, ShardId, Topic,
-};
+use shardkeeper::command::RequestMembers;
+use shardkeeper::config::{Direction, RestartBy};
+use shardkeeper::status::{Change, Next, Phase};
+use shardkeeper::{Event, Lifecycle, ShardId, Topic};
 use shardkeeper_sim::Fault;
 use shardkeeper_tests::{Running, bot, simulator};
 use tokio::time::sleep;
@@ -53,7 +54,7 @@ async fn a_tap_sees_every_payload_and_content_on_demand_only() {
         let simulator = simulator(1, |_| {});
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
-        let tap = move |payload: &shardkeeper::WirePayload<'_>| {
+        let tap = move |payload: &shardkeeper::config::WirePayload<'_>| {
             let debug = format!("{payload:?}");
             assert!(!debug.contains("sim-token") && !debug.contains("session_id"), "{debug}");
             let data = payload.data().map(<[u8]>::to_vec);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use shardkeeper::{Change, Compression, Encoding, Lifecycle};
+use shardkeeper::Lifecycle;
+use shardkeeper::config::{Compression, Encoding};
+use shardkeeper::status::Change;
 use shardkeeper_sim::{Action, ConnectFault, Fault, Odd};
 use shardkeeper_tests::{Running, bot, simulator};
 

@@ -16,9 +16,12 @@ use self::races::Round;
 
 use futures_util::future::BoxFuture;
 use ractor::ActorCell;
+use shardkeeper::config::{BoxedIo, Dialer};
+use shardkeeper::error::ConnectError;
+use shardkeeper::status::Change;
 use shardkeeper::{
-    BoxedIo, Builder, Change, ConnectError, Delivery, Dialer, Event, Intents, Lifecycle, ShardId,
-    Shardkeeper, Subscription, SubscriptionOptions, Topic,
+    Builder, Delivery, Event, Intents, Lifecycle, ShardId, Shardkeeper, Subscription, SubscriptionOptions,
+    Topic,
 };
 use shardkeeper_sim::{SimConfig, Simulator, Violation};
 use tokio::time::{Instant, timeout};
@@ -110,7 +113,7 @@ pub fn wall_clock() -> SystemTime {
 }
 
 /// The manager's child that takes such messages, of those that serve all shards; `None` until it is replaced.
-pub fn servant<M: ractor::Message>(keeper: &Shardkeeper) -> Option<ActorCell> {
+pub fn service<M: ractor::Message>(keeper: &Shardkeeper) -> Option<ActorCell> {
     let takes = |child: &ActorCell| child.is_message_type_of::<M>() == Some(true);
     keeper.manager().get_cell().get_children().into_iter().find(takes)
 }

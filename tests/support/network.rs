@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use shardkeeper::{BoxedIo, ConnectError, Dialer};
+use shardkeeper::config::{BoxedIo, Dialer};
+use shardkeeper::error::ConnectError;
 use shardkeeper_sim::Simulator;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::time::Instant;

@@ -31,8 +31,9 @@ mod wire;
 pub use backoff::Backoff;
 pub use close::CloseCode;
 pub use command::{
-    ChannelInfoField, Command, CommandClass, CommandId, CommandRefused, InvalidCommand, MAX_NONCE_BYTES,
-    MAX_REQUESTED_MEMBERS, RequestMembers, VoiceStateUpdate, request_channel_info, request_soundboard_sounds,
+    ChannelInfoField, Command, CommandClass, CommandContentError, CommandId, CommandQueueError,
+    MAX_NONCE_BYTES, MAX_REQUESTED_MEMBERS, RequestMembers, VoiceStateUpdate, request_channel_info,
+    request_soundboard_sounds,
 };
 pub use envelope::{Envelope, MalformedPayload};
 pub use event::{EventGroup, EventName, EventSet};
@@ -41,11 +42,11 @@ pub use ids::{ShardCount, ShardId};
 pub use intents::Intents;
 pub use limit::{COMMANDS_PER_WINDOW, CommandLimiter, PRESENCES_PER_WINDOW, SlidingWindow, Urgency};
 pub use opcode::Opcode;
-pub use payload::{MAX_PAYLOAD_BYTES, MAX_PRESENCE_BYTES, Payload, PayloadTooLarge, PresenceUpdate};
-pub use presence::{Activity, InvalidPresence, MAX_ACTIVITY_CHARS, Presence, Status};
+pub use payload::{MAX_PAYLOAD_BYTES, MAX_PRESENCE_BYTES, Payload, PayloadSizeError, PresenceUpdate};
+pub use presence::{Activity, MAX_ACTIVITY_CHARS, OnlineStatus, Presence, PresenceError};
 pub use session::{Session, SessionMismatch};
 pub use shard::{Input, Output, Shard, ShardConfig};
-pub use timings::{InvalidWait, LONGEST_WAIT, Timings};
+pub use timings::{DurationError, LONGEST_WAIT, Timings};
 pub use token::{Token, TokenError};
 pub use url::{GATEWAY_VERSION, gateway_url};
 pub use wire::{Encoding, Wire};

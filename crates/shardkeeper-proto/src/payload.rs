@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
-    Intents, InvalidCommand, InvalidPresence, Opcode, Presence, Session, ShardCount, ShardId, Token,
+    CommandContentError, Intents, Opcode, Presence, PresenceError, Session, ShardCount, ShardId, Token,
 };
 
 /// The largest payload that Discord takes, in bytes (GW-026).
@@ -41,7 +41,7 @@ impl fmt::Debug for Payload {
 /// A command is larger than Discord takes.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {} takes {bytes} bytes, at most {limit} are possible", self.name())]
-pub struct PayloadTooLarge {
+pub struct PayloadSizeError {
     /// Which command it is.
     pub opcode: u8,
     /// Its size.
@@ -50,7 +50,7 @@ pub struct PayloadTooLarge {
     pub limit: usize,
 }
 
-impl PayloadTooLarge {
+impl PayloadSizeError {
     fn name(&self) -> &'static str {
         match Opcode::from_number(self.opcode.into()) {
             Some(Opcode::PresenceUpdate) => "presence",
@@ -73,14 +73,14 @@ impl PresenceUpdate {
     /// # Errors
     ///
     /// The first thing that Discord would not show; or when it is larger than [`MAX_PRESENCE_BYTES`].
-    pub fn new(presence: Presence) -> Result<Self, InvalidPresence> {
+    pub fn new(presence: Presence) -> Result<Self, PresenceError> {
         presence.check()?;
         let text = encode(Opcode::PresenceUpdate, &presence);
         let bytes = encoded_bytes(&text);
         if bytes > MAX_PRESENCE_BYTES {
             let limit = MAX_PRESENCE_BYTES;
             let opcode = Opcode::PresenceUpdate.number();
-            return Err(PayloadTooLarge { opcode, bytes, limit }.into());
+            return Err(PayloadSizeError { opcode, bytes, limit }.into());
         }
         Ok(Self { presence, text })
     }
@@ -156,15 +156,16 @@ pub(crate) fn heartbeat(sequence: Option<u64>) -> Payload {
 }
 
 /// A command, if Discord takes one of its size (GW-026).
-pub(crate) fn command(opcode: Opcode, data: &impl Serialize) -> Result<Payload, PayloadTooLarge> {
+pub(crate) fn command(opcode: Opcode, data: &impl Serialize) -> Result<Payload, PayloadSizeError> {
     let text = encode(opcode, data);
     let bytes = encoded_bytes(&text);
     check_size(Payload { opcode: opcode.number(), text }, bytes)
 }
 
 /// A command of whatever opcode and data, if they become a payload.
-pub(crate) fn raw(opcode: u8, data: &impl Serialize) -> Result<Payload, InvalidCommand> {
-    let unencodable = |error: &dyn fmt::Display| InvalidCommand::Unencodable { reason: error.to_string() };
+pub(crate) fn raw(opcode: u8, data: &impl Serialize) -> Result<Payload, CommandContentError> {
+    let unencodable =
+        |error: &dyn fmt::Display| CommandContentError::Unencodable { reason: error.to_string() };
     let text =
         serde_json::to_string(&Envelope { op: opcode, d: data }).map_err(|error| unencodable(&error))?;
     // What is too deep for Discord's encodings would end the connection.
@@ -175,9 +176,9 @@ pub(crate) fn raw(opcode: u8, data: &impl Serialize) -> Result<Payload, InvalidC
     Ok(check_size(Payload { opcode, text }, bytes)?)
 }
 
-fn check_size(payload: Payload, bytes: usize) -> Result<Payload, PayloadTooLarge> {
+fn check_size(payload: Payload, bytes: usize) -> Result<Payload, PayloadSizeError> {
     if bytes > MAX_PAYLOAD_BYTES {
-        return Err(PayloadTooLarge { opcode: payload.opcode, bytes, limit: MAX_PAYLOAD_BYTES });
+        return Err(PayloadSizeError { opcode: payload.opcode, bytes, limit: MAX_PAYLOAD_BYTES });
     }
     Ok(payload)
 }
@@ -208,7 +209,7 @@ fn encode(opcode: Opcode, data: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Activity, Status};
+    use crate::{Activity, OnlineStatus};
 
     #[test]
     fn gw_056_112_heartbeats() {
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn gw_057_070_071_identify() {
         let token = Token::new("Bot T").unwrap();
-        let presence = PresenceUpdate::new(Presence::new(Status::Dnd)).unwrap();
+        let presence = PresenceUpdate::new(Presence::new(OnlineStatus::Dnd)).unwrap();
         let payload = identify(&Identify {
             token: &token,
             shard: ShardId(3),

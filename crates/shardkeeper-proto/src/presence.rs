@@ -3,7 +3,7 @@
 use serde::Serialize;
 use url::{Host, Url};
 
-use crate::PayloadTooLarge;
+use crate::PayloadSizeError;
 
 /// The longest text of an activity, in characters: clients show no activity with a longer one.
 pub const MAX_ACTIVITY_CHARS: usize = 128;
@@ -13,7 +13,7 @@ const STREAMING_SITES: [&str; 3] = ["twitch.tv", "youtube.com", "youtu.be"];
 /// The bot's status: one of the five values that Discord takes (GW-193).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum OnlineStatus {
     /// Online.
     #[default]
     Online,
@@ -72,7 +72,7 @@ impl Activity {
 
     /// A custom status: the text alone (GW-196).
     pub fn custom(text: impl Into<String>) -> Self {
-        Self::new(4, "Custom Status").state(text)
+        Self::new(4, "Custom OnlineStatus").state(text)
     }
 
     /// An activity of a type by its number, for those that have no name here yet (GW-194). A URL is for
@@ -88,18 +88,18 @@ impl Activity {
         self
     }
 
-    fn check(&self) -> Result<(), InvalidPresence> {
+    fn check(&self) -> Result<(), PresenceError> {
         let texts = [("name", Some(&self.name)), ("state", self.state.as_ref())];
         for (field, text) in texts {
             let Some(text) = text else { continue };
             match text.chars().count() {
-                0 => return Err(InvalidPresence::Empty { field }),
+                0 => return Err(PresenceError::Empty { field }),
                 1..=MAX_ACTIVITY_CHARS => {}
-                chars => return Err(InvalidPresence::TooLong { field, chars }),
+                chars => return Err(PresenceError::TooLong { field, chars }),
             }
         }
         match &self.url {
-            Some(url) if !is_stream(url) => Err(InvalidPresence::StreamingUrl { url: url.clone() }),
+            Some(url) if !is_stream(url) => Err(PresenceError::StreamingUrl { url: url.clone() }),
             _ => Ok(()),
         }
     }
@@ -116,7 +116,7 @@ fn is_stream(url: &str) -> bool {
 /// A presence that Discord would not show.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum InvalidPresence {
+pub enum PresenceError {
     /// An activity with an empty text.
     #[error("the {field} of an activity is empty")]
     Empty {
@@ -139,7 +139,7 @@ pub enum InvalidPresence {
     },
     /// All of it together is too large.
     #[error(transparent)]
-    TooLarge(#[from] PayloadTooLarge),
+    TooLarge(#[from] PayloadSizeError),
 }
 
 /// A presence: what Identify and the presence command carry. All four fields are always sent (GW-192).
@@ -149,13 +149,13 @@ pub struct Presence {
     #[serde(rename = "since")]
     idle_since_ms: Option<u64>,
     activities: Vec<Activity>,
-    status: Status,
+    status: OnlineStatus,
     afk: bool,
 }
 
 impl Presence {
     /// A presence without activity.
-    pub fn new(status: Status) -> Self {
+    pub fn new(status: OnlineStatus) -> Self {
         Self { status, ..Self::default() }
     }
 
@@ -180,7 +180,7 @@ impl Presence {
         self
     }
 
-    pub(crate) fn check(&self) -> Result<(), InvalidPresence> {
+    pub(crate) fn check(&self) -> Result<(), PresenceError> {
         self.activities.iter().try_for_each(Activity::check)
     }
 }
@@ -197,7 +197,7 @@ mod tests {
     fn gw_192_all_four_fields_are_sent() {
         let empty = r#"{"since":null,"activities":[],"status":"online","afk":false}"#;
         assert_eq!(json(&Presence::default()), empty);
-        let idle = Presence::new(Status::Idle)
+        let idle = Presence::new(OnlineStatus::Idle)
             .idle_since_ms(1_790_000_000_000)
             .activity(Activity::watching("the logs"));
         assert_eq!(
@@ -208,7 +208,13 @@ mod tests {
 
     #[test]
     fn gw_193_every_status_has_its_name() {
-        let all = [Status::Online, Status::Dnd, Status::Idle, Status::Invisible, Status::Offline];
+        let all = [
+            OnlineStatus::Online,
+            OnlineStatus::Dnd,
+            OnlineStatus::Idle,
+            OnlineStatus::Invisible,
+            OnlineStatus::Offline,
+        ];
         let names = all.map(|status| serde_json::to_string(&status).unwrap());
         assert_eq!(names.join(" "), r#""online" "dnd" "idle" "invisible" "offline""#);
     }
@@ -225,7 +231,8 @@ mod tests {
         assert!(of(Activity::competing("c")).contains(r#""type":5"#));
         assert!(of(Activity::of_type(6, "hangs")).contains(r#"{"name":"hangs","type":6}"#));
         assert!(
-            of(Activity::custom("/help")).contains(r#"{"name":"Custom Status","type":4,"state":"/help"}"#)
+            of(Activity::custom("/help"))
+                .contains(r#"{"name":"Custom OnlineStatus","type":4,"state":"/help"}"#)
         );
     }
 
@@ -233,10 +240,10 @@ mod tests {
     fn gw_194_195_what_would_not_be_shown_is_refused() {
         let check = |activity| crate::PresenceUpdate::new(Presence::default().activity(activity)).map(drop);
         assert_eq!(check(Activity::playing("ü".repeat(128))), Ok(()));
-        let long = InvalidPresence::TooLong { field: "name", chars: 129 };
+        let long = PresenceError::TooLong { field: "name", chars: 129 };
         assert_eq!(check(Activity::playing("ü".repeat(129))), Err(long));
-        assert_eq!(check(Activity::listening("")), Err(InvalidPresence::Empty { field: "name" }));
-        assert_eq!(check(Activity::custom("")), Err(InvalidPresence::Empty { field: "state" }));
+        assert_eq!(check(Activity::listening("")), Err(PresenceError::Empty { field: "name" }));
+        assert_eq!(check(Activity::custom("")), Err(PresenceError::Empty { field: "state" }));
         assert_eq!(check(Activity::playing("chess").state("move 12")), Ok(()));
         let stream = |url: &str| check(Activity::streaming("s", url));
         for url in ["https://twitch.tv/x", "https://www.youtube.com/watch?v=1", "http://youtu.be/1"] {
@@ -249,7 +256,7 @@ mod tests {
             "ftp://twitch.tv/x",
             "https://example.com/twitch.tv",
         ] {
-            assert_eq!(stream(url), Err(InvalidPresence::StreamingUrl { url: url.into() }), "{url}");
+            assert_eq!(stream(url), Err(PresenceError::StreamingUrl { url: url.into() }), "{url}");
         }
     }
 }

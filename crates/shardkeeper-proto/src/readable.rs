@@ -11,13 +11,13 @@ macro_rules! readable {
 }
 
 readable!(
-    crate::CommandRefused,
-    crate::InvalidCommand,
-    crate::InvalidPresence,
-    crate::PayloadTooLarge,
+    crate::CommandQueueError,
+    crate::CommandContentError,
+    crate::PresenceError,
+    crate::PayloadSizeError,
     crate::SessionMismatch,
     crate::TokenError,
-    crate::shard::Refusal,
+    crate::shard::FatalClose,
 );
 
 #[cfg(test)]

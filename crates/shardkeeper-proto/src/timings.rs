@@ -14,7 +14,7 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// A span of time that cannot work, by the name of its setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{setting} is {value:?}: it has to be between {min:?} and {max:?}")]
-pub struct InvalidWait {
+pub struct DurationError {
     /// The setting.
     pub setting: &'static str,
     /// What was given.
@@ -25,7 +25,7 @@ pub struct InvalidWait {
     pub max: Duration,
 }
 
-impl InvalidWait {
+impl DurationError {
     /// Checks a span of time for the setting of this name: at least `min`, and at most [`LONGEST_WAIT`].
     ///
     /// # Errors
@@ -127,14 +127,14 @@ impl Timings {
     /// # Errors
     ///
     /// The first field that cannot work.
-    pub fn check(mut self) -> Result<(), InvalidWait> {
+    pub fn check(mut self) -> Result<(), DurationError> {
         for (setting, wait, min) in self.waits() {
-            InvalidWait::check(setting, *wait, min)?;
+            DurationError::check(setting, *wait, min)?;
         }
         let (least, most) = (self.invalid_session_min, self.invalid_session_max);
         if least > most {
             let setting = "timings.invalid_session_min";
-            return Err(InvalidWait { setting, value: least, min: Duration::ZERO, max: most });
+            return Err(DurationError { setting, value: least, min: Duration::ZERO, max: most });
         }
         Ok(())
     }

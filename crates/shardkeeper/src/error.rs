@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use shardkeeper_proto::shard::Refusal;
-use shardkeeper_proto::{
-    CommandRefused, InvalidCommand, InvalidPresence, InvalidWait, SessionMismatch, ShardCount, ShardId,
+use shardkeeper_proto::shard::FatalClose;
+pub use shardkeeper_proto::{
+    CommandContentError, CommandQueueError, DurationError, PayloadSizeError, PresenceError, SessionMismatch,
     TokenError,
 };
+use shardkeeper_proto::{ShardCount, ShardId};
+pub use shardkeeper_transport::{CertificateError, ConnectError};
 
 use crate::chain::readable;
-use crate::gateway_info::GatewayInfoError;
+pub use crate::gateway_info::GatewayInfoError;
 
 /// A configuration cannot work.
 #[derive(thiserror::Error)]
@@ -65,7 +67,7 @@ pub enum ConfigError {
     },
     /// A span of time is out of bounds.
     #[error(transparent)]
-    Wait(#[from] InvalidWait),
+    Wait(#[from] DurationError),
     /// `max_message_bytes` is out of bounds.
     #[error("max_message_bytes is {value}: it has to be between {min} and {max}")]
     MaxMessageBytes {
@@ -81,7 +83,7 @@ pub enum ConfigError {
     PayloadCompression,
     /// The first presence cannot be shown.
     #[error(transparent)]
-    Presence(#[from] InvalidPresence),
+    Presence(#[from] PresenceError),
 }
 
 /// The manager could not start.
@@ -97,7 +99,7 @@ pub enum StartError {
     /// A shard was asked for that the recommended layout does not have.
     #[error("the layout does not fit")]
     Layout(#[source] ConfigError),
-    /// What is left of the day's Identify does not suffice for all shards ([`Builder::whole_start`](crate::Builder::whole_start)).
+    /// What is left of the day's Identify does not suffice for all shards ([`Builder::require_full_start`](crate::Builder::require_full_start)).
     #[error(
         "{needed} shards have to identify, and {left} identifies are left of which {reserve} are kept: \
          wait {resets_after:.0?}, or let some of them start"
@@ -128,16 +130,16 @@ pub enum StartError {
 /// A command was not accepted.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum CommandRejected {
+pub enum CommandError {
     /// It is none that Discord takes.
     #[error(transparent)]
-    Invalid(#[from] InvalidCommand),
+    Invalid(#[from] CommandContentError),
     /// It is none that Discord would show.
     #[error(transparent)]
-    Presence(#[from] InvalidPresence),
+    Presence(#[from] PresenceError),
     /// The shard does not take it.
     #[error(transparent)]
-    Refused(#[from] CommandRefused),
+    Queue(#[from] CommandQueueError),
     /// Another process runs the shard.
     #[error("shard {shard} is not run by this manager")]
     NoSuchShard {
@@ -169,7 +171,7 @@ pub enum CommandRejected {
 /// Shards were not added, removed or restarted: none of them.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ShardsRejected {
+pub enum ShardChangeError {
     /// The layout has no such shard.
     #[error("shard {shard} does not exist among {count} shards: ids go from 0 to {}", count.get() - 1)]
     NotInLayout {
@@ -221,28 +223,28 @@ pub enum ShardsRejected {
 /// How a manager ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Ended {
+pub enum ExitReason {
     /// As it was told; the sessions are given up.
     Stopped,
     /// As it was told; the sessions can be resumed.
     Detached,
     /// Discord refuses the bot.
-    Refused(Refusal),
+    Refused(FatalClose),
     /// It broke down, or was stopped or killed by its address.
     Crashed,
 }
 
-impl Ended {
+impl ExitReason {
     /// `Ok` when the bot ended because it was told to, otherwise the cause as an error.
     ///
     /// # Errors
     ///
     /// When Discord refused the bot, or the manager crashed.
-    pub fn into_result(self) -> Result<(), EndError> {
+    pub fn into_result(self) -> Result<(), ExitError> {
         match self {
             Self::Stopped | Self::Detached => Ok(()),
-            Self::Refused(refusal) => Err(EndError::Refused(refusal)),
-            Self::Crashed => Err(EndError::Crashed),
+            Self::Refused(refusal) => Err(ExitError::Refused(refusal)),
+            Self::Crashed => Err(ExitError::Crashed),
         }
     }
 }
@@ -250,16 +252,16 @@ impl Ended {
 /// The bot ended without having been told to.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum EndError {
+pub enum ExitError {
     /// Discord refuses the bot.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] FatalClose),
     /// The manager crashed, or its actor was stopped or killed.
     #[error("the manager crashed, or its actor was stopped or killed: the log says why")]
     Crashed,
 }
 
-readable!(CommandRejected, ConfigError, EndError, ShardsRejected, StartError);
+readable!(CommandError, ConfigError, ExitError, ShardChangeError, StartError);
 
 #[cfg(test)]
 mod tests {
@@ -286,8 +288,8 @@ mod tests {
 
     #[test]
     fn only_an_end_that_nobody_asked_for_is_an_error() {
-        assert_eq!(Ended::Stopped.into_result(), Ok(()));
-        assert_eq!(Ended::Detached.into_result(), Ok(()));
-        assert_eq!(Ended::Crashed.into_result(), Err(EndError::Crashed));
+        assert_eq!(ExitReason::Stopped.into_result(), Ok(()));
+        assert_eq!(ExitReason::Detached.into_result(), Ok(()));
+        assert_eq!(ExitReason::Crashed.into_result(), Err(ExitError::Crashed));
     }
 }

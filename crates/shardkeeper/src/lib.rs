@@ -40,7 +40,7 @@
 //!
 //! # Where to begin
 //!
-//! [`Shardkeeper::builder`] makes a [`Builder`], which starts a [`Shardkeeper`]: the handle on a running [`ShardManager`].
+//! [`Shardkeeper::builder`] makes a [`Builder`], which starts a [`Shardkeeper`]: the handle on a running [`ShardManager`](actor::ShardManager).
 //! [`Topic`] and [`Subscription`] are for hearing, [`Shardkeeper::command`] and [`Shardkeeper::update_presence`] for saying.
 //!
 //! # Guarantees
@@ -80,9 +80,9 @@
 
 mod bot;
 mod chain;
-mod command;
-mod dispatch;
-mod error;
+pub mod command;
+pub mod dispatch;
+pub mod error;
 pub mod gate;
 mod gateway_info;
 mod identify;
@@ -91,48 +91,48 @@ pub mod manual;
 mod message;
 mod session;
 mod shard;
-mod status;
+pub mod status;
 pub mod store;
 mod task;
 
 /// The actor library of shards and manager: what it takes to speak to them by messages.
 pub use ractor;
-pub use shardkeeper_proto::shard::{Change, Initiator, Next, Reason, Refusal};
-pub use shardkeeper_proto::{
-    Activity, Backoff, ChannelInfoField, CloseCode, Command, CommandClass, CommandRefused, Encoding,
-    Envelope, EventGroup, EventName, EventSet, IdentifyBudget, IdentifyPermit, Intents, InvalidCommand,
-    InvalidPresence, InvalidWait, LONGEST_WAIT, PayloadTooLarge, Presence, PresenceUpdate, Priority,
-    RequestMembers, Session, ShardCount, ShardId, Status, Timings, Token, TokenError, VoiceStateUpdate,
-    request_channel_info, request_soundboard_sounds,
-};
-pub use shardkeeper_transport::{
-    BoxedIo, CertificateError, Compression, ConnectError, Dialer, TcpDialer, client_config_trusting,
-};
+pub use shardkeeper_proto::{Activity, EventName, Intents, OnlineStatus, Presence, Session, ShardId};
 
 #[cfg(feature = "songbird")]
 pub use self::bot::songbird;
-pub use self::bot::{Builder, DISCORD_API, Shardkeeper};
-pub use self::command::{Accepted, Members, MembersChunk, MembersError, NotWritten};
-#[cfg(feature = "twilight")]
-pub use self::dispatch::MalformedEvent;
+pub use self::bot::{Builder, Shardkeeper};
+#[doc(inline)]
 pub use self::dispatch::{
-    Delivery, Dispatch, Event, EventModel, HeldUp, JsonError, Lifecycle, Overflow, Servant, Subscription,
-    SubscriptionLabel, SubscriptionOptions, Topic, TypedDelivery, TypedError, TypedSubscription,
-    WatermarkStuck,
+    Delivery, Dispatch, Event, EventModel, Lifecycle, Overflow, Subscription, SubscriptionOptions, Topic,
+    TypedSubscription,
 };
-pub use self::error::{CommandRejected, ConfigError, EndError, Ended, ShardsRejected, StartError};
-pub use self::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit, gateway_info};
-pub use self::identify::{IdentifyQueue, QueueArguments, QueueState};
-pub use self::manager::{
-    ManagerConfig, ManagerState, ReshardSentinel, RestartPolicy, SentinelArguments, SentinelState,
-    ShardManager,
-};
-pub use self::message::{
-    Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, SentinelMessage, ShardMessage,
-    ShardReport, Shared,
-};
-pub use self::session::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
-pub use self::shard::{Direction, ShardActor, ShardArguments, ShardState, WirePayload};
-pub use self::status::{
-    Disconnect, HeartbeatStatus, IdentifyStatus, LATENCIES, ManagerStatus, Phase, SendingStatus, ShardStatus,
-};
+
+/// The actors: their messages, and what they are started with.
+pub mod actor {
+    pub use shardkeeper_proto::IdentifyPermit;
+
+    pub use crate::identify::{IdentifyQueue, QueueArguments, QueueState};
+    pub use crate::manager::{
+        ManagerArguments, ManagerState, ReshardSentinel, SentinelArguments, SentinelState, ShardManager,
+    };
+    pub use crate::message::{
+        Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardMessage, ShardReport, Shared,
+    };
+    pub use crate::session::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
+    pub use crate::shard::{ShardActor, ShardArguments, ShardState};
+}
+
+/// What a bot is configured with, and what Discord says about it.
+pub mod config {
+    pub use shardkeeper_proto::{
+        Backoff, Encoding, IdentifyBudget, LONGEST_WAIT, ShardCount, Timings, Token,
+    };
+    pub use shardkeeper_transport::{BoxedIo, Compression, Dialer, TcpDialer, client_config_trusting};
+
+    pub use crate::bot::DISCORD_API;
+    pub use crate::gateway_info::{GatewayInfo, SessionStartLimit, gateway_info};
+    pub use crate::manager::RestartPolicy;
+    pub use crate::message::{RestartBy, ShutdownMode};
+    pub use crate::shard::{Direction, WirePayload};
+}

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{ActorRef, RpcReplyPort};
-use shardkeeper_proto::shard::Refusal;
+use shardkeeper_proto::shard::FatalClose;
 use shardkeeper_proto::{
     Command, IdentifyBudget, IdentifyPermit, PresenceUpdate, Priority, Session, ShardId,
 };
 use tokio::sync::watch;
 use url::Url;
 
-use crate::command::{Accepted, MembersDesk};
-use crate::dispatch::{Hub, Servant};
-use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
+use crate::command::{AcceptedCommand, MembersDesk};
+use crate::dispatch::{Hub, Service};
+use crate::error::{CommandError, ExitReason, ShardChangeError, StartError};
 use crate::gate::IdentifyPass;
 use crate::gateway_info::{GatewayInfo, GatewayInfoError};
 use crate::status::{ManagerStatus, ShardStatus};
@@ -24,7 +24,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
 pub type Incarnation = u64;
 
-/// What a [`ShardManager`](crate::ShardManager) is told. When it is gone a send fails, and a call answers with an
+/// What a [`ShardManager`](crate::actor::ShardManager) is told. When it is gone a send fails, and a call answers with an
 /// error; nothing brings it back. A call that crosses its end may never be answered: give it a time limit, or use
 /// [`Shardkeeper`](crate::Shardkeeper), which waits for the end too.
 #[derive(Debug)]
@@ -45,23 +45,23 @@ pub enum ManagerMessage {
     ShardStatus(ShardId, RpcReplyPort<Option<ShardStatus>>),
     /// From the bot: show this presence on every shard (`None`) or on these, now and after each later Identify or restart.
     /// Answers whether it was accepted; a shard that is down sends it when it is back.
-    UpdatePresence(Option<Vec<ShardId>>, PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
+    UpdatePresence(Option<Vec<ShardId>>, PresenceUpdate, RpcReplyPort<Result<(), CommandError>>),
     /// From the bot: run these shards too, of the layout that there is, and resume these sessions of theirs. Answers when
     /// they are started, and not yet ready.
-    AddShards(Vec<ShardId>, Vec<Session>, RpcReplyPort<Result<(), ShardsRejected>>),
+    AddShards(Vec<ShardId>, Vec<Session>, RpcReplyPort<Result<(), ShardChangeError>>),
     /// From the bot: run these shards no longer. Answers when they have closed, or the deadline of an end has passed: with their
     /// sessions, if they closed so that another process can resume them.
-    RemoveShards(Vec<ShardId>, Farewell, RpcReplyPort<Result<Vec<Session>, ShardsRejected>>),
+    RemoveShards(Vec<ShardId>, ShutdownMode, RpcReplyPort<Result<Vec<Session>, ShardChangeError>>),
     /// From the bot: make another connection for this shard. Answers when it was told to.
-    RestartShard(ShardId, RestartBy, RpcReplyPort<Result<(), ShardsRejected>>),
+    RestartShard(ShardId, RestartBy, RpcReplyPort<Result<(), ShardChangeError>>),
     /// From the bot: the sessions as another process could resume them now. They go on here.
     Sessions(RpcReplyPort<Vec<Session>>),
     /// From the bot: send a command on the shard that owns its guild. Answers whether it was accepted for sending; it is
     /// sent when the shard is ready and the limits allow, also over a reconnect. A crash of the shard loses it.
-    Command(Command, RpcReplyPort<Result<Accepted, CommandRejected>>),
+    Command(Command, RpcReplyPort<Result<AcceptedCommand, CommandError>>),
     /// From the bot: end. Answers with the sessions that can be resumed, when every shard has ended or the deadline
     /// has passed.
-    End(Farewell, RpcReplyPort<Vec<Session>>),
+    Shutdown(ShutdownMode, RpcReplyPort<Vec<Session>>),
     /// From a shard's actor.
     Report {
         /// Which shard.
@@ -87,7 +87,7 @@ pub enum ManagerMessage {
         retry_after: Option<Duration>,
     },
     /// From its own timer: a child that crashed is to be replaced.
-    Replace(Servant),
+    Replace(Service),
     /// From its own timer: a shard that crashed may come back.
     Restart {
         /// Which shard.
@@ -100,7 +100,7 @@ pub enum ManagerMessage {
     /// From its own timer: look for shards that have fallen silent, and for watermarks that are stuck.
     Look,
     /// From its own timer: what has not ended by now is killed.
-    EndDeadline,
+    ShutdownDeadline,
 }
 
 /// What the handles on a manager share with it, for whatever goes beyond a message: subscribing, collecting members.
@@ -108,12 +108,12 @@ pub enum ManagerMessage {
 pub struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) members: Arc<MembersDesk>,
-    pub(crate) ended: watch::Receiver<Option<Ended>>,
+    pub(crate) ended: watch::Receiver<Option<ExitReason>>,
 }
 
 /// How a shard ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Farewell {
+pub enum ShutdownMode {
     /// For good: sessions are given up, the bot shows as offline at once.
     Stop,
     /// For a successor: sessions can be resumed for some minutes.
@@ -162,13 +162,13 @@ impl ShardMessage {
 }
 
 /// The port of a command whose sender does not wait.
-fn command_port() -> RpcReplyPort<Result<Accepted, CommandRejected>> {
-    unawaited(async |accepted: Result<Accepted, CommandRejected>| Ok(accepted?.written().await?))
+fn command_port() -> RpcReplyPort<Result<AcceptedCommand, CommandError>> {
+    unawaited(async |accepted: Result<AcceptedCommand, CommandError>| Ok(accepted?.written().await?))
 }
 
 /// The port of a presence whose sender does not wait.
-fn presence_port() -> RpcReplyPort<Result<(), CommandRejected>> {
-    unawaited(async |accepted: Result<(), CommandRejected>| Ok(accepted?))
+fn presence_port() -> RpcReplyPort<Result<(), CommandError>> {
+    unawaited(async |accepted: Result<(), CommandError>| Ok(accepted?))
 }
 
 /// A port that logs why a message came to nothing.
@@ -207,7 +207,7 @@ pub enum ShardReport {
     /// In service, after READY or RESUMED.
     Ready,
     /// Discord refuses it.
-    Refused(Refusal),
+    Refused(FatalClose),
     /// The bootstrap URL cannot be reached, or an Identify came at the wrong time: what `GET /gateway/bot` said may be
     /// out of date.
     AskGateway,
@@ -215,17 +215,17 @@ pub enum ShardReport {
     Ended,
 }
 
-/// What a [`ShardActor`](crate::ShardActor) is told. When the actor is gone a send fails, and a call answers with an error; the
+/// What a [`ShardActor`](crate::actor::ShardActor) is told. When the actor is gone a send fails, and a call answers with an error; the
 /// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has. A call that
-/// crosses its end may never be answered: give it a time limit, or use [`Shardkeeper::command`].
+/// crosses its end may never be answered: give it a time limit, or use [`Shardkeeper::command`](crate::Shardkeeper::command).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ShardMessage {
     /// From the bot: show this presence, now and after each later Identify of this incarnation. Answers whether it
     /// was accepted for sending; the newest wins.
-    UpdatePresence(PresenceUpdate, RpcReplyPort<Result<(), CommandRejected>>),
+    UpdatePresence(PresenceUpdate, RpcReplyPort<Result<(), CommandError>>),
     /// From the bot: send a command, as [`ManagerMessage::Command`] does. One for a guild of another shard is refused.
-    Command(Command, RpcReplyPort<Result<Accepted, CommandRejected>>),
+    Command(Command, RpcReplyPort<Result<AcceptedCommand, CommandError>>),
     /// From the manager: make another connection.
     Restart(RestartBy),
     /// From an operator: make the driver panic, to see the supervision at work. The shard resumes.
@@ -237,7 +237,7 @@ pub enum ShardMessage {
     /// From the manager: the identify queue has a new address.
     QueueReplaced(ActorRef<QueueMessage>),
     /// From the identify queue: connect, your turn is near.
-    Turn,
+    ConnectGrant,
     /// From the identify queue: identify.
     Permit(IdentifyPermit),
     /// From the driver: in service, after READY or RESUMED.
@@ -247,17 +247,17 @@ pub enum ShardMessage {
     /// From the driver: what `GET /gateway/bot` said may be out of date.
     AskGateway,
     /// From the driver: Discord refuses the shard.
-    Refused(Refusal),
+    Refused(FatalClose),
     /// From the driver's watcher: it ended, or panicked with this message.
     DriverEnded(Result<(), String>),
 }
 
-/// What an [`IdentifyQueue`](crate::IdentifyQueue) is told. When it is gone, a send fails; the manager replaces it, and every shard that
+/// What an [`IdentifyQueue`](crate::actor::IdentifyQueue) is told. When it is gone, a send fails; the manager replaces it, and every shard that
 /// waited asks again.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum QueueMessage {
-    /// From a shard: it wants to identify. The answer is [`ShardMessage::Turn`] when it may connect.
+    /// From a shard: it wants to identify. The answer is [`ShardMessage::ConnectGrant`] when it may connect.
     Join {
         /// Which shard.
         shard: ShardId,
@@ -326,7 +326,7 @@ pub enum QueueMessage {
     Wake,
 }
 
-/// What a [`ReshardSentinel`](crate::ReshardSentinel) is told. When it is gone, a send fails, and the manager replaces it.
+/// What a [`ReshardSentinel`](crate::actor::ReshardSentinel) is told. When it is gone, a send fails, and the manager replaces it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SentinelMessage {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
-use shardkeeper_proto::shard::{Initiator, Reason};
+pub use shardkeeper_proto::CloseCode;
+pub use shardkeeper_proto::shard::{Change, FatalClose, Initiator, Next, Reason};
 use shardkeeper_proto::{ShardCount, ShardId};
 
 use crate::dispatch::{HeldUp, WatermarkStuck, elapsed_since};
@@ -37,7 +38,7 @@ pub enum Phase {
     Quarantined,
     /// Discord refuses it.
     Refused,
-    /// Ended as it was told.
+    /// ExitReason as it was told.
     Stopped,
 }
 
@@ -139,9 +140,9 @@ pub struct SendingStatus {
     /// Payloads of the window of 60 s that ended with the last change: at most 120, heartbeats included (GW-155). Later it may
     /// be fewer.
     pub sent: usize,
-    /// Voice commands that wait, of at most [`CommandClass::capacity`](crate::CommandClass::capacity).
+    /// Voice commands that wait, of at most [`CommandClass::capacity`](crate::command::CommandClass::capacity).
     pub voice_waiting: usize,
-    /// Bulk commands that wait, of at most [`CommandClass::capacity`](crate::CommandClass::capacity).
+    /// Bulk commands that wait, of at most [`CommandClass::capacity`](crate::command::CommandClass::capacity).
     pub bulk_waiting: usize,
     /// Whether a presence waits.
     pub presence_waiting: bool,

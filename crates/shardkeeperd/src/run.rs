@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::FutureExt;
+use shardkeeper::config::{DISCORD_API, TcpDialer, client_config_trusting};
 use shardkeeper::store::FileStore;
-use shardkeeper::{
-    DISCORD_API, Intents, Shardkeeper, Subscription, TcpDialer, Topic, client_config_trusting,
-};
+use shardkeeper::{Intents, Shardkeeper, Subscription, Topic};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::chain;

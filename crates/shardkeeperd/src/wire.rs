@@ -1,7 +1,8 @@
 //! The options for how payloads travel.
 
 use clap::{Args, ValueEnum};
-use shardkeeper::{Builder, Compression, Encoding};
+use shardkeeper::Builder;
+use shardkeeper::config::{Compression, Encoding};
 
 #[derive(Args)]
 pub(crate) struct Wire {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shardkeeper::Session;
+use shardkeeper::status::{Change, Reason};
 use shardkeeper::store::SessionRecord;
-use shardkeeper::{Change, Reason, Session};
 use tokio::time::Instant;
 
 use crate::pace::Pace;

@@ -116,7 +116,7 @@ fuzz_target!(|bytes: &[u8]| {
         match kind {
             0 => world.feed(Input::Connected, chance),
             1 => world.feed(Input::ConnectFailed, chance),
-            2 => world.feed(Input::Turn, chance),
+            2 => world.feed(Input::ConnectGrant, chance),
             3 => {
                 world.permits = 1;
                 let permit = permit(world.now);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Command, CommandClass, Id, InvalidCommand};
+use super::{Command, CommandClass, CommandContentError, Id};
 use crate::{Intents, Opcode};
 
 /// The longest nonce, in bytes: Discord ignores a longer one without a word (GW-214).
@@ -76,7 +76,7 @@ impl RequestMembers {
     /// # Errors
     ///
     /// The first thing that Discord would not take, or would silently ignore.
-    pub fn command(&self) -> Result<Command, InvalidCommand> {
+    pub fn command(&self) -> Result<Command, CommandContentError> {
         #[derive(Serialize)]
         struct Data<'a> {
             guild_id: Id,
@@ -91,7 +91,7 @@ impl RequestMembers {
             nonce: Option<&'a str>,
         }
         if let Some(nonce) = self.nonce.as_ref().filter(|nonce| nonce.len() > MAX_NONCE_BYTES) {
-            return Err(InvalidCommand::NonceTooLong { bytes: nonce.len() });
+            return Err(CommandContentError::NonceTooLong { bytes: nonce.len() });
         }
         let mut data = Data {
             guild_id: Id(self.guild_id),
@@ -103,16 +103,16 @@ impl RequestMembers {
         };
         match &self.whom {
             Whom::All => (data.query, data.limit) = (Some(""), Some(0)),
-            Whom::Prefix { prefix, .. } if prefix.is_empty() => return Err(InvalidCommand::EmptyPrefix),
+            Whom::Prefix { prefix, .. } if prefix.is_empty() => return Err(CommandContentError::EmptyPrefix),
             Whom::Prefix { limit, .. } if !(1..=MAX_REQUESTED_MEMBERS).contains(limit) => {
-                return Err(InvalidCommand::Limit { limit: *limit });
+                return Err(CommandContentError::Limit { limit: *limit });
             }
             Whom::Prefix { prefix, limit } => {
                 (data.query, data.limit) = (Some(prefix.as_str()), Some(*limit));
             }
-            Whom::Users(users) if users.is_empty() => return Err(InvalidCommand::NoUsers),
+            Whom::Users(users) if users.is_empty() => return Err(CommandContentError::NoUsers),
             Whom::Users(users) if users.len() > MAX_REQUESTED_MEMBERS => {
-                return Err(InvalidCommand::TooManyUsers { count: users.len() });
+                return Err(CommandContentError::TooManyUsers { count: users.len() });
             }
             Whom::Users(users) => data.user_ids = Some(users.iter().copied().map(Id).collect()),
         }
@@ -127,7 +127,7 @@ impl RequestMembers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PayloadTooLarge;
+    use crate::PayloadSizeError;
 
     fn text(command: &Command) -> &str {
         &command.payload.text
@@ -148,17 +148,20 @@ mod tests {
     fn gw_211_214_what_discord_would_ignore_is_refused_here() {
         let nonce = |nonce: &str| RequestMembers::all(7).nonce(nonce).command().map(drop);
         assert_eq!(nonce(&"n".repeat(32)), Ok(()));
-        assert_eq!(nonce(&"n".repeat(33)), Err(InvalidCommand::NonceTooLong { bytes: 33 }));
-        assert_eq!(nonce(&"ü".repeat(17)), Err(InvalidCommand::NonceTooLong { bytes: 34 }));
+        assert_eq!(nonce(&"n".repeat(33)), Err(CommandContentError::NonceTooLong { bytes: 33 }));
+        assert_eq!(nonce(&"ü".repeat(17)), Err(CommandContentError::NonceTooLong { bytes: 34 }));
         let users = |count: u64| RequestMembers::users(7, 0..count).command().map(drop);
-        assert_eq!((users(0), users(100)), (Err(InvalidCommand::NoUsers), Ok(())));
-        assert_eq!(users(101), Err(InvalidCommand::TooManyUsers { count: 101 }));
+        assert_eq!((users(0), users(100)), (Err(CommandContentError::NoUsers), Ok(())));
+        assert_eq!(users(101), Err(CommandContentError::TooManyUsers { count: 101 }));
         let prefix = |prefix: &str, limit| RequestMembers::prefix(7, prefix, limit).command().map(drop);
-        assert_eq!(prefix("", 5), Err(InvalidCommand::EmptyPrefix));
-        assert_eq!(prefix("a", 0), Err(InvalidCommand::Limit { limit: 0 }));
-        assert_eq!(prefix("a", 101), Err(InvalidCommand::Limit { limit: 101 }));
+        assert_eq!(prefix("", 5), Err(CommandContentError::EmptyPrefix));
+        assert_eq!(prefix("a", 0), Err(CommandContentError::Limit { limit: 0 }));
+        assert_eq!(prefix("a", 101), Err(CommandContentError::Limit { limit: 101 }));
         let long = RequestMembers::prefix(7, "a".repeat(5000), 1).command().unwrap_err();
-        assert!(matches!(long, InvalidCommand::TooLarge(PayloadTooLarge { limit: 4096, .. })), "{long}");
+        assert!(
+            matches!(long, CommandContentError::TooLarge(PayloadSizeError { limit: 4096, .. })),
+            "{long}"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub use self::queue::CommandId;
 pub(crate) use self::queue::CommandQueue;
 pub use self::voice::VoiceStateUpdate;
 use crate::payload::{self, Payload};
-use crate::{Intents, Opcode, PayloadTooLarge, ShardCount, ShardId};
+use crate::{Intents, Opcode, PayloadSizeError, ShardCount, ShardId};
 
 /// A command that was checked, for the shard that owns its guild. Its `Debug` shows the opcode and size, and no content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Command {
         guild_id: u64,
         class: CommandClass,
         data: &impl Serialize,
-    ) -> Result<Self, PayloadTooLarge> {
+    ) -> Result<Self, PayloadSizeError> {
         let payload = payload::command(opcode, data)?;
         Ok(Self { payload, address: Address::OwnerOf(guild_id), class, needs: Intents::empty() })
     }
@@ -72,7 +72,7 @@ impl Command {
     ///
     /// When the opcode is not one for bots to send, or belongs to the session or the presence, which shardkeeper keeps
     /// itself; when `data` does not become JSON, or is larger than Discord takes.
-    pub fn raw(shard: ShardId, opcode: u8, data: &impl Serialize) -> Result<Self, InvalidCommand> {
+    pub fn raw(shard: ShardId, opcode: u8, data: &impl Serialize) -> Result<Self, CommandContentError> {
         use Opcode::{RequestChannelInfo, RequestGuildMembers, RequestSoundboardSounds, VoiceStateUpdate};
         let known = Opcode::from_number(opcode.into());
         let sendable = matches!(
@@ -82,7 +82,7 @@ impl Command {
             )
         );
         if !sendable {
-            return Err(InvalidCommand::ReservedOpcode { opcode });
+            return Err(CommandContentError::ReservedOpcode { opcode });
         }
         let payload = payload::raw(opcode, data)?;
         Ok(Self {
@@ -137,7 +137,7 @@ impl Command {
 /// A shard does not take a command.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum CommandRefused {
+pub enum CommandQueueError {
     /// Another shard owns the guild, and Discord answers on that shard's session only (GW-208, GW-215).
     #[error("the command belongs on shard {owner}, not on shard {shard}")]
     OtherShard {
@@ -167,7 +167,7 @@ pub enum CommandRefused {
 /// A command cannot be sent.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum InvalidCommand {
+pub enum CommandContentError {
     /// The nonce is too long: Discord ignores one of more than 32 bytes (GW-214).
     #[error("the nonce has {bytes} bytes, at most {MAX_NONCE_BYTES} are possible")]
     NonceTooLong {
@@ -206,7 +206,7 @@ pub enum InvalidCommand {
     },
     /// It is larger than Discord takes.
     #[error(transparent)]
-    TooLarge(#[from] PayloadTooLarge),
+    TooLarge(#[from] PayloadSizeError),
 }
 
 /// An id, as JSON has it.
@@ -250,13 +250,16 @@ mod tests {
             assert!(raw(opcode).is_ok(), "{opcode}");
         }
         for opcode in [0, 1, 2, 3, 6, 7, 9, 10, 11] {
-            assert_eq!(raw(opcode), Err(InvalidCommand::ReservedOpcode { opcode }));
+            assert_eq!(raw(opcode), Err(CommandContentError::ReservedOpcode { opcode }));
         }
         let large = Command::raw(ShardId(0), 8, &"x".repeat(5000)).unwrap_err();
         assert!(large.to_string().ends_with("bytes, at most 4096 are possible"), "{large}");
         let no_json = std::collections::BTreeMap::from([(vec![1], 2)]);
-        assert!(matches!(Command::raw(ShardId(0), 8, &no_json), Err(InvalidCommand::Unencodable { .. })));
+        assert!(matches!(
+            Command::raw(ShardId(0), 8, &no_json),
+            Err(CommandContentError::Unencodable { .. })
+        ));
         let deep = (0..300).fold(serde_json::json!(0), |inner, _| serde_json::json!([inner]));
-        assert!(matches!(Command::raw(ShardId(0), 8, &deep), Err(InvalidCommand::Unencodable { .. })));
+        assert!(matches!(Command::raw(ShardId(0), 8, &deep), Err(CommandContentError::Unencodable { .. })));
     }
 }

@@ -55,7 +55,7 @@ pub enum Change {
     /// It will do nothing more, as it was told.
     Stopped,
     /// It will do nothing more, since Discord refuses it.
-    Refused(Refusal),
+    Refused(FatalClose),
 }
 
 /// Why a connection ended.
@@ -216,7 +216,7 @@ pub enum Next {
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("discord refuses the connection: {code}{}", Culprits(*.code, *.intents))]
 #[non_exhaustive]
-pub struct Refusal {
+pub struct FatalClose {
     /// The close code.
     pub code: CloseCode,
     /// How far it reaches.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Change, Context, Next, Output, Reason, Refusal, Shard, State, Then, VAIN_RESUMES};
+use super::{Change, Context, FatalClose, Next, Output, Reason, Shard, State, Then, VAIN_RESUMES};
 use crate::close::{CloseCode, Recovery, Scope, ours};
 
 impl Shard {
@@ -108,7 +108,7 @@ impl Shard {
         self.state = State::Refused;
         self.outputs.push_back(Output::Disconnect);
         self.disconnected(reason, Next::End);
-        self.changed(Change::Refused(Refusal { code, scope, intents: self.config.intents }));
+        self.changed(Change::Refused(FatalClose { code, scope, intents: self.config.intents }));
     }
 
     /// Discord says, while we close the connection, that the session is invalid. Whatever was to follow waits as long as

@@ -31,13 +31,13 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-pub use self::change::{Change, Initiator, Next, Oddity, Reason, Refusal};
+pub use self::change::{Change, FatalClose, Initiator, Next, Oddity, Reason};
 pub use self::heartbeat::HeartbeatState;
 use self::heartbeat::{Heartbeat, Tick};
 use crate::command::CommandQueue;
 use crate::payload::Payload;
 use crate::{
-    Command, CommandClass, CommandId, CommandLimiter, CommandRefused, Envelope, IdentifyPermit, Intents,
+    Command, CommandClass, CommandId, CommandLimiter, CommandQueueError, Envelope, IdentifyPermit, Intents,
     PresenceUpdate, Priority, Session, ShardCount, ShardId, Timings, Token, Wire,
 };
 
@@ -131,7 +131,7 @@ pub enum Input<'a> {
         detail: Option<Arc<str>>,
     },
     /// The identify queue lets it connect.
-    Turn,
+    ConnectGrant,
     /// The identify queue lets it identify.
     Permit(IdentifyPermit),
     /// The identify queue was replaced: a shard that waits for it asks again.
@@ -374,18 +374,18 @@ impl Shard {
     /// # Errors
     ///
     /// What stands against it.
-    pub fn check_command(&self, command: &Command) -> Result<(), CommandRefused> {
+    pub fn check_command(&self, command: &Command) -> Result<(), CommandQueueError> {
         let (shard, owner) = (self.config.shard, command.shard(self.config.count));
         if owner != shard {
-            return Err(CommandRefused::OtherShard { shard, owner });
+            return Err(CommandQueueError::OtherShard { shard, owner });
         }
         let missing = command.needs().difference(self.config.intents);
         if !missing.is_empty() {
-            return Err(CommandRefused::MissingIntents { missing });
+            return Err(CommandQueueError::MissingIntents { missing });
         }
         let class = command.class();
         if !self.commands.has_room(class) {
-            return Err(CommandRefused::QueueFull { shard, class, capacity: class.capacity() });
+            return Err(CommandQueueError::QueueFull { shard, class, capacity: class.capacity() });
         }
         Ok(())
     }
@@ -431,7 +431,7 @@ impl Shard {
     /// An input that does not fit the state is ignored; a permit that nobody wants is given back.
     pub fn handle_input(&mut self, cx: &mut Context<'_>, input: Input<'_>) {
         if self.is_ended() {
-            if let Input::Permit(_) | Input::Turn = input {
+            if let Input::Permit(_) | Input::ConnectGrant = input {
                 self.outputs.push_back(Output::LeaveQueue);
             }
             return;
@@ -456,7 +456,7 @@ impl Shard {
             Input::Unreadable(detail) if self.is_open() => self.unreadable(cx, detail),
             Input::Unreadable(_) => {}
             Input::Closed { code, corrupt, detail } => self.closed(cx, code, corrupt, detail),
-            Input::Turn => match self.state {
+            Input::ConnectGrant => match self.state {
                 State::Queued { .. } => self.connect(cx.now),
                 // It asked twice and was let through twice.
                 State::Connecting { .. } | State::AwaitingHello { .. } | State::AwaitingPermit { .. }

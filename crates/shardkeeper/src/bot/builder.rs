@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use shardkeeper_proto::{
-    Encoding, Intents, InvalidWait, Presence, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token,
+    DurationError, Encoding, Intents, Presence, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token,
 };
 use shardkeeper_transport::{Compression, Dialer, TcpDialer, TransportConfig};
 use url::Url;
@@ -15,7 +15,7 @@ use crate::dispatch::{EventModel, Subscription, SubscriptionOptions, Topic, Type
 use crate::error::ConfigError;
 use crate::gate::IdentifyGate;
 use crate::gateway_info::GatewayInfo;
-use crate::manager::config::{Config, Layout, Live, ManagerConfig, Settings};
+use crate::manager::config::{Config, Layout, Live, ManagerArguments, Settings};
 use crate::manager::restart::RestartPolicy;
 use crate::shard::{Tap, WirePayload};
 use crate::store::SessionStore;
@@ -65,7 +65,7 @@ impl Builder {
                 intents,
                 gateway: None,
                 gateway_check_every: Duration::from_secs(8 * 3600),
-                presence_with: None,
+                presence_fn: None,
                 large_threshold: 50,
                 library: "shardkeeper".to_owned(),
                 compression: Compression::ZlibStream,
@@ -74,11 +74,11 @@ impl Builder {
                 max_message_bytes: TransportConfig::default().max_message_bytes,
                 connects_per_second: 50,
                 identify_reserve: 10,
-                whole_start: false,
+                require_full_start: false,
                 identify_gate: None,
                 restart_policy: RestartPolicy::default(),
                 start_timeout: None,
-                end_deadline: Duration::from_secs(10),
+                shutdown_timeout: Duration::from_secs(10),
                 sessions: Vec::new(),
                 store: None,
                 max_session_age: Duration::from_secs(3600),
@@ -99,7 +99,7 @@ impl Builder {
 
     /// The number of shards. What Discord recommends; a fixed number is for bots whose shards are spread over
     /// processes, which must agree on it. One that Discord does not take ends the manager
-    /// ([`Ended::Refused`](crate::Ended::Refused)); zero and more than 65,536 are refused by [`build`](Self::build).
+    /// ([`ExitReason::Refused`](crate::error::ExitReason::Refused)); zero and more than 65,536 are refused by [`build`](Self::build).
     pub fn shards(mut self, count: u32) -> Self {
         self.shards = Some(count);
         self
@@ -126,12 +126,12 @@ impl Builder {
     /// [`update_presence`](crate::Shardkeeper::update_presence) sets something else there. It goes before
     /// [`presence`](Self::presence). It is called on the shard's own task, so it must return at once; when it panics, or
     /// makes a presence that cannot be shown, a warning says so and the shard goes without.
-    pub fn presence_with(mut self, presence: impl Fn(ShardId) -> Presence + Send + Sync + 'static) -> Self {
-        self.settings.presence_with = Some(Arc::new(presence));
+    pub fn presence_fn(mut self, presence: impl Fn(ShardId) -> Presence + Send + Sync + 'static) -> Self {
+        self.settings.presence_fn = Some(Arc::new(presence));
         self
     }
 
-    /// What [`gateway_info`](crate::gateway_info) has said, or another process that asked: the manager starts from it, and
+    /// What [`gateway_info`](crate::config::gateway_info) has said, or another process that asked: the manager starts from it, and
     /// asks itself only [hours later](Self::gateway_check_every), or when a shard cannot get anywhere. By default it asks when
     /// it starts. Do not give an old one: what is left of the budget is believed.
     ///
@@ -237,11 +237,11 @@ impl Builder {
         self
     }
 
-    /// Whether to refuse to start ([`StartError::Budget`](crate::StartError::Budget)) when the day's Identify do not suffice
+    /// Whether to refuse to start ([`StartError::Budget`](crate::error::StartError::Budget)) when the day's Identify do not suffice
     /// for every shard that has no session to resume. Off: as many start as can, and the others wait for the next period,
     /// with a [`Lifecycle::BudgetExhausted`](crate::Lifecycle::BudgetExhausted).
-    pub fn whole_start(mut self, whole: bool) -> Self {
-        self.settings.whole_start = whole;
+    pub fn require_full_start(mut self, whole: bool) -> Self {
+        self.settings.require_full_start = whole;
         self
     }
 
@@ -269,7 +269,7 @@ impl Builder {
     }
 
     /// How long [`start`](Self::start) may wait for the first answer of `GET /gateway/bot` before it fails with
-    /// [`StartError::Unreachable`](crate::StartError::Unreachable). None: it tries until the gateway answers, and each failure
+    /// [`StartError::Unreachable`](crate::error::StartError::Unreachable). None: it tries until the gateway answers, and each failure
     /// is a warning in the log, so that a bot that is started during an outage comes up after it.
     ///
     /// [`build`](Self::build) refuses more than a year.
@@ -281,8 +281,8 @@ impl Builder {
     /// How long [`stop`](crate::Shardkeeper::stop) and [`detach`](crate::Shardkeeper::detach) may take. 10 s; a closing
     /// handshake takes 3 at most, the rest is for subscribers to take what is under way. What has not ended by then is
     /// killed, without a close frame. [`build`](Self::build) refuses more than a year.
-    pub fn end_deadline(mut self, deadline: Duration) -> Self {
-        self.settings.end_deadline = deadline;
+    pub fn shutdown_timeout(mut self, deadline: Duration) -> Self {
+        self.settings.shutdown_timeout = deadline;
         self
     }
 
@@ -293,7 +293,7 @@ impl Builder {
     }
 
     /// Whether a shard whose connection ends, or cannot be made, makes another one. `true`. With `false` it reports
-    /// [`Change::Disconnected`](crate::Change::Disconnected) and [`Change::Stopped`](crate::Change::Stopped), keeps its session,
+    /// [`Change::Disconnected`](crate::status::Change::Disconnected) and [`Change::Stopped`](crate::status::Change::Stopped), keeps its session,
     /// and stays down until [`restart_shard`](crate::Shardkeeper::restart_shard): for a supervisor outside that decides what
     /// happens next.
     pub fn reconnect(mut self, reconnect: bool) -> Self {
@@ -347,7 +347,7 @@ impl Builder {
     /// # Errors
     ///
     /// The first thing that cannot work, by name.
-    pub fn build(self) -> Result<ManagerConfig, ConfigError> {
+    pub fn build(self) -> Result<ManagerArguments, ConfigError> {
         let token = Token::new(&self.token)?;
         let url = Url::parse(&self.api_url).ok();
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
@@ -369,14 +369,18 @@ impl Builder {
         }
         self.settings.timings.check()?;
         self.settings.restart_policy.check()?;
-        InvalidWait::check("start_timeout", self.settings.start_timeout.unwrap_or_default(), Duration::ZERO)?;
-        InvalidWait::check("end_deadline", self.settings.end_deadline, Duration::ZERO)?;
-        InvalidWait::check("max_session_age", self.settings.max_session_age, Duration::ZERO)?;
+        DurationError::check(
+            "start_timeout",
+            self.settings.start_timeout.unwrap_or_default(),
+            Duration::ZERO,
+        )?;
+        DurationError::check("shutdown_timeout", self.settings.shutdown_timeout, Duration::ZERO)?;
+        DurationError::check("max_session_age", self.settings.max_session_age, Duration::ZERO)?;
         let (value, min, max) = (self.settings.max_message_bytes, MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
         if !(min..=max).contains(&value) {
             return Err(ConfigError::MaxMessageBytes { value, min, max });
         }
-        let presence = self.presence.filter(|_| self.settings.presence_with.is_none());
+        let presence = self.presence.filter(|_| self.settings.presence_fn.is_none());
         let presence = presence.map(PresenceUpdate::new).transpose()?;
         if let Some(count) = self.shards.filter(|count| *count > MAX_SHARDS) {
             return Err(ConfigError::TooManyShards { count, limit: MAX_SHARDS });
@@ -400,7 +404,7 @@ impl Builder {
             }
         };
         let Self { settings, live, .. } = self;
-        Ok(ManagerConfig { config: Config { token, api_url, layout, presence, settings }, live })
+        Ok(ManagerArguments { config: Config { token, api_url, layout, presence, settings }, live })
     }
 }
 
@@ -445,7 +449,7 @@ mod tests {
         let policy = RestartPolicy { quarantine: Duration::ZERO, ..RestartPolicy::default() };
         assert!(refused(bot().restart_policy(policy)).starts_with("restart_policy.quarantine is 0ns"));
         assert!(refused(bot().start_timeout(Duration::MAX)).starts_with("start_timeout is "));
-        assert!(refused(bot().end_deadline(Duration::MAX)).starts_with("end_deadline is "));
+        assert!(refused(bot().shutdown_timeout(Duration::MAX)).starts_with("shutdown_timeout is "));
         assert!(refused(bot().max_session_age(Duration::MAX)).starts_with("max_session_age is "));
         assert!(refused(bot().max_message_bytes(0)).starts_with("max_message_bytes is 0: "));
         assert!(refused(bot().max_message_bytes(usize::MAX)).starts_with("max_message_bytes is "));

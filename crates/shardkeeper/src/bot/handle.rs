@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::ask::{ask, begin};
 use super::{Builder, members};
-use crate::command::{Accepted, Members, MembersChunk, MembersError};
+use crate::command::{AcceptedCommand, Members, MembersChunk, MembersError};
 use crate::dispatch::{
     self, Delivery, EventModel, Hub, Lifecycle, Overflow, Subscription, SubscriptionOptions, Topic,
     TypedSubscription, await_end,
 };
-use crate::error::{CommandRejected, EndError, Ended, ShardsRejected, StartError};
-use crate::manager::{ManagerConfig, ShardManager};
-use crate::message::{Farewell, ManagerMessage, RestartBy, ShardMessage, Shared};
+use crate::error::{CommandError, ExitError, ExitReason, ShardChangeError, StartError};
+use crate::manager::{ManagerArguments, ShardManager};
+use crate::message::{ManagerMessage, RestartBy, ShardMessage, Shared, ShutdownMode};
 use crate::status::{ManagerStatus, ShardStatus};
 use futures_util::{FutureExt, Stream};
 use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
@@ -96,7 +96,7 @@ impl Shardkeeper {
         Builder::new(token.into(), intents)
     }
 
-    async fn start(config: ManagerConfig) -> Result<Self, StartError> {
+    async fn start(config: ManagerArguments) -> Result<Self, StartError> {
         let shared = config.live.share();
         let timeout = config.config.settings.start_timeout;
         let timeout = timeout.map(|after| StartTimeout::new(after, &shared.hub));
@@ -183,9 +183,9 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Safe: it only asks.
-    pub async fn shard(&self, shard: ShardId) -> Result<ActorRef<ShardMessage>, CommandRejected> {
+    pub async fn shard(&self, shard: ShardId) -> Result<ActorRef<ShardMessage>, CommandError> {
         let actor = self.ask(|reply| ManagerMessage::Shard(shard, reply)).await;
-        actor.ok_or(CommandRejected::ManagerEnded)?.ok_or(CommandRejected::NoSuchShard { shard })
+        actor.ok_or(CommandError::ManagerEnded)?.ok_or(CommandError::NoSuchShard { shard })
     }
 
     /// Shows a presence on every shard, now and after each later Identify or restart. The newest one wins; more
@@ -198,10 +198,10 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Once it was polled, it is on its way.
-    pub async fn update_presence(&self, presence: Presence) -> Result<(), CommandRejected> {
+    pub async fn update_presence(&self, presence: Presence) -> Result<(), CommandError> {
         let update = PresenceUpdate::new(presence)?;
         let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(None, update, reply)).await;
-        accepted.ok_or(CommandRejected::ManagerEnded)?
+        accepted.ok_or(CommandError::ManagerEnded)?
     }
 
     /// Shows a presence on these shards, now and after each later Identify or restart, until another one is set there or
@@ -218,27 +218,27 @@ impl Shardkeeper {
         &self,
         shards: impl IntoIterator<Item = ShardId>,
         presence: Presence,
-    ) -> Result<(), CommandRejected> {
+    ) -> Result<(), CommandError> {
         let (update, shards) = (PresenceUpdate::new(presence)?, shards.into_iter().collect());
         let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(Some(shards), update, reply)).await;
-        accepted.ok_or(CommandRejected::ManagerEnded)?
+        accepted.ok_or(CommandError::ManagerEnded)?
     }
 
-    /// Sends a command on the shard that owns its guild: [`VoiceStateUpdate`](crate::VoiceStateUpdate),
-    /// [`RequestMembers`](crate::RequestMembers), [`request_soundboard_sounds`](crate::request_soundboard_sounds),
-    /// [`request_channel_info`](crate::request_channel_info). `Ok` means accepted for sending: it goes when the shard
-    /// is ready and the limits allow, also over a reconnect; [`Accepted::written`] waits for that.
+    /// Sends a command on the shard that owns its guild: [`VoiceStateUpdate`](crate::command::VoiceStateUpdate),
+    /// [`RequestMembers`](crate::command::RequestMembers), [`request_soundboard_sounds`](crate::command::request_soundboard_sounds),
+    /// [`request_channel_info`](crate::command::request_channel_info). `Ok` means accepted for sending: it goes when the shard
+    /// is ready and the limits allow, also over a reconnect; [`AcceptedCommand::written`] waits for that.
     ///
     /// # Errors
     ///
     /// The first check that it fails: the shard is not one of this manager, or about to come back from a crash; an intent
-    /// is missing; too many of its [class](crate::CommandClass::capacity) wait.
+    /// is missing; too many of its [class](crate::command::CommandClass::capacity) wait.
     ///
     /// # Bounds
     ///
     /// At most 120 payloads pass in any 60 s, heartbeats included, for which there is always room (GW-155); voice goes
     /// before presences, and these before bulk requests, which leave room for ten of the others. What cannot be sent in
-    /// [`Timings::voice_lifetime`](crate::Timings::voice_lifetime) or [`Timings::bulk_lifetime`](crate::Timings::bulk_lifetime)
+    /// [`Timings::voice_lifetime`](crate::config::Timings::voice_lifetime) or [`Timings::bulk_lifetime`](crate::config::Timings::bulk_lifetime)
     /// is given up. A crash of the shard loses what waits.
     ///
     /// # Ordering
@@ -248,7 +248,7 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Once it was polled, it is on its way.
-    pub async fn command(&self, command: impl Into<Command>) -> Result<Accepted, CommandRejected> {
+    pub async fn command(&self, command: impl Into<Command>) -> Result<AcceptedCommand, CommandError> {
         let command = command.into();
         let (guild_id, raw_shard) = (command.guild_id(), command.raw_shard());
         if let Some(accepted) = self.ask(|reply| ManagerMessage::Command(command, reply)).await {
@@ -256,7 +256,7 @@ impl Shardkeeper {
         }
         // Its shard ended over it; or the manager, and then it says so here.
         let owner = self.owner_of(guild_id.unwrap_or_default()).await?;
-        Err(CommandRejected::ShardEnded { shard: raw_shard.unwrap_or(owner) })
+        Err(CommandError::ShardEnded { shard: raw_shard.unwrap_or(owner) })
     }
 
     /// Asks for the soundboard sounds of guilds, each on the shard that owns it. They come as one SOUNDBOARD_SOUNDS event
@@ -273,7 +273,7 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Each command is sent or not; a cancelled caller does not know which.
-    pub async fn request_soundboard_sounds(&self, guild_ids: &[u64]) -> Result<(), CommandRejected> {
+    pub async fn request_soundboard_sounds(&self, guild_ids: &[u64]) -> Result<(), CommandError> {
         let mut owned: BTreeMap<ShardId, Vec<u64>> = BTreeMap::new();
         for &guild_id in guild_ids {
             owned.entry(self.owner_of(guild_id).await?).or_default().push(guild_id);
@@ -293,9 +293,9 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Safe: it only asks.
-    pub async fn owner_of(&self, guild_id: u64) -> Result<ShardId, CommandRejected> {
+    pub async fn owner_of(&self, guild_id: u64) -> Result<ShardId, CommandError> {
         let owner = self.ask(|reply| ManagerMessage::OwnerOf(guild_id, reply)).await;
-        owner.ok_or(CommandRejected::ManagerEnded)?.ok_or(CommandRejected::Starting)
+        owner.ok_or(CommandError::ManagerEnded)?.ok_or(CommandError::Starting)
     }
 
     /// Asks for members of a guild and collects the answer, over a resume too. Equal requests at the same time are sent
@@ -376,10 +376,10 @@ impl Shardkeeper {
         &self,
         shards: impl IntoIterator<Item = ShardId>,
         sessions: impl IntoIterator<Item = Session>,
-    ) -> Result<(), ShardsRejected> {
+    ) -> Result<(), ShardChangeError> {
         let (shards, sessions) = (shards.into_iter().collect(), sessions.into_iter().collect());
         let added = self.ask(|reply| ManagerMessage::AddShards(shards, sessions, reply)).await;
-        added.unwrap_or(Err(ShardsRejected::ManagerEnded))
+        added.unwrap_or(Err(ShardChangeError::ManagerEnded))
     }
 
     /// Runs these shards no longer. They close so that their sessions stay resumable for some minutes: returns these, for
@@ -398,11 +398,11 @@ impl Shardkeeper {
     pub fn remove_shards<I: IntoIterator<Item = ShardId>>(
         &self,
         shards: I,
-    ) -> impl Future<Output = Result<Vec<Session>, ShardsRejected>> + Send + use<I> {
-        self.remove_shards_with(shards, Farewell::Detach)
+    ) -> impl Future<Output = Result<Vec<Session>, ShardChangeError>> + Send + use<I> {
+        self.remove_shards_with(shards, ShutdownMode::Detach)
     }
 
-    /// As [`remove_shards`](Self::remove_shards), with the farewell of the caller's choice. With [`Farewell::Stop`] each closes
+    /// As [`remove_shards`](Self::remove_shards), with the mode of the caller's choice. With [`ShutdownMode::Stop`] each closes
     /// with 1000 for good, waits for no subscriber, and leaves no session.
     ///
     /// # Errors
@@ -415,12 +415,12 @@ impl Shardkeeper {
     pub fn remove_shards_with<I: IntoIterator<Item = ShardId>>(
         &self,
         shards: I,
-        farewell: Farewell,
-    ) -> impl Future<Output = Result<Vec<Session>, ShardsRejected>> + Send + use<I> {
+        mode: ShutdownMode,
+    ) -> impl Future<Output = Result<Vec<Session>, ShardChangeError>> + Send + use<I> {
         let shards = shards.into_iter().collect();
-        let removed = begin(&self.manager, |reply| ManagerMessage::RemoveShards(shards, farewell, reply));
+        let removed = begin(&self.manager, |reply| ManagerMessage::RemoveShards(shards, mode, reply));
         let hub = Arc::clone(&self.shared.hub);
-        async move { await_end(hub, removed.wait()).await.unwrap_or(Err(ShardsRejected::ManagerEnded)) }
+        async move { await_end(hub, removed.wait()).await.unwrap_or(Err(ShardChangeError::ManagerEnded)) }
     }
 
     /// Makes another connection for a shard, also for one in quarantine, or refused by Discord. One that is just
@@ -433,9 +433,9 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Once it was polled, it takes its course.
-    pub async fn restart_shard(&self, shard: ShardId, by: RestartBy) -> Result<(), ShardsRejected> {
+    pub async fn restart_shard(&self, shard: ShardId, by: RestartBy) -> Result<(), ShardChangeError> {
         let restarted = self.ask(|reply| ManagerMessage::RestartShard(shard, by, reply)).await;
-        restarted.unwrap_or(Err(ShardsRejected::ManagerEnded))
+        restarted.unwrap_or(Err(ShardChangeError::ManagerEnded))
     }
 
     /// The sessions as another process could resume them if this one ended now: to be stored against a crash. They hold
@@ -455,7 +455,7 @@ impl Shardkeeper {
     ///
     /// The end goes on, whether anybody waits for it or not.
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
-        let ended = begin(&self.manager, |reply| ManagerMessage::End(Farewell::Stop, reply));
+        let ended = begin(&self.manager, |reply| ManagerMessage::Shutdown(ShutdownMode::Stop, reply));
         let hub = Arc::clone(&self.shared.hub);
         async move { drop(await_end(hub, ended.wait()).await) }
     }
@@ -502,7 +502,7 @@ impl Shardkeeper {
     ///
     /// The end goes on; a cancelled caller loses the sessions.
     pub fn detach(&self) -> impl Future<Output = Vec<Session>> + Send + use<> {
-        let ended = begin(&self.manager, |reply| ManagerMessage::End(Farewell::Detach, reply));
+        let ended = begin(&self.manager, |reply| ManagerMessage::Shutdown(ShutdownMode::Detach, reply));
         let hub = Arc::clone(&self.shared.hub);
         async move { await_end(hub, ended.wait()).await.unwrap_or_default() }
     }
@@ -518,8 +518,8 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn wait(&self) -> Result<(), EndError> {
-        self.ended().await.into_result()
+    pub async fn wait(&self) -> Result<(), ExitError> {
+        self.exit_reason().await.into_result()
     }
 
     /// Waits for the end, and says how it came. [`wait`](Self::wait) gives the same as a `Result`.
@@ -527,17 +527,17 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn ended(&self) -> Ended {
+    pub async fn exit_reason(&self) -> ExitReason {
         let mut ended = self.shared.ended.clone();
         match ended.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.unwrap_or(Ended::Crashed),
-            Err(_) => Ended::Crashed,
+            Ok(outcome) => outcome.unwrap_or(ExitReason::Crashed),
+            Err(_) => ExitReason::Crashed,
         }
     }
 
     /// The manager's own address, for messages, and for whoever supervises it. An actor's `stop` and `kill` on it are no orderly
-    /// end: they drop every connection without a close frame, and [`ended`](Self::ended) says
-    /// [`Crashed`](Ended::Crashed). Its mailbox has no bound, so wait for answers.
+    /// end: they drop every connection without a close frame, and [`exit_reason`](Self::exit_reason) says
+    /// [`Crashed`](ExitReason::Crashed). Its mailbox has no bound, so wait for answers.
     pub fn manager(&self) -> &ActorRef<ManagerMessage> {
         &self.manager
     }

@@ -19,13 +19,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shardkeeper;
 use crate::command::{
-    ALL_MEMBERS_WINDOW, Members, MembersAnswer, MembersChunk, MembersDesk, MembersError, NotWritten,
-    SharedAnswer,
+    ALL_MEMBERS_WINDOW, Members, MembersAnswer, MembersChunk, MembersDesk, MembersError, SharedAnswer,
+    WriteError,
 };
 use crate::dispatch::{
     Delivery, Event, JsonError, Lifecycle, STALLED_AFTER, Subscription, SubscriptionOptions, Topic,
 };
-use crate::error::CommandRejected;
+use crate::error::CommandError;
 
 /// So long may pass without a chunk. Discord sends them at once, one after the other; a resume takes seconds.
 const IDLE: Duration = Duration::from_secs(30);
@@ -83,7 +83,7 @@ impl Asked {
         let nonce = desk.nonce();
         let guild_id = request.guild_id();
         let everybody = request.is_for_all();
-        let command = request.nonce(nonce.as_str()).command().map_err(CommandRejected::from)?;
+        let command = request.nonce(nonce.as_str()).command().map_err(CommandError::from)?;
         let shard = keeper.owner_of(guild_id).await?;
         let mut turn = None;
         if everybody {
@@ -193,12 +193,12 @@ impl Answers {
                     }
                     return Ok(Self { subscription, first });
                 }
-                Err(NotWritten::HeldUp) => {
+                Err(WriteError::HeldUp) => {
                     return Err(held_up(keeper, shard).await.unwrap_or(MembersError::Expired));
                 }
-                Err(NotWritten::Expired) => return Err(MembersError::Expired),
+                Err(WriteError::Expired) => return Err(MembersError::Expired),
                 // Its connection ended. When it is not sent at all nobody answers, and twice does no harm.
-                Err(NotWritten::Lost) => {}
+                Err(WriteError::Lost) => {}
             }
         }
     }

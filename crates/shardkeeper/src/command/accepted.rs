@@ -7,22 +7,22 @@ use crate::chain::readable;
 /// A command that a shard has accepted for sending. It goes when the shard is ready and the limits allow, over a resume
 /// too; to drop this changes nothing.
 #[derive(Debug)]
-pub struct Accepted(oneshot::Receiver<Result<(), NotWritten>>);
+pub struct AcceptedCommand(oneshot::Receiver<Result<(), WriteError>>);
 
-/// The driver's end of an [`Accepted`]. Dropped without a word it says that the command is lost.
+/// The driver's end of an [`AcceptedCommand`]. Dropped without a word it says that the command is lost.
 #[derive(Debug)]
-pub(crate) struct Receipt(oneshot::Sender<Result<(), NotWritten>>);
+pub(crate) struct Receipt(oneshot::Sender<Result<(), WriteError>>);
 
 /// An accepted command was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum NotWritten {
-    /// It waited for as long as its class may: [`Timings::voice_lifetime`](crate::Timings::voice_lifetime),
-    /// [`Timings::bulk_lifetime`](crate::Timings::bulk_lifetime).
+pub enum WriteError {
+    /// It waited for as long as its class may: [`Timings::voice_lifetime`](crate::config::Timings::voice_lifetime),
+    /// [`Timings::bulk_lifetime`](crate::config::Timings::bulk_lifetime).
     #[error("the command could not be sent before its time was over")]
     Expired,
     /// The shard could not become ready in that time, since a lossless subscription is full and nobody reads it: perhaps the one
-    /// that the caller would read next. [`ShardStatus::held_up`](crate::ShardStatus::held_up) names it.
+    /// that the caller would read next. [`ShardStatus::held_up`](crate::status::ShardStatus::held_up) names it.
     #[error("the command could not be sent in time: its shard waits for a subscription that nobody reads")]
     HeldUp,
     /// The shard ended or crashed, or the connection ended while it was being written: Discord may have it, or not.
@@ -30,12 +30,12 @@ pub enum NotWritten {
     Lost,
 }
 
-pub(crate) fn receipt() -> (Receipt, Accepted) {
+pub(crate) fn receipt() -> (Receipt, AcceptedCommand) {
     let (sender, receiver) = oneshot::channel();
-    (Receipt(sender), Accepted(receiver))
+    (Receipt(sender), AcceptedCommand(receiver))
 }
 
-impl Accepted {
+impl AcceptedCommand {
     /// Waits until it was handed to the operating system for sending. Discord does not say whether it arrived. A loop that reads
     /// events can wait for it: until then a shard that is not ready reads on although a subscription is full.
     ///
@@ -46,8 +46,8 @@ impl Accepted {
     /// # Cancel safety
     ///
     /// Safe: the command goes its way.
-    pub async fn written(self) -> Result<(), NotWritten> {
-        self.0.await.unwrap_or(Err(NotWritten::Lost))
+    pub async fn written(self) -> Result<(), WriteError> {
+        self.0.await.unwrap_or(Err(WriteError::Lost))
     }
 }
 
@@ -57,7 +57,7 @@ impl Receipt {
         let _ = self.0.send(Ok(()));
     }
 
-    pub(crate) fn not_written(self, reason: NotWritten) {
+    pub(crate) fn not_written(self, reason: WriteError) {
         let _ = self.0.send(Err(reason));
     }
 
@@ -67,4 +67,4 @@ impl Receipt {
     }
 }
 
-readable!(NotWritten);
+readable!(WriteError);

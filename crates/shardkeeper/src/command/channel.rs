@@ -1,12 +1,12 @@
 //! The way of commands to a driver.
 
 use ractor::RpcReplyPort;
-use shardkeeper_proto::{Command, CommandClass, CommandRefused, ShardId};
+use shardkeeper_proto::{Command, CommandClass, CommandQueueError, ShardId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::Accepted;
-use crate::error::CommandRejected;
+use super::AcceptedCommand;
+use crate::error::CommandError;
 
 /// How many commands wait for a driver, in a channel of their own so that a flood of them does not keep it from ending:
 /// all that may wait in the machine, should they come at once.
@@ -14,13 +14,13 @@ const CAPACITY: usize = CommandClass::Voice.capacity() + CommandClass::Bulk.capa
 
 /// A command that somebody wants to be sent.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(crate) struct PendingCommand {
     pub(crate) command: Command,
-    pub(crate) reply: RpcReplyPort<Result<Accepted, CommandRejected>>,
+    pub(crate) reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>,
 }
 
 /// Where a driver takes its commands from.
-pub(crate) struct CommandInbox(pub(crate) mpsc::Receiver<Pending>);
+pub(crate) struct CommandInbox(pub(crate) mpsc::Receiver<PendingCommand>);
 
 /// Hands commands to one driver. The manager and the shard's actor have one each and drop it at the actor's end: a command
 /// that crosses it is dropped with the channel, and its asker hears of it. In a mailbox it would stay as long as
@@ -28,7 +28,7 @@ pub(crate) struct CommandInbox(pub(crate) mpsc::Receiver<Pending>);
 #[derive(Clone, Debug)]
 pub(crate) struct CommandSender {
     shard: ShardId,
-    sender: mpsc::Sender<Pending>,
+    sender: mpsc::Sender<PendingCommand>,
 }
 
 /// The channel for the commands of one driver.
@@ -39,14 +39,14 @@ pub(crate) fn channel(shard: ShardId) -> (CommandSender, CommandInbox) {
 
 impl CommandSender {
     /// Hands a command on; the driver answers, or this does.
-    pub(crate) fn send(&self, command: Command, reply: RpcReplyPort<Result<Accepted, CommandRejected>>) {
+    pub(crate) fn send(&self, command: Command, reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>) {
         let shard = self.shard;
-        let (asked, rejection) = match self.sender.try_send(Pending { command, reply }) {
+        let (asked, rejection) = match self.sender.try_send(PendingCommand { command, reply }) {
             Ok(()) => return,
-            Err(TrySendError::Closed(asked)) => (asked, CommandRejected::ShardEnded { shard }),
+            Err(TrySendError::Closed(asked)) => (asked, CommandError::ShardEnded { shard }),
             Err(TrySendError::Full(asked)) => {
                 let class = asked.command.class();
-                let full = CommandRefused::QueueFull { shard, class, capacity: class.capacity() };
+                let full = CommandQueueError::QueueFull { shard, class, capacity: class.capacity() };
                 (asked, full.into())
             }
         };

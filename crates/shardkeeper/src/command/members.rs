@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::chain::readable;
 use crate::dispatch::{JsonError, SubscriptionLabel, parse};
-use crate::error::CommandRejected;
+use crate::error::CommandError;
 
 /// All members of a guild can be asked for once in so long (GW-162).
 pub(crate) const ALL_MEMBERS_WINDOW: Duration = Duration::from_secs(30);
@@ -62,14 +62,14 @@ impl Members {
 pub enum MembersError {
     /// The request was not accepted.
     #[error(transparent)]
-    Rejected(#[from] CommandRejected),
+    Rejected(#[from] CommandError),
     /// The shard got a new session: what was asked for in the old one does not come any more.
     #[error("the session of shard {shard} was lost, ask again")]
     SessionLost {
         /// The shard.
         shard: ShardId,
     },
-    /// The request could not be sent before its [time](crate::Timings::bulk_lifetime) was over.
+    /// The request could not be sent before its [time](crate::config::Timings::bulk_lifetime) was over.
     #[error("the request for members could not be sent before its time was over")]
     Expired,
     /// Nothing came for so long.

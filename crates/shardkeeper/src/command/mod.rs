@@ -7,8 +7,13 @@ mod accepted;
 mod channel;
 mod members;
 
-pub use self::accepted::{Accepted, NotWritten};
+pub use shardkeeper_proto::{
+    ChannelInfoField, Command, CommandClass, PresenceUpdate, RequestMembers, VoiceStateUpdate,
+    request_channel_info, request_soundboard_sounds,
+};
+
+pub use self::accepted::{AcceptedCommand, WriteError};
 pub(crate) use self::accepted::{Receipt, receipt};
-pub(crate) use self::channel::{CommandInbox, CommandSender, Pending, channel};
+pub(crate) use self::channel::{CommandInbox, CommandSender, PendingCommand, channel};
 pub(crate) use self::members::{ALL_MEMBERS_WINDOW, MembersAnswer, MembersDesk, SharedAnswer};
 pub use self::members::{Members, MembersChunk, MembersError};

@@ -59,7 +59,7 @@ mod tests {
     use shardkeeper_proto::{Envelope, ShardId};
 
     use super::*;
-    use crate::dispatch::{Hub, Leftovers, Publisher, Watermark};
+    use crate::dispatch::{Hub, InheritedSpill, Publisher, Watermark};
     use crate::dispatch::{SubscriptionOptions, Topic};
 
     /// Keeps every delivery from being dropped, as a mailbox does that closes over it.
@@ -93,9 +93,9 @@ mod tests {
         let (actor, _) = Actor::spawn(None, Leaks, ()).await.unwrap();
         // With credit for one it would wait for ever.
         let forwarding = tokio::spawn(forward(subscription, 1, actor.clone(), |delivery| delivery));
-        let leftovers = Arc::new(Leftovers::default());
+        let inherited_spill = Arc::new(InheritedSpill::default());
         let mut publisher =
-            Publisher::new(Arc::clone(&hub), ShardId(0), 1, Arc::clone(&watermark), leftovers);
+            Publisher::new(Arc::clone(&hub), ShardId(0), 1, Arc::clone(&watermark), inherited_spill);
         for sequence in 1..=3 {
             let payload = format!(r#"{{"t":"X","s":{sequence},"op":0,"d":{{}}}}"#);
             publisher.publish(&Envelope::split(payload.as_bytes()).unwrap(), sequence, false);

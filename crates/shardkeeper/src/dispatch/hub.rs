@@ -14,7 +14,7 @@ use super::label::HeldUp;
 use super::label::Tag;
 use super::lifecycle::Lifecycle;
 use super::subscription::MAX_CAPACITY;
-use super::{Event, Overflow, Parcel, Subscription, SubscriptionOptions, Topic};
+use super::{Event, Overflow, Queued, Subscription, SubscriptionOptions, Topic};
 
 /// How many announcements wait for a lossless subscription that is full. They are rare; nobody who reads at all
 /// ever comes near.
@@ -47,7 +47,7 @@ pub(super) struct Subscriber {
     overflow: Overflow,
     /// Somebody awaits what comes here: an answer to a request.
     awaited: bool,
-    sender: Sender<Parcel>,
+    sender: Sender<Queued>,
     /// It was closed by the end of the manager, and not by its owner.
     cut_off: AtomicBool,
     missed: Arc<AtomicU64>,
@@ -170,9 +170,9 @@ impl Hub {
         for subscriber in
             subscribers.iter().filter(|subscriber| subscriber.topic.wants_lifecycle(lifecycle.shard()))
         {
-            let parcel = Parcel::from(Event::Lifecycle(lifecycle.clone()));
-            if let Err(parcel) = subscriber.offer(parcel) {
-                Subscriber::deliver_later(subscriber, parcel);
+            let queued = Queued::from(Event::Lifecycle(lifecycle.clone()));
+            if let Err(queued) = subscriber.offer(queued) {
+                Subscriber::deliver_later(subscriber, queued);
             }
         }
     }
@@ -228,20 +228,20 @@ impl Subscriber {
     }
 
     /// Hands over an event, or gives it back when it has to wait for room.
-    pub(super) fn offer(&self, parcel: Parcel) -> Result<(), Parcel> {
+    pub(super) fn offer(&self, queued: Queued) -> Result<(), Queued> {
         match self.overflow {
-            Overflow::Wait => match self.sender.try_send(parcel) {
-                Err(TrySendError::Full(parcel)) => return Err(parcel),
-                Err(TrySendError::Closed(parcel)) if self.is_cut_off() => return Err(parcel),
+            Overflow::Wait => match self.sender.try_send(queued) {
+                Err(TrySendError::Full(queued)) => return Err(queued),
+                Err(TrySendError::Closed(queued)) if self.is_cut_off() => return Err(queued),
                 Ok(()) | Err(TrySendError::Closed(_)) => {}
             },
             Overflow::DropOldest => {
-                if let Ok(Some(_)) = self.sender.force_send(parcel) {
+                if let Ok(Some(_)) = self.sender.force_send(queued) {
                     self.miss(1);
                 }
             }
             Overflow::DropNewest => {
-                if let Err(TrySendError::Full(_)) = self.sender.try_send(parcel) {
+                if let Err(TrySendError::Full(_)) = self.sender.try_send(queued) {
                     self.miss(1);
                 }
             }
@@ -259,19 +259,19 @@ impl Subscriber {
     /// # Cancel safety
     ///
     /// A cancelled call has not delivered the event.
-    pub(super) async fn deliver(&self, parcel: Parcel) -> bool {
-        self.sender.send(parcel).await.is_ok() || !self.is_cut_off()
+    pub(super) async fn deliver(&self, queued: Queued) -> bool {
+        self.sender.send(queued).await.is_ok() || !self.is_cut_off()
     }
 
     /// Delivers an announcement as soon as there is room; beyond a bound it counts as missed.
-    fn deliver_later(subscriber: &Arc<Self>, parcel: Parcel) {
+    fn deliver_later(subscriber: &Arc<Self>, queued: Queued) {
         let Ok(place) = Arc::clone(&subscriber.late).try_acquire_owned() else {
             subscriber.miss(1);
             return;
         };
         let subscriber = Arc::clone(subscriber);
         tokio::spawn(async move {
-            subscriber.deliver(parcel).await;
+            subscriber.deliver(queued).await;
             drop(place);
         });
     }

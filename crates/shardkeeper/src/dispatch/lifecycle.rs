@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use shardkeeper_proto::close::CloseCode;
-use shardkeeper_proto::shard::{Change, Next, Refusal};
+use shardkeeper_proto::shard::{Change, FatalClose, Next};
 use shardkeeper_proto::{ShardCount, ShardId};
 
 use super::label::SubscriptionLabel;
@@ -12,16 +12,16 @@ use super::label::SubscriptionLabel;
 /// A child of the manager that serves all shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Servant {
-    /// The [`IdentifyQueue`](crate::IdentifyQueue). Without it no shard identifies.
+pub enum Service {
+    /// The [`IdentifyQueue`](crate::actor::IdentifyQueue). Without it no shard identifies.
     IdentifyQueue,
-    /// The [`SessionKeeper`](crate::SessionKeeper). Without it nothing is stored.
+    /// The [`SessionKeeper`](crate::actor::SessionKeeper). Without it nothing is stored.
     SessionKeeper,
-    /// The [`ReshardSentinel`](crate::ReshardSentinel). Without it nobody asks the gateway.
+    /// The [`ReshardSentinel`](crate::actor::ReshardSentinel). Without it nobody asks the gateway.
     ReshardSentinel,
 }
 
-impl fmt::Display for Servant {
+impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::IdentifyQueue => "identify queue",
@@ -76,7 +76,7 @@ pub enum Lifecycle {
     },
     /// A lossless subscription is full, and has not taken everything from a shard for 5 s: its shards do not read from Discord.
     /// Reported once, however many shards wait, until [`SubscriptionResumed`](Self::SubscriptionResumed);
-    /// [`ShardStatus::held_up`](crate::ShardStatus::held_up) shows which.
+    /// [`ShardStatus::held_up`](crate::status::ShardStatus::held_up) shows which.
     SubscriptionStalled {
         /// Which subscription.
         subscription: SubscriptionLabel,
@@ -114,9 +114,9 @@ pub enum Lifecycle {
         shard: ShardId,
     },
     /// A child of the manager that serves all shards broke down, and is replaced. The shards go on.
-    ServantCrashed {
+    ServiceCrashed {
         /// Which one, and so what is not done until then.
-        servant: Servant,
+        service: Service,
         /// What it said.
         error: String,
         /// When there is another one.
@@ -180,7 +180,7 @@ pub enum Lifecycle {
         code: CloseCode,
     },
     /// Discord refuses the bot for good. Every shard stops, and the manager ends.
-    Refused(Refusal),
+    Refused(FatalClose),
     /// The manager ends; nothing comes after this.
     Ended,
 }
@@ -209,7 +209,7 @@ impl Lifecycle {
         match self {
             Self::Shard { .. } | Self::Refused(_) | Self::Ended => {}
             Self::Crashed { .. }
-            | Self::ServantCrashed { .. }
+            | Self::ServiceCrashed { .. }
             | Self::LayoutRefused { .. }
             | Self::StoreFailed { retry_after: None, .. }
             | Self::GatewayUnavailable { retry_after: None, .. } => tracing::error!("{self}"),
@@ -268,8 +268,8 @@ impl fmt::Display for Lifecycle {
                 }
             }
             Self::WatermarkMoves { shard } => write!(f, "shard {shard}: acknowledgements go on"),
-            Self::ServantCrashed { servant, error, restart_after } => {
-                write!(f, "{servant}: crashed ({error}), replaced {}", In(*restart_after))
+            Self::ServiceCrashed { service, error, restart_after } => {
+                write!(f, "{service}: crashed ({error}), replaced {}", In(*restart_after))
             }
             Self::IdentifyGateFailed { error, retry_after } => {
                 write!(f, "identify gate: failed ({error}), next try {}", In(*retry_after))

@@ -24,8 +24,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use serde::Deserialize;
-use shardkeeper_proto::{Envelope, EventName, ShardId};
+use shardkeeper_proto::{EventName, ShardId};
 use tokio::sync::OwnedSemaphorePermit;
+
+pub use shardkeeper_proto::{Envelope, EventGroup, EventSet};
 
 pub(crate) use self::actor::forward;
 pub(crate) use self::hand::await_end;
@@ -34,15 +36,15 @@ pub use self::json::JsonError;
 pub(crate) use self::json::parse;
 pub use self::label::{HeldUp, SubscriptionLabel, WatermarkStuck};
 pub(crate) use self::label::{STALLED_AFTER, elapsed_since};
-pub use self::lifecycle::{Lifecycle, Servant};
+pub use self::lifecycle::{Lifecycle, Service};
 pub use self::model::{EventModel, TypedDelivery, TypedError, TypedSubscription};
 pub(crate) use self::publisher::Publisher;
-pub(crate) use self::spill::Leftovers;
+pub(crate) use self::spill::InheritedSpill;
 pub use self::subscription::{Overflow, Subscription, SubscriptionOptions};
 pub use self::topic::Topic;
 #[cfg(feature = "twilight")]
 pub use self::typed::MalformedEvent;
-use self::watermark::Ticket;
+use self::watermark::AckToken;
 pub(crate) use self::watermark::{Found, HeldByAsker, Watermark};
 
 fn now() -> Instant {
@@ -233,13 +235,13 @@ impl Event {
 
 /// An event on its way to a subscription.
 #[derive(Clone, Debug)]
-struct Parcel {
+struct Queued {
     event: Event,
     /// What the subscription owes for it, if it may not lose it.
-    ticket: Option<Ticket>,
+    ticket: Option<AckToken>,
 }
 
-impl Parcel {
+impl Queued {
     /// It is read. Returns the shard and the number of what is owed for it, if anything is.
     fn mark_read(&self) -> Option<(ShardId, u64)> {
         let number = self.ticket.as_ref()?.mark_read();
@@ -247,7 +249,7 @@ impl Parcel {
     }
 }
 
-impl From<Event> for Parcel {
+impl From<Event> for Queued {
     fn from(event: Event) -> Self {
         Self { event, ticket: None }
     }
@@ -265,7 +267,7 @@ pub struct Delivery {
 }
 
 /// What a delivery owes: an acknowledgement, unless a panic is what drops it.
-struct Debt(Option<Ticket>);
+struct Debt(Option<AckToken>);
 
 impl Drop for Debt {
     fn drop(&mut self) {
@@ -300,8 +302,8 @@ impl fmt::Debug for Delivery {
 }
 
 impl Delivery {
-    fn new(parcel: Parcel) -> Self {
-        Self { event: parcel.event, debt: Debt(parcel.ticket), credit: None }
+    fn new(queued: Queued) -> Self {
+        Self { event: queued.event, debt: Debt(queued.ticket), credit: None }
     }
 
     /// Also returns what is owed for it, if anything is, for taking it back.
@@ -315,7 +317,7 @@ impl Delivery {
     /// Drops the delivery without acknowledging it: it was not dealt with, and comes again to the process that resumes the
     /// session, with everything behind it. In this process it does not come again. What a session is handed out or stored with
     /// stays before it for as long as the session lasts, so abandon only what another process is to repeat soon: after a minute
-    /// [`Lifecycle::WatermarkStuck`](crate::Lifecycle::WatermarkStuck) says so. Subscriptions that may lose events owe
+    /// [`Lifecycle::WatermarkStuck`] says so. Subscriptions that may lose events owe
     /// nothing, and this only drops.
     pub fn abandon(mut self) {
         self.debt.give_up();

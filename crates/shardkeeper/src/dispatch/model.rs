@@ -36,7 +36,7 @@ use crate::chain::readable;
 ///
 /// let dispatch = Dispatch::sample("MESSAGE_CREATE", br#"{"channel_id": "7", "content": "hello", "pinned": false}"#);
 /// assert_eq!(Message::from_dispatch(&dispatch)?.content, "hello");
-/// # Ok::<(), shardkeeper::JsonError>(())
+/// # Ok::<(), shardkeeper::dispatch::JsonError>(())
 /// ```
 pub trait EventModel: DeserializeOwned {
     /// The event that the type is read from.

@@ -11,10 +11,10 @@ use shardkeeper_proto::{Envelope, EventSet, ShardId};
 use super::hub::Subscriber;
 use super::label::SubscriptionLabel;
 use super::lifecycle::Lifecycle;
-use super::spill::{Leftovers, Spill};
+use super::spill::{InheritedSpill, Spill};
 use super::topic::Candidate;
-use super::watermark::{Debtor, Ticket};
-use super::{Dispatch, Event, Hub, Parcel, Watermark, now};
+use super::watermark::{AckToken, Debtor};
+use super::{Dispatch, Event, Hub, Queued, Watermark, now};
 
 pub(crate) struct Publisher {
     hub: Arc<Hub>,
@@ -29,7 +29,7 @@ pub(crate) struct Publisher {
     /// Everything that any subscriber wants of this shard.
     wanted: EventSet,
     spill: Spill,
-    leftovers: Arc<Leftovers>,
+    inherited_spill: Arc<InheritedSpill>,
     watermark: Arc<Watermark>,
     /// The places of those who want the dispatch at hand; kept for its memory.
     chosen: Vec<usize>,
@@ -41,7 +41,7 @@ impl Publisher {
         shard: ShardId,
         generation: u32,
         watermark: Arc<Watermark>,
-        leftovers: Arc<Leftovers>,
+        inherited_spill: Arc<InheritedSpill>,
     ) -> Self {
         let mut publisher = Self {
             hub,
@@ -53,7 +53,7 @@ impl Publisher {
             awaited: false,
             wanted: EventSet::EMPTY,
             spill: Spill::default(),
-            leftovers,
+            inherited_spill,
             watermark,
             chosen: Vec::new(),
         };
@@ -63,7 +63,7 @@ impl Publisher {
 
     /// Takes on what an earlier publisher of the shard has left. It must be gone by then.
     pub(crate) fn inherit(&mut self) {
-        self.spill = self.leftovers.take();
+        self.spill = self.inherited_spill.take();
     }
 
     /// Publishes a dispatch. If nobody wants the event, nothing is copied, allocated or locked.
@@ -97,11 +97,11 @@ impl Publisher {
         }
         let dispatch = Dispatch::new((self.shard, self.generation), (sequence, replayed), event, envelope);
         for place in &self.chosen {
-            let parcel = Parcel {
+            let queued = Queued {
                 event: Event::Dispatch(dispatch.clone()),
-                ticket: self.debtors[*place].as_ref().map(|debtor| Ticket::new(debtor, number)),
+                ticket: self.debtors[*place].as_ref().map(|debtor| AckToken::new(debtor, number)),
             };
-            self.spill.offer(self.shard, &self.subscribers[*place], parcel);
+            self.spill.offer(self.shard, &self.subscribers[*place], queued);
         }
     }
 
@@ -217,7 +217,7 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        self.leftovers.put(std::mem::take(&mut self.spill));
+        self.inherited_spill.put(std::mem::take(&mut self.spill));
     }
 }
 
@@ -241,16 +241,17 @@ mod tests {
         let (hub, watermark) = (Arc::new(Hub::default()), Arc::new(Watermark::default()));
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let subscription = hub.subscribe(Topic::all(), options);
-        let leftovers = Arc::new(Leftovers::default());
+        let inherited_spill = Arc::new(InheritedSpill::default());
         let (to, shard) = (Arc::clone(&hub), ShardId(0));
-        let mut publisher = Publisher::new(to, shard, 1, Arc::clone(&watermark), Arc::clone(&leftovers));
+        let mut publisher =
+            Publisher::new(to, shard, 1, Arc::clone(&watermark), Arc::clone(&inherited_spill));
         publish(&mut publisher, 1);
         publish(&mut publisher, 2);
         hub.close();
         assert!(publisher.catch_up().now_or_never().is_none(), "nobody has taken the second");
         publish(&mut publisher, 3);
         drop(subscription);
-        drop((publisher, leftovers));
+        drop((publisher, inherited_spill));
         assert_eq!(watermark.acknowledged(), 1);
     }
 
@@ -261,9 +262,9 @@ mod tests {
         let count = Arc::clone(&asked);
         let topic = Topic::all().matching(move |_| count.fetch_add(1, Ordering::Relaxed) < u32::MAX);
         let subscription = hub.subscribe(topic, SubscriptionOptions::default());
-        let leftovers = Arc::new(Leftovers::default());
+        let inherited_spill = Arc::new(InheritedSpill::default());
         let mut publisher =
-            Publisher::new(Arc::clone(&hub), ShardId(0), 1, Arc::clone(&watermark), leftovers);
+            Publisher::new(Arc::clone(&hub), ShardId(0), 1, Arc::clone(&watermark), inherited_spill);
         publish(&mut publisher, 1);
         drop(subscription);
         publish(&mut publisher, 2);
@@ -275,9 +276,15 @@ mod tests {
         let (hub, watermark) = (Arc::new(Hub::default()), Arc::new(Watermark::default()));
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let _subscription = hub.subscribe(Topic::all(), options);
-        let leftovers = Arc::new(Leftovers::default());
+        let inherited_spill = Arc::new(InheritedSpill::default());
         let publisher = || {
-            Publisher::new(Arc::clone(&hub), ShardId(0), 1, Arc::clone(&watermark), Arc::clone(&leftovers))
+            Publisher::new(
+                Arc::clone(&hub),
+                ShardId(0),
+                1,
+                Arc::clone(&watermark),
+                Arc::clone(&inherited_spill),
+            )
         };
         let mut first = publisher();
         publish(&mut first, 1);
@@ -294,9 +301,10 @@ mod tests {
         let (hub, watermark) = (Arc::new(Hub::default()), Arc::new(Watermark::default()));
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let mut subscription = hub.subscribe(Topic::all(), options);
-        let leftovers = Arc::new(Leftovers::default());
+        let inherited_spill = Arc::new(InheritedSpill::default());
         let (to, shard) = (Arc::clone(&hub), ShardId(0));
-        let mut publisher = Publisher::new(to, shard, 1, Arc::clone(&watermark), Arc::clone(&leftovers));
+        let mut publisher =
+            Publisher::new(to, shard, 1, Arc::clone(&watermark), Arc::clone(&inherited_spill));
         publish(&mut publisher, 5);
         // Another session: its READY has the sequence number from which it is resumed.
         publish(&mut publisher, 6);
@@ -304,7 +312,7 @@ mod tests {
         publish(&mut publisher, 1);
         publish(&mut publisher, 2);
         // The manager has let go of the shard already.
-        drop(leftovers);
+        drop(inherited_spill);
         drop(publisher);
         let missed = subscription.next().await.unwrap();
         assert!(matches!(*missed, Event::Lagged { missed: 2 }), "the old session's and READY: {missed:?}");

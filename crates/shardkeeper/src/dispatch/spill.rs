@@ -12,7 +12,7 @@ use shardkeeper_proto::ShardId;
 
 use super::hub::Subscriber;
 use super::label::SubscriptionLabel;
-use super::{Event, Parcel, now};
+use super::{Event, Queued, now};
 
 /// How many lifecycle changes the spill holds, and beyond how many events READY is left unread. Reading pauses with the
 /// first dispatch, so that more come only from a shard that loses its connection over and over while nobody listens.
@@ -36,7 +36,7 @@ pub(super) struct Spill {
 struct Queue {
     subscriber: Arc<Subscriber>,
     shard: ShardId,
-    parcels: VecDeque<Parcel>,
+    queued: VecDeque<Queued>,
 }
 
 impl Drop for Queue {
@@ -47,29 +47,29 @@ impl Drop for Queue {
 
 impl Spill {
     /// Hands an event over, or keeps it behind those that the subscription has not taken yet.
-    pub(super) fn offer(&mut self, shard: ShardId, subscriber: &Arc<Subscriber>, parcel: Parcel) {
+    pub(super) fn offer(&mut self, shard: ShardId, subscriber: &Arc<Subscriber>, queued: Queued) {
         let known = self.queues.iter().position(|queue| Arc::ptr_eq(&queue.subscriber, subscriber));
-        let parcel = match known {
-            Some(_) => parcel,
-            None => match subscriber.offer(parcel) {
+        let queued = match known {
+            Some(_) => queued,
+            None => match subscriber.offer(queued) {
                 Ok(()) => return,
-                Err(parcel) => parcel,
+                Err(queued) => queued,
             },
         };
-        let is_dispatch = matches!(parcel.event, Event::Dispatch(_));
+        let is_dispatch = matches!(queued.event, Event::Dispatch(_));
         if !is_dispatch && self.lifecycle >= CAPACITY {
             subscriber.miss(1);
             return;
         }
         self.events += 1;
         self.lifecycle += usize::from(!is_dispatch);
-        self.bytes += bytes(&parcel);
+        self.bytes += bytes(&queued);
         let place = known.unwrap_or_else(|| {
             subscriber.tag.begin_wait(now(), shard);
-            self.queues.push(Queue { subscriber: Arc::clone(subscriber), shard, parcels: VecDeque::new() });
+            self.queues.push(Queue { subscriber: Arc::clone(subscriber), shard, queued: VecDeque::new() });
             self.queues.len() - 1
         });
-        self.queues[place].parcels.push_back(parcel);
+        self.queues[place].queued.push_back(queued);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -101,7 +101,7 @@ impl Spill {
     /// Safe: what was not taken stays, in order.
     pub(super) async fn deliver_one(&mut self) -> Option<(SubscriptionLabel, Duration)> {
         let firsts = self.queues.iter().filter_map(|queue| {
-            let first = queue.parcels.front()?.clone();
+            let first = queue.queued.front()?.clone();
             Some(Box::pin(queue.subscriber.deliver(first)))
         });
         let firsts: Vec<_> = firsts.collect();
@@ -113,12 +113,12 @@ impl Spill {
             return std::future::pending().await;
         }
         let queue = &mut self.queues[place];
-        if let Some(parcel) = queue.parcels.pop_front() {
+        if let Some(queued) = queue.queued.pop_front() {
             self.events -= 1;
-            self.lifecycle -= usize::from(!matches!(parcel.event, Event::Dispatch(_)));
-            self.bytes -= bytes(&parcel);
+            self.lifecycle -= usize::from(!matches!(queued.event, Event::Dispatch(_)));
+            self.bytes -= bytes(&queued);
         }
-        if !queue.parcels.is_empty() {
+        if !queue.queued.is_empty() {
             return None;
         }
         let Queue { subscriber, shard, .. } = &self.queues.remove(place);
@@ -127,16 +127,16 @@ impl Spill {
     }
 }
 
-fn bytes(parcel: &Parcel) -> usize {
-    parcel.event.dispatch().map_or(0, |dispatch| dispatch.data().len())
+fn bytes(queued: &Queued) -> usize {
+    queued.event.dispatch().map_or(0, |dispatch| dispatch.data().len())
 }
 
 /// What a driver that crashed has left in its spill. The next publisher of the shard begins with it, so that nothing of it
 /// has to come again, which not everything would: lifecycle changes, READY, whatever belongs to an earlier session.
 #[derive(Debug, Default)]
-pub(crate) struct Leftovers(Mutex<Spill>);
+pub(crate) struct InheritedSpill(Mutex<Spill>);
 
-impl Leftovers {
+impl InheritedSpill {
     pub(super) fn put(&self, spill: Spill) {
         let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A publisher that never began has nothing, and must not cover what the one before has left.
@@ -150,12 +150,12 @@ impl Leftovers {
     }
 }
 
-impl Drop for Leftovers {
+impl Drop for InheritedSpill {
     /// There is no next publisher: what nobody has taken is left to the next process.
     fn drop(&mut self) {
         for queue in &mut self.take().queues {
-            for parcel in queue.parcels.drain(..) {
-                match parcel.ticket {
+            for queued in queue.queued.drain(..) {
+                match queued.ticket {
                     Some(ticket) if ticket.comes_again() => ticket.give_up(),
                     // Lifecycle changes, READY, and whatever belongs to a session that is over.
                     _ => queue.subscriber.miss(1),

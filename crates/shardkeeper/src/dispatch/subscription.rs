@@ -9,7 +9,7 @@ use async_channel::Receiver;
 use futures_util::{Stream, StreamExt};
 
 use super::label::{SubscriptionLabel, Tag};
-use super::{Delivery, Event, Hub, Parcel};
+use super::{Delivery, Event, Hub, Queued};
 
 /// What happens when a subscription is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -66,7 +66,7 @@ impl Default for SubscriptionOptions {
 #[derive(Debug)]
 #[must_use = "a subscription that is not read fills up"]
 pub struct Subscription {
-    receiver: Pin<Box<Receiver<Parcel>>>,
+    receiver: Pin<Box<Receiver<Queued>>>,
     missed: Arc<AtomicU64>,
     tag: Arc<Tag>,
     hub: Arc<Hub>,
@@ -75,7 +75,7 @@ pub struct Subscription {
 
 impl Subscription {
     pub(super) fn new(
-        receiver: Receiver<Parcel>,
+        receiver: Receiver<Queued>,
         missed: Arc<AtomicU64>,
         tag: Arc<Tag>,
         hub: Arc<Hub>,
@@ -129,10 +129,10 @@ impl Stream for Subscription {
         }
         let polled = self.receiver.as_mut().poll_next(cx);
         match &polled {
-            Poll::Ready(Some(parcel)) => self.tag.hand.take(parcel.mark_read()),
+            Poll::Ready(Some(queued)) => self.tag.hand.take(queued.mark_read()),
             Poll::Ready(None) | Poll::Pending => self.tag.hand.put_down(),
         }
-        polled.map(|parcel| parcel.map(Delivery::new))
+        polled.map(|queued| queued.map(Delivery::new))
     }
 }
 
@@ -140,8 +140,8 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         self.hub.unsubscribe(self.id);
         // What was not read is acknowledged now, and not when the last publisher has noticed.
-        while let Ok(parcel) = self.receiver.try_recv() {
-            drop(Delivery::new(parcel));
+        while let Ok(queued) = self.receiver.try_recv() {
+            drop(Delivery::new(queued));
         }
     }
 }

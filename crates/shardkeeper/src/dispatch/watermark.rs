@@ -244,7 +244,7 @@ impl Watermark {
         self.acknowledged.fetch_max(sequence, Ordering::AcqRel);
     }
 
-    /// A dispatch goes to this many subscriptions, at least one, whose [bits](Debtor::bit) these are. Each is to get a [`Ticket`]
+    /// A dispatch goes to this many subscriptions, at least one, whose [bits](Debtor::bit) these are. Each is to get a [`AckToken`]
     /// of the number that is returned.
     pub(super) fn owe(&self, sequence: u64, owed: u32, debtors: u64) -> u64 {
         let mut state = self.state();
@@ -395,7 +395,7 @@ pub(super) struct Debtor {
 
 /// What a lossless subscription owes for one dispatch. Dropping it acknowledges.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct AckToken {
     debtor: Arc<Debtor>,
     number: u64,
 }
@@ -403,7 +403,7 @@ pub(super) struct Ticket {
 /// The number of a ticket that was given up.
 const GIVEN_UP: u64 = u64::MAX;
 
-impl Ticket {
+impl AckToken {
     pub(super) fn new(debtor: &Arc<Debtor>, number: u64) -> Self {
         Self { debtor: Arc::clone(debtor), number }
     }
@@ -427,7 +427,7 @@ impl Ticket {
     }
 }
 
-impl Clone for Ticket {
+impl Clone for AckToken {
     /// One more acknowledgement is owed.
     fn clone(&self) -> Self {
         self.debtor.watermark.owe_again(self.number, self.debtor.bit);
@@ -435,7 +435,7 @@ impl Clone for Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for AckToken {
     fn drop(&mut self) {
         if self.number != GIVEN_UP {
             self.debtor.watermark.acknowledge(self.number, self.debtor.bit);
@@ -453,13 +453,13 @@ mod tests {
         watermark.enroll(&Arc::new(Tag::new(std::panic::Location::caller())))
     }
 
-    fn owe(watermark: &Watermark, sequence: u64, debtors: &[&Arc<Debtor>]) -> Vec<Ticket> {
+    fn owe(watermark: &Watermark, sequence: u64, debtors: &[&Arc<Debtor>]) -> Vec<AckToken> {
         let bits = debtors.iter().fold(0, |bits, debtor| bits | debtor.bit);
         let number = watermark.owe(sequence, u32::try_from(debtors.len()).unwrap(), bits);
-        debtors.iter().map(|debtor| Ticket::new(debtor, number)).collect()
+        debtors.iter().map(|debtor| AckToken::new(debtor, number)).collect()
     }
 
-    fn ticket(watermark: &Arc<Watermark>, sequence: u64) -> Ticket {
+    fn ticket(watermark: &Arc<Watermark>, sequence: u64) -> AckToken {
         owe(watermark, sequence, &[&debtor(watermark)]).remove(0)
     }
 

@@ -1,7 +1,7 @@
 //! The identify gate: how several processes of one bot share the pace of Identify.
 //!
 //! The keys of `max_concurrency` and the day's budget belong to the token (GW-174), but a manager's
-//! [`IdentifyQueue`](crate::IdentifyQueue) knows its own shards alone. With a gate, the queue asks it once more for each
+//! [`IdentifyQueue`](crate::actor::IdentifyQueue) knows its own shards alone. With a gate, the queue asks it once more for each
 //! permit that it is about to grant; the gate knows what the other processes do. Between several managers in one process
 //! that is a [`LocalGate`]; between processes it is whatever they have in common: a directory (the example
 //! `identify_gate`), a database, a service of your own. The set of checks in `conformance` (a cargo feature of that name)
@@ -41,12 +41,12 @@ pub type GateError = Box<dyn std::error::Error + Send + Sync>;
 ///   windows and passes under any other are over. Processes may disagree for a while.
 /// - **A process that dies with a pass spent it.** It may have written Identify in its last moment. So a pass needs a lease
 ///   (a lock that ends with the process, a key that expires), and when that ends unreturned, the window counts from then.
-///   Nobody knows how long a pass is out: mostly milliseconds, at worst [`Timings::ready`](crate::Timings::ready), 120 s.
+///   Nobody knows how long a pass is out: mostly milliseconds, at worst [`Timings::ready`](crate::config::Timings::ready), 120 s.
 ///   So renew the lease as long as the pass lives, or make it longer than that.
 ///
 /// # Errors
 ///
-/// An error is retried, with the waits of [`Timings::reconnect`](crate::Timings::reconnect), and told once as
+/// An error is retried, with the waits of [`Timings::reconnect`](crate::config::Timings::reconnect), and told once as
 /// [`Lifecycle::IdentifyGateFailed`](crate::Lifecycle::IdentifyGateFailed); no shard identifies meanwhile. A panic is
 /// taken for an error. Waiting for others is none; being unable to ask is, so give calls to the outside a deadline. A
 /// gate that counts the [budget](IdentifyRequest::budget) answers with an error as long as it is used up.

@@ -13,7 +13,7 @@ use crate::message::QueueMessage;
 use crate::task::{AbortOnDrop, catching};
 
 /// What a queue has to do with its gate.
-pub(crate) struct Asking {
+pub(crate) struct GateClient {
     gate: Arc<dyn IdentifyGate>,
     backoff: Backoff,
     random: fastrand::Rng,
@@ -32,7 +32,7 @@ struct Ask {
     _task: AbortOnDrop,
 }
 
-impl Asking {
+impl GateClient {
     pub(crate) fn new(gate: Arc<dyn IdentifyGate>, backoff: Backoff, random: fastrand::Rng) -> Self {
         Self { gate, backoff, random, asked: 0, asks: BTreeMap::new(), broken: false }
     }
@@ -239,7 +239,7 @@ mod tests {
                 window: Duration::from_secs(5),
                 ledger: Arc::clone(&ledger),
                 hub: Arc::default(),
-                asking: Some(Asking::new(Arc::new(gate.clone()), backoff, fastrand::Rng::with_seed(7))),
+                asking: Some(GateClient::new(Arc::new(gate.clone()), backoff, fastrand::Rng::with_seed(7))),
             };
             let (queue, _) = Actor::spawn(None, IdentifyQueue, arguments).await.unwrap();
             let permits = Arc::default();

@@ -7,6 +7,6 @@ mod asking;
 mod ledger;
 mod queue;
 
-pub(crate) use self::asking::Asking;
+pub(crate) use self::asking::GateClient;
 pub(crate) use self::ledger::{IdentifyLedger, TakenPermit};
 pub use self::queue::{IdentifyQueue, QueueArguments, QueueState};

@@ -12,7 +12,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::{Grant, IdentifyLimiter, IdentifyPermit, Priority, ShardId};
 use tokio::task::AbortHandle;
 
-use super::Asking;
+use super::GateClient;
 use super::IdentifyLedger;
 use crate::dispatch::Hub;
 use crate::dispatch::Lifecycle;
@@ -29,7 +29,7 @@ pub struct QueueArguments {
     pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) hub: Arc<Hub>,
     /// What there is to do with the gate, if there is one.
-    pub(crate) asking: Option<Asking>,
+    pub(crate) asking: Option<GateClient>,
 }
 
 /// The state of an [`IdentifyQueue`].
@@ -41,7 +41,7 @@ pub struct QueueState {
     ledger: Arc<IdentifyLedger>,
     hub: Arc<Hub>,
     shards: HashMap<ShardId, Known>,
-    asking: Option<Asking>,
+    asking: Option<GateClient>,
     alarm: Option<AbortHandle>,
     frozen: bool,
     scarcity: u8,
@@ -143,13 +143,13 @@ impl Actor for IdentifyQueue {
             }
             QueueMessage::Freeze => {
                 state.frozen = true;
-                state.asking.as_mut().map(Asking::take_asks);
+                state.asking.as_mut().map(GateClient::take_asks);
                 state.ledger.revoke_all();
             }
             QueueMessage::Wake => {}
         }
         state.grant(&myself, at);
-        let waiting = state.limiter.waiting() + state.asking.as_ref().map_or(0, Asking::waiting);
+        let waiting = state.limiter.waiting() + state.asking.as_ref().map_or(0, GateClient::waiting);
         state.ledger.report(waiting, state.max_concurrency);
         state.warn();
         state.set_alarm(&myself, at);
@@ -184,7 +184,7 @@ impl QueueState {
         }
         while let Some(grant) = self.limiter.poll(at) {
             match grant {
-                Grant::Connect(shard) => self.send(shard, ShardMessage::Turn),
+                Grant::Connect(shard) => self.send(shard, ShardMessage::ConnectGrant),
                 Grant::Identify(shard, permit) => self.permit(myself, shard, permit),
             }
         }
@@ -227,7 +227,7 @@ impl QueueState {
 
     /// The keys are others: who waits at the gate waits for the wrong one.
     fn ask_anew(&mut self, myself: &ActorRef<QueueMessage>) {
-        for (shard, permit) in self.asking.as_mut().map(Asking::take_asks).unwrap_or_default() {
+        for (shard, permit) in self.asking.as_mut().map(GateClient::take_asks).unwrap_or_default() {
             self.permit(myself, shard, permit);
         }
     }

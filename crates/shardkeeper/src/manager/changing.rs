@@ -4,8 +4,8 @@ use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 use shardkeeper_proto::{Session, ShardId};
 
 use super::{ManagerState, Removal};
-use crate::error::ShardsRejected;
-use crate::message::{Farewell, ManagerMessage, RestartBy};
+use crate::error::ShardChangeError;
+use crate::message::{ManagerMessage, RestartBy, ShutdownMode};
 use crate::session::KeeperMessage;
 
 impl ManagerState {
@@ -14,10 +14,10 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         ids: &[ShardId],
         sessions: Vec<Session>,
-    ) -> Result<Result<(), ShardsRejected>, ActorProcessingErr> {
+    ) -> Result<Result<(), ShardChangeError>, ActorProcessingErr> {
         let fleet = match &mut self.fleet {
-            _ if self.stopping.is_some() => return Ok(Err(ShardsRejected::ManagerEnded)),
-            None => return Ok(Err(ShardsRejected::Starting)),
+            _ if self.stopping.is_some() => return Ok(Err(ShardChangeError::ManagerEnded)),
+            None => return Ok(Err(ShardChangeError::Starting)),
             Some(fleet) => fleet,
         };
         let added = match fleet.shards.add(ids, sessions, self.presence.as_ref()) {
@@ -38,21 +38,21 @@ impl ManagerState {
         &mut self,
         myself: &ActorRef<ManagerMessage>,
         ids: &[ShardId],
-        farewell: Farewell,
-        reply: RpcReplyPort<Result<Vec<Session>, ShardsRejected>>,
+        mode: ShutdownMode,
+        reply: RpcReplyPort<Result<Vec<Session>, ShardChangeError>>,
     ) {
         let begun = match &mut self.fleet {
-            _ if self.stopping.is_some() => Err(ShardsRejected::ManagerEnded),
-            None => Err(ShardsRejected::Starting),
-            Some(fleet) => fleet.shards.begin_removal(ids, farewell).map(|shards| (fleet, shards)),
+            _ if self.stopping.is_some() => Err(ShardChangeError::ManagerEnded),
+            None => Err(ShardChangeError::Starting),
+            Some(fleet) => fleet.shards.begin_removal(ids, mode).map(|shards| (fleet, shards)),
         };
         match begun {
             Ok((fleet, shards)) => {
                 tracing::info!(shards = shards.len(), "removing shards");
                 fleet.last_removal += 1;
                 let number = fleet.last_removal;
-                fleet.removals.push(Removal { number, shards, farewell, overdue: false, reply });
-                myself.send_after(self.config.settings.end_deadline, move || {
+                fleet.removals.push(Removal { number, shards, mode, overdue: false, reply });
+                myself.send_after(self.config.settings.shutdown_timeout, move || {
                     ManagerMessage::RemovalDeadline(number)
                 });
                 self.finish_removals();
@@ -71,9 +71,9 @@ impl ManagerState {
         let is_complete =
             |removal: &Removal| removal.shards.iter().all(|shard| shards.has_left(*shard, removal.overdue));
         let complete: Vec<_> = fleet.removals.extract_if(.., |removal| is_complete(removal)).collect();
-        for Removal { shards: left, farewell, reply, .. } in complete {
+        for Removal { shards: left, mode, reply, .. } in complete {
             let mut sessions: Vec<_> = left.into_iter().filter_map(|shard| shards.remove(shard)).collect();
-            if farewell == Farewell::Stop {
+            if mode == ShutdownMode::Stop {
                 // One that was killed at the deadline has given up nothing; nobody is to resume it all the same.
                 sessions.clear();
             }
@@ -97,10 +97,10 @@ impl ManagerState {
         myself: &ActorRef<ManagerMessage>,
         shard: ShardId,
         by: RestartBy,
-    ) -> Result<Result<(), ShardsRejected>, ActorProcessingErr> {
+    ) -> Result<Result<(), ShardChangeError>, ActorProcessingErr> {
         let fleet = match &mut self.fleet {
-            _ if self.stopping.is_some() => return Ok(Err(ShardsRejected::ManagerEnded)),
-            None => return Ok(Err(ShardsRejected::Starting)),
+            _ if self.stopping.is_some() => return Ok(Err(ShardChangeError::ManagerEnded)),
+            None => return Ok(Err(ShardChangeError::Starting)),
             Some(fleet) => fleet,
         };
         match fleet.shards.restart(shard, by) {

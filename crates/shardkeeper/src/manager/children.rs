@@ -6,8 +6,8 @@ use ractor::{ActorCell, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::ShardId;
 
 use super::{Fleet, ManagerState, now};
-use crate::dispatch::{Lifecycle, Servant};
-use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, ShardMessage};
+use crate::dispatch::{Lifecycle, Service};
+use crate::message::{Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShutdownMode};
 
 impl ManagerState {
     pub(super) async fn child_ended(
@@ -17,26 +17,26 @@ impl ManagerState {
         error: String,
     ) -> Result<(), ActorProcessingErr> {
         if self.sentinel.as_ref().is_some_and(|sentinel| sentinel.get_id() == child.get_id()) {
-            return self.servant_crashed(myself, Servant::ReshardSentinel, error).await;
+            return self.service_crashed(myself, Service::ReshardSentinel, error).await;
         }
         let Some(fleet) = &mut self.fleet else { return Ok(()) };
         if child.get_id() == fleet.queue.get_id() {
-            return self.servant_crashed(myself, Servant::IdentifyQueue, error).await;
+            return self.service_crashed(myself, Service::IdentifyQueue, error).await;
         }
         if fleet.keeper.as_ref().is_some_and(|keeper| keeper.get_id() == child.get_id()) {
             fleet.keeper = None;
-            return self.servant_crashed(myself, Servant::SessionKeeper, error).await;
+            return self.service_crashed(myself, Service::SessionKeeper, error).await;
         }
         let Some(shard) = fleet.shards.lost(child.get_id()) else { return Ok(()) };
         let Some(incarnation) = fleet.shards.incarnation(shard) else { return Ok(()) };
         let _ = fleet.queue.cast(QueueMessage::Gone { shard, incarnation });
         self.shard_ended(myself, shard);
-        let farewell = self.stopping.as_ref().map(|stopping| stopping.farewell);
+        let mode = self.stopping.as_ref().map(|stopping| stopping.mode);
         let Some(fleet) = self.fleet.as_mut().filter(|fleet| !fleet.shards.has_ended(shard)) else {
             return Ok(());
         };
-        if fleet.shards.is_leaving(shard) || farewell.is_some() {
-            fleet.shards.set_ended(shard, farewell.unwrap_or(Farewell::Detach));
+        if fleet.shards.is_leaving(shard) || mode.is_some() {
+            fleet.shards.set_ended(shard, mode.unwrap_or(ShutdownMode::Detach));
             self.finish_removals();
             self.end_if_all_ended(myself);
             return Ok(());
@@ -70,43 +70,43 @@ impl ManagerState {
     }
 
     /// A child that serves all shards broke down: it is replaced at once, unless it does so again and again.
-    pub(super) async fn servant_crashed(
+    pub(super) async fn service_crashed(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
-        servant: Servant,
+        service: Service,
         error: String,
     ) -> Result<(), ActorProcessingErr> {
-        let restart_after = self.servants.crashed(now(), servant, self.random.f64()).after;
-        self.live.hub.announce(&Lifecycle::ServantCrashed { servant, error, restart_after });
+        let restart_after = self.services.crashed(now(), service, self.random.f64()).after;
+        self.live.hub.announce(&Lifecycle::ServiceCrashed { service, error, restart_after });
         if restart_after.is_zero() {
-            return self.replace(myself, servant).await;
+            return self.replace(myself, service).await;
         }
-        myself.send_after(restart_after, move || ManagerMessage::Replace(servant));
+        myself.send_after(restart_after, move || ManagerMessage::Replace(service));
         Ok(())
     }
 
     pub(super) async fn replace(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
-        servant: Servant,
+        service: Service,
     ) -> Result<(), ActorProcessingErr> {
         // At the end the session keeper alone is still needed.
-        if self.stopping.is_some() && servant != Servant::SessionKeeper {
+        if self.stopping.is_some() && service != Service::SessionKeeper {
             return Ok(());
         }
-        match (servant, &self.fleet) {
-            (Servant::ReshardSentinel, _) => self.sentinel = Some(self.spawn_sentinel(myself).await?),
+        match (service, &self.fleet) {
+            (Service::ReshardSentinel, _) => self.sentinel = Some(self.spawn_sentinel(myself).await?),
             (_, None) => {}
-            (Servant::IdentifyQueue, Some(fleet)) => {
+            (Service::IdentifyQueue, Some(fleet)) => {
                 let queue = self.spawn_queue(myself, &fleet.info, &fleet.ledger).await?;
                 let tell = |actor: &ActorRef<_>| drop(actor.cast(ShardMessage::QueueReplaced(queue.clone())));
                 fleet.shards.for_each_actor(tell);
                 self.fleet.iter_mut().for_each(|fleet| fleet.queue = queue.clone());
             }
             // An end that could not wait has brought it forward, or does not need it any more.
-            (Servant::SessionKeeper, Some(Fleet { keeper: Some(_), .. })) => {}
-            (Servant::SessionKeeper, _) if self.store.is_none() => {}
-            (Servant::SessionKeeper, Some(fleet)) => {
+            (Service::SessionKeeper, Some(Fleet { keeper: Some(_), .. })) => {}
+            (Service::SessionKeeper, _) if self.store.is_none() => {}
+            (Service::SessionKeeper, Some(fleet)) => {
                 // Nor is known what the old one has stored.
                 let book = Arc::clone(&fleet.book);
                 let keeper = self.spawn_keeper(myself, &book).await?;

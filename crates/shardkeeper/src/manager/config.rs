@@ -14,25 +14,25 @@ use url::Url;
 
 use crate::command::MembersDesk;
 use crate::dispatch::OwnHub;
-use crate::error::Ended;
+use crate::error::ExitReason;
 use crate::gate::IdentifyGate;
 use crate::gateway_info::{GatewayInfo, USER_AGENT};
 use crate::message::Shared;
 use crate::session::WallClock;
-use crate::shard::{PresenceWith, Tap};
+use crate::shard::{PresenceFn, Tap};
 use crate::store::SessionStore;
 
 use super::restart::RestartPolicy;
 
-/// What a [`ShardManager`](crate::ShardManager) is started with: a checked configuration, and the subscriptions made so far.
-pub struct ManagerConfig {
+/// What a [`ShardManager`](crate::actor::ShardManager) is started with: a checked configuration, and the subscriptions made so far.
+pub struct ManagerArguments {
     pub(crate) config: Config,
     pub(crate) live: Live,
 }
 
-impl fmt::Debug for ManagerConfig {
+impl fmt::Debug for ManagerArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ManagerConfig")
+        f.debug_struct("ManagerArguments")
             .field("intents", &self.config.settings.intents)
             .field("layout", &self.config.layout)
             .field("compression", &self.config.settings.compression)
@@ -45,7 +45,7 @@ impl fmt::Debug for ManagerConfig {
 pub(crate) struct Live {
     pub(crate) hub: OwnHub,
     pub(crate) members: Arc<MembersDesk>,
-    pub(crate) ended: watch::Sender<Option<Ended>>,
+    pub(crate) ended: watch::Sender<Option<ExitReason>>,
 }
 
 impl Live {
@@ -75,7 +75,7 @@ pub(crate) struct Settings {
     /// What `GET /gateway/bot` said, if somebody has asked already.
     pub(crate) gateway: Option<GatewayInfo>,
     pub(crate) gateway_check_every: Duration,
-    pub(crate) presence_with: Option<PresenceWith>,
+    pub(crate) presence_fn: Option<PresenceFn>,
     pub(crate) large_threshold: u8,
     pub(crate) library: String,
     pub(crate) compression: Compression,
@@ -84,11 +84,11 @@ pub(crate) struct Settings {
     pub(crate) max_message_bytes: usize,
     pub(crate) connects_per_second: u32,
     pub(crate) identify_reserve: u32,
-    pub(crate) whole_start: bool,
+    pub(crate) require_full_start: bool,
     pub(crate) identify_gate: Option<Arc<dyn IdentifyGate>>,
     pub(crate) restart_policy: RestartPolicy,
     pub(crate) start_timeout: Option<Duration>,
-    pub(crate) end_deadline: Duration,
+    pub(crate) shutdown_timeout: Duration,
     pub(crate) sessions: Vec<Session>,
     pub(crate) store: Option<Arc<dyn SessionStore>>,
     pub(crate) max_session_age: Duration,

@@ -4,17 +4,17 @@ use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::Session;
 
 use super::{ManagerState, Stopping};
-use crate::dispatch::{Lifecycle, Servant};
-use crate::error::Ended;
-use crate::message::{Farewell, ManagerMessage};
+use crate::dispatch::{Lifecycle, Service};
+use crate::error::ExitReason;
+use crate::message::{ManagerMessage, ShutdownMode};
 use crate::session::KeeperMessage;
 
 impl ManagerState {
-    pub(super) fn begin_end(
+    pub(super) fn begin_shutdown(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
-        farewell: Farewell,
-        outcome: Ended,
+        mode: ShutdownMode,
+        outcome: ExitReason,
         reply: Option<RpcReplyPort<Vec<Session>>>,
     ) {
         if let Some(stopping) = &mut self.stopping {
@@ -23,14 +23,14 @@ impl ManagerState {
             return;
         }
         self.stopping =
-            Some(Stopping { farewell, outcome, flushing: false, replies: reply.into_iter().collect() });
+            Some(Stopping { mode, outcome, flushing: false, replies: reply.into_iter().collect() });
         if let Some(sentinel) = self.sentinel.take() {
             sentinel.stop(None);
         }
         if let Some(fleet) = &mut self.fleet {
-            fleet.shards.end_all(farewell);
+            fleet.shards.end_all(mode);
         }
-        myself.send_after(self.config.settings.end_deadline, || ManagerMessage::EndDeadline);
+        myself.send_after(self.config.settings.shutdown_timeout, || ManagerMessage::ShutdownDeadline);
         self.end_if_all_ended(myself);
     }
 
@@ -50,7 +50,7 @@ impl ManagerState {
     /// The last word on each session goes into the store; until the deadline.
     pub(super) fn flush(&self, myself: &ActorRef<ManagerMessage>) {
         let Some(keeper) = self.fleet.as_ref().and_then(|fleet| fleet.keeper.as_ref()) else {
-            let _ = myself.cast(ManagerMessage::Replace(Servant::SessionKeeper));
+            let _ = myself.cast(ManagerMessage::Replace(Service::SessionKeeper));
             return;
         };
         let (reply, flushed) = ractor::concurrency::oneshot();
@@ -90,11 +90,11 @@ impl ManagerState {
             return;
         }
         let Some(stopping) = &mut self.stopping else { return };
-        let sessions = match (stopping.farewell, &self.fleet) {
-            (Farewell::Detach, Some(fleet)) => fleet.shards.sessions(),
+        let sessions = match (stopping.mode, &self.fleet) {
+            (ShutdownMode::Detach, Some(fleet)) => fleet.shards.sessions(),
             // Stopped before it had begun: what it was given is as good as before.
-            (Farewell::Detach, None) => self.config.settings.sessions.clone(),
-            (Farewell::Stop, _) => Vec::new(),
+            (ShutdownMode::Detach, None) => self.config.settings.sessions.clone(),
+            (ShutdownMode::Stop, _) => Vec::new(),
         };
         self.live.hub.announce(&Lifecycle::Ended);
         self.live.ended.send_replace(Some(stopping.outcome));

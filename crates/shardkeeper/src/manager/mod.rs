@@ -22,20 +22,20 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use shardkeeper_proto::{PresenceUpdate, Session, ShardId};
 
 use self::config::{Config, Live};
-use self::restart::RestartBook;
+use self::restart::CrashHistory;
 use self::sentinel::AskLimits;
 use self::shards::Shards;
 use self::silence::SilenceWatch;
-use crate::dispatch::Servant;
-use crate::error::{CommandRejected, Ended, ShardsRejected, StartError};
+use crate::dispatch::Service;
+use crate::error::{CommandError, ExitReason, ShardChangeError, StartError};
 use crate::gateway_info::GatewayInfo;
 use crate::identify::IdentifyLedger;
-use crate::message::{Farewell, ManagerMessage, QueueMessage, SentinelMessage};
-use crate::session::{Book, KeeperMessage};
+use crate::message::{ManagerMessage, QueueMessage, SentinelMessage, ShutdownMode};
+use crate::session::{KeeperMessage, SessionTable};
 use crate::store::{StoreLease, Stored};
 use crate::task::AbortOnDrop;
 
-pub use self::config::ManagerConfig;
+pub use self::config::ManagerArguments;
 pub use self::restart::RestartPolicy;
 pub use self::sentinel::{ReshardSentinel, SentinelArguments, SentinelState};
 
@@ -51,7 +51,7 @@ pub struct ManagerState {
     config: Arc<Config>,
     live: Live,
     random: fastrand::Rng,
-    servants: RestartBook<Servant>,
+    services: CrashHistory<Service>,
     presence: Option<PresenceUpdate>,
     starting: Vec<RpcReplyPort<Result<(), StartError>>>,
     /// From the start to the beginning of the end.
@@ -77,7 +77,7 @@ struct Fleet {
     info: GatewayInfo,
     queue: ActorRef<QueueMessage>,
     ledger: Arc<IdentifyLedger>,
-    book: Arc<Mutex<Book>>,
+    book: Arc<Mutex<SessionTable>>,
     /// With a session store only, and not while it waits to be replaced.
     keeper: Option<ActorRef<KeeperMessage>>,
     shards: Shards,
@@ -93,15 +93,15 @@ struct Fleet {
 struct Removal {
     number: u64,
     shards: BTreeSet<ShardId>,
-    farewell: Farewell,
+    mode: ShutdownMode,
     /// The deadline has passed.
     overdue: bool,
-    reply: RpcReplyPort<Result<Vec<Session>, ShardsRejected>>,
+    reply: RpcReplyPort<Result<Vec<Session>, ShardChangeError>>,
 }
 
 struct Stopping {
-    farewell: Farewell,
-    outcome: Ended,
+    mode: ShutdownMode,
+    outcome: ExitReason,
     /// Every shard has ended, and the store takes what is left: from the keeper that there is, or the next one.
     flushing: bool,
     replies: Vec<RpcReplyPort<Vec<Session>>>,
@@ -117,19 +117,19 @@ impl Drop for ManagerState {
 impl Actor for ShardManager {
     type Msg = ManagerMessage;
     type State = ManagerState;
-    type Arguments = ManagerConfig;
+    type Arguments = ManagerArguments;
 
     async fn pre_start(
         &self,
         _: ActorRef<ManagerMessage>,
-        ManagerConfig { mut config, live }: ManagerConfig,
+        ManagerArguments { mut config, live }: ManagerArguments,
     ) -> Result<ManagerState, ActorProcessingErr> {
         let random = config.settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         Ok(ManagerState {
             store: config.settings.store.take().map(|store| Arc::new(StoreLease::new(store))),
             loading: None,
             presence: config.presence.clone(),
-            servants: RestartBook::new(config.settings.restart_policy),
+            services: CrashHistory::new(config.settings.restart_policy),
             config: Arc::new(config),
             live,
             random,
@@ -198,14 +198,14 @@ impl Actor for ShardManager {
             ManagerMessage::UpdatePresence(Some(shards), presence, reply) => {
                 let _ = reply.send(match &mut state.fleet {
                     Some(fleet) => fleet.shards.update_presence(&shards, &presence),
-                    None => Err(CommandRejected::Starting),
+                    None => Err(CommandError::Starting),
                 });
             }
             ManagerMessage::AddShards(ids, sessions, reply) => {
                 let _ = reply.send(state.add_shards(&myself, &ids, sessions).await?);
             }
-            ManagerMessage::RemoveShards(ids, farewell, reply) => {
-                state.remove_shards(&myself, &ids, farewell, reply);
+            ManagerMessage::RemoveShards(ids, mode, reply) => {
+                state.remove_shards(&myself, &ids, mode, reply);
             }
             ManagerMessage::RestartShard(shard, by, reply) => {
                 let _ = reply.send(state.restart_shard(&myself, shard, by).await?);
@@ -217,24 +217,24 @@ impl Actor for ShardManager {
             ManagerMessage::RemovalDeadline(number) => state.removal_deadline(number),
             ManagerMessage::Command(command, reply) => match &state.fleet {
                 Some(fleet) => fleet.shards.command(command, reply),
-                None => drop(reply.send(Err(CommandRejected::Starting))),
+                None => drop(reply.send(Err(CommandError::Starting))),
             },
             ManagerMessage::Report { shard, incarnation, report } => {
                 state.report(&myself, shard, incarnation, report);
             }
-            ManagerMessage::Replace(servant) => state.replace(&myself, servant).await?,
+            ManagerMessage::Replace(service) => state.replace(&myself, service).await?,
             ManagerMessage::Restart { shard, incarnation } => {
                 state.restart(&myself, shard, incarnation).await?
             }
             ManagerMessage::Look => state.look(&myself),
-            ManagerMessage::End(farewell, reply) => {
-                let outcome = match farewell {
-                    Farewell::Stop => Ended::Stopped,
-                    Farewell::Detach => Ended::Detached,
+            ManagerMessage::Shutdown(mode, reply) => {
+                let outcome = match mode {
+                    ShutdownMode::Stop => ExitReason::Stopped,
+                    ShutdownMode::Detach => ExitReason::Detached,
                 };
-                state.begin_end(&myself, farewell, outcome, Some(reply));
+                state.begin_shutdown(&myself, mode, outcome, Some(reply));
             }
-            ManagerMessage::EndDeadline => {
+            ManagerMessage::ShutdownDeadline => {
                 if let Some(fleet) = &mut state.fleet {
                     fleet.shards.kill_all();
                 }

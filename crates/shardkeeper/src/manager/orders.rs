@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use shardkeeper_proto::shard::{Change, Context, Refusal};
-use shardkeeper_proto::{Input, Intents, Output, Presence, PresenceUpdate, Session, Shard, ShardId, Status};
+use shardkeeper_proto::shard::{Change, Context, FatalClose};
+use shardkeeper_proto::{
+    Input, Intents, OnlineStatus, Output, Presence, PresenceUpdate, Session, Shard, ShardId,
+};
 use shardkeeper_transport::{BoxedIo, ConnectError, Dialer};
 use url::Url;
 
 use crate::bot::Shardkeeper;
 use crate::dispatch::{Event, Lifecycle, Subscription, Topic};
-use crate::error::Ended;
+use crate::error::ExitReason;
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::manager::{ManagerState, ShardManager};
-use crate::message::{Farewell, ManagerMessage, RestartBy, ShardReport};
+use crate::message::{ManagerMessage, RestartBy, ShardReport, ShutdownMode};
 use crate::shard::life::Life;
 use crate::status::Phase;
 use crate::store::Stored;
@@ -102,11 +104,11 @@ impl Bench {
     }
 
     /// What Discord's refusal with this code is to a shard.
-    fn refusal(&self, code: u16) -> Refusal {
+    fn refusal(&self, code: u16) -> FatalClose {
         let config = self.state.fleet.as_ref().unwrap().shards.shard_config(SHARD);
         let (mut shard, now) = (Shard::new(config, None), Instant::now());
         let closed = Input::Closed { code: Some(code), corrupt: false, detail: None };
-        for input in [Input::Start, Input::Turn, Input::Connected, closed] {
+        for input in [Input::Start, Input::ConnectGrant, Input::Connected, closed] {
             shard.handle_input(&mut Context::new(now, &mut || 0.0), input);
         }
         loop {
@@ -140,7 +142,7 @@ async fn a_refusal_of_the_bot_ends_it_once() {
         life.refuse(refusal);
         bench.end(first, ShardReport::Refused(refusal)).await;
         let outcome = bench.state.stopping.as_ref().map(|stopping| stopping.outcome);
-        assert_eq!(outcome, Some(Ended::Refused(refusal)), "{first:?}");
+        assert_eq!(outcome, Some(ExitReason::Refused(refusal)), "{first:?}");
         assert_eq!(bench.heard(), [Lifecycle::Refused(refusal)], "{first:?}");
         assert_eq!(bench.life().incarnation(), life.incarnation(), "{first:?}: it does not come back");
     }
@@ -201,7 +203,7 @@ async fn a_presence_that_is_set_as_a_shard_crashes_is_that_of_its_next_life_and_
         let mut bench = Bench::new().await;
         // After the second crash in a row it waits, and there is no actor.
         bench.end(First::End, ShardReport::Ready).await;
-        let presence = PresenceUpdate::new(Presence::new(Status::Idle)).unwrap();
+        let presence = PresenceUpdate::new(Presence::new(OnlineStatus::Idle)).unwrap();
         if set_first {
             bench.state.update_presence(presence.clone());
         }
@@ -220,7 +222,7 @@ async fn a_removal_is_answered_once_the_shard_is_gone() {
     for first in [First::Report, First::End] {
         let mut bench = Bench::new().await;
         let (reply, answer) = ractor::concurrency::oneshot();
-        bench.state.remove_shards(&bench.myself, &[SHARD], Farewell::Detach, reply.into());
+        bench.state.remove_shards(&bench.myself, &[SHARD], ShutdownMode::Detach, reply.into());
         bench.life().set_over();
         bench.end(first, ShardReport::Ended).await;
         assert_eq!(answer.await.unwrap().unwrap(), [], "{first:?}");
@@ -238,7 +240,7 @@ async fn a_shard_that_dies_over_a_stop_leaves_no_session_whatever_its_driver_sti
     };
     let session = Session::sample(SHARD, count);
     slot.store(life.incarnation(), Some(session.clone()));
-    bench.state.begin_end(&bench.myself, Farewell::Stop, Ended::Stopped, None);
+    bench.state.begin_shutdown(&bench.myself, ShutdownMode::Stop, ExitReason::Stopped, None);
     bench.end(First::End, ShardReport::Ended).await;
     slot.store(life.incarnation(), Some(session));
     assert_eq!(slot.load(), None);
@@ -257,7 +259,7 @@ async fn a_shard_that_leaves_is_not_restarted_by_its_timer() {
         }
     }
     let (reply, _answer) = ractor::concurrency::oneshot();
-    bench.state.remove_shards(&bench.myself, &[SHARD, ShardId(0)], Farewell::Detach, reply.into());
+    bench.state.remove_shards(&bench.myself, &[SHARD, ShardId(0)], ShutdownMode::Detach, reply.into());
     bench.state.restart(&bench.myself, SHARD, incarnation).await.unwrap();
     assert!(bench.state.fleet.as_ref().unwrap().shards.actor(SHARD).is_none());
 }
@@ -266,7 +268,7 @@ async fn a_shard_that_leaves_is_not_restarted_by_its_timer() {
 async fn a_shard_that_comes_back_waits_for_a_driver_of_it_that_still_runs() {
     let mut bench = Bench::new().await;
     let (reply, answer) = ractor::concurrency::oneshot();
-    bench.state.remove_shards(&bench.myself, &[SHARD], Farewell::Detach, reply.into());
+    bench.state.remove_shards(&bench.myself, &[SHARD], ShutdownMode::Detach, reply.into());
     let shards = &bench.state.fleet.as_ref().unwrap().shards;
     shards.kill(SHARD);
     // As a driver does that goes on beyond the deadline of the removal.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use shardkeeper_proto::{Backoff, InvalidWait};
+use shardkeeper_proto::{Backoff, DurationError};
 
 /// How crashes are answered. Construct it with `Default`, then set fields; a limit of zero is always passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct RestartPolicy {
 impl RestartPolicy {
     /// Checks that no span is longer than a year, and that a quarantine is one: without a wait, a shard that crashes at each
     /// start would spend an Identify each time.
-    pub(crate) fn check(&self) -> Result<(), InvalidWait> {
+    pub(crate) fn check(&self) -> Result<(), DurationError> {
         let any = Duration::ZERO;
         let some = Duration::from_millis(1);
         for (setting, wait, min) in [
@@ -43,7 +43,7 @@ impl RestartPolicy {
             ("restart_policy.quarantine_cap", self.quarantine_cap, any),
             ("restart_policy.fleet_window", self.fleet_window, any),
         ] {
-            InvalidWait::check(setting, wait, min)?;
+            DurationError::check(setting, wait, min)?;
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ pub(crate) struct Restart {
 
 /// Remembers the crashes of children, each of which has a name.
 #[derive(Debug)]
-pub(crate) struct RestartBook<Name> {
+pub(crate) struct CrashHistory<Name> {
     policy: RestartPolicy,
     crashes: BTreeMap<Name, VecDeque<Instant>>,
     quarantines: BTreeMap<Name, Quarantine>,
@@ -86,7 +86,7 @@ struct Quarantine {
     over_at: Instant,
 }
 
-impl<Name: Ord + Copy> RestartBook<Name> {
+impl<Name: Ord + Copy> CrashHistory<Name> {
     pub(crate) fn new(policy: RestartPolicy) -> Self {
         Self { policy, crashes: BTreeMap::new(), quarantines: BTreeMap::new(), fleet: VecDeque::new() }
     }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_first_crash_costs_nothing_and_a_loop_ends_in_quarantine() {
-        let mut book = RestartBook::new(RestartPolicy::default());
+        let mut book = CrashHistory::new(RestartPolicy::default());
         let now = Instant::now();
         let waits: Vec<Restart> = (0..7).map(|at| book.crashed(now + SECOND * at, ShardId(1), 0.0)).collect();
         let seconds: Vec<u64> = waits.iter().map(|restart| restart.after.as_secs()).collect();
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn crashes_are_forgotten() {
-        let mut book = RestartBook::new(RestartPolicy::default());
+        let mut book = CrashHistory::new(RestartPolicy::default());
         let now = Instant::now();
         for at in 0..5 {
             let _ = book.crashed(now + SECOND * at, ShardId(1), 0.0);
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_day_of_crashes_is_a_few_dozen_tries() {
-        let mut book = RestartBook::new(RestartPolicy::default());
+        let mut book = CrashHistory::new(RestartPolicy::default());
         let start = Instant::now();
         let (mut now, mut tries) = (start, 0);
         while now < start + SECOND * 86_400 {
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn when_the_whole_fleet_crashes_restarts_wait() {
-        let mut book = RestartBook::new(RestartPolicy::default());
+        let mut book = CrashHistory::new(RestartPolicy::default());
         let now = Instant::now();
         let waits: Vec<Duration> =
             (0..40).map(|shard| book.crashed(now, ShardId(shard), 0.0).after).collect();
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn crashes_of_the_fleet_are_forgotten_after_their_window() {
-        let mut book = RestartBook::new(RestartPolicy::default());
+        let mut book = CrashHistory::new(RestartPolicy::default());
         let mut now = Instant::now();
         for shard in 0..100 {
             assert_eq!(book.crashed(now, ShardId(shard), 0.0).after, Duration::ZERO, "{shard}");

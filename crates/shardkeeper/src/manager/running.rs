@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use ractor::ActorRef;
 use shardkeeper_proto::close::Scope;
-use shardkeeper_proto::shard::Refusal;
+use shardkeeper_proto::shard::FatalClose;
 use shardkeeper_proto::{IdentifyBudget, PresenceUpdate, ShardId};
 
 use super::silence::LOOK_EVERY;
 use super::{GENERATION, ManagerState, now};
 use crate::dispatch::Lifecycle;
 use crate::dispatch::{Found, WatermarkStuck};
-use crate::error::Ended;
+use crate::error::ExitReason;
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
-use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardReport};
+use crate::message::{Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardReport, ShutdownMode};
 use crate::session::KeeperMessage;
 use crate::shard::life::End;
 use crate::status::ManagerStatus;
@@ -74,7 +74,7 @@ impl ManagerState {
         }
         if let (Some(_), Some(fleet), Some(stopping)) = (end, &mut self.fleet, &self.stopping) {
             // A driver that was too busy to be told has been aborted instead, and may have kept its session.
-            fleet.shards.set_ended(shard, stopping.farewell);
+            fleet.shards.set_ended(shard, stopping.mode);
         }
         // A report that it was ready may be on its way still.
         self.announce_if_all_ready();
@@ -136,7 +136,7 @@ impl ManagerState {
     }
 
     /// Discord refuses a shard. If the code concerns the token, every shard ends; otherwise the layout is wrong (GW-096).
-    pub(super) fn refused(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId, refusal: Refusal) {
+    pub(super) fn refused(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId, refusal: FatalClose) {
         let Some(fleet) = &self.fleet else { return };
         if refusal.scope == Scope::Layout {
             let lifecycle =
@@ -150,12 +150,12 @@ impl ManagerState {
         };
         // Several shards may be refused before the first refusal has stopped them.
         let known =
-            self.stopping.as_ref().is_some_and(|stopping| matches!(stopping.outcome, Ended::Refused(_)));
+            self.stopping.as_ref().is_some_and(|stopping| matches!(stopping.outcome, ExitReason::Refused(_)));
         if hopeless && !known {
             let _ = fleet.queue.cast(QueueMessage::Freeze);
             self.live.hub.announce(&Lifecycle::Refused(refusal));
             // The other sessions stay good, should the operator mend it within minutes.
-            self.begin_end(myself, Farewell::Detach, Ended::Refused(refusal), None);
+            self.begin_shutdown(myself, ShutdownMode::Detach, ExitReason::Refused(refusal), None);
         }
     }
 }

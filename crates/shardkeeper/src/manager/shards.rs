@@ -11,17 +11,17 @@ use shardkeeper_transport::Connector;
 use url::Url;
 
 use super::config::Config;
-use crate::command::Accepted;
-use crate::dispatch::{Found, HeldUp, Hub, Leftovers, Publisher};
-use crate::error::{CommandRejected, ShardsRejected};
-use crate::message::{Farewell, Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage};
+use crate::command::AcceptedCommand;
+use crate::dispatch::{Found, HeldUp, Hub, InheritedSpill, Publisher};
+use crate::error::{CommandError, ShardChangeError};
+use crate::message::{Incarnation, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShutdownMode};
 
-use super::restart::{Restart, RestartBook};
+use super::restart::{CrashHistory, Restart};
 use super::silence::Reading;
 use crate::command::{self, CommandSender};
-use crate::session::Book;
-use crate::session::{SessionSlot, Writer};
-use crate::shard::board::Board;
+use crate::session::SessionTable;
+use crate::session::{SessionCell, Writer};
+use crate::shard::board::StatusBoard;
 use crate::shard::life::{Drivers, End, Life};
 use crate::shard::{Oddities, Pacer, Parts, ShardActor, ShardArguments, Warnings};
 use crate::status::ShardStatus;
@@ -36,9 +36,9 @@ pub(super) struct Shards {
     pacer: Arc<Pacer>,
     warnings: Arc<Warnings>,
     oddities: Arc<Oddities>,
-    restarts: RestartBook<ShardId>,
+    restarts: CrashHistory<ShardId>,
     /// What the session keeper looks at.
-    book: Arc<Mutex<Book>>,
+    book: Arc<Mutex<SessionTable>>,
     entries: BTreeMap<ShardId, Entry>,
     /// Of each shard that is or was here. One that comes back waits for a driver of then that still runs, for otherwise two would
     /// use the same session.
@@ -48,9 +48,9 @@ pub(super) struct Shards {
 }
 
 struct Entry {
-    slot: Arc<SessionSlot>,
-    leftovers: Arc<Leftovers>,
-    board: Arc<Board>,
+    slot: Arc<SessionCell>,
+    inherited_spill: Arc<InheritedSpill>,
+    board: Arc<StatusBoard>,
     /// Of the actor that there is or was last.
     life: Arc<Life>,
     drivers: Drivers,
@@ -95,10 +95,10 @@ impl Entry {
     }
 }
 
-fn end(farewell: Farewell) -> ShardMessage {
-    match farewell {
-        Farewell::Stop => ShardMessage::Stop,
-        Farewell::Detach => ShardMessage::Detach,
+fn end(mode: ShutdownMode) -> ShardMessage {
+    match mode {
+        ShutdownMode::Stop => ShardMessage::Stop,
+        ShutdownMode::Detach => ShardMessage::Detach,
     }
 }
 
@@ -107,7 +107,7 @@ impl Shards {
         (config, hub): (Arc<Config>, Arc<Hub>),
         gateway_url: Url,
         (generation, count): (u32, ShardCount),
-        book: Arc<Mutex<Book>>,
+        book: Arc<Mutex<SessionTable>>,
     ) -> Self {
         let rate = NonZeroU32::new(config.settings.connects_per_second).unwrap_or(NonZeroU32::MIN);
         Self {
@@ -119,7 +119,7 @@ impl Shards {
             warnings: Arc::new(Warnings::new()),
             oddities: Arc::default(),
             hub,
-            restarts: RestartBook::new(config.settings.restart_policy),
+            restarts: CrashHistory::new(config.settings.restart_policy),
             config,
             gateway_url,
             generation,
@@ -151,9 +151,9 @@ impl Shards {
     fn insert(&mut self, shard: ShardId, session: Option<Session>, presence: Option<&PresenceUpdate>) {
         let writer = Arc::clone(self.writers.entry(shard).or_default());
         let entry = Entry {
-            slot: Arc::new(SessionSlot::new(session, writer)),
-            leftovers: Arc::default(),
-            board: Arc::new(Board::new(shard, self.count, self.generation)),
+            slot: Arc::new(SessionCell::new(session, writer)),
+            inherited_spill: Arc::default(),
+            board: Arc::new(StatusBoard::new(shard, self.count, self.generation)),
             life: Arc::default(),
             drivers: Drivers::default(),
             actor: None,
@@ -167,7 +167,7 @@ impl Shards {
         self.entries.insert(shard, entry);
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn book(&self) -> MutexGuard<'_, SessionTable> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -191,15 +191,15 @@ impl Shards {
         ids: &[ShardId],
         sessions: Vec<Session>,
         presence: Option<&PresenceUpdate>,
-    ) -> Result<BTreeSet<ShardId>, ShardsRejected> {
+    ) -> Result<BTreeSet<ShardId>, ShardChangeError> {
         let mut new: BTreeMap<ShardId, Option<Session>> = BTreeMap::new();
         for &shard in ids {
             match self.entries.get(&shard) {
                 _ if !self.count.contains(shard) => {
-                    return Err(ShardsRejected::NotInLayout { shard, count: self.count });
+                    return Err(ShardChangeError::NotInLayout { shard, count: self.count });
                 }
-                Some(Entry { leaving: true, .. }) => return Err(ShardsRejected::Leaving { shard }),
-                Some(_) => return Err(ShardsRejected::AlreadyHere { shard }),
+                Some(Entry { leaving: true, .. }) => return Err(ShardChangeError::Leaving { shard }),
+                Some(_) => return Err(ShardChangeError::AlreadyHere { shard }),
                 None => drop(new.insert(shard, None)),
             }
         }
@@ -207,8 +207,8 @@ impl Shards {
             let shard = session.shard;
             session
                 .check(&self.shard_config(shard))
-                .map_err(|source| ShardsRejected::Session { shard, source })?;
-            *new.get_mut(&shard).ok_or(ShardsRejected::UnwantedSession { shard })? = Some(session);
+                .map_err(|source| ShardChangeError::Session { shard, source })?;
+            *new.get_mut(&shard).ok_or(ShardChangeError::UnwantedSession { shard })? = Some(session);
         }
         let added = new.keys().copied().collect();
         for (shard, session) in new {
@@ -221,12 +221,12 @@ impl Shards {
     pub(super) fn begin_removal(
         &mut self,
         ids: &[ShardId],
-        farewell: Farewell,
-    ) -> Result<BTreeSet<ShardId>, ShardsRejected> {
+        mode: ShutdownMode,
+    ) -> Result<BTreeSet<ShardId>, ShardChangeError> {
         for &shard in ids {
             match self.entries.get(&shard) {
-                None => return Err(ShardsRejected::NoSuchShard { shard }),
-                Some(Entry { leaving: true, .. }) => return Err(ShardsRejected::Leaving { shard }),
+                None => return Err(ShardChangeError::NoSuchShard { shard }),
+                Some(Entry { leaving: true, .. }) => return Err(ShardChangeError::Leaving { shard }),
                 Some(_) => {}
             }
         }
@@ -235,7 +235,7 @@ impl Shards {
             if let Some(entry) = self.entries.get_mut(shard) {
                 entry.leaving = true;
                 if let Some(actor) = entry.actor.as_ref().filter(|_| !entry.ended) {
-                    let _ = actor.cast(end(farewell));
+                    let _ = actor.cast(end(mode));
                 }
             }
         }
@@ -271,10 +271,10 @@ impl Shards {
     }
 
     /// Lets a shard make another connection. `true` when it has no actor that could, and wants one now.
-    pub(super) fn restart(&mut self, shard: ShardId, by: RestartBy) -> Result<bool, ShardsRejected> {
-        let entry = self.entries.get_mut(&shard).ok_or(ShardsRejected::NoSuchShard { shard })?;
+    pub(super) fn restart(&mut self, shard: ShardId, by: RestartBy) -> Result<bool, ShardChangeError> {
+        let entry = self.entries.get_mut(&shard).ok_or(ShardChangeError::NoSuchShard { shard })?;
         if entry.leaving {
-            return Err(ShardsRejected::Leaving { shard });
+            return Err(ShardChangeError::Leaving { shard });
         }
         if let Some(actor) = entry.actor.as_ref().filter(|_| !entry.ended) {
             let _ = actor.cast(ShardMessage::Restart(by));
@@ -316,12 +316,12 @@ impl Shards {
                 shard,
                 self.generation,
                 Arc::clone(entry.slot.watermark()),
-                Arc::clone(&entry.leftovers),
+                Arc::clone(&entry.inherited_spill),
             ),
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),
             oddities: Arc::clone(&self.oddities),
-            presence_with: self.config.settings.presence_with.clone(),
+            presence_fn: self.config.settings.presence_fn.clone(),
             ledger,
             random,
             tap: self.config.settings.tap.clone(),
@@ -362,10 +362,10 @@ impl Shards {
         &mut self,
         shards: &[ShardId],
         presence: &PresenceUpdate,
-    ) -> Result<(), CommandRejected> {
+    ) -> Result<(), CommandError> {
         for &shard in shards {
             if self.entries.get(&shard).is_none_or(|entry| entry.leaving) {
-                return Err(CommandRejected::NoSuchShard { shard });
+                return Err(CommandError::NoSuchShard { shard });
             }
         }
         for shard in shards {
@@ -389,16 +389,20 @@ impl Shards {
     }
 
     /// Hands a command to the driver of the shard that owns its guild; that one answers.
-    pub(super) fn command(&self, command: Command, reply: RpcReplyPort<Result<Accepted, CommandRejected>>) {
+    pub(super) fn command(
+        &self,
+        command: Command,
+        reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>,
+    ) {
         let shard = command.shard(self.count);
         let elsewhere = match command.guild_id() {
-            Some(guild_id) => CommandRejected::GuildElsewhere { guild_id, shard },
-            None => CommandRejected::NoSuchShard { shard },
+            Some(guild_id) => CommandError::GuildElsewhere { guild_id, shard },
+            None => CommandError::NoSuchShard { shard },
         };
         let entry = self.entries.get(&shard).filter(|entry| !entry.leaving);
         match entry.map(|entry| entry.commands.as_ref().filter(|_| !entry.ended)) {
             None => drop(reply.send(Err(elsewhere))),
-            Some(None) => drop(reply.send(Err(CommandRejected::ShardEnded { shard }))),
+            Some(None) => drop(reply.send(Err(CommandError::ShardEnded { shard }))),
             Some(Some(commands)) => commands.send(command, reply),
         }
     }
@@ -442,10 +446,10 @@ impl Shards {
     }
 
     /// A shard that was to end has ended, in whatever way: after a stop nothing is left of its session.
-    pub(super) fn set_ended(&mut self, shard: ShardId, farewell: Farewell) {
+    pub(super) fn set_ended(&mut self, shard: ShardId, mode: ShutdownMode) {
         if let Some(entry) = self.entries.get_mut(&shard) {
             entry.ended = true;
-            if farewell == Farewell::Stop {
+            if mode == ShutdownMode::Stop {
                 self.last_incarnation += 1;
                 entry.slot.empty(self.last_incarnation);
             }
@@ -486,11 +490,11 @@ impl Shards {
     }
 
     /// Tells every shard to end. One that waits for its restart has nothing to end.
-    pub(super) fn end_all(&mut self, farewell: Farewell) {
+    pub(super) fn end_all(&mut self, mode: ShutdownMode) {
         self.last_incarnation += 1;
         for entry in self.entries.values_mut() {
-            let told = entry.actor.as_ref().is_some_and(|actor| actor.cast(end(farewell)).is_ok());
-            if !told && farewell == Farewell::Stop {
+            let told = entry.actor.as_ref().is_some_and(|actor| actor.cast(end(mode)).is_ok());
+            if !told && mode == ShutdownMode::Stop {
                 entry.slot.empty(self.last_incarnation);
             }
             entry.ended |= !told;

@@ -16,13 +16,13 @@ use super::{Fleet, GENERATION, ManagerState, now};
 use crate::dispatch::Lifecycle;
 use crate::error::{ConfigError, StartError};
 use crate::gateway_info::{GatewayInfo, GatewayInfoError, SessionStartLimit};
-use crate::identify::Asking;
+use crate::identify::GateClient;
 use crate::identify::IdentifyLedger;
 use crate::identify::{IdentifyQueue, QueueArguments};
 use crate::message::{ManagerMessage, QueueMessage, SentinelMessage};
-use crate::session::{Book, KeeperArguments, KeeperMessage, SessionKeeper};
+use crate::session::{KeeperArguments, KeeperMessage, SessionKeeper, SessionTable};
 use crate::store;
-use crate::store::{BudgetRecord, RecordRefused, SessionRecord, StoreError, StoreLease, Stored};
+use crate::store::{BudgetRecord, RecordError, SessionRecord, StoreError, StoreLease, Stored};
 use crate::task::AbortOnDrop;
 
 /// So long the session store may take to say what it holds; it is asked again meanwhile.
@@ -148,13 +148,13 @@ impl ManagerState {
             let too_old = || {
                 matches!(
                     record.check(wall, self.config.settings.max_session_age),
-                    Err(RecordRefused::TooOld { .. })
+                    Err(RecordError::TooOld { .. })
                 )
             };
             (of == count && ids.contains(&shard)) || too_old()
         };
         let held = stored.sessions.iter().filter(ours).map(SessionRecord::slot).collect();
-        let book = Arc::new(Mutex::new(Book {
+        let book = Arc::new(Mutex::new(SessionTable {
             slots: BTreeMap::new(),
             held,
             generation: GENERATION,
@@ -170,7 +170,7 @@ impl ManagerState {
         );
         shards.add_first(&ids, &sessions, self.presence.as_ref());
         let needed = shards.without_session();
-        if self.config.settings.whole_start && needed > 0 && !budget.affords(now(), needed - 1) {
+        if self.config.settings.require_full_start && needed > 0 && !budget.affords(now(), needed - 1) {
             let resets_after = budget.resets_at(now()).saturating_duration_since(now());
             let left = limit.remaining;
             let reserve = self.config.settings.identify_reserve;
@@ -225,7 +225,7 @@ impl ManagerState {
         let timings = &self.config.settings.timings;
         let asking = self.config.settings.identify_gate.as_ref().map(|gate| {
             let random = self.config.settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-            Asking::new(Arc::clone(gate), timings.reconnect, random)
+            GateClient::new(Arc::clone(gate), timings.reconnect, random)
         });
         let arguments = QueueArguments {
             max_concurrency: info.session_start_limit.max_concurrency,
@@ -260,7 +260,7 @@ impl ManagerState {
     pub(super) async fn spawn_keeper(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
-        book: &Arc<Mutex<Book>>,
+        book: &Arc<Mutex<SessionTable>>,
     ) -> Result<Option<ActorRef<KeeperMessage>>, ActorProcessingErr> {
         let Some(store) = self.store.clone() else { return Ok(None) };
         let (book, hub) = (Arc::clone(book), Arc::clone(&self.live.hub));

@@ -49,7 +49,7 @@
 //! | send | [`Shardkeeper::command`], [`Shardkeeper::update_presence`], [`Shardkeeper::members`] |
 //! | talk to one shard's actor | [`Shardkeeper::shard`], [`ShardMessage`] |
 //! | see how things stand | [`Shardkeeper::status`], [`Topic::lifecycle`] |
-//! | end | [`Shardkeeper::stop`], [`Shardkeeper::detach`]; [`Shardkeeper::ended`] waits for it |
+//! | end | [`Shardkeeper::stop`], [`Shardkeeper::detach`]; [`Shardkeeper::exit_reason`] waits for it |
 //! | use the protocol without I/O | [`shardkeeper_proto::Shard`] |
 //! | use the connection without the protocol | [`shardkeeper_transport::Connector`] |
 //!
@@ -136,13 +136,13 @@
 //!    [`Change::Resumed`] says how much.
 //! 10. **Crashed.** Should our own code panic, the manager hears of it, starts another actor, and that one resumes from the
 //!     slot. [Supervision](super::_02_supervision) has the details.
-//! 11. **Ended.** [`Shardkeeper::detach`] closes with 4905, which keeps the session for some minutes, and
+//! 11. **ExitReason.** [`Shardkeeper::detach`] closes with 4905, which keeps the session for some minutes, and
 //!     [`Shardkeeper::stop`] with 1000, which gives it up. The driver lets its subscribers take what is under way, the actor
-//!     reports and stops, and the manager answers when the last one has, or when [`Builder::end_deadline`] has passed.
+//!     reports and stops, and the manager answers when the last one has, or when [`Builder::shutdown_timeout`] has passed.
 //!
 //! ---
 //!
 //! Next: [Supervision](super::_02_supervision).
 
 #[cfg(doc)]
-use crate::*;
+use crate::{actor::*, command::*, config::*, dispatch::*, error::*, gate::*, status::*, *};

@@ -23,9 +23,9 @@
 //! | **queue** | Replaced. Every key stays closed for one window from the last Identify, and who waited asks again. | The same. | The same. | The same. |
 //! | **session keeper** | Replaced. The new one stores everything again, since nobody knows what the old one did. | The same. | The same. | The same. |
 //! | **sentinel** | Replaced. The new one asks at once if the manager waits for its first answer, else hours later. | The same. | The same. | The same. |
-//! | **manager** | Everything below is killed, sessions in memory are gone, subscriptions end, and [`Shardkeeper::ended`] says [`Ended::Crashed`]. | The same. | The same. | By its address: the same. By [`Shardkeeper::stop`] or [`Shardkeeper::detach`]: in order. |
+//! | **manager** | Everything below is killed, sessions in memory are gone, subscriptions end, and [`Shardkeeper::exit_reason`] says [`ExitReason::Crashed`]. | The same. | The same. | By its address: the same. By [`Shardkeeper::stop`] or [`Shardkeeper::detach`]: in order. |
 //!
-//! Queue, keeper and sentinel ([`Servant`]) are replaced with the waits of [`RestartPolicy`], at once the first time: their state is
+//! Queue, keeper and sentinel ([`Service`]) are replaced with the waits of [`RestartPolicy`], at once the first time: their state is
 //! a few numbers, and the ledger of the budget is the manager's. A permit that was out when its shard died returns, unless its
 //! driver had taken it: an Identify counts when the driver writes it, and its key's window begins when that driver can write no more.
 //! The keeper is there with a [session store](Builder::session_store) only.
@@ -63,7 +63,7 @@
 //! of theirs: it is told, and they are asked again. Three pieces of the bot's code run in the library's own tasks, and must not wait there:
 //!
 //! - the predicate of [`Topic::matching`]: after a panic it is not asked again, and everything comes;
-//! - the function of [`Builder::presence_with`]. When it panics, or makes a presence that cannot be shown, a warning says so,
+//! - the function of [`Builder::presence_fn`]. When it panics, or makes a presence that cannot be shown, a warning says so,
 //!   and the shard identifies with the presence that it has, or with none;
 //! - the clock of [`Builder::wall_clock`], which must not panic either.
 //!
@@ -193,15 +193,15 @@
 //! # When Discord refuses
 //!
 //! A refusal of the **bot** (wrong token, version, intents) stops every shard at once: [`Lifecycle::Refused`],
-//! [`Ended::Refused`]. Nothing identifies any more. The other shards close so that their sessions stay good for some minutes:
+//! [`ExitReason::Refused`]. Nothing identifies any more. The other shards close so that their sessions stay good for some minutes:
 //! a [session store](Builder::session_store) keeps them, and the next process goes on from there once the cause is mended.
 //!
-//! The text of [`Refusal`] names the intents for 4013, and the privileged ones among them for 4014.
+//! The text of [`FatalClose`] names the intents for 4013, and the privileged ones among them for 4014.
 //!
 //! A refusal of the **layout** (4010, 4011) ends that shard: [`Lifecycle::LayoutRefused`]. If no shard of the layout ever was ready, or none is left, the
 //! count itself is wrong, and the manager ends before it burns more Identifies.
 //!
-//! Either way the refused shard first hands over what its subscribers have not taken yet, for [`Builder::end_deadline`] at most.
+//! Either way the refused shard first hands over what its subscribers have not taken yet, for [`Builder::shutdown_timeout`] at most.
 //!
 //! # When a shard falls silent
 //!
@@ -217,8 +217,8 @@
 //! | session and sequence | yes | yes | yes | with a [`Builder::session_store`], else by [`detach`](Shardkeeper::detach) alone |
 //! | events in a subscription | yes | yes | yes | those not acknowledged come again to the next process |
 //! | events that a full lossless subscription has not taken | yes | yes | yes | the same |
-//! | commands that wait | yes, up to their lifetime | no: [`NotWritten::Lost`] | yes | no |
-//! | a command that was just being written | [`NotWritten::Lost`]; Discord may have it | the same | yes | no |
+//! | commands that wait | yes, up to their lifetime | no: [`WriteError::Lost`] | yes | no |
+//! | a command that was just being written | [`WriteError::Lost`]; Discord may have it | the same | yes | no |
 //! | presence by [`update_presence`](Shardkeeper::update_presence) and [`update_presence_on`](Shardkeeper::update_presence_on) | yes | yes | yes | no |
 //! | presence by [`ShardMessage::UpdatePresence`] | yes | no: back to the manager's | yes | no |
 //! | identify budget | yes | yes | yes | asked of Discord again; a store remembers when the last Identify was sent, and with [`Builder::gateway`] what is left counts too |
@@ -240,7 +240,7 @@
 //!             _ => {}
 //!         }
 //!     }
-//!     println!("ended: {:?}", bot.ended().await);
+//!     println!("ended: {:?}", bot.exit_reason().await);
 //! }
 //! ```
 //!
@@ -249,4 +249,4 @@
 //! Before: [Architecture](super::_01_architecture). Next: [Delivery](super::_03_delivery).
 
 #[cfg(doc)]
-use crate::*;
+use crate::{actor::*, command::*, config::*, dispatch::*, error::*, gate::*, status::*, *};

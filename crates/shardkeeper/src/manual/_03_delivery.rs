@@ -85,9 +85,9 @@
 //! whether the shard reads.
 //!
 //! A loop that reads events may wait for an answer that comes over the same shard: while somebody awaits
-//! [`Shardkeeper::members`] or [`Accepted::written`], the shard reads on although a subscription is
+//! [`Shardkeeper::members`] or [`AcceptedCommand::written`], the shard reads on although a subscription is
 //! full, and keeps what that one has no room for, up to 4096 events or 32 MiB. Beyond that the request fails, and the error
-//! names the subscription ([`MembersError::HeldUp`], [`NotWritten::HeldUp`]).
+//! names the subscription ([`MembersError::HeldUp`], [`WriteError::HeldUp`]).
 //!
 //! A subscriber that sleeps for minutes may cost a shard its connection. The shard resumes, and nothing is lost as long as
 //! Discord still has what it missed. A subscription that is dropped wakes everybody who waited for it.
@@ -109,7 +109,7 @@
 //!
 //! `detach` and `remove_shards` begin when they are called, and what they return only waits: a loop that reads events keeps
 //! reading until its subscription ends, and then takes the sessions. The example `hand_over` does so. The end waits for
-//! deliveries in hand, up to [`Builder::end_deadline`]; after 5 s the subscription is reported as stuck. It does not wait for
+//! deliveries in hand, up to [`Builder::shutdown_timeout`]; after 5 s the subscription is reported as stuck. It does not wait for
 //! what was abandoned.
 //!
 //! A task that awaits the end with a delivery in its hand waits for itself. Which task holds a delivery cannot be known, since
@@ -166,9 +166,9 @@
 //! | acknowledgements that are missing | one entry of 40 bytes for each dispatch that is open, and as many again | what lies between two of them is merged |
 //! | announcements of manager and queue for a full lossless subscription | 64 each | counted as missed |
 //! | chunks of [`Shardkeeper::members_chunks`] | 64 | the shard stops reading |
-//! | commands on their way to a driver | 640 (all of the next two rows) | [`CommandRefused::QueueFull`] |
-//! | voice commands of a shard | [`CommandClass::capacity`]: 128 | [`CommandRefused::QueueFull`] |
-//! | bulk commands of a shard | [`CommandClass::capacity`]: 512 | [`CommandRefused::QueueFull`] |
+//! | commands on their way to a driver | 640 (all of the next two rows) | [`CommandQueueError::QueueFull`] |
+//! | voice commands of a shard | [`CommandClass::capacity`]: 128 | [`CommandQueueError::QueueFull`] |
+//! | bulk commands of a shard | [`CommandClass::capacity`]: 512 | [`CommandQueueError::QueueFull`] |
 //! | presences of a shard | 1 | the newest wins |
 //! | controls on their way to a driver (turn, permit, stop, restart) | 64 | a permit goes back unspent; a restart is lost; a shard to be ended is dropped without a close frame |
 //! | one incoming message, compressed or not | [`Builder::max_message_bytes`]: 64 MiB | the connection is given up, and resumed |
@@ -220,4 +220,4 @@
 //! Before: [Supervision](super::_02_supervision). Next: [Commands](super::_04_commands).
 
 #[cfg(doc)]
-use crate::*;
+use crate::{actor::*, command::*, config::*, dispatch::*, error::*, gate::*, status::*, *};

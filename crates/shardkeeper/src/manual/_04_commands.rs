@@ -11,8 +11,8 @@
 //! | … one chunk after the other | [`Shardkeeper::members_chunks`] | the guild's shard | bulk | the same |
 //! | ask for members, and hear the events | [`RequestMembers::command`] | the guild's shard | bulk | the same |
 //! | ask for soundboard sounds of any guilds | [`Shardkeeper::request_soundboard_sounds`] | each guild's shard | bulk |  |
-//! | … of guilds of one shard | [`request_soundboard_sounds()`](crate::request_soundboard_sounds) | the first guild's shard | bulk |  |
-//! | ask for the status and start time of voice channels | [`request_channel_info()`](crate::request_channel_info) | the guild's shard | bulk |  |
+//! | … of guilds of one shard | [`request_soundboard_sounds()`](crate::command::request_soundboard_sounds) | the first guild's shard | bulk |  |
+//! | ask for the status and start time of voice channels | [`request_channel_info()`](crate::command::request_channel_info) | the guild's shard | bulk |  |
 //! | say anything else that Discord takes | [`Command::raw`] | a shard of your choice | bulk |  |
 //!
 //! All but presences and the collecting ones go through [`Shardkeeper::command`]. With the cargo feature `songbird` a
@@ -30,17 +30,17 @@
 //! 1. **Checked** where it is made: size (4096 bytes in the larger of its encodings), number of ids, length of the nonce.
 //!    What Discord would silently ignore is an error here.
 //! 2. **Routed** by the manager: the guild's owner is `(guild_id >> 22) % count`, see [`Shardkeeper::owner_of`].
-//! 3. **Accepted** by the shard: it is the right one, the intents are there, its class has room. The answer is an
-//!    [`Accepted`], or the reason why not.
+//! 3. **AcceptedCommand** by the shard: it is the right one, the intents are there, its class has room. The answer is an
+//!    [`AcceptedCommand`], or the reason why not.
 //! 4. **Sent** when the shard is ready and the limits allow. A resume does not lose it. Neither does a new session.
-//! 5. **Written**: [`Accepted::written`] says so when the operating system has it. Discord does not confirm commands; an
+//! 5. **Written**: [`AcceptedCommand::written`] says so when the operating system has it. Discord does not confirm commands; an
 //!    answer, if there is one, comes as an event.
 //!
-//! [`NotWritten::Expired`] means that it has waited for its lifetime; [`NotWritten::HeldUp`] that it has because the shard
-//! could not become ready, since a subscription is full; [`NotWritten::Lost`] that its shard crashed or ended, or that the
+//! [`WriteError::Expired`] means that it has waited for its lifetime; [`WriteError::HeldUp`] that it has because the shard
+//! could not become ready, since a subscription is full; [`WriteError::Lost`] that its shard crashed or ended, or that the
 //! connection went while it was being written. In the last case Discord may have it.
 //!
-//! Dropping an [`Accepted`] changes nothing.
+//! Dropping an [`AcceptedCommand`] changes nothing.
 //!
 //! # Classes, limits and lifetimes
 //!
@@ -57,18 +57,18 @@
 //!
 //! # Why a command is rejected
 //!
-//! | [`CommandRejected`] | because | then |
+//! | [`CommandError`] | because | then |
 //! |---|---|---|
-//! | [`Invalid`](CommandRejected::Invalid) ([`InvalidCommand`]) | no such command: ids, limit, nonce, opcode or size | mend the call |
-//! | [`Presence`](CommandRejected::Presence) ([`InvalidPresence`]) | Discord would not show it: an empty or long text, a stream elsewhere, more than 3072 bytes | mend the call |
-//! | [`Refused`](CommandRejected::Refused), [`QueueFull`](CommandRefused::QueueFull) | as many of its class wait already | wait, or ask for less |
-//! | [`Refused`](CommandRejected::Refused), [`MissingIntents`](CommandRefused::MissingIntents) | Discord would not answer | start with these intents |
-//! | [`Refused`](CommandRejected::Refused), [`OtherShard`](CommandRefused::OtherShard) | it was sent to a shard's actor by hand, and to the wrong one | use [`Shardkeeper::command`] |
-//! | [`NoSuchShard`](CommandRejected::NoSuchShard) | the shard runs elsewhere, has ended, or is being removed | ask the process that runs it |
-//! | [`GuildElsewhere`](CommandRejected::GuildElsewhere) | the same, for the owner of a guild | ask the process that runs it |
-//! | [`ShardEnded`](CommandRejected::ShardEnded) | the shard crashed and is not back yet | try again |
-//! | [`Starting`](CommandRejected::Starting) | the layout is not known yet | wait for the start |
-//! | [`ManagerEnded`](CommandRejected::ManagerEnded) | it has | start another |
+//! | [`Invalid`](CommandError::Invalid) ([`CommandContentError`]) | no such command: ids, limit, nonce, opcode or size | mend the call |
+//! | [`Presence`](CommandError::Presence) ([`PresenceError`]) | Discord would not show it: an empty or long text, a stream elsewhere, more than 3072 bytes | mend the call |
+//! | [`Refused`](CommandError::Queue), [`QueueFull`](CommandQueueError::QueueFull) | as many of its class wait already | wait, or ask for less |
+//! | [`Refused`](CommandError::Queue), [`MissingIntents`](CommandQueueError::MissingIntents) | Discord would not answer | start with these intents |
+//! | [`Refused`](CommandError::Queue), [`OtherShard`](CommandQueueError::OtherShard) | it was sent to a shard's actor by hand, and to the wrong one | use [`Shardkeeper::command`] |
+//! | [`NoSuchShard`](CommandError::NoSuchShard) | the shard runs elsewhere, has ended, or is being removed | ask the process that runs it |
+//! | [`GuildElsewhere`](CommandError::GuildElsewhere) | the same, for the owner of a guild | ask the process that runs it |
+//! | [`ShardEnded`](CommandError::ShardEnded) | the shard crashed and is not back yet | try again |
+//! | [`Starting`](CommandError::Starting) | the layout is not known yet | wait for the start |
+//! | [`ManagerEnded`](CommandError::ManagerEnded) | it has | start another |
 //!
 //! # Members
 //!
@@ -102,7 +102,7 @@
 //! | set by | holds for | until |
 //! |---|---|---|
 //! | [`Builder::presence`] | every shard, from its first Identify on | another one is set |
-//! | [`Builder::presence_with`] | each shard, computed for each of its Identify | [`update_presence`](Shardkeeper::update_presence) or [`update_presence_on`](Shardkeeper::update_presence_on) sets one there |
+//! | [`Builder::presence_fn`] | each shard, computed for each of its Identify | [`update_presence`](Shardkeeper::update_presence) or [`update_presence_on`](Shardkeeper::update_presence_on) sets one there |
 //! | [`Shardkeeper::update_presence`] | every shard, also those added later | another one is set |
 //! | [`Shardkeeper::update_presence_on`] | these shards, all or none | another one is set there, or everywhere |
 //! | [`ShardMessage::UpdatePresence`] to one shard's actor | this life of the actor | it crashes, or another one is set |
@@ -112,7 +112,8 @@
 //! # An example
 //!
 //! ```no_run
-//! use shardkeeper::{RequestMembers, Shardkeeper, VoiceStateUpdate};
+//! use shardkeeper::command::{RequestMembers, VoiceStateUpdate};
+//! use shardkeeper::Shardkeeper;
 //!
 //! async fn greet(bot: &Shardkeeper, guild_id: u64, channel_id: u64) -> Result<(), Box<dyn std::error::Error>> {
 //!     let joined = bot.command(VoiceStateUpdate::join(guild_id, channel_id).deafened()).await?;
@@ -131,4 +132,4 @@
 //! Before: [Delivery](super::_03_delivery). Next: [Shards](super::_05_shards).
 
 #[cfg(doc)]
-use crate::*;
+use crate::{actor::*, command::*, config::*, dispatch::*, error::*, gate::*, status::*, *};

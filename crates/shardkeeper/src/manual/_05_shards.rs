@@ -9,7 +9,7 @@
 //! | is spread over processes | [`Builder::shard_ids`]`(ids, n)` | these of `n` |
 //! | knows the answer of `GET /gateway/bot` already | [`Builder::gateway`]`(info)` besides | a start without that request |
 //!
-//! [`gateway_info()`](crate::gateway_info) makes the request by itself: for a coordinator that asks once and tells its
+//! [`gateway_info()`](crate::config::gateway_info) makes the request by itself: for a coordinator that asks once and tells its
 //! processes, or to look at [`SessionStartLimit::remaining`] before a start. An old answer does harm, since what is left of
 //! the budget is believed.
 //!
@@ -44,11 +44,11 @@
 //! | give one another connection | [`Shardkeeper::restart_shard`] with [`RestartBy::Resume`] | when it was told | a moment |
 //! | give one another session | [`RestartBy::Identify`] | when it was told | an Identify, and the events in between |
 //!
-//! Each takes all of the shards or none: [`ShardsRejected`] names the one that stands against it. `restart_shard` also brings
+//! Each takes all of the shards or none: [`ShardChangeError`] names the one that stands against it. `restart_shard` also brings
 //! back a shard in quarantine, and one that Discord refused.
 //!
 //! Removed shards close with 4905, and Discord keeps their sessions for some minutes.
-//! [`Shardkeeper::remove_shards_with`]`(ids, Farewell::Stop)` closes with 1000 instead, which ends the sessions at once.
+//! [`Shardkeeper::remove_shards_with`]`(ids, ShutdownMode::Stop)` closes with 1000 instead, which ends the sessions at once.
 //! At the answer their connections are gone, also those of a shard that crashed or was killed meanwhile; only at the deadline
 //! of an end does the removal answer without waiting for code of the bot that holds up a shard's task.
 //!
@@ -130,24 +130,24 @@
 //! connections when it is told to stop resumes once more, closes with 1000, and spends three seconds on it at most
 //! ([`Timings::close`]). If Discord cannot be reached by then, it shows the bot as online for some minutes more.
 //!
-//! Both calls begin at once, and what they return is ready within [`Builder::end_deadline`] (10 s), from any state, also in
+//! Both calls begin at once, and what they return is ready within [`Builder::shutdown_timeout`] (10 s), from any state, also in
 //! the middle of connecting. Subscribers may read on until then; a `detach` waits for their acknowledgements, and what is
 //! still open at the deadline comes again to the successor. Awaited inside the loop that reads, it goes on after 1 s without
 //! what that loop holds: see [delivery](super::_03_delivery). Dropping handles ends nothing.
-//! [`Shardkeeper::ended`] waits for the end, however it comes;
+//! [`Shardkeeper::exit_reason`] waits for the end, however it comes;
 //! [`Shardkeeper::wait`] gives the same as a `Result`: an error says why a bot ended that nobody told to end.
 //!
 //! # Several processes
 //!
 //! Each process runs a slice: the same count, different ids. Routing by guild works in each of them; a guild of another
-//! slice is [`CommandRejected::GuildElsewhere`], with the shard that owns it.
+//! slice is [`CommandError::GuildElsewhere`], with the shard that owns it.
 //!
 //! The pace of Identify belongs to the token, not to the process. Three ways to keep it:
 //!
 //! - give each process keys of its own: with a `max_concurrency` of 16 and two processes, one takes the ids with
 //!   `id % 16 < 8`, the other one the rest;
 //! - start one after the other;
-//! - share an [`IdentifyGate`](crate::gate::IdentifyGate), set by [`Builder::identify_gate`]: it is asked before each
+//! - share an [`IdentifyGate`], set by [`Builder::identify_gate`]: it is asked before each
 //!   Identify, and knows what the others do.
 //!
 //! The day's budget is shared as well. Each process believes what Discord said last and counts its own, so keep a larger
@@ -179,4 +179,4 @@
 //! Before: [Commands](super::_04_commands). Next: [Defaults](super::_06_defaults).
 
 #[cfg(doc)]
-use crate::*;
+use crate::{actor::*, command::*, config::*, dispatch::*, error::*, gate::*, status::*, *};

@@ -12,7 +12,7 @@
 //! | [`Builder::gateway`] | asked at the start | An old answer is believed, and so may overdraw the budget. |
 //! | [`Builder::gateway_check_every`] | 8 h | Three times in a period of the identify budget; bots grow over days. |
 //! | [`Builder::presence`] | none: online | Goes into the first Identify. |
-//! | [`Builder::presence_with`] | none | Goes before [`Builder::presence`]; must return at once. |
+//! | [`Builder::presence_fn`] | none | Goes before [`Builder::presence`]; must return at once. |
 //! | [`Builder::sessions`] | none | Those of another process; a wrong one is left out with a warning. |
 //! | [`Builder::compression`] | [`Compression::ZlibStream`] | A fifth of the traffic, for 48 KB per shard. zstd is faster and takes 1 to 9 MB. |
 //! | [`Builder::encoding`] | [`Encoding::Json`] | Events are JSON text above either way; ETF costs a translation. |
@@ -21,7 +21,7 @@
 //! | [`Builder::connects_per_second`] | 50 | 2,000 shards that fell together are back within 40 s. As many may open at once. |
 //! | [`Builder::identify_reserve`] | 10 | At zero Discord resets the token, and others may spend some unseen. Half of `total` at most counts. |
 //! | [`Builder::start_timeout`] | none | A bot that is started during an outage comes up after it; each failed attempt is a warning in the log. |
-//! | [`Builder::end_deadline`] | 10 s | 3 s are for closing, the rest for subscribers. |
+//! | [`Builder::shutdown_timeout`] | 10 s | 3 s are for closing, the rest for subscribers. |
 //! | [`Builder::dialer`] | [`TcpDialer`] | TCP and TLS with the roots of `webpki-roots`; addresses are tried 250 ms apart. |
 //! | [`Builder::reconnect`] | true | Another value is for a supervisor outside, which decides by itself. |
 //! | [`Builder::wire_tap`] | none | For debugging: it runs for each payload, on the shard's own task. |
@@ -31,7 +31,7 @@
 //! | [`Builder::session_store`] | none | Where to keep sessions is the bot's to say: they are secrets. |
 //! | [`Builder::max_session_age`] | 3600 s | Discord forgets them after minutes; a vain Resume costs seconds, and no Identify. |
 //! | [`Builder::wall_clock`] | the system's | Processes have no other clock in common. |
-//! | [`Builder::whole_start`] | false | Some shards now are mostly better than all of them tomorrow. |
+//! | [`Builder::require_full_start`] | false | Some shards now are mostly better than all of them tomorrow. |
 //! | [`Builder::library`] | `shardkeeper` | Discord shows it to nobody. |
 //! | [`SubscriptionOptions::capacity`] | 1024 | Some seconds of a busy shard. An event that waits costs its JSON text. |
 //! | [`SubscriptionOptions::overflow`] | [`Overflow::Wait`] | Nothing is lost unless somebody says so. |
@@ -79,7 +79,8 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use shardkeeper::{Intents, Shardkeeper, Timings};
+//! use shardkeeper::config::Timings;
+//! use shardkeeper::{Intents, Shardkeeper};
 //!
 //! let mut timings = Timings::default();
 //! timings.hello = Duration::from_secs(10);
@@ -146,7 +147,7 @@
 //! | opening a connection, as the transport sees it | nine tenths of [`Timings::connect`] | It can say whom it waited for; the machine's deadline cannot. |
 //! | bytes that wait to be written | 512 KiB | A little more than a minute of full commands. |
 //! | window of a zstd stream | 8 MiB at most | What a peer can make a connection hold. |
-//! | a span of time in [`Timings`], [`RestartPolicy`], [`Builder::end_deadline`], [`Builder::max_session_age`] | a year at most ([`LONGEST_WAIT`]) | [`Builder::build`] refuses more: added to a time it would overflow. |
+//! | a span of time in [`Timings`], [`RestartPolicy`], [`Builder::shutdown_timeout`], [`Builder::max_session_age`] | a year at most ([`LONGEST_WAIT`]) | [`Builder::build`] refuses more: added to a time it would overflow. |
 //! | [`Builder::shards`] | 65,536 at most | More guilds than any bot has, and each shard takes memory from the start on. |
 //! | [`Builder::max_message_bytes`] | 4 KiB to 2 GiB | READY has to fit; a length has to fit into 31 bits. |
 //! | [`SubscriptionOptions::capacity`] | 1,048,576 at most | The places are made at once, about 100 bytes each. |
@@ -159,7 +160,7 @@
 //! Before: [Shards](super::_05_shards). Next: [Decisions](super::_07_decisions).
 
 #[cfg(doc)]
-use crate::*;
+use crate::{actor::*, command::*, config::*, dispatch::*, error::*, gate::*, status::*, *};
 
 #[cfg(test)]
 mod tests {
@@ -167,7 +168,9 @@ mod tests {
 
     use shardkeeper_proto as proto;
 
-    use crate::{Intents, LATENCIES, RestartPolicy, Shardkeeper, SubscriptionOptions, Timings};
+    use crate::config::{RestartPolicy, Timings};
+    use crate::status::LATENCIES;
+    use crate::{Intents, Shardkeeper, SubscriptionOptions};
 
     /// A struct's fields as the tables have them, from `Name { wait: 10s, waits: Backoff { base: 1s, cap: 60s } }`.
     fn rows(defaults: &dyn Debug) -> Vec<(String, String)> {
@@ -204,7 +207,10 @@ mod tests {
                 "`Builder::start_timeout`",
                 config.config.settings.start_timeout.map_or("none", |_| "some").to_owned(),
             ),
-            ("`Builder::end_deadline`", format!("{} s", config.config.settings.end_deadline.as_secs())),
+            (
+                "`Builder::shutdown_timeout`",
+                format!("{} s", config.config.settings.shutdown_timeout.as_secs()),
+            ),
             ("`SubscriptionOptions::capacity`", SubscriptionOptions::default().capacity.to_string()),
             ("`COMMANDS_PER_WINDOW`", proto::COMMANDS_PER_WINDOW.to_string()),
             ("`PRESENCES_PER_WINDOW`", proto::PRESENCES_PER_WINDOW.to_string()),

@@ -40,7 +40,7 @@
 //! # Processes share the pace through a gate behind the queue
 //!
 //! **Context.** `max_concurrency` belongs to the token, so several processes have to agree.
-//! **Decision.** An [`IdentifyGate`](crate::gate::IdentifyGate) answers one question, "may this shard identify now?". Turns, priorities, budget and crashes
+//! **Decision.** An [`IdentifyGate`] answers one question, "may this shard identify now?". Turns, priorities, budget and crashes
 //! stay in the queue.
 //! **Consequences.** A gate is a lock and a time; without one nothing is asked. Between processes order is the gate's.
 //! **Rejected.** An exchangeable queue: each implementation would have to get all of it right.
@@ -149,7 +149,7 @@
 //!
 //! **Context.** A wrong token or a forbidden intent does not mend itself, and each try costs an Identify.
 //! **Decision.** A refusal of the bot stops every shard; one of the layout stops them when no shard ever was ready under it.
-//! **Consequences.** [`Shardkeeper::ended`] returns with the reason, and a supervisor of processes can act on it.
+//! **Consequences.** [`Shardkeeper::exit_reason`] returns with the reason, and a supervisor of processes can act on it.
 //! **Rejected.** To try again slowly: a few hundred Identify a day, for nothing.
 //!
 //! # Members are collected from outside
@@ -184,4 +184,4 @@
 //! Before: [Defaults](super::_06_defaults). Next: [Coming from elsewhere](super::_08_coming_from).
 
 #[cfg(doc)]
-use crate::*;
+use crate::{actor::*, command::*, config::*, dispatch::*, error::*, gate::*, status::*, *};

@@ -23,7 +23,7 @@
 //! | `Event` of twilight-model | `Dispatch::event()`, with the feature `twilight` | the same type, for `InMemoryCache` and `Standby` |
 //! | `Event::MessageCreate` in a `match` | [`Shardkeeper::subscribe_to`]`::<MessageCreate>()` | one subscription for one kind of event |
 //! | `ReceiveMessageError` | [`Lifecycle::Shard`] | nothing to handle |
-//! | `Shard::command`, `MessageSender::command` | [`Shardkeeper::command`] | routed by guild; refused with a reason; [`Accepted::written`] |
+//! | `Shard::command`, `MessageSender::command` | [`Shardkeeper::command`] | routed by guild; refused with a reason; [`AcceptedCommand::written`] |
 //! | `MessageSender::close`, `Shard::close` | [`Shardkeeper::stop`], [`Shardkeeper::detach`] | the code follows from the intention |
 //! | `Queue`, `InMemoryQueue` | [`IdentifyQueue`], and [`Builder::identify_gate`] over processes | supervised, with the day's budget and a reserve |
 //! | `Session`, `ConfigBuilder::session` | [`Session`], [`Builder::sessions`] | hand-over as of what was acknowledged |
@@ -53,7 +53,7 @@
 //! | `Client::builder(token, intents)` | [`Shardkeeper::builder`] | |
 //! | `EventHandler` | a task that reads a [`Subscription`] | no task is spawned per event; the bot decides what runs side by side |
 //! | `RawEventHandler` | [`Topic::all`] | |
-//! | `Client::start_autosharded` | [`Builder::start`] | returns when the shards are on their way; [`Shardkeeper::ended`] waits |
+//! | `Client::start_autosharded` | [`Builder::start`] | returns when the shards are on their way; [`Shardkeeper::exit_reason`] waits |
 //! | `Client::start_shards`, `start_shard_range`, `start_shard` | [`Builder::shards`], [`Builder::shard_ids`] | |
 //! | `ShardManager::shutdown_all` | [`Shardkeeper::stop`], [`Shardkeeper::detach`] | within a deadline |
 //! | `ShardManager::shutdown` | [`Shardkeeper::remove_shards`] | the session comes back |
@@ -141,15 +141,15 @@
 //! | … its communication channel | [`Shardkeeper`], [`Shardkeeper::manager`] | each call is answered |
 //! | … `:intents` | [`Intents`] | all of them, message content too |
 //! | … `:disable-compression` | [`Builder::compression`]`(`[`Compression::None`]`)` | |
-//! | … exception when fewer Identify are left than shards | [`gateway_info()`](crate::gateway_info), [`SessionStartLimit::remaining`] | a start waits instead, says [`Lifecycle::BudgetExhausted`], and keeps a reserve; ask first to fail instead |
+//! | … exception when fewer Identify are left than shards | [`gateway_info()`](crate::config::gateway_info), [`SessionStartLimit::remaining`] | a start waits instead, says [`Lifecycle::BudgetExhausted`], and keeps a reserve; ask first to fail instead |
 //! | `connect-shards!` | [`Builder::shard_ids`], [`Builder::gateway`] | ids beyond the count are a [`ConfigError`] |
 //! | … `:identify-when` | [`Builder::identify_gate`] | knows when Identify was written; keys are independent |
-//! | `get-websocket-gateway` | [`gateway_info()`](crate::gateway_info) | errors say what is wrong |
+//! | `get-websocket-gateway` | [`gateway_info()`](crate::config::gateway_info) | errors say what is wrong |
 //! | `get-shard-state!` | [`Shardkeeper::sessions`], [`Shardkeeper::shard_status`] | filter the answer; the status shows no secret |
 //! | `remove-shards!` | [`Shardkeeper::remove_shards`] | returns the sessions, as of what was acknowledged |
 //! | `add-shards!` | [`Shardkeeper::add_shards`] | resumes at once; a session that does not fit is refused with the reason |
 //! | `disconnect-bot!` | [`Shardkeeper::stop`] | [`Shardkeeper::detach`] keeps the sessions |
-//! | `guild-request-members!` | [`Shardkeeper::members`], [`RequestMembers`] | ids, presences and nonce too; a guild of another process is [`CommandRejected::GuildElsewhere`] |
+//! | `guild-request-members!` | [`Shardkeeper::members`], [`RequestMembers`] | ids, presences and nonce too; a guild of another process is [`CommandError::GuildElsewhere`] |
 //! | `status-update!` | [`Shardkeeper::update_presence`] | remembered for later Identify |
 //! | … `:idle-since`, `:activity`, `:status`, `:afk` | [`Presence::idle_since_ms`], [`Presence::activity`], [`Presence::new`], [`Presence::afk`] | several activities are possible |
 //! | … `:shards` | [`Shardkeeper::update_presence_on`] | all of them or none |
@@ -157,10 +157,10 @@
 //! | `create-activity` | [`Activity`] | checked: length, and where a stream may run |
 //! | … a raw number as type | none | each documented type has a constructor |
 //! | `gateway-intents` | [`Intents`] | |
-//! | the guard against large payloads | [`PayloadTooLarge`] | an error for the caller, in bytes |
+//! | the guard against large payloads | [`PayloadSizeError`] | an error for the caller, in bytes |
 //! | `[:connected-all-shards]` | [`Lifecycle::AllReady`] | goes by READY, not by a timer |
-//! | `[:disconnect]` | [`Lifecycle::Ended`], [`Shardkeeper::ended`] | with the reason |
-//! | `[:re-shard]` | [`Ended::Refused`] with close code 4011 | start again with more shards; resharding while running is not there yet |
+//! | `[:disconnect]` | [`Lifecycle::Ended`], [`Shardkeeper::exit_reason`] | with the reason |
+//! | `[:re-shard]` | [`ExitReason::Refused`] with close code 4011 | start again with more shards; resharding while running is not there yet |
 //! | self-resharding on 4011 | none | not there yet |
 //!
 //! # discordeno, call by call
@@ -179,11 +179,11 @@
 //! | `transportCompression` | [`Builder::compression`] | zlib is the default |
 //! | `intents` | [`Shardkeeper::builder`] | |
 //! | `properties` | [`Builder::library`] | browser and device; `os` is the system's |
-//! | `makePresence` | [`Builder::presence_with`] | per shard, not async |
+//! | `makePresence` | [`Builder::presence_fn`] | per shard, not async |
 //! | `events` | [`Builder::subscribe`] | see the events of a shard below |
 //! | `cache.requestMembers.enabled` | always on: [`Shardkeeper::members`] | costs nothing until it is called |
 //! | `resharding`: `enabled`, percentage, interval | none | not there yet |
-//! | … `getSessionInfo` | [`gateway_info()`](crate::gateway_info) | |
+//! | … `getSessionInfo` | [`gateway_info()`](crate::config::gateway_info) | |
 //! | … `updateGuildsShardId` | none | not there yet |
 //! | `logger` | `tracing` | install any subscriber of it |
 //!
@@ -196,7 +196,7 @@
 //! | `tellWorkerToIdentify` | [`Shardkeeper::add_shards`] in another process | |
 //! | `identify(shard)` | [`Shardkeeper::restart_shard`] with [`RestartBy::Identify`] | for one that does not run yet: [`Shardkeeper::add_shards`] |
 //! | `requestIdentify` | [`Builder::identify_gate`] | |
-//! | `kill(shard)` | [`Shardkeeper::remove_shards_with`]`(ids, Farewell::Stop)` | closes with 1000; with `remove_shards` the session stays resumable for minutes |
+//! | `kill(shard)` | [`Shardkeeper::remove_shards_with`]`(ids, ShutdownMode::Stop)` | closes with 1000; with `remove_shards` the session stays resumable for minutes |
 //! | `shutdown(code, reason)` | [`Shardkeeper::stop`], [`Shardkeeper::detach`] | cancels what is connecting; the code follows from the intention |
 //! | `sendPayload` | [`Command::raw`], [`Shardkeeper::command`] | checked; waits until the shard is ready; bounded |
 //! | `calculateShardId` | [`Shardkeeper::owner_of`], [`ShardCount::owner_of`](shardkeeper_proto::ShardCount::owner_of) | |
@@ -280,7 +280,7 @@
 //! | `DiscordError.CanReconnect` | [`CloseCode::recovery`] | tells resume, new session and refusal apart |
 //! | `ErrOutOfSync` | none | a gap in the sequence is no error |
 //! | `ErrNotConnectedYet` | none | a command waits until the shard is ready |
-//! | `ErrRateLimited` | [`CommandRefused::QueueFull`] | it waits first |
+//! | `ErrRateLimited` | [`CommandQueueError::QueueFull`] | it waits first |
 //! | `ErrIdentifyRateLimited` | none | a shard waits for its permit |
 //! | the encoding as a package | [`Builder::encoding`] | JSON, and ETF with the feature `etf` |
 //!
@@ -289,4 +289,4 @@
 //! Before: [Decisions](super::_07_decisions). [The manual](super).
 
 #[cfg(doc)]
-use crate::*;
+use crate::{actor::*, command::*, config::*, dispatch::*, error::*, gate::*, status::*, *};

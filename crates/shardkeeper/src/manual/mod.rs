@@ -14,7 +14,7 @@
 //! | [8. Coming from elsewhere](_08_coming_from) | What is the equal of a call in the library that the bot uses now? |
 //!
 //! Words have one meaning throughout. A **shard** is a slot of the layout, [`ShardId`](crate::ShardId) of
-//! [`ShardCount`](crate::ShardCount). A **connection** is one WebSocket. A **session** is Discord's side of a shard, which
+//! [`ShardCount`](crate::config::ShardCount). A **connection** is one WebSocket. A **session** is Discord's side of a shard, which
 //! outlives connections and is **resumed** on another one. A **dispatch** is an event that Discord sends, a **command** what
 //! the bot sends. A **permit** is the right to send one Identify, and its **key** is `shard_id % max_concurrency`. `GW-nnn`
 //! is a rule of the Gateway; in the repository, `docs/gateway-rules.md` says what each rule demands, and `tests/rules.csv`

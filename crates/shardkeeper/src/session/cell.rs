@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::dispatch::Watermark;
 use crate::message::Incarnation;
 
-/// The next [`SessionSlot::version`].
+/// The next [`SessionCell::version`].
 static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// The right of a shard's drivers to write, which one of them has at a time.
@@ -20,7 +20,7 @@ pub(crate) type Writer = Arc<tokio::sync::Mutex<()>>;
 /// The manager can also [empty](Self::empty) it when there is no actor, while a driver that was aborted may still run: what an
 /// incarnation before that stores is ignored.
 #[derive(Debug, Default)]
-pub(crate) struct SessionSlot {
+pub(crate) struct SessionCell {
     stored: Mutex<Stored>,
     /// Apart from the rest, since it changes with each dispatch. Never ahead of what was published: what a subscription has
     /// not taken yet outlives the driver.
@@ -38,7 +38,7 @@ struct Stored {
     not_before: Incarnation,
 }
 
-impl SessionSlot {
+impl SessionCell {
     /// The writer is that of the shard's earlier slot, if it had one: a driver that was killed may still use it.
     pub(crate) fn new(session: Option<Session>, writer: Writer) -> Self {
         let slot = Self { writer, ..Self::default() };
@@ -133,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_sequence_belongs_to_the_session() {
-        let slot = SessionSlot::new(Some(session(5)), Writer::default());
+        let slot = SessionCell::new(Some(session(5)), Writer::default());
         slot.advance(9);
         slot.advance(8);
         assert_eq!(slot.load(), Some(session(9)));
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn another_session_begins_where_nothing_of_it_is_owed() {
-        let slot = SessionSlot::new(Some(session(500)), Writer::default());
+        let slot = SessionCell::new(Some(session(500)), Writer::default());
         assert_eq!(slot.load_acknowledged(), Some(session(500)));
         slot.store(1, Some(session(1)));
         slot.advance(2);
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_driver_that_outlives_its_actor_does_not_bring_a_session_back() {
-        let slot = SessionSlot::new(Some(session(5)), Writer::default());
+        let slot = SessionCell::new(Some(session(5)), Writer::default());
         slot.empty(2);
         slot.store(1, Some(session(9)));
         slot.advance(10);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_stamp_differs_whenever_what_is_to_be_stored_does() {
-        let slot = SessionSlot::new(Some(session(40)), Writer::default());
+        let slot = SessionCell::new(Some(session(40)), Writer::default());
         // Taken and acknowledged, and not noted yet by the driver.
         slot.watermark().restart(41);
         let (stamp, stored) = (slot.stamp(), slot.load_acknowledged());
@@ -178,13 +178,13 @@ mod tests {
 
     #[test]
     fn no_two_slots_have_the_same_stamp() {
-        let slot = || SessionSlot::new(Some(session(5)), Writer::default());
+        let slot = || SessionCell::new(Some(session(5)), Writer::default());
         assert_ne!(slot().stamp(), slot().stamp(), "a shard that left, and another one in its place");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_writer_at_a_time() {
-        let slot = SessionSlot::default();
+        let slot = SessionCell::default();
         let first = slot.lease().await;
         let mut second = std::pin::pin!(slot.lease());
         // GW-141: one connection at a time uses a session.

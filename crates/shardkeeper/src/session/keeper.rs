@@ -11,7 +11,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use shardkeeper_proto::{Backoff, ShardCount, ShardId};
 use tokio::time::{Instant, timeout};
 
-use super::SessionSlot;
+use super::SessionCell;
 use super::WallClock;
 use crate::chain::chain;
 use crate::dispatch::Hub;
@@ -33,23 +33,23 @@ const JUMP_MS: u64 = 1000;
 const RETRY: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
 /// A shard of a layout.
-pub(crate) type Slot = (ShardCount, ShardId);
+pub(crate) type LayoutShard = (ShardCount, ShardId);
 /// What the store is known to hold of each slot.
-type Kept = BTreeMap<Slot, Stamp>;
+type Kept = BTreeMap<LayoutShard, SessionStamp>;
 
 #[derive(Clone, Copy, Debug)]
-struct Stamp {
-    /// By [`SessionSlot::stamp`].
+struct SessionStamp {
+    /// By [`SessionCell::stamp`].
     session: (u64, u64),
     stored_at_ms: u64,
 }
 
 /// What is to be kept, and what is: shared by the manager and whichever incarnation of the keeper there is.
 #[derive(Debug)]
-pub(crate) struct Book {
-    pub(crate) slots: BTreeMap<Slot, Arc<SessionSlot>>,
+pub(crate) struct SessionTable {
+    pub(crate) slots: BTreeMap<LayoutShard, Arc<SessionCell>>,
     /// The slots that the store may hold something of: the keeper writes them down, and the manager those that are given away.
-    pub(crate) held: BTreeSet<Slot>,
+    pub(crate) held: BTreeSet<LayoutShard>,
     pub(crate) generation: u32,
     pub(crate) ledger: Arc<IdentifyLedger>,
     /// It was told that the store does not work.
@@ -62,7 +62,7 @@ pub struct SessionKeeper;
 /// What a [`SessionKeeper`] is started with. Only the manager makes one.
 pub struct KeeperArguments {
     pub(crate) store: Arc<StoreLease>,
-    pub(crate) book: Arc<Mutex<Book>>,
+    pub(crate) book: Arc<Mutex<SessionTable>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) random: fastrand::Rng,
     /// How old a stored session may be to be resumed.
@@ -73,7 +73,7 @@ pub struct KeeperArguments {
 /// The state of a [`SessionKeeper`].
 pub struct KeeperState {
     store: Arc<StoreLease>,
-    book: Arc<Mutex<Book>>,
+    book: Arc<Mutex<SessionTable>>,
     hub: Arc<Hub>,
     random: fastrand::Rng,
     /// A session whose stored time is further from now than this is stored anew: the next process goes by that time.
@@ -93,7 +93,7 @@ pub struct KeeperState {
 struct Saving {
     since: Instant,
     kept: Kept,
-    removed: Vec<Slot>,
+    removed: Vec<LayoutShard>,
     budget: Option<BudgetRecord>,
     _task: AbortOnDrop,
 }
@@ -252,10 +252,11 @@ impl KeeperState {
         let mut changes = Changes::default();
         let mut kept = Kept::new();
         // Either nothing happened for long, or the clock jumped.
-        let lately =
-            |stamp: &Stamp| u128::from(stamp.stored_at_ms.abs_diff(wall_ms)) <= self.fresh_for.as_millis();
+        let lately = |stamp: &SessionStamp| {
+            u128::from(stamp.stored_at_ms.abs_diff(wall_ms)) <= self.fresh_for.as_millis()
+        };
         for (slot, session) in &book.slots {
-            let stamp = Stamp { session: session.stamp(), stored_at_ms: wall_ms };
+            let stamp = SessionStamp { session: session.stamp(), stored_at_ms: wall_ms };
             let known = self.saved.get(slot);
             if let Some(known) = known.filter(|known| known.session == stamp.session && lately(known)) {
                 kept.insert(*slot, *known);
@@ -294,7 +295,7 @@ impl KeeperState {
         }
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn book(&self) -> MutexGuard<'_, SessionTable> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -322,14 +323,14 @@ mod tests {
     /// A keeper of one shard, with an hour for its session.
     fn keeper() -> KeeperState {
         let count = ShardCount::new(1).unwrap();
-        let slot = Arc::new(SessionSlot::new(Some(Session::sample(ShardId(0), count)), Arc::default()));
+        let slot = Arc::new(SessionCell::new(Some(Session::sample(ShardId(0), count)), Arc::default()));
         let now = Instant::now().into_std();
         let budget = IdentifyBudget::new(now, 1000, 990, Duration::from_secs(3600), 10);
         let ledger = Arc::new(IdentifyLedger::new(budget, Some(now)));
         let slots = BTreeMap::from([((count, ShardId(0)), slot)]);
         KeeperState::new(KeeperArguments {
             store: Arc::new(StoreLease::new(Arc::new(MemoryStore::default()))),
-            book: Arc::new(Mutex::new(Book {
+            book: Arc::new(Mutex::new(SessionTable {
                 slots,
                 held: BTreeSet::new(),
                 generation: 1,
@@ -360,7 +361,7 @@ mod tests {
         for shard in (0..4).map(ShardId) {
             let mut session = Session::sample(shard, count);
             session.resume_url = Some(format!("wss://resume-{shard}.example"));
-            let slot = Arc::new(SessionSlot::new(Some(session.clone()), Arc::default()));
+            let slot = Arc::new(SessionCell::new(Some(session.clone()), Arc::default()));
             keeper.book().slots.insert((count, shard), slot);
             sessions.push(session);
         }

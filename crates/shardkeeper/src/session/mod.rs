@@ -9,8 +9,8 @@ mod keeper;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub(crate) use self::cell::{SessionSlot, Writer};
-pub(crate) use self::keeper::Book;
+pub(crate) use self::cell::{SessionCell, Writer};
+pub(crate) use self::keeper::SessionTable;
 pub use self::keeper::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
 
 /// The wall clock shared by successive processes.

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::driver::{self, Control, Inputs, Parts, Peers};
 use super::life::{Life, Running};
 use crate::command::{CommandInbox, CommandSender};
-use crate::error::CommandRejected;
+use crate::error::CommandError;
 use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::task::{AbortOnDrop, panic_message};
 
@@ -108,7 +108,7 @@ impl Actor for ShardActor {
         match message {
             ShardMessage::UpdatePresence(presence, reply) => {
                 let accepted = state.presence.send(Some(presence));
-                let _ = reply.send(accepted.map_err(|_| CommandRejected::ShardEnded { shard: state.shard }));
+                let _ = reply.send(accepted.map_err(|_| CommandError::ShardEnded { shard: state.shard }));
             }
             ShardMessage::Command(command, reply) => state.commands.send(command, reply),
             ShardMessage::Restart(by) => {
@@ -118,7 +118,7 @@ impl Actor for ShardActor {
             ShardMessage::Stop => state.end(Control::Stop),
             ShardMessage::Detach => state.end(Control::Detach),
             ShardMessage::QueueReplaced(queue) => drop(state.queue.send_replace(queue)),
-            ShardMessage::Turn => state.granted(Control::Turn),
+            ShardMessage::ConnectGrant => state.granted(Control::ConnectGrant),
             ShardMessage::Permit(permit) => state.granted(Control::Permit(permit)),
             ShardMessage::BecameReady => state.report(ShardReport::Ready),
             ShardMessage::GatewayUrl(url) => drop(state.control(Control::GatewayUrl(url))),
@@ -149,7 +149,7 @@ impl ShardState {
         }
     }
 
-    /// A driver too busy to be told ends without a farewell; its session stays.
+    /// A driver too busy to be told ends without a mode; its session stays.
     fn end(&mut self, control: Control) {
         if self.control(control).is_err() {
             self.driver = None;

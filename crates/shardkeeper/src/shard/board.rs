@@ -16,7 +16,7 @@ use crate::status::{Disconnect, HeartbeatStatus, LATENCIES, Phase, SendingStatus
 /// A driver that was aborted may still run for a moment, so each driver writes as its [`Incarnation`]: what an earlier one than
 /// the present one says is counted where it counts something, and shows nothing any more.
 #[derive(Debug)]
-pub(crate) struct Board {
+pub(crate) struct StatusBoard {
     state: Mutex<State>,
     dispatches: AtomicU64,
 }
@@ -28,7 +28,7 @@ struct State {
     status: ShardStatus,
 }
 
-impl Board {
+impl StatusBoard {
     pub(crate) fn new(shard: ShardId, count: ShardCount, generation: u32) -> Self {
         Self {
             state: Mutex::new(State {
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_driver_that_outlives_its_actor_shows_nothing_any_more() {
-        let board = Board::new(ShardId(0), ShardCount::new(1).unwrap(), 1);
+        let board = StatusBoard::new(ShardId(0), ShardCount::new(1).unwrap(), 1);
         let now = Instant::now();
         board.begin(1);
         board.changed(1, now, &Change::Identifying);

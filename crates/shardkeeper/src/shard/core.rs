@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::codec::Codec;
 use super::driver::{Parts, Peers};
 use super::receipts::Receipts;
-use crate::command::NotWritten;
+use crate::command::WriteError;
 use crate::dispatch::Lifecycle;
 use crate::identify::TakenPermit;
 use crate::message::{QueueMessage, ShardMessage};
@@ -150,7 +150,7 @@ impl Core {
                 Output::AskGateway => self.peers.report(ShardMessage::AskGateway),
                 Output::CommandExpired(id) => {
                     let held_up = self.parts.publisher.is_behind() && !self.machine.is_ready();
-                    let reason = if held_up { NotWritten::HeldUp } else { NotWritten::Expired };
+                    let reason = if held_up { WriteError::HeldUp } else { WriteError::Expired };
                     self.receipts.given_up(id, reason);
                 }
                 Output::LeaveQueue => {

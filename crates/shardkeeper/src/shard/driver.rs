@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
-use super::PresenceWith;
-use super::board::Board;
+use super::PresenceFn;
+use super::board::StatusBoard;
 use super::codec::Codec;
 use super::core::Core;
 use super::life::{Life, Running};
@@ -28,12 +28,12 @@ use super::pacer::Pacer;
 use super::rate::Warnings;
 use super::receipts::Receipts;
 use super::tap::Tap;
-use crate::command::Pending;
+use crate::command::PendingCommand;
 use crate::dispatch::Publisher;
-use crate::error::CommandRejected;
+use crate::error::CommandError;
 use crate::identify::IdentifyLedger;
 use crate::message::{Incarnation, QueueMessage, ShardMessage};
-use crate::session::SessionSlot;
+use crate::session::SessionCell;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
 /// nothing measurable, smaller ones cost a poll of everything per message.
@@ -44,7 +44,7 @@ const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
 /// What the control plane tells a driver.
 #[derive(Debug)]
 pub(super) enum Control {
-    Turn,
+    ConnectGrant,
     Permit(IdentifyPermit),
     Reconnect { fresh: bool },
     GatewayUrl(Url),
@@ -61,10 +61,10 @@ pub(crate) struct Parts {
     pub(crate) pacer: Arc<Pacer>,
     pub(crate) warnings: Arc<Warnings>,
     pub(crate) publisher: Publisher,
-    pub(crate) slot: Arc<SessionSlot>,
-    pub(crate) board: Arc<Board>,
+    pub(crate) slot: Arc<SessionCell>,
+    pub(crate) board: Arc<StatusBoard>,
     pub(crate) oddities: Arc<Oddities>,
-    pub(crate) presence_with: Option<PresenceWith>,
+    pub(crate) presence_fn: Option<PresenceFn>,
     pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) random: fastrand::Rng,
     pub(crate) tap: Option<Arc<Tap>>,
@@ -81,7 +81,7 @@ impl Parts {
 /// What may wake a driver, besides its connection and its timer.
 pub(super) struct Inputs {
     pub(super) control: mpsc::Receiver<Control>,
-    pub(super) commands: mpsc::Receiver<Pending>,
+    pub(super) commands: mpsc::Receiver<PendingCommand>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
 }
 
@@ -195,7 +195,7 @@ impl Driver {
 
     fn control(&mut self, control: Control) {
         match control {
-            Control::Turn => self.feed(Input::Turn),
+            Control::ConnectGrant => self.feed(Input::ConnectGrant),
             Control::Permit(permit) => self.permitted(permit),
             Control::Reconnect { fresh } => self.feed(Input::Reconnect { fresh }),
             Control::GatewayUrl(url) => self.feed(Input::GatewayUrl(url)),
@@ -221,7 +221,7 @@ impl Driver {
         self.core.permit.take_if(|permit| !permit.is_spent());
     }
 
-    fn command(&mut self, Pending { command, reply }: Pending) {
+    fn command(&mut self, PendingCommand { command, reply }: PendingCommand) {
         if let Err(refused) = self.core.machine.check_command(&command) {
             let _ = reply.send(Err(refused.into()));
             return;
@@ -235,8 +235,8 @@ impl Driver {
     fn refuse_commands(&mut self) {
         self.core.receipts = Receipts::default();
         self.inputs.commands.close();
-        while let Ok(Pending { reply, .. }) = self.inputs.commands.try_recv() {
-            let _ = reply.send(Err(CommandRejected::ShardEnded { shard: self.core.parts.shard }));
+        while let Ok(PendingCommand { reply, .. }) = self.inputs.commands.try_recv() {
+            let _ = reply.send(Err(CommandError::ShardEnded { shard: self.core.parts.shard }));
         }
     }
 
@@ -249,14 +249,14 @@ impl Driver {
 
     /// What the coming Identify shows, unless the bot has set something since.
     fn compute_presence(&mut self) {
-        let Some(presence_with) =
-            self.core.parts.presence_with.as_ref().filter(|_| self.inputs.presence.borrow().is_none())
+        let Some(presence_fn) =
+            self.core.parts.presence_fn.as_ref().filter(|_| self.inputs.presence.borrow().is_none())
         else {
             return;
         };
         let shard = self.core.parts.shard;
         // It is the bot's own code: what is wrong with it is not to cost the shard.
-        let made = std::panic::catch_unwind(AssertUnwindSafe(|| PresenceUpdate::new(presence_with(shard))));
+        let made = std::panic::catch_unwind(AssertUnwindSafe(|| PresenceUpdate::new(presence_fn(shard))));
         match made {
             Ok(Ok(presence)) => self.feed(Input::Presence(presence)),
             Ok(Err(error)) => {

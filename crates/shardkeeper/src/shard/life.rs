@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use ractor::ActorRef;
 use shardkeeper_proto::ShardId;
-use shardkeeper_proto::shard::Refusal;
+use shardkeeper_proto::shard::FatalClose;
 
 use crate::message::{Incarnation, ManagerMessage, ShardReport};
 
@@ -15,7 +15,7 @@ pub(crate) enum End {
     /// As it was told.
     Told,
     /// Discord refuses the shard.
-    Refused(Refusal),
+    Refused(FatalClose),
 }
 
 /// One incarnation of a shard's actor. Whatever the manager must know at its end is written here before it is reported:
@@ -24,7 +24,7 @@ pub(crate) enum End {
 pub(crate) struct Life {
     incarnation: Incarnation,
     was_ready: AtomicBool,
-    refusal: OnceLock<Refusal>,
+    refusal: OnceLock<FatalClose>,
     is_over: AtomicBool,
 }
 
@@ -85,7 +85,7 @@ impl Life {
     }
 
     /// Discord refuses the shard.
-    pub(crate) fn refuse(&self, refusal: Refusal) {
+    pub(crate) fn refuse(&self, refusal: FatalClose) {
         // Only the first one counts: the machine ends with it.
         let _ = self.refusal.set(refusal);
     }

@@ -30,4 +30,4 @@ pub(crate) use self::tap::Tap;
 pub use self::tap::{Direction, WirePayload};
 
 /// Makes the presence for an Identify.
-pub(crate) type PresenceWith = Arc<dyn Fn(ShardId) -> Presence + Send + Sync>;
+pub(crate) type PresenceFn = Arc<dyn Fn(ShardId) -> Presence + Send + Sync>;

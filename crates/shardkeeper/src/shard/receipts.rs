@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use shardkeeper_proto::CommandId;
 
-use crate::command::{Accepted, NotWritten, Receipt, receipt};
+use crate::command::{AcceptedCommand, Receipt, WriteError, receipt};
 
 /// The receipts of the commands of one shard. Bounded as the machine's queue is.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct Receipts {
 }
 
 impl Receipts {
-    pub(super) fn open(&mut self) -> (CommandId, Accepted) {
+    pub(super) fn open(&mut self) -> (CommandId, AcceptedCommand) {
         self.last += 1;
         let (receipt, accepted) = receipt();
         let id = CommandId(self.last);
@@ -31,7 +31,7 @@ impl Receipts {
     }
 
     /// The command is not sent any more.
-    pub(super) fn given_up(&mut self, id: CommandId, reason: NotWritten) {
+    pub(super) fn given_up(&mut self, id: CommandId, reason: WriteError) {
         if let Some(receipt) = self.waiting.remove(&id) {
             receipt.not_written(reason);
         }

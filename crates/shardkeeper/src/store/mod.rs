@@ -18,7 +18,7 @@ use shardkeeper_proto::{ShardCount, ShardId};
 pub use self::file::{FileStore, OpenError};
 pub(crate) use self::lease::StoreLease;
 pub use self::memory::MemoryStore;
-pub use self::record::{BudgetRecord, RecordRefused, SessionRecord};
+pub use self::record::{BudgetRecord, RecordError, SessionRecord};
 pub(crate) use self::record::{budget_record, since, unix_ms};
 
 /// Why a store could not do its work. It is shown with its sources, and must not contain secrets.
@@ -40,7 +40,7 @@ pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
 /// # Closing
 ///
 /// The manager has dropped the store before [`stop`](crate::Shardkeeper::stop), [`detach`](crate::Shardkeeper::detach),
-/// [`ended`](crate::Shardkeeper::ended) or a failed [`start`](crate::Builder::start) answers, so that it can be opened again at
+/// [`ended`](crate::Shardkeeper::exit_reason) or a failed [`start`](crate::Builder::start) answers, so that it can be opened again at
 /// once. A call that is under way when the end's deadline has passed is cancelled; a store that does not react to that for
 /// 1 s, or goes on in a thread of its own, stays in use until its call ends, and a warning says so where it can be seen. After
 /// a crash of the manager, or a start that was cancelled, the store is dropped within moments.

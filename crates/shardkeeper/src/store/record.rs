@@ -26,7 +26,7 @@ pub struct SessionRecord {
 /// A stored session is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum RecordRefused {
+pub enum RecordError {
     /// A later version of this library has written it.
     #[error("it has format {format}, this version reads up to {FORMAT}")]
     Format {
@@ -59,14 +59,14 @@ impl SessionRecord {
     /// # Errors
     ///
     /// What stands against it.
-    pub fn check(&self, now: SystemTime, max_age: Duration) -> Result<(), RecordRefused> {
+    pub fn check(&self, now: SystemTime, max_age: Duration) -> Result<(), RecordError> {
         if self.format > FORMAT {
-            return Err(RecordRefused::Format { format: self.format });
+            return Err(RecordError::Format { format: self.format });
         }
         // A clock that was set back makes it young, which costs one vain Resume.
         let age = since(now, self.stored_at_ms);
         if age > max_age {
-            return Err(RecordRefused::TooOld { age, limit: max_age });
+            return Err(RecordError::TooOld { age, limit: max_age });
         }
         Ok(())
     }
@@ -137,9 +137,9 @@ mod tests {
         let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
         assert_eq!(record().check(now, hour), Ok(()));
         let later = SessionRecord { format: FORMAT + 1, ..record() };
-        assert_eq!(later.check(now, hour), Err(RecordRefused::Format { format: FORMAT + 1 }));
+        assert_eq!(later.check(now, hour), Err(RecordError::Format { format: FORMAT + 1 }));
         let old = SessionRecord { stored_at_ms: unix_ms(now) - 3_700_000, ..record() };
-        assert!(matches!(old.check(now, hour), Err(RecordRefused::TooOld { .. })));
+        assert!(matches!(old.check(now, hour), Err(RecordError::TooOld { .. })));
         assert!(old.check(now, hour).unwrap_err().to_string().ends_with("old, more than 3600s"));
         let future = SessionRecord { stored_at_ms: unix_ms(now) + 1_000_000, ..record() };
         assert_eq!(future.check(now, hour), Ok(()));

@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
-use shardkeeper::{Change, Lifecycle, Reason, ShardId, ShardMessage, Shardkeeper};
+use shardkeeper::actor::ShardMessage;
+use shardkeeper::status::{Change, Reason};
+use shardkeeper::{Lifecycle, ShardId, Shardkeeper};
 use shardkeeper_sim::{Fault, Simulator};
 use tokio::time::Instant;
 

@@ -14,9 +14,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use shardkeeper::config::Timings;
+use shardkeeper::status::{Change, ManagerStatus, Next, Phase};
 use shardkeeper::{
-    Builder, Change, Event, Intents, Lifecycle, ManagerStatus, Next, Overflow, Phase, Shardkeeper,
-    Subscription, SubscriptionOptions, Timings, Topic,
+    Builder, Event, Intents, Lifecycle, Overflow, Shardkeeper, Subscription, SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::{SimConfig, SimTimings, Simulator};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};

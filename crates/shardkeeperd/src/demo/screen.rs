@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossterm::style::{Color, ResetColor, SetForegroundColor};
 use crossterm::{cursor, queue, terminal};
-use shardkeeper::{ManagerStatus, Phase, ShardStatus};
+use shardkeeper::status::{ManagerStatus, Phase, ShardStatus};
 use shardkeeper_sim::Delivery;
 
 use crate::{can_move_cursor, say, wants_colours};

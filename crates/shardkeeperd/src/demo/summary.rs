@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
-use shardkeeper::{ManagerStatus, ShardStatus};
+use shardkeeper::status::{ManagerStatus, ShardStatus};
 use shardkeeper_sim::{IdentifyRecord, SimTimings, Simulator, Violation};
 use tokio::time::Instant;
 

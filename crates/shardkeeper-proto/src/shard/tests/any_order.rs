@@ -87,7 +87,7 @@ proptest! {
                     bench.feed(Input::ConnectDelayed(Duration::from_secs(1)));
                 }
                 Step::Feed(9 | 10) => {
-                    bench.feed(Input::Turn);
+                    bench.feed(Input::ConnectGrant);
                 }
                 Step::Feed(11) => {
                     bench.feed(voice());

@@ -116,7 +116,7 @@ fn a_shard_that_is_told_to_reconnect_resumes_or_identifies_and_says_why() {
         assert!(bench.has(told));
         bench.closed(Some(4000)).reconnect();
         if fresh {
-            bench.feed(Input::Turn);
+            bench.feed(Input::ConnectGrant);
         }
         bench.feed(Input::Connected).clear().hello();
         if fresh {

@@ -8,7 +8,7 @@ fn gw_010_108_124_the_path_to_ready() {
     let mut bench = Bench::new();
     bench.feed(Input::Start);
     assert!(matches!(bench.out[..], [Output::Changed(Change::Queued), Output::Enqueue(Priority::ColdStart)]));
-    bench.clear().feed(Input::Turn);
+    bench.clear().feed(Input::ConnectGrant);
     assert_eq!(bench.url(), Some("wss://bootstrap.example/?v=10&encoding=json"));
     bench.clear().feed(Input::Connected);
     assert!(bench.out.is_empty(), "GW-028: nothing goes before Hello");
@@ -85,7 +85,7 @@ fn a_shard_in_the_queue_asks_again_after_a_while_and_when_the_queue_is_new() {
     assert_eq!(bench.wait(), Duration::from_secs(30));
     bench.sleep().feed(Input::QueueReplaced);
     assert!(matches!(bench.out[..], [Output::Enqueue(_), Output::Enqueue(_)]));
-    bench.feed(Input::Turn).feed(Input::Connected).hello().clear().feed(Input::QueueReplaced);
+    bench.feed(Input::ConnectGrant).feed(Input::Connected).hello().clear().feed(Input::QueueReplaced);
     assert!(matches!(bench.out[..], [Output::ClaimPermit(_)]));
 }
 
@@ -147,7 +147,7 @@ fn nothing_printed_holds_the_token_or_the_session_id() {
 fn gw_002_an_unreachable_bootstrap_url_is_asked_for_again() {
     let asks = |bench: &Bench| bench.has(|out| matches!(out, Output::AskGateway));
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn).feed(Input::ConnectFailed);
+    bench.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::ConnectFailed);
     assert!(asks(&bench));
     bench.feed(Input::GatewayUrl("wss://other.example".parse().unwrap())).reconnect();
     assert_eq!(bench.url(), Some("wss://other.example/?v=10&encoding=json"));

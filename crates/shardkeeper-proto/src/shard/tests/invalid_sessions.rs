@@ -44,7 +44,7 @@ fn gw_148_140_125_op_9_false_forgets_everything_and_identifies() {
         bench.closed(None).sleep();
         // GW-075: the Identify after op 9 passes the identify queue too.
         assert!(bench.has(|out| matches!(out, Output::Enqueue(Priority::LostSession))));
-        bench.feed(Input::Turn);
+        bench.feed(Input::ConnectGrant);
         assert_eq!(bench.url(), Some("wss://bootstrap.example/?v=10&encoding=json"), "GW-140");
         bench.feed(Input::Connected).clear().hello();
         bench.shard.tick(&mut Context::new(bench.now, &mut || 0.0));
@@ -57,7 +57,7 @@ fn gw_148_140_125_op_9_false_forgets_everything_and_identifies() {
 #[test]
 fn gw_149_op_9_after_identify_waits_longer_each_time() {
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn);
+    bench.feed(Input::Start).feed(Input::ConnectGrant);
     let mut waits = Vec::new();
     for _ in 0..9 {
         bench.feed(Input::Connected).hello().permit().clear().receive(r#"{"op":9,"d":false}"#);
@@ -142,7 +142,7 @@ fn gw_149_what_follows_waits_also_when_the_word_comes_while_the_connection_is_cl
 #[test]
 fn a_connection_that_lasted_forgets_how_often_others_were_refused() {
     let mut bench = Bench::new();
-    bench.feed(Input::Start).feed(Input::Turn);
+    bench.feed(Input::Start).feed(Input::ConnectGrant);
     for _ in 0..5 {
         bench.feed(Input::Connected).hello().permit().receive(r#"{"op":9,"d":false}"#);
         bench.closed(None).reconnect();

@@ -13,7 +13,7 @@ mod stopping;
 mod vain_attempts;
 
 use super::*;
-use crate::{Activity, Presence, RequestMembers, Status, VoiceStateUpdate};
+use crate::{Activity, OnlineStatus, Presence, RequestMembers, VoiceStateUpdate};
 
 const INTERVAL: Duration = Duration::from_millis(41_250);
 
@@ -93,7 +93,7 @@ impl Bench {
 
     /// Without a session: from the start to an open connection, before Hello.
     fn connect(&mut self) -> &mut Self {
-        self.feed(Input::Start).feed(Input::Turn).feed(Input::Connected)
+        self.feed(Input::Start).feed(Input::ConnectGrant).feed(Input::Connected)
     }
 
     /// Without a session: from the start to the Identify.
@@ -198,7 +198,7 @@ impl Bench {
         while self.url().is_none() {
             let queued = matches!(self.shard.state, State::Queued { .. });
             if queued {
-                self.feed(Input::Turn)
+                self.feed(Input::ConnectGrant)
             } else {
                 self.sleep()
             };
@@ -225,7 +225,7 @@ const RESUME_42: &str = r#"{"op":6,"d":{"token":"T","session_id":"S","seq":42}}"
 type Act = fn(&mut Bench) -> &mut Bench;
 
 fn presence(name: &str) -> PresenceUpdate {
-    PresenceUpdate::new(Presence::new(Status::Online).activity(Activity::playing(name))).unwrap()
+    PresenceUpdate::new(Presence::new(OnlineStatus::Online).activity(Activity::playing(name))).unwrap()
 }
 
 /// What a dispatch shows, and whether it came as part of a resume.

@@ -24,7 +24,7 @@ type SomeInput = Input<'static>;
 names!(state_name, STATES, State:
     Idle Disconnected Queued Connecting AwaitingHello AwaitingPermit Identifying Resuming Ready Closing Stopped Refused);
 names!(input_name, INPUTS, SomeInput:
-    Start Connected ConnectDelayed ConnectFailed ConnectRefused Payload Malformed Unreadable Closed Turn Permit
+    Start Connected ConnectDelayed ConnectFailed ConnectRefused Payload Malformed Unreadable Closed ConnectGrant Permit
     QueueReplaced GatewayUrl Presence Command ReadingPaused Timeout Reconnect Stop Detach);
 names!(change_name, CHANGES, Change:
     Queued Connecting Paced Hello Identifying Resuming Ready Resumed Disconnected Stopped Refused);
@@ -35,7 +35,7 @@ type Situation = (&'static str, bool, Act);
 const SITUATIONS: [Situation; 20] = [
     ("Idle", false, |bench| bench),
     ("Queued", false, |bench| bench.feed(Input::Start)),
-    ("Connecting, without a session", false, |bench| bench.feed(Input::Start).feed(Input::Turn)),
+    ("Connecting, without a session", false, |bench| bench.feed(Input::Start).feed(Input::ConnectGrant)),
     ("Connecting, with a session", true, |bench| bench.feed(Input::Start)),
     ("Connecting, to end the session", true, |bench| bench.feed(Input::Start).feed(Input::Stop)),
     ("AwaitingHello, without a session", false, |bench| bench.connect()),
@@ -88,7 +88,7 @@ const GIVEN: [Given; 20] = [
     ("", || Input::Unreadable("why")),
     ("", || Input::Closed { code: None, corrupt: false, detail: None }),
     (" 4004", || Input::Closed { code: Some(4004), corrupt: false, detail: None }),
-    ("", || Input::Turn),
+    ("", || Input::ConnectGrant),
     ("", || Input::Permit(IdentifyPermit::issue())),
     ("", || Input::QueueReplaced),
     ("", || Input::GatewayUrl("wss://other.example".parse().unwrap())),

@@ -6,7 +6,7 @@ use crate::RequestMembers;
 #[test]
 fn gw_029_commands_wait_for_ready_and_voice_goes_first() {
     let mut bench = Bench::new();
-    bench.feed(bulk(1)).feed(Input::Presence(presence("p"))).feed(Input::Start).feed(Input::Turn);
+    bench.feed(bulk(1)).feed(Input::Presence(presence("p"))).feed(Input::Start).feed(Input::ConnectGrant);
     bench.feed(Input::Connected).hello().permit().feed(voice()).clear();
     bench.receive(r#"{"t":"TYPING_START","s":1,"op":0,"d":{}}"#).ready();
     // The presence was in Identify.

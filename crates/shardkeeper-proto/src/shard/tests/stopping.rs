@@ -119,7 +119,7 @@ fn stop_and_detach_end_a_shard_in_every_state() {
             bench.feed(Input::Start);
         },
         |bench| {
-            bench.feed(Input::Turn);
+            bench.feed(Input::ConnectGrant);
         },
         |bench| {
             bench.feed(Input::Connected);
