@@ -11,7 +11,7 @@ use crate::command;
 use crate::dispatch::Publisher;
 use crate::message::{ManagerMessage, QueueMessage};
 use crate::shard::life::Life;
-use crate::shard::{ShardActor, ShardArguments};
+use crate::shard::{Parts, ShardActor, ShardArguments};
 
 impl Shards {
     pub(super) fn shard_config(&self, shard: ShardId) -> ShardConfig {
@@ -44,10 +44,9 @@ impl Shards {
         entry.life = Arc::new(Life::new(self.last_incarnation));
         entry.board.begin(self.last_incarnation);
         let (commands, inbox) = command::channel(shard);
-        let arguments = ShardArguments {
-            running: entry.drivers.begin(shard, self.last_incarnation, manager.clone()),
+        let parts = Parts {
+            shard,
             life: Arc::clone(&entry.life),
-            config,
             connector: self.connector.clone(),
             pacer: Arc::clone(&self.pacer),
             warnings: Arc::clone(&self.warnings),
@@ -61,15 +60,20 @@ impl Shards {
             slot: Arc::clone(&entry.cell),
             board: Arc::clone(&entry.board),
             oddities: Arc::clone(&self.oddities),
-            commands: (commands.clone(), inbox),
-            presence: entry.presence.clone(),
             presence_fn: self.config.settings.presence_fn.clone(),
-            queue: queue.clone(),
             ledger,
-            manager: manager.clone(),
             random,
             tap: self.config.settings.tap.clone(),
             reconnect: self.config.settings.reconnect,
+        };
+        let arguments = ShardArguments {
+            config,
+            parts,
+            commands: (commands.clone(), inbox),
+            presence: entry.presence.clone(),
+            queue: queue.clone(),
+            manager: manager.clone(),
+            running: entry.drivers.begin(shard, self.last_incarnation, manager.clone()),
         };
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, manager.get_cell()).await?;
         entry.stage = Stage::Up { actor, commands };
