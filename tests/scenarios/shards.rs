@@ -195,7 +195,7 @@ fn a_shard_that_discord_refused_can_be_started_again() {
         }
         // It is one of this manager all the same.
         let error = running.keeper.command(ask_shard_1()).await.unwrap_err();
-        assert_eq!(error.to_string(), "shard 1 takes no commands now");
+        assert_eq!(error.to_string(), "shard 1 accepts no commands now: it has ended or is restarting");
         let shown = Presence::new(OnlineStatus::Idle);
         running.keeper.update_presence_on([ShardId(1)], shown).await.unwrap();
         running.keeper.restart_shard(ShardId(1), RestartBy::Identify).await.unwrap();

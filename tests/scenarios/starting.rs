@@ -221,7 +221,7 @@ async fn gw_290_293_a_429_is_waited_out_and_one_without_an_end_is_final() {
     simulator.arm_rest(RestFault::Page(429), usize::MAX);
     let error = bot(&simulator).start().await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("shuts this address out"), "{source}");
+    assert!(source.contains("blocks this IP address"), "{source}");
     assert_eq!(simulator.report().rest_requests, 1);
 }
 
@@ -243,7 +243,7 @@ async fn a_start_that_the_budget_does_not_suffice_for_can_be_refused_as_a_whole(
     assert!(
         error
             .to_string()
-            .starts_with("4 shards have to identify, and 13 identifies are left of which 10 are kept: wait "),
+            .contains("4 shards have to identify, 13 identifies are left, 10 of them are reserved; wait "),
         "{error}"
     );
     assert_eq!(simulator.report().identifies, 0);
