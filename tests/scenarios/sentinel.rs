@@ -52,7 +52,7 @@ async fn gw_005_more_shards_than_the_bot_has_are_told_when_they_are_more_than_ev
             told.push(advice.to_string());
         }
     }
-    let expected = [3, 4].map(|advised| format!("discord advises {advised} shards, and the bot has 2"));
+    let expected = [3, 4].map(|advised| format!("discord recommends {advised} shards, the bot has 2"));
     assert_eq!(told, expected);
 }
 

@@ -385,7 +385,7 @@ async fn a_save_that_is_never_answered_is_given_up_and_tried_again() {
     store.hangs.store(true, Ordering::Relaxed);
     running.simulator.emit(0, 1);
     let told = running.until(is_store_failure).await.to_string();
-    assert_eq!(told, "the session store does not work (no answer for 10 s), next try in 49.8s");
+    assert_eq!(told, "the session store failed (no answer for 10 s), next try in 49.8s");
     sleep(Duration::from_secs(300)).await;
     let saves = store.saves.load(Ordering::Relaxed) - saves;
     assert!((3..=5).contains(&saves), "{saves}");

@@ -284,7 +284,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
                         "reshard sentinel: crashed (killed), replaced"
                     }
                     Part::Sentinel => "reshard sentinel: crashed (stopped), replaced",
-                    Part::Store => "the session store does not work (panicked: the store breaks down)",
+                    Part::Store => "the session store failed (panicked: the store breaks down)",
                     Part::Manager => unreachable!("dealt with above"),
                 };
                 assert!(told[0].starts_with(expected), "{what}: {told:?}");

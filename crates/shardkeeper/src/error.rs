@@ -28,7 +28,9 @@ pub enum ConfigError {
         url: String,
     },
     /// The shard count is zero.
-    #[error("the shard count is zero: use at least 1, or leave it out for the number that Discord recommends")]
+    #[error(
+        "the shard count is zero: use at least 1, or leave it out for the number that Discord recommends"
+    )]
     NoShards,
     /// A shard id is not less than the shard count (GW-073: ids are counted from zero).
     #[error("shard {shard} does not exist among {count} shards: ids go from 0 to {}", count.get() - 1)]

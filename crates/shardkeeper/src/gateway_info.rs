@@ -81,7 +81,9 @@ pub enum GatewayInfoError {
     Unauthorized,
     /// The host answers 429 without the JSON and the waiting time of Discord's API. This is a block at the
     /// edge, which further requests would prolong (GW-293).
-    #[error("{host} blocks this IP address (429 without a retry time): wait, or contact the operator of {host}")]
+    #[error(
+        "{host} blocks this IP address (429 without a retry time): wait, or contact the operator of {host}"
+    )]
     ShutOut {
         /// Host of the API URL.
         host: String,

@@ -200,7 +200,7 @@ async fn waits_and_tries_again(api_url: &str, message: &str) {
 #[tokio::test]
 async fn an_api_that_cannot_be_reached_is_tried_again() {
     let port = TcpListener::bind(LOOPBACK).await.unwrap().local_addr().unwrap().port();
-    waits_and_tries_again(&format!("http://127.0.0.1:{port}"), "the gateway cannot be asked").await;
+    waits_and_tries_again(&format!("http://127.0.0.1:{port}"), "GET /gateway/bot failed").await;
 }
 
 #[tokio::test]

@@ -292,7 +292,7 @@ async fn a_store_on_a_full_disk_is_told_and_stops_no_shard() {
     (running, copying) = scene.start_on_small_disk();
     scene.ready(&mut running).await;
     scene.limit_disk(&running, "1").await;
-    running.until("the session store does not work (I/O error: File too large").await;
+    running.until("the session store failed (I/O error: File too large").await;
     scene.until_recorded(200).await;
     assert_eq!(scene.simulator.report().ready_sessions, 2);
     scene.limit_disk(&running, "unlimited").await;
