@@ -64,8 +64,8 @@ async fn files_that_cannot_be_used_are_named() {
     let (notes, nowhere) = (directory.file("notes"), directory.file("nowhere/file"));
     std::fs::write(&notes, "somebody's notes ".repeat(1000)).unwrap();
     for (option, file, message) in [
-        ("--store", &notes, "notes holds no sessions: remove it to start anew"),
-        ("--store", &nowhere, "nowhere/file cannot be opened: No such file or directory"),
+        ("--store", &notes, "notes is not a session store, or is damaged: remove it"),
+        ("--store", &nowhere, "nowhere/file: No such file or directory"),
         ("--record", &nowhere, "nowhere/file: No such file or directory"),
     ] {
         let (code, log) = Running::start("sim-token", "http://127.0.0.1:1", &[option, file]).end().await;

@@ -23,15 +23,15 @@ pub(crate) const ALL_MEMBERS_WINDOW: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Members {
-    /// One JSON object per member. Parse them with [`members`](Self::members).
+    /// Members as JSON objects. Parse them with [`members`](Self::members).
     pub raw_members: Vec<Box<RawValue>>,
-    /// One JSON object per presence, if presences were requested.
+    /// Presences as JSON objects, if presences were requested.
     pub raw_presences: Vec<Box<RawValue>>,
     /// Requested ids that belong to no member (GW-219). Values that are not valid ids are left out.
     pub not_found: Vec<u64>,
 }
 
-/// One part of the members that a request has found.
+/// A part of the members that a request has found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MembersChunk {

@@ -178,7 +178,8 @@ mod error_tests {
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "{shown} of 20 bytes cannot be parsed as shardkeeper::dispatch::json::error_tests::Typing: \
+                    "{shown} of 20 bytes cannot be parsed as \
+                     shardkeeper::dispatch::json::error_tests::Typing: \
                      a value is missing or has the wrong type, before line 1 column 19"
                 )
             );

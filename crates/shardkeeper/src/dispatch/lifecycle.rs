@@ -265,7 +265,8 @@ impl fmt::Display for Lifecycle {
             Self::SubscriptionStalled { subscription, shard, stalled_for } => {
                 write!(
                     f,
-                    "{subscription} is full and not read for {stalled_for:.0?}: shard {shard} is waiting for room in it"
+                    "{subscription} is full and not read for {stalled_for:.0?}: \
+                     shard {shard} is waiting for room in it"
                 )
             }
             Self::SubscriptionResumed { subscription, stalled_for } => {

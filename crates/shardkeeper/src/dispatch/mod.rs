@@ -51,7 +51,7 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// One dispatch of the Gateway. Clones share the data.
+/// A dispatch of the Gateway: one event with its shard and sequence number. Clones share the data.
 #[derive(Clone)]
 pub struct Dispatch {
     shard: ShardId,
@@ -59,7 +59,7 @@ pub struct Dispatch {
     sequence: u64,
     replayed: bool,
     name: Name,
-    /// One allocation, which also holds the reference count.
+    /// Text and reference count in one allocation, so that a dispatch costs a single one.
     data: Arc<[u8]>,
 }
 

@@ -20,7 +20,7 @@ use crate::chain::readable;
 /// Error of an event that does not fit its model, because Discord changed the event or sent something
 /// unusual. The dispatch still has its data.
 #[derive(thiserror::Error)]
-#[error("{event} of {bytes} bytes does not fit its twilight model: use the raw data of the dispatch")]
+#[error("{event} of {bytes} bytes does not fit its twilight model: use the raw data")]
 #[non_exhaustive]
 pub struct MalformedEvent {
     /// Name of the event.
@@ -260,7 +260,7 @@ mod tests {
             assert_eq!(
                 crate::chain::chain(&error),
                 format!(
-                    "TYPING_START of {} bytes does not fit its twilight model: use the raw data of the dispatch: {what}",
+                    "TYPING_START of {} bytes does not fit its twilight model: use the raw data: {what}",
                     data.len()
                 )
             );

@@ -392,7 +392,7 @@ impl Watermark {
     }
 }
 
-/// One lossless subscription of one shard.
+/// A lossless subscription, as seen by the watermark of one shard.
 #[derive(Debug)]
 pub(super) struct Debtor {
     watermark: Arc<Watermark>,
