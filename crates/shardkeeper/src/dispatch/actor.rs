@@ -103,7 +103,7 @@ mod tests {
             publisher.publish(&Envelope::split(payload.as_bytes()).unwrap(), sequence, false);
         }
         let end = tokio::time::timeout(Duration::from_secs(60), forwarding).await;
-        end.expect("it ends with its actor").unwrap();
+        end.expect("forwarding ends with its actor").unwrap();
         watermark.settled().await;
         assert_eq!(watermark.acknowledged(), 3);
         drop(actor);

@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn topics_narrow_to_guilds_and_by_predicate() {
         let payload = br#"{"t":"TYPING_START","s":1,"op":0,"d":{"guild_id":"7","user_id":"3"}}"#;
-        let envelope = Envelope::split(payload).expect("it is one");
+        let envelope = Envelope::split(payload).expect("the payload is an envelope");
         let admits = |topic: Topic| topic.admits(&mut Candidate::new(&envelope));
         assert!(admits(Topic::all()) && admits(Topic::all().of_guilds([6, 7])));
         assert!(!admits(Topic::all().of_guilds([6])));
@@ -243,7 +243,8 @@ mod tests {
 
     #[test]
     fn a_predicate_that_panics_is_not_asked_again_and_lets_everything_come() {
-        let envelope = Envelope::split(br#"{"t":"X","s":1,"op":0,"d":{}}"#).expect("it is one");
+        let envelope =
+            Envelope::split(br#"{"t":"X","s":1,"op":0,"d":{}}"#).expect("the payload is an envelope");
         let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
         let count = Arc::clone(&asked);
         let topic = Topic::all().matching(move |_| {

@@ -90,7 +90,7 @@ impl<S: SessionStore> Bench<S> {
         removed: Vec<(u32, u32)>,
         budget: Option<BudgetRecord>,
     ) -> Result<(), Broken> {
-        let count = |count| ShardCount::new(count).expect("none is zero");
+        let count = |count| ShardCount::new(count).expect("no count is zero");
         let removed: Vec<_> = removed.into_iter().map(|(shard, of)| (count(of), ShardId(shard))).collect();
         let replaced = |old: &SessionRecord| {
             removed.contains(&old.slot()) || sessions.iter().any(|new| new.slot() == old.slot())
@@ -123,7 +123,7 @@ impl<S: SessionStore> Bench<S> {
 }
 
 fn record(shard: u32, count: u32, sequence: u64) -> SessionRecord {
-    let count = ShardCount::new(count).expect("none is zero");
+    let count = ShardCount::new(count).expect("no count is zero");
     let mut session = Session::sample(ShardId(shard), count);
     session.sequence = sequence;
     SessionRecord::new(session, 1, SystemTime::now())

@@ -58,7 +58,10 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// Another process has the file open.
-    #[error("the session store {} is in use by another process: stop it, or use another file", path.display())]
+    #[error(
+        "the session store {} is in use by another process: stop it, or use another file",
+        path.display()
+    )]
     InUse {
         /// Path of the file.
         path: PathBuf,

@@ -26,9 +26,9 @@ pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Stores the sessions of one bot, and how much of the identify budget is spent.
 ///
-/// A store is used by one manager at a time. Processes that run at the same time need a store each (in a database:
-/// rows of their own), because the budget is one value, and because a shard that moves is removed here after
-/// the other process may have saved it.
+/// A store is used by one manager at a time. Processes that run at the same time need a store each (in a
+/// database: rows of their own), because the budget is one value, and because a shard that moves is removed
+/// here after the other process may have saved it.
 ///
 /// The content is as secret as the token: with both, anyone can resume the sessions. Make it readable only to
 /// the bot. The store never holds the token itself, nor any part of an event.

@@ -73,7 +73,8 @@ impl SessionRecord {
     }
 }
 
-/// The daily identify budget of the token, as far as it is left (GW-166: reaching the limit resets the token).
+/// What is left of the token's daily identify budget (GW-166: a token allows 1000 Identifies in 24 h, and
+/// reaching the limit resets it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BudgetRecord {

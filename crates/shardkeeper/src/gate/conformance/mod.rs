@@ -25,7 +25,8 @@ const PATIENCE: u32 = 20;
 pub enum Broken {
     /// The window was not kept.
     #[error(
-        "the window was not kept: a pass came {after:?} after the last one of its key was spent, the window is {window:?}"
+        "the window was not kept: a pass came {after:?} after the last one of its key was spent, \
+         the window is {window:?}"
     )]
     Window {
         /// Time from the last spent pass to the next pass.
