@@ -89,7 +89,7 @@ pub enum ConfigError {
     Presence(#[from] PresenceError),
 }
 
-/// Error of starting a manager.
+/// Error of [`Builder::start`](crate::Builder::start): the manager did not start.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {

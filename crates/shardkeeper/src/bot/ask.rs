@@ -42,7 +42,8 @@ impl<M: Message, T: Send + 'static> Answer<M, T> {
         tokio::select! {
             biased;
             answer = &mut answer => answer.ok(),
-            // Any answer was sent before the actor ended, so it is there now.
+            // An actor that has ended sends no more answers; one sent before its end is already in the
+            // channel.
             _ = self.actor.wait(None) => answer.try_recv().ok(),
         }
     }

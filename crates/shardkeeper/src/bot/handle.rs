@@ -266,7 +266,8 @@ impl Shardkeeper {
         if let Some(accepted) = self.ask(|reply| ManagerMessage::Command(command, reply)).await {
             return accepted;
         }
-        // No answer: the shard ended with the command, or the manager ended, in which case this call fails.
+        // No answer: the shard ended before it handled the command, or the manager ended; in the second case
+        // `owner_of` returns that error.
         let owner = self.owner_of(guild_id.unwrap_or_default()).await?;
         Err(CommandError::ShardEnded { shard: raw_shard.unwrap_or(owner) })
     }

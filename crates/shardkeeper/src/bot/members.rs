@@ -204,8 +204,8 @@ impl Answers {
                     return Err(held_up(keeper, shard).await.unwrap_or(MembersError::Expired));
                 }
                 Err(WriteError::Expired) => return Err(MembersError::Expired),
-                // The connection ended during the write. Send again: if the request was not sent nobody
-                // answers, and sending it twice does no harm.
+                // The connection ended during the write: send the request again. If it did not arrive, no
+                // answer would come; if it did, asking twice does no harm.
                 Err(WriteError::Lost) => {}
             }
         }

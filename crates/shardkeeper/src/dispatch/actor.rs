@@ -43,7 +43,7 @@ pub(crate) async fn forward<M: Message>(
     };
     drop(subscription);
     if actor_ended {
-        // The actor may still be closing, and handling messages in its mailbox.
+        // The actor may still be handling the messages in its mailbox, so wait until it has ended.
         let _ = actor.wait(None).await;
         // A message sent while the mailbox closed stays in it as long as the actor's address exists
         // somewhere, so its debt is taken back here.

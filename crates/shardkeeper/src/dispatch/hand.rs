@@ -34,7 +34,7 @@ struct Held {
     reader: Reader,
     /// Shard and number of the acknowledgement owed for the event, if any is owed.
     owed: Option<(ShardId, u64)>,
-    /// Time since which the reader has been awaiting a shutdown.
+    /// When the reader began to await a shutdown; `None` when it does not await one.
     awaits_end: Option<Instant>,
 }
 
@@ -47,17 +47,17 @@ impl Hand {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The reader receives an event.
+    /// Notes that the reader receives an event.
     pub(super) fn take(&self, owed: Option<(ShardId, u64)>) {
         *self.held() = Some(Held { reader: Reader::current(), owed, awaits_end: None });
     }
 
-    /// The reader asks for the next event, and there is none yet.
+    /// Notes that the reader asks for the next event while there is no event to read.
     pub(super) fn put_down(&self) {
         *self.held() = None;
     }
 
-    /// Returns the time since which the reader has been awaiting a shutdown instead of reading on.
+    /// Returns when the reader began to await a shutdown instead of reading on; `None` when it does not.
     pub(super) fn awaits_end_since(&self) -> Option<Instant> {
         self.held().as_ref()?.awaits_end
     }

@@ -52,8 +52,7 @@ impl fmt::Display for SubscriptionLabel {
 pub struct HeldUp {
     /// The full subscription.
     pub subscription: SubscriptionLabel,
-    /// Time since which the subscription has not taken every event of the shard. In JSON: `for_ms`, for how
-    /// long.
+    /// When the shard began to wait for room. In JSON: `for_ms`, the time since then in milliseconds.
     #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
     pub since: Instant,
 }
@@ -67,7 +66,8 @@ pub struct WatermarkStuck {
     pub subscription: Option<SubscriptionLabel>,
     /// Sequence number of that dispatch.
     pub sequence: u64,
-    /// Time since which the watermark is known to wait for the dispatch. In JSON: `for_ms`, for how long.
+    /// When the watermark was first seen to wait for the dispatch. In JSON: `for_ms`, the time since then in
+    /// milliseconds.
     #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
     pub since: Instant,
 }
@@ -97,7 +97,7 @@ pub(crate) struct Tag {
     pub(super) hand: Hand,
 }
 
-/// Shards that wait for room in the subscription, each with the time since when.
+/// Shards that wait for room in the subscription, each with the start of its wait.
 #[derive(Debug, Default)]
 struct Stall {
     shards: BTreeMap<ShardId, Instant>,
@@ -158,7 +158,7 @@ impl Tag {
         })
     }
 
-    /// The shards that wait, each with the time since when.
+    /// Returns the shards that wait, each with the start of its wait.
     pub(super) fn waiting(&self) -> Vec<(ShardId, Instant)> {
         self.stall().shards.iter().map(|(shard, since)| (*shard, *since)).collect()
     }

@@ -142,8 +142,9 @@ impl Publisher {
         (awaited || self.awaited) && self.spill.has_room_for_answers()
     }
 
-    /// Returns one of the subscriptions that are behind, and since when, if each of them has a reader that
-    /// awaits a shutdown instead of reading on. The time is that of the last reader.
+    /// Returns one of the subscriptions that are behind, and when the last of their readers began to await a
+    /// shutdown. `None` unless every one of these subscriptions has a reader that awaits a shutdown instead
+    /// of reading on.
     pub(crate) fn left_by_asker(&self) -> Option<(SubscriptionLabel, Instant)> {
         let mut left = None;
         for subscriber in self.spill.subscribers() {
@@ -307,7 +308,7 @@ mod tests {
         let mut publisher =
             Publisher::new(to, shard, 1, Arc::clone(&watermark), Arc::clone(&inherited_spill));
         publish(&mut publisher, 5);
-        // Another session: its READY has the sequence number from which it is resumed.
+        // A new session begins: a resume would start from the sequence number of its READY.
         publish(&mut publisher, 6);
         watermark.restart(1);
         publish(&mut publisher, 1);

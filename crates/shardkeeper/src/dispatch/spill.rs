@@ -159,7 +159,8 @@ impl Drop for InheritedSpill {
             for queued in queue.queued.drain(..) {
                 match queued.ticket {
                     Some(ticket) if ticket.comes_again() => ticket.give_up(),
-                    // Lifecycle changes, READY, and events of an earlier session.
+                    // Lifecycle changes, READY, and events of an earlier session: no resume repeats them, so
+                    // they count as missed.
                     _ => queue.subscriber.miss(1),
                 }
             }

@@ -79,7 +79,7 @@ struct Watch {
 /// shutdown.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct HeldByAsker {
-    /// Time since which the last of these tasks has been awaiting the shutdown.
+    /// When the last of these tasks began to await the shutdown.
     pub(crate) since: Instant,
     /// Subscription that owes the first of these acknowledgements.
     pub(crate) subscription: SubscriptionLabel,
@@ -331,9 +331,9 @@ impl Watermark {
         self.state().all_settled()
     }
 
-    /// Returns the shutdown's deadlock, if there is one: every open acknowledgement is owed by a task that
-    /// awaits the shutdown, and so cannot give it. Each of these tasks holds the delivery or will not read
-    /// it. `None` when another task owes an acknowledgement, or none is open.
+    /// Detects a shutdown that would wait forever: every open acknowledgement is owed by a task that awaits
+    /// the shutdown, and so cannot give it. Each of these tasks holds the delivery or will not read it.
+    /// `None` when another task owes an acknowledgement, or none is open.
     pub(crate) fn held_by_asker(&self, shard: ShardId) -> Option<HeldByAsker> {
         let state = self.state();
         // With 64 debtors or more, they cannot be told apart.
@@ -532,7 +532,7 @@ mod tests {
         let watermark = Arc::new(Watermark::default());
         let debtor = debtor(&watermark);
         let ticket = owe(&watermark, 1, &[&debtor]).remove(0);
-        // Each attempt to deliver it makes a clone, and the last one replaces the original.
+        // Each attempt to deliver an event clones its token, and the last clone replaces the original.
         drop(ticket.clone());
         let delivered = ticket.clone();
         drop(ticket);
@@ -563,7 +563,7 @@ mod tests {
         assert_eq!(watermark.acknowledged(), 1);
         drop(again);
         assert_eq!(watermark.acknowledged(), 2);
-        // When nothing else is open, it was acknowledged already.
+        // When nothing else is open, the dispatch was acknowledged already.
         drop(ticket(&watermark, 3));
         watermark.rewind(2);
         assert_eq!(watermark.acknowledged(), 2);
@@ -621,7 +621,8 @@ mod tests {
         }
         assert!(size(&watermark).0 <= 2 * MERGE_FROM, "{:?}", size(&watermark));
         assert_eq!(watermark.acknowledged(), 1);
-        // A resume from before it replays it in this process, too.
+        // After a resume from an earlier sequence number the abandoned dispatch is replayed in this process,
+        // too.
         watermark.rewind(1);
         drop(ticket(&watermark, 2));
         assert_eq!(watermark.acknowledged(), 2);

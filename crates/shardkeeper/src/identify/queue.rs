@@ -273,7 +273,7 @@ impl QueueState {
         }
         self.shards.entry(shard).or_default().asker = Some((priority, actor));
         if self.asking.as_ref().is_some_and(|asking| asking.is_asking(shard)) {
-            // The shard already has its place, at the gate.
+            // The shard already waits for a pass of the gate, and keeps that place.
             return false;
         }
         // The permit did not arrive, or arrived after the shard had left.
@@ -657,7 +657,7 @@ mod tests {
             let written = now();
             assert!(other.permitted().await, "{dies_at}");
             if dies_at == 0 {
-                // Revoked: no Identify was sent.
+                // The permit was revoked, so no Identify was sent.
                 assert_eq!(bench.ledger.status().sent, 0);
             } else {
                 assert_eq!((bench.ledger.status().sent, bench.ledger.budget().remaining()), (1, 999));

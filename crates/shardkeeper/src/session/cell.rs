@@ -189,7 +189,7 @@ mod tests {
         let slot = SessionCell::default();
         let first = slot.lease().await;
         let mut second = std::pin::pin!(slot.lease());
-        // GW-141: one connection at a time uses a session.
+        // GW-141: only one connection at a time may use a session.
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
         second.await;

@@ -256,7 +256,8 @@ impl KeeperState {
         let wall_ms = store::unix_ms(wall);
         let mut changes = Changes::default();
         let mut kept = Kept::new();
-        // If not, either nothing happened for long, or the clock jumped.
+        // Whether the stored time is recent. If it is not, the session has not changed for long, or the clock
+        // jumped.
         let lately = |stamp: &SessionStamp| {
             u128::from(stamp.stored_at_ms.abs_diff(wall_ms)) <= self.fresh_for.as_millis()
         };

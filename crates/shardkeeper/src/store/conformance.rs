@@ -70,7 +70,7 @@ pub async fn check<S: SessionStore>(open: impl AsyncFn() -> S) -> Result<(), Bro
     for sequence in (10..100).step_by(2) {
         if let Some(store) = &bench.store {
             let late = Changes { sessions: vec![record(1, 4, sequence)], ..Changes::default() };
-            // The save has begun, and its future is dropped.
+            // Polled once and dropped: the save has begun, and is then cancelled.
             let _ = store.save(late).now_or_never();
         }
         bench.save(vec![record(1, 4, sequence + 1)], vec![], None).await?;

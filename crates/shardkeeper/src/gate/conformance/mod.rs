@@ -23,7 +23,7 @@ const PATIENCE: u32 = 20;
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Broken {
-    /// The window was not kept.
+    /// A pass came before the window of its key was over.
     #[error(
         "the window was not kept: a pass came {after:?} after the last one of its key was spent, \
          the window is {window:?}"
