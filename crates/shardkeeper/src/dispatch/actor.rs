@@ -1,4 +1,4 @@
-//! Actors as subscribers.
+//! Delivery of events to actors.
 
 use std::sync::{Arc, PoisonError, Weak};
 

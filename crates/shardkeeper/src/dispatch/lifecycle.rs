@@ -91,7 +91,7 @@ pub enum Lifecycle {
     },
     /// A subscription that was reported as stalled has taken all events, or has ended.
     SubscriptionResumed {
-        /// The subscription.
+        /// Subscription that has room again.
         subscription: SubscriptionLabel,
         /// Time that the subscription was stalled.
         stalled_for: Duration,

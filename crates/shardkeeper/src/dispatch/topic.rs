@@ -67,7 +67,7 @@ impl Topic {
         Self::of(EventSet::ALL)
     }
 
-    /// These events.
+    /// Exactly these events.
     pub fn events(events: impl IntoIterator<Item = EventName>) -> Self {
         let events = EventSet::of(events);
         Self { named: events, ..Self::of(events) }

@@ -17,7 +17,7 @@ use crate::gate::IdentifyPass;
 use crate::message::{Incarnation, QueueMessage};
 use crate::status::IdentifyStatus;
 
-/// Shared by the manager, the identify queue, the session keeper and every driver.
+/// Ledger of one bot, shared by the manager, the identify queue, the session keeper and every driver.
 #[derive(Debug)]
 pub(crate) struct IdentifyLedger {
     state: Mutex<State>,

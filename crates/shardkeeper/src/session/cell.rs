@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::dispatch::Watermark;
 use crate::message::Incarnation;
 
-/// The next [`SessionCell::version`].
+/// Next value of [`SessionCell::version`], counted over all cells.
 static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// The right of a shard's drivers to write the cell, held by one driver at a time.

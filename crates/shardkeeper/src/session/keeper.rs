@@ -34,7 +34,7 @@ const JUMP_MS: u64 = 1000;
 /// Waits between failed saves.
 const RETRY: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
-/// A shard of a layout.
+/// Shard count of a layout, and shard id.
 pub(crate) type LayoutShard = (ShardCount, ShardId);
 /// Last saved state of each shard.
 type Kept = BTreeMap<LayoutShard, SessionStamp>;

@@ -37,7 +37,7 @@ pub enum Broken {
     /// Two passes of one key were out at the same time.
     #[error("a key had two passes at once: one was out when another process got one")]
     TwoPasses,
-    /// Keys depend on each other.
+    /// A free key had to wait for another key.
     #[error(
         "keys are not independent: a free key had no pass within {waited:?}, since another one was in use"
     )]

@@ -44,7 +44,7 @@ struct BrokenGate {
     others: Arc<Mutex<HashMap<u32, LocalGate>>>,
 }
 
-/// Runs when it is dropped.
+/// Runs a function when it is dropped.
 struct Finally<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for Finally<F> {
