@@ -70,7 +70,7 @@ impl Builder {
     /// Starts the manager, and returns when the layout is known and the shards have been started.
     ///
     /// While the API cannot be reached the request is repeated, with growing waits. Each failure is logged as
-    /// a warning and reported as [`Lifecycle::GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable).
+    /// a warning and reported as [`Lifecycle::GatewayUnavailable`].
     ///
     /// # Errors
     ///
@@ -230,10 +230,8 @@ impl Shardkeeper {
     }
 
     /// Sends a command on the shard that owns its guild:
-    /// [`VoiceStateUpdate`](crate::command::VoiceStateUpdate),
-    /// [`RequestMembers`](crate::command::RequestMembers),
-    /// [`request_soundboard_sounds`](crate::command::request_soundboard_sounds),
-    /// [`request_channel_info`](crate::command::request_channel_info).
+    /// [`VoiceStateUpdate`](crate::command::VoiceStateUpdate), [`RequestMembers`],
+    /// [`request_soundboard_sounds`], [`request_channel_info`](crate::command::request_channel_info).
     ///
     /// `Ok` means accepted for sending: the shard sends the command when it is ready and the rate limits
     /// allow, if necessary after a reconnect. [`AcceptedCommand::written`] waits for that.
@@ -383,7 +381,7 @@ impl Shardkeeper {
     ///
     /// With sessions that another process has given up by [`remove_shards`](Self::remove_shards) or
     /// [`detach`](Self::detach) the shards resume, without an Identify. The call returns when the shards are
-    /// started; [`Lifecycle`](crate::Lifecycle) reports when they are ready.
+    /// started; [`Lifecycle`] reports when they are ready.
     ///
     /// # Errors
     ///
@@ -526,9 +524,8 @@ impl Shardkeeper {
     ///
     /// If the loop that reads awaits the future with a delivery in hand, the shutdown waits 1 s and then
     /// continues without that delivery. The events in hand or unread are delivered again in the next process,
-    /// and a warning and a [`Lifecycle::WatermarkStuck`](crate::Lifecycle::WatermarkStuck) name the
-    /// subscription. So drop the delivery before awaiting. Other slow subscribers are waited for until the
-    /// timeout; after 5 s a `WatermarkStuck` or
+    /// and a warning and a [`Lifecycle::WatermarkStuck`] name the subscription. So drop the delivery before
+    /// awaiting. Other slow subscribers are waited for until the timeout; after 5 s a `WatermarkStuck` or
     /// [`SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled) names the subscription. Dropping a
     /// subscription acknowledges everything in it. The manual gives the reasons in the chapter on
     /// [delivery](crate::manual::_03_delivery).

@@ -233,7 +233,7 @@ async fn a_clock_that_jumps_ahead_of_what_sessions_live_costs_an_identify_each_a
     running = clock.start(&scene);
     let took = scene.ready(&mut running).await;
     assert!(took < Duration::from_secs(20), "{took:?}");
-    let reason = "stored sessions are not used, the first since it is 72";
+    let reason = "the stored session is 72";
     assert!(running.seen.contains(reason), "{}", running.seen);
     scene.settle().await;
     deploy(running).await;
