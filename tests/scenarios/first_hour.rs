@@ -42,7 +42,7 @@ async fn a_bot_that_was_told_to_end_has_ended_well() {
 #[tokio::test(start_paused = true)]
 async fn a_start_that_has_a_timeout_says_why_the_gateway_did_not_answer() {
     for (fault, why) in [
-        (RestFault::Garbage, "is not that of Discord: check the API URL"),
+        (RestFault::Garbage, "did not answer as the Discord API: check the API URL"),
         (RestFault::Hang, "did not answer within 15 s"),
     ] {
         let simulator = simulator(1, |_| {});
