@@ -33,21 +33,21 @@ pub type GateError = Box<dyn std::error::Error + Send + Sync>;
 /// # Rules for an implementation
 ///
 /// - **One pass per key.** While a pass of a [key](IdentifyRequest::key) is out, the key has no other pass
-/// (GW-170: a key allows one Identify per 5 s).
+///   (GW-170: a key allows one Identify per 5 s).
 /// - **The window.** A key's next pass comes one [`window`](IdentifyRequest::window) after the last pass was
-/// [spent](IdentifyPass::spent), not after it was given (GW-172).
+///   [spent](IdentifyPass::spent), not after it was given (GW-172).
 /// - **Keys are independent.** Passes of different keys do not wait for each other.
 /// - **Unspent passes return.** A pass that is dropped unspent has no effect, and the next one comes at once
-/// (GW-173).
+///   (GW-173).
 /// - **No starvation.** Every request gets a pass eventually. The gate chooses the order: it sees one shard
-/// per process and key, so the order of ids (GW-171) holds only within a process.
+///   per process and key, so the order of ids (GW-171) holds only within a process.
 /// - **`max_concurrency` may change** (GW-177). Then keys mean something else: a pass under one number waits
-/// until the windows and passes under every other number are over. Processes may disagree for a while.
+///   until the windows and passes under every other number are over. Processes may disagree for a while.
 /// - **A process that dies with a pass has spent it.** It may have written Identify in its last moment. So a
-/// pass needs a lease (a lock that ends with the process, a key that expires), and when the lease ends
-/// without a return, the window counts from then. A pass can be out for any time: usually milliseconds, at
-/// worst [`Timings::ready`](crate::config::Timings::ready), 120 s. So renew the lease as long as the pass
-/// exists, or make it longer than that.
+///   pass needs a lease (a lock that ends with the process, a key that expires), and when the lease ends
+///   without a return, the window counts from then. A pass can be out for any time: usually milliseconds, at
+///   worst [`Timings::ready`](crate::config::Timings::ready), 120 s. So renew the lease as long as the pass
+///   exists, or make it longer than that.
 ///
 /// # Errors
 ///
