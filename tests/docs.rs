@@ -101,7 +101,9 @@ fn paths_that_the_documents_name_exist() {
         }
         let others: String = prose
             .split_inclusive('\n')
-            .filter(|line| !(line.starts_with('|') && spans(line).first().is_some_and(|first| is_path(first))))
+            .filter(|line| {
+                !(line.starts_with('|') && spans(line).first().is_some_and(|first| is_path(first)))
+            })
             .collect();
         spans(&others)
             .iter()
@@ -218,20 +220,21 @@ fn shown(value: &str, unit: &str) -> String {
     }
 }
 
-/// The quotation, with the constant in place of `{}`; the document; the constant's file and name; how it is written.
-const BOUNDS: &[(&str, &str, &str, &str, &str)] = &[
-    // QUOTES
-];
-
 #[test]
 fn bounds_that_the_documents_quote_are_those_of_the_code() {
     let documents: BTreeMap<String, String> = documents()
         .into_iter()
         .map(|(name, text)| (name, text.split_whitespace().collect::<Vec<_>>().join(" ")))
         .collect();
-    for (document, quotation, file, name, unit) in BOUNDS {
-        let quoted = quotation.replace("{}", &shown(&constant(file, name), unit));
-        assert!(documents[*document].contains(&quoted), "{document} does not say {quoted:?}, as {name} does");
+    let bounds = read("bounds.txt");
+    for line in bounds.lines().filter(|line| !line.starts_with('#')) {
+        let [document, source, quotation] = line.splitn(3, " :: ").collect::<Vec<_>>()[..] else {
+            panic!("not a quotation: {line}")
+        };
+        let mut words = source.split(' ');
+        let (file, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let quoted = quotation.replace("{}", &shown(&constant(file, name), words.next().unwrap_or_default()));
+        assert!(documents[document].contains(&quoted), "{document} does not say {quoted:?}, as {name} does");
     }
 }
 
@@ -258,7 +261,8 @@ fn defaults_that_the_documents_quote_are_those_of_the_chapter_on_defaults() {
         let mut cells = row.split(" | ");
         let (Some(name), Some(value)) = (cells.next(), cells.next()) else { continue };
         let name = name.trim_start_matches("| [`").split('`').next().unwrap_or_default();
-        defaults.insert(name.to_owned(), value.to_owned());
+        // The default comes before the bounds.
+        defaults.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }
     let mut compared = 0;
     for (document, text) in documents.iter().filter(|(name, _)| *name != "_06_defaults.rs") {
@@ -267,11 +271,13 @@ fn defaults_that_the_documents_quote_are_those_of_the_chapter_on_defaults() {
             let field = name.rsplit("::").next().unwrap_or_default();
             let links = [format!("[`{name}`]"), format!("[`{field}`]({name})"), format!("`{name}`")];
             for rest in links.iter().flat_map(|link| text.split(link.as_str()).skip(1)) {
-                let Some(rest) = [": ", " (", ", "].iter().find_map(|between| rest.strip_prefix(between)) else {
+                let Some(rest) = [": ", " (", ", "].iter().find_map(|between| rest.strip_prefix(between))
+                else {
                     continue;
                 };
                 let end = rest.find([')', '|', ',', ';', '.']).unwrap_or(rest.len());
-                let Some(quoted) = rest.starts_with(|c: char| c.is_ascii_digit()).then(|| amount(&rest[..end]))
+                let Some(quoted) =
+                    rest.starts_with(|c: char| c.is_ascii_digit()).then(|| amount(&rest[..end]))
                 else {
                     continue;
                 };

@@ -124,7 +124,8 @@ fn imports_are_found_wherever_they_stand() {
 /// The picture in the chapter on architecture has one room per line, from the top down.
 #[test]
 fn the_architecture_chapter_shows_the_rooms_in_their_order() {
-    let chapter = fs::read_to_string("../crates/shardkeeper/src/manual/_01_architecture.rs").expect("it is text");
+    let chapter =
+        fs::read_to_string("../crates/shardkeeper/src/manual/_01_architecture.rs").expect("it is text");
     let section = chapter.split("\n//! # Modules\n").nth(1).expect("the chapter has the modules");
     let picture = section.split("```").nth(1).expect("the section has a picture");
     let first_words = picture.lines().filter_map(|line| {
