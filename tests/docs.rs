@@ -282,7 +282,9 @@ fn defaults_that_the_documents_quote_are_those_of_the_chapter_on_defaults() {
                     continue;
                 };
                 compared += 1;
-                assert_eq!(quoted, amount(default), "{document} quotes {name}: {:?}", &rest[..end]);
+                // `128 and 512` has one value per class.
+                let same = default.split(" and ").any(|value| amount(value) == quoted);
+                assert!(same, "{document} quotes {name}: {:?}, not {default}", &rest[..end]);
             }
         }
     }

@@ -79,7 +79,8 @@
 //!
 //! [`Shardkeeper::members`] sends the request and collects the chunks. It
 //!
-//! - gives each request its own nonce, and takes only the chunks of that nonce, in any order, and ignores repeated ones;
+//! - gives each request its own nonce, and takes only the chunks of that nonce, in any order, and ignores
+//!   repeated ones;
 //! - shares one request among equal ones that are made at the same time;
 //! - requests **all** members of a guild once in 30 s, and lets a further request wait for its turn (GW-162:
 //!   one such request per guild in 30 s); when somebody else has made the request, it waits as long as
