@@ -130,3 +130,7 @@ pub use odd::Odd;
 pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
 pub use script::{Mistake, Script, ScriptError};
 pub use simulator::Simulator;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
