@@ -107,7 +107,7 @@ pub mod status;
 pub mod store;
 mod task;
 
-/// The actor library of shards and manager: what it takes to speak to them by messages.
+/// The actor library of shards and manager. A bot needs it to send messages to them.
 pub use ractor;
 pub use shardkeeper_proto::{Activity, EventName, Intents, OnlineStatus, Presence, Session, ShardId};
 
@@ -120,7 +120,7 @@ pub use self::dispatch::{
     TypedSubscription,
 };
 
-/// The actors: their messages, and what they are started with.
+/// The actors, their messages and their start arguments.
 pub mod actor {
     pub use shardkeeper_proto::IdentifyPermit;
 
@@ -135,7 +135,7 @@ pub mod actor {
     pub use crate::shard::{ShardActor, ShardArguments, ShardState};
 }
 
-/// What a bot is configured with, and what Discord says about it.
+/// Types for the configuration of a bot, and the answer of `GET /gateway/bot`.
 pub mod config {
     pub use shardkeeper_proto::{
         Backoff, Encoding, IdentifyBudget, LONGEST_WAIT, ShardCount, Timings, Token,
