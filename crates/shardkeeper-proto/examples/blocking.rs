@@ -13,6 +13,7 @@ use std::net::TcpStream;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use shardkeeper_proto::shard::Context;
 use shardkeeper_proto::{
     Envelope, Grant, IdentifyBudget, IdentifyLimiter, Input, Intents, Opcode, Output, Shard, ShardConfig,
     ShardCount, ShardId, Timings, Token, Wire,
@@ -79,7 +80,7 @@ impl Bot {
     fn feed(&mut self, input: Input<'_>) -> bool {
         let (shard, mut deliver, mut inputs) = (ShardId(0), false, Vec::new());
         let mut random = || (RandomState::new().hash_one(()) >> 11) as f64 / (1_u64 << 53) as f64;
-        self.machine.handle_input(Instant::now(), &mut random, input);
+        self.machine.handle_input(&mut Context::new(Instant::now(), &mut random), input);
         self.wakes_at = loop {
             match (self.machine.poll_output(), &mut self.socket) {
                 (Output::Connect(url), socket) => {
