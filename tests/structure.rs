@@ -147,8 +147,8 @@ fn the_protocol_does_no_io_and_reads_no_clock() {
     let read = |path: &PathBuf| fs::read_to_string(path).expect("it is text");
     let of_tests: BTreeSet<String> = files.iter().flat_map(|path| modules_of_tests(&read(path))).collect();
     let is_test = |path: &Path| {
-        let mut names = path.with_extension("").into_iter().map(|name| name.to_string_lossy().into_owned());
-        names.any(|name| of_tests.contains(&name))
+        let path = path.with_extension("");
+        path.iter().any(|name| of_tests.contains(&*name.to_string_lossy()))
     };
     let mut checked = 0;
     for path in files.iter().filter(|path| !is_test(path)) {
