@@ -120,7 +120,7 @@ async fn what_hangs_is_named_in_the_status() {
     tokio::time::sleep(Duration::from_secs(15)).await;
     let reason = keeper.status().await.unwrap().shards[0].last_reason.clone().unwrap();
     assert!(
-        reason.starts_with("no connection to gateway.sim.invalid:80 within 9s, given up while"),
+        reason.starts_with("no connection to gateway.sim.invalid:80 within 9s, timed out while"),
         "{reason}"
     );
 }
