@@ -217,7 +217,7 @@ async fn a_command_is_refused_with_its_reason() {
     running.simulator.inject(1, Fault::HalfOpen).unwrap();
     let answers = futures_util::future::join_all((0..1000).map(|_| keeper.command(ask_for(guild(1))))).await;
     let full = answers.iter().find_map(|answer| answer.as_ref().err()).unwrap();
-    assert_eq!(full.to_string(), "shard 1 has 512 bulk commands waiting");
+    assert_eq!(full.to_string(), "the queue of shard 1 is full: 512 bulk commands are waiting; retry later");
     assert!(answers.iter().filter(|answer| answer.is_ok()).count() >= 512);
     keeper.stop().await;
     assert_eq!(rejection(ask_for(guild(1))).await, "the manager has ended");

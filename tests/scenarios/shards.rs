@@ -108,7 +108,10 @@ fn what_cannot_be_added_or_removed_is_refused_as_a_whole() {
         let error = add(vec![2], vec![session]).await;
         assert_eq!(error.to_string(), "the session of shard 2 cannot be resumed here");
         let source = std::error::Error::source(&error).unwrap().to_string();
-        assert!(source.starts_with("it was begun with the intents GUILDS, not with GUILDS | "), "{source}");
+        assert!(
+            source.starts_with("the session was started with the intents GUILDS, not with GUILDS | "),
+            "{source}"
+        );
         let error = keeper.remove_shards([ShardId(1), ShardId(2)]).await.unwrap_err();
         assert_eq!(error, ShardChangeError::NoSuchShard { shard: ShardId(2) });
         assert_eq!(keeper.status().await.unwrap().shards.len(), 2, "nothing has happened");

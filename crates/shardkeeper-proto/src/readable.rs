@@ -1,4 +1,5 @@
-//! `main` prints the error that it returns by `Debug`, so the `Debug` of an error is the sentence of its `Display`.
+//! `Debug` of an error prints its `Display` text, because that is what a user sees when `main` returns the
+//! error.
 
 macro_rules! readable {
     ($($error:ty),+ $(,)?) => {
