@@ -233,8 +233,7 @@ mod tests {
         assert!(of(Activity::competing("c")).contains(r#""type":5"#));
         assert!(of(Activity::of_type(6, "hangs")).contains(r#"{"name":"hangs","type":6}"#));
         assert!(
-            of(Activity::custom("/help"))
-                .contains(r#"{"name":"Custom Status","type":4,"state":"/help"}"#)
+            of(Activity::custom("/help")).contains(r#"{"name":"Custom Status","type":4,"state":"/help"}"#)
         );
     }
 

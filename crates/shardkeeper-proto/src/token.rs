@@ -20,7 +20,9 @@ pub enum TokenError {
     BadCharacter(usize),
     /// The text is longer than 512 bytes, so it would not fit into an Identify of at most 4096 bytes
     /// (GW-026).
-    #[error("the token has {0} bytes, above the limit of {MAX_TOKEN_BYTES}: copy it from the developer portal")]
+    #[error(
+        "the token has {0} bytes, above the limit of {MAX_TOKEN_BYTES}: copy it from the developer portal"
+    )]
     TooLong(usize),
 }
 

@@ -63,7 +63,9 @@ pub enum ConnectError {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The connect exceeded its time limit.
-    #[error("no connection to {peer} within {after:?}, timed out while {phase}: check the network path to it")]
+    #[error(
+        "no connection to {peer} within {after:?}, timed out while {phase}: check the network path to it"
+    )]
     Timeout {
         /// `host:port`.
         peer: String,
