@@ -1,4 +1,5 @@
-//! README shows two programs. They are these, they compile with the dependencies that it names, and they do what it says.
+//! README's two programs equal the examples, compile with the dependencies that README names, and do what it
+//! says.
 
 #![cfg(unix)]
 
@@ -15,14 +16,14 @@ use tokio::time::timeout;
 
 const FIRST: &str = env!("CARGO_BIN_EXE_first_bot");
 const WHOLE: &str = env!("CARGO_BIN_EXE_whole_bot");
-/// Far beyond what anything here takes.
+/// Far longer than any step here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The blocks of README in this language.
+/// The code blocks of README in this language.
 fn blocks(language: &str) -> Vec<String> {
     let readme = read("../README.md");
     let fence = format!("\n```{language}\n");
@@ -61,7 +62,7 @@ fn readme_names_the_dependencies_that_the_programs_are_built_with() {
     }
 }
 
-/// A folder of the test's own, which goes with it.
+/// A folder of this test, removed after it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -101,7 +102,7 @@ async fn output(mut command: Command) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stderr).expect("it is text"))
 }
 
-/// A running bot, and what it prints.
+/// A running bot and its output.
 struct Bot {
     child: Child,
     output: Lines<BufReader<ChildStdout>>,
@@ -123,7 +124,7 @@ impl Bot {
         timeout(PATIENCE, reading).await.expect("it comes");
     }
 
-    /// Presses Ctrl-C.
+    /// Sends SIGINT, like Ctrl-C.
     async fn end(mut self) -> Option<i32> {
         let id = self.child.id().expect("it runs").to_string();
         Command::new("kill").args(["-s", "INT", &id]).status().await.expect("there is such a program");
@@ -157,7 +158,7 @@ async fn the_first_bot_says_why_it_cannot_work_and_ends_with_an_error() {
     wrong.env("DISCORD_TOKEN", "wrong-token");
     for (command, why) in [
         (without_token, "Error: \"DISCORD_TOKEN is not set"),
-        (empty, "Error: the token is empty: set it to the bot token of the developer portal"),
+        (empty, "Error: the token is empty: set it to the bot token from the developer portal"),
         (wrong, "discord does not accept the token (401): take a valid one from the developer portal"),
         (bot(FIRST, &address), "Error: discord refuses the connection: 4014 (disallowed intents: "),
         (bot(FIRST, "no such host"), "is not an http or https URL"),
