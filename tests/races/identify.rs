@@ -20,12 +20,13 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 const SHARDS: u32 = 4;
-/// From one Identify to the next: the window and the margin of [`Round::bot`].
+/// The time between two Identify: the window and the margin of [`Round::bot`].
 const APART: Duration = Duration::from_millis(50);
-/// An Identify that shows the presence of these tests is larger, a Resume or a heartbeat is not.
+/// The size, in bytes, that distinguishes payloads: an Identify with the presence of these tests is larger, a
+/// Resume or a heartbeat is not.
 const IDENTIFY_BYTES: usize = 300;
 
-/// Dials the simulator, and notes when an Identify is written.
+/// Dials the simulator, and records when an Identify is written.
 #[derive(Clone)]
 struct Clock {
     simulator: Simulator,
@@ -42,7 +43,7 @@ impl Dialer for Clock {
 struct Clocked {
     io: MemoryStream,
     written: Arc<Mutex<Vec<Instant>>>,
-    /// The first write asks for the WebSocket.
+    /// The first write is the WebSocket handshake.
     opened: bool,
 }
 
@@ -75,7 +76,7 @@ impl AsyncWrite for Clocked {
     }
 }
 
-/// A bot whose shards share one key, and its Discord.
+/// A bot whose shards share one key, and its simulator.
 struct Storm {
     simulator: Simulator,
     clock: Clock,
@@ -108,7 +109,7 @@ impl Storm {
         service::<QueueMessage>(&self.keeper).into_iter().for_each(|queue| queue.kill());
     }
 
-    /// Waits until every shard is in service, and checks that every Identify was counted once and had its window.
+    /// Waits until every shard is ready, and checks that every Identify was counted once and had its window.
     async fn end(self) {
         loop {
             let status = self.keeper.status().await.unwrap();
@@ -125,8 +126,8 @@ impl Storm {
         assert_eq!(u64::from(counted.total - counted.remaining), counted.sent, "{counted:?}");
         let apart: Vec<_> = written.windows(2).map(|two| two[1] - two[0]).collect();
         assert!(apart.iter().all(|apart| *apart >= APART), "{apart:?}");
-        // GW-085, GW-140: a session that is over is not resumed. A shard that is killed before it reads that it is over, by a close
-        // code or op 9, cannot know.
+        // GW-085, GW-140: a session that has ended is not resumed. A shard that is killed before it reads the
+        // end of its session, a close code or op 9, cannot know.
         let unheard = ["GW-085", "GW-140"];
         let broken: Vec<_> =
             report.violations.iter().filter(|violation| !unheard.contains(&violation.rule)).collect();
@@ -142,7 +143,7 @@ fn a_storm_that_kills_shards_closes_no_key_and_miscounts_no_identify() {
         let mut random = round.rng();
         for _ in 0..15 {
             let shard = random.u32(0..SHARDS);
-            // So that it has to identify.
+            // The session ends, so that the shard has to identify.
             let _ = storm.simulator.inject(shard, Fault::Close { code: 4009 });
             sleep(Duration::from_micros(random.u64(0..10_000))).await;
             storm.kill_shard(shard).await;
