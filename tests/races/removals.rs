@@ -85,7 +85,10 @@ fn a_removal_waits_for_a_driver_that_was_killed_and_still_runs() {
         actor.wait(None).await.unwrap();
         // The manager learns of the actor's end before it answers this.
         keeper.status().await.unwrap();
-        assert!(removal.as_mut().now_or_never().is_none(), "remove_shards returned while the driver still runs");
+        assert!(
+            removal.as_mut().now_or_never().is_none(),
+            "remove_shards returned while the driver still runs"
+        );
         drop(release);
         removal.await.unwrap();
         assert!(left.load(Ordering::Acquire), "the driver has not ended");
