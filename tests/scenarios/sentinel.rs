@@ -139,7 +139,7 @@ async fn gw_006_297_a_token_that_is_dead_is_not_used_for_asking_again() {
     service::<SentinelMessage>(&running.keeper).unwrap().kill();
     sleep(HOUR * 72).await;
     assert_eq!(running.simulator.report().rest_requests, 2);
-    // Whether the shards may continue with this number is decided by the Gateway.
+    // A 401 of the API does not stop the shards; only a close code of the Gateway does.
     running.check().await;
 }
 

@@ -50,7 +50,7 @@ const FAULTS: [(Fault, After); 22] = [
     (Fault::Gap { count: 1000 }, After::Nothing),
     (Fault::Huge { bytes: 3 << 20 }, After::Nothing),
     (Fault::Odd, After::Nothing),
-    // A cut follows, since a shard recovers from silence by itself only when Discord permits it.
+    // A cut follows: heartbeats are acknowledged during the silence, so the shard cannot notice it.
     (Fault::Silence, After::Resume),
 ];
 
@@ -135,7 +135,7 @@ async fn until_numbered(running: &mut Running) {
 async fn puts_up_with(compression: Compression, encoding: Encoding, odd: Odd) {
     let case = format!("{compression:?} {encoding:?} {odd:?}");
     let simulator = simulator(1, |config| config.max_concurrency = 1);
-    // An oddity that no client can handle ends after one connection.
+    // No client can continue after these two, so they happen only once.
     let times = if matches!(odd, Odd::HelloUseless | Odd::ReadyOtherShard) { 1 } else { 1000 };
     simulator.arm(ConnectFault::Odd(odd), times);
     let builder = bot(&simulator).compression(compression).encoding(encoding);
