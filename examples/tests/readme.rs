@@ -30,7 +30,7 @@ fn blocks(language: &str) -> Vec<String> {
     readme
         .split(&fence)
         .skip(1)
-        .map(|rest| rest[..=rest.find("\n```").expect("it ends")].to_owned())
+        .map(|rest| rest[..=rest.find("\n```").expect("the block is closed")].to_owned())
         .collect()
 }
 
@@ -46,10 +46,10 @@ fn readme_shows_the_programs_as_they_are() {
 #[test]
 fn readme_names_the_dependencies_that_the_programs_are_built_with() {
     let tables: Vec<toml::Table> =
-        blocks("toml").iter().map(|block| block.parse().expect("it is TOML")).collect();
-    let named = tables.iter().find_map(|table| table.get("dependencies")).expect("README has them");
-    let workspace: toml::Table = read("../Cargo.toml").parse().expect("it is TOML");
-    for (name, dependency) in named.as_table().expect("it is a table") {
+        blocks("toml").iter().map(|block| block.parse().expect("valid TOML")).collect();
+    let named = tables.iter().find_map(|table| table.get("dependencies")).expect("README names dependencies");
+    let workspace: toml::Table = read("../Cargo.toml").parse().expect("valid TOML");
+    for (name, dependency) in named.as_table().expect("a TOML table") {
         let ours = &workspace["workspace"]["dependencies"][name];
         let version = |of: &toml::Value| of.get("version").unwrap_or(of).as_str().map(str::to_owned);
         match name.as_str() {
@@ -68,7 +68,7 @@ struct Folder(PathBuf);
 impl Folder {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("shardkeeper-readme-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("there is room");
+        fs::create_dir_all(&path).expect("the disk has room");
         Self(path)
     }
 }
@@ -84,7 +84,7 @@ async fn simulator(configure: impl FnOnce(&mut SimConfig)) -> Simulator {
     config.token = "sim-token".to_owned();
     config.events_per_second = 200.0;
     configure(&mut config);
-    let simulator = Simulator::bind(config, ([127, 0, 0, 1], 0).into()).await.expect("loopback is there");
+    let simulator = Simulator::bind(config, ([127, 0, 0, 1], 0).into()).await.expect("loopback is available");
     simulator.start_traffic();
     simulator
 }
@@ -97,9 +97,9 @@ fn bot(program: &str, address: &str) -> Command {
 }
 
 async fn output(mut command: Command) -> (Option<i32>, String) {
-    let output = timeout(PATIENCE, command.output()).await.expect("it ends").expect("it runs");
+    let output = timeout(PATIENCE, command.output()).await.expect("ends in time").expect("the process runs");
     let Output { status, stderr, .. } = output;
-    (status.code(), String::from_utf8(stderr).expect("it is text"))
+    (status.code(), String::from_utf8(stderr).expect("the output is UTF-8"))
 }
 
 /// A running bot and its output.
@@ -111,33 +111,35 @@ struct Bot {
 
 impl Bot {
     fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("it starts");
-        let output = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let mut child = command.spawn().expect("starts in time");
+        let output = BufReader::new(child.stdout.take().expect("the stream is piped")).lines();
+        let log = BufReader::new(child.stderr.take().expect("the stream is piped")).lines();
         Self { child, output, log }
     }
 
     async fn until_printed(&mut self, what: impl Fn(&str) -> bool) {
         let reading = async {
-            while !what(&self.output.next_line().await.expect("it is text").expect("it goes on")) {}
+            while !what(
+                &self.output.next_line().await.expect("the output is UTF-8").expect("the output continues"),
+            ) {}
         };
-        timeout(PATIENCE, reading).await.expect("it comes");
+        timeout(PATIENCE, reading).await.expect("arrives in time");
     }
 
     /// Sends SIGINT, like Ctrl-C.
     async fn end(mut self) -> Option<i32> {
-        let id = self.child.id().expect("it runs").to_string();
-        Command::new("kill").args(["-s", "INT", &id]).status().await.expect("there is such a program");
+        let id = self.child.id().expect("the process runs").to_string();
+        Command::new("kill").args(["-s", "INT", &id]).status().await.expect("the program kill exists");
         let reading = async { while let Ok(Some(_)) = self.output.next_line().await {} };
-        timeout(PATIENCE, reading).await.expect("it ends");
-        timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("it ran").code()
+        timeout(PATIENCE, reading).await.expect("ends in time");
+        timeout(PATIENCE, self.child.wait()).await.expect("ends in time").expect("it ran").code()
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_bot_prints_messages() {
     let simulator = simulator(|_| {}).await;
-    let address = simulator.addr().expect("it listens").to_string();
+    let address = simulator.addr().expect("the simulator listens").to_string();
     let mut bot = Bot::start(bot(FIRST, &address));
     for _ in 0..3 {
         bot.until_printed(|line| line.contains(": ")).await;
@@ -149,7 +151,7 @@ async fn the_first_bot_prints_messages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_bot_says_why_it_cannot_work_and_ends_with_an_error() {
     let allowed = simulator(|config| config.allowed_intents = 1).await;
-    let address = allowed.addr().expect("it listens").to_string();
+    let address = allowed.addr().expect("the simulator listens").to_string();
     let mut without_token = bot(FIRST, &address);
     without_token.env_remove("DISCORD_TOKEN");
     let mut empty = bot(FIRST, &address);
@@ -172,18 +174,21 @@ async fn the_first_bot_says_why_it_cannot_work_and_ends_with_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_bot_says_that_it_cannot_reach_discord() {
-    let port =
-        TcpListener::bind("127.0.0.1:0").await.expect("loopback is there").local_addr().expect("it has");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback is available")
+        .local_addr()
+        .expect("has an address");
     let mut bot = Bot::start(bot(FIRST, &port.to_string()));
     let reading = async {
         loop {
-            let line = bot.log.next_line().await.expect("it is text").expect("it goes on");
+            let line = bot.log.next_line().await.expect("the output is UTF-8").expect("the output continues");
             if line.contains("WARN") {
                 return line;
             }
         }
     };
-    let line = timeout(PATIENCE, reading).await.expect("it comes");
+    let line = timeout(PATIENCE, reading).await.expect("arrives in time");
     for part in ["the API cannot be reached", "check that it listens", "next try in"] {
         assert!(line.contains(part), "{part}: {line}");
     }
@@ -193,7 +198,7 @@ async fn the_first_bot_says_that_it_cannot_reach_discord() {
 async fn the_whole_bot_answers_interactions_and_resumes_after_ctrl_c() {
     let folder = Folder::new("whole");
     let simulator = simulator(|_| {}).await;
-    let address = simulator.addr().expect("it listens").to_string();
+    let address = simulator.addr().expect("the simulator listens").to_string();
     for run in 1..=2 {
         let mut command = bot(WHOLE, &address);
         command.current_dir(&folder.0);

@@ -165,8 +165,8 @@ impl Running {
 
     /// Returns the next event; a dispatch is also reported to the simulator.
     pub async fn next(&mut self) -> Delivery {
-        let event = timeout(PATIENCE, self.events.next()).await.expect("something happens in time");
-        let event = event.expect("the manager lives");
+        let event = timeout(PATIENCE, self.events.next()).await.expect("an event arrives in time");
+        let event = event.expect("the manager is running");
         self.observe(&event);
         event
     }
@@ -188,7 +188,7 @@ impl Running {
                 }
             }
         };
-        timeout(PATIENCE, reading).await.expect("it comes in time")
+        timeout(PATIENCE, reading).await.expect("arrives in time")
     }
 
     /// Reads until a change of this shard matches, and returns it.

@@ -70,7 +70,7 @@ impl Network {
     }
 
     fn state<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        work(&mut self.state.lock().expect("no test panics in it"))
+        work(&mut self.state.lock().expect("no test panics while holding the lock"))
     }
 
     /// Sets what happens to those who dial from now on. Open connections continue.

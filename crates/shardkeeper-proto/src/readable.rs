@@ -25,7 +25,8 @@ readable!(
 mod tests {
     #[test]
     fn errors_print_the_same_sentence_by_debug() {
-        let error: Box<dyn std::error::Error> = crate::Token::new("").expect_err("it is empty").into();
+        let error: Box<dyn std::error::Error> =
+            crate::Token::new("").expect_err("an empty token is an error").into();
         assert_eq!(format!("{error:?}"), error.to_string());
     }
 }

@@ -121,7 +121,7 @@ mod tests {
             let number = count.fetch_add(1, Ordering::SeqCst);
             let gate = Arc::clone(&gate);
             async move {
-                gate.acquire().await.expect("it is never closed").forget();
+                gate.acquire().await.expect("the semaphore is never closed").forget();
                 answer(number)
             }
             .boxed()
@@ -147,7 +147,7 @@ mod tests {
     async fn two_thousand_dials_are_one_look_up_and_keep_all_addresses() {
         let bench = bench(two);
         let mut dials = join_all((0..2000).map(|port| bench.resolver.addresses("gateway.test", port)));
-        assert!((&mut dials).now_or_never().is_none(), "all of them wait");
+        assert!((&mut dials).now_or_never().is_none(), "all calls wait");
         bench.may_answer.add_permits(1);
         for (port, addresses) in (0..).zip(dials.await) {
             let expected: [SocketAddr; 2] = [([10, 0, 0, 0], port).into(), ([10, 0, 1, 0], port).into()];
@@ -178,7 +178,7 @@ mod tests {
     async fn a_failure_serves_those_who_waited_and_nobody_else() {
         let bench = bench(none);
         let mut waiting = join_all((0..100).map(|_| bench.resolver.addresses("gateway.test", 1)));
-        assert!((&mut waiting).now_or_never().is_none(), "all of them wait");
+        assert!((&mut waiting).now_or_never().is_none(), "all calls wait");
         bench.may_answer.add_permits(2);
         for answer in waiting.await {
             let error = answer.unwrap_err();

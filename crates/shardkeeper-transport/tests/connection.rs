@@ -327,7 +327,7 @@ async fn what_the_peer_sends_after_its_close_frame_is_not_handed_over() {
             for _ in 0..3 {
                 let reading = if paused { Reading::Paused } else { Reading::On };
                 let event = timeout(A_WHILE, connection.next(reading)).await;
-                match event.expect("the end is told again") {
+                match event.expect("the end is reported again") {
                     Event::Closed(again) => assert_eq!((again.code, again.by), (Some(4004), by)),
                     other => panic!("after the end: {other:?}"),
                 }

@@ -123,7 +123,7 @@ async fn what_is_missing_or_wrong_in_the_arguments_is_named() {
         (&["run", "--token", "x", "--intent", "GUILDS"], "similar argument exists: '--intents'"),
         (&["run", "--token", "x", "--shard-ids", "0"], "--shards <SHARDS>"),
         (&["run", "--token", "x", "--shards", "2", "--shard-ids", "a"], "such as 0,1 or 4-7"),
-        (&["run", "--token", "x", "--shards", "2", "--shard-ids", "1-2"], "--shards 2 has none above 1"),
+        (&["run", "--token", "x", "--shards", "2", "--shard-ids", "1-2"], "with --shards 2 the highest is 1"),
         (&["sim", "--allowed-intents", "GUILDZ"], "there is no intent \"GUILDZ\""),
         (&["run", "--token", "x", "--api-url", "discord.com"], "is not an http or https URL"),
         (&["run", "--token", ""], "the token is empty"),
@@ -131,7 +131,8 @@ async fn what_is_missing_or_wrong_in_the_arguments_is_named() {
         (&["demo", "--shards", "0"], "--shards"),
         (&["demo", "--events-per-second=-1"], "--events-per-second"),
     ] {
-        let output = timeout(PATIENCE, shardkeeperd(arguments).output()).await.expect("it ends").unwrap();
+        let output =
+            timeout(PATIENCE, shardkeeperd(arguments).output()).await.expect("ends in time").unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
         assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}");
         assert!(log.contains(message), "{arguments:?}: {log}");
@@ -160,7 +161,7 @@ async fn a_record_can_go_to_standard_output() {
     let simulator = simulator(1).await;
     let mut running = Running::start("sim-token", &simulator.api_url(), &["--record", "-"]);
     let mut lines = BufReader::new(running.child.stdout.take().unwrap()).lines();
-    let first = timeout(PATIENCE, lines.next_line()).await.expect("it comes").unwrap().unwrap();
+    let first = timeout(PATIENCE, lines.next_line()).await.expect("arrives in time").unwrap().unwrap();
     let event: serde_json::Value = serde_json::from_str(&first).unwrap();
     assert_eq!((&event["name"], &event["shard"]), (&"READY".into(), &0.into()));
     // A closed pipe ends the run, because events that were not written are not acknowledged.
@@ -263,7 +264,8 @@ async fn a_signal_ends_the_demo_early_and_in_order() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut seen = String::new();
     let mut asked = None;
-    while let Some(line) = timeout(PATIENCE, lines.next_line()).await.expect("it goes on").unwrap() {
+    while let Some(line) = timeout(PATIENCE, lines.next_line()).await.expect("the output continues").unwrap()
+    {
         if line.contains("are ready") && asked.is_none() {
             signal(&child, "TERM").await;
             asked = Some(Instant::now());
@@ -271,9 +273,9 @@ async fn a_signal_ends_the_demo_early_and_in_order() {
         seen += &line;
         seen.push('\n');
     }
-    let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    let status = timeout(PATIENCE, child.wait()).await.expect("ends in time").unwrap();
     assert_eq!(status.code(), Some(0), "{seen}");
-    assert!(asked.expect("it was ready").elapsed() < Duration::from_secs(10));
+    assert!(asked.expect("the shards were ready").elapsed() < Duration::from_secs(10));
     assert!(seen.contains("the sessions were kept") && seen.contains("violations          0"), "{seen}");
 }
 
@@ -293,7 +295,7 @@ async fn a_short_demo_shows_everything_and_writes_its_report() {
         "--report",
         file.to_str().unwrap(),
     ];
-    let output = timeout(PATIENCE, shardkeeperd(&demo).output()).await.expect("it ends").unwrap();
+    let output = timeout(PATIENCE, shardkeeperd(&demo).output()).await.expect("ends in time").unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{shown}");
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
@@ -314,8 +316,8 @@ async fn a_reader_that_goes_away_is_no_reason_to_panic() {
     drop(child.stdout.take());
     let mut errors = String::new();
     let reading = child.stderr.as_mut().unwrap().read_to_string(&mut errors);
-    timeout(PATIENCE, reading).await.expect("it ends").unwrap();
-    let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    timeout(PATIENCE, reading).await.expect("ends in time").unwrap();
+    let status = timeout(PATIENCE, child.wait()).await.expect("ends in time").unwrap();
     assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
 }
 

@@ -135,7 +135,7 @@ impl Scene {
 
     /// Limits each file of the process to this many bytes from now on.
     pub(crate) async fn limit_disk(&self, running: &Running, bytes: &str) {
-        let id = running.child.id().expect("it runs").to_string();
+        let id = running.child.id().expect("the process runs").to_string();
         let limit = format!("--fsize={bytes}:");
         assert!(Command::new("prlimit").args(["--pid", &id, &limit]).status().await.unwrap().success());
     }
@@ -161,7 +161,7 @@ impl Scene {
     pub(crate) async fn until_connected(&self) {
         let shards = u64::from(self.shards);
         let connected = self.simulator.wait_until(|report| report.ready_sessions == shards);
-        tokio::time::timeout(PATIENCE, connected).await.expect("they come back");
+        tokio::time::timeout(PATIENCE, connected).await.expect("the shards reconnect in time");
     }
 
     /// Waits until everything that was sent is recorded, and checks that no event was lost or out of order

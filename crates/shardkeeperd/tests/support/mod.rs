@@ -94,18 +94,18 @@ impl Running {
 
     /// Reads the rest of the log; returns the exit code and the whole log.
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
-        while let Some(line) = timeout(PATIENCE, self.log.recv()).await.expect("it ends") {
+        while let Some(line) = timeout(PATIENCE, self.log.recv()).await.expect("ends in time") {
             self.seen += &line;
             self.seen.push('\n');
         }
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("ends in time").unwrap();
         assert!(!self.seen.contains("panicked"), "{}", self.seen);
         (status.code(), self.seen)
     }
 }
 
 pub(crate) async fn signal(child: &Child, name: &str) {
-    let id = child.id().expect("it runs").to_string();
+    let id = child.id().expect("the process runs").to_string();
     assert!(Command::new("kill").args(["-s", name, &id]).status().await.unwrap().success());
 }
 
@@ -121,7 +121,7 @@ impl Sim {
         let listen = listen.to_string();
         let mut child = shardkeeperd(&["sim", "--listen", &listen]).args(arguments).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = timeout(PATIENCE, output.next_line()).await.expect("it starts").unwrap().unwrap();
+        let line = timeout(PATIENCE, output.next_line()).await.expect("starts in time").unwrap().unwrap();
         let api_url = line.split("API at ").nth(1).unwrap().split(',').next().unwrap().to_owned();
         Self { child, output, api_url }
     }
@@ -130,10 +130,12 @@ impl Sim {
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
         signal(&self.child, "TERM").await;
         let mut said = String::new();
-        while let Some(line) = timeout(PATIENCE, self.output.next_line()).await.expect("it ends").unwrap() {
+        while let Some(line) =
+            timeout(PATIENCE, self.output.next_line()).await.expect("ends in time").unwrap()
+        {
             said += &line;
             said.push('\n');
         }
-        (timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap().code(), said)
+        (timeout(PATIENCE, self.child.wait()).await.expect("ends in time").unwrap().code(), said)
     }
 }
