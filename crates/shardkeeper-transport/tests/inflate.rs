@@ -1,6 +1,6 @@
 //! The inflater with `zlib-stream`: test vectors, splits, limits and invalid data (GW-043 to GW-047, GW-053,
 //! GW-054).
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! The inflater with `zstd-stream`: test vectors, limits and invalid data (GW-048 to GW-051, GW-053, GW-054).
 #![cfg(feature = "zstd")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
