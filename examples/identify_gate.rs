@@ -125,7 +125,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// One process of the bot, with its part of the shards.
+/// A process of the bot, with its part of the shards.
 async fn run_shards(process: u32) -> Result<(), Box<dyn Error>> {
     let gate = FileGate { directory: std::env::var("GATE")?.into() };
     let part = SHARDS / PROCESSES;

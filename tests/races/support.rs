@@ -47,7 +47,7 @@ use url::Url;
 
 use crate::SimDialer;
 
-/// By which factor the windows and waits of the protocol are shortened.
+/// The factor by which the windows and waits of the protocol are shortened.
 pub const FACTOR: f64 = 200.0;
 /// The time limit of a round, after which it counts as hanging. A round takes milliseconds; the rest is for a
 /// busy machine.
@@ -55,7 +55,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Added to the compressed identify window, for scheduling delays of a busy machine.
 const IDENTIFY_MARGIN: Duration = Duration::from_millis(25);
 
-/// One run of a scenario. Clones belong to the same round.
+/// A single run of a scenario. Clones belong to the same round.
 #[derive(Clone, Debug)]
 pub struct Round {
     /// The seed that determines the round.

@@ -318,8 +318,8 @@ mod tests {
             .filter(|event| !matches!(event.group(), EventGroup::Pending | EventGroup::Unofficial));
         assert_eq!(documented.clone().count(), 79);
         let always = documented.filter(|event| event.intents().is_empty()).count();
-        // READY, RESUMED, RATE_LIMITED, interactions, command permissions, 3 + 3 of monetization, USER_UPDATE,
-        // VOICE_SERVER_UPDATE, GUILD_MEMBERS_CHUNK, SOUNDBOARD_SOUNDS, CHANNEL_INFO.
+        // READY, RESUMED, RATE_LIMITED, interactions, command permissions, 3 + 3 of monetization,
+        // USER_UPDATE, VOICE_SERVER_UPDATE, GUILD_MEMBERS_CHUNK, SOUNDBOARD_SOUNDS, CHANNEL_INFO.
         assert_eq!(always, 16);
         // GW-206: VOICE_STATE_UPDATE needs GUILD_VOICE_STATES, VOICE_SERVER_UPDATE needs no intent.
         assert_eq!(EventName::VoiceStateUpdate.intents(), Intents::GUILD_VOICE_STATES);

@@ -14,12 +14,12 @@ pub enum Compression {
     /// [`ZlibStream`](Self::ZlibStream), but no memory or time for inflating.
     #[default]
     None,
-    /// One zlib stream per connection, flushed at the end of each payload (GW-043, GW-044). Takes 48 KB of
-    /// memory per connection and 2 to 3 µs per small payload. Recommended for many shards.
+    /// A single zlib stream per connection, flushed at the end of each payload (GW-043, GW-044). Takes 48 KB
+    /// of memory per connection and 2 to 3 µs per small payload. Recommended for many shards.
     ZlibStream,
-    /// One zstd stream per connection; each WebSocket message is one payload (GW-048 to GW-050). Needs the
-    /// cargo feature `zstd`. Takes a third to a half of the time of [`ZlibStream`](Self::ZlibStream), 0.9 to
-    /// 1.6 µs per small payload, and 10 to 20 % fewer bytes. Recommended for a few busy shards.
+    /// A single zstd stream per connection; each WebSocket message is one payload (GW-048 to GW-050). Needs
+    /// the cargo feature `zstd`. Takes a third to a half of the time of [`ZlibStream`](Self::ZlibStream), 0.9
+    /// to 1.6 µs per small payload, and 10 to 20 % fewer bytes. Recommended for a few busy shards.
     ///
     /// Takes 0.1 MB of memory per connection, and from the first payload on another 0.5 MB plus the window
     /// that the peer chose: 2.6 MB for a window of 2 MiB, the default of zstd's levels 3 to 8. The window

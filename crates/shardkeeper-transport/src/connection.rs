@@ -1,11 +1,11 @@
-//! One open connection: queues outgoing messages, returns incoming whole payloads.
+//! An open connection: queues outgoing messages, returns incoming whole payloads.
 //!
 //! ```text
 //! enqueue ─▶ write buffer ─▶ byte stream ─▶ frames ─▶ (inflate) ─▶ Event::Message
 //! ```
 //!
-//! One task owns a connection and polls both directions each time: a blocked write never stops reading, and a
-//! pause in reading never stops writing. Liveness is not judged here: the caller detects a silent peer by
+//! The task that owns a connection polls both directions each time: a blocked write never stops reading, and
+//! a pause in reading never stops writing. Liveness is not judged here: the caller detects a silent peer by
 //! missing heartbeat ACKs (GW-015: WebSocket pings prove nothing).
 
 use std::fmt;
@@ -41,7 +41,7 @@ pub enum Reading {
 /// What happened on a connection.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// One whole payload, inflated if the connection is compressed. Borrowed until the next call, so copy
+    /// A whole payload, inflated if the connection is compressed. Borrowed until the next call, so copy
     /// what must last longer. At most [`max_message_bytes`](TransportConfig::max_message_bytes) long.
     Message(&'a [u8]),
     /// Everything queued before has been handed to the operating system. Reported once for all that was

@@ -74,7 +74,8 @@ pub enum ConnectError {
         /// The phase in which the time ran out.
         phase: Phase,
     },
-    /// The peer answered the WebSocket request with an HTTP status other than 101. Redirects are not followed.
+    /// The peer answered the WebSocket request with an HTTP status other than 101. Redirects are not
+    /// followed.
     #[error(
         "{peer} answered HTTP status {status} instead of a WebSocket: check the URL's version and parameters"
     )]
@@ -324,7 +325,7 @@ pub enum InflateError {
         /// How many compressed bytes were inflated before the error.
         total_in: u64,
     },
-    /// One payload exceeds the limit, inflated or while its compressed parts are collected (GW-054).
+    /// A payload exceeds the limit, inflated or while its compressed parts are collected (GW-054).
     #[error("one payload exceeds the limit of {limit} bytes")]
     TooLarge {
         /// The configured limit, in bytes.

@@ -9,7 +9,8 @@
 
 use bytes::Bytes;
 
-/// From this size on, the codec is made to release a frame's buffer. Below it, reusing the buffer is faster.
+/// The size from which on the codec is made to release a frame's buffer. Below it, reusing the buffer is
+/// faster.
 const LARGE_BYTES: usize = 32 << 10;
 
 /// Holds the current message, and a large one until the codec has released its buffer.

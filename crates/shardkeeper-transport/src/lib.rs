@@ -9,7 +9,7 @@
 //! Guarantees:
 //!
 //! - **A full write never delays anything else.** [`Connection::enqueue`] copies into a bounded buffer and
-//!   returns; the buffer is written while the connection is polled, and reading goes on when the peer does
+//!   returns; the buffer is written while the connection is polled, and reading continues when the peer does
 //!   not read.
 //! - **Everything has a bound**: a frame, a message, one inflated payload, a decompressor's memory, the write
 //!   buffer, the time to connect.

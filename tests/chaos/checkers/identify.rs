@@ -12,8 +12,8 @@ use crate::trace::Trace;
 /// How many Identify the library keeps in reserve.
 const RESERVE: u32 = 10;
 
-/// Judges the log. `anew` counts how often each shard had to begin without a session: at its first start, when its process
-/// started without a session to resume, and when the operator requested a new one.
+/// Judges the log. `anew` counts how often each shard had to begin without a session: at its first start,
+/// when its process started without a session to resume, and when the operator requested a new one.
 pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, anew: &BTreeMap<u32, u32>, trace: &Trace) {
     let window_ms = u64::try_from(pace.sim_timings().identify_window.as_millis()).unwrap_or(u64::MAX);
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();

@@ -27,7 +27,7 @@ use crate::{Compression, InflateError};
 /// A new connection needs a new context, also when a session is resumed on it (GW-043, GW-048).
 ///
 /// # Bounds
-/// One payload, and the compressed parts collected for it, never exceed the `limit` given at construction.
+/// A payload, and the compressed parts collected for it, never exceed the `limit` given at construction.
 /// The output buffer rests at 16 KB; it grows for a large payload and shrinks at the next push. For the
 /// decompressor's own memory see [`Compression`].
 ///
@@ -46,7 +46,7 @@ pub struct Inflater {
     failed: bool,
 }
 
-/// One variant per compression.
+/// The context of each compression.
 enum Context {
     Zlib(ZlibStream),
     #[cfg(feature = "zstd")]

@@ -20,7 +20,7 @@ pub(crate) enum Network {
     Slow(Duration),
     /// Bytes are accepted and discarded. A connection that lost bytes in this state never works again.
     Void,
-    /// One byte in this many on the way to the client is changed.
+    /// Every nth byte on the way to the client is changed.
     Corrupting(usize),
 }
 

@@ -1,5 +1,5 @@
-//! A simulated Discord behind a network, `shardkeeperd run` in one process after another, and a check of what
-//! they recorded.
+//! A simulated Discord with a faulty network, `shardkeeperd run` in one process after another, and a check of
+//! what they recorded.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
