@@ -356,7 +356,7 @@ async fn gw_139_a_host_at_which_nothing_works_costs_its_shard_a_minute_and_no_se
             assert!((1..=5).contains(&there.len()), "{fault:?}, {round}: {} dials", there.len());
             let at_bootstrap = elsewhere.iter().filter(|dial| dial.host == "gateway.sim.invalid").count();
             assert_eq!((at_bootstrap, elsewhere.len()), (1, 4), "{fault:?}, {round}");
-            // Restore an ordinary connection first.
+            // Wait until the waits between attempts are short again, for the next round.
             let end = Instant::now() + Duration::from_secs(120);
             read_until(&mut running, end).await;
         }

@@ -143,7 +143,7 @@ fn files(folder: &Path) -> Vec<String> {
         let path = entry.expect("it can be read").path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() {
-            // Other packages, and generated files.
+            // Skip other packages and generated files.
             let is_other = folder == Path::new(".") && matches!(name, "clients" | "fuzz");
             if name != "target" && !is_other {
                 texts.extend(files(&path));

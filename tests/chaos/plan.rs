@@ -216,7 +216,7 @@ impl Plan {
             34..39 => random.u32(8..16),
             _ => random.u32(16..33),
         };
-        // Busy runs are shorter, so that all runs cost about the same.
+        // Runs with more shards last shorter, so that all runs cost about the same.
         let minutes = match random.u32(0..20) {
             0 => random.u64(60..180),
             1..10 => random.u64(10..30),
@@ -280,7 +280,7 @@ impl Plan {
     pub(crate) fn refused_identifies(&self) -> u32 {
         let refused = |(_, step): &(Duration, Step)| match step {
             Step::Discord(Action::Connect { fault, times }) if refuses_identify(*fault) => *times as u32,
-            // The waits double, so no more attempts fit into that time.
+            // The waits between attempts double, so no more attempts fit into the time of the fault.
             Step::Discord(Action::Host { fault, lasts_ms, .. }) if refuses_identify(*fault) => {
                 (lasts_ms / 5000 + 1).ilog2() + 1
             }
@@ -324,7 +324,7 @@ impl Plan {
             let (breaks_after, breaks_for) = match random.u32(0..5) {
                 0 => (1, random.u64(1..300)),
                 1 => (random.u32(1..50), random.u64(1000..10_000)),
-                // Breaks of several minutes.
+                // Slow subscribers take breaks of several minutes.
                 2 if self.class != Class::Gentle => (random.u32(10..500), random.u64(30_000..600_000)),
                 _ => (1, 0),
             };
@@ -361,7 +361,7 @@ impl Plan {
         let mut steps: Vec<(Duration, Step)> = Vec::new();
         let mut at = begin;
         for _ in 0..count {
-            // Sometimes many steps come at once.
+            // The pauses between steps are random, so sometimes many steps come at once.
             let pause = lasts.mul_f64(2.0 * random.f64() / count as f64);
             at += match random.u32(0..4) {
                 0 if !gentle => Duration::from_millis(random.u64(0..300)),
@@ -369,7 +369,7 @@ impl Plan {
                 _ => pause,
             };
             let step = self.step(random);
-            // Nobody notices a silent connection until Discord ends it.
+            // A client does not notice a silent connection until Discord ends it.
             if let Step::Discord(Action::Fault { shard, fault: Fault::Silence }) = step {
                 let until = at + Duration::from_secs(random.u64(1..60));
                 steps.push((until, Step::Discord(Action::Fault { shard, fault: Fault::Cut })));
@@ -420,7 +420,7 @@ impl Plan {
                 Step::Discord(Action::Emit { shard, count: random.usize(1..150), event: None, data: None })
             }
             60..63 => Step::Discord(match random.u32(0..3) {
-                // The clock jump makes sessions age at once.
+                // The simulator's clock jumps, so that all sessions age at once.
                 _ if !gentle && random.u32(0..10) == 0 => Action::ClockJump { ms: random.u64(1000..300_000) },
                 0 => Action::GuildOutage { guild, lasts_ms: random.u64(1000..60_000) },
                 1 if last > 0 => Action::GuildLeave { guild: last },

@@ -236,7 +236,7 @@ impl Process {
         {
             let gone = world.given_away_before(self.number, *since);
             storing::gone(&stored, &gone, &world.trace);
-            // The clock may have been set just before.
+            // The clock may have been set just before; then the age of the sessions is unknown.
             let now_ms = (clock.jumps() == *jumps).then(|| clock.now_ms());
             storing::not_behind(&stored, (before, &sessions), now_ms, &world.trace);
         }

@@ -26,7 +26,7 @@ impl Plan {
     /// The plan with its times adjusted to real time.
     pub(crate) fn compressed(mut self, pace: &Pace) -> Self {
         let last = self.steps.last().map_or(LASTS, |(at, _)| *at);
-        // Whether a session survives depends on the time between two faults.
+        // Gentle plans keep the times between faults, because these determine whether a session survives.
         let hurry = match self.class {
             Class::Gentle => 1.0,
             _ => LASTS.div_duration_f64(last).min(1.0),
@@ -72,7 +72,7 @@ impl Step {
             // Two requests for all members of a guild are 30 s apart, which cannot be configured.
             Self::Ask(Ask::Members { all: true, .. }) => return None,
             Self::Discord(action) => match action {
-                // The deadline of a REST request is 15 s.
+                // The deadline of a REST request is 15 s and cannot be compressed.
                 Action::Rest { fault: RestFault::Hang, .. } => return None,
                 Action::Rest { fault: RestFault::RateLimited { retry_after_ms, .. }, .. } => {
                     *retry_after_ms = u32::try_from(wait_ms(u64::from(*retry_after_ms))).unwrap_or(u32::MAX);
@@ -84,7 +84,7 @@ impl Step {
                 }
                 Action::Host { fault, lasts_ms, .. } => {
                     *lasts_ms = wait_ms(*lasts_ms);
-                    // The wait is sent in whole seconds.
+                    // Discord sends this wait in whole seconds.
                     if let ConnectFault::RetryLater { status, .. } = *fault {
                         *fault = ConnectFault::Status { status };
                     }

@@ -95,7 +95,7 @@ async fn carry_out(plan: Plan, pace: Pace) -> Outcome {
     let recovered_in = last_fault.elapsed();
     world.trace.note("checkers", "everything is well again");
     (0..world.plan.shards).for_each(|shard| world.simulator.emit(shard, 2));
-    // A connection may have been lost unnoticed before that.
+    // A connection may have been lost unnoticed before the fresh events, so check again after them.
     wait_until_well(&world, last_fault + bound + recovered_in).await;
     let patience = Instant::now() + world.pace.limit(COLLECTING);
     while !world.answers.are_complete() && Instant::now() < patience {
@@ -211,7 +211,7 @@ fn calm_down(world: &World) -> Instant {
     let disarmed = world.simulator.act(&Action::Disarm);
     debug_assert!(disarmed.is_ok(), "it concerns no shard");
     if world.plan.class != Class::Gentle {
-        // Slow connections would stay slow.
+        // Cut all connections, because those slowed by a fault would stay slow.
         let _ = world.simulator.act(&Action::Fault { shard: None, fault: Fault::Cut });
     }
     world.calm.come();
@@ -227,7 +227,7 @@ async fn wait_until_well(world: &World, deadline: Instant) {
             world.trace.complain(format_args!("not well again in time: {wrong}"));
             return;
         }
-        // A check costs as much as minutes of a shard's life.
+        // Check rarely, because a check costs as much as simulating minutes of a shard's life.
         sleep((begun.elapsed() / 20).max(world.pace.look_every())).await;
     }
 }

@@ -55,7 +55,7 @@ impl Listener {
             held.push_back(delivery);
             read += 1;
             if read % self.habit.breaks_after == 0 && !self.habit.breaks_for.is_zero() {
-                // Until the faults have ended, or the break is over.
+                // The break lasts for its planned time, or until the faults have ended.
                 let _ = timeout(self.habit.breaks_for, calm.wait()).await;
             }
         }

@@ -43,7 +43,7 @@ impl Dialer for Clock {
 struct Clocked {
     io: MemoryStream,
     written: Arc<Mutex<Vec<Instant>>>,
-    /// The first write is the WebSocket handshake.
+    /// Whether the WebSocket handshake was written, which is always the first write.
     opened: bool,
 }
 
@@ -88,7 +88,7 @@ impl Storm {
         let simulator = round.simulator(SHARDS, |config| {
             config.max_concurrency = 1;
         });
-        // Restarts at once, however often something crashes.
+        // A policy that restarts at once, however often something crashes.
         let mut undaunted = RestartPolicy::default();
         (undaunted.quarantine_after, undaunted.fleet_limit) = (1_000_000, 1_000_000);
         undaunted.backoff = Backoff { base: Duration::from_millis(1), cap: Duration::from_millis(2) };

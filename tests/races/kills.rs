@@ -28,7 +28,7 @@ fn a_shard_in_quarantine_never_shows_as_ready() {
         let keeper = builder.start().await.unwrap();
         let mut killed = 0;
         while killed < 2 {
-            // At any moment on the way to READY, or soon after.
+            // The kill comes at any moment on the way to READY, or soon after.
             round.stir().await;
             if let Ok(actor) = keeper.shard(ShardId(0)).await {
                 actor.kill();

@@ -58,7 +58,7 @@ impl SessionStore for Witness {
             let _call = self.call();
             for _ in 0..4 {
                 self.round.stir().await;
-                // Takes about as long as encoding the records would.
+                // The loop takes about as long as encoding the records would.
                 (0..5_000).for_each(|_| std::hint::spin_loop());
             }
             self.store.save(changes).await

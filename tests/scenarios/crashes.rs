@@ -90,7 +90,7 @@ async fn a_shard_that_crashes_over_and_over_is_quarantined_and_the_others_live()
     }
     let status = running.keeper.status().await.unwrap();
     assert_eq!((status.shards[0].phase, status.shards[1].phase), (Phase::Quarantined, Phase::Ready));
-    // The shard still tries again; by then its session is too old.
+    // The shard retries although its session has become too old.
     running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
 }
 

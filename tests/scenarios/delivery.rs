@@ -410,7 +410,7 @@ impl Actor for Slow {
         message: SlowMessage,
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
-        // Keeps the delivery, and so uses up the credit.
+        // Keeping the delivery uses up the subscription's credit.
         self.seen.try_send(message.0).map_err(Into::into)
     }
 }

@@ -27,7 +27,7 @@ async fn gw_142_a_successor_resumes_what_was_detached_and_nothing_is_lost() {
     let keeper = running.keeper.clone();
     // GW-099: a detach closes with a code that keeps the sessions (any except 1000 and 1001).
     let detaching = tokio::spawn(async move { keeper.detach().await });
-    // Events in transit are read meanwhile.
+    // The loop reads the remaining events, because the detach waits for them.
     while let Some(event) = running.events.next().await {
         if let Some(dispatch) = event.dispatch() {
             running.simulator.observe(dispatch.shard().0, dispatch.name(), dispatch.data());

@@ -146,31 +146,31 @@ fn with_probe(builder: &Builder) -> (Subscription, Arc<()>) {
 
 #[tokio::test(start_paused = true)]
 async fn subscriptions_of_a_start_that_fails_or_never_comes_end_and_are_freed() {
-    // The builder was never started.
+    // Case 1: the builder was never started.
     let builder = bot(&simulator(1, |_| {}));
     let (mut dropped, probe) = with_probe(&builder);
     drop(builder);
     assert!(timeout(Duration::from_secs(60), dropped.next()).await.unwrap().is_none());
     assert_eq!(Arc::strong_count(&probe), 1);
-    // The builder was rejected by its checks.
+    // Case 2: the builder was rejected by its checks.
     let builder = bot(&simulator(1, |_| {})).large_threshold(1);
     let (mut refused, probe) = with_probe(&builder);
     assert!(builder.start().await.is_err());
     assert!(timeout(Duration::from_secs(60), refused.next()).await.unwrap().is_none());
     assert_eq!(Arc::strong_count(&probe), 1);
-    // The builder was checked and never spawned.
+    // Case 3: the builder was checked and never spawned.
     let builder = bot(&simulator(1, |_| {}));
     let (mut built, probe) = with_probe(&builder);
     drop(builder.build().unwrap());
     assert!(timeout(Duration::from_secs(60), built.next()).await.unwrap().is_none());
     assert_eq!(Arc::strong_count(&probe), 1);
-    // The start was never polled.
+    // Case 4: the future of the start was never polled.
     let builder = bot(&simulator(1, |_| {}));
     let (mut unpolled, probe) = with_probe(&builder);
     drop(builder.start());
     assert!(timeout(Duration::from_secs(60), unpolled.next()).await.unwrap().is_none());
     assert_eq!(Arc::strong_count(&probe), 1);
-    // The start was polled once and then dropped.
+    // Case 5: the future of the start was polled once and then dropped.
     let builder = bot(&simulator(1, |_| {}));
     let (mut begun, _probe) = with_probe(&builder);
     assert!(builder.start().now_or_never().is_none());
@@ -292,7 +292,7 @@ async fn an_end_in_the_loop_that_reads_takes_no_longer_than_its_reader() {
         read += 1;
         sleep(Duration::from_millis(1)).await;
         if read == 100 {
-            // A delivery is still held.
+            // The bot detaches while the loop still holds a delivery.
             detaching = Some(running.keeper.detach());
         }
         drop(delivery);
@@ -415,7 +415,7 @@ async fn an_end_waits_for_deliveries_in_the_hands_of_others_than_its_asker() {
                 })
             };
             let (asked, sequence) = match reads_on {
-                // The task has asked for the next event since.
+                // The task that passed the delivery on has also asked for the next event.
                 true => {
                     let delivery = own.next().await.unwrap();
                     let sequence = delivery.dispatch().unwrap().sequence();
@@ -423,7 +423,7 @@ async fn an_end_waits_for_deliveries_in_the_hands_of_others_than_its_asker() {
                     assert!(own.next().now_or_never().is_none());
                     (Instant::now(), sequence)
                 }
-                // Another task reads.
+                // Another task reads the subscription.
                 false => {
                     let reading = tokio::spawn(async move {
                         let delivery = own.next().await.unwrap();

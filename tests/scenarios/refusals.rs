@@ -179,7 +179,7 @@ fn gw_086_087_a_refused_layout_is_told_as_such() {
                 let line = format!("shard {shard}: the layout of 2 shards is refused: {code} (");
                 assert!(told.to_string().starts_with(&line), "{told}");
             }
-            // No actor is left.
+            // All actors of the bot have ended.
             assert!(
                 matches!(running.keeper.exit_reason().await, ExitReason::Refused(refusal) if refusal.code.0 == code)
             );

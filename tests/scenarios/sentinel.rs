@@ -40,7 +40,7 @@ async fn gw_005_more_shards_than_the_bot_has_are_told_when_they_are_more_than_ev
     let builder = bot(&simulator).gateway_check_every(HOUR);
     let mut lifecycle = builder.subscribe(Topic::lifecycle());
     let running = Running::start_with(simulator, builder).await;
-    // A lower recommendation is not reported.
+    // The sentinel reports a higher recommendation, but not a lower one.
     for advised in [3, 4, 1, 3, 4] {
         limit(&running.simulator, Some(advised), None, None);
         sleep(HOUR * 5).await;

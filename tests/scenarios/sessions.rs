@@ -162,7 +162,7 @@ async fn a_stored_session_that_does_not_fit_is_refused_with_its_reason() {
     let mut running = Running::start_with(simulator.clone(), builder).await;
     assert_eq!((simulator.report().identifies, simulator.report().resumes), (4, 0));
     running.keeper.detach().await;
-    // The sessions are too old.
+    // Make a stored session too old to be resumed.
     let mut stored = store.load().await.unwrap();
     assert_eq!(stored.sessions.len(), 2);
     stored.sessions[0].stored_at_ms -= 3_700_000;
@@ -398,7 +398,7 @@ async fn a_new_session_is_stored_at_once_after_a_save_that_was_under_way() {
     let store = Moody::default();
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
     let mut running = Running::start_with(simulator, builder).await;
-    // At various times relative to the next save.
+    // The new session comes at various times relative to the next save.
     for wait in [0, 60, 120, 180, 240] {
         sleep(Duration::from_millis(6000 + wait)).await;
         store.hangs.store(true, Ordering::Relaxed);

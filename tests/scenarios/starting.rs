@@ -155,7 +155,7 @@ async fn gw_002_004_177_what_the_api_says_is_asked_for_again_when_it_seems_out_o
     let simulator = running.simulator.clone();
     assert_eq!(simulator.report().rest_requests, 1);
     simulator.act(&Action::Limits { shards: None, max_concurrency: Some(4), remaining: None }).unwrap();
-    // Not earlier than a minute after the last request.
+    // The API is asked again a minute after the last request at the earliest.
     tokio::time::sleep(Duration::from_secs(60)).await;
     // The session is lost, and its bootstrap URL does not answer.
     simulator.arm(ConnectFault::Refuse, 1);
@@ -163,7 +163,7 @@ async fn gw_002_004_177_what_the_api_says_is_asked_for_again_when_it_seems_out_o
     running.until_shard(0, |change| matches!(change, Change::Ready)).await;
     assert_eq!(simulator.report().rest_requests, 2);
     assert_eq!(running.keeper.status().await.unwrap().identify.max_concurrency, 4);
-    // From now on this many identify at a time; with one key each would take 5 s.
+    // The new limit applies: this many shards identify at once, where one key would allow one per 5 s.
     let before = simulator.report().identify_log.len();
     for shard in 0..4 {
         simulator.inject(shard, Fault::Close { code: 4009 }).unwrap();

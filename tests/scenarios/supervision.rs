@@ -52,7 +52,7 @@ impl Moment {
         match self {
             Returning | Resuming | Ready | Closing => 2,
             Connecting | AwaitingPermit => 3,
-            // The Identify that was in progress counts too.
+            // The interrupted Identify counts too.
             Identifying => 4,
         }
     }

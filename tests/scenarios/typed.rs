@@ -113,7 +113,7 @@ async fn every_event_is_typed_or_raw_as_the_table_says() {
             }
         }
     }
-    // Unknown names.
+    // Events with unknown names have no model.
     for dispatch in samples.values().flatten() {
         assert!(dispatch.event_name().is_none() && dispatch.event().unwrap().is_none(), "{dispatch:?}");
     }

@@ -176,7 +176,7 @@ impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
         self.writes += 1;
-        // The first write is the WebSocket handshake.
+        // The first write of a connection is the WebSocket handshake, not a payload.
         assert!(
             !self.fragile || self.writes == 1 || written < IDENTIFY_BYTES,
             "the stream breaks at its Identify"

@@ -128,7 +128,7 @@ impl Bot {
         let now = Instant::now();
         let wakes_at = self.wakes_at.into_iter().chain(self.limiter.wakes_at(now)).min();
         let wait = wakes_at.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(now));
-        // A read timeout of zero is an error.
+        // The socket rejects a read timeout of zero.
         let wait = wait.max(Duration::from_millis(1));
         let Some(socket) = &mut self.socket else {
             std::thread::park_timeout(wait);

@@ -81,19 +81,19 @@ impl fmt::Display for CloseCode {
 /// The close codes that shardkeeper sends. All except [`STOP`](ours::STOP) keep the session: they are from
 /// 4000 to 4999 (GW-100), and only 1000 and 1001 end it (GW-099).
 pub mod ours {
-    /// The bot stops: the session ends and the bot shows as offline (GW-098).
+    /// The bot stops for good: the session ends and the bot shows as offline (GW-098).
     pub const STOP: u16 = 1000;
-    /// Discord requested a new connection.
+    /// Sent after Discord requested a new connection (op 7).
     pub const RECONNECT: u16 = 4900;
-    /// A heartbeat was not acknowledged.
+    /// Sent when a heartbeat was not acknowledged.
     pub const ZOMBIED: u16 = 4901;
-    /// Invalid Session was received.
+    /// Sent after Invalid Session (op 9).
     pub const INVALID_SESSION: u16 = 4902;
-    /// Discord did not answer in time.
+    /// Sent when Discord did not answer in time.
     pub const DEADLINE: u16 = 4903;
-    /// A received payload could not be parsed.
+    /// Sent when a received payload could not be parsed.
     pub const UNREADABLE: u16 = 4904;
-    /// This process stops but keeps the session; another process may resume it.
+    /// Sent when this process stops but keeps the session, which another process may resume.
     pub const DETACH: u16 = 4905;
 }
 

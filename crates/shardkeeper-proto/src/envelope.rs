@@ -181,7 +181,7 @@ fn ends_as_it_begins(data: &[u8]) -> bool {
     match (data.first(), data.last()) {
         (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']')) => data.len() > 1,
         (Some(b'{' | b'[' | b'"') | None, _) => false,
-        // `null`, `true`, `false` or a number
+        // Neither string, object nor array: `null`, `true`, `false` or a number.
         _ => {
             data.len() <= 24
                 && data.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.'))

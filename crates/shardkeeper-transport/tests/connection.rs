@@ -129,7 +129,7 @@ async fn a_dropped_next_loses_nothing() {
     let (mut connection, server) = pair(&config(Compression::ZlibStream)).await;
     let mut raw = server.into_inner();
     let frame = &deflate(&[r#"{"op":10}"#])[0];
-    // Two WebSocket messages, byte by byte.
+    // Two unmasked WebSocket messages, sent byte by byte.
     let mut bytes = vec![0x82, 5];
     bytes.extend(&frame[..5]);
     bytes.extend([0x82, u8::try_from(frame.len() - 5).unwrap()]);

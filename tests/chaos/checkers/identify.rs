@@ -18,7 +18,7 @@ pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, anew: &BTreeMap<u
     let window_ms = u64::try_from(pace.sim_timings().identify_window.as_millis()).unwrap_or(u64::MAX);
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
     let mut in_order: Vec<_> = report.identify_log.iter().collect();
-    // The log is in the order of reading.
+    // The log is in the order of reading; the times in it may differ slightly.
     in_order.sort_by_key(|record| record.at_ms);
     for record in in_order {
         if let Some(before) = last.insert(record.shard_id % plan.max_concurrency, record.at_ms)

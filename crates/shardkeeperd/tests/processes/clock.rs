@@ -212,7 +212,7 @@ async fn a_clock_that_jumps_back_between_processes_holds_up_no_identify_for_long
     scene.simulator.arm(ConnectFault::RefuseResume, SHARDS as usize);
     running = clock.start(&scene);
     let took = scene.ready(&mut running).await;
-    // Up to 5 s each for op 9 and the identify window.
+    // The resume takes up to 5 s each for op 9 and the identify window.
     assert!(took < Duration::from_secs(20), "{took:?}, {budget:?}");
     scene.settle().await;
     deploy(running).await;

@@ -56,7 +56,7 @@ impl Scene {
         config.guilds = shards * 2;
         config.events_per_second = events_per_second;
         config.replay_limit = 1 << 20;
-        // Short, so that a silently lost connection is noticed soon.
+        // A short heartbeat interval, so that a silently lost connection is noticed soon.
         config.timings.heartbeat_interval = Duration::from_secs(2);
         config.timings.heartbeat_tolerance = Duration::from_secs(4);
         config.public_addr = Some(listener.local_addr().unwrap());
