@@ -5,9 +5,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use shardkeeper::config::{RestartBy, RestartPolicy};
 use shardkeeper::status::Phase;
-use shardkeeper::{Event, EventName, Lifecycle, ShardId, Shardkeeper, SubscriptionOptions, Topic};
+use shardkeeper::{
+    Event, EventName, Lifecycle, ShardId, Shardkeeper, Subscription, SubscriptionOptions, Topic,
+};
 use shardkeeper_sim::Fault;
-use shardkeeper_tests::races::repeat;
+use shardkeeper_tests::races::{Round, repeat};
 use tokio::time::sleep;
 
 /// Restarts at once five times, and then after a minute, which is longer than a round lasts.
@@ -19,6 +21,19 @@ fn quarantined_early() -> RestartPolicy {
     policy
 }
 
+/// Kills shard 0 twice, at any moment on the way to READY or soon after, and waits until the manager reports
+/// each crash.
+async fn crash_twice(round: &Round, keeper: &Shardkeeper, lifecycle: &mut Subscription) {
+    let mut crashes = 0;
+    while crashes < 2 {
+        round.stir().await;
+        let Ok(actor) = keeper.shard(ShardId(0)).await else { continue };
+        actor.kill();
+        while !matches!(lifecycle.next().await.unwrap().lifecycle(), Some(Lifecycle::Crashed { .. })) {}
+        crashes += 1;
+    }
+}
+
 #[test]
 fn a_shard_in_quarantine_never_shows_as_ready() {
     repeat(150, |round| async move {
@@ -26,20 +41,7 @@ fn a_shard_in_quarantine_never_shows_as_ready() {
         let builder = round.bot(&simulator).restart_policy(quarantined_early());
         let mut lifecycle = builder.subscribe(Topic::lifecycle());
         let keeper = builder.start().await.unwrap();
-        let mut killed = 0;
-        while killed < 2 {
-            // The kill comes at any moment on the way to READY, or soon after.
-            round.stir().await;
-            if let Ok(actor) = keeper.shard(ShardId(0)).await {
-                actor.kill();
-                loop {
-                    if let Some(Lifecycle::Crashed { .. }) = lifecycle.next().await.unwrap().lifecycle() {
-                        break;
-                    }
-                }
-                killed += 1;
-            }
-        }
+        crash_twice(&round, &keeper, &mut lifecycle).await;
         for _ in 0..20 {
             let status = keeper.shard_status(ShardId(0)).await.unwrap();
             assert_eq!(status.phase, Phase::Quarantined, "{status:?}");
@@ -104,7 +106,7 @@ fn ready_in_the_spill_of_a_shard_that_is_killed_and_removed_is_told_as_missed() 
             return;
         }
         drop(first);
-        // `Lagged` comes before the next event, and wakes nobody.
+        // `Lagged` comes before the next event, and wakes no task.
         let second = loop {
             match slow.next().now_or_never() {
                 Some(second) => break second.unwrap(),
@@ -123,19 +125,7 @@ fn an_identify_that_was_asked_for_is_not_undone_by_a_driver_that_was_killed() {
         let builder = round.bot(&simulator).restart_policy(quarantined_early());
         let mut lifecycle = builder.subscribe(Topic::lifecycle());
         let keeper = builder.start().await.unwrap();
-        let mut crashes = 0;
-        while crashes < 2 {
-            round.stir().await;
-            if let Ok(actor) = keeper.shard(ShardId(0)).await {
-                actor.kill();
-                loop {
-                    if let Some(Lifecycle::Crashed { .. }) = lifecycle.next().await.unwrap().lifecycle() {
-                        break;
-                    }
-                }
-                crashes += 1;
-            }
-        }
+        crash_twice(&round, &keeper, &mut lifecycle).await;
         // The simulator may count events of the killed driver, and count them late.
         let before = session_ids(&keeper).await;
         keeper.restart_shard(ShardId(0), RestartBy::Identify).await.unwrap();
