@@ -140,7 +140,7 @@ fn gw_089_090_refused_intents_are_named() {
     in_both_worlds(|| async {
         let intents = Intents::GUILDS | Intents::GUILD_MEMBERS | Intents::MESSAGE_CONTENT;
         for (code, named) in [
-            (4013, "a bit is set that no intent has); asked for: GUILDS | GUILD_MEMBERS | MESSAGE_CONTENT"),
+            (4013, "an unknown bit is set); asked for: GUILDS | GUILD_MEMBERS | MESSAGE_CONTENT"),
             (
                 4014,
                 "or do not ask for it); privileged among those asked for: GUILD_MEMBERS | MESSAGE_CONTENT",
