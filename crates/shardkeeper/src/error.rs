@@ -279,7 +279,7 @@ mod tests {
         let empty = StartError::Config(ConfigError::Token(TokenError::Empty));
         let asked = StartError::Gateway(GatewayInfoError::Unauthorized);
         for (error, printed) in [
-            (empty, "the token is empty: set it to the bot token of the developer portal"),
+            (empty, "the token is empty: set it to the bot token from the developer portal"),
             (
                 asked,
                 "cannot get the gateway address: discord does not accept the token (401): \
