@@ -1,4 +1,5 @@
-//! What the architecture forbids, as tests: edges between crates, and profiles that would disable supervision.
+//! Tests of what the architecture forbids: edges between crates or rooms, and profiles that disable
+//! supervision.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-/// Who may depend on whom, for building. The simulator is a second reading of the protocol: it shares nothing with
-/// the others, so that a misreading cannot cancel out; protocol and transport meet in `shardkeeper` alone.
+/// The allowed build dependencies between crates. The simulator implements the protocol independently and
+/// shares nothing with the others, so that a mistake cannot cancel out; protocol and transport meet only in
+/// `shardkeeper`.
 const EDGES: &[(&str, &str)] = &[
     ("shardkeeper", "shardkeeper-proto"),
     ("shardkeeper", "shardkeeper-transport"),
@@ -15,7 +17,7 @@ const EDGES: &[(&str, &str)] = &[
     ("shardkeeperd", "shardkeeper-sim"),
 ];
 
-/// These may use every crate.
+/// The crates that may use every other one.
 const CONSUMERS: &[&str] = &["shardkeeper-examples", "shardkeeper-tests"];
 
 fn metadata() -> cargo_metadata::Metadata {
@@ -42,8 +44,8 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
     assert_eq!(edges, allowed);
 }
 
-/// The rooms of `shardkeeper`, each above all that it imports. Control goes down the list from `bot` to `shard`; events go
-/// from `shard` out through `dispatch`. The chapter on architecture has the picture.
+/// The rooms of `shardkeeper`, each above all that it imports. Control goes down the list from `bot` to
+/// `shard`; events go from `shard` out through `dispatch`. The chapter on architecture has the picture.
 const ROOMS: [&str; 15] = [
     "chain",
     "task",
@@ -88,7 +90,7 @@ fn no_room_imports_from_above() {
     }
 }
 
-/// The source files below a folder that are part of the library: not those of tests alone.
+/// The source files below a folder that are part of the library, without files of tests.
 fn files_of(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("the folder is there") {
@@ -103,7 +105,7 @@ fn files_of(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What follows `crate::` in the code of a file, up to its tests; comments do not count.
+/// The names that follow `crate::` in the code of a file, without its tests and comments.
 fn imports(text: &str) -> Vec<&str> {
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -117,8 +119,69 @@ fn imports(text: &str) -> Vec<&str> {
 fn imports_are_found_wherever_they_stand() {
     let text = "use crate::dispatch::Hub;\n/// [`crate::Builder`]\nlet x = crate::error::chain(&e);\nuse crate::{a, b};\n\
                 pub(crate) fn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::bot::Builder;\n}\n";
-    // A list at the root has no name at this place, so it is no room.
+    // A list of imports from the root has no name here, so it names no room.
     assert_eq!(imports(text), ["dispatch", "error", ""]);
+}
+
+/// The picture in the chapter on architecture has one room per line, from the top down.
+#[test]
+fn the_architecture_chapter_shows_the_rooms_in_their_order() {
+    let chapter =
+        fs::read_to_string("../crates/shardkeeper/src/manual/_01_architecture.rs").expect("it is text");
+    let section = chapter.split("\n//! # Modules\n").nth(1).expect("the chapter has the modules");
+    let picture = section.split("```").nth(1).expect("the section has a picture");
+    let first_words = picture.lines().filter_map(|line| {
+        let line = line.trim_start_matches("//!").trim_start_matches([' ', '│', '├', '└', '─', '▶', '▼']);
+        line.split_whitespace().next()
+    });
+    let shown: Vec<&str> = first_words.filter(|word| ROOMS.contains(word)).collect();
+    let expected: Vec<&str> = ROOMS.into_iter().rev().collect();
+    assert_eq!(shown, expected);
+}
+
+/// Names that would give the protocol I/O, a clock, random numbers or tasks.
+const IMPURE: [&str; 7] =
+    ["std::fs", "std::net", "std::thread", "Instant::now", "SystemTime", "tokio", "fastrand"];
+
+#[test]
+fn the_protocol_does_no_io_and_reads_no_clock() {
+    let files = files_of(Path::new("../crates/shardkeeper-proto/src"));
+    let read = |path: &PathBuf| fs::read_to_string(path).expect("it is text");
+    let of_tests: BTreeSet<String> = files.iter().flat_map(|path| modules_of_tests(&read(path))).collect();
+    let is_test = |path: &Path| {
+        let path = path.with_extension("");
+        path.iter().any(|name| of_tests.contains(&*name.to_string_lossy()))
+    };
+    let mut checked = 0;
+    for path in files.iter().filter(|path| !is_test(path)) {
+        let text = read(path);
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let impure = IMPURE.iter().find(|name| line.contains(**name));
+            assert!(impure.is_none(), "{}: {line}", path.display());
+        }
+        checked += 1;
+    }
+    assert!(checked > 20, "only {checked} files");
+}
+
+/// The modules that a file declares for its tests only.
+fn modules_of_tests(text: &str) -> Vec<String> {
+    let after = text.split("#[cfg(test)]\nmod ").skip(1);
+    after.filter_map(|rest| rest.split_once([';', ' '])).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Mailboxes have no bound, so what Discord sends must not be in one. Subscriptions carry it.
+#[test]
+fn no_message_between_actors_carries_a_dispatch() {
+    for file in ["message.rs", "session/keeper.rs"] {
+        let text = fs::read_to_string(Path::new("../crates/shardkeeper/src").join(file)).expect("it is text");
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        for name in ["Delivery", "Dispatch", "Envelope", "Event>", "Event)"] {
+            assert!(!code.contains(name), "{file} has {name}");
+        }
+    }
 }
 
 /// A C zlib anywhere in the graph would silently take the place of zlib-rs.
