@@ -52,7 +52,7 @@ async fn run(bot: Builder) -> Result<Vec<Session>, Box<dyn std::error::Error>> {
     }
     println!("{read} events were dealt with");
     match detaching {
-        Some(detaching) => Ok(detaching.await),
+        Some(detaching) => Ok(detaching.await?),
         None => Err(format!("the bot has ended by itself: {:?}", bot.exit_reason().await).into()),
     }
 }

@@ -9,7 +9,7 @@ use shardkeeper::command::{
     AcceptedCommand, ChannelInfoField, Command, PresenceUpdate, RequestMembers, VoiceStateUpdate, WriteError,
     request_channel_info, request_soundboard_sounds,
 };
-use shardkeeper::error::CommandError;
+use shardkeeper::error::{CommandError, ManagerEnded};
 use shardkeeper::status::Change;
 use shardkeeper::{Activity, Event, EventName, Intents, OnlineStatus, Presence, ShardId, Topic};
 use shardkeeper_sim::{ConnectFault, Fault};
@@ -89,7 +89,7 @@ async fn what_cannot_be_sent_is_refused_with_the_reason() {
     let error = running.keeper.update_presence(playing(&"x".repeat(5000))).await.unwrap_err();
     assert_eq!(error.to_string(), "the name of an activity has 5000 characters, at most 128 are shown");
     running.keeper.stop().await;
-    assert_eq!(running.keeper.update_presence(playing("x")).await, Err(CommandError::ManagerEnded));
+    assert_eq!(running.keeper.update_presence(playing("x")).await, Err(ManagerEnded.into()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -405,7 +405,7 @@ async fn whoever_waits_for_a_command_with_a_delivery_in_hand_does_not_hold_up_a_
     assert_eq!(lost, Err(WriteError::Lost));
     assert_eq!(refused, Err(CommandError::ShardEnded { shard: ShardId(0) }));
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert_eq!(sessions[0].sequence, sequence);
+    assert_eq!(sessions.unwrap()[0].sequence, sequence);
 }
 
 #[tokio::test(start_paused = true)]

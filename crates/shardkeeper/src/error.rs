@@ -13,6 +13,15 @@ pub use shardkeeper_transport::{CertificateError, ConnectError};
 use crate::chain::readable;
 pub use crate::gateway_info::GatewayInfoError;
 
+/// The manager has ended, so it cannot answer. [`Shardkeeper::wait`](crate::Shardkeeper::wait) returns the cause.
+///
+/// Every call of [`Shardkeeper`](crate::Shardkeeper) that needs the manager returns this error, alone or as the variant
+/// `ManagerEnded` of its own error.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("the manager has ended: Shardkeeper::wait() returns the cause; start a new one")]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to add: wait() has the cause")]
+pub struct ManagerEnded;
+
 /// A configuration cannot work.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
@@ -122,9 +131,9 @@ pub enum StartError {
         /// What the last attempt said.
         error: String,
     },
-    /// The actors could not be spawned, or ended at once.
-    #[error("the manager ended before it had started")]
-    Ended,
+    /// The actors could not be spawned, or the manager ended before it had started.
+    #[error("the manager ended before it had started: the log says why")]
+    ManagerEnded(#[from] ManagerEnded),
 }
 
 /// A command was not accepted.
@@ -163,9 +172,9 @@ pub enum CommandError {
     /// The layout is not known yet, so that no shard owns the guild.
     #[error("the manager is still asking discord for its layout")]
     Starting,
-    /// The manager ended.
-    #[error("the manager has ended")]
-    ManagerEnded,
+    /// The manager has ended.
+    #[error(transparent)]
+    ManagerEnded(#[from] ManagerEnded),
 }
 
 /// Shards were not added, removed or restarted: none of them.
@@ -215,9 +224,9 @@ pub enum ShardChangeError {
     /// The layout is not known yet.
     #[error("the manager is still asking discord for its layout")]
     Starting,
-    /// The manager ended, or is about to.
-    #[error("the manager has ended")]
-    ManagerEnded,
+    /// The manager has ended, or is about to.
+    #[error(transparent)]
+    ManagerEnded(#[from] ManagerEnded),
 }
 
 /// How a manager ended.
@@ -261,7 +270,7 @@ pub enum ExitError {
     Crashed,
 }
 
-readable!(CommandError, ConfigError, ExitError, ShardChangeError, StartError);
+readable!(CommandError, ConfigError, ExitError, ManagerEnded, ShardChangeError, StartError);
 
 #[cfg(test)]
 mod tests {

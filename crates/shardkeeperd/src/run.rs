@@ -122,7 +122,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             () = terminate.wait() => {
                 tracing::info!("detaching");
                 // What is under way is taken, so that the next process does not get it again.
-                let detaching = async { Ok(keeper.detach().await) };
+                let detaching = async { keeper.detach().await.map_err(|error| error.to_string()) };
                 let (sessions, ()) = tokio::try_join!(detaching, taker.take_all())?;
                 tracing::info!(sessions = sessions.len(), dispatches = taker.dispatches, "detached");
                 return Ok(ExitCode::SUCCESS);

@@ -11,7 +11,7 @@ use crate::dispatch::{
     self, Delivery, EventModel, Hub, Lifecycle, Overflow, Subscription, SubscriptionOptions, Topic,
     TypedSubscription, await_end,
 };
-use crate::error::{CommandError, ExitError, ExitReason, ShardChangeError, StartError};
+use crate::error::{CommandError, ExitError, ExitReason, ManagerEnded, ShardChangeError, StartError};
 use crate::manager::{ManagerArguments, ShardManager};
 use crate::message::{ManagerMessage, RestartBy, ShardMessage, Shared, ShutdownMode};
 use crate::status::{ManagerStatus, ShardStatus};
@@ -100,11 +100,10 @@ impl Shardkeeper {
         let shared = config.live.share();
         let timeout = config.config.settings.start_timeout;
         let timeout = timeout.map(|after| StartTimeout::new(after, &shared.hub));
-        let (manager, _) = Actor::spawn(None, ShardManager, config).await.map_err(|_| StartError::Ended)?;
+        let (manager, _) = Actor::spawn(None, ShardManager, config).await.map_err(|_| ManagerEnded)?;
         let mut guard = EndOnDrop(Some(manager.get_cell()));
         let keeper = Self { manager, shared };
-        let started =
-            async { keeper.ask(ManagerMessage::AwaitStart).await.unwrap_or(Err(StartError::Ended)) };
+        let started = async { keeper.ask(ManagerMessage::AwaitStart).await? };
         match timeout {
             Some(timeout) => timeout.run(started).await?,
             None => started.await?,
@@ -113,14 +112,18 @@ impl Shardkeeper {
         Ok(keeper)
     }
 
-    /// A handle on a manager that was spawned as an actor; `None` once it has ended.
+    /// A handle on a manager that was spawned as an actor.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has ended.
     ///
     /// # Cancel safety
     ///
     /// Safe: it only asks.
-    pub async fn of(manager: ActorRef<ManagerMessage>) -> Option<Self> {
-        let shared = ask(&manager, ManagerMessage::Share).await?;
-        Some(Self { manager, shared })
+    pub async fn of(manager: ActorRef<ManagerMessage>) -> Result<Self, ManagerEnded> {
+        let shared = ask(&manager, ManagerMessage::Share).await.ok_or(ManagerEnded)?;
+        Ok(Self { manager, shared })
     }
 
     /// Subscribes to a topic, losing nothing. Each event from now on that matches comes; 1024 of them wait to be read, and
@@ -183,9 +186,10 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Safe: it only asks.
-    pub async fn shard(&self, shard: ShardId) -> Result<ActorRef<ShardMessage>, CommandError> {
-        let actor = self.ask(|reply| ManagerMessage::Shard(shard, reply)).await;
-        actor.ok_or(CommandError::ManagerEnded)?.ok_or(CommandError::NoSuchShard { shard })
+    pub async fn shard(&self, shard: impl Into<ShardId>) -> Result<ActorRef<ShardMessage>, CommandError> {
+        let shard = shard.into();
+        let actor = self.ask(|reply| ManagerMessage::Shard(shard, reply)).await?;
+        actor.ok_or(CommandError::NoSuchShard { shard })
     }
 
     /// Shows a presence on every shard, now and after each later Identify or restart. The newest one wins; more
@@ -200,8 +204,7 @@ impl Shardkeeper {
     /// Once it was polled, it is on its way.
     pub async fn update_presence(&self, presence: Presence) -> Result<(), CommandError> {
         let update = PresenceUpdate::new(presence)?;
-        let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(None, update, reply)).await;
-        accepted.ok_or(CommandError::ManagerEnded)?
+        self.ask(|reply| ManagerMessage::UpdatePresence(None, update, reply)).await?
     }
 
     /// Shows a presence on these shards, now and after each later Identify or restart, until another one is set there or
@@ -216,12 +219,11 @@ impl Shardkeeper {
     /// Once it was polled, it is on its way.
     pub async fn update_presence_on(
         &self,
-        shards: impl IntoIterator<Item = ShardId>,
+        shards: impl IntoIterator<Item = impl Into<ShardId>>,
         presence: Presence,
     ) -> Result<(), CommandError> {
-        let (update, shards) = (PresenceUpdate::new(presence)?, shards.into_iter().collect());
-        let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(Some(shards), update, reply)).await;
-        accepted.ok_or(CommandError::ManagerEnded)?
+        let (update, shards) = (PresenceUpdate::new(presence)?, ids(shards));
+        self.ask(|reply| ManagerMessage::UpdatePresence(Some(shards), update, reply)).await?
     }
 
     /// Sends a command on the shard that owns its guild: [`VoiceStateUpdate`](crate::command::VoiceStateUpdate),
@@ -251,7 +253,7 @@ impl Shardkeeper {
     pub async fn command(&self, command: impl Into<Command>) -> Result<AcceptedCommand, CommandError> {
         let command = command.into();
         let (guild_id, raw_shard) = (command.guild_id(), command.raw_shard());
-        if let Some(accepted) = self.ask(|reply| ManagerMessage::Command(command, reply)).await {
+        if let Ok(accepted) = self.ask(|reply| ManagerMessage::Command(command, reply)).await {
             return accepted;
         }
         // Its shard ended over it; or the manager, and then it says so here.
@@ -294,8 +296,8 @@ impl Shardkeeper {
     ///
     /// Safe: it only asks.
     pub async fn owner_of(&self, guild_id: u64) -> Result<ShardId, CommandError> {
-        let owner = self.ask(|reply| ManagerMessage::OwnerOf(guild_id, reply)).await;
-        owner.ok_or(CommandError::ManagerEnded)?.ok_or(CommandError::Starting)
+        let owner = self.ask(|reply| ManagerMessage::OwnerOf(guild_id, reply)).await?;
+        owner.ok_or(CommandError::Starting)
     }
 
     /// Asks for members of a guild and collects the answer, over a resume too. Equal requests at the same time are sent
@@ -343,22 +345,33 @@ impl Shardkeeper {
         members::chunks(self, &self.shared.members, request)
     }
 
-    /// How everything stands now. A shard that hangs does not delay it. `None` once the manager has ended.
+    /// The state of every shard and of the identify budget now. A shard that hangs does not delay the answer.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has ended.
     ///
     /// # Cancel safety
     ///
     /// Safe: it only asks.
-    pub async fn status(&self) -> Option<ManagerStatus> {
+    pub async fn status(&self) -> Result<ManagerStatus, ManagerEnded> {
         self.ask(ManagerMessage::Status).await
     }
 
-    /// How one shard stands now. `None` when this manager does not run it, or has ended.
+    /// The state of one shard now.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchShard`](CommandError::NoSuchShard) when this manager does not run the shard,
+    /// [`ManagerEnded`](CommandError::ManagerEnded) when it has ended.
     ///
     /// # Cancel safety
     ///
     /// Safe: it only asks.
-    pub async fn shard_status(&self, shard: ShardId) -> Option<ShardStatus> {
-        self.ask(|reply| ManagerMessage::ShardStatus(shard, reply)).await?
+    pub async fn shard_status(&self, shard: impl Into<ShardId>) -> Result<ShardStatus, CommandError> {
+        let shard = shard.into();
+        let status = self.ask(|reply| ManagerMessage::ShardStatus(shard, reply)).await?;
+        status.ok_or(CommandError::NoSuchShard { shard })
     }
 
     /// Runs more shards of the layout, from now on; with sessions that another process has given up by
@@ -374,12 +387,11 @@ impl Shardkeeper {
     /// Once it was polled, it takes its course.
     pub async fn add_shards(
         &self,
-        shards: impl IntoIterator<Item = ShardId>,
+        shards: impl IntoIterator<Item = impl Into<ShardId>>,
         sessions: impl IntoIterator<Item = Session>,
     ) -> Result<(), ShardChangeError> {
-        let (shards, sessions) = (shards.into_iter().collect(), sessions.into_iter().collect());
-        let added = self.ask(|reply| ManagerMessage::AddShards(shards, sessions, reply)).await;
-        added.unwrap_or(Err(ShardChangeError::ManagerEnded))
+        let (shards, sessions) = (ids(shards), sessions.into_iter().collect());
+        self.ask(|reply| ManagerMessage::AddShards(shards, sessions, reply)).await?
     }
 
     /// Runs these shards no longer. They close so that their sessions stay resumable for some minutes: returns these, for
@@ -395,7 +407,7 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// The removal goes on; a cancelled caller loses the sessions.
-    pub fn remove_shards<I: IntoIterator<Item = ShardId>>(
+    pub fn remove_shards<I: IntoIterator<Item: Into<ShardId>>>(
         &self,
         shards: I,
     ) -> impl Future<Output = Result<Vec<Session>, ShardChangeError>> + Send + use<I> {
@@ -412,15 +424,15 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// The removal goes on; a cancelled caller loses the sessions.
-    pub fn remove_shards_with<I: IntoIterator<Item = ShardId>>(
+    pub fn remove_shards_with<I: IntoIterator<Item: Into<ShardId>>>(
         &self,
         shards: I,
         mode: ShutdownMode,
     ) -> impl Future<Output = Result<Vec<Session>, ShardChangeError>> + Send + use<I> {
-        let shards = shards.into_iter().collect();
+        let shards = ids(shards);
         let removed = begin(&self.manager, |reply| ManagerMessage::RemoveShards(shards, mode, reply));
         let hub = Arc::clone(&self.shared.hub);
-        async move { await_end(hub, removed.wait()).await.unwrap_or(Err(ShardChangeError::ManagerEnded)) }
+        async move { await_end(hub, removed.wait()).await.ok_or(ManagerEnded)? }
     }
 
     /// Makes another connection for a shard, also for one in quarantine, or refused by Discord. One that is just
@@ -433,23 +445,32 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Once it was polled, it takes its course.
-    pub async fn restart_shard(&self, shard: ShardId, by: RestartBy) -> Result<(), ShardChangeError> {
-        let restarted = self.ask(|reply| ManagerMessage::RestartShard(shard, by, reply)).await;
-        restarted.unwrap_or(Err(ShardChangeError::ManagerEnded))
+    pub async fn restart_shard(
+        &self,
+        shard: impl Into<ShardId>,
+        by: RestartBy,
+    ) -> Result<(), ShardChangeError> {
+        let shard = shard.into();
+        self.ask(|reply| ManagerMessage::RestartShard(shard, by, reply)).await?
     }
 
     /// The sessions as another process could resume them if this one ended now: to be stored against a crash. They hold
-    /// secrets, like the token. Empty once the manager has ended.
+    /// secrets, like the token.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has ended.
     ///
     /// # Cancel safety
     ///
     /// Safe: it only asks.
-    pub async fn sessions(&self) -> Vec<Session> {
-        self.ask(ManagerMessage::Sessions).await.unwrap_or_default()
+    pub async fn sessions(&self) -> Result<Vec<Session>, ManagerEnded> {
+        self.ask(ManagerMessage::Sessions).await
     }
 
     /// Ends for good: each shard closes with 1000, which gives its session up and shows the bot as offline. The end begins with
-    /// the call; what is returned waits until all shards have closed, or the configured deadline has passed.
+    /// the call; what is returned waits until all shards have closed, or the configured deadline has passed. A manager that
+    /// has ended already is no error here: nothing is left to do.
     ///
     /// # Cancel safety
     ///
@@ -461,16 +482,19 @@ impl Shardkeeper {
     }
 
     /// Ends for a successor: each shard closes so that its session stays resumable for some minutes. Give what is returned to
-    /// the next process with [`Builder::sessions`]; it holds secrets, like the token. Empty when the manager has ended before.
+    /// the next process with [`Builder::sessions`]; it holds secrets, like the token.
     ///
     /// Subscribers may finish what they have, until the configured deadline; what they do not acknowledge comes again to the
     /// successor. So the one who reads must not wait for the end before everything is read: the end begins with the call, and
     /// the loop goes on until the subscription ends.
     ///
     /// ```no_run
+    /// # use shardkeeper::error::ManagerEnded;
     /// # use shardkeeper::{Delivery, Session, Shardkeeper, Subscription};
     /// # async fn deal_with(delivery: &Delivery) {}
-    /// # async fn run(bot: Shardkeeper, mut events: Subscription, term: impl Future<Output = ()>) -> Vec<Session> {
+    /// # async fn run(
+    /// #     bot: Shardkeeper, mut events: Subscription, term: impl Future<Output = ()>,
+    /// # ) -> Result<Vec<Session>, ManagerEnded> {
     /// let mut term = std::pin::pin!(term);
     /// let mut detaching = None;
     /// loop {
@@ -485,8 +509,7 @@ impl Shardkeeper {
     /// }
     /// match detaching {
     ///     Some(detaching) => detaching.await,
-    ///     // It ended for another reason.
-    ///     None => Vec::new(),
+    ///     None => Err(ManagerEnded),
     /// }
     /// # }
     /// ```
@@ -498,13 +521,17 @@ impl Shardkeeper {
     /// [`SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled) names the subscription. Subscriptions that are dropped
     /// acknowledge everything. The manual says why in the chapter on [delivery](crate::manual::_03_delivery).
     ///
+    /// # Errors
+    ///
+    /// When the manager had ended before, or crashes meanwhile.
+    ///
     /// # Cancel safety
     ///
     /// The end goes on; a cancelled caller loses the sessions.
-    pub fn detach(&self) -> impl Future<Output = Vec<Session>> + Send + use<> {
+    pub fn detach(&self) -> impl Future<Output = Result<Vec<Session>, ManagerEnded>> + Send + use<> {
         let ended = begin(&self.manager, |reply| ManagerMessage::Shutdown(ShutdownMode::Detach, reply));
         let hub = Arc::clone(&self.shared.hub);
-        async move { await_end(hub, ended.wait()).await.unwrap_or_default() }
+        async move { await_end(hub, ended.wait()).await.ok_or(ManagerEnded) }
     }
 
     /// Waits for the end of the bot: `Ok` when it was told to end, otherwise the cause. A subscription that yields `None` does
@@ -551,7 +578,11 @@ impl Shardkeeper {
     async fn ask<T: Send + 'static>(
         &self,
         message: impl FnOnce(RpcReplyPort<T>) -> ManagerMessage,
-    ) -> Option<T> {
-        ask(&self.manager, message).await
+    ) -> Result<T, ManagerEnded> {
+        ask(&self.manager, message).await.ok_or(ManagerEnded)
     }
+}
+
+fn ids(shards: impl IntoIterator<Item = impl Into<ShardId>>) -> Vec<ShardId> {
+    shards.into_iter().map(Into::into).collect()
 }

@@ -25,7 +25,7 @@ use crate::command::{
 use crate::dispatch::{
     Delivery, Event, JsonError, Lifecycle, STALLED_AFTER, Subscription, SubscriptionOptions, Topic,
 };
-use crate::error::CommandError;
+use crate::error::{CommandError, ManagerEnded};
 
 /// So long may pass without a chunk. Discord sends them at once, one after the other; a resume takes seconds.
 const IDLE: Duration = Duration::from_secs(30);
@@ -130,7 +130,7 @@ impl Asked {
                 Event::Lifecycle(Lifecycle::Shard { change: Change::Ready | Change::Stopped, .. }) => {
                     return Err(MembersError::SessionLost { shard: self.shard });
                 }
-                Event::Lifecycle(Lifecycle::Ended) => return Err(MembersError::ManagerEnded),
+                Event::Lifecycle(Lifecycle::Ended) => return Err(ManagerEnded.into()),
                 _ => {}
             }
         }
@@ -210,7 +210,7 @@ impl Answers {
         let deadline = Instant::now() + IDLE;
         while Instant::now() < deadline {
             match timeout(STALLED_AFTER, self.subscription.next()).await {
-                Ok(delivery) => return delivery.ok_or(MembersError::ManagerEnded),
+                Ok(delivery) => return delivery.ok_or(ManagerEnded.into()),
                 Err(_) => {
                     if let Some(error) = held_up(keeper, shard).await {
                         return Err(error);
@@ -224,7 +224,7 @@ impl Answers {
 
 /// Who keeps the shard from reading, if somebody has done so for as long as is reported.
 async fn held_up(keeper: &Shardkeeper, shard: ShardId) -> Option<MembersError> {
-    let status = keeper.shard_status(shard).await?;
+    let status = keeper.shard_status(shard).await.ok()?;
     let held_up = status.held_up.filter(|_| status.reading_paused)?;
     let stalled = Instant::now().into_std().saturating_duration_since(held_up.since) >= STALLED_AFTER;
     stalled.then_some(MembersError::HeldUp { shard, subscription: held_up.subscription })

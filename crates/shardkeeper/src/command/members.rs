@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::chain::readable;
 use crate::dispatch::{JsonError, SubscriptionLabel, parse};
-use crate::error::CommandError;
+use crate::error::{CommandError, ManagerEnded};
 
 /// All members of a guild can be asked for once in so long (GW-162).
 pub(crate) const ALL_MEMBERS_WINDOW: Duration = Duration::from_secs(30);
@@ -90,9 +90,9 @@ pub enum MembersError {
     /// A chunk is not what it should be.
     #[error("a chunk of members cannot be read")]
     Malformed(#[source] Arc<JsonError>),
-    /// The manager ended.
-    #[error("the manager has ended")]
-    ManagerEnded,
+    /// The manager has ended.
+    #[error(transparent)]
+    ManagerEnded(#[from] ManagerEnded),
 }
 
 pub(crate) type MembersAnswer = Result<Arc<Members>, MembersError>;

@@ -107,8 +107,8 @@ impl Topic {
 
     /// Of these shards only. Lifecycle changes that concern the whole bot come all the same.
     #[must_use]
-    pub fn of_shards(mut self, shards: impl IntoIterator<Item = ShardId>) -> Self {
-        self.shards = Some(shards.into_iter().collect());
+    pub fn of_shards(mut self, shards: impl IntoIterator<Item = impl Into<ShardId>>) -> Self {
+        self.shards = Some(shards.into_iter().map(Into::into).collect());
         self
     }
 

@@ -4,7 +4,7 @@ use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 use shardkeeper_proto::{Session, ShardId};
 
 use super::{ManagerState, Removal};
-use crate::error::ShardChangeError;
+use crate::error::{ManagerEnded, ShardChangeError};
 use crate::message::{ManagerMessage, RestartBy, ShutdownMode};
 use crate::session::KeeperMessage;
 
@@ -16,7 +16,7 @@ impl ManagerState {
         sessions: Vec<Session>,
     ) -> Result<Result<(), ShardChangeError>, ActorProcessingErr> {
         let fleet = match &mut self.fleet {
-            _ if self.stopping.is_some() => return Ok(Err(ShardChangeError::ManagerEnded)),
+            _ if self.stopping.is_some() => return Ok(Err(ManagerEnded.into())),
             None => return Ok(Err(ShardChangeError::Starting)),
             Some(fleet) => fleet,
         };
@@ -42,7 +42,7 @@ impl ManagerState {
         reply: RpcReplyPort<Result<Vec<Session>, ShardChangeError>>,
     ) {
         let begun = match &mut self.fleet {
-            _ if self.stopping.is_some() => Err(ShardChangeError::ManagerEnded),
+            _ if self.stopping.is_some() => Err(ManagerEnded.into()),
             None => Err(ShardChangeError::Starting),
             Some(fleet) => fleet.shards.begin_removal(ids, mode).map(|shards| (fleet, shards)),
         };
@@ -99,7 +99,7 @@ impl ManagerState {
         by: RestartBy,
     ) -> Result<Result<(), ShardChangeError>, ActorProcessingErr> {
         let fleet = match &mut self.fleet {
-            _ if self.stopping.is_some() => return Ok(Err(ShardChangeError::ManagerEnded)),
+            _ if self.stopping.is_some() => return Ok(Err(ManagerEnded.into())),
             None => return Ok(Err(ShardChangeError::Starting)),
             Some(fleet) => fleet,
         };

@@ -169,7 +169,7 @@
 //!
 //! /// The same for a whole process: the next one resumes everything.
 //! async fn replace(old: &Shardkeeper, token: String) -> Result<Shardkeeper, Box<dyn std::error::Error>> {
-//!     let sessions = old.detach().await;
+//!     let sessions = old.detach().await?;
 //!     Ok(Shardkeeper::builder(token, Intents::GUILDS).sessions(sessions).start().await?)
 //! }
 //! ```
