@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use shardkeeper_proto::shard::Change;
+use shardkeeper_proto::shard::{Change, Context};
 use shardkeeper_proto::{
     CommandId, Envelope, Grant, IdentifyBudget, IdentifyLimiter, IdentifyPermit, Input, Intents, Opcode,
     Output, Priority, RequestMembers, Shard, ShardConfig, ShardCount, ShardId, Timings, Token,
@@ -74,7 +74,7 @@ struct World {
 impl World {
     fn feed(&mut self, input: Input<'_>, chance: u8) {
         let random = f64::from(chance) / 256.0;
-        self.shard.handle_input(self.now, &mut || random, input);
+        self.shard.handle_input(&mut Context::new(self.now, &mut || random), input);
         loop {
             match self.shard.poll_output() {
                 Output::Timeout(at) => {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Change, MAX_RETRY_AFTER, Output, Reason, Shard, State};
+use super::{Change, Context, MAX_RETRY_AFTER, Output, Reason, Shard, State};
 use crate::{CommandLimiter, Priority, gateway_url};
 
 impl Shard {
@@ -54,15 +54,10 @@ impl Shard {
     }
 
     /// The host may ask to be left alone for `retry_after`.
-    pub(super) fn connect_failed(
-        &mut self,
-        now: Instant,
-        random: &mut dyn FnMut() -> f64,
-        retry_after: Duration,
-    ) {
+    pub(super) fn connect_failed(&mut self, cx: &mut Context<'_>, retry_after: Duration) {
         if !matches!(self.state, State::Connecting { .. }) {
             return;
         }
-        self.connection_over(now, random, Reason::ConnectFailed, retry_after.min(MAX_RETRY_AFTER));
+        self.connection_over(cx, Reason::ConnectFailed, retry_after.min(MAX_RETRY_AFTER));
     }
 }

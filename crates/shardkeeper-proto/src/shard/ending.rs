@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Change, FatalClose, Next, Output, Reason, Shard, State, Then, VAIN_RESUMES};
+use super::{Change, Context, FatalClose, Next, Output, Reason, Shard, State, Then, VAIN_RESUMES};
 use crate::close::{CloseCode, Recovery, Scope, ours};
 
 impl Shard {
     /// We end the connection: close it, and wait for the handshake.
-    pub(super) fn end_connection(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, reason: Reason) {
+    pub(super) fn end_connection(&mut self, cx: &mut Context<'_>, reason: Reason) {
         if self.ending_session.is_some() {
             self.give_up_ending();
             return;
@@ -20,9 +20,9 @@ impl Shard {
             Reason::Unreadable | Reason::OtherShard => ours::UNREADABLE,
             _ => ours::DEADLINE,
         };
-        let after = self.plan_retry(now, random, reason);
+        let after = self.plan_retry(cx, reason);
         self.forget_connection();
-        self.state = self.closing(now, Then::Retry { after });
+        self.state = self.closing(cx.now, Then::Retry { after });
         self.disconnected(reason, self.next(after));
         self.outputs.push_back(Output::Close(code));
     }
@@ -33,7 +33,7 @@ impl Shard {
     }
 
     /// Somebody wants another connection. An attempt to make one goes on, for the session that it was begun for.
-    pub(super) fn reconnect(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, fresh: bool) {
+    pub(super) fn reconnect(&mut self, cx: &mut Context<'_>, fresh: bool) {
         if self.is_ending_session() {
             return;
         }
@@ -42,37 +42,30 @@ impl Shard {
             self.drop_session();
         }
         if self.is_open() && !attempting {
-            self.end_connection(now, random, Reason::Requested);
+            self.end_connection(cx, Reason::Requested);
         }
     }
 
     /// The connection is over, or never was. The next one waits for `at_least` this long, and a little more, so that those
     /// who were asked to wait for the same time do not come back together.
-    pub(super) fn connection_over(
-        &mut self,
-        now: Instant,
-        random: &mut dyn FnMut() -> f64,
-        reason: Reason,
-        at_least: Duration,
-    ) {
+    pub(super) fn connection_over(&mut self, cx: &mut Context<'_>, reason: Reason, at_least: Duration) {
         if self.ending_session.is_some() {
             self.give_up_ending();
             return;
         }
-        let mut after = self.plan_retry(now, random, reason);
+        let mut after = self.plan_retry(cx, reason);
         if !at_least.is_zero() {
-            after = after.max(at_least + self.config.timings.reconnect.base.mul_f64(random()));
+            after = after.max(at_least + self.config.timings.reconnect.base.mul_f64(cx.random()));
         }
         self.forget_connection();
         self.outputs.push_back(Output::Disconnect);
         self.disconnected(reason, self.next(after));
-        self.state = State::Disconnected { retry_at: now + after };
+        self.state = State::Disconnected { retry_at: cx.now + after };
     }
 
     pub(super) fn closed(
         &mut self,
-        now: Instant,
-        random: &mut dyn FnMut() -> f64,
+        cx: &mut Context<'_>,
         code: Option<u16>,
         corrupt: bool,
         detail: Option<Arc<str>>,
@@ -97,13 +90,13 @@ impl Shard {
                 if let Reason::Closed(code) = reason
                     && code.recovery() == Recovery::NewSession
                 {
-                    self.invalidated_while_closing(random, false);
+                    self.invalidated_while_closing(cx, false);
                 }
                 self.detail = None;
                 self.outputs.push_back(Output::Disconnect);
-                self.after_close(now);
+                self.after_close(cx.now);
             }
-            _ if self.is_connected() => self.connection_over(now, random, reason, Duration::ZERO),
+            _ if self.is_connected() => self.connection_over(cx, reason, Duration::ZERO),
             _ => {}
         }
     }
@@ -120,11 +113,11 @@ impl Shard {
 
     /// Discord says, while we close the connection, that the session is invalid. Whatever was to follow waits as long as
     /// it would have after such a word before (GW-149).
-    pub(super) fn invalidated_while_closing(&mut self, random: &mut dyn FnMut() -> f64, resumable: bool) {
+    pub(super) fn invalidated_while_closing(&mut self, cx: &mut Context<'_>, resumable: bool) {
         if !resumable {
             self.drop_session();
         }
-        let wait = self.wait_after_invalid_session(random).max(self.wait_before_identify(random));
+        let wait = self.wait_after_invalid_session(cx).max(self.wait_before_identify(cx));
         match &mut self.state {
             State::Closing { then: Then::Retry { after }, .. } => *after = (*after).max(wait),
             State::Closing { then: then @ Then::EndSession, .. } if !resumable => *then = Then::Stop,
@@ -215,27 +208,22 @@ impl Shard {
     }
 
     /// Decides whether the session is still good and how long to wait, and counts the failure.
-    pub(super) fn plan_retry(
-        &mut self,
-        now: Instant,
-        random: &mut dyn FnMut() -> f64,
-        reason: Reason,
-    ) -> Duration {
+    pub(super) fn plan_retry(&mut self, cx: &mut Context<'_>, reason: Reason) -> Duration {
         if let State::Ready { since } = self.state
-            && now.saturating_duration_since(since) >= self.config.timings.stable
+            && cx.now.saturating_duration_since(since) >= self.config.timings.stable
         {
             self.failures = 0;
             self.failed_identifies = 0;
             self.invalidated = 0;
         }
-        self.weigh_connection(now, reason);
+        self.weigh_connection(cx.now, reason);
         let lost = match reason {
             Reason::InvalidSession { resumable } => !resumable,
             Reason::Closed(code) => code.recovery() == Recovery::NewSession,
             _ => false,
         };
         let keeps = self.config.timings.keep_session;
-        let forgotten = self.vain_since.is_some_and(|since| now.saturating_duration_since(since) >= keeps);
+        let forgotten = self.vain_since.is_some_and(|since| cx.now.saturating_duration_since(since) >= keeps);
         if lost || forgotten {
             self.drop_session();
         }
@@ -247,28 +235,28 @@ impl Shard {
         let mut after = match reason {
             // What failed before counts no more: the connection that brought op 9 worked. Only more of them do.
             Reason::InvalidSession { .. } => {
-                let again = timings.reconnect.delay(self.invalidated, random());
+                let again = timings.reconnect.delay(self.invalidated, cx.random());
                 self.invalidated = self.invalidated.saturating_add(1);
-                again.max(self.wait_after_invalid_session(random))
+                again.max(self.wait_after_invalid_session(cx))
             }
-            _ => timings.reconnect.delay(self.failures, random()),
+            _ => timings.reconnect.delay(self.failures, cx.random()),
         };
-        after = after.max(self.wait_before_identify(random));
+        after = after.max(self.wait_before_identify(cx));
         self.failures = self.failures.saturating_add(1);
         after
     }
 
-    fn wait_before_identify(&self, random: &mut dyn FnMut() -> f64) -> Duration {
+    fn wait_before_identify(&self, cx: &mut Context<'_>) -> Duration {
         if self.session.is_some() {
             return Duration::ZERO;
         }
-        self.config.timings.identify.delay(self.failed_identifies.saturating_sub(1), random())
+        self.config.timings.identify.delay(self.failed_identifies.saturating_sub(1), cx.random())
     }
 
-    fn wait_after_invalid_session(&self, random: &mut dyn FnMut() -> f64) -> Duration {
+    fn wait_after_invalid_session(&self, cx: &mut Context<'_>) -> Duration {
         let timings = self.config.timings;
         let spread = timings.invalid_session_max.saturating_sub(timings.invalid_session_min);
-        timings.invalid_session_min + spread.mul_f64(random())
+        timings.invalid_session_min + spread.mul_f64(cx.random())
     }
 
     /// Whether the connection that ends did anything for the session; if not, at which URL the next one is tried.

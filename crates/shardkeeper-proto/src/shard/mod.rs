@@ -73,6 +73,29 @@ pub struct ShardConfig {
     pub timings: Timings,
 }
 
+/// What the machine cannot know by itself while it takes in one [`Input`].
+pub struct Context<'a> {
+    now: Instant,
+    random: &'a mut dyn FnMut() -> f64,
+}
+
+impl<'a> Context<'a> {
+    /// `now` must not run backwards from one input of a shard to the next. `random` yields numbers in `[0, 1)`.
+    pub fn new(now: Instant, random: &'a mut dyn FnMut() -> f64) -> Self {
+        Self { now, random }
+    }
+
+    fn random(&mut self) -> f64 {
+        (self.random)()
+    }
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
 /// What happened.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -403,10 +426,10 @@ impl Shard {
         }
     }
 
-    /// Takes in what happened at `now`, which must not run backwards. `random` yields numbers in `[0, 1)`.
+    /// Takes in what happened.
     ///
     /// An input that does not fit the state is ignored; a permit that nobody wants is given back.
-    pub fn handle_input(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, input: Input<'_>) {
+    pub fn handle_input(&mut self, cx: &mut Context<'_>, input: Input<'_>) {
         if self.is_ended() {
             if let Input::Permit(_) | Input::ConnectGrant = input {
                 self.outputs.push_back(Output::LeaveQueue);
@@ -416,44 +439,44 @@ impl Shard {
         match input {
             Input::Start => {
                 if let State::Idle = self.state {
-                    self.begin_attempt(now);
+                    self.begin_attempt(cx.now);
                 }
             }
-            Input::Connected => self.connected(now),
+            Input::Connected => self.connected(cx.now),
             Input::ConnectDelayed(wait) => {
                 if let State::Connecting { deadline, .. } = &mut self.state {
                     *deadline += wait;
                     self.changed(Change::Paced { wait });
                 }
             }
-            Input::ConnectFailed => self.connect_failed(now, random, Duration::ZERO),
-            Input::ConnectRefused { retry_after } => self.connect_failed(now, random, retry_after),
-            Input::Payload(envelope) => self.payload(now, random, envelope),
-            Input::Malformed => self.malformed(now, random),
-            Input::Unreadable(detail) if self.is_open() => self.unreadable(now, random, detail),
+            Input::ConnectFailed => self.connect_failed(cx, Duration::ZERO),
+            Input::ConnectRefused { retry_after } => self.connect_failed(cx, retry_after),
+            Input::Payload(envelope) => self.payload(cx, envelope),
+            Input::Malformed => self.malformed(cx),
+            Input::Unreadable(detail) if self.is_open() => self.unreadable(cx, detail),
             Input::Unreadable(_) => {}
-            Input::Closed { code, corrupt, detail } => self.closed(now, random, code, corrupt, detail),
+            Input::Closed { code, corrupt, detail } => self.closed(cx, code, corrupt, detail),
             Input::ConnectGrant => match self.state {
-                State::Queued { .. } => self.connect(now),
+                State::Queued { .. } => self.connect(cx.now),
                 // It asked twice and was let through twice.
                 State::Connecting { .. } | State::AwaitingHello { .. } | State::AwaitingPermit { .. }
                     if self.session.is_none() => {}
                 _ => self.outputs.push_back(Output::LeaveQueue),
             },
-            Input::Permit(permit) => self.permit(now, permit),
-            Input::QueueReplaced => self.ask_queue(now),
+            Input::Permit(permit) => self.permit(cx.now, permit),
+            Input::QueueReplaced => self.ask_queue(cx.now),
             Input::GatewayUrl(url) => self.config.gateway_url = url,
             Input::Presence(update) => {
                 self.presence = Some(update);
                 self.presence_unsent = true;
-                self.flush(now);
+                self.flush(cx.now);
             }
-            Input::Command(id, command) => self.take_command(now, id, command),
-            Input::ReadingPaused(paused) => self.pause_reading(now, paused),
-            Input::Timeout => self.timeout(now, random),
-            Input::Reconnect { fresh } => self.reconnect(now, random, fresh),
-            Input::Stop => self.stop(now, Reason::Stopping),
-            Input::Detach => self.stop(now, Reason::Detaching),
+            Input::Command(id, command) => self.take_command(cx.now, id, command),
+            Input::ReadingPaused(paused) => self.pause_reading(cx.now, paused),
+            Input::Timeout => self.timeout(cx),
+            Input::Reconnect { fresh } => self.reconnect(cx, fresh),
+            Input::Stop => self.stop(cx.now, Reason::Stopping),
+            Input::Detach => self.stop(cx.now, Reason::Detaching),
         }
     }
 
@@ -480,43 +503,43 @@ impl Shard {
         state.into_iter().chain(heartbeat).chain(self.flush_at).chain(self.ending_session).min()
     }
 
-    fn timeout(&mut self, now: Instant, random: &mut dyn FnMut() -> f64) {
+    fn timeout(&mut self, cx: &mut Context<'_>) {
         if self.paused_since.is_some() {
-            self.postpone_answers(now);
+            self.postpone_answers(cx.now);
         }
-        if self.ending_session.is_some_and(|until| until <= now) {
+        if self.ending_session.is_some_and(|until| until <= cx.now) {
             self.give_up_ending();
             return;
         }
         match self.state {
-            State::Disconnected { retry_at } if retry_at <= now => self.begin_attempt(now),
+            State::Disconnected { retry_at } if retry_at <= cx.now => self.begin_attempt(cx.now),
             State::Queued { ask_again_at } | State::AwaitingPermit { ask_again_at }
-                if ask_again_at <= now =>
+                if ask_again_at <= cx.now =>
             {
-                self.ask_queue(now);
+                self.ask_queue(cx.now);
             }
-            State::Connecting { deadline, .. } if deadline <= now => {
-                self.connection_over(now, random, Reason::ConnectTimeout, Duration::ZERO);
+            State::Connecting { deadline, .. } if deadline <= cx.now => {
+                self.connection_over(cx, Reason::ConnectTimeout, Duration::ZERO);
             }
-            State::AwaitingHello { deadline, .. } if deadline <= now => {
-                self.end_connection(now, random, Reason::HelloTimeout);
+            State::AwaitingHello { deadline, .. } if deadline <= cx.now => {
+                self.end_connection(cx, Reason::HelloTimeout);
             }
-            State::Identifying { deadline } if deadline <= now => {
-                self.end_connection(now, random, Reason::ReadyTimeout);
+            State::Identifying { deadline } if deadline <= cx.now => {
+                self.end_connection(cx, Reason::ReadyTimeout);
             }
-            State::Resuming { deadline, .. } if deadline <= now => {
-                self.end_connection(now, random, Reason::ResumedTimeout);
+            State::Resuming { deadline, .. } if deadline <= cx.now => {
+                self.end_connection(cx, Reason::ResumedTimeout);
             }
-            State::Closing { deadline, .. } if deadline <= now => {
+            State::Closing { deadline, .. } if deadline <= cx.now => {
                 self.outputs.push_back(Output::Disconnect);
-                self.after_close(now);
+                self.after_close(cx.now);
             }
             _ => {}
         }
-        if self.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.next_at() <= now) {
-            self.tick(now, random);
+        if self.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.next_at() <= cx.now) {
+            self.tick(cx);
         }
-        self.flush(now);
+        self.flush(cx.now);
     }
 
     /// Answers that we do not read have all their time again.
@@ -543,14 +566,14 @@ impl Shard {
         }
     }
 
-    fn tick(&mut self, now: Instant, random: &mut dyn FnMut() -> f64) {
+    fn tick(&mut self, cx: &mut Context<'_>) {
         let Some(heartbeat) = &mut self.heartbeat else { return };
-        match heartbeat.tick(now) {
+        match heartbeat.tick(cx.now) {
             Tick::Beat => {
-                heartbeat.sent(now);
-                self.send_heartbeat(now);
+                heartbeat.sent(cx.now);
+                self.send_heartbeat(cx.now);
             }
-            Tick::Zombied => self.end_connection(now, random, Reason::Zombied),
+            Tick::Zombied => self.end_connection(cx, Reason::Zombied),
         }
     }
 }

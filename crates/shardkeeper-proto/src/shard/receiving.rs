@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::heartbeat::Heartbeat;
-use super::{Change, MALFORMED_LIMIT, Oddity, Output, Reason, Shard, State};
+use super::{Change, Context, MALFORMED_LIMIT, Oddity, Output, Reason, Shard, State};
 use crate::close::{CloseCode, Scope};
 use crate::session::usable_resume_url;
 use crate::{Envelope, EventName, IdentifyPermit, Opcode, Session, payload};
@@ -32,16 +32,16 @@ impl Number {
 }
 
 impl Shard {
-    pub(super) fn payload(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, envelope: &Envelope<'_>) {
+    pub(super) fn payload(&mut self, cx: &mut Context<'_>, envelope: &Envelope<'_>) {
         if !self.is_connected() {
             return;
         }
         // While we close, only what belongs to the session still counts.
         let open = self.is_open();
         match envelope.opcode() {
-            Some(Opcode::Dispatch) => self.dispatch(now, random, envelope),
+            Some(Opcode::Dispatch) => self.dispatch(cx, envelope),
             Some(Opcode::HeartbeatAck) if open => {
-                let beat_at = self.heartbeat.as_mut().and_then(|heartbeat| heartbeat.acknowledged(now));
+                let beat_at = self.heartbeat.as_mut().and_then(|heartbeat| heartbeat.acknowledged(cx.now));
                 // What was sent before it has arrived.
                 if self.presence_unproven.is_some_and(|sent_at| beat_at.is_some_and(|at| at > sent_at)) {
                     self.presence_unproven = None;
@@ -50,17 +50,17 @@ impl Shard {
             Some(Opcode::Heartbeat) if open => {
                 if let Some(heartbeat) = &mut self.heartbeat {
                     heartbeat.requested = true;
-                    self.flush(now);
+                    self.flush(cx.now);
                 }
             }
-            Some(Opcode::Hello) if open => self.hello(now, random, envelope.data),
-            Some(Opcode::Reconnect) if open => self.end_connection(now, random, Reason::ReconnectRequested),
+            Some(Opcode::Hello) if open => self.hello(cx, envelope.data),
+            Some(Opcode::Reconnect) if open => self.end_connection(cx, Reason::ReconnectRequested),
             Some(Opcode::InvalidSession) => {
                 let resumable = envelope.data == b"true";
                 if open {
-                    self.end_connection(now, random, Reason::InvalidSession { resumable });
+                    self.end_connection(cx, Reason::InvalidSession { resumable });
                 } else {
-                    self.invalidated_while_closing(random, resumable);
+                    self.invalidated_while_closing(cx, resumable);
                 }
             }
             // Opcodes that only clients send, and unknown ones (GW-021).
@@ -68,16 +68,16 @@ impl Shard {
         }
     }
 
-    pub(super) fn malformed(&mut self, now: Instant, random: &mut dyn FnMut() -> f64) {
+    pub(super) fn malformed(&mut self, cx: &mut Context<'_>) {
         self.malformed += 1;
         if self.malformed >= MALFORMED_LIMIT && self.is_open() {
-            self.unreadable(now, random, "too many payloads in a row that are malformed");
+            self.unreadable(cx, "too many payloads in a row that are malformed");
         }
     }
 
-    pub(super) fn unreadable(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, detail: &'static str) {
+    pub(super) fn unreadable(&mut self, cx: &mut Context<'_>, detail: &'static str) {
         self.detail = Some(detail.into());
-        self.end_connection(now, random, Reason::Unreadable);
+        self.end_connection(cx, Reason::Unreadable);
     }
 
     fn odd(&mut self, oddity: Oddity) {
@@ -87,7 +87,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn hello(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, data: &[u8]) {
+    pub(super) fn hello(&mut self, cx: &mut Context<'_>, data: &[u8]) {
         #[derive(Deserialize)]
         struct Hello {
             heartbeat_interval: Number,
@@ -99,12 +99,12 @@ impl Shard {
             // One beat per millisecond to one per day; anything else is no interval.
             .filter(|interval| (1.0..=86_400_000.0).contains(interval));
         let Some(heartbeat_interval) = interval else {
-            return self.unreadable(now, random, "hello has no heartbeat interval between 1 ms and a day");
+            return self.unreadable(cx, "hello has no heartbeat interval between 1 ms and a day");
         };
         let interval = Duration::from_secs_f64(heartbeat_interval / 1000.0);
         self.limiter.reserve_heartbeats(interval);
-        let mut heartbeat = Heartbeat::new(now, interval, random());
-        heartbeat.set_paused(now, self.paused_since.is_some());
+        let mut heartbeat = Heartbeat::new(cx.now, interval, cx.random());
+        heartbeat.set_paused(cx.now, self.paused_since.is_some());
         self.heartbeat = Some(heartbeat);
         self.changed(Change::Hello { heartbeat_interval: interval });
         match &self.session {
@@ -112,14 +112,14 @@ impl Shard {
                 let payload = payload::resume(&self.config.token, session);
                 let sequence = session.sequence;
                 let timings = self.config.timings;
-                let until = now + timings.replay;
-                self.state = State::Resuming { deadline: now + timings.resumed, until, replayed: 0 };
-                self.send(now, payload);
+                let until = cx.now + timings.replay;
+                self.state = State::Resuming { deadline: cx.now + timings.resumed, until, replayed: 0 };
+                self.send(cx.now, payload);
                 self.changed(Change::Resuming { sequence });
             }
             None => {
-                self.state = State::AwaitingPermit { ask_again_at: now };
-                self.ask_queue(now);
+                self.state = State::AwaitingPermit { ask_again_at: cx.now };
+                self.ask_queue(cx.now);
             }
         }
     }
@@ -156,19 +156,14 @@ impl Shard {
         self.changed(Change::Identifying);
     }
 
-    pub(super) fn dispatch(
-        &mut self,
-        now: Instant,
-        random: &mut dyn FnMut() -> f64,
-        envelope: &Envelope<'_>,
-    ) {
+    pub(super) fn dispatch(&mut self, cx: &mut Context<'_>, envelope: &Envelope<'_>) {
         if envelope.sequence.is_none() {
             self.odd(Oddity::Unnumbered);
         }
         self.malformed = 0;
         if self.is_ending_session() {
             if let State::Resuming { .. } = self.state {
-                self.end_session(now);
+                self.end_session(cx.now);
             }
             return;
         }
@@ -176,19 +171,19 @@ impl Shard {
             State::Identifying { .. } | State::Resuming { .. }
                 if envelope.event_name() == Some(EventName::Ready) =>
             {
-                self.ready(now, random, envelope.sequence.unwrap_or(0), envelope.data);
+                self.ready(cx, envelope.sequence.unwrap_or(0), envelope.data);
             }
             State::Resuming { .. } | State::Closing { replaying: true, .. } => {
                 let Some(session) = &mut self.session else { return };
                 let sequence = envelope.sequence.unwrap_or(session.sequence);
                 if envelope.event_name() == Some(EventName::Resumed) {
                     session.sequence = session.sequence.max(sequence);
-                    self.resumed(now, sequence);
+                    self.resumed(cx.now, sequence);
                 } else if sequence > session.sequence || envelope.sequence.is_none() {
                     session.sequence = sequence;
                     if let State::Resuming { deadline, until, replayed } = &mut self.state {
                         // Progress: the deadline begins again.
-                        *deadline = (now + self.config.timings.resumed).min(*until);
+                        *deadline = (cx.now + self.config.timings.resumed).min(*until);
                         *replayed += 1;
                     }
                     self.outputs.push_back(Output::Deliver { sequence, replayed: true });
@@ -206,13 +201,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn ready(
-        &mut self,
-        now: Instant,
-        random: &mut dyn FnMut() -> f64,
-        sequence: u64,
-        data: &[u8],
-    ) {
+    pub(super) fn ready(&mut self, cx: &mut Context<'_>, sequence: u64, data: &[u8]) {
         #[derive(Deserialize)]
         struct Ready {
             session_id: String,
@@ -222,12 +211,12 @@ impl Shard {
             shard: Value,
         }
         let Ok(ready) = serde_json::from_slice::<Ready>(data) else {
-            return self.unreadable(now, random, "ready has no session_id that can be read");
+            return self.unreadable(cx, "ready has no session_id that can be read");
         };
         let pair = <[Number; 2]>::deserialize(&ready.shard).ok();
         match pair.and_then(|[shard, count]| Some([shard.value()?, count.value()?])) {
             Some(theirs) if theirs != [self.config.shard.0, self.config.count.get()].map(f64::from) => {
-                return self.other_shard(now, random, theirs);
+                return self.other_shard(cx, theirs);
             }
             None if !ready.shard.is_null() => self.odd(Oddity::UnreadableShard),
             _ => {}
@@ -249,17 +238,17 @@ impl Shard {
         });
         self.had_session = true;
         self.outputs.push_back(Output::SessionChanged(self.session.clone()));
-        self.enter_ready(now, Change::Ready, sequence);
+        self.enter_ready(cx.now, Change::Ready, sequence);
     }
 
     /// A session of another shard would bring the events of other guilds (GW-129). Once may be a mix-up on the way; a
     /// gateway that repeats it would take an Identify for each further try.
-    fn other_shard(&mut self, now: Instant, random: &mut dyn FnMut() -> f64, theirs: [f64; 2]) {
+    fn other_shard(&mut self, cx: &mut Context<'_>, theirs: [f64; 2]) {
         let ours = [self.config.shard.0, self.config.count.get()];
         self.detail = Some(format!("READY is of shard {theirs:.0?}, not of {ours:?}").into());
         self.other_shards += 1;
         if self.other_shards < OTHER_SHARD_LIMIT {
-            self.end_connection(now, random, Reason::OtherShard);
+            self.end_connection(cx, Reason::OtherShard);
         } else {
             // What Discord closes with for a shard that it does not take.
             self.refuse(Reason::OtherShard, CloseCode(4010), Scope::Layout);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use shardkeeper_proto::shard::{Change, FatalClose};
+use shardkeeper_proto::shard::{Change, Context, FatalClose};
 use shardkeeper_proto::{
     Input, Intents, OnlineStatus, Output, Presence, PresenceUpdate, Session, Shard, ShardId,
 };
@@ -109,7 +109,7 @@ impl Bench {
         let (mut shard, now) = (Shard::new(config, None), Instant::now());
         let closed = Input::Closed { code: Some(code), corrupt: false, detail: None };
         for input in [Input::Start, Input::ConnectGrant, Input::Connected, closed] {
-            shard.handle_input(now, &mut || 0.0, input);
+            shard.handle_input(&mut Context::new(now, &mut || 0.0), input);
         }
         loop {
             match shard.poll_output() {

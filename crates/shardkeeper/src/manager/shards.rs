@@ -23,7 +23,7 @@ use crate::session::SessionTable;
 use crate::session::{SessionCell, Writer};
 use crate::shard::board::StatusBoard;
 use crate::shard::life::{Drivers, End, Life};
-use crate::shard::{Oddities, Pacer, ShardActor, ShardArguments, Warnings};
+use crate::shard::{Oddities, Pacer, Parts, ShardActor, ShardArguments, Warnings};
 use crate::status::ShardStatus;
 
 pub(super) struct Shards {
@@ -305,10 +305,9 @@ impl Shards {
         entry.life = Arc::new(Life::new(self.last_incarnation));
         entry.board.begin(self.last_incarnation);
         let (sender, inbox) = command::channel(shard);
-        let arguments = ShardArguments {
-            running: entry.drivers.begin(shard, self.last_incarnation, manager.clone()),
+        let parts = Parts {
+            shard,
             life: Arc::clone(&entry.life),
-            config,
             connector: self.connector.clone(),
             pacer: Arc::clone(&self.pacer),
             warnings: Arc::clone(&self.warnings),
@@ -322,15 +321,20 @@ impl Shards {
             slot: Arc::clone(&entry.slot),
             board: Arc::clone(&entry.board),
             oddities: Arc::clone(&self.oddities),
-            commands: (sender.clone(), inbox),
-            presence: entry.presence.clone(),
             presence_fn: self.config.settings.presence_fn.clone(),
-            queue: queue.clone(),
             ledger,
-            manager: manager.clone(),
             random,
             tap: self.config.settings.tap.clone(),
             reconnect: self.config.settings.reconnect,
+        };
+        let arguments = ShardArguments {
+            config,
+            parts,
+            commands: (sender.clone(), inbox),
+            presence: entry.presence.clone(),
+            queue: queue.clone(),
+            manager: manager.clone(),
+            running: entry.drivers.begin(shard, self.last_incarnation, manager.clone()),
         };
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, manager.get_cell()).await?;
         (entry.actor, entry.commands) = (Some(actor), Some(sender));

@@ -81,7 +81,7 @@
 //! | `shardkeeper/src/identify_queue.rs`, `identify_ledger.rs`, `identify_gate/` | clock and post of the identify queue; what outlives it; how processes share its pace |
 //! | `shardkeeper/src/reshard_sentinel.rs` | asks the gateway, at the start and every few hours |
 //! | `shardkeeper/src/session_keeper.rs`, `store/` | what brings sessions into a store; what a store is, on disk and in memory |
-//! | `shardkeeper/src/shard/` | the shard's actor; `driver.rs` is the loop of one shard, `slot.rs` its session, `board.rs` its status, `life.rs` what an incarnation leaves behind |
+//! | `shardkeeper/src/shard/` | the shard's actor; `driver.rs` is the loop of one shard, `core.rs` its work on the machine, `link.rs` its connection, `hand_over.rs` its end, `board.rs` its status, `life.rs` what an incarnation leaves behind |
 //! | `shardkeeper/src/dispatch/` | topics, subscriptions, the publisher of a shard and its spill, the watermark |
 //! | `shardkeeper/src/tap.rs` | what shards send and receive, for debugging |
 //! | `shardkeeper/src/members.rs`, `accepted.rs` | members collected; what becomes of a command |

@@ -7,24 +7,14 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shardkeeper_proto::{PresenceUpdate, ShardConfig, ShardId};
-use shardkeeper_transport::Connector;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use super::PresenceFn;
-use super::board::StatusBoard;
-use super::driver::{self, Control};
+use super::driver::{self, Control, Inputs, Parts, Peers};
 use super::life::{Life, Running};
-use super::oddities::Oddities;
-use super::pacer::Pacer;
-use super::rate::Warnings;
-use super::tap::Tap;
 use crate::command::{CommandInbox, CommandSender};
-use crate::dispatch::Publisher;
 use crate::error::CommandError;
-use crate::identify::IdentifyLedger;
 use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
-use crate::session::SessionCell;
 use crate::task::{AbortOnDrop, panic_message};
 
 /// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
@@ -35,24 +25,12 @@ pub struct ShardActor;
 
 /// What a [`ShardActor`] is started with. Only the manager makes one.
 pub struct ShardArguments {
-    pub(crate) life: Arc<Life>,
     pub(crate) config: ShardConfig,
-    pub(crate) connector: Connector,
-    pub(crate) pacer: Arc<Pacer>,
-    pub(crate) warnings: Arc<Warnings>,
-    pub(crate) publisher: Publisher,
-    pub(crate) slot: Arc<SessionCell>,
-    pub(crate) board: Arc<StatusBoard>,
-    pub(crate) oddities: Arc<Oddities>,
+    pub(crate) parts: Parts,
     pub(crate) commands: (CommandSender, CommandInbox),
     pub(crate) presence: Option<PresenceUpdate>,
-    pub(crate) presence_fn: Option<PresenceFn>,
     pub(crate) queue: ActorRef<QueueMessage>,
-    pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) manager: ActorRef<ManagerMessage>,
-    pub(crate) random: fastrand::Rng,
-    pub(crate) tap: Option<Arc<Tap>>,
-    pub(crate) reconnect: bool,
     pub(crate) running: Running,
 }
 
@@ -68,7 +46,7 @@ pub struct ShardState {
     control: mpsc::Sender<Control>,
     commands: CommandSender,
     /// Until the actor runs.
-    parts: Option<driver::Parts>,
+    start: Option<driver::Start>,
     /// However the actor ends, its driver ends, and the connection with it: without a close frame, so that the session
     /// stays resumable.
     driver: Option<AbortOnDrop>,
@@ -89,42 +67,16 @@ impl Actor for ShardActor {
         myself: ActorRef<ShardMessage>,
         arguments: ShardArguments,
     ) -> Result<ShardState, ActorProcessingErr> {
-        let (control, receiver) = mpsc::channel(CONTROL_CAPACITY);
-        let (commands, inbox) = arguments.commands;
-        let (queue, queue_address) = watch::channel(arguments.queue);
-        let (presence, newest_presence) = watch::channel(arguments.presence);
-        Ok(ShardState {
-            shard: arguments.config.shard,
-            life: Arc::clone(&arguments.life),
-            manager: arguments.manager,
-            queue,
-            presence,
-            control,
-            commands,
-            parts: Some(driver::Parts {
-                life: arguments.life,
-                config: arguments.config,
-                connector: arguments.connector,
-                pacer: arguments.pacer,
-                warnings: arguments.warnings,
-                publisher: arguments.publisher,
-                slot: arguments.slot,
-                board: arguments.board,
-                oddities: arguments.oddities,
-                presence: newest_presence,
-                presence_fn: arguments.presence_fn,
-                queue: queue_address,
-                ledger: arguments.ledger,
-                actor: myself,
-                control: receiver,
-                commands: inbox.0,
-                random: arguments.random,
-                tap: arguments.tap,
-                reconnect: arguments.reconnect,
-                running: arguments.running,
-            }),
-            driver: None,
-        })
+        let ShardArguments { config, parts, commands, presence, queue, manager, running } = arguments;
+        let (shard, life) = (parts.shard, Arc::clone(&parts.life));
+        let (control, controls) = mpsc::channel(CONTROL_CAPACITY);
+        let (commands, inbox) = commands;
+        let (queue, queue_address) = watch::channel(queue);
+        let (presence, newest_presence) = watch::channel(presence);
+        let inputs = Inputs { control: controls, commands: inbox.0, presence: newest_presence };
+        let peers = Peers { actor: myself, queue: queue_address };
+        let start = Some(driver::Start { config, parts, peers, inputs, running });
+        Ok(ShardState { shard, life, manager, queue, presence, control, commands, start, driver: None })
     }
 
     async fn post_start(
@@ -132,8 +84,8 @@ impl Actor for ShardActor {
         myself: ActorRef<ShardMessage>,
         state: &mut ShardState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(parts) = state.parts.take() {
-            let driver = tokio::spawn(driver::run(parts));
+        if let Some(start) = state.start.take() {
+            let driver = tokio::spawn(driver::run(start));
             state.driver = Some(AbortOnDrop(driver.abort_handle()));
             tokio::spawn(async move {
                 let ended = match driver.await {

@@ -6,8 +6,11 @@
 mod actor;
 pub(crate) mod board;
 mod codec;
+mod core;
 mod driver;
+mod hand_over;
 pub(crate) mod life;
+mod link;
 mod oddities;
 mod pacer;
 mod rate;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use shardkeeper_proto::{Presence, ShardId};
 
 pub use self::actor::{ShardActor, ShardArguments, ShardState};
+pub(crate) use self::driver::Parts;
 pub(crate) use self::oddities::Oddities;
 pub(crate) use self::pacer::Pacer;
 pub(crate) use self::rate::{OncePer, Warnings};

@@ -112,7 +112,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Instant;
 
-    use shardkeeper_proto::shard::{Input, Output, Shard, ShardConfig};
+    use shardkeeper_proto::shard::{Context, Input, Output, Shard, ShardConfig};
     use shardkeeper_proto::{Intents, Session, ShardCount, Timings, Token, Wire};
 
     use super::*;
@@ -134,7 +134,7 @@ mod tests {
         let (mut shard, now) = (Shard::new(config, Some(session)), Instant::now());
         let hello = Envelope::split(br#"{"op":10,"d":{"heartbeat_interval":41250}}"#).unwrap();
         for input in [Input::Start, Input::Connected, Input::Payload(&hello)] {
-            shard.handle_input(now, &mut || 0.5, input);
+            shard.handle_input(&mut Context::new(now, &mut || 0.5), input);
         }
         loop {
             match shard.poll_output() {

@@ -1,0 +1,235 @@
+//! The driver's work on the machine: what came in goes to the machine, and what the machine puts out is carried out.
+//!
+//! Input: events of the connection, orders. Output: dispatches to the publisher, questions to the identify queue, reports to
+//! the shard's actor. What concerns the connection itself is left for the [link](super::link).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardkeeper_proto::shard::{Change, Context, Next, Oddity, Reason};
+use shardkeeper_proto::{Envelope, Input, Opcode, Output, Shard, ShardConfig};
+use shardkeeper_transport::{Closed, Event, TransportError};
+use tokio::time::Instant;
+
+use super::codec::Codec;
+use super::driver::{Parts, Peers};
+use super::receipts::Receipts;
+use crate::command::WriteError;
+use crate::dispatch::Lifecycle;
+use crate::identify::TakenPermit;
+use crate::message::{QueueMessage, ShardMessage};
+
+/// How many payloads one message may hold. Discord sends one, and proxies that join messages join a few; what they bring
+/// is published without a look at slow subscribers, so it has to be bounded.
+const PAYLOADS_PER_MESSAGE: usize = 64;
+
+/// Everything of a driver except its link and its inputs, so that it can work on a message which the link still holds.
+pub(super) struct Core {
+    pub(super) parts: Parts,
+    pub(super) peers: Peers,
+    pub(super) machine: Shard,
+    pub(super) wakes_at: Option<std::time::Instant>,
+    /// The connection has ended, and there is to be no other one.
+    pub(super) gives_up: bool,
+    /// Outputs that concern the link, in order.
+    pub(super) for_link: Vec<Output>,
+    pub(super) reading_paused: bool,
+    /// From when it is taken until its Identify is written, or never will be.
+    pub(super) permit: Option<TakenPermit>,
+    pub(super) receipts: Receipts,
+    latency: Option<Duration>,
+}
+
+impl Core {
+    pub(super) fn new(config: ShardConfig, parts: Parts, peers: Peers) -> Self {
+        Self {
+            machine: Shard::new(config, parts.slot.load()),
+            parts,
+            peers,
+            wakes_at: None,
+            gives_up: false,
+            for_link: Vec::new(),
+            reading_paused: false,
+            permit: None,
+            receipts: Receipts::default(),
+            latency: None,
+        }
+    }
+
+    pub(super) fn take(&mut self, event: Event<'_>, codec: &mut Codec) {
+        match event {
+            Event::Message(message) => self.take_message(message, codec),
+            Event::Flushed => self.flushed(),
+            Event::Closed(closed) => {
+                let corrupt = closed.error.as_ref().is_some_and(TransportError::is_unreadable);
+                self.feed(Input::Closed { code: closed.code, corrupt, detail: detail(&closed) });
+            }
+        }
+    }
+
+    /// Shows on the board what is sent and acknowledged. Not for each event: only what concerns the link changes it.
+    pub(super) fn show_traffic(&mut self) {
+        let latency = self.machine.latency();
+        if latency != self.latency {
+            self.latency = latency;
+            self.parts.board.set_latency(self.parts.incarnation(), latency);
+        }
+        let sending = self.machine.sending(Instant::now().into_std());
+        self.parts.board.set_traffic(self.parts.incarnation(), self.machine.heartbeat(), sending);
+    }
+
+    /// Takes each payload of a message; Discord sends one.
+    fn take_message(&mut self, message: &[u8], codec: &mut Codec) {
+        let mut rest = message;
+        for taken in 0..PAYLOADS_PER_MESSAGE {
+            match codec.split(rest) {
+                Ok((envelope, behind)) => {
+                    if let Some(tap) = &self.parts.tap {
+                        tap.received(self.parts.shard, rest.len() - behind.len(), Some(&envelope));
+                    }
+                    self.feed(Input::Payload(&envelope));
+                    if envelope.opcode() == Some(Opcode::HeartbeatAck) {
+                        self.show_traffic();
+                    }
+                    rest = behind;
+                }
+                Err(error) => {
+                    if let Some(tap) = &self.parts.tap {
+                        tap.received(self.parts.shard, rest.len(), None);
+                    }
+                    let error = crate::chain::chain(&error);
+                    if self.parts.warnings.admit(self.parts.shard) {
+                        tracing::warn!(shard.id = self.parts.shard.0, error, "unreadable payload");
+                    } else {
+                        tracing::debug!(shard.id = self.parts.shard.0, error, "unreadable payload");
+                    }
+                    // What is lost behind a payload comes again with a resume; a payload of its own may be skipped.
+                    return self.feed(match taken {
+                        0 => Input::Malformed,
+                        _ => Input::Unreadable("what stands behind a payload in the same message is none"),
+                    });
+                }
+            }
+            if rest.is_empty() {
+                return;
+            }
+            self.parts.oddities.tell(self.parts.shard, Oddity::SeveralPayloads);
+        }
+        self.feed(Input::Unreadable("more payloads in one message than are taken"));
+    }
+
+    /// Feeds the machine and carries out everything it puts out, except for what concerns the link.
+    pub(super) fn feed(&mut self, input: Input<'_>) {
+        let payload = if let Input::Payload(envelope) = input { Some(envelope) } else { None };
+        let now = Instant::now().into_std();
+        self.machine.handle_input(&mut Context::new(now, &mut || self.parts.random.f64()), input);
+        loop {
+            match self.machine.poll_output() {
+                Output::Timeout(at) => {
+                    self.wakes_at = at;
+                    return;
+                }
+                Output::Deliver { sequence, replayed } => {
+                    // What is delivered is the payload that was just fed; nothing else brings a delivery.
+                    let Some(envelope) = payload else { continue };
+                    self.deliver(envelope, sequence, replayed);
+                }
+                Output::SessionChanged(session) => self.parts.slot.store(self.parts.incarnation(), session),
+                Output::Changed(change) => self.changed(now, change),
+                Output::Odd(oddity) => self.parts.oddities.tell(self.parts.shard, oddity),
+                Output::Enqueue(priority) => {
+                    let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
+                    let actor = self.peers.actor.clone();
+                    self.peers.ask(QueueMessage::Join { shard, incarnation, priority, actor });
+                }
+                Output::ClaimPermit(priority) => {
+                    let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
+                    let actor = self.peers.actor.clone();
+                    self.peers.ask(QueueMessage::Claim { shard, incarnation, priority, actor });
+                }
+                Output::AskGateway => self.peers.report(ShardMessage::AskGateway),
+                Output::CommandExpired(id) => {
+                    let held_up = self.parts.publisher.is_behind() && !self.machine.is_ready();
+                    let reason = if held_up { WriteError::HeldUp } else { WriteError::Expired };
+                    self.receipts.given_up(id, reason);
+                }
+                Output::LeaveQueue => {
+                    let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
+                    self.peers.ask(QueueMessage::Leave { shard, incarnation });
+                }
+                for_link => self.for_link.push(for_link),
+            }
+        }
+    }
+
+    /// Whether to read nothing, for the sake of a lossless subscription. Hello is read all the same, or a connection that
+    /// is new would not live; and READY as long as there is room for it, so that the session is known. While somebody awaits an
+    /// answer, or that a command is written, reading goes on as far as the spill has room: it may be the same one who does not
+    /// read.
+    pub(super) fn holds_back(&mut self) -> bool {
+        let holds_back = self.parts.publisher.is_behind()
+            && (self.machine.expects_dispatches()
+                || self.machine.expects_session() && self.parts.publisher.is_full());
+        holds_back && !self.parts.publisher.reads_on(!self.machine.is_ready() && self.receipts.are_awaited())
+    }
+
+    fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
+        self.parts.board.count_dispatch();
+        self.parts.publisher.publish(envelope, sequence, replayed);
+        self.parts.slot.advance(sequence);
+    }
+
+    fn changed(&mut self, now: std::time::Instant, mut change: Change) {
+        if let Change::Disconnected { next, .. } = &mut change
+            && !self.parts.reconnect
+        {
+            *next = Next::End;
+            self.gives_up = true;
+        }
+        self.parts.board.changed(self.parts.incarnation(), now, &change);
+        let lifecycle = Lifecycle::Shard { shard: self.parts.shard, change };
+        match &lifecycle {
+            Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
+            Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. }
+                if is_notable(*reason) && self.parts.warnings.admit(self.parts.shard) =>
+            {
+                tracing::warn!("{lifecycle}");
+            }
+            _ => tracing::info!("{lifecycle}"),
+        }
+        self.parts.publisher.announce(&lifecycle);
+        // Only now, so that what the manager makes of it is announced after it.
+        let Lifecycle::Shard { change, .. } = lifecycle else { return };
+        match change {
+            Change::Ready | Change::Resumed { .. } => {
+                self.parts.life.set_ready();
+                self.peers.report(ShardMessage::BecameReady);
+            }
+            Change::Refused(refusal) => {
+                self.parts.life.refuse(refusal);
+                self.peers.report(ShardMessage::Refused(refusal));
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything that was handed to the connection has been written.
+    pub(super) fn flushed(&mut self) {
+        self.permit = None;
+        self.receipts.flushed();
+    }
+}
+
+/// What is known of an end beyond its code. The reason in a close frame is the peer's own, of at most 123 bytes.
+fn detail(closed: &Closed) -> Option<Arc<str>> {
+    match &closed.error {
+        Some(error) => Some(crate::chain::chain(error).into()),
+        None if closed.reason.is_empty() => None,
+        None => Some(format!("{:?}", closed.reason).into()),
+    }
+}
+
+/// Whether an operator may want to know why, since neither side does so as a matter of course.
+fn is_notable(reason: Reason) -> bool {
+    matches!(reason, Reason::Zombied | Reason::Unreadable | Reason::OtherShard | Reason::Closed(_))
+}
