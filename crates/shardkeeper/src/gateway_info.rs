@@ -36,6 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 
 /// The answer of `GET /gateway/bot`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "processes construct it from what another one was told")]
 pub struct GatewayInfo {
     /// The bootstrap URL.
     pub url: Url,
@@ -47,6 +48,7 @@ pub struct GatewayInfo {
 
 /// How many sessions may be started. All four fields are needed, and the time is in milliseconds (GW-007).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "processes construct it from what another one was told")]
 pub struct SessionStartLimit {
     /// In a period.
     pub total: u32,
@@ -102,7 +104,7 @@ pub enum GatewayInfoError {
         /// Who it was.
         host: String,
         /// What went wrong.
-        source: hyper::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// No answer in time.
     #[error("{host} did not answer within {} s", DEADLINE.as_secs())]
@@ -182,7 +184,7 @@ pub async fn gateway_info(
 }
 
 async fn request(dialer: &dyn Dialer, api_url: &Url, token: &Token) -> Result<GatewayInfo, GatewayInfoError> {
-    let http = |source| GatewayInfoError::Http { host: host(api_url), source };
+    let http = |source: hyper::Error| GatewayInfoError::Http { host: host(api_url), source: source.into() };
     let malformed = |source| GatewayInfoError::Malformed { host: host(api_url), source };
     // Whoever starts a bot waits for an answer, whatever a dialer of theirs does.
     let dialing = AssertUnwindSafe(async { dialer.dial(api_url).await }).catch_unwind().await;

@@ -67,7 +67,7 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: redb::DatabaseError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -107,7 +107,7 @@ impl OpenError {
             DatabaseError::Storage(StorageError::Io(source)) if source.kind() != ErrorKind::InvalidData => {
                 Self::File { path, source }
             }
-            source => Self::NoStore { path, source },
+            source => Self::NoStore { path, source: source.into() },
         }
     }
 }
