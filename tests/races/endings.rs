@@ -1,6 +1,6 @@
 //! Stop and detach, while others call.
 
-use shardkeeper::command::request_channel_info;
+use shardkeeper::command::Command;
 use shardkeeper::error::ExitReason;
 use shardkeeper::status::Phase;
 use shardkeeper::{OnlineStatus, Presence, ShardId, Shardkeeper};
@@ -48,7 +48,7 @@ fn callers(keeper: &Shardkeeper) -> Vec<tokio::task::JoinHandle<()>> {
     let command = tokio::spawn(async move {
         // It may be refused for other reasons, and the shard may end before the manager does.
         while one.owner_of(0).await.is_ok() {
-            drop(one.command(request_channel_info(0, &[])).await);
+            drop(one.command(Command::channel_info(0, &[])).await);
         }
     });
     vec![status, status_of_shard, owner, presence, command]

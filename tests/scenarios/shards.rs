@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shardkeeper::actor::{ManagerMessage, ShardMessage};
+use shardkeeper::command::{ChannelInfoField, Command, VoiceStateUpdate};
 use shardkeeper::config::{RestartBy, RestartPolicy};
 use shardkeeper::error::{CommandError, ManagerEnded, ShardChangeError};
 use shardkeeper::status::{Change, Phase, Reason};
@@ -79,7 +80,7 @@ async fn shards_move_to_another_process_under_traffic_without_identify_or_loss()
     assert_eq!((report.identifies, report.resumes), (4, 3));
     assert!(report.violations.is_empty() && report.notices.is_empty(), "{report:?}");
     // A guild of a shard that has left is not of this manager any more.
-    let error = first.command(shardkeeper::command::VoiceStateUpdate::leave(1 << 22)).await.unwrap_err();
+    let error = first.command(VoiceStateUpdate::leave(1 << 22)).await.unwrap_err();
     assert_eq!(error.to_string(), "guild 4194304 is on shard 1, which is not run by this manager");
     first.stop().await;
     second.stop().await;
@@ -291,8 +292,8 @@ async fn a_status_tells_what_has_happened() {
 }
 
 /// Something that goes to shard 1 of two, for a guild that there is not.
-fn ask_shard_1() -> shardkeeper::command::Command {
-    shardkeeper::command::request_channel_info(1 << 22, &[shardkeeper::command::ChannelInfoField::Status])
+fn ask_shard_1() -> Command {
+    Command::channel_info(1 << 22, &[ChannelInfoField::Status])
 }
 
 async fn is_served(keeper: &Shardkeeper) {

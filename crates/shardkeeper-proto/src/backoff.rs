@@ -10,6 +10,7 @@ use crate::LONGEST_WAIT;
 /// nothing, so that an endpoint that closes each connection at once is asked about once per second in the
 /// beginning (GW-153; with full jitter it would be asked in bursts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "users construct it")]
 pub struct Backoff {
     /// Half of the longest first wait.
     pub base: Duration,

@@ -4,10 +4,12 @@ use std::fmt;
 
 /// A close code that Discord sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "a number, and nothing else")]
 pub struct CloseCode(pub u16);
 
 /// What to do after a connection was closed with a certain code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recovery {
     /// Resume the session. A Resume that is answered with such a code again says nothing about the session: Discord
     /// ends one with op 9 or a code of [`NewSession`](Self::NewSession).
@@ -20,6 +22,7 @@ pub enum Recovery {
 
 /// Who is concerned by a fatal code: the layout, or the whole bot (GW-096).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a fatal close ends either one or the other")]
 pub enum Scope {
     /// The number of shards, or this shard's place in it, is refused: a new layout is needed.
     Layout,

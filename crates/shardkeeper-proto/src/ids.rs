@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The number of a shard within its layout, from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
+#[expect(clippy::exhaustive_structs, reason = "a number, and nothing else")]
 pub struct ShardId(pub u32);
 
 impl From<u32> for ShardId {

@@ -63,6 +63,7 @@ impl SlidingWindow {
 
 /// What a payload is to the limiter. Each kind leaves room for the ones above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Urgency {
     /// A periodic heartbeat, Identify or Resume: may use all of the limit.
     Vital,

@@ -15,6 +15,7 @@ pub const MAX_PRESENCE_BYTES: usize = 3072;
 
 /// A payload to send. Its `Debug` shows the opcode and size alone, since Identify and Resume hold the token.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Payload {
     /// What it is: the number of an [`Opcode`], or of one that only a raw command knows.
     pub opcode: u8,
@@ -41,6 +42,7 @@ impl fmt::Debug for Payload {
 /// A command is larger than Discord takes.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {} takes {bytes} bytes, at most {limit} are possible", self.name())]
+#[non_exhaustive]
 pub struct PayloadSizeError {
     /// Which command it is.
     pub opcode: u8,

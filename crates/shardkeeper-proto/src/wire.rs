@@ -27,6 +27,7 @@ impl Encoding {
 
 /// How the payloads of a shard travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "drivers construct it, and decide about every field")]
 pub struct Wire {
     /// Their form.
     pub encoding: Encoding,

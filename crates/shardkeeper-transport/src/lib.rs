@@ -48,6 +48,8 @@
 //! # }
 //! ```
 
+#![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
+
 mod compression;
 mod config;
 mod connect;

@@ -11,7 +11,7 @@ use shardkeeper_proto::{
 use tokio::sync::watch;
 use url::Url;
 
-use crate::command::{AcceptedCommand, MembersDesk};
+use crate::command::{AcceptedCommand, MembersRequests};
 use crate::dispatch::{Hub, Service};
 use crate::error::{CommandError, ExitReason, ShardChangeError, StartError};
 use crate::gate::IdentifyPass;
@@ -107,12 +107,13 @@ pub enum ManagerMessage {
 #[derive(Clone, Debug)]
 pub struct Shared {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) members: Arc<MembersDesk>,
+    pub(crate) members: Arc<MembersRequests>,
     pub(crate) ended: watch::Receiver<Option<ExitReason>>,
 }
 
 /// How a shard ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ShutdownMode {
     /// For good: sessions are given up, the bot shows as offline at once.
     Stop,
@@ -190,6 +191,7 @@ fn unawaited<T: Send + 'static, F: Future<Output = Result<(), BoxError>> + Send>
 
 /// How a shard gets another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RestartBy {
     /// For the session that it has. Nothing is lost.
     Resume,

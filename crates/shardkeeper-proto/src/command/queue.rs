@@ -8,6 +8,7 @@ use crate::payload::Payload;
 
 /// Tells the commands of a shard apart. Whoever feeds the machine numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_structs, reason = "a number, and nothing else")]
 pub struct CommandId(pub u64);
 
 /// The commands that wait for a shard.

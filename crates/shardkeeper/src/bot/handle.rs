@@ -17,9 +17,7 @@ use crate::message::{ManagerMessage, RestartBy, ShardMessage, Shared, ShutdownMo
 use crate::status::{ManagerStatus, ShardStatus};
 use futures_util::{FutureExt, Stream};
 use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
-use shardkeeper_proto::{
-    Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId, request_soundboard_sounds,
-};
+use shardkeeper_proto::{Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId};
 
 /// A running manager. Clones are cheap and speak to the same one; dropping all of them does not end it.
 #[derive(Clone, Debug)]
@@ -226,10 +224,9 @@ impl Shardkeeper {
         self.ask(|reply| ManagerMessage::UpdatePresence(Some(shards), update, reply)).await?
     }
 
-    /// Sends a command on the shard that owns its guild: [`VoiceStateUpdate`](crate::command::VoiceStateUpdate),
-    /// [`RequestMembers`](crate::command::RequestMembers), [`request_soundboard_sounds`](crate::command::request_soundboard_sounds),
-    /// [`request_channel_info`](crate::command::request_channel_info). `Ok` means accepted for sending: it goes when the shard
-    /// is ready and the limits allow, also over a reconnect; [`AcceptedCommand::written`] waits for that.
+    /// Sends a command on the shard that owns its guild: [`Command::voice`], [`Command::members`], [`Command::sounds`],
+    /// [`Command::channel_info`], or [`Command::raw`] on a shard of the caller's choice. `Ok` means accepted for sending: it
+    /// goes when the shard is ready and the limits allow, also over a reconnect; [`AcceptedCommand::written`] waits for that.
     ///
     /// # Errors
     ///
@@ -280,7 +277,7 @@ impl Shardkeeper {
         for &guild_id in guild_ids {
             owned.entry(self.owner_of(guild_id).await?).or_default().push(guild_id);
         }
-        for command in owned.values().flat_map(|guild_ids| request_soundboard_sounds(guild_ids)) {
+        for command in owned.values().flat_map(|guild_ids| Command::sounds(guild_ids)) {
             self.command(command).await?;
         }
         Ok(())

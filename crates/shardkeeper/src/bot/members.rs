@@ -1,4 +1,4 @@
-//! Members of a guild, asked for and collected.
+//! Members of a guild, requested and collected.
 //!
 //! Input: a request. Output: one answer, made of the chunks that come as events (GW-209 to GW-220). Built on what
 //! any bot has: a command, and a subscription to its answers.
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shardkeeper;
 use crate::command::{
-    ALL_MEMBERS_WINDOW, Members, MembersAnswer, MembersChunk, MembersDesk, MembersError, SharedAnswer,
+    ALL_MEMBERS_WINDOW, Members, MembersAnswer, MembersChunk, MembersError, MembersRequests, SharedAnswer,
     WriteError,
 };
 use crate::dispatch::{
@@ -33,26 +33,34 @@ const IDLE: Duration = Duration::from_secs(30);
 const BACKLOG: usize = 64;
 
 /// The answer that is on its way to an equal request, or a new one.
-pub(super) fn ask(keeper: &Shardkeeper, desk: &Arc<MembersDesk>, request: RequestMembers) -> SharedAnswer {
-    desk.share(request, |request| collect(keeper.clone(), Arc::clone(desk), request).boxed().shared())
+pub(super) fn ask(
+    keeper: &Shardkeeper,
+    requests: &Arc<MembersRequests>,
+    request: RequestMembers,
+) -> SharedAnswer {
+    requests.share(request, |request| collect(keeper.clone(), Arc::clone(requests), request).boxed().shared())
 }
 
 /// Asks for members, one chunk after the other. Equal requests are not shared: each reads at its own pace.
 pub(super) fn chunks(
     keeper: &Shardkeeper,
-    desk: &Arc<MembersDesk>,
+    requests: &Arc<MembersRequests>,
     request: RequestMembers,
 ) -> BoxStream<'static, Result<MembersChunk, MembersError>> {
-    let (desk, keeper) = (Arc::clone(desk), keeper.clone());
-    let begun = async move { Asked::begin(desk, keeper, request).await };
-    let chunks = begun.map_ok(|asked| stream::try_unfold(asked, Asked::next));
+    let (requests, keeper) = (Arc::clone(requests), keeper.clone());
+    let begun = async move { OpenRequest::begin(requests, keeper, request).await };
+    let chunks = begun.map_ok(|open| stream::try_unfold(open, OpenRequest::next));
     chunks.try_flatten_stream().boxed()
 }
 
-async fn collect(keeper: Shardkeeper, desk: Arc<MembersDesk>, request: RequestMembers) -> MembersAnswer {
+async fn collect(
+    keeper: Shardkeeper,
+    requests: Arc<MembersRequests>,
+    request: RequestMembers,
+) -> MembersAnswer {
     let mut all = Members::default();
     // In the order in which the guild has them, whatever order they come in (GW-218).
-    let mut chunks: Vec<MembersChunk> = chunks(&keeper, &desk, request).try_collect().await?;
+    let mut chunks: Vec<MembersChunk> = chunks(&keeper, &requests, request).try_collect().await?;
     chunks.sort_unstable_by_key(|chunk| chunk.chunk_index);
     for chunk in chunks {
         all.raw_members.extend(chunk.members.raw_members);
@@ -63,41 +71,41 @@ async fn collect(keeper: Shardkeeper, desk: Arc<MembersDesk>, request: RequestMe
 }
 
 /// A request that is being answered.
-struct Asked {
+struct OpenRequest {
     keeper: Shardkeeper,
     command: Command,
     shard: ShardId,
-    turn: Option<OwnedMutexGuard<Instant>>,
+    window: Option<OwnedMutexGuard<Instant>>,
     nonce: String,
     answers: Answers,
     seen: BTreeSet<u64>,
     complete: bool,
 }
 
-impl Asked {
+impl OpenRequest {
     async fn begin(
-        desk: Arc<MembersDesk>,
+        requests: Arc<MembersRequests>,
         keeper: Shardkeeper,
         request: RequestMembers,
     ) -> Result<Self, MembersError> {
-        let nonce = desk.nonce();
+        let nonce = requests.nonce();
         let guild_id = request.guild_id();
         let everybody = request.is_for_all();
-        let command = request.nonce(nonce.as_str()).command().map_err(CommandError::from)?;
+        let command = Command::members(&request.nonce(nonce.as_str())).map_err(CommandError::from)?;
         let shard = keeper.owner_of(guild_id).await?;
-        let mut turn = None;
+        let mut window = None;
         if everybody {
-            turn = Some(desk.turn(guild_id).await);
+            window = Some(requests.reserve_window(guild_id).await);
         }
         let answers = Answers::to(&keeper, &command, shard, &nonce).await?;
-        let mut asked =
-            Self { keeper, command, shard, turn, nonce, answers, seen: BTreeSet::new(), complete: false };
-        asked.next_turn_at(Instant::now() + ALL_MEMBERS_WINDOW);
-        Ok(asked)
+        let mut open =
+            Self { keeper, command, shard, window, nonce, answers, seen: BTreeSet::new(), complete: false };
+        open.keep_window_until(Instant::now() + ALL_MEMBERS_WINDOW);
+        Ok(open)
     }
 
-    fn next_turn_at(&mut self, at: Instant) {
-        if let Some(free_at) = &mut self.turn {
+    fn keep_window_until(&mut self, at: Instant) {
+        if let Some(free_at) = &mut self.window {
             **free_at = at;
         }
     }
@@ -120,7 +128,7 @@ impl Asked {
                     let chunk: Chunk = dispatch.parse().map_err(malformed)?;
                     let mine = chunk.nonce.as_deref() == Some(self.nonce.as_str());
                     if mine {
-                        self.turn = None;
+                        self.window = None;
                     }
                     if mine && chunk.chunk_index < chunk.chunk_count && self.seen.insert(chunk.chunk_index) {
                         self.complete = self.seen.len() as u64 == chunk.chunk_count;
@@ -137,16 +145,16 @@ impl Asked {
         Ok(None)
     }
 
-    /// GW-164: after RATE_LIMITED the request is sent again once `retry_after` is over; somebody else has asked before.
+    /// GW-164: after RATE_LIMITED the request is sent again once `retry_after` is over; something else of this bot has requested the members before.
     async fn ask_again(&mut self, retry_after: Duration) -> Result<(), MembersError> {
         let at = Instant::now() + retry_after;
         // Nobody reads it meanwhile, and one that is full would make the shard wait.
         let nothing = self.keeper.subscribe(Topic::events([]));
         self.answers = Answers { subscription: nothing, first: None };
-        self.next_turn_at(at + ALL_MEMBERS_WINDOW);
+        self.keep_window_until(at + ALL_MEMBERS_WINDOW);
         sleep_until(at).await;
         self.answers = Answers::to(&self.keeper, &self.command, self.shard, &self.nonce).await?;
-        self.next_turn_at(Instant::now() + ALL_MEMBERS_WINDOW);
+        self.keep_window_until(Instant::now() + ALL_MEMBERS_WINDOW);
         Ok(())
     }
 }

@@ -30,8 +30,8 @@ impl Reader {
 #[derive(Debug)]
 struct Held {
     reader: Reader,
-    /// The shard and the number of what is owed for it, if anything is.
-    owed: Option<(ShardId, u64)>,
+    /// The shard and the number of the acknowledgement that is outstanding, if one is.
+    unacknowledged: Option<(ShardId, u64)>,
     /// Since when its reader awaits an end.
     awaits_end: Option<Instant>,
 }
@@ -46,8 +46,8 @@ impl Hand {
     }
 
     /// The reader gets an event.
-    pub(super) fn take(&self, owed: Option<(ShardId, u64)>) {
-        *self.held() = Some(Held { reader: Reader::current(), owed, awaits_end: None });
+    pub(super) fn take(&self, unacknowledged: Option<(ShardId, u64)>) {
+        *self.held() = Some(Held { reader: Reader::current(), unacknowledged, awaits_end: None });
     }
 
     /// The reader asks for the next event, and there is none yet.
@@ -62,7 +62,7 @@ impl Hand {
 
     /// Whether this is what was read last.
     pub(super) fn holds(&self, shard: ShardId, number: u64) -> bool {
-        self.held().as_ref().is_some_and(|held| held.owed == Some((shard, number)))
+        self.held().as_ref().is_some_and(|held| held.unacknowledged == Some((shard, number)))
     }
 
     fn mark(&self, reader: Reader, awaits: bool) {

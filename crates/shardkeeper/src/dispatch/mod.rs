@@ -238,20 +238,20 @@ impl Event {
 struct Queued {
     event: Event,
     /// What the subscription owes for it, if it may not lose it.
-    ticket: Option<AckToken>,
+    token: Option<AckToken>,
 }
 
 impl Queued {
     /// It is read. Returns the shard and the number of what is owed for it, if anything is.
     fn mark_read(&self) -> Option<(ShardId, u64)> {
-        let number = self.ticket.as_ref()?.mark_read();
+        let number = self.token.as_ref()?.mark_read();
         self.event.dispatch().map(|dispatch| (dispatch.shard(), number))
     }
 }
 
 impl From<Event> for Queued {
     fn from(event: Event) -> Self {
-        Self { event, ticket: None }
+        Self { event, token: None }
     }
 }
 
@@ -279,8 +279,8 @@ impl Drop for Debt {
 
 impl Debt {
     fn give_up(&mut self) {
-        if let Some(ticket) = self.0.take() {
-            ticket.give_up();
+        if let Some(token) = self.0.take() {
+            token.give_up();
         }
     }
 }
@@ -303,12 +303,12 @@ impl fmt::Debug for Delivery {
 
 impl Delivery {
     fn new(queued: Queued) -> Self {
-        Self { event: queued.event, debt: Debt(queued.ticket), credit: None }
+        Self { event: queued.event, debt: Debt(queued.token), credit: None }
     }
 
     /// Also returns what is owed for it, if anything is, for taking it back.
     fn on_credit(mut self, permit: OwnedSemaphorePermit) -> (Self, Option<Weak<LentDebt>>) {
-        let debt = self.debt.0.take().map(|ticket| Arc::new(Mutex::new(Debt(Some(ticket)))));
+        let debt = self.debt.0.take().map(|token| Arc::new(Mutex::new(Debt(Some(token)))));
         let lent = debt.as_ref().map(Arc::downgrade);
         self.credit = Some(Credit { _permit: permit, debt });
         (self, lent)

@@ -33,6 +33,7 @@ pub(super) const MAX_CAPACITY: usize = 1 << 20;
 
 /// How a subscription holds what was not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "users construct it, with `..Default::default()`")]
 pub struct SubscriptionOptions {
     /// How many events it holds; zero counts as one, more than 1,048,576 as that: the places are made at once, at about 100
     /// bytes each. 1024: some seconds of a busy shard. Each event that waits costs its JSON text, once for all subscriptions.

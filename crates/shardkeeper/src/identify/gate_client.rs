@@ -1,4 +1,4 @@
-//! The identify queue's side of the gate: it asks for passes, and asks again.
+//! The identify queue's side of the gate: it requests passes, and repeats what fails.
 //!
 //! Input: permits that the limiter granted. Output: the same permits, each with a pass that was taken for it.
 
@@ -17,15 +17,15 @@ pub(crate) struct GateClient {
     gate: Arc<dyn IdentifyGate>,
     backoff: Backoff,
     random: fastrand::Rng,
-    /// Numbers the asks, so that what an earlier one got is not taken for the present one's.
-    asked: u64,
+    /// Numbers the requests, so that the result of an earlier one is not taken for that of the present one.
+    last_number: u64,
     /// In the order of shards, since that is the order in which they ask anew.
-    asks: BTreeMap<ShardId, Ask>,
+    pending: BTreeMap<ShardId, PendingPass>,
     /// It failed, and has not been seen to work since.
     broken: bool,
 }
 
-struct Ask {
+struct PendingPass {
     number: u64,
     permit: IdentifyPermit,
     failed: bool,
@@ -34,7 +34,7 @@ struct Ask {
 
 impl GateClient {
     pub(crate) fn new(gate: Arc<dyn IdentifyGate>, backoff: Backoff, random: fastrand::Rng) -> Self {
-        Self { gate, backoff, random, asked: 0, asks: BTreeMap::new(), broken: false }
+        Self { gate, backoff, random, last_number: 0, pending: BTreeMap::new(), broken: false }
     }
 
     /// Asks for a pass; it comes as [`QueueMessage::Passed`].
@@ -44,22 +44,22 @@ impl GateClient {
         request: IdentifyRequest,
         permit: IdentifyPermit,
     ) {
-        self.asked += 1;
-        let (shard, number) = (request.shard, self.asked);
+        self.last_number += 1;
+        let (shard, number) = (request.shard, self.last_number);
         let (gate, queue) = (Arc::clone(&self.gate), queue.clone());
         let task = tokio::spawn(ask(gate, request, number, queue, self.backoff, self.random.fork()));
         let task = AbortOnDrop(task.abort_handle());
-        self.asks.insert(shard, Ask { number, permit, failed: false, _task: task });
+        self.pending.insert(shard, PendingPass { number, permit, failed: false, _task: task });
     }
 
     /// Takes back every permit that still waits, to ask anew.
-    pub(crate) fn take_asks(&mut self) -> Vec<(ShardId, IdentifyPermit)> {
-        std::mem::take(&mut self.asks).into_iter().map(|(shard, ask)| (shard, ask.permit)).collect()
+    pub(crate) fn take_pending(&mut self) -> Vec<(ShardId, IdentifyPermit)> {
+        std::mem::take(&mut self.pending).into_iter().map(|(shard, ask)| (shard, ask.permit)).collect()
     }
 
     /// How many permits wait for a pass.
     pub(crate) fn waiting(&self) -> usize {
-        self.asks.len()
+        self.pending.len()
     }
 
     /// The permit that this pass is for, with it; a pass that nobody waits for any more returns.
@@ -69,14 +69,14 @@ impl GateClient {
         number: u64,
         pass: IdentifyPass,
     ) -> Option<(IdentifyPermit, IdentifyPass)> {
-        self.asks.get(&shard).filter(|ask| ask.number == number)?;
-        let ask = self.asks.remove(&shard)?;
+        self.pending.get(&shard).filter(|ask| ask.number == number)?;
+        let ask = self.pending.remove(&shard)?;
         Some((ask.permit, pass))
     }
 
     /// An ask failed. Whether that is news.
     pub(crate) fn failed(&mut self, shard: ShardId, number: u64) -> bool {
-        match self.asks.get_mut(&shard).filter(|ask| ask.number == number) {
+        match self.pending.get_mut(&shard).filter(|ask| ask.number == number) {
             Some(ask) => {
                 ask.failed = true;
                 !std::mem::replace(&mut self.broken, true)
@@ -88,19 +88,19 @@ impl GateClient {
     /// Whether it is news that the gate works: nobody who waits has been refused.
     pub(crate) fn recovered(&mut self) -> bool {
         self.broken && {
-            self.broken = self.asks.values().any(|ask| ask.failed);
+            self.broken = self.pending.values().any(|ask| ask.failed);
             !self.broken
         }
     }
 
     /// The shard no longer waits for a pass.
     pub(crate) fn left(&mut self, shard: ShardId) {
-        self.asks.remove(&shard);
+        self.pending.remove(&shard);
     }
 
     /// Whether the shard waits for a pass.
-    pub(crate) fn is_asking(&self, shard: ShardId) -> bool {
-        self.asks.contains_key(&shard)
+    pub(crate) fn is_waiting(&self, shard: ShardId) -> bool {
+        self.pending.contains_key(&shard)
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
                 window: Duration::from_secs(5),
                 ledger: Arc::clone(&ledger),
                 hub: Arc::default(),
-                asking: Some(GateClient::new(Arc::new(gate.clone()), backoff, fastrand::Rng::with_seed(7))),
+                gate: Some(GateClient::new(Arc::new(gate.clone()), backoff, fastrand::Rng::with_seed(7))),
             };
             let (queue, _) = Actor::spawn(None, IdentifyQueue, arguments).await.unwrap();
             let permits = Arc::default();
@@ -249,10 +249,10 @@ mod tests {
 
         fn claim(&self, shard: u32) {
             let (shard, priority, actor) = (ShardId(shard), Priority::ColdStart, self.actor.clone());
-            self.tell(QueueMessage::Claim { shard, incarnation: 1, priority, actor });
+            self.send(QueueMessage::Claim { shard, incarnation: 1, priority, actor });
         }
 
-        fn tell(&self, message: QueueMessage) {
+        fn send(&self, message: QueueMessage) {
             self.queue.cast(message).unwrap();
         }
 
@@ -269,7 +269,7 @@ mod tests {
         let bench = Bench::start(&gate).await;
         bench.claim(0);
         bench.permits(1).await;
-        bench.tell(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
+        bench.send(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
         gate.until(&["shard 0 returned it"]).await;
         bench.claim(1);
         bench.permits(2).await;
@@ -283,18 +283,18 @@ mod tests {
         here.permits(1).await;
         there.claim(1);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        there.tell(QueueMessage::Gone { shard: ShardId(1), incarnation: 1 });
+        there.send(QueueMessage::Gone { shard: ShardId(1), incarnation: 1 });
         gate.until(&["shard 1 of 1 left"]).await;
         let mut permit = here.ledger.take(ShardId(0), 1).unwrap();
         permit.spend();
-        here.tell(QueueMessage::Gone { shard: ShardId(0), incarnation: 1 });
+        here.send(QueueMessage::Gone { shard: ShardId(0), incarnation: 1 });
         tokio::time::sleep(Duration::from_secs(1)).await;
         gate.until(&["shard 1 of 1 left"]).await;
         drop(permit);
         gate.until(&["shard 1 of 1 left", "shard 0 spent it"]).await;
         // Where nothing was spent no window runs but the gate's.
         let start = tokio::time::Instant::now();
-        there.tell(QueueMessage::Claim {
+        there.send(QueueMessage::Claim {
             shard: ShardId(1),
             incarnation: 2,
             priority: Priority::ColdStart,
@@ -342,10 +342,10 @@ mod tests {
         here.permits(1).await;
         there.claim(1);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        there.tell(QueueMessage::Update { max_concurrency: 1, budget: budget() });
-        there.tell(QueueMessage::Update { max_concurrency: 2, budget: budget() });
+        there.send(QueueMessage::Update { max_concurrency: 1, budget: budget() });
+        there.send(QueueMessage::Update { max_concurrency: 2, budget: budget() });
         gate.until(&["shard 1 of 1 left"]).await;
-        here.tell(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
+        here.send(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
         there.permits(1).await;
     }
 
@@ -357,7 +357,7 @@ mod tests {
         here.permits(1).await;
         there.claim(1);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        there.tell(QueueMessage::Freeze);
+        there.send(QueueMessage::Freeze);
         gate.until(&["shard 1 of 1 left"]).await;
     }
 }

@@ -95,8 +95,8 @@ impl IdentifyLedger {
     }
 
     /// Takes what `GET /gateway/bot` said.
-    pub(crate) fn reconcile(&self, now: Instant, told: IdentifyBudget) {
-        self.state().budget.reconcile(now, told);
+    pub(crate) fn reconcile(&self, now: Instant, reported: IdentifyBudget) {
+        self.state().budget.reconcile(now, reported);
     }
 
     pub(crate) fn status(&self) -> IdentifyStatus {

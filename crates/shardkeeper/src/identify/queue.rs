@@ -20,6 +20,7 @@ use crate::gate::{IdentifyPass, IdentifyRequest};
 use crate::message::{Incarnation, QueueMessage, ShardMessage};
 
 /// The identify queue of a bot.
+#[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
 pub struct IdentifyQueue;
 
 /// What an [`IdentifyQueue`] is started with. Only the manager makes one.
@@ -29,7 +30,7 @@ pub struct QueueArguments {
     pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) hub: Arc<Hub>,
     /// What there is to do with the gate, if there is one.
-    pub(crate) asking: Option<GateClient>,
+    pub(crate) gate: Option<GateClient>,
 }
 
 /// The state of an [`IdentifyQueue`].
@@ -41,7 +42,7 @@ pub struct QueueState {
     ledger: Arc<IdentifyLedger>,
     hub: Arc<Hub>,
     shards: HashMap<ShardId, Known>,
-    asking: Option<GateClient>,
+    gate: Option<GateClient>,
     alarm: Option<AbortHandle>,
     frozen: bool,
     scarcity: u8,
@@ -53,7 +54,7 @@ pub struct QueueState {
 struct Known {
     /// Messages of earlier incarnations are ignored: their drivers have ended, or are about to.
     incarnation: Incarnation,
-    /// How urgent it is and where to answer, from its asking until it has left or identified.
+    /// How urgent it is and where to answer, from its request until it has left or identified.
     asker: Option<(Priority, ActorRef<ShardMessage>)>,
 }
 
@@ -74,7 +75,7 @@ impl Actor for IdentifyQueue {
         myself: ActorRef<QueueMessage>,
         arguments: QueueArguments,
     ) -> Result<QueueState, ActorProcessingErr> {
-        let QueueArguments { max_concurrency, window, ledger, hub, asking } = arguments;
+        let QueueArguments { max_concurrency, window, ledger, hub, gate } = arguments;
         let mut limiter = IdentifyLimiter::new(max_concurrency, window, ledger.budget());
         let id = myself.get_id();
         ledger.open(myself).into_iter().for_each(|shard| limiter.hold(shard));
@@ -91,7 +92,7 @@ impl Actor for IdentifyQueue {
             ledger,
             hub,
             shards: HashMap::new(),
-            asking,
+            gate,
             alarm: None,
             frozen: false,
             scarcity: 0,
@@ -137,19 +138,19 @@ impl Actor for IdentifyQueue {
             }
             QueueMessage::Passed { shard, ask, pass } => state.passed(shard, ask, pass),
             QueueMessage::GateFailed { shard, ask, error, retry_after } => {
-                if state.asking.as_mut().is_some_and(|asking| asking.failed(shard, ask)) {
+                if state.gate.as_mut().is_some_and(|gate| gate.failed(shard, ask)) {
                     state.hub.announce(&Lifecycle::IdentifyGateFailed { error, retry_after });
                 }
             }
             QueueMessage::Freeze => {
                 state.frozen = true;
-                state.asking.as_mut().map(GateClient::take_asks);
+                state.gate.as_mut().map(GateClient::take_pending);
                 state.ledger.revoke_all();
             }
             QueueMessage::Wake => {}
         }
         state.grant(&myself, at);
-        let waiting = state.limiter.waiting() + state.asking.as_ref().map_or(0, GateClient::waiting);
+        let waiting = state.limiter.waiting() + state.gate.as_ref().map_or(0, GateClient::waiting);
         state.ledger.report(waiting, state.max_concurrency);
         state.warn();
         state.set_alarm(&myself, at);
@@ -193,9 +194,9 @@ impl QueueState {
     /// Hands the permit over; with a gate, when there is a pass for it.
     fn permit(&mut self, myself: &ActorRef<QueueMessage>, shard: ShardId, permit: IdentifyPermit) {
         let Some(&(priority, _)) = self.asker(shard) else { return self.leave(shard) };
-        match &mut self.asking {
+        match &mut self.gate {
             None => self.hand_over(shard, permit, None),
-            Some(asking) => {
+            Some(gate) => {
                 let request = IdentifyRequest {
                     shard,
                     max_concurrency: self.max_concurrency,
@@ -203,7 +204,7 @@ impl QueueState {
                     priority,
                     budget: *self.limiter.budget(),
                 };
-                asking.ask(myself, request, permit);
+                gate.ask(myself, request, permit);
             }
         }
     }
@@ -215,9 +216,9 @@ impl QueueState {
     }
 
     fn passed(&mut self, shard: ShardId, ask: u64, pass: IdentifyPass) {
-        let Some(asking) = &mut self.asking else { return };
-        let passed = asking.passed(shard, ask, pass);
-        if asking.recovered() {
+        let Some(gate) = &mut self.gate else { return };
+        let passed = gate.passed(shard, ask, pass);
+        if gate.recovered() {
             self.hub.announce(&Lifecycle::IdentifyGateRecovered);
         }
         if let Some((permit, pass)) = passed {
@@ -227,7 +228,7 @@ impl QueueState {
 
     /// The keys are others: who waits at the gate waits for the wrong one.
     fn ask_anew(&mut self, myself: &ActorRef<QueueMessage>) {
-        for (shard, permit) in self.asking.as_mut().map(GateClient::take_asks).unwrap_or_default() {
+        for (shard, permit) in self.gate.as_mut().map(GateClient::take_pending).unwrap_or_default() {
             self.permit(myself, shard, permit);
         }
     }
@@ -267,7 +268,7 @@ impl QueueState {
             return false;
         }
         self.shards.entry(shard).or_default().asker = Some((priority, actor));
-        if self.asking.as_ref().is_some_and(|asking| asking.is_asking(shard)) {
+        if self.gate.as_ref().is_some_and(|gate| gate.is_waiting(shard)) {
             // It has its place, at the gate.
             return false;
         }
@@ -282,8 +283,8 @@ impl QueueState {
         if let Some(known) = self.shards.get_mut(&shard) {
             known.asker = None;
         }
-        if let Some(asking) = &mut self.asking {
-            asking.left(shard);
+        if let Some(gate) = &mut self.gate {
+            gate.left(shard);
         }
         self.limiter.withdraw(shard);
         if self.ledger.revoke(shard) {
@@ -429,11 +430,11 @@ mod tests {
         /// A queue with one key.
         async fn queue(ledger: &Arc<IdentifyLedger>) -> ActorRef<QueueMessage> {
             let (ledger, hub) = (Arc::clone(ledger), Arc::default());
-            let arguments = QueueArguments { max_concurrency: 1, window: WINDOW, ledger, hub, asking: None };
+            let arguments = QueueArguments { max_concurrency: 1, window: WINDOW, ledger, hub, gate: None };
             Actor::spawn(None, IdentifyQueue, arguments).await.unwrap().0
         }
 
-        fn tell(&self, message: QueueMessage) {
+        fn send(&self, message: QueueMessage) {
             self.queue.cast(message).unwrap();
         }
 
@@ -465,13 +466,13 @@ mod tests {
     async fn once_frozen_it_grants_nothing() {
         let bench = Bench::new().await;
         let (mut first, mut second) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-        bench.tell(first.claim());
+        bench.send(first.claim());
         assert!(first.permitted().await);
-        bench.tell(second.claim());
-        bench.tell(QueueMessage::Freeze);
+        bench.send(second.claim());
+        bench.send(QueueMessage::Freeze);
         bench.settled().await;
         assert!(bench.ledger.take(SHARD, 1).is_none(), "what nobody has taken goes back");
-        bench.tell(first.claim());
+        bench.send(first.claim());
         assert!(!first.permitted().await && !second.permitted().await);
     }
 
@@ -482,7 +483,7 @@ mod tests {
             let (old, mut new) = (Life::new(SHARD, 1).await, Life::new(SHARD, 2).await);
             let mut other = Life::new(OTHER, 3).await;
             for message in &order {
-                bench.tell(match message {
+                bench.send(match message {
                     0 => old.join(),
                     1 => old.claim(),
                     2 => old.leave(),
@@ -493,10 +494,10 @@ mod tests {
             bench.settled().await;
             assert!(bench.ledger.take(SHARD, 1).is_none(), "{order:?}: it is gone");
             // The new one is in the queue, and on its way to Hello.
-            bench.tell(other.claim());
+            bench.send(other.claim());
             assert!(other.permitted().await, "{order:?}: the key is closed");
             bench.identify(&other);
-            bench.tell(new.claim());
+            bench.send(new.claim());
             assert!(new.permitted().await, "{order:?}: the new one waits for ever");
             bench.identify(&new);
             assert_eq!(bench.ledger.status().sent, 2);
@@ -507,14 +508,14 @@ mod tests {
     async fn gw_173_a_shard_that_asks_again_gives_its_permit_back() {
         let bench = Bench::new().await;
         let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-        bench.tell(shard.claim());
+        bench.send(shard.claim());
         assert!(shard.permitted().await);
-        bench.tell(shard.join());
-        bench.tell(other.claim());
+        bench.send(shard.join());
+        bench.send(other.claim());
         assert!(other.permitted().await);
         assert!(bench.ledger.take(SHARD, 1).is_none());
         bench.identify(&other);
-        bench.tell(shard.claim());
+        bench.send(shard.claim());
         assert!(shard.permitted().await);
         bench.identify(&shard);
     }
@@ -523,14 +524,14 @@ mod tests {
     async fn gw_172_a_key_stays_closed_as_long_as_any_driver_may_write() {
         let bench = Bench::new().await;
         let (mut old, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-        bench.tell(old.claim());
+        bench.send(old.claim());
         assert!(old.permitted().await);
         let mut permit = bench.ledger.take(SHARD, 1).unwrap();
         let new = Life::new(SHARD, 3).await;
         [old.leave(), old.gone(), new.claim(), new.leave()]
             .into_iter()
-            .for_each(|message| bench.tell(message));
-        bench.tell(other.claim());
+            .for_each(|message| bench.send(message));
+        bench.send(other.claim());
         assert!(!other.permitted().await, "the driver still has it");
         permit.spend();
         assert!(!other.permitted().await, "the driver may still be writing");
@@ -544,11 +545,11 @@ mod tests {
     async fn gw_173_a_permit_that_a_dying_driver_did_not_use_is_free_at_once() {
         let bench = Bench::new().await;
         let (mut old, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-        bench.tell(old.claim());
+        bench.send(old.claim());
         assert!(old.permitted().await);
         let permit = bench.ledger.take(SHARD, 1).unwrap();
-        bench.tell(old.gone());
-        bench.tell(other.claim());
+        bench.send(old.gone());
+        bench.send(other.claim());
         bench.settled().await;
         drop(permit);
         let begun = now();
@@ -562,18 +563,18 @@ mod tests {
         for at_hello in [true, false] {
             let bench = Bench::new().await;
             let (mut old, mut new) = (Life::new(SHARD, 1).await, Life::new(SHARD, 3).await);
-            bench.tell(old.claim());
+            bench.send(old.claim());
             assert!(old.permitted().await);
             let mut permit = bench.ledger.take(SHARD, 1).unwrap();
-            bench.tell(old.gone());
-            bench.tell(if at_hello { new.claim() } else { new.join() });
+            bench.send(old.gone());
+            bench.send(if at_hello { new.claim() } else { new.join() });
             bench.settled().await;
             permit.spend();
             drop(permit);
             let written = now();
             bench.settled().await;
             assert_eq!(bench.ledger.status().waiting, 1, "at Hello: {at_hello}");
-            bench.tell(new.claim());
+            bench.send(new.claim());
             assert!(new.permitted().await, "at Hello: {at_hello}");
             assert!(now() - written >= WINDOW, "at Hello: {at_hello}");
         }
@@ -610,9 +611,9 @@ mod tests {
         // The first Identify leaves less than half of it, which is logged.
         let bench = Bench::with(IdentifyBudget::new(now(), 4, 2, BUDGET_PERIOD, 0)).await;
         let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-        bench.tell(shard.claim());
+        bench.send(shard.claim());
         assert!(shard.permitted().await);
-        bench.tell(other.claim());
+        bench.send(other.claim());
         bench.settled().await;
         let written = now();
         bench.identify(&shard);
@@ -627,7 +628,7 @@ mod tests {
         for dies_at in 0..4 {
             let mut bench = Bench::new().await;
             let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-            bench.tell(shard.claim());
+            bench.send(shard.claim());
             assert!(shard.permitted().await);
             let before = bench.queue.clone();
             let mut permit = None;
@@ -635,7 +636,7 @@ mod tests {
                 if step == dies_at {
                     // As it may be with threads: the old one's state ends when the new one works already.
                     bench.queue = Bench::queue(&bench.ledger).await;
-                    bench.tell(other.claim());
+                    bench.send(other.claim());
                     bench.settled().await;
                     before.kill();
                     bench.settled().await;

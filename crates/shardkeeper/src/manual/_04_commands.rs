@@ -4,15 +4,15 @@
 //!
 //! | to … | say | on | class | needs |
 //! |---|---|---|---|---|
-//! | join, move in or leave a voice channel | [`VoiceStateUpdate`] | the guild's shard | voice |  |
+//! | join, move in or leave a voice channel | [`Command::voice`] | the guild's shard | voice |  |
 //! | show a presence everywhere | [`Shardkeeper::update_presence`] | every shard | presence |  |
 //! | … on some shards | [`Shardkeeper::update_presence_on`] | these | presence |  |
 //! | collect members of a guild | [`Shardkeeper::members`] | the guild's shard | bulk | `GUILD_MEMBERS` for all, `GUILD_PRESENCES` for presences |
 //! | … one chunk after the other | [`Shardkeeper::members_chunks`] | the guild's shard | bulk | the same |
 //! | ask for members, and hear the events | [`RequestMembers::command`] | the guild's shard | bulk | the same |
 //! | ask for soundboard sounds of any guilds | [`Shardkeeper::request_soundboard_sounds`] | each guild's shard | bulk |  |
-//! | … of guilds of one shard | [`request_soundboard_sounds()`](crate::command::request_soundboard_sounds) | the first guild's shard | bulk |  |
-//! | ask for the status and start time of voice channels | [`request_channel_info()`](crate::command::request_channel_info) | the guild's shard | bulk |  |
+//! | … of guilds of one shard | [`Command::sounds`] | the first guild's shard | bulk |  |
+//! | ask for the status and start time of voice channels | [`Command::channel_info`] | the guild's shard | bulk |  |
 //! | say anything else that Discord takes | [`Command::raw`] | a shard of your choice | bulk |  |
 //!
 //! All but presences and the collecting ones go through [`Shardkeeper::command`]. With the cargo feature `songbird` a
@@ -61,9 +61,9 @@
 //! |---|---|---|
 //! | [`Invalid`](CommandError::Invalid) ([`CommandContentError`]) | no such command: ids, limit, nonce, opcode or size | mend the call |
 //! | [`Presence`](CommandError::Presence) ([`PresenceError`]) | Discord would not show it: an empty or long text, a stream elsewhere, more than 3072 bytes | mend the call |
-//! | [`Refused`](CommandError::Queue), [`QueueFull`](CommandQueueError::QueueFull) | as many of its class wait already | wait, or ask for less |
-//! | [`Refused`](CommandError::Queue), [`MissingIntents`](CommandQueueError::MissingIntents) | Discord would not answer | start with these intents |
-//! | [`Refused`](CommandError::Queue), [`OtherShard`](CommandQueueError::OtherShard) | it was sent to a shard's actor by hand, and to the wrong one | use [`Shardkeeper::command`] |
+//! | [`Queue`](CommandError::Queue), [`QueueFull`](CommandQueueError::QueueFull) | as many of its class wait already | wait, or ask for less |
+//! | [`Queue`](CommandError::Queue), [`MissingIntents`](CommandQueueError::MissingIntents) | Discord would not answer | start with these intents |
+//! | [`Queue`](CommandError::Queue), [`OtherShard`](CommandQueueError::OtherShard) | it was sent to a shard's actor by hand, and to the wrong one | use [`Shardkeeper::command`] |
 //! | [`NoSuchShard`](CommandError::NoSuchShard) | the shard runs elsewhere, has ended, or is being removed | ask the process that runs it |
 //! | [`GuildElsewhere`](CommandError::GuildElsewhere) | the same, for the owner of a guild | ask the process that runs it |
 //! | [`ShardEnded`](CommandError::ShardEnded) | the shard crashed and is not back yet | try again |
@@ -112,17 +112,17 @@
 //! # An example
 //!
 //! ```no_run
-//! use shardkeeper::command::{RequestMembers, VoiceStateUpdate};
+//! use shardkeeper::command::{Command, RequestMembers, VoiceStateUpdate};
 //! use shardkeeper::Shardkeeper;
 //!
 //! async fn greet(bot: &Shardkeeper, guild_id: u64, channel_id: u64) -> Result<(), Box<dyn std::error::Error>> {
-//!     let joined = bot.command(VoiceStateUpdate::join(guild_id, channel_id).deafened()).await?;
+//!     let joined = bot.command(Command::voice(VoiceStateUpdate::join(guild_id, channel_id).deafened())).await?;
 //!     joined.written().await?;
 //!
 //!     let found = bot.members(RequestMembers::prefix(guild_id, "duck", 10)).await?;
 //!     println!("{} members are called duck", found.raw_members.len());
 //!
-//!     bot.command(VoiceStateUpdate::leave(guild_id)).await?;
+//!     bot.command(Command::voice(VoiceStateUpdate::leave(guild_id))).await?;
 //!     Ok(())
 //! }
 //! ```

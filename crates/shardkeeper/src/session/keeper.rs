@@ -57,6 +57,7 @@ pub(crate) struct SessionTable {
 }
 
 /// The keeper of a bot's sessions. It starts when the manager has a [store](crate::Builder::session_store).
+#[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
 pub struct SessionKeeper;
 
 /// What a [`SessionKeeper`] is started with. Only the manager makes one.

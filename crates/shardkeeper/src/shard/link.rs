@@ -69,7 +69,7 @@ impl Driver {
         match (output, &mut self.link) {
             (Output::Connect(url), _) => {
                 self.core.parts.board.set_url(self.core.parts.incarnation(), &url);
-                let wait = self.core.parts.pacer.take_turn();
+                let wait = self.core.parts.pacer.reserve();
                 if wait.is_zero() {
                     self.open(url);
                 } else {
@@ -144,7 +144,7 @@ impl Driver {
             && connection.is_uncompressed()
             && !std::mem::replace(&mut self.uncompressed_told, true)
         {
-            self.core.parts.oddities.tell(self.core.parts.shard, Oddity::Uncompressed);
+            self.core.parts.oddities.log_once(self.core.parts.shard, Oddity::Uncompressed);
         }
     }
 }
