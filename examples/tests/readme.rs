@@ -1,13 +1,20 @@
 //! README shows two programs. They are these, they compile with the dependencies that it names, and they do what it says.
+//! The README of shardkeeper-proto names a third one.
 
 #![cfg(unix)]
 
+#[path = "../../crates/shardkeeper-proto/examples/blocking.rs"]
+#[expect(dead_code, reason = "its `main` is not called")]
+mod blocking;
+
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use shardkeeper_sim::{SimConfig, Simulator};
+use shardkeeper_proto::Token;
+use shardkeeper_sim::{Fault, SimConfig, Simulator};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
@@ -204,4 +211,36 @@ async fn the_whole_bot_answers_interactions_and_resumes_after_ctrl_c() {
         assert_eq!((report.identifies, report.resumes), (1, run - 1));
         assert!(report.violations.is_empty(), "{:?}", report.violations);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_blocking_client_receives_messages_and_resumes() {
+    let simulator = simulator(|_| {}).await;
+    let url = format!("ws://{}", simulator.addr().expect("it listens")).parse().expect("it is a URL");
+    let token = Token::new("sim-token").expect("it is a token");
+    let (sender, done) = tokio::sync::oneshot::channel();
+    let (discord, runtime) = (simulator.clone(), tokio::runtime::Handle::current());
+    // Not by `spawn_blocking`: if the client hung, the runtime would wait for it.
+    std::thread::spawn(move || {
+        let _runtime = runtime.enter();
+        let (mut messages, mut resumed) = (0, false);
+        blocking::run(url, token, |event| {
+            resumed |= event.event.as_deref() == Some("RESUMED");
+            if event.event.as_deref() == Some("MESSAGE_CREATE") {
+                messages += 1;
+                if messages == 3 {
+                    discord.inject(0, Fault::Reconnect).expect("it is connected");
+                }
+                if resumed {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        let _ = sender.send(());
+    });
+    timeout(PATIENCE, done).await.expect("it gets there").expect("it does not panic");
+    let report = simulator.report();
+    assert_eq!((report.identifies, report.resumes), (1, 1));
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
 }

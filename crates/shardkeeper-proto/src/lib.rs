@@ -51,3 +51,7 @@ pub use timings::{DurationError, LONGEST_WAIT, Timings};
 pub use token::{Token, TokenError};
 pub use url::{GATEWAY_VERSION, gateway_url};
 pub use wire::{Encoding, Wire};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

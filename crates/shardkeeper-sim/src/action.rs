@@ -1,120 +1,126 @@
-//! What can be done to a running simulator: by a script, over HTTP, from Rust. The same for all three.
+//! The actions on a running simulator, the same from Rust, over HTTP and in scripts.
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::fault::{ConnectFault, Fault, RestFault};
-use crate::hosts::Host;
+use crate::host::Host;
 
-/// Something that is done to a running simulator.
+/// An action on a running simulator.
 ///
-/// As JSON: `{"do": "fault", "shard": 3, "fault": "reconnect"}`, `{"do": "fault", "fault": {"close": {"code": 4009}}}`,
-/// `{"do": "guild-outage", "guild": 0, "lasts_ms": 5000}`.
+/// Examples in JSON:
+///
+/// - `{"do": "fault", "shard": 3, "fault": "reconnect"}`
+/// - `{"do": "fault", "fault": {"close": {"code": 4009}}}`
+/// - `{"do": "guild-outage", "guild": 0, "lasts_ms": 5000}`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Action {
-    /// A fault of live connections.
+    /// Makes a fault on live connections.
     Fault {
-        /// Of which shard; without it, of each that is connected.
+        /// The shard. `None`: every shard that is connected.
         #[serde(default)]
         shard: Option<u32>,
-        /// Which one.
+        /// The fault.
         fault: Fault,
     },
-    /// A fault of the next Gateway connections.
+    /// Makes a fault on the next Gateway connections.
     Connect {
-        /// Which one.
+        /// The fault.
         fault: ConnectFault,
-        /// Of how many connections. 1.
+        /// The number of connections. Default: 1.
         #[serde(default = "once")]
         times: usize,
     },
-    /// A fault that stays with a host: of each connection to it, as long as it lasts. Faults of the next connections go
-    /// first. `{"do": "host", "host": {"resume": 2}, "fault": "no-hello", "lasts_ms": 60000}`
+    /// Makes a fault on every connection to one Gateway URL for a while. [`Action::Connect`] takes
+    /// precedence.
+    ///
+    /// `{"do": "host", "host": {"resume": 2}, "fault": "no-hello", "lasts_ms": 60000}`
     Host {
-        /// At which URL.
+        /// The URL.
         host: Host,
-        /// Which one.
+        /// The fault.
         fault: ConnectFault,
-        /// For how long.
+        /// How long the fault lasts, in milliseconds.
         lasts_ms: u64,
     },
-    /// A fault of the next REST requests.
+    /// Makes a fault on the next REST requests.
     Rest {
-        /// Which one.
+        /// The fault.
         fault: RestFault,
-        /// Of how many requests. 1.
+        /// The number of requests. Default: 1.
         #[serde(default = "once")]
         times: usize,
     },
-    /// Faults of connections and requests that have not come yet are forgotten.
+    /// Cancels the faults that wait for future connections and requests.
     Disarm,
-    /// Events at once, in the newest session of a shard: whatever happens; or, with `event`, only that; or, with `data`
-    /// too, exactly this payload, whatever the session's intents. A payload of one's own changes nothing in the guilds,
-    /// and gets a `_trace` like any other.
+    /// Sends events at once in the newest session of a shard: random ones; with `event`, only events of that
+    /// name; with `data` too, exactly this payload, regardless of the session's intents. Such a payload
+    /// changes nothing in the guilds. It gets a `_trace` like any other event.
     ///
     /// `{"do": "emit", "shard": 0, "event": "MESSAGE_CREATE", "data": {"id": "1", …}}`
     Emit {
         /// The shard.
         shard: u32,
-        /// How many. 1.
+        /// The number of events. Default: 1.
         #[serde(default = "once")]
         count: usize,
-        /// The event's name. None: any.
+        /// The name of the event. `None`: random events.
         #[serde(default)]
         event: Option<String>,
-        /// The data of the event, an object. None: the simulator's own.
+        /// The data of the event, an object. `None`: the simulator generates it.
         #[serde(default)]
         data: Option<Value>,
     },
-    /// Generated traffic begins or ends.
+    /// Starts or stops the generated traffic.
     Traffic {
-        /// Which of the two.
+        /// `true` starts it.
         on: bool,
     },
-    /// A guild is not available for a while: GUILD_DELETE with `unavailable`, and later GUILD_CREATE (GW-249).
+    /// Makes a guild unavailable for a while (GW-249: the shard gets GUILD_DELETE with `unavailable`).
     GuildOutage {
-        /// Its number, from 0.
+        /// The number of the guild, from 0.
         guild: u32,
-        /// For how long.
+        /// How long the outage lasts, in milliseconds.
         lasts_ms: u64,
     },
-    /// The bot is removed from a guild: GUILD_DELETE without `unavailable` (GW-251).
+    /// Removes the bot from a guild (GW-251: the shard gets GUILD_DELETE without `unavailable`).
     GuildLeave {
-        /// Its number, from 0.
+        /// The number of the guild, from 0.
         guild: u32,
     },
-    /// The bot comes to a guild that it has left.
+    /// Adds the bot to a guild that it has left.
     GuildJoin {
-        /// Its number, from 0.
+        /// The number of the guild, from 0.
         guild: u32,
     },
-    /// The bot gains access to the hidden channel of a guild (GW-276); every third guild has one, beginning with the first.
+    /// Gives the bot access to the hidden channel of a guild (GW-276: this comes as CHANNEL_UPDATE). Every
+    /// third guild has a hidden channel, beginning with the first.
     RevealChannel {
-        /// Its number, from 0.
+        /// The number of the guild, from 0.
         guild: u32,
     },
-    /// Other numbers in `GET /gateway/bot`, from now on.
+    /// Changes the numbers in `GET /gateway/bot`. Fields that are not given stay as they are.
     Limits {
         /// The recommended number of shards.
         #[serde(default)]
         shards: Option<u32>,
-        /// How many may identify at the same time.
+        /// How many shards may identify at the same time.
         #[serde(default)]
         max_concurrency: Option<u32>,
-        /// Identify left in this period.
+        /// How many Identify are left in this period.
         #[serde(default)]
         remaining: Option<u32>,
     },
-    /// Other intents are enabled. Withdrawing one ends every session with 4003 (GW-189).
+    /// Changes the enabled intents. Withdrawing a privileged one ends every session with 4003 (GW-189).
     AllowIntents {
-        /// All that are enabled from now on.
+        /// All intents that are enabled from now on, as a bit set.
         intents: u64,
     },
-    /// The simulator's clock jumps ahead: sessions, limits and periods age at once.
+    /// Moves the simulator's clock ahead: sessions, limits and periods age at once.
     ClockJump {
-        /// How far.
+        /// How far, in milliseconds.
         ms: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! Rate limits of REST, as headers tell them and 429 enforces them (GW-283 to GW-295).
+//! The rate limits of REST: counting, the headers, and the answer 429 (GW-283 to GW-295).
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,16 +11,16 @@ use tokio::time::Instant;
 /// Requests per second of one bot (GW-294).
 const GLOBAL_PER_SECOND: u32 = 50;
 
-/// How often a kind of request may be made, per top-level resource (GW-284).
+/// How often a kind of request is allowed, per top-level resource (GW-284).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Limit {
-    /// The opaque id that clients learn.
+    /// The id in the headers, by which clients recognize requests that share a limit.
     pub(crate) bucket: &'static str,
     pub(crate) requests: u32,
     pub(crate) per: Duration,
 }
 
-/// The windows that are open.
+/// The open windows: the global one, and those of each bucket and resource.
 #[derive(Default)]
 pub(crate) struct Buckets {
     global: Option<Window>,
@@ -30,16 +30,17 @@ pub(crate) struct Buckets {
 struct Window {
     used: u32,
     resets_at: Instant,
-    /// Somebody was told to wait for the reset.
+    /// Whether a request was refused in this window.
     refused: bool,
 }
 
-/// A request may be made, or not yet.
+/// Whether a request is allowed now.
 pub(crate) enum Admission {
     Granted(Headers),
     Refused(Refusal),
 }
 
+/// The rate limit headers of an answer.
 #[derive(Clone, Copy)]
 pub(crate) struct Headers {
     limit: Limit,
@@ -47,11 +48,13 @@ pub(crate) struct Headers {
     reset_after: Duration,
 }
 
+/// An answer with status 429.
 pub(crate) struct Refusal {
     headers: Option<Headers>,
     pub(crate) retry_after: Duration,
     pub(crate) global: bool,
-    /// It came although an earlier one was told to wait (GW-290).
+    /// Whether an earlier request of the window was refused already, so that the client did not wait
+    /// (GW-290).
     pub(crate) again: bool,
 }
 
@@ -85,6 +88,7 @@ impl Buckets {
     }
 }
 
+/// The window in a slot, or a new one if there is none or it is over.
 fn window(slot: &mut Option<Window>, now: Instant, per: Duration) -> &mut Window {
     if slot.as_ref().is_some_and(|window| window.resets_at <= now) {
         *slot = None;
@@ -93,7 +97,7 @@ fn window(slot: &mut Option<Window>, now: Instant, per: Duration) -> &mut Window
 }
 
 impl Headers {
-    /// Of a route that has no limit of its own; headers are optional (GW-283).
+    /// No headers, for a route without a limit of its own. Headers are optional (GW-283).
     fn none() -> Self {
         let limit = Limit { bucket: "", requests: 0, per: Duration::ZERO };
         Self { limit, remaining: 0, reset_after: Duration::ZERO }
@@ -113,7 +117,7 @@ impl Headers {
 }
 
 impl Refusal {
-    /// One that a fault makes.
+    /// A refusal that a fault makes.
     pub(crate) fn forced(retry_after: Duration, global: bool) -> Self {
         Self { headers: None, retry_after, global, again: false }
     }

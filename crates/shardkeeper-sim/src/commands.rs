@@ -1,4 +1,4 @@
-//! What a session is asked for, and gets: presences, voice, members, sounds, channel info (sections 11 to 14).
+//! The commands of a session: presence (op 3), voice (4), members (8), sounds (31) and channel info (43).
 
 use std::time::Duration;
 
@@ -11,26 +11,29 @@ use crate::judge::Finding;
 use crate::judgement::{self, Judgement};
 use crate::world::{self, Member, Voice};
 
-/// Members per chunk (GW-217).
+/// Members per GUILD_MEMBERS_CHUNK (GW-217).
 const CHUNK: usize = 1000;
-/// Members that a search by name or by ids gives (GW-211).
+/// The most members that a search by name or by ids finds (GW-211).
 const MAX_FOUND: usize = 100;
+/// A longer nonce is ignored (GW-214).
 const MAX_NONCE_BYTES: usize = 32;
-/// A presence is told to so many guilds of the session.
+/// A presence is published in no more than this many guilds of the session.
 const MAX_FAN_OUT: usize = 100;
 
-/// A command of a session.
+/// A command that was received in a session.
 pub(crate) struct Command {
     pub(crate) op: u64,
     pub(crate) data: Value,
     pub(crate) session: String,
+    /// When the client wrote the command, or when it was read, by tokio's clock.
     pub(crate) at: Instant,
 }
 
-/// What a command has brought its client, apart from dispatches.
+/// The result of a command, apart from dispatches.
 #[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) findings: Vec<Finding>,
+    /// The close frame that answers the command.
     pub(crate) close: Option<(u16, &'static str)>,
 }
 
@@ -40,61 +43,53 @@ impl Outcome {
     }
 }
 
-impl Discord {
-    /// Carries out a command.
-    pub(crate) fn command_of(&self, command: &Command) -> Outcome {
-        let mut outcome = Outcome::default();
-        let mut state = self.state();
-        let at = command.at + state.skew;
-        let mut desk = Desk {
-            state: &mut state,
-            session: &command.session,
-            limit: self.config.replay_limit,
-            outcome: &mut outcome,
-        };
-        match command.op {
-            3 => desk.presence(&command.data),
-            4 => desk.voice(&command.data),
-            8 => desk.members(&command.data, at, self.config.timings.members_window),
-            31 => desk.sounds(&command.data),
-            _ => desk.channel_info(&command.data),
-        }
-        self.changed(state);
-        outcome
+/// Carries out a command.
+pub(crate) fn run(discord: &Discord, command: &Command) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut state = discord.state();
+    let at = state.clock.at(command.at);
+    let mut desk = Desk { state: &mut state, session: &command.session, outcome: &mut outcome };
+    match command.op {
+        3 => desk.presence(&command.data),
+        4 => desk.voice(&command.data),
+        8 => desk.members(&command.data, at, discord.config.timings.members_window),
+        31 => desk.sounds(&command.data),
+        _ => desk.channel_info(&command.data),
     }
+    discord.changed(state);
+    outcome
 }
 
-/// Where the commands of one session are dealt with.
+/// The session of a command, and everything that its handler may change.
 struct Desk<'a> {
     state: &'a mut State,
     session: &'a str,
-    limit: usize,
     outcome: &'a mut Outcome,
 }
 
 impl Desk<'_> {
     fn answer(&mut self, event: &str, data: Value) {
-        self.state.answer(self.session, event, data, self.limit);
+        self.state.answer(self.session, event, data);
     }
 
     fn intents(&self) -> u64 {
         self.state.sessions.get(self.session).map_or(0, |session| session.audience.intents)
     }
 
-    /// The guild, by its id as text or as a number, if it is one of this session's; else nothing comes (GW-208, GW-215,
-    /// GW-222).
+    /// The guild with this id, which may be text or a number. `None` if it belongs to another session, or is
+    /// in an outage: then the command has no answer (GW-208, GW-215, GW-222).
     fn guild(&mut self, id: &Value, judgement: &'static Judgement) -> Option<usize> {
         let place = number(id).and_then(|id| self.state.world.find(id));
         let session = self.state.sessions.get(self.session)?;
         let own = place.filter(|place| session.guilds.contains(place));
         if own.is_none() {
-            self.outcome.judge(judgement, format!("a command for guild {id}, which is not of this session"));
+            self.outcome
+                .judge(judgement, format!("a command for guild {id}, which does not belong to this session"));
         }
-        // From a guild in an outage nothing comes.
         own.filter(|place| self.state.world.guild(*place).is_available())
     }
 
-    /// Other sessions of the same guilds hear of it too.
+    /// Sets the bot's presence. Other sessions of the same guilds receive it too.
     fn presence(&mut self, presence: &Value) {
         let Some(session) = self.state.sessions.get(self.session) else { return };
         let (shard, guilds) = (session.shard, session.guilds.clone());
@@ -104,21 +99,22 @@ impl Desk<'_> {
             Some(status) => status,
         };
         let client = if status == "offline" { json!({}) } else { json!({"web": status}) };
-        let activities = told_activities(&presence["activities"]);
+        let activities = shown_activities(&presence["activities"]);
         for place in guilds.into_iter().take(MAX_FAN_OUT) {
             let guild = self.state.world.guild_mut(place);
-            let told = json!({
+            let update = json!({
                 "user": {"id": world::BOT.to_string()}, "guild_id": guild.id.to_string(), "status": status,
                 "client_status": client, "activities": activities,
             });
-            guild.bot_presence = Some(told.clone());
+            guild.bot_presence = Some(update.clone());
             if guild.is_available() {
-                self.state.publish("PRESENCE_UPDATE", Some(place), &told, self.limit);
+                self.state.publish("PRESENCE_UPDATE", Some(place), &update);
             }
         }
     }
 
-    /// GW-201: all four fields are needed. GW-202: joining brings two events. GW-205: a full channel does not answer.
+    /// Moves the bot in voice (GW-201: four fields are required; GW-202: joining has two events; GW-205: a
+    /// full channel has no answer).
     fn voice(&mut self, data: &Value) {
         for field in ["guild_id", "channel_id", "self_mute", "self_deaf"] {
             if data.get(field).is_none() {
@@ -126,16 +122,17 @@ impl Desk<'_> {
             }
         }
         let Some(place) = self.guild(&data["guild_id"], judgement::VOICE_ELSEWHERE) else { return };
-        // The token is a new one each time (GW-203).
-        self.state.happenings += 1;
-        let now = world::seconds(self.state.happenings);
+        // GW-203: each connection gets a new token, which is made from this number.
+        let event = self.state.world.next_event();
+        let now = world::seconds(event);
         let guild = self.state.world.guild_mut(place);
         let to = match &data["channel_id"] {
             Value::Null => None,
             wanted => match number(wanted).filter(|id| guild.is_spoken(*id)) {
                 Some(channel) => Some(channel),
                 None => {
-                    let detail = format!("op 4 for channel {wanted}, which is no voice channel of the guild");
+                    let detail =
+                        format!("op 4 for channel {wanted}, which is not a voice channel of the guild");
                     return self.outcome.judge(judgement::VOICE_ELSEWHERE, detail);
                 }
             },
@@ -145,22 +142,22 @@ impl Desk<'_> {
             to.map(|channel| Voice { channel, self_mute: flag("self_mute"), self_deaf: flag("self_deaf") });
         let in_second = |voice: &&Voice| voice.channel == guild.voice_channels[1];
         let is_full = guild.voice.iter().any(|(user, voice)| *user != world::BOT && in_second(&voice));
-        // The second one is for one member only; when it is full there is no answer at all.
+        // The second channel takes one member only. A command for a full channel has no answer.
         if to.as_ref().is_some_and(|voice| in_second(&voice) && is_full)
             || !guild.move_voice(Member::Bot, to, now)
         {
             return;
         }
-        let told = guild.voice_state(Member::Bot, to);
+        let update = guild.voice_state(Member::Bot, to);
         let id = guild.id;
-        self.state.publish("VOICE_STATE_UPDATE", Some(place), &told, self.limit);
+        self.state.publish("VOICE_STATE_UPDATE", Some(place), &update);
         if to.is_some() {
-            let server = world::voice_server(id, self.state.happenings);
+            let server = world::voice_server(id, event);
             self.answer("VOICE_SERVER_UPDATE", server);
         }
     }
 
-    /// Section 13.
+    /// Sends members of a guild: all of them, those whose name has a prefix, or those with certain ids.
     fn members(&mut self, data: &Value, at: Instant, window: Duration) {
         if data["guild_id"].is_array() {
             self.outcome.judge(judgement::MEMBERS_OF_GUILDS, "op 8 with a list of guilds");
@@ -189,7 +186,7 @@ impl Desk<'_> {
                     );
                     return;
                 }
-                if let Some(wait) = self.state.wait_for_members(guild_id, at, window) {
+                if let Some(wait) = self.state.member_requests.admit(guild_id, at, window) {
                     return self.rate_limited(guild_id, nonce, wait);
                 }
                 if data.get("limit").is_none() {
@@ -225,7 +222,7 @@ impl Desk<'_> {
         self.chunks(place, &found, &not_found, with_presences, nonce);
     }
 
-    /// GW-214: a nonce that is too long is ignored without a word.
+    /// The nonce of a command. One that is too long is ignored silently (GW-214).
     fn nonce(&mut self, data: &Value) -> Option<String> {
         let nonce = data.get("nonce").and_then(Value::as_str)?;
         if nonce.len() > MAX_NONCE_BYTES {
@@ -235,7 +232,7 @@ impl Desk<'_> {
         Some(nonce.to_owned())
     }
 
-    /// GW-163: a request for all members above the limit is answered with RATE_LIMITED and dropped.
+    /// Answers a request for all members that came too early with RATE_LIMITED (GW-163).
     fn rate_limited(&mut self, guild: u64, nonce: Option<String>, wait: Duration) {
         let mut meta = json!({"guild_id": guild.to_string()});
         if let Some(nonce) = nonce {
@@ -245,8 +242,8 @@ impl Desk<'_> {
         self.answer("RATE_LIMITED", json!({"opcode": 8, "retry_after": wait.as_secs_f64(), "meta": meta}));
     }
 
-    /// GW-217: at most 1000 members per chunk. GW-219: `not_found` has the ids that are not members. One chunk
-    /// comes even when nobody was found.
+    /// Sends members in chunks of 1000 (GW-217), with the ids that were not found (GW-219). If there are no
+    /// members, one empty chunk is sent.
     fn chunks(
         &mut self,
         place: usize,
@@ -264,8 +261,8 @@ impl Desk<'_> {
                 "members": members.iter().map(|member| guild.member_object(*member, true)).collect::<Vec<_>>(),
             });
             if presences {
-                let told = members.iter().map(|member| world::without(guild.presence(*member), "guild_id"));
-                data["presences"] = told.collect::<Vec<_>>().into();
+                let update = members.iter().map(|member| world::without(guild.presence(*member), "guild_id"));
+                data["presences"] = update.collect::<Vec<_>>().into();
             }
             if !not_found.is_empty() {
                 data["not_found"] = not_found.into();
@@ -277,7 +274,7 @@ impl Desk<'_> {
         }
     }
 
-    /// GW-221: one SOUNDBOARD_SOUNDS per guild. GW-222: only for guilds of this shard.
+    /// Sends the sounds of guilds (GW-221: one event per guild; GW-222: only for guilds of this session).
     fn sounds(&mut self, data: &Value) {
         let Some(ids) = data["guild_ids"].as_array() else {
             self.outcome.judge(judgement::SOUNDS_INCOMPLETE, "op 31 without guild_ids");
@@ -293,7 +290,8 @@ impl Desk<'_> {
         }
     }
 
-    /// GW-224, GW-226: only what was asked for, and only channels that have it.
+    /// Sends status and start time of voice channels (GW-224: only the requested fields; GW-226: only
+    /// channels with them).
     fn channel_info(&mut self, data: &Value) {
         let Some(fields) = data["fields"].as_array() else {
             self.outcome.judge(judgement::CHANNEL_INFO_FIELDS, "op 43 without fields");
@@ -326,30 +324,18 @@ impl Desk<'_> {
     }
 }
 
-impl State {
-    /// How long until all members of a guild may be asked for; else the window begins (GW-162).
-    fn wait_for_members(&mut self, guild: u64, at: Instant, window: Duration) -> Option<Duration> {
-        let free_at = self.members_free_at.entry(guild).or_insert(at);
-        if *free_at > at {
-            return Some(*free_at - at);
-        }
-        *free_at = at + window;
-        None
-    }
-}
-
-/// Bots can set name, state, type and URL of an activity, and nothing else (GW-194).
-fn told_activities(activities: &Value) -> Value {
-    let told = activities.as_array().into_iter().flatten().map(|activity| {
-        let mut told = json!({"id": "ec0b28a579ecb4bd", "created_at": 1_790_000_000_000_u64});
+/// The activities as others see them: bots can set only name, state, type and URL (GW-194).
+fn shown_activities(activities: &Value) -> Value {
+    let update = activities.as_array().into_iter().flatten().map(|activity| {
+        let mut update = json!({"id": "ec0b28a579ecb4bd", "created_at": 1_790_000_000_000_u64});
         for field in ["name", "state", "type", "url"] {
             if let Some(value) = activity.get(field) {
-                told[field] = value.clone();
+                update[field] = value.clone();
             }
         }
-        told
+        update
     });
-    Value::Array(told.collect())
+    Value::Array(update.collect())
 }
 
 /// An id, as text or as a number.
@@ -357,7 +343,7 @@ fn number(id: &Value) -> Option<u64> {
     id.as_u64().or_else(|| id.as_str()?.parse().ok())
 }
 
-/// An id that is no snowflake comes back as an integer (GW-025, GW-219).
+/// An id in `not_found`: an integer if it is too small for a snowflake, otherwise text (GW-025, GW-219).
 fn echoed(id: &Value) -> Value {
     match number(id) {
         Some(small) if small < 1 << 22 => small.into(),

@@ -1,65 +1,73 @@
-//! What the simulated Discord is like.
+//! The configuration of the simulated Discord.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::etf::Atoms;
 
-/// The bot's id, a time and a signature, each in base64url, as Discord's tokens are: some clients read the id from it.
+/// A token with the parts of Discord's: the bot's id in base64, a time and a signature. Some clients read the
+/// id from it.
 const TOKEN: &str = "MTA0Njk0MzE5MzA2MjQ4MTky.Zs4ZQA.not-a-secret-this-token-is-for-testing";
 
 /// The configuration of a simulator. Build it from [`SimConfig::default`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SimConfig {
-    /// The only token that is accepted. One of Discord's form, which is no secret; the program prints it.
+    /// The only token that is accepted. Default: a fixed token in Discord's format, which is not secret.
     pub token: String,
-    /// Everything random comes from it: the same seed makes the same guilds and events. 1.
+    /// The seed of everything random: the same seed makes the same guilds and events. Default: 1.
     pub seed: u64,
-    /// The recommended number of shards. 1.
+    /// The recommended number of shards. Default: 1.
     pub shards: u32,
-    /// How many shards may identify at the same time. 1.
+    /// How many shards may identify at the same time. Default: 1.
     pub max_concurrency: u32,
-    /// Identify allowed per period. 1000.
+    /// How many Identify are allowed per period. Default: 1000.
     pub identify_total: u32,
-    /// Identify left when the simulator starts. 1000.
+    /// How many Identify are left when the simulator starts. Default: 1000.
     pub identify_remaining: u32,
-    /// How many guilds the bot is in, over all shards. 4.
+    /// How many guilds the bot is in, over all shards. Default: 4.
     pub guilds: u32,
-    /// How many members a large guild has: the first one, and then one in ten. The others have up to 24. 120.
+    /// How many members a large guild has. Every tenth guild is large, beginning with the first; the others
+    /// have up to 24 members. Default: 120.
     pub large_guild_members: u32,
-    /// Dispatches generated per second, over all shards, while traffic is on. 10.
+    /// How many events are generated per second, over all shards, while traffic is on. Default: 10.
     pub events_per_second: f64,
-    /// Which events those are. [`Mix::Busy`].
+    /// Which events are generated. Default: [`Mix::Busy`].
     pub mix: Mix,
-    /// Faults made per minute at random shards, while traffic is on. None.
+    /// How many faults per minute are made on random shards while traffic is on. Default: 0.
     pub faults_per_minute: f64,
-    /// The intents that are enabled in the developer portal. All of them; an Identify that asks for a privileged one
-    /// which is not here ends in 4014.
+    /// The intents that are enabled in the developer portal, as a bit set. An Identify with a privileged
+    /// intent that is not enabled is closed with 4014. Default: all documented intents.
     pub allowed_intents: u64,
-    /// So many guilds one session may have; an Identify that would have more ends in 4011. 2500 (GW-229).
+    /// The most guilds of one session. An Identify for a shard with more is closed with 4011. Default: 2500,
+    /// Discord's limit (GW-229).
     pub max_guilds_per_shard: u32,
-    /// A number of shards has to be a multiple of it, else Identify ends in 4010. 1; large bots have another one
-    /// (GW-235).
+    /// The number of shards has to be a multiple of this, or Identify is closed with 4010. Default: 1;
+    /// Discord demands more of very large bots (GW-235).
     pub shard_multiple: u32,
-    /// How many dispatches a session keeps for a replay. 20,000; a resume from further back is refused.
+    /// How many dispatches a session keeps for replay. A Resume from further back is refused. Default:
+    /// 20,000.
     pub replay_limit: usize,
-    /// Now and then sends a `zlib-stream` payload as several messages, of which the last one has the whole suffix
-    /// (GW-044), and any other message as several WebSocket frames (GW-015). Off.
+    /// Sends every third payload in pieces: with `zlib-stream` as several messages, of which the last one has
+    /// the whole suffix `00 00 ff ff` (GW-044), otherwise as one message of several WebSocket frames
+    /// (GW-015). Default: off.
     pub split_frames: bool,
-    /// How many connections there may be at the same time, WebSockets and others; more are closed at once. 16,384.
+    /// The most connections at the same time, WebSockets and others. Further ones are closed at once.
+    /// Default: 16,384.
     pub max_connections: usize,
-    /// How many URLs for Resume there are. The sessions take turns, so that a large number gives each one its own. 1.
+    /// How many URLs for Resume there are. Sessions take them in turn, so a large number gives each session
+    /// its own. Default: 1.
     pub resume_hosts: u64,
-    /// As `split_frames`, and cuts within the suffix of `zlib-stream` too (GW-045): many clients look for it in the last
-    /// message only, and wait for ever. Off.
+    /// Does the same as `split_frames`, but also cuts within the suffix of `zlib-stream` (GW-045). Many
+    /// clients look for the suffix in the last message only, and wait forever. Default: off.
     pub split_suffix: bool,
-    /// Writes the atoms of ETF with each of the four tags (GW-037), of which some clients know only the two usual ones.
-    /// Off.
+    /// Writes the atoms of ETF with each of the four tags (GW-037). Some clients know only the two common
+    /// ones. Default: off.
     pub mixed_atoms: bool,
-    /// The address in the URLs that it tells, when clients shall come by a proxy. None: the one that it listens on.
+    /// The address in the URLs that the simulator gives to clients, for a proxy in between. `None`: the
+    /// address that the simulator listens on.
     pub public_addr: Option<SocketAddr>,
-    /// How time passes.
+    /// Intervals, windows and lifetimes.
     pub timings: SimTimings,
 }
 
@@ -98,14 +106,15 @@ impl SimConfig {
     }
 }
 
-/// Which events the generated traffic consists of.
+/// The mix of events in the generated traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mix {
-    /// What a busy bot hears: messages, presences, typing, reactions; and everything else now and then.
+    /// The events of a busy bot: mostly messages, presences, typing and reactions, and now and then every
+    /// other event.
     #[default]
     Busy,
-    /// Every event as often as any other.
+    /// Every event equally often.
     Everything,
 }
 
@@ -122,27 +131,28 @@ impl Mix {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SimTimings {
-    /// What Hello tells. 41.25 s (GW-107).
+    /// The heartbeat interval in Hello. Default: 41.25 s, Discord's (GW-107).
     pub heartbeat_interval: Duration,
-    /// How much later than that a heartbeat may come, network and scheduling included. 10 s.
+    /// How late a heartbeat may be, including delays of the network and of scheduling. Default: 10 s.
     pub heartbeat_tolerance: Duration,
-    /// The least time between two Identify of one key. 5 s (GW-170).
+    /// The least time between two Identify of one key. Default: 5 s, Discord's (GW-170).
     pub identify_window: Duration,
-    /// The period of the identify budget. 24 h (GW-166).
+    /// The period of the Identify limit. Default: 24 h, Discord's (GW-166).
     pub budget_period: Duration,
-    /// The window of the command limit. 60 s (GW-155).
+    /// The window of the limit of 120 payloads. Default: 60 s, Discord's (GW-155).
     pub command_window: Duration,
-    /// The window of the presence limit. 20 s (GW-161).
+    /// The window of the limit of 5 presences. Default: 20 s (GW-161).
     pub presence_window: Duration,
-    /// The window in which all members of a guild may be asked for once. 30 s (GW-162).
+    /// The window in which all members of a guild may be requested once. Default: 30 s, Discord's (GW-162).
     pub members_window: Duration,
-    /// How long a client should wait after op 9, at least. 1 s (GW-149).
+    /// The least time that a client should wait after op 9. Default: 1 s, as Discord asks (GW-149).
     pub invalid_session_wait: Duration,
-    /// How long a session lives without a connection. 180 s (GW-103: "a few minutes").
+    /// How long a session lives without a connection. Default: 180 s; Discord says "a few minutes" (GW-103).
     pub session_lifetime: Duration,
-    /// How long after op 7 the connection is closed by this side. 5 s (GW-145).
+    /// How long after op 7 the simulator closes the connection. Default: 5 s; GW-145 says only that Discord
+    /// closes it.
     pub reconnect_grace: Duration,
-    /// How long the client may take to answer a close frame. 2 s.
+    /// How long the client may take to answer a close frame. Default: 2 s.
     pub close_grace: Duration,
 }
 
@@ -166,8 +176,8 @@ impl Default for SimTimings {
 }
 
 impl SimTimings {
-    /// Everything `factor` times as fast, for a client whose clock runs as fast. The closing handshake keeps its
-    /// time, since the network runs no faster.
+    /// Divides all times by `factor`, for a client whose times are divided in the same way. `close_grace`
+    /// stays as it is, since the network does not get faster.
     #[must_use]
     pub fn compressed(self, factor: f64) -> Self {
         let faster = |duration: Duration| duration.div_f64(factor);

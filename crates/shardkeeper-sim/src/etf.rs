@@ -1,25 +1,25 @@
 //! Erlang's External Term Format, as Discord writes and reads it (GW-032 to GW-039).
 //!
-//! Written as varied as clients can read: ids as integers, lists of small integers as strings, and on demand atoms of
-//! all four tags. Read as strictly as the rules demand.
+//! The writer uses every form that clients have to accept: ids as integers, lists of small integers as
+//! strings, and, if configured, atoms with all four tags. The reader is as strict as the rules.
 
 use serde_json::{Map, Number, Value};
 
 use crate::judgement::{self, Judgement};
 
-/// What a client sends is at most 4096 bytes; nothing that is allowed comes near this depth.
+/// The deepest nesting that is read. Valid payloads, which have at most 4096 bytes, are far from it.
 const MAX_DEPTH: usize = 32;
 
 /// Which tags atoms are written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Atoms {
-    /// 100 and 115: a library that many clients use knows no others.
+    /// 100 and 115, the only ones that a library of many clients knows.
     Usual,
-    /// All four tags, in turn: clients have to accept each of them (GW-037).
+    /// All four tags, which clients have to accept (GW-037).
     Mixed,
 }
 
-/// Writes a payload.
+/// Encodes a payload.
 pub(crate) fn encode(payload: &Value, atoms: Atoms) -> Vec<u8> {
     let mut writer = Writer { atoms, out: vec![131] };
     writer.write(payload, "", true);
@@ -32,7 +32,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// `key` is the one that the value stands under; `outer` holds for the envelope.
+    /// Writes a value that has this key. `outer` is true for the payload itself, the envelope of the data.
     fn write(&mut self, value: &Value, key: &str, outer: bool) {
         let out = &mut self.out;
         match value {
@@ -40,7 +40,7 @@ impl Writer {
             Value::Bool(true) => self.atom("true"),
             Value::Bool(false) => self.atom("false"),
             Value::Number(number) => write_number(number, out),
-            // An id as a 64-bit integer (GW-032).
+            // GW-032: ids are 64-bit integers.
             Value::String(text) if is_id(key) && text.parse::<u64>().is_ok_and(|id| id >> 32 > 0) => {
                 write_big(text.parse().unwrap_or_default(), false, out);
             }
@@ -51,7 +51,8 @@ impl Writer {
                 out.push(116);
                 out.extend(length(map.len()));
                 for (key, value) in map {
-                    // The envelope's keys are atoms, and some others; Discord has been seen to do either (GW-036).
+                    // GW-036: Discord was observed to send keys as atoms and as binaries. Here the envelope's
+                    // keys and those of even length are atoms.
                     if outer || key.len() % 2 == 0 {
                         self.atom(key);
                     } else {
@@ -68,7 +69,7 @@ impl Writer {
         if items.is_empty() {
             return out.push(106);
         }
-        // GW-038: Erlang's own way with a list of small integers.
+        // GW-038: Erlang writes a list of small integers as a string.
         let small: Option<Vec<u8>> = items.iter().map(|item| u8::try_from(item.as_u64()?).ok()).collect();
         if let Some(small) = small
             && let Ok(length) = u16::try_from(small.len())
@@ -83,9 +84,9 @@ impl Writer {
         self.out.push(106);
     }
 
-    /// Each of the tags in its turn.
+    /// Writes an atom. The length of its name selects the tag.
     fn atom(&mut self, name: &str) {
-        // Names of fields and events are short and plain.
+        // Names of fields and events are short, and ASCII.
         let short = u8::try_from(name.len()).unwrap_or(u8::MAX);
         let out = &mut self.out;
         let tags = match self.atoms {
@@ -140,17 +141,21 @@ fn length(length: usize) -> [u8; 4] {
     u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
 }
 
-/// Why a client's term is refused: the judgement, and what is wrong.
+/// Why a client's term is refused: the judgement, and what exactly is wrong.
 pub(crate) type Refusal = (&'static Judgement, &'static str);
 
-/// Reads what a client sent.
+/// Decodes a term that a client has sent.
 pub(crate) fn decode(term: &[u8]) -> Result<Value, Refusal> {
     let mut input = Input { rest: term };
     if input.byte()? != 131 {
         return Err((judgement::ETF_VERSION, "a term that does not begin with byte 131"));
     }
     let value = input.term(0)?;
-    if input.rest.is_empty() { Ok(value) } else { Err((judgement::UNREADABLE, "bytes behind a term")) }
+    if input.rest.is_empty() {
+        Ok(value)
+    } else {
+        Err((judgement::UNREADABLE, "bytes after the end of a term"))
+    }
 }
 
 struct Input<'a> {
@@ -239,7 +244,7 @@ impl Input<'_> {
                 let length = self.length()?;
                 self.text(length)
             }
-            _ => Err((judgement::ETF_KEY, "a key that is no binary")),
+            _ => Err((judgement::ETF_KEY, "a key that is not a binary")),
         }
     }
 
@@ -308,7 +313,7 @@ mod tests {
         let payload = json!({"op": null, "t": true, "dd": {"name": false}, "abc": 1});
         let tags = |atoms| {
             let encoded = encode(&payload, atoms);
-            // A tag that is followed by the length of the atom's name, and the name.
+            // The tag is followed by the length of the atom's name, in one or two bytes, and the name.
             let names = ["nil", "true", "false", "op", "dd", "abc", "name"];
             let mut tags: Vec<u8> = names
                 .iter()

@@ -1,4 +1,4 @@
-//! What can be made to go wrong. In scripts and over HTTP each one has its name in `kebab-case`.
+//! The faults that the simulator can make. In JSON and TOML their names are in `kebab-case`.
 
 use serde::Deserialize;
 
@@ -9,63 +9,65 @@ use crate::odd::Odd;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Heartbeats are acknowledged no more, until the connection ends.
+    /// Stops acknowledging heartbeats until the connection ends.
     StopAcking,
-    /// Op 7. Events go on until the client closes, or the grace is over.
+    /// Sends op 7. Events continue until the client closes the connection, or until
+    /// [`SimTimings::reconnect_grace`](crate::SimTimings::reconnect_grace) is over.
     Reconnect,
-    /// Op 9. With `false` the session is gone; what was sent in it before still arrives.
+    /// Sends op 9, after the events that the session already has. With `false` the session is over.
     InvalidSession {
         /// Whether the session stays resumable.
         resumable: bool,
     },
-    /// A close frame with this code. 4007, 4009 and the like end the session too.
+    /// Closes the connection with this code. 4003, 4004, 4006, 4007 and 4009 to 4014 end the session too.
     Close {
-        /// The code.
+        /// The close code.
         code: u16,
     },
-    /// The connection ends without a close frame.
+    /// Ends the connection without a close frame.
     Cut,
-    /// From now on nothing is read and nothing written; the connection stays open.
+    /// Stops reading and writing; the connection stays open.
     HalfOpen,
-    /// Op 1: the client shall send a heartbeat.
+    /// Sends op 1, which asks the client for a heartbeat.
     RequestHeartbeat,
-    /// Bytes that cannot be inflated, or text that is no JSON.
+    /// Sends bytes that cannot be decompressed, or text that is not JSON.
     Corrupt,
-    /// The stream ends in the middle of a message.
+    /// Ends the stream in the middle of a message.
     Truncate,
-    /// Acknowledgements go on, dispatches stop; they stay in the session.
+    /// Stops sending dispatches, which stay in the session. Heartbeats are still acknowledged.
     Silence,
-    /// Nothing that the client sends is read any more; writing goes on.
+    /// Stops reading what the client sends. Writing continues.
     StallReading,
-    /// No more than this is written per second, until the connection ends.
+    /// Limits how many bytes are written per second, until the connection ends.
     SlowWriting {
         /// At least 1.
         bytes_per_second: u32,
     },
-    /// The newest events once more, as new dispatches (GW-023).
+    /// Sends the newest events again, with new sequence numbers (GW-023: events may arrive twice).
     Duplicate {
-        /// How many.
+        /// The number of events.
         count: u32,
     },
-    /// Two dispatches change their places on the wire.
+    /// Sends the next two dispatches in reverse order.
     Reorder,
-    /// Sequence numbers that no dispatch has (nothing forbids a gap, so clients accept it).
+    /// Skips sequence numbers. A gap is not an error.
     Gap {
-        /// How many.
+        /// How many numbers are skipped.
         count: u32,
     },
-    /// A dispatch of this size (GW-014).
+    /// Sends a very large dispatch (GW-014: clients need a generous limit for incoming messages).
     Huge {
-        /// Of its data, at least.
+        /// The least size of its data.
         bytes: u32,
     },
-    /// An opcode, an event and fields that nobody knows, and keys in an unusual order (GW-018, GW-021).
+    /// Sends an unknown opcode, an unknown event, unknown fields, and keys in an unusual order (GW-018,
+    /// GW-021).
     Odd,
 }
 
 impl Fault {
-    /// One of each kind, and each close code that Discord documents or has been seen to send: for tests of clients that
-    /// have to go through all of them.
+    /// One fault of each kind, and every close code that Discord documents or was observed to send. For tests
+    /// that take a client through all of them.
     pub fn every() -> Vec<Self> {
         let mut all = vec![
             Self::StopAcking,
@@ -91,63 +93,63 @@ impl Fault {
     }
 }
 
-/// The close codes that Discord sends, or has been seen to send (GW-076 to GW-094).
+/// The close codes that Discord documents or was observed to send (GW-076 to GW-094).
 const CLOSE_CODES: [u16; 16] =
     [1000, 1001, 4000, 4001, 4002, 4003, 4004, 4005, 4007, 4008, 4009, 4010, 4011, 4012, 4013, 4014];
 
-/// A fault of a connection that is about to be made.
+/// A fault of a future Gateway connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum ConnectFault {
-    /// The TCP connection ends before the WebSocket is open.
+    /// Ends the TCP connection before the WebSocket is open.
     Refuse,
-    /// The request for a WebSocket is never answered.
+    /// Never answers the WebSocket handshake.
     Hang,
-    /// It is answered with this HTTP status, and a page that is no JSON.
+    /// Answers the handshake with this HTTP status and a page that is not JSON.
     Status {
-        /// The status.
+        /// The HTTP status.
         status: u16,
     },
-    /// The simulator answers with this HTTP status and `Retry-After`.
+    /// Answers the handshake with this HTTP status and a `Retry-After` header.
     RetryLater {
-        /// The status.
+        /// The HTTP status.
         status: u16,
-        /// How long the client shall wait.
+        /// The value of `Retry-After`, in seconds.
         seconds: u32,
     },
-    /// The WebSocket opens, and says nothing.
+    /// Opens the WebSocket and never sends Hello.
     NoHello,
-    /// The WebSocket opens, and is closed with this code before Hello.
+    /// Opens the WebSocket and closes it with this code before Hello.
     CloseInsteadOfHello {
-        /// The code.
+        /// The close code.
         code: u16,
     },
-    /// Op 7 comes instead of Hello (GW-104).
+    /// Sends op 7 instead of Hello (GW-104).
     ReconnectInsteadOfHello,
-    /// Identify and Resume are never answered; heartbeats are.
+    /// Never answers Identify and Resume. Heartbeats are still acknowledged.
     NoReady,
-    /// A Resume is refused with op 9 `false`.
+    /// Refuses a Resume with op 9 `false`.
     RefuseResume,
-    /// A Resume is answered with a close frame; an Identify is not concerned.
+    /// Answers a Resume with a close frame. An Identify is not affected.
     CloseResume {
-        /// The code.
+        /// The close code.
         code: u16,
     },
-    /// An Identify is refused with op 9 `false`; it counts (GW-152).
+    /// Refuses an Identify with op 9 `false`. It counts towards the limit (GW-152).
     InvalidIdentify,
-    /// An Identify or Resume is answered with a close frame.
+    /// Answers an Identify or Resume with a close frame.
     Close {
-        /// The code.
+        /// The close code.
         code: u16,
     },
-    /// The whole connection differs from Discord's in one way.
+    /// Makes the whole connection differ from Discord's in one way.
     Odd(Odd),
 }
 
 impl ConnectFault {
-    /// One of each kind that Discord knows, and each close code that it documents or has been seen to send. [`Odd::ALL`] has the
-    /// others.
+    /// One fault of each kind that occurs at Discord, and every close code that Discord documents or was
+    /// observed to send. [`Odd::ALL`] has the kinds that do not occur there.
     pub fn every() -> Vec<Self> {
         let mut all = vec![
             Self::Refuse,
@@ -167,60 +169,62 @@ impl ConnectFault {
     }
 }
 
-/// A fault of a REST request that is about to be made.
+/// A fault of a future REST request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum RestFault {
-    /// This status, with an empty JSON object.
+    /// Answers with this status and an empty JSON object.
     Status(u16),
-    /// This status, with a page that is no JSON: what stands in front of Discord's API answers, not the API.
+    /// Answers with this status and a page that is not JSON, like a proxy in front of Discord's API.
     Page(u16),
-    /// No answer.
+    /// Never answers.
     Hang,
-    /// The connection ends without an answer.
+    /// Ends the connection without an answer.
     Cut,
-    /// A page that is no JSON, with status 200.
+    /// Answers with status 200 and a page that is not JSON.
     Garbage,
-    /// 429, as a limit of the resource or of the whole bot has it.
+    /// Answers with 429.
     RateLimited {
-        /// How long to wait.
+        /// How long the client has to wait, in milliseconds.
         retry_after_ms: u32,
-        /// Whether it concerns every request of the token (GW-291).
+        /// Whether the limit concerns all requests of the bot (GW-291) or only this resource.
         global: bool,
     },
 }
 
-/// A fault could not be injected.
+/// The reason why an action could not be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InjectError {
-    /// No connection of this shard is identified or resumed at the moment.
+    /// The shard has no connection that is identified or resumed.
     #[error("shard {shard_id} has no connection with a session now")]
     NotConnected {
         /// The shard.
         shard_id: u32,
     },
-    /// Events were to be sent in a session of a shard that has none.
+    /// The shard has no session to send events in.
     #[error("shard {shard_id} has no session now")]
     NoSession {
         /// The shard.
         shard_id: u32,
     },
-    /// An event was named that the simulator does not make by itself; or its name is not in capitals, digits and
-    /// underscores.
-    #[error("the simulator makes no event {event:?}: give its data too, and the name in capitals")]
+    /// The simulator does not generate events of this name, or the name has other characters than capitals,
+    /// digits and underscores.
+    #[error(
+        "the simulator cannot generate the event {event:?}: give its data too, and write the name in capitals"
+    )]
     NoSuchEvent {
-        /// The name.
+        /// The name of the event.
         event: String,
     },
-    /// The data of an event is no object, or stands without the event's name.
-    #[error("the data of an event has to be an object, next to the event's name")]
+    /// The data of an event is not an object, or the name of the event is missing.
+    #[error("the data of an event has to be a JSON object, and needs the event's name")]
     InvalidData,
-    /// There is no such guild.
-    #[error("there is no guild {guild}; they count from 0")]
+    /// No guild has this number.
+    #[error("there is no guild {guild}: guilds are numbered from 0")]
     NoSuchGuild {
-        /// Its number.
+        /// The number of the guild, from 0.
         guild: u32,
     },
 }
@@ -231,7 +235,7 @@ mod tests {
 
     use super::*;
 
-    /// A new kind does not compile here until it has a number; then the lists have to have it.
+    /// A new kind does not compile until it has a number here, and then the lists have to contain it.
     #[test]
     fn every_kind_is_in_its_list() {
         let live = |fault: &Fault| match fault {
@@ -266,7 +270,7 @@ mod tests {
             ConnectFault::RetryLater { .. } => 9,
             ConnectFault::CloseInsteadOfHello { .. } => 10,
             ConnectFault::CloseResume { .. } => 11,
-            // What no Discord does; `Odd::ALL` is their list.
+            // `Odd::ALL` lists these.
             ConnectFault::Odd(_) => 12,
         };
         let kinds: BTreeSet<usize> = Fault::every().iter().map(live).collect();

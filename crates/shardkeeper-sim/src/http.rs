@@ -1,4 +1,4 @@
-//! The one port: REST, and the upgrade to the Gateway.
+//! The port of the simulator: HTTP connections, and their upgrade to the Gateway.
 
 use std::io;
 use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CONNECTION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -17,40 +17,37 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::connection::{self, Opening};
-use crate::discord::Discord;
+use crate::discord::{Discord, Slot};
 use crate::fault::ConnectFault;
-use crate::hosts::Host;
+use crate::host::Host;
 use crate::judgement;
 use crate::memory::Arrival;
 use crate::odd::Odd;
-use crate::rest::{self, Refused, reply};
+use crate::rest::{self, REQUEST_TIMEOUT, Refused, Reply, reply};
 use crate::tls::Acceptor;
 use crate::wire::Query;
 
-/// How long the head of a request may take to arrive, and then its body; so long a connection without a request stays.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// For the head of a request, at most; what Discord's clients send is a few hundred bytes.
+/// The largest head of a request. Clients of Discord send a few hundred bytes.
 const HEAD_BYTES: usize = 16 * 1024;
-/// How long to wait when no connection can be accepted: without file handles the next try would fail at once.
+/// The pause when no connection can be accepted. Without free file handles, the next attempt would fail at
+/// once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The right to one of the simulator's connections.
-pub(crate) type Place = Arc<OwnedSemaphorePermit>;
-
+/// Accepts connections until the simulator is shut down.
 pub(crate) async fn listen(listener: TcpListener, acceptor: Acceptor, discord: Arc<Discord>) {
     let mut over = discord.over.subscribe();
     let take = |stream: TcpStream| {
-        let Some(place) = discord.admit() else { return };
+        let Some(slot) = discord.admit() else { return };
         let _ = stream.set_nodelay(true);
         let (acceptor, discord) = (acceptor.clone(), Arc::clone(&discord));
         tokio::spawn(async move {
             let accepting = tokio::time::timeout(REQUEST_TIMEOUT, acceptor.accept(stream));
             if let Ok(Some(stream)) = accepting.await {
-                serve(stream, Arrival::default(), discord, place).await;
+                serve(stream, Arrival::default(), discord, slot).await;
             }
         });
     };
@@ -60,7 +57,7 @@ pub(crate) async fn listen(listener: TcpListener, acceptor: Acceptor, discord: A
     }
 }
 
-/// Accepts for ever, and pauses when that fails for a reason of this side.
+/// Accepts connections forever. Pauses when this process has no resources for more.
 async fn accept_all<S, F: Future<Output = io::Result<S>>>(accept: impl Fn() -> F, take: impl Fn(S)) {
     let mut failing = false;
     loop {
@@ -69,11 +66,11 @@ async fn accept_all<S, F: Future<Output = io::Result<S>>>(accept: impl Fn() -> F
                 failing = false;
                 take(stream);
             }
-            // A client that was gone before it was accepted.
+            // The client was gone before it was accepted.
             Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) => {}
             Err(error) => {
                 if !failing {
-                    tracing::warn!(%error, "no connection can be accepted");
+                    tracing::warn!(%error, "cannot accept connections; trying again every 100 ms");
                 }
                 failing = true;
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -82,15 +79,16 @@ async fn accept_all<S, F: Future<Output = io::Result<S>>>(accept: impl Fn() -> F
     }
 }
 
+/// Serves one connection until its end.
 pub(crate) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     arrival: Arrival,
     discord: Arc<Discord>,
-    place: Place,
+    slot: Slot,
 ) {
     let mut over = discord.over.subscribe();
     let service =
-        service_fn(move |request| answer(request, arrival.clone(), Arc::clone(&discord), Arc::clone(&place)));
+        service_fn(move |request| answer(request, arrival.clone(), Arc::clone(&discord), Arc::clone(&slot)));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
@@ -98,7 +96,7 @@ pub(crate) async fn serve(
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         biased;
-        // A client that breaks HTTP, or whom we refuse, is no concern of anybody.
+        // Errors of HTTP are the client's, or a fault was asked for.
         _ = connection.with_upgrades() => {}
         () = ended(&mut over) => {}
     }
@@ -108,23 +106,24 @@ async fn answer(
     request: Request<Incoming>,
     arrival: Arrival,
     discord: Arc<Discord>,
-    place: Place,
-) -> Result<Response<Full<Bytes>>, Refused> {
+    slot: Slot,
+) -> Result<Reply, Refused> {
     let headers = request.headers();
     if headers.contains_key(SEC_WEBSOCKET_KEY) || names(headers, &UPGRADE, "websocket") {
-        upgrade(request, arrival, discord, place).await
+        upgrade(request, arrival, discord, slot).await
     } else {
         rest::answer(request, discord).await
     }
 }
 
-/// Whether a header that lists tokens has this one.
+/// Whether a header with a list of tokens contains this one.
 fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.any(|value| value.split(',').any(|named| named.trim().eq_ignore_ascii_case(token)))
 }
 
-/// What RFC 6455 (section 4.2.1) asks of a handshake and this one has not: the answer, and what is wrong.
+/// The first thing that RFC 6455 (section 4.2.1) demands of a handshake and this one lacks, with the status
+/// of the answer.
 fn wrong_handshake(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
     let headers = request.headers();
     let is_key = |key: &HeaderValue| {
@@ -153,7 +152,7 @@ fn wrong_handshake(request: &Request<Incoming>) -> Option<(StatusCode, &'static 
     }
 }
 
-/// Waits for the simulator's end.
+/// Waits until the simulator is shut down.
 async fn ended(over: &mut watch::Receiver<bool>) {
     let _ = over.wait_for(|over| *over).await;
 }
@@ -162,18 +161,24 @@ async fn upgrade(
     mut request: Request<Incoming>,
     arrival: Arrival,
     discord: Arc<Discord>,
-    place: Place,
-) -> Result<Response<Full<Bytes>>, Refused> {
+    slot: Slot,
+) -> Result<Reply, Refused> {
     if let Some((status, detail)) = wrong_handshake(&request) {
         discord.judge(judgement::BAD_HANDSHAKE, None, detail);
         let mut refused = reply(status, &json!({"message": detail, "code": 0}));
-        // What a client may do instead; RFC 9110 asks for the first with a 405, RFC 6455 for the second with a 426.
+        // RFC 9110 demands the first header with 405, and RFC 6455 the second with 426.
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
         refused.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Ok(refused);
     }
     let host = Host::of(request.uri().path());
-    let fault = discord.take_connect_fault(host);
+    let fault = {
+        let mut state = discord.state();
+        state.report.connections += 1;
+        let fault = state.faults.take_connect(host);
+        discord.changed(state);
+        fault
+    };
     match fault {
         Some(ConnectFault::Refuse) => return Err(Refused),
         Some(ConnectFault::Hang) => return std::future::pending().await,
@@ -200,7 +205,7 @@ async fn upgrade(
     let over = discord.over.subscribe();
     tokio::spawn(async move {
         let mut over = over;
-        let _place = place;
+        let _slot = slot;
         if let Ok(upgraded) = upgraded.await {
             tokio::select! {
                 biased;

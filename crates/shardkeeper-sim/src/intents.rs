@@ -1,4 +1,4 @@
-//! Intents as the simulator reads them: which bits exist, and which events each one brings (GW-178 to GW-191).
+//! The intents: which bits exist, and which events each one enables (GW-178 to GW-191).
 
 /// Every documented bit (GW-179).
 pub(crate) const DOCUMENTED: u64 = 53_608_447;
@@ -26,8 +26,8 @@ const AUTO_MODERATION_EXECUTION: u64 = 1 << 21;
 const GUILD_MESSAGE_POLLS: u64 = 1 << 24;
 const DIRECT_MESSAGE_POLLS: u64 = 1 << 25;
 
-/// The intents of which any one brings an event; zero when it is always sent (GW-180). In a guild and outside of any
-/// these are different ones.
+/// The intents of which any one enables an event; zero for events that are always sent (GW-180). Events in
+/// guilds and in direct channels need different intents.
 pub(crate) fn needed(event: &str, direct: bool) -> u64 {
     let either = |guild: u64, elsewhere: u64| if direct { elsewhere } else { guild };
     match event {
@@ -50,7 +50,7 @@ pub(crate) fn needed(event: &str, direct: bool) -> u64 {
         | "STAGE_INSTANCE_DELETE"
         | "VOICE_CHANNEL_STATUS_UPDATE"
         | "VOICE_CHANNEL_START_TIME_UPDATE" => GUILDS,
-        // Those made here are about the bot itself (GW-182).
+        // The simulator sends this event only about the bot itself, which needs GUILDS only (GW-182).
         "THREAD_MEMBERS_UPDATE" => GUILDS | GUILD_MEMBERS,
         "CHANNEL_PINS_UPDATE" => either(GUILDS, DIRECT_MESSAGES),
         "GUILD_MEMBER_ADD" | "GUILD_MEMBER_UPDATE" | "GUILD_MEMBER_REMOVE" => GUILD_MEMBERS,

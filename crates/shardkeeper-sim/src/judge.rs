@@ -1,4 +1,4 @@
-//! What a client's payloads may be blamed for, where it needs nothing but the payload.
+//! Judgements that depend on nothing but a payload, and the counting of rates.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::wire::Mode;
 /// A judgement, and what exactly the client did.
 pub(crate) type Finding = (&'static Judgement, String);
 
-/// Notes one more, and says whether there were more than `limit` within the window.
+/// Notes one more event, and returns whether there were more than `limit` within the window.
 pub(crate) fn exceeds(times: &mut VecDeque<Instant>, at: Instant, window: Duration, limit: usize) -> bool {
     while times.front().is_some_and(|first| at.duration_since(*first) >= window) {
         times.pop_front();
@@ -21,7 +21,7 @@ pub(crate) fn exceeds(times: &mut VecDeque<Instant>, at: Instant, window: Durati
     times.len() > limit
 }
 
-/// What is unwise about an Identify.
+/// Advice about the data of an Identify.
 pub(crate) fn identify(data: &Value, mode: Mode) -> Vec<Finding> {
     let mut advice = Vec::new();
     if data.get("compress") == Some(&Value::Bool(true)) && !mode.is_packable() {
@@ -45,7 +45,7 @@ pub(crate) fn identify(data: &Value, mode: Mode) -> Vec<Finding> {
     advice
 }
 
-/// What is unwise about a presence.
+/// Advice about a presence.
 pub(crate) fn presence(presence: &Value) -> Vec<Finding> {
     let mut advice = Vec::new();
     for field in ["since", "activities", "status", "afk"] {

@@ -1,31 +1,34 @@
-//! Everything that the simulator may say of a client: the rule, how grave it is, and why.
+//! The judgements: every mistake of a client that the simulator notices, with its rule, its grade and a
+//! reason.
 //!
-//! A judgement is a constant here, so that none can be made without a grade and a reason. Who judges is elsewhere:
-//! `judge`, `login`, `commands`, `connection` and `rest`.
+//! They are constants, so that each has a grade and a reason. The code that judges clients is in `judge`,
+//! `login`, `commands`, `connection` and `rest`.
 
 use serde::Serialize;
 
-/// How grave it is that a client did not follow a rule.
+/// How serious it is that a client did not follow a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Grade {
     /// Discord would close the connection, refuse the client, or drop the session.
     Violation,
-    /// Discord advises against it or ignores it, and the session goes on. What Discord does not document is advice too.
+    /// Discord advises against it or ignores it, and the session continues. Cases for which Discord documents
+    /// no consequence have this grade too.
     Advice,
 }
 
-/// A judgement that the simulator may pass on a client.
+/// A kind of mistake that the simulator notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Judgement {
-    /// The number of the rule.
+    /// The number of the rule, `GW-nnn`.
     pub rule: &'static str,
-    /// How grave it is.
+    /// The grade.
     pub grade: Grade,
     /// What the client did.
     pub what: &'static str,
-    /// Why it has this grade: what Discord does about it.
+    /// The reason for the grade: what Discord does about it.
     pub reason: &'static str,
 }
 
@@ -36,7 +39,7 @@ macro_rules! judgements {
                 &Judgement { rule: $rule, grade: Grade::$grade, what: $what, reason: $reason };
         )*
 
-        /// Every judgement that the simulator makes.
+        /// Every kind of mistake that the simulator notices.
         ///
         /// | rule | grade | what the client did | why it has this grade |
         /// |---|---|---|---|
@@ -52,7 +55,7 @@ judgements! {
     BAD_FRAME: "GW-013" Violation "a WebSocket frame that RFC 6455 does not allow",
         "Discord closes the connection with 1002, or with 1007 for text that is not UTF-8.";
     QUERY_INCOMPLETE: "GW-010" Advice "a Gateway URL without v or without encoding",
-        "Discord takes its defaults.";
+        "Discord uses its defaults.";
     CLOSE_CODE: "GW-100" Advice "a close frame with a code below 4000 that is neither 1000 nor 1001",
         "Discord keeps the session.";
     CLOSE_WITHOUT_CODE: "GW-101" Advice "a close frame without a code",
@@ -86,22 +89,22 @@ judgements! {
     HEARTBEAT_ANSWER: "GW-121" Violation "op 11 from the client",
         "Discord closes the connection with 4001.";
     HEARTBEATS_UNJITTERED: "GW-110" Advice "first heartbeats that all come at the same time after Hello",
-        "Discord takes them; the jitter spreads its load.";
+        "Discord accepts them; jitter would spread its load.";
     HEARTBEAT_SEQUENCE: "GW-112" Advice "a heartbeat whose sequence is not the last one received",
         "Discord acknowledges it.";
     HEARTBEAT_SEQUENCE_BACK: "GW-019" Advice "a heartbeat with a lower sequence than the one before",
         "Discord acknowledges it.";
     HEARTBEAT_TO_ZOMBIE: "GW-114" Advice "a heartbeat after one that was not acknowledged",
-        "Discord takes it; the client finds a dead connection later than it could.";
+        "Discord accepts it; the client notices a dead connection later than it could.";
     HEARTBEAT_NOT_GIVEN: "GW-115" Advice "op 1 that was not answered with a heartbeat",
-        "Discord does not document a penalty, and the next heartbeat of the interval is taken.";
+        "Discord does not document a penalty, and accepts the next heartbeat of the interval.";
     HEARTBEAT_TOO_EARLY: "GW-118" Advice "a heartbeat long before the interval is over",
         "Discord acknowledges it.";
 
     // Identify.
     IDENTIFY_INCOMPLETE: "GW-069" Violation "an Identify without token, properties or intents",
         "Discord closes the connection with 4002.";
-    INVALID_SHARD: "GW-073" Violation "an Identify with a shard that its number of shards does not have",
+    INVALID_SHARD: "GW-073" Violation "an Identify with a shard id that is not below its number of shards",
         "Discord closes the connection with 4010.";
     SHARDS_NOT_A_MULTIPLE: "GW-235" Violation "an Identify with a number of shards that the bot may not have",
         "Discord closes the connection with 4010.";
@@ -109,7 +112,7 @@ judgements! {
         "Discord closes the connection with 4013.";
     ALREADY_AUTHENTICATED: "GW-074" Violation "an Identify or Resume on a connection that has a session",
         "Discord closes the connection with 4005.";
-    IDENTIFY_BEHIND_RESUME: "GW-135" Violation "an Identify behind a Resume that was not answered",
+    IDENTIFY_BEHIND_RESUME: "GW-135" Violation "an Identify after a Resume that was not answered",
         "Discord closes the connection with 4005.";
     IDENTIFY_TOO_EARLY: "GW-170" Violation "a second Identify of one key within 5 s",
         "Discord refuses the Identify with op 9.";
@@ -120,21 +123,21 @@ judgements! {
     RETURN_OF_ANOTHER_SHARD: "GW-096" Advice "an Identify long after another shard got a close code that concerns the bot",
         "Discord gives each shard its own answer.";
     IDENTIFY_OUT_OF_ORDER: "GW-171" Advice "shards of one key that identify out of order",
-        "Discord takes them.";
+        "Discord accepts them.";
     IDENTIFY_AT_RESUME_URL: "GW-140" Advice "an Identify at the URL that is for Resume",
-        "Discord takes it, and names another URL in READY.";
+        "Discord accepts it, and gives another URL in READY.";
     LOGIN_TOO_SOON: "GW-149" Advice "an Identify or Resume less than 1 s after op 9",
         "Discord asks for the wait, and does not document a penalty.";
     PREFIXED_TOKEN: "GW-070" Advice "an Identify whose token has the prefix Bot",
-        "Discord takes it, if the Resume has the same.";
+        "Discord accepts it, if the Resume has the same.";
     TWO_COMPRESSIONS: "GW-040" Advice "payload compression together with transport compression or ETF",
         "Discord ignores the first.";
     OLD_PROPERTIES: "GW-071" Advice "properties whose names begin with $",
-        "Discord takes them; they are deprecated.";
+        "Discord accepts them; they are deprecated.";
     LARGE_THRESHOLD: "GW-072" Advice "a large_threshold that is not between 50 and 250",
-        "Discord does not document what it takes instead.";
+        "Discord does not document which value it uses instead.";
     CAPABILITIES: "GW-279" Advice "an Identify with capabilities",
-        "Discord takes them; they are not for general use.";
+        "Discord accepts them; they are not for general use.";
 
     // Resume.
     RESUME_INCOMPLETE: "GW-131" Violation "a Resume without token, session_id or seq",
@@ -146,7 +149,7 @@ judgements! {
     RESUME_AFTER_OWN_CLOSE: "GW-098" Violation "a Resume of a session that the client closed with 1000 or 1001",
         "Discord dropped the session at that close, and refuses the Resume with op 9.";
     RESUME_AFTER_OP_9: "GW-148" Violation "a Resume of a session that op 9 ended",
-        "Discord refuses it with op 9, once more.";
+        "Discord refuses it with op 9 again.";
     RESUME_AFTER_REFUSAL: "GW-140" Violation "a Resume of a session whose Resume was refused before",
         "Discord refuses it with op 9, each time.";
     RESUME_AFTER_4003: "GW-079" Advice "a Resume of a session that close code 4003 ended",
@@ -158,15 +161,15 @@ judgements! {
     RESUME_AFTER_4009: "GW-085" Advice "a Resume of a session that close code 4009 ended",
         "The session is gone already; the answer is op 9, which costs one round trip.";
     RESUME_AT_BOOTSTRAP_URL: "GW-132" Advice "a Resume at the bootstrap URL",
-        "Discord takes it, and disconnects more often.";
+        "Discord accepts it, and disconnects more often.";
     RESUME_OTHER_QUERY: "GW-012" Advice "a Resume with another version, encoding or compression than the Identify",
-        "Discord does not document what it does; here the session goes on.";
+        "Discord does not document what it does; in the simulator the session continues.";
     RECONNECT_IGNORED: "GW-144" Violation "op 7 that no new connection followed",
         "Discord closes the connection.";
 
     // Commands.
     PRESENCE_INCOMPLETE: "GW-192" Advice "a presence without since, activities, status or afk",
-        "Discord takes it.";
+        "Discord accepts it.";
     PRESENCE_STATUS: "GW-193" Advice "a presence with a status that does not exist",
         "Discord does not document what it shows instead.";
     TOO_MANY_PRESENCES: "GW-161" Advice "a sixth presence within 20 s",
@@ -176,13 +179,13 @@ judgements! {
     ACTIVITY_NAME: "GW-196" Advice "an activity without a name",
         "Discord does not show it.";
     VOICE_INCOMPLETE: "GW-201" Advice "op 4 without guild_id, channel_id, self_mute or self_deaf",
-        "Discord takes a missing flag as false.";
+        "Discord treats a missing flag as false.";
     VOICE_ELSEWHERE: "GW-208" Advice "op 4 for a guild of another session, or for a channel that has no voice",
         "Discord ignores it.";
     MEMBERS_OF_GUILDS: "GW-209" Violation "op 8 with a list of guilds",
         "Discord closes the connection with 4002.";
     MEMBERS_AMBIGUOUS: "GW-210" Advice "op 8 with both or neither of query and user_ids, or with a query and without limit",
-        "Discord answers with what it takes it for.";
+        "Discord answers according to its own interpretation.";
     MEMBERS_TOO_MANY: "GW-211" Advice "op 8 with more than 100 user_ids",
         "Discord answers for the first 100.";
     MEMBERS_WITHOUT_INTENT: "GW-212" Advice "op 8 for all members without the intent GUILD_MEMBERS",
@@ -202,11 +205,11 @@ judgements! {
     TOKEN_USED_AGAIN: "GW-297" Violation "a request with a token after it was answered with 401",
         "Discord refuses it, and 10,000 such requests in 10 minutes ban the address.";
     USER_AGENT: "GW-281" Advice "a request whose User-Agent is not DiscordBot (url, version)",
-        "Discord takes it; its edge may block the client.";
+        "Discord accepts it; its edge may block the client.";
     NO_VERSION: "GW-282" Advice "a request whose path names no version",
-        "Discord takes its default, which is deprecated.";
+        "Discord uses its default, which is deprecated.";
     RETRY_TOO_SOON: "GW-290" Advice "a request before the wait of a 429 was over",
-        "Discord answers 429 again; a client on its limits meets that without a fault of its own.";
+        "Discord answers 429 again; a client at its limits gets one now and then without a mistake of its own.";
 }
 
 #[cfg(test)]
@@ -230,7 +233,7 @@ mod tests {
         }
     }
 
-    /// The ones of which nine of ten libraries were accused, without harm to them on Discord.
+    /// Nine of ten popular libraries do these things, and Discord accepts them.
     #[test]
     fn what_healthy_libraries_do_is_advice() {
         for advice in [

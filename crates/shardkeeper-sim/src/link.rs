@@ -1,61 +1,72 @@
-//! What the rest of the simulator can do to one live connection.
+//! The controls of one live Gateway connection, for the rest of the simulator.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// How many control payloads may wait for a client that takes none.
+/// How many control payloads may wait for a client that does not read. One more cuts the connection.
 const CAPACITY: usize = 256;
 
+/// The controls of a connection. The reader and the writer of the connection follow them.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// The number of the connection, from 1.
     pub(crate) id: u64,
     state: Mutex<State>,
+    /// Wakes the writer.
     writer: Notify,
-    /// For the reader: the connection is cut.
+    /// Tells the reader that the connection is cut.
     pub(crate) cut: Notify,
-    /// For the reader: it shall read no more.
+    /// Tells the reader to stop reading.
     pub(crate) stalled: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Written before dispatches.
     out: VecDeque<Out>,
+    /// Written once no dispatch is waiting.
     later: VecDeque<Out>,
-    /// The session whose dispatches are written, and up to where they are.
+    /// The session whose dispatches are written, and how far they are.
     feed: Option<Feed>,
-    /// Op 9 was sent, and no login has followed.
+    /// Whether op 9 was sent, and no login has followed.
     logged_out: bool,
     stop_acking: bool,
     silent: bool,
     half_open: bool,
     stalled: bool,
-    /// Bytes per second that are written.
+    /// How many bytes are written per second; `None` for no limit.
     pace: Option<u32>,
-    /// Payload compression was asked for.
+    /// Whether the client has asked for payload compression.
     packed: bool,
-    /// The next two dispatches change places.
+    /// Whether the next two dispatches are to be sent in reverse order.
     reorder: bool,
-    /// Heartbeats that were asked for and have not come.
+    /// How many heartbeats were requested with op 1 and have not come.
     requested: u32,
     cut: bool,
     closing: bool,
-    /// The connection is over, or about to be at the client's wish.
+    /// Whether the connection has ended, or the client has sent a close frame.
     gone: bool,
 }
 
+/// A session, and the last sequence of it that was written.
 #[derive(Clone, Debug)]
 pub(crate) struct Feed {
     pub(crate) session: String,
     pub(crate) cursor: u64,
 }
 
-/// Something to write that is no dispatch.
+/// A payload without a sequence.
+pub(crate) fn text(op: u8, data: &str) -> Out {
+    Out::Text(format!(r#"{{"t":null,"s":null,"op":{op},"d":{data}}}"#))
+}
+
+/// Something to write other than a dispatch.
 #[derive(Clone, Debug)]
 pub(crate) enum Out {
     Text(String),
-    /// Op 9; of this session, if it had one.
+    /// Op 9, in this session or, for a refused login, in none.
     InvalidSession {
         session: Option<String>,
         resumable: bool,
@@ -68,7 +79,7 @@ pub(crate) enum Out {
     },
 }
 
-/// What the writer does next.
+/// What the writer has to do next.
 #[derive(Debug)]
 pub(crate) enum Next {
     Control(Out),
@@ -92,7 +103,7 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before any dispatch that waits.
+    /// Writes this before the waiting dispatches.
     pub(crate) fn send(&self, out: Out) {
         let mut state = self.state();
         if state.out.len() < CAPACITY {
@@ -104,12 +115,13 @@ impl Link {
         self.wake();
     }
 
-    /// After everything that the session holds by now.
+    /// Writes this after all waiting dispatches.
     pub(crate) fn send_later(&self, out: Out) {
         self.state().later.push_back(out);
         self.wake();
     }
 
+    /// Sets the session whose dispatches are written.
     pub(crate) fn feed(&self, feed: Option<Feed>) {
         let mut state = self.state();
         state.logged_out &= feed.is_none();
@@ -122,7 +134,7 @@ impl Link {
         self.state().feed.clone()
     }
 
-    /// Op 9 goes out. Nothing of a session follows until the client logs in again.
+    /// Stops the dispatches when op 9 is sent, until the client logs in again.
     pub(crate) fn log_out(&self) {
         let mut state = self.state();
         state.logged_out = true;
@@ -133,6 +145,7 @@ impl Link {
         self.state().logged_out
     }
 
+    /// Notes that the dispatches up to this sequence are written.
     pub(crate) fn advance(&self, to: u64) {
         if let Some(feed) = &mut self.state().feed {
             feed.cursor = to;
@@ -185,13 +198,13 @@ impl Link {
         self.state().reorder = false;
     }
 
-    /// Asks for a heartbeat.
+    /// Sends op 1, which requests a heartbeat.
     pub(crate) fn request_heartbeat(&self) {
         self.state().requested += 1;
         self.send(Out::Text(r#"{"t":null,"s":null,"op":1,"d":null}"#.to_owned()));
     }
 
-    /// Whether the heartbeat that came may be one that was asked for.
+    /// Whether a heartbeat that has come may be the answer to an op 1. Each op 1 counts once.
     pub(crate) fn take_requested(&self) -> bool {
         let mut state = self.state();
         let requested = state.requested > 0;
@@ -219,7 +232,7 @@ impl Link {
         self.state().half_open
     }
 
-    /// Our close frame goes out: the client's one is only its echo.
+    /// Notes that our close frame is sent, so that a close frame of the client is the answer to it.
     pub(crate) fn closing(&self) {
         self.state().closing = true;
     }
@@ -228,25 +241,29 @@ impl Link {
         self.state().closing
     }
 
-    /// The client closes, or is gone.
+    /// Notes that the client has closed the connection, or that the connection has ended.
     pub(crate) fn leave(&self) {
         self.state().gone = true;
     }
 
+    /// Whether the connection has ended or is about to.
     pub(crate) fn is_gone(&self) -> bool {
         let state = self.state();
         state.gone || state.cut || state.closing || state.half_open
     }
 
+    /// Lets the writer ask for [`Self::next`] again.
     pub(crate) fn wake(&self) {
         self.writer.notify_one();
     }
 
+    /// Waits for [`Self::wake`]. Only the writer calls this.
     pub(crate) async fn woken(&self) {
         self.writer.notified().await;
     }
 
-    /// `drained` says that the last answer was to write dispatches, and there were none.
+    /// What the writer has to do next. `drained` means that the last answer was to write dispatches, and none
+    /// were waiting.
     pub(crate) fn next(&self, drained: bool) -> Next {
         let mut state = self.state();
         if state.cut {

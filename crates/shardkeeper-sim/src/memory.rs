@@ -1,7 +1,7 @@
-//! Streams within the process, which know when the client wrote what the simulator reads.
+//! Streams in memory that record when the client wrote what the simulator reads.
 //!
-//! Two connections of one client are read by two tasks, and a busy machine may run them in the other order. Whoever judges
-//! by the time of reading would blame the client for that.
+//! A busy machine may run the tasks that read two connections in another order than the client wrote to them.
+//! If the simulator judged by the time of reading, it would blame the client for that.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,23 +12,23 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::time::Instant;
 
-/// What a stream holds in each direction.
+/// The capacity of a stream in each direction.
 const CAPACITY_BYTES: usize = 64 * 1024;
 
-/// The client's end of a connection within the process: [`Simulator::connect`](crate::Simulator::connect).
+/// The client's end of a connection in memory, made by [`Simulator::connect`](crate::Simulator::connect).
 #[derive(Debug)]
 pub struct MemoryStream {
     io: DuplexStream,
     writes: Writes,
 }
 
-/// The simulator's end. Each read returns bytes of one write only.
+/// The simulator's end of a connection. Each read returns bytes of one write only.
 pub(crate) struct Accepted {
     io: DuplexStream,
     writes: Writes,
 }
 
-/// When the client wrote what was read last.
+/// The time at which the client wrote the bytes that were read last.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Arrival(Option<Writes>);
 
@@ -37,7 +37,8 @@ struct Writes(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What was written and not read yet: when, and how many bytes. At most as many entries as the stream holds bytes.
+    /// The time and length of each write that was not read yet. There are no more entries than bytes in the
+    /// stream.
     unread: VecDeque<(Instant, usize)>,
     last_read: Option<Instant>,
 }
@@ -56,7 +57,8 @@ impl Accepted {
 }
 
 impl Arrival {
-    /// When the bytes that were read last were written. Over a network nobody knows: then it is now.
+    /// When the bytes that were read last were written. For a TCP connection, where that is not known, the
+    /// current time.
     pub(crate) fn at(&self) -> Instant {
         let written = self.0.as_ref().and_then(|writes| writes.state().last_read);
         written.unwrap_or_else(Instant::now)
@@ -72,7 +74,7 @@ impl Writes {
 impl AsyncWrite for MemoryStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let writes = self.writes.clone();
-        // Locked meanwhile, so that nothing is read whose time is not noted.
+        // Locked during the write, so that nothing is read before its time is recorded.
         let mut state = writes.state();
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
         let at = Instant::now();
@@ -112,7 +114,7 @@ impl AsyncRead for Accepted {
         let writes = self.writes.clone();
         let mut state = writes.state();
         let Some(&(at, unread)) = state.unread.front() else {
-            // Nothing is there to be read but the end.
+            // Only the end of the stream can be read.
             return Pin::new(&mut self.io).poll_read(cx, buf);
         };
         let room = unread.min(buf.remaining());

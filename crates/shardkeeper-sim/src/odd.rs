@@ -1,7 +1,8 @@
-//! Gateways that are not quite as Discord's: what clients should put up with, and what should end them clearly.
+//! Gateways that differ from Discord's in one way. Clients should tolerate most of these, and fail clearly
+//! with the rest.
 //!
-//! Input: each payload as JSON text, before it is encoded. Output: the text as such a gateway would write it. What
-//! concerns frames and the handshake is done where those are made.
+//! This module rewrites payloads, as JSON text before encoding. Differences in WebSocket frames and in the
+//! handshake are made by the code that writes those.
 
 use std::borrow::Cow;
 
@@ -17,9 +18,9 @@ pub enum Odd {
     HelloFloat,
     /// The heartbeat interval is text.
     HelloText,
-    /// Hello has nothing but its opcode and the interval.
+    /// Hello has only its opcode and the interval.
     HelloBare,
-    /// Hello has no interval: nobody can go on from here.
+    /// Hello has no interval. No client can continue after that.
     HelloUseless,
     /// The `s` of READY is `null`.
     ReadyUnnumbered,
@@ -37,7 +38,7 @@ pub enum Odd {
     ReadyWithoutShard,
     /// The `shard` of READY is text.
     ReadyOddShard,
-    /// READY is that of another shard: a client had better not take it (GW-129).
+    /// READY is that of another shard. A client should not accept it (GW-129).
     ReadyOtherShard,
     /// The `s` of RESUMED is `null`.
     ResumedUnnumbered,
@@ -47,28 +48,28 @@ pub enum Odd {
     SomeUnnumbered,
     /// The `s` of each dispatch is text.
     NumbersAsText,
-    /// Every payload is JSON in a text frame, whatever the URL asks for: `compress` is not known here.
+    /// Every payload is JSON in a text frame: the gateway ignores `compress` and `encoding` in the URL.
     TextFrames,
-    /// Every other payload is JSON in a text frame, the rest as it should be.
+    /// Every second payload is JSON in a text frame, the others are as the URL asks.
     SomeTextFrames,
-    /// Nothing is compressed, and everything comes in binary frames.
+    /// Payloads are not compressed and come in binary frames.
     BinaryFrames,
-    /// With `zstd-stream` each message is a frame that ends.
+    /// With `zstd-stream`, each message is a complete zstd frame.
     FramePerMessage,
-    /// Two dispatches come in one message, where there are two.
+    /// Two dispatches come in one message, if two are waiting.
     TwoInOne,
-    /// Up to a hundred dispatches come in one message, where there are as many.
+    /// Up to a hundred waiting dispatches come in one message.
     ManyInOne,
-    /// `Connection: keep-alive, Upgrade` in the answer to the handshake.
+    /// The answer to the handshake has `Connection: keep-alive, Upgrade`.
     KeepAliveUpgrade,
-    /// Keys in another order, and white space.
+    /// The JSON has its keys in another order, and white space.
     Spaced,
-    /// Beside each payload come opcodes that nobody knows, some of them huge, and acknowledgements with data.
+    /// Three more payloads come with each payload: with an unknown opcode, a very large opcode, and op 5.
     Strangers,
 }
 
 impl Odd {
-    /// Each of them.
+    /// Every difference.
     pub const ALL: [Self; 26] = [
         Self::HelloFloat,
         Self::HelloText,
@@ -98,7 +99,7 @@ impl Odd {
         Self::Strangers,
     ];
 
-    /// The payload as it is written.
+    /// The payload as this gateway writes it.
     pub(crate) fn rewrite(self, payload: &[u8]) -> Cow<'_, [u8]> {
         let of = |what: &str| payload.windows(what.len()).take(16).any(|window| window == what.as_bytes());
         let concerns = match self {
@@ -165,7 +166,7 @@ impl Odd {
         text.unwrap_or_default()
     }
 
-    /// How many dispatches come in one message.
+    /// The most dispatches in one message.
     pub(crate) fn in_one(self) -> usize {
         match self {
             Self::TwoInOne => 2,
@@ -174,7 +175,7 @@ impl Odd {
         }
     }
 
-    /// What comes beside each payload.
+    /// The payloads that come before each payload.
     pub(crate) fn strangers(self) -> &'static [&'static str] {
         if self == Self::Strangers {
             &[

@@ -1,4 +1,4 @@
-//! What the simulator has seen.
+//! The report: everything that the simulator has counted and judged.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,18 +8,18 @@ use serde::{Serialize, Serializer};
 
 use crate::judgement::Grade;
 
-/// Everything that was counted, and every rule that was broken.
+/// The counts since the simulator started, and the rules that its clients broke.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// WebSockets that were asked for.
+    /// WebSocket handshakes received.
     pub connections: u64,
-    /// Connections that were closed at once, since there were [`SimConfig::max_connections`](crate::SimConfig::max_connections)
-    /// already.
+    /// Connections that were closed at once because
+    /// [`SimConfig::max_connections`](crate::SimConfig::max_connections) was reached.
     pub connections_refused: u64,
     /// Identify received.
     pub identifies: u64,
-    /// Of those, refused with op 9.
+    /// Identify refused with op 9.
     pub identifies_refused: u64,
     /// Sessions resumed.
     pub resumes: u64,
@@ -27,70 +27,98 @@ pub struct Report {
     pub resumes_refused: u64,
     /// Dispatches sent again in resumes.
     pub replayed: u64,
-    /// Dispatches generated in every session, each once. RESUMED does not count.
+    /// Dispatches sent in all sessions, each counted once. RESUMED does not count.
     pub sent: u64,
     /// Heartbeats received.
     pub heartbeats: u64,
-    /// Commands received: everything but heartbeats, Identify and Resume.
+    /// Commands received: everything except heartbeats, Identify and Resume.
     pub commands: u64,
-    /// Requests for all members of a guild that came too early (GW-163).
+    /// Requests for all members of a guild that were answered with RATE_LIMITED (GW-163).
     pub members_limited: u64,
     /// REST requests received.
     pub rest_requests: u64,
-    /// Sessions with a connection now.
+    /// Sessions that have a connection now.
     pub ready_sessions: u64,
-    /// Identify left in the current period.
+    /// How many Identify are left in the current period.
     pub remaining: u32,
-    /// Each Identify in the order in which they came; the first 100,000.
+    /// The first 100,000 Identify, in the order of their arrival.
     #[serde(serialize_with = "as_list")]
     pub identify_log: Arc<Vec<IdentifyRecord>>,
-    /// The presence of each shard, as the client set it last.
+    /// The last presence that the client set, by shard.
     pub presences: BTreeMap<u32, serde_json::Value>,
-    /// What the client did that Discord would close, refuse or drop the session for ([`Grade::Violation`]); the first
-    /// 1,000.
+    /// The first 1,000 acts for which Discord would close the connection, refuse the client, or drop the
+    /// session ([`Grade::Violation`]).
     pub violations: Vec<Violation>,
-    /// What Discord advises against and takes all the same ([`Grade::Advice`]); the first 1,000.
+    /// The first 1,000 acts that Discord advises against but accepts ([`Grade::Advice`]).
     pub notices: Vec<Violation>,
 }
 
-/// The log is shared with the reports that were taken: one costs as much after 100,000 Identify as after one.
+/// How many violations, and how many notices, a report keeps.
+const MAX_JUDGED: usize = 1_000;
+/// How many Identify a report keeps.
+const MAX_IDENTIFY_LOG: usize = 100_000;
+
+impl Report {
+    /// Adds a violation or a notice, by its grade.
+    pub(crate) fn judge(&mut self, entry: Violation) {
+        let list = match entry.grade {
+            Grade::Violation => &mut self.violations,
+            Grade::Advice => &mut self.notices,
+        };
+        if list.len() < MAX_JUDGED {
+            list.push(entry);
+        }
+    }
+
+    pub(crate) fn log_identify(&mut self, record: IdentifyRecord) {
+        if self.identify_log.len() < MAX_IDENTIFY_LOG {
+            Arc::make_mut(&mut self.identify_log).push(record);
+        }
+    }
+}
+
+/// Serializes the log as a list. It is behind an `Arc` so that taking a report does not copy up to 100,000
+/// records.
 fn as_list<S: Serializer>(log: &Arc<Vec<IdentifyRecord>>, serializer: S) -> Result<S::Ok, S::Error> {
     log.as_slice().serialize(serializer)
 }
 
-/// One Identify.
+/// One Identify, accepted or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct IdentifyRecord {
     /// The shard.
     pub shard_id: u32,
-    /// Of how many.
+    /// The number of shards.
     pub shard_count: u32,
-    /// Its key: the shard modulo `max_concurrency`.
+    /// The key of the rate limit: the shard modulo `max_concurrency`.
     pub key: u32,
-    /// When it was written, or over TCP read, in milliseconds since the simulator started.
+    /// When the client wrote it (in memory) or the simulator read it (over TCP), in milliseconds since the
+    /// simulator started.
     pub at_ms: u64,
     /// Whether a session was started.
     pub accepted: bool,
-    /// A session of this shard could have been resumed: it is alive, the client knew of it, and was not told that it is over.
+    /// Whether the client could have resumed a session of this shard instead: the session was alive, the
+    /// client knew it, and nothing had told the client that the session was over.
     pub held: bool,
 }
 
-/// A rule that the client broke, or an advice that it did not take: a [`Judgement`](crate::Judgement) of one client.
+/// One case in which a client broke a rule or ignored an advice, with the text of its
+/// [`Judgement`](crate::Judgement).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Violation {
-    /// The rule.
+    /// The number of the rule, `GW-nnn`.
     pub rule: &'static str,
-    /// How grave it is.
+    /// The grade.
     pub grade: Grade,
-    /// Why it has this grade: what Discord does about it.
+    /// The reason for the grade: what Discord does about it.
     pub reason: &'static str,
-    /// The shard, where it is known.
+    /// The shard, if it is known.
     pub shard_id: Option<u32>,
-    /// When, in milliseconds since the simulator started.
+    /// The time, in milliseconds since the simulator started.
     pub at_ms: u64,
-    /// What happened.
+    /// What the client did.
     pub detail: String,
 }
 
@@ -104,39 +132,41 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What was sent in one session.
+/// One session, and what was sent in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SessionRecord {
-    /// Its shard.
+    /// The shard of the session.
     pub shard_id: u32,
-    /// Its number, counted over the simulator's life: the second one in the traces of its dispatches.
+    /// The number of the session, counted over the simulator's life. It is the second number in the traces of
+    /// its dispatches.
     pub session: u64,
-    /// Its id, as READY had it; empty when Discord has forgotten it.
+    /// The session id in READY; empty once the session is forgotten.
     pub id: String,
-    /// How many dispatches were generated for it; they are numbered from 1. RESUMED does not count.
+    /// How many dispatches were sent in the session; they are numbered from 1. RESUMED does not count.
     pub sent: u64,
-    /// The numbers of those that went out behind later ones.
+    /// The numbers of the dispatches that [`Fault::Reorder`](crate::Fault::Reorder) delayed.
     pub late: Vec<u64>,
-    /// It has a connection, or can be resumed.
+    /// Whether the session has a connection or can be resumed.
     pub alive: bool,
-    /// It has a connection.
+    /// Whether the session has a connection.
     pub connected: bool,
 }
 
-/// What became of the dispatches, as far as a subscriber told with [`Simulator::observe`](crate::Simulator::observe). Of
-/// clients in other processes it cannot be known; the report over HTTP leaves it out until something was observed.
+/// How many dispatches reached the client, according to [`Simulator::observe`](crate::Simulator::observe).
+///
+/// Clients in other processes do not call it, so the report over HTTP has no delivery until the first call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// Dispatches generated for sessions that were ever heard of. RESUMED does not count.
+    /// Dispatches sent in sessions that the client knew of. RESUMED does not count.
     pub sent: u64,
-    /// Of those, how many were observed.
+    /// Dispatches observed.
     pub delivered: u64,
-    /// The difference.
+    /// Dispatches not observed (yet): `sent` minus `delivered`.
     pub lost: u64,
-    /// Observed more than once.
+    /// Repeated observations of the same dispatch.
     pub duplicated: u64,
-    /// Observed for the first time after a later one of the same shard.
+    /// Dispatches observed for the first time after a later one of the same shard.
     pub out_of_order: u64,
 }

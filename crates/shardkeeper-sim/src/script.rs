@@ -1,4 +1,5 @@
-//! Actions as text: scripts in TOML and JSON, and single ones in JSON. A mistake is named with its step, line and key.
+//! Actions as text: scripts in TOML or JSON, and single actions in JSON. Errors name the step, the line and
+//! the key.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::action::Action;
 /// fault = { close = { code = 4009 } }
 /// ```
 ///
-/// As JSON it is `{"step": [{"at_ms": 5000, "do": "fault", …}, …]}`.
+/// In JSON, the same is `{"step": [{"at_ms": 5000, "do": "fault", …}, …]}`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Script {
@@ -36,13 +37,13 @@ pub struct Script {
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Step {
-    /// Since the script began.
+    /// Milliseconds since the script began.
     at_ms: u64,
     #[serde(flatten)]
     action: Action,
 }
 
-/// A script in JSON whose steps are not read yet.
+/// A script in JSON whose steps are not parsed yet.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawScript<'a> {
@@ -50,48 +51,48 @@ struct RawScript<'a> {
     step: Vec<&'a RawValue>,
 }
 
-/// A script cannot be used.
+/// The reason why a script cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScriptError {
     /// The file cannot be read.
     #[error("cannot read the script {}", path.display())]
     Read {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// It is no script; the source tells the place.
-    #[error("the script is not valid TOML for a timeline")]
+    /// The text is not a script in TOML. The source names the line.
+    #[error("the script is not valid TOML with a list of [[step]]")]
     Toml(#[from] toml::de::Error),
-    /// It is no script; the source tells the place.
-    #[error("the script is not valid JSON for a timeline")]
+    /// The text is not a script in JSON. The source names the line.
+    #[error("the script is not valid JSON with a list \"step\"")]
     Json(#[from] serde_json::Error),
-    /// A step is not one.
+    /// A step is not valid.
     #[error("step {step} of the script, {mistake}")]
     Step {
-        /// Its number in the file, from 1.
+        /// The number of the step in the file, from 1.
         step: usize,
-        /// What is wrong with it.
+        /// The mistake in it.
         mistake: Mistake,
     },
 }
 
-/// What is wrong with an action, and where.
+/// A mistake in an action, and its place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error("line {line}{}: {problem}", key.as_ref().map(|key| format!(", key {key:?}")).unwrap_or_default())]
 pub struct Mistake {
-    /// The line of the key, or that on which the action begins; from 1.
+    /// The line of the key, or the line on which the action begins; from 1.
     pub line: usize,
-    /// The key whose value cannot be used, or that does not belong there; `None` when one is missing.
+    /// The key that is unknown or has an invalid value; `None` when a key is missing.
     pub key: Option<String>,
     /// What is wrong.
     pub problem: String,
 }
 
-/// A key of an action, its value, and where in the text it is.
+/// A key of an action, its value, and its offset in the text.
 struct Entry {
     key: String,
     value: Value,
@@ -99,8 +100,8 @@ struct Entry {
 }
 
 impl Mistake {
-    /// Finds the key that is to blame. serde has read the action in one piece and names no place; but what it quotes is the
-    /// key, or stands in its value.
+    /// Finds the key that an error is about. serde parses the action as a whole and gives no position, but
+    /// its message quotes the key or something in the key's value.
     fn find(text: &str, start: usize, entries: &[Entry], problem: String) -> Self {
         let quoted = problem.split(", expected").next().unwrap_or_default();
         let quoted = quoted.split(['`', '"']).nth(1).unwrap_or_default();
@@ -115,7 +116,7 @@ impl Mistake {
     }
 }
 
-/// Whether a value is, or contains, what an error quotes.
+/// Whether a value is, or contains, the text that an error quotes.
 fn mentions(value: &Value, quoted: &str) -> bool {
     match value {
         Value::String(text) => text == quoted,
@@ -125,7 +126,7 @@ fn mentions(value: &Value, quoted: &str) -> bool {
     }
 }
 
-/// How serde names the type of a value that it does not quote.
+/// The words of serde for the type of a value that it does not quote.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Array(_) => "type: sequence",
@@ -134,7 +135,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Reads one action in JSON, as it comes over HTTP.
+/// Parses one action in JSON, as in the body of an HTTP request.
 pub(crate) fn read_action(body: &[u8]) -> Result<Action, String> {
     let text = std::str::from_utf8(body).map_err(|error| format!("the body is not UTF-8: {error}"))?;
     let action: &RawValue =
@@ -142,15 +143,15 @@ pub(crate) fn read_action(body: &[u8]) -> Result<Action, String> {
     from_raw(text, action).map_err(|mistake| mistake.to_string())
 }
 
-/// Reads something of a text in JSON that is known to be valid.
+/// Parses a part of a text that is known to be valid JSON.
 fn from_raw<'a, T: Deserialize<'a>>(text: &'a str, raw: &'a RawValue) -> Result<T, Mistake> {
     serde_json::from_str(raw.get()).map_err(|error| {
-        // Both are of one text.
+        // `raw` is a slice of `text`.
         let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
         let fields: serde_json::Map<String, Value> = serde_json::from_str(raw.get()).unwrap_or_default();
         let entry = |(key, value): (String, Value)| {
             let quoted = format!("{key:?}");
-            // The same text may be a value too; a key has a colon behind it.
+            // The same text may also be a value; only a key is followed by a colon.
             let is_key = |place: &usize| raw.get()[place + quoted.len()..].trim_start().starts_with(':');
             let place = raw.get().match_indices(&quoted).map(|(place, _)| place).find(is_key);
             let offset = start + place.unwrap_or_default();
@@ -158,13 +159,13 @@ fn from_raw<'a, T: Deserialize<'a>>(text: &'a str, raw: &'a RawValue) -> Result<
         };
         let entries: Vec<Entry> = fields.into_iter().map(entry).collect();
         let problem = error.to_string();
-        // serde_json adds a place within this piece alone.
+        // The position that serde_json appends is relative to this part only.
         let problem = problem.split(" at line ").next().unwrap_or_default().to_owned();
         Mistake::find(text, start, &entries, problem)
     })
 }
 
-/// The first step of a script in TOML that is not one.
+/// The first step of a script in TOML that is not valid, if any.
 fn wrong_step(text: &str) -> Option<ScriptError> {
     let script = DeTable::parse(text).ok()?;
     let steps = script.get_ref().get("step")?.get_ref().as_array()?;
@@ -184,11 +185,12 @@ fn wrong_step(text: &str) -> Option<ScriptError> {
 }
 
 impl Script {
-    /// Reads a script from a file: JSON when its name ends so, else TOML.
+    /// Reads a script from a file: JSON if its name ends in `.json`, otherwise TOML. Blocks on the file
+    /// system.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is no script.
+    /// Fails when the file cannot be read or is not a valid script.
     pub fn read(path: &Path) -> Result<Self, ScriptError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ScriptError::Read { path: path.to_owned(), source })?;
@@ -199,11 +201,11 @@ impl Script {
         }
     }
 
-    /// Reads a script in TOML.
+    /// Parses a script in TOML.
     ///
     /// # Errors
     ///
-    /// When it is none.
+    /// Fails when the text is not a valid script.
     pub fn from_toml(text: &str) -> Result<Self, ScriptError> {
         match toml::from_str::<Self>(text) {
             Ok(script) => Ok(script.sorted()),
@@ -211,11 +213,11 @@ impl Script {
         }
     }
 
-    /// Reads a script in JSON.
+    /// Parses a script in JSON.
     ///
     /// # Errors
     ///
-    /// When it is none.
+    /// Fails when the text is not a valid script.
     pub fn from_json(text: &str) -> Result<Self, ScriptError> {
         let raw: RawScript<'_> = serde_json::from_str(text)?;
         let step = |(raw, step): (&&RawValue, usize)| {
@@ -225,14 +227,14 @@ impl Script {
         Ok(Self { step }.sorted())
     }
 
-    /// The same script with one more step.
+    /// Adds a step at this time since the script's beginning.
     #[must_use]
     pub fn then(mut self, at: Duration, action: Action) -> Self {
         self.step.push(Step { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), action });
         self.sorted()
     }
 
-    /// When each action is due, counted from the script's begin; in order.
+    /// The actions in order of time, each with its time since the script's beginning.
     pub fn steps(&self) -> impl Iterator<Item = (Duration, &Action)> {
         self.step.iter().map(|step| (Duration::from_millis(step.at_ms), &step.action))
     }

@@ -15,9 +15,11 @@ use crate::memory::MemoryStream;
 use crate::report::{Delivery, Report, SessionRecord};
 use crate::script::Script;
 use crate::tls::Acceptor;
-use crate::{http, memory, traffic};
+use crate::{acting, http, memory, traffic};
 
-/// A simulated Discord. Clones are handles of the same one.
+/// A handle of a simulated Discord. Clones are handles of the same one.
+///
+/// The simulator runs until [`Simulator::shutdown`], even if all handles are dropped.
 #[derive(Clone)]
 pub struct Simulator {
     discord: Arc<Discord>,
@@ -34,7 +36,7 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// When the address cannot be listened on.
+    /// Fails when the address cannot be listened on.
     pub async fn bind(config: SimConfig, addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let simulator = Self::new(config, Some(listener.local_addr()?), false);
@@ -42,12 +44,12 @@ impl Simulator {
         Ok(simulator)
     }
 
-    /// As [`bind`](Self::bind), with TLS and a certificate that is generated for it. Returns that certificate too, in
-    /// PEM: clients have to trust it.
+    /// Does the same as [`bind`](Self::bind), with TLS and a certificate for `localhost` and the address that
+    /// is generated for it. Returns the certificate too, in PEM; clients have to trust it.
     ///
     /// # Errors
     ///
-    /// When the address cannot be listened on.
+    /// Fails when the address cannot be listened on.
     #[cfg(feature = "tls")]
     pub async fn bind_tls(config: SimConfig, addr: SocketAddr) -> io::Result<(Self, String)> {
         let listener = TcpListener::bind(addr).await?;
@@ -58,84 +60,83 @@ impl Simulator {
         Ok((simulator, certificate))
     }
 
-    /// Listens on nothing: [`connect`](Self::connect) makes connections within the process. Under a paused clock
-    /// hours pass in milliseconds.
+    /// Starts a simulator that does not listen: [`connect`](Self::connect) makes connections within the
+    /// process. With tokio's paused clock, hours pass in milliseconds.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn in_memory(config: SimConfig) -> Self {
         Self::new(config, None, false)
     }
 
-    /// A new connection to the simulator's one port, as a stream in memory of 64 KiB each way. Beyond
-    /// [`SimConfig::max_connections`] the stream has ended already. What is written is judged by the time of its writing,
-    /// however late the simulator's tasks read it; over TCP by the time of reading.
+    /// Makes a connection to the simulator's port, as a stream in memory of 64 KiB in each direction. Beyond
+    /// [`SimConfig::max_connections`] the stream has ended already.
+    ///
+    /// The simulator judges what the client writes by the time of writing, even if its own tasks read it
+    /// later. Over TCP it goes by the time of reading.
     pub fn connect(&self) -> MemoryStream {
         let (ours, theirs) = memory::stream();
-        if let Some(place) = self.discord.admit() {
+        if let Some(slot) = self.discord.admit() {
             let arrival = theirs.arrival();
-            tokio::spawn(http::serve(theirs, arrival, Arc::clone(&self.discord), place));
+            tokio::spawn(http::serve(theirs, arrival, Arc::clone(&self.discord), slot));
         }
         ours
     }
 
-    /// Where it listens, if it does.
+    /// The address that the simulator listens on; `None` in memory.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.discord.addr
     }
 
-    /// The URL of its REST API, with the version.
+    /// The URL of the REST API, with the version.
     pub fn api_url(&self) -> String {
-        match self.discord.public_addr() {
-            Some(addr) if self.discord.tls => format!("https://{addr}/api/v10"),
-            Some(addr) => format!("http://{addr}/api/v10"),
-            None => "http://sim.invalid/api/v10".to_owned(),
-        }
+        self.discord.urls.api()
     }
 
-    /// Does something to it: the one door that scripts and HTTP use too.
+    /// Carries out an action at once. Scripts and `POST /sim/act` do the same.
     ///
     /// # Errors
     ///
-    /// When a fault is for a shard that has no connection now, an event for one that has no session, or an outage for a
-    /// guild that does not exist.
+    /// Fails when the shard of a fault has no connection, the shard of an event has no session, the event or
+    /// its data is not valid, or a guild does not exist.
     pub fn act(&self, action: &Action) -> Result<(), InjectError> {
-        self.discord.act(action)
+        acting::act(&self.discord, action)
     }
 
-    /// Carries out a script, from now on; returns at its end. A step that cannot be carried out is logged and left
-    /// out.
+    /// Carries out a script from now on, and returns at its end. A step that fails is logged and skipped.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the script. A step is never half done, except that [`Action::Emit`] stops between two
-    /// events.
+    /// Dropping the future ends the script. A step is carried out completely or not at all, except that
+    /// [`Action::Emit`] may stop between two events.
     pub async fn play(&self, script: Script) {
-        Arc::clone(&self.discord).play(script).await;
+        acting::play(Arc::clone(&self.discord), script).await;
     }
 
-    /// Generates events from now on, as many as the configuration says.
+    /// Starts the generated traffic, at the rates in the configuration.
     pub fn start_traffic(&self) {
         self.does(&Action::Traffic { on: true });
     }
 
-    /// Generates no more events, not one, from this call on. Those of logins still come.
+    /// Stops the generated traffic. When this returns, no more events are generated, except those of logins.
     pub fn stop_traffic(&self) {
         self.does(&Action::Traffic { on: false });
     }
 
-    /// Generates as many events at once, in the newest session of a shard, if it has one. Other threads get their turn in
-    /// between; the caller's runtime thread does not, so for very many use [`Action::Emit`] over HTTP or in a script.
+    /// Sends this many random events at once in the newest session of a shard, if it has one. Blocks the
+    /// caller's thread meanwhile; to send very many, use [`Action::Emit`] over HTTP or in a script.
     pub fn emit(&self, shard_id: u32, count: usize) {
         let _ = self.act(&Action::Emit { shard: shard_id, count, event: None, data: None });
     }
 
-    /// Sends exactly this event in the newest session of a shard, whatever its intents. Nothing changes in the guilds.
+    /// Sends exactly this event in the newest session of a shard, regardless of its intents. Nothing changes
+    /// in the guilds.
     ///
     /// # Errors
     ///
-    /// When the shard has no session, the name is not in capitals, digits and underscores, or the data is no object.
+    /// Fails when the shard has no session, the name has other characters than capitals, digits and
+    /// underscores, or the data is not an object.
     pub fn dispatch(&self, shard_id: u32, event: &str, data: Value) -> Result<(), InjectError> {
         let (event, data) = (Some(event.to_owned()), Some(data));
         self.act(&Action::Emit { shard: shard_id, count: 1, event, data })
@@ -145,33 +146,37 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// When the shard has no connection that is logged in.
+    /// Fails when the shard has no connection that is logged in.
     pub fn inject(&self, shard_id: u32, fault: Fault) -> Result<(), InjectError> {
         self.act(&Action::Fault { shard: Some(shard_id), fault })
     }
 
-    /// Makes a fault on each of the next `times` gateway connections. Faults that are armed later come later.
+    /// Makes a fault on each of the next `times` Gateway connections, after those of earlier calls.
     pub fn arm(&self, fault: ConnectFault, times: usize) {
         self.does(&Action::Connect { fault, times });
     }
 
-    /// Makes a fault on each of the next `times` REST requests.
+    /// Makes a fault on each of the next `times` REST requests, after those of earlier calls.
     pub fn arm_rest(&self, fault: RestFault, times: usize) {
         self.does(&Action::Rest { fault, times });
     }
 
-    /// For actions that cannot fail.
+    /// Carries out an action that cannot fail.
     fn does(&self, action: &Action) {
         let done = self.act(action);
         debug_assert!(done.is_ok(), "{action:?} concerns no shard and no guild");
     }
 
-    /// What it has seen so far.
+    /// The report up to now.
     pub fn report(&self) -> Report {
         self.discord.state().report()
     }
 
-    /// Waits until the report is as the caller wants it. Asks after each change, and never by the clock.
+    /// Waits until the report satisfies the predicate, which is called now and after each change.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn wait_until(&self, mut predicate: impl FnMut(&Report) -> bool) {
         let mut changes = self.discord.changes.subscribe();
         loop {
@@ -179,29 +184,30 @@ impl Simulator {
             if predicate(&self.report()) {
                 return;
             }
-            // The sender lives as long as this handle.
+            // Cannot fail, since the sender lives as long as this handle.
             let _ = changes.changed().await;
         }
     }
 
-    /// A subscriber of the client got a dispatch: its shard, event and the JSON of its data.
+    /// Reports a dispatch that a subscriber of the client received: its shard, its event and the JSON of its
+    /// data.
     pub fn observe(&self, _shard_id: u32, _event: &str, data: &[u8]) {
         let mut state = self.discord.state();
         state.ledger.observe(data);
         self.discord.changed(state);
     }
 
-    /// What became of the dispatches.
+    /// How many dispatches reached the client, according to [`observe`](Self::observe).
     pub fn delivery(&self) -> Delivery {
         self.discord.state().ledger.delivery()
     }
 
-    /// Every session that there ever was, by shard and number: for those who count dispatches themselves.
+    /// Every session since the start, sorted by shard and number. For tests that count dispatches themselves.
     pub fn sessions(&self) -> Vec<SessionRecord> {
-        self.discord.state().session_records(self.discord.config.timings.session_lifetime)
+        self.discord.state().session_records()
     }
 
-    /// Ends every connection and listens no more.
+    /// Ends every connection and stops listening.
     pub fn shutdown(&self) {
         self.discord.over.send_replace(true);
     }

@@ -1,4 +1,4 @@
-//! TLS with a certificate of the simulator's own making.
+//! TLS with a generated certificate.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -8,7 +8,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// Takes connections, with TLS or without.
+/// Accepts connections, with TLS or without.
 #[derive(Clone)]
 pub(crate) enum Acceptor {
     Plain,
@@ -17,7 +17,8 @@ pub(crate) enum Acceptor {
 }
 
 impl Acceptor {
-    /// `None` when the client does not trust the certificate; that is the client's to tell.
+    /// Performs the TLS handshake. `None` if it fails, for example because the client does not trust the
+    /// certificate; the client reports that.
     pub(crate) async fn accept(self, stream: TcpStream) -> Option<Box<dyn Stream>> {
         match self {
             Self::Plain => Some(Box::new(stream)),
@@ -42,7 +43,8 @@ mod generated {
 
     use super::Acceptor;
 
-    /// A certificate for `localhost` and this address, new each time: the acceptor, and the certificate in PEM.
+    /// Generates a certificate for `localhost` and this address. Returns an acceptor and the certificate in
+    /// PEM.
     pub(crate) fn generate(ip: IpAddr) -> io::Result<(Acceptor, String)> {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(vec!["localhost".to_owned(), ip.to_string()])

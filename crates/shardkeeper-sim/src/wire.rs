@@ -1,4 +1,4 @@
-//! How payloads go over one connection: encoding, compression, frames.
+//! How payloads are written on a connection: encoding, compression and WebSocket frames.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::etf::{self, Atoms};
 
-/// From this size on payload compression compresses; *some* messages come so, others plain (GW-041).
+/// Payload compression compresses payloads of at least this size and leaves others plain (GW-041: clients get
+/// both).
 const COMPRESSED_FROM_BYTES: usize = 1024;
-/// `00 00 ff ff` ends each payload of `zlib-stream` (GW-044).
+/// The length of `00 00 ff ff`, which ends each payload of `zlib-stream` (GW-044).
 const ZLIB_SUFFIX: usize = 4;
 
-/// What the URL asked for.
+/// The version, encoding and compression that the URL asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mode {
     pub(crate) version: u32,
@@ -37,23 +38,24 @@ pub(crate) enum Compression {
 }
 
 impl Mode {
-    /// Whether payload compression can be had (GW-034, GW-040).
+    /// Whether payload compression is possible: only with JSON and without transport compression (GW-034,
+    /// GW-040).
     pub(crate) fn is_packable(self) -> bool {
         self.encoding == Encoding::Json && self.compression == Compression::None
     }
 }
 
-/// What a query says about a connection.
+/// The query of a Gateway URL.
 pub(crate) struct Query {
     pub(crate) mode: Mode,
-    /// `v` and `encoding` were both given (GW-010).
+    /// Whether `v` and `encoding` were both given (GW-010).
     pub(crate) complete: bool,
 }
 
 impl Query {
-    /// `None` when it asks for something that is not spoken here (GW-011).
+    /// Parses a query. `None` if it asks for an encoding or compression that does not exist (GW-011).
     pub(crate) fn parse(query: &str) -> Option<Self> {
-        // Without `v` it is version 6 (GW-011).
+        // GW-011: the default is version 6.
         let mut mode = Mode { version: 6, encoding: Encoding::Json, compression: Compression::None };
         let (mut version, mut encoding) = (false, false);
         for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
@@ -79,14 +81,15 @@ impl Query {
     }
 }
 
-/// The payload cannot be written: a broken invariant of a library below.
+/// The payload cannot be written. This does not happen unless a library fails.
 #[derive(Debug)]
 pub(crate) struct Unwritable;
 
-/// Turns payloads into WebSocket messages, with the one context of its connection (GW-043, GW-048).
+/// Turns payloads into WebSocket messages. All payloads of a connection share one compression context
+/// (GW-043, GW-048).
 pub(crate) struct Encoder {
     encoding: Encoding,
-    /// With `zstd-stream` each message is a frame that ends.
+    /// Whether each message with `zstd-stream` is a complete zstd frame.
     #[cfg_attr(not(feature = "zstd"), expect(dead_code, reason = "only zstd has frames"))]
     frame_per_message: bool,
     atoms: Atoms,
@@ -111,7 +114,7 @@ impl Encoder {
         Self { encoding: mode.encoding, atoms, frame_per_message, context }
     }
 
-    /// Payloads, given as JSON text, in the encoding and not compressed.
+    /// Encodes payloads, given as JSON text, without compression.
     pub(crate) fn encoded<'a>(&self, payloads: &'a [u8]) -> Result<Cow<'a, [u8]>, Unwritable> {
         match self.encoding {
             Encoding::Json => Ok(Cow::Borrowed(payloads)),
@@ -124,8 +127,8 @@ impl Encoder {
         }
     }
 
-    /// The messages of one payload, given as JSON text. `cuts` gets its length and that of its suffix, and says where to
-    /// split it; `packed` asks for payload compression.
+    /// The messages of one payload, given as JSON text. `packed` enables payload compression. `cuts` gets the
+    /// lengths of the encoded payload and of its suffix, and returns where to split it.
     pub(crate) fn messages(
         &mut self,
         payload: &[u8],
@@ -152,7 +155,7 @@ impl Encoder {
         })
     }
 
-    /// Something that no client can read.
+    /// A message that no client can decode.
     pub(crate) fn garbage(&self) -> Message {
         match self.context {
             Context::None if self.encoding == Encoding::Json => Message::text("{\"op\":garbage"),
@@ -160,7 +163,7 @@ impl Encoder {
         }
     }
 
-    /// The beginning of a message that never ends.
+    /// The first half of a message.
     pub(crate) fn truncated(&mut self, payload: &[u8]) -> Result<Message, Unwritable> {
         match &mut self.context {
             Context::Zlib(deflate) => {
@@ -172,11 +175,11 @@ impl Encoder {
     }
 }
 
-/// One message, in as many frames as there are cuts (GW-015).
+/// One message, split into frames at the cuts (GW-015).
 fn fragments(bytes: Vec<u8>, kind: Data, cuts: impl FnOnce(usize, usize) -> Vec<usize>) -> Vec<Message> {
     let cuts = cuts(bytes.len(), 0);
     if cuts.is_empty() && kind == Data::Text {
-        // The input was text already.
+        // The payload is JSON text, so it is UTF-8.
         return vec![Message::text(String::from_utf8(bytes).unwrap_or_default())];
     }
     if cuts.is_empty() {
@@ -194,6 +197,7 @@ fn fragment(part: &[u8], kind: Data, last: bool) -> Message {
     Message::Frame(Frame::message(part.to_vec(), OpCode::Data(kind), last))
 }
 
+/// The parts of these bytes between the cuts.
 fn parts<'a>(bytes: &'a [u8], cuts: &[usize]) -> impl Iterator<Item = &'a [u8]> {
     let mut start = 0;
     cuts.iter().copied().chain([bytes.len()]).map(move |end| &bytes[std::mem::replace(&mut start, end)..end])
@@ -205,7 +209,7 @@ fn deflated(deflate: &mut Compress, bytes: &[u8], flush: FlushCompress) -> Resul
     loop {
         let before = deflate.total_in();
         deflate.compress_vec(rest, &mut out, flush).map_err(|_| Unwritable)?;
-        // At most the length of the slice.
+        // No more than the length of `rest` is consumed.
         rest = &rest[(deflate.total_in() - before) as usize..];
         if out.len() < out.capacity() {
             return Ok(out);
@@ -214,7 +218,8 @@ fn deflated(deflate: &mut Compress, bytes: &[u8], flush: FlushCompress) -> Resul
     }
 }
 
-/// One payload, whole; without an end of the frame, as Discord does (GW-049), or with one.
+/// Compresses one payload. The zstd frame continues with the next payload, as at Discord (GW-049), unless
+/// `end` is set.
 #[cfg(feature = "zstd")]
 fn zstd_flushed(
     context: &mut zstd_safe::CCtx<'static>,

@@ -71,3 +71,7 @@ pub use dial::{BoxedIo, Dialer, Io, TcpDialer};
 pub use error::{ConnectError, HandshakeError, InflateError, PeerMisbehaved, Phase, TransportError};
 pub use inflate::Inflater;
 pub use tls::{CertificateError, client_config, client_config_trusting};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

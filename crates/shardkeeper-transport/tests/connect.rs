@@ -1,5 +1,5 @@
 //! From a URL to a connection, and every way not to get there.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

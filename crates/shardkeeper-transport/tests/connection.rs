@@ -1,5 +1,5 @@
 //! An open connection, over an in-memory stream and a paused clock.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! The inflater alone, with `zlib-stream`: vectors, splits, bounds, and what is not zlib (GW-043 to GW-047, GW-053,
 //! GW-054).
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

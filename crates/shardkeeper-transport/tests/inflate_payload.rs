@@ -1,5 +1,5 @@
 //! The inflater alone, with payload compression: each message on its own (GW-041, GW-042, GW-053, GW-054).
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! The inflater alone, with `zstd-stream`: vectors, bounds, and what is not zstd (GW-048 to GW-051, GW-053, GW-054).
 #![cfg(feature = "zstd")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

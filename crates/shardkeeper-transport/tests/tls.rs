@@ -1,5 +1,5 @@
 //! TLS over a loopback socket, with a certificate made for the test.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -138,3 +138,7 @@ pub mod config {
     pub use crate::message::{RestartBy, ShutdownMode};
     pub use crate::shard::{Direction, WirePayload};
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -169,7 +169,6 @@ pub struct Disconnect {
 }
 
 // Serde passes a reference to the field.
-#[allow(clippy::ref_option)]
 fn milliseconds<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match latency {
         Some(latency) => serializer.serialize_some(&(latency.as_secs_f64() * 1000.0)),
@@ -178,7 +177,6 @@ fn milliseconds<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Res
 }
 
 // As above.
-#[allow(clippy::ref_option)]
 fn elapsed<S: Serializer>(since: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
     milliseconds(&since.map(elapsed_now), serializer)
 }

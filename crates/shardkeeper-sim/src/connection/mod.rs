@@ -1,8 +1,10 @@
 //! One Gateway connection, from Hello to its end.
 //!
-//! Reading and writing go on side by side: a client that takes nothing is still heard.
+//! Reading and writing are concurrent, so that a client that reads nothing is still read.
 
+mod feed;
 mod heartbeats;
+mod opening;
 mod reader;
 mod writer;
 
@@ -14,29 +16,22 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+pub(crate) use self::opening::Opening;
 use self::reader::Reader;
 use self::writer::Writer;
 use crate::discord::Discord;
 use crate::fault::ConnectFault;
-use crate::hosts::Host;
-use crate::memory::Arrival;
 use crate::odd::Odd;
-use crate::wire::{Encoder, Query};
+use crate::wire::Encoder;
 
-/// The largest message that is read. Discord refuses payloads of more than 4096 bytes with 4002; up to this size the
-/// payload is read and blamed so, and beyond it the WebSocket closes with 1009. An unfinished message holds no more.
+/// The largest message that is read, and so the most memory of an unfinished one. Discord refuses payloads of
+/// more than 4096 bytes with 4002. The simulator does the same up to this size, and closes with 1009 beyond
+/// it.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
-/// What an idle connection reads into; the WebSocket library's default would be 128 KiB for each one.
+/// The size of the read buffer of each connection. The default of the WebSocket library is 128 KiB.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
-/// What was asked for by the request.
-pub(crate) struct Opening {
-    pub(crate) query: Query,
-    pub(crate) host: Host,
-    pub(crate) fault: Option<ConnectFault>,
-    pub(crate) arrival: Arrival,
-}
-
+/// Serves a connection until its end.
 pub(crate) async fn serve<S>(stream: S, opening: Opening, discord: Arc<Discord>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -61,7 +56,7 @@ where
         () = reader.run() => false,
         cut = writer.run() => {
             if !cut {
-                // The client's answer to our close frame is waited for, or its last words would be lost.
+                // Wait for the client's answer to our close frame, or payloads on the way would be lost.
                 let _ = timeout(discord.config.timings.close_grace, reader.run()).await;
             }
             cut
@@ -69,5 +64,5 @@ where
     };
     link.leave();
     let close = if cut { None } else { reader.client_close() };
-    discord.disconnected(reader.session(), &link, close);
+    reader.leave_session(close);
 }

@@ -1,4 +1,4 @@
-//! What comes in: each payload is judged, and answered.
+//! The receiving half of a connection, which judges and answers each payload.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,22 +13,24 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use super::Opening;
 use super::heartbeats::{Heartbeats, Seen};
-use crate::commands::Command;
-use crate::discord::{Discord, text};
+use super::opening::Opening;
+use crate::commands::{self, Command};
+use crate::discord::{Discord, JITTER_SAMPLE};
 use crate::fault::ConnectFault;
 use crate::judgement::{self, Judgement};
-use crate::link::{Link, Out};
-use crate::login::{Identify, Login, Resume};
+use crate::link::{Link, Out, text};
+use crate::login::{self, Attempt, Identify, Login, Resume};
 use crate::wire::Encoding;
 use crate::{etf, judge};
 
-/// The largest payload that a client may send (GW-026).
+/// The largest payload that a client may send, in bytes (GW-026).
 const MAX_PAYLOAD_BYTES: usize = 4096;
-/// How long a client that is closed may keep from taking the close frame, by taking nothing at all.
+/// How long a client that reads nothing may delay the close frame.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
+/// Payloads of all kinds per window, heartbeats included (GW-155).
 const COMMANDS_PER_WINDOW: usize = 120;
+/// Presence updates per window (GW-161).
 const PRESENCES_PER_WINDOW: usize = 5;
 
 pub(super) struct Reader<'a, S> {
@@ -37,21 +39,22 @@ pub(super) struct Reader<'a, S> {
     stream: SplitStream<WebSocketStream<S>>,
     opening: Opening,
     resume_tried: bool,
-    /// Resume or Identify is under way and was not answered.
+    /// The opcode of an Identify or Resume that a fault leaves unanswered.
     unanswered: Option<u8>,
     session: Option<String>,
     resumed: bool,
     shard: Option<u32>,
-    /// The code of the client's close frame, if that was not its answer to ours, and when it came.
+    /// The code and time of the client's close frame, unless it was the answer to ours.
     client_close: Option<(u16, Instant)>,
-    /// Identify or Resume was taken in, so that a second Identify is one too many (GW-074).
+    /// Whether an Identify or Resume was received and not refused. A second Identify is an error then
+    /// (GW-074).
     authenticated: bool,
     heartbeats: Heartbeats,
     payloads: VecDeque<Instant>,
     presences: VecDeque<Instant>,
-    /// What the client sends cannot be read any more.
+    /// Whether the client has broken the WebSocket protocol, so that nothing more can be read.
     broken: bool,
-    /// The client has to take our close frame by then.
+    /// When the connection ends even if the client has not received our close frame.
     closes_by: Option<Instant>,
     ended: bool,
 }
@@ -85,15 +88,27 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         }
     }
 
-    pub(super) fn session(&self) -> Option<&str> {
-        self.session.as_deref()
+    /// Takes the connection from its session, with the code and time of the client's close frame.
+    pub(super) fn leave_session(&self, close: Option<(u16, Instant)>) {
+        if let Some(session) = &self.session {
+            self.leave(session, close);
+        }
     }
 
-    /// The code of the client's close frame, if that was not its answer to ours, and when it came.
+    fn leave(&self, session: &str, close: Option<(u16, Instant)>) {
+        let mut state = self.discord.state();
+        let now = state.now();
+        let close = close.map(|(code, at)| (code, state.clock.at(at)));
+        state.sessions.disconnect(session, self.link, close, now);
+        self.discord.changed(state);
+    }
+
+    /// The code and time of the client's close frame, unless it was the answer to ours.
     pub(super) fn client_close(&self) -> Option<(u16, Instant)> {
         self.client_close
     }
 
+    /// Sends Hello, or what a fault puts in its place.
     pub(super) fn greet(&mut self) {
         if !self.opening.query.complete {
             self.judge(judgement::QUERY_INCOMPLETE, "a URL without v or encoding");
@@ -117,7 +132,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         }
     }
 
-    /// Until the client is gone.
+    /// Reads until the client has left.
     pub(super) async fn run(&mut self) {
         while !self.ended {
             let due = self.heartbeats.due().filter(|_| !self.link.is_stalled());
@@ -137,7 +152,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.heartbeats.end();
                     self.judge(judgement::HEARTBEAT_MISSING, "no heartbeat within the interval and its tolerance");
-                    // As Discord has been seen to do (GW-091, GW-119).
+                    // Discord was observed to close with 1000 in this case (GW-091, GW-119).
                     self.close(1000, "heartbeat missing");
                 }
             }
@@ -149,7 +164,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         match message {
             Message::Text(text) => self.bytes(text.as_bytes(), false, at),
             Message::Binary(bytes) => self.bytes(&bytes, true, at),
-            // Whether an echo of 1000 would end the session is not documented: here it does not.
+            // Discord does not document whether the echo of a close with 1000 ends the session. Here it does
+            // not.
             Message::Close(_) if self.link.is_closing() => self.heartbeats.end(),
             Message::Close(frame) => {
                 self.link.leave();
@@ -171,7 +187,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         self.discord.judge(judgement, self.shard, detail);
     }
 
-    /// Answers what RFC 6455 does not allow as it asks of a server. Whatever else ends the stream is the client's leaving.
+    /// Handles the end of the stream. A breach of RFC 6455 is closed with the code that it demands; in all
+    /// other cases the client has left.
     fn unreadable(&mut self, error: &WsError) {
         let (judgement, code) = match error {
             WsError::Capacity(_) => (judgement::PAYLOAD_TOO_LARGE, 1009),
@@ -180,11 +197,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             WsError::Protocol(_) => (judgement::BAD_FRAME, 1002),
             _ => return self.ended = true,
         };
-        // Once the close frames are exchanged, nothing that comes is of interest.
+        // Nothing matters any more once a close frame was sent or received.
         if self.client_close.is_some() || self.link.is_closing() {
             return self.ended = true;
         }
-        // The library knows no more of this stream; the connection lasts until the close frame is written.
+        // Nothing more can be read, but the connection stays until the close frame is written.
         self.broken = true;
         self.judge(judgement, error.to_string());
         self.close(code, "");
@@ -212,11 +229,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             );
             return self.close(4008, "Rate limited.");
         }
-        // JSON in binary frames is taken too.
+        // JSON is accepted in binary frames too.
         let payload = if binary && self.opening.query.mode.encoding == Encoding::Etf {
             etf::decode(bytes)
         } else {
-            serde_json::from_slice(bytes).map_err(|_| (judgement::UNREADABLE, "a payload that is no JSON"))
+            serde_json::from_slice(bytes).map_err(|_| (judgement::UNREADABLE, "a payload that is not JSON"))
         };
         match payload {
             Ok(Value::Object(mut payload)) => {
@@ -224,7 +241,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                 self.payload(payload.get("op").and_then(Value::as_u64), data, at);
             }
             Ok(_) => {
-                self.judge(judgement::UNREADABLE, "a payload that is no object");
+                self.judge(judgement::UNREADABLE, "a payload that is not an object");
                 self.close(4002, "Decode error.");
             }
             Err((judgement, detail)) => {
@@ -246,20 +263,24 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                     Some(0 | 7 | 9 | 10) => judgement::RECEIVE_ONLY_OPCODE,
                     _ => judgement::UNKNOWN_OPCODE,
                 };
-                self.judge(judgement, format!("opcode {op:?}"));
+                let detail = op.map_or("a payload without an opcode".to_owned(), |op| format!("opcode {op}"));
+                self.judge(judgement, detail);
                 self.close(4001, "Unknown opcode.");
             }
         }
     }
 
     fn heartbeat(&mut self, data: &Value, at: Instant) {
-        if let Some(session) = self.session.as_deref().filter(|_| data.is_u64()) {
-            self.discord.proven(session);
+        if data.is_u64()
+            && let Some(session) = &self.session
+            && let Some(session) = self.discord.state().sessions.get_mut(session)
+        {
+            session.proven = true;
         }
-        self.discord.heartbeat(self.link.id, self.heartbeats.first_at(at));
+        self.count_heartbeat(at);
         let seen = Seen {
             data,
-            sent: self.session.as_deref().and_then(|session| self.discord.last_sequence(session)),
+            sent: self.last_sequence(),
             resumed: self.resumed,
             requested: self.link.take_requested(),
             acknowledging: self.link.acks(),
@@ -273,12 +294,28 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         }
     }
 
+    fn count_heartbeat(&self, at: Instant) {
+        let first = self.heartbeats.first_at(at);
+        let mut state = self.discord.state();
+        state.report.heartbeats += 1;
+        let is_unjittered = first.is_some_and(|first| state.jitter.note(self.link.id, first));
+        self.discord.changed(state);
+        if is_unjittered {
+            let detail = format!(
+                "{JITTER_SAMPLE} connections whose first heartbeat came at the same time after Hello"
+            );
+            self.discord.judge(judgement::HEARTBEATS_UNJITTERED, None, detail);
+        }
+    }
+
+    /// The last sequence that was sent in the session of this connection.
+    fn last_sequence(&self) -> Option<u64> {
+        Some(self.discord.state().sessions.get(self.session.as_deref()?)?.sequence)
+    }
+
     fn identify(&mut self, data: &Value, at: Instant) {
         if self.unanswered == Some(6) {
-            self.judge(
-                judgement::IDENTIFY_BEHIND_RESUME,
-                "an Identify behind a Resume that was not answered",
-            );
+            self.judge(judgement::IDENTIFY_BEHIND_RESUME, "an Identify after a Resume that was not answered");
             return self.close(4005, "Already authenticated.");
         }
         if self.authenticated && self.has_session() {
@@ -290,7 +327,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             return self.close(4002, "Decode error.");
         };
         self.shard = Some(identify.shard_id());
-        // After a refused Resume it may go on where it is (GW-150).
+        // After a refused Resume, the client may identify on the same connection (GW-150).
         if self.opening.host.is_for_resume() && !self.resume_tried {
             self.judge(judgement::IDENTIFY_AT_RESUME_URL, "an Identify at the URL that is for Resume");
         }
@@ -306,13 +343,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             Some(ConnectFault::CloseResume { .. }) => None,
             _ => self.login_fault(),
         };
-        let login = self.discord.identify(&identify, self.opening.query.mode, self.link, fault, at);
+        let login = login::identify(self.discord, &identify, self.attempt(fault, at));
         self.logged_in(2, login);
     }
 
+    fn attempt(&self, fault: Option<ConnectFault>, at: Instant) -> Attempt<'a> {
+        Attempt { mode: self.opening.query.mode, link: self.link, fault, at }
+    }
+
+    /// Whether this connection has a session that is not over.
     fn has_session(&self) -> bool {
-        let lives = self.session.as_deref().is_some_and(|session| !self.discord.is_over(session));
-        lives && !self.link.is_logged_out()
+        let Some(session) = &self.session else { return false };
+        self.discord.state().sessions.live_mut(session).is_some() && !self.link.is_logged_out()
     }
 
     fn resume(&mut self, data: &Value, at: Instant) {
@@ -329,8 +371,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
         }
         self.authenticated = true;
         self.resume_tried = true;
-        self.shard = self.discord.shard_of(session);
-        if let Some(detail) = self.discord.strays(session, self.opening.host) {
+        self.shard = self.discord.state().sessions.get(session).map(|session| session.shard);
+        let resume = Resume { token, session, sequence };
+        if let Some(detail) = resume.wrong_url(self.discord, self.opening.host) {
             self.judge(judgement::RESUME_AT_BOOTSTRAP_URL, detail);
         }
         if self.opening.fault == Some(ConnectFault::NoReady) {
@@ -341,13 +384,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             Some(ConnectFault::InvalidIdentify) => None,
             _ => self.login_fault(),
         };
-        let resume = Resume { token, session, sequence, mode: self.opening.query.mode, at };
-        let login = self.discord.resume(&resume, self.link, fault);
+        let login = login::resume(self.discord, &resume, self.attempt(fault, at));
         self.resumed = matches!(login, Login::Accepted { .. });
         self.logged_in(6, login);
     }
 
-    /// The fault that concerns a login, once.
+    /// Takes the fault of the next login, if there is one.
     fn login_fault(&mut self) -> Option<ConnectFault> {
         match self.opening.fault {
             Some(
@@ -363,16 +405,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
     fn logged_in(&mut self, op: u8, login: Login) {
         match login {
             Login::Accepted { session } => {
-                // The session that op 9 took from this connection may still be resumed elsewhere.
+                // After op 9 the client may log in to another session here. The previous one may be resumed
+                // elsewhere.
                 if let Some(before) =
                     self.session.replace(session.clone()).filter(|before| *before != session)
                 {
-                    self.discord.disconnected(Some(&before), self.link, None);
+                    self.leave(&before, None);
                 }
                 self.heartbeats.new_session();
             }
             Login::Refused => {
-                // The connection is as before a login, and may try again (GW-150).
+                // The client may try again on this connection (GW-150).
                 self.authenticated = false;
                 self.session = None;
                 self.link.send(Out::InvalidSession { session: None, resumable: false });
@@ -387,9 +430,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
             self.judge(judgement::COMMAND_BEFORE_LOGIN, format!("op {op} before Identify or Resume"));
             return self.close(4003, "Not authenticated.");
         }
-        self.discord.command();
+        {
+            let mut state = self.discord.state();
+            state.report.commands += 1;
+            self.discord.changed(state);
+        }
         if !data.is_object() {
-            self.judge(judgement::UNREADABLE, format!("op {op} whose data is no object"));
+            self.judge(judgement::UNREADABLE, format!("op {op} whose data is not an object"));
             return self.close(4002, "Decode error.");
         }
         let mut ignored = false;
@@ -402,19 +449,24 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Reader<'a, S> {
                 ignored = true;
             }
         }
-        let Some(session) =
-            self.session.clone().filter(|session| self.discord.owns(session, self.link) && !ignored)
-        else {
+        let Some(session) = self.session.clone().filter(|session| self.owns(session) && !ignored) else {
             return;
         };
         let command = Command { op, data, session, at };
-        let outcome = self.discord.command_of(&command);
+        let outcome = commands::run(self.discord, &command);
         for (judgement, detail) in outcome.findings {
             self.judge(judgement, detail);
         }
         if let Some((code, reason)) = outcome.close {
             self.close(code, reason);
         }
+    }
+
+    /// Whether this session is alive and has this connection.
+    fn owns(&self, session: &str) -> bool {
+        let mut state = self.discord.state();
+        let link = state.sessions.live_mut(session).and_then(|session| session.link.as_ref());
+        link.is_some_and(|link| link.id == self.link.id)
     }
 
     fn judge_presence(&self, presence: &Value) {

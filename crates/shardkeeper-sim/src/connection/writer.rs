@@ -1,4 +1,4 @@
-//! What goes out: control payloads first, then the dispatches of the session.
+//! The sending half of a connection: control payloads first, then the dispatches of the session.
 
 use std::time::Duration;
 
@@ -8,22 +8,24 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
 
+use super::feed::{next_dispatch, sent_close, sent_invalid};
 use crate::discord::Discord;
 use crate::link::{Link, Next, Out};
 use crate::odd::Odd;
 use crate::wire::{Encoder, Unwritable};
 
+/// The sending half of a connection.
 pub(super) struct Writer<'a, S> {
     pub(super) discord: &'a Discord,
     pub(super) link: &'a Link,
     pub(super) sink: SplitSink<WebSocketStream<S>, Message>,
     pub(super) encoder: Encoder,
     pub(super) odd: Option<Odd>,
-    /// How many payloads were written.
+    /// How many payloads were written with an [`Odd`].
     pub(super) written: u64,
 }
 
-/// The connection takes nothing more.
+/// The connection accepts no more data.
 struct Gone;
 
 impl From<Unwritable> for Gone {
@@ -33,7 +35,8 @@ impl From<Unwritable> for Gone {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
-    /// Until the connection is to end; `true` when it is to end at once.
+    /// Writes until the connection is to end. Returns whether it is to end at once, without a closing
+    /// handshake.
     pub(super) async fn run(&mut self) -> bool {
         let mut drained = false;
         loop {
@@ -47,17 +50,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                 Next::Control(Out::Text(payload)) => self.payload(payload.as_bytes()).await,
                 Next::Control(Out::InvalidSession { session, resumable }) => {
                     let invalid = format!(r#"{{"t":null,"s":null,"op":9,"d":{resumable}}}"#);
-                    // From here on the connection is as before a login (GW-150). One that was refused a login is so anyway,
-                    // and the next login may be in already.
+                    // The client may log in again on this connection (GW-150). Op 9 for a refused login has
+                    // no session: there the connection is logged out anyway, and the next login may have
+                    // arrived already.
                     if session.is_some() {
                         self.link.log_out();
                     }
-                    // The client may have answered before this task goes on.
-                    let at = self.discord.now();
+                    // Taken before writing, since the client may answer before this task continues.
+                    let at = self.discord.state().now();
                     let sent = self.payload(invalid.as_bytes()).await;
-                    // What was written to nobody, nobody was told.
+                    // A client that is gone does not know that its session is over.
                     if let Some(session) = session.filter(|_| sent.is_ok()) {
-                        self.discord.told_invalid(&session, resumable, at);
+                        sent_invalid(self.discord, &session, resumable, at);
                     }
                     sent
                 }
@@ -68,14 +72,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
                 }
                 Next::Control(Out::Close { code, reason }) => {
                     self.link.closing();
-                    let at = self.discord.now();
+                    let at = self.discord.state().now();
                     let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
                     if self.sink.send(Message::Close(Some(frame))).await.is_ok() {
-                        self.discord.told_close(self.link, code, at);
+                        sent_close(self.discord, self.link, code, at);
                     }
                     return false;
                 }
-                Next::Dispatches(feed) => match self.discord.next_dispatch(&feed, self.link) {
+                Next::Dispatches(feed) => match next_dispatch(self.discord, &feed, self.link) {
                     Ok(Some(payload)) if self.odd.is_some_and(|odd| odd.in_one() > 1) => {
                         self.several(payload.to_vec()).await
                     }
@@ -89,17 +93,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
             };
             drained = false;
             if sent.is_err() {
-                // The reader sees the end, and the client's close code if there is one.
+                // The reader notices the end of the connection, and the client's close code if there is one.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// A dispatch, and those behind it, in one message.
+    /// Sends a dispatch and those after it in one message.
     async fn several(&mut self, mut payloads: Vec<u8>) -> Result<(), Gone> {
         for _ in 1..self.odd.map_or(1, Odd::in_one) {
             let feed = self.link.feed_now();
-            match feed.and_then(|feed| self.discord.next_dispatch(&feed, self.link).ok()?) {
+            match feed.and_then(|feed| next_dispatch(self.discord, &feed, self.link).ok()?) {
                 Some(payload) => payloads.extend_from_slice(&payload),
                 None => break,
             }
@@ -128,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
     async fn usual(&mut self, payload: &[u8]) -> Result<(), Gone> {
         let packed = self.link.is_packed();
         let messages =
-            self.encoder.messages(payload, packed, |length, suffix| self.discord.cuts(length, suffix))?;
+            self.encoder.messages(payload, packed, |length, suffix| cuts(self.discord, length, suffix))?;
         for message in messages {
             let bytes = message.len();
             self.send(message).await?;
@@ -140,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
         Ok(())
     }
 
-    /// So often that a client which forgives one gives up.
+    /// Sends garbage several times, so that even a client that skips an unreadable message gives up.
     async fn garbage(&mut self) -> Result<(), Gone> {
         for _ in 0..8 {
             self.send(self.encoder.garbage()).await?;
@@ -158,7 +162,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
     }
 }
 
+/// Where to cut a payload of this length into pieces; empty for most payloads. The last `suffix` bytes stay
+/// together unless [`SimConfig::split_suffix`](crate::SimConfig::split_suffix) is on.
+fn cuts(discord: &Discord, length: usize, suffix: usize) -> Vec<usize> {
+    let (split, suffix_too) = (discord.config.split_frames, discord.config.split_suffix);
+    let end = if suffix_too { length } else { length.saturating_sub(suffix) };
+    if !(split || suffix_too) || end < 3 {
+        return Vec::new();
+    }
+    let random = &mut discord.state().random;
+    if random.u32(0..3) > 0 {
+        return Vec::new();
+    }
+    let last = if suffix_too { length - random.usize(1..length.min(4)) } else { random.usize(1..=end) };
+    let mut cuts = vec![random.usize(1..end), last.min(length - 1)];
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts
+}
+
 fn text_frame(payload: &[u8]) -> Message {
-    // The input was text already.
+    // Payloads are JSON text, so nothing is lost.
     Message::text(String::from_utf8_lossy(payload).into_owned())
 }

@@ -1,43 +1,42 @@
-//! Messages and reactions over REST. What the bot does comes back as an event, as at Discord.
+//! Messages and reactions over REST. As at Discord, the bot's own changes come back as events.
 
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{Answer, no_content, number, ok, parameter, refusal, unknown};
+use super::reply::{Answer, no_content, number, ok, parameter, refusal, unknown};
 use crate::discord::State;
 use crate::world::{self, Member, Message, Reaction, Room};
 
 const MAX_CONTENT_CHARS: usize = 2000;
-/// Of everything that is kept of a message.
+/// The most JSON that is stored of a message.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
-/// Reactions per message, of all users: Discord has as many kinds.
+/// The most reactions per message, of all users. Discord allows 20 different emojis.
 const MAX_REACTIONS: usize = 20;
 const MAX_EMOJI_BYTES: usize = 64;
-/// What a bot says about its message, and finds in it again.
+/// The fields of a posted message that are stored and come back.
 const KEPT: [&str; 7] = ["content", "embeds", "components", "flags", "tts", "nonce", "message_reference"];
 
-/// A channel with messages.
+/// A channel that has messages.
 struct Spot {
     /// The guild; `None` for a direct channel.
     guild: Option<usize>,
     channel: u64,
 }
 
-/// Answers what is about messages; `None` for any other route.
+/// Answers a request about messages; `None` for any other route.
 pub(super) fn route(
     state: &mut State,
     method: &Method,
     parts: &[&str],
     query: &str,
     body: &Value,
-    limit: usize,
 ) -> Option<Answer> {
     let ["channels", channel, rest @ ..] = parts else { return None };
     if !matches!(rest, ["messages" | "typing", ..]) {
         return None;
     }
     let mut desk = match Spot::find(state, channel, *method == Method::GET) {
-        Ok(spot) => Desk { state, spot, limit },
+        Ok(spot) => Desk { state, spot },
         Err(refused) => return Some(refused),
     };
     let answer = match (method, rest) {
@@ -70,18 +69,17 @@ impl Spot {
             ));
         }
         if !only_reads && !found.is_available() {
-            // Nothing happens in a guild during an outage.
+            // Nothing can change in a guild during an outage.
             return Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, 0, "500: Internal Server Error"));
         }
         Ok(Self { guild: Some(guild), channel })
     }
 }
 
-/// Where requests for one channel are dealt with.
+/// The channel of a request, and everything that its handler may change.
 struct Desk<'a> {
     state: &'a mut State,
     spot: Spot,
-    limit: usize,
 }
 
 impl Desk<'_> {
@@ -106,28 +104,28 @@ impl Desk<'_> {
         self.message(id).map(|message| ok(object(channel, message)))
     }
 
-    /// Tells an event of this channel, with the fields that say where.
-    fn tell(&mut self, event: &str, mut data: Value) {
+    /// Publishes an event of this channel, with the ids of the channel and the guild.
+    fn publish(&mut self, event: &str, mut data: Value) {
         data["channel_id"] = self.spot.channel.to_string().into();
         if let Some(place) = self.spot.guild {
             data["guild_id"] = self.state.world.guild(place).id.to_string().into();
         }
-        self.state.publish(event, self.spot.guild, &data, self.limit);
+        self.state.publish(event, self.spot.guild, &data);
     }
 
     fn typing(&mut self) -> Answer {
-        let number = self.state.next_event();
+        let number = self.state.world.next_event();
         let data = match self.spot.guild {
             Some(place) => {
                 world::typed(self.state.world.guild(place), Member::Bot, self.spot.channel, number)
             }
             None => json!({"user_id": world::BOT.to_string(), "timestamp": world::seconds(number)}),
         };
-        self.tell("TYPING_START", data);
+        self.publish("TYPING_START", data);
         no_content()
     }
 
-    /// Newest first, as far as they are remembered.
+    /// Lists the remembered messages, newest first.
     fn list(&mut self, query: &str) -> Answer {
         let limit = parameter(query, "limit").and_then(|limit| limit.parse().ok()).unwrap_or(50);
         let bound = |name: &str| parameter(query, name).and_then(number);
@@ -142,7 +140,7 @@ impl Desk<'_> {
         }
     }
 
-    /// A message of the bot; it comes back as MESSAGE_CREATE.
+    /// Posts a message of the bot, which comes back as MESSAGE_CREATE.
     fn post(&mut self, body: &Value) -> Result<Answer, Answer> {
         let fields = fields(body)?;
         let is_empty = |field: &str| match &fields[field] {
@@ -150,28 +148,28 @@ impl Desk<'_> {
             Value::String(text) => text.is_empty(),
             value => value.as_array().is_some_and(Vec::is_empty),
         };
-        // What a form brings along is not read.
+        // The body of a form (with attachments) is not read, so it does not count as empty.
         if body.is_object() && ["content", "embeds", "components"].into_iter().all(is_empty) {
             return Err(refusal(StatusCode::BAD_REQUEST, 50006, "Cannot send an empty message"));
         }
-        let message = Message::posted(self.state.next_event(), fields);
+        let message = Message::posted(self.state.world.next_event(), fields);
         let answer = message.object(self.spot.channel);
-        let told = match self.spot.guild {
+        let event = match self.spot.guild {
             Some(place) => self.state.world.guild_mut(place).say(self.spot.channel, message),
             None => {
                 self.room()?.push(message);
-                let mut told = answer.clone();
-                told["channel_type"] = 1.into();
-                told
+                let mut event = answer.clone();
+                event["channel_type"] = 1.into();
+                event
             }
         };
-        self.tell("MESSAGE_CREATE", told);
+        self.publish("MESSAGE_CREATE", event);
         Ok(ok(answer))
     }
 
     fn edit(&mut self, id: &str, body: &Value) -> Result<Answer, Answer> {
         let fields = fields(body)?;
-        let (number, channel) = (self.state.next_event(), self.spot.channel);
+        let (number, channel) = (self.state.world.next_event(), self.spot.channel);
         let message = self.message(id)?;
         if message.author != Member::Bot {
             let why = "Cannot edit a message authored by another user";
@@ -179,16 +177,16 @@ impl Desk<'_> {
         }
         message.edit(number, Some(fields));
         let id = message.id;
-        let (answer, mut told) = (object(channel, message), message.object(channel));
-        told["channel_type"] = 1.into();
+        let (answer, mut event) = (object(channel, message), message.object(channel));
+        event["channel_type"] = 1.into();
         if let Some(place) = self.spot.guild {
             let guild = self.state.world.guild(place);
-            told = guild
+            event = guild
                 .room(channel)
                 .and_then(|room| room.get(id))
-                .map_or(told, |one| guild.message(channel, one));
+                .map_or(event, |one| guild.message(channel, one));
         }
-        self.tell("MESSAGE_UPDATE", told);
+        self.publish("MESSAGE_UPDATE", event);
         Ok(ok(answer))
     }
 
@@ -199,11 +197,11 @@ impl Desk<'_> {
             return Err(refusal(StatusCode::FORBIDDEN, 50003, "Cannot execute action on a DM channel"));
         }
         self.room()?.remove(id);
-        self.tell("MESSAGE_DELETE", json!({"id": id.to_string()}));
+        self.publish("MESSAGE_DELETE", json!({"id": id.to_string()}));
         Ok(no_content())
     }
 
-    /// Ids that are not known are passed over, as at Discord.
+    /// Deletes several messages. Unknown ids are ignored, as at Discord.
     fn delete_many(&mut self, body: &Value) -> Result<Answer, Answer> {
         let ids: Vec<u64> = body["messages"].as_array().into_iter().flatten().filter_map(id).collect();
         if !(2..=100).contains(&ids.len()) || self.spot.guild.is_none() {
@@ -217,12 +215,13 @@ impl Desk<'_> {
         let gone = ids.into_iter().filter_map(|id| room.remove(id)).map(|message| message.id.to_string());
         let gone: Vec<String> = gone.collect();
         if !gone.is_empty() {
-            self.tell("MESSAGE_DELETE_BULK", json!({"ids": gone}));
+            self.publish("MESSAGE_DELETE_BULK", json!({"ids": gone}));
         }
         Ok(no_content())
     }
 
-    /// `which` is what follows `reactions`: nothing, an emoji, or an emoji and a user.
+    /// Answers a request about reactions. `which` is the rest of the path: empty, an emoji, or an emoji and a
+    /// user.
     fn reactions(&mut self, method: &Method, id: &str, which: &[&str]) -> Option<Result<Answer, Answer>> {
         let emoji = match which.first().map(|emoji| self.emoji(emoji)) {
             None => None,
@@ -241,7 +240,7 @@ impl Desk<'_> {
         })
     }
 
-    /// An emoji of a path: a Unicode one, or `name:id` of one that the guild has.
+    /// Reads an emoji from a path: a Unicode emoji, or `name:id` of an emoji of the guild.
     fn emoji(&self, text: &str) -> Result<Box<str>, Answer> {
         let unknown = || unknown("Emoji", 10014);
         let text = decoded(text).filter(|text| text.len() <= MAX_EMOJI_BYTES).ok_or_else(unknown)?;
@@ -266,12 +265,12 @@ impl Desk<'_> {
         }
         message.reactions.push(reaction.clone());
         let (message, author) = (message.id, message.author);
-        let mut told = match self.spot.guild {
+        let mut event = match self.spot.guild {
             Some(place) => world::reaction_added(self.state.world.guild(place), &reaction, author),
-            None => world::reaction_told(&reaction),
+            None => world::reaction_data(&reaction),
         };
-        told["message_id"] = message.to_string().into();
-        self.tell("MESSAGE_REACTION_ADD", told);
+        event["message_id"] = message.to_string().into();
+        self.publish("MESSAGE_REACTION_ADD", event);
         Ok(no_content())
     }
 
@@ -281,31 +280,31 @@ impl Desk<'_> {
         let mine = |reaction: &Reaction| reaction.emoji == emoji && Some(reaction.user.id()) == user;
         let place = message.reactions.iter().position(mine).ok_or_else(|| unknown("Emoji", 10014))?;
         let reaction = message.reactions.remove(place);
-        let mut told = world::reaction_told(&reaction);
-        told["message_id"] = message.id.to_string().into();
-        self.tell("MESSAGE_REACTION_REMOVE", told);
+        let mut event = world::reaction_data(&reaction);
+        event["message_id"] = message.id.to_string().into();
+        self.publish("MESSAGE_REACTION_REMOVE", event);
         Ok(no_content())
     }
 
-    /// All reactions, or those of one emoji.
+    /// Removes all reactions, or those with one emoji.
     fn clear(&mut self, id: &str, emoji: Option<Box<str>>) -> Result<Answer, Answer> {
         let message = self.message(id)?;
         let before = message.reactions.len();
         message.reactions.retain(|reaction| emoji.as_ref().is_some_and(|emoji| reaction.emoji != *emoji));
         let (id, is_changed) = (message.id.to_string(), message.reactions.len() < before);
-        let (event, mut told) = match emoji {
+        let (name, mut event) = match emoji {
             None => ("MESSAGE_REACTION_REMOVE_ALL", json!({})),
             Some(emoji) => ("MESSAGE_REACTION_REMOVE_EMOJI", world::emoji_cleared(&emoji)),
         };
-        told["message_id"] = id.into();
+        event["message_id"] = id.into();
         if is_changed {
-            self.tell(event, told);
+            self.publish(name, event);
         }
         Ok(no_content())
     }
 }
 
-/// The message as REST tells it.
+/// The message object of REST.
 fn object(channel: u64, message: &Message) -> Value {
     let mut data = message.object(channel);
     data["reactions"] = message.reaction_counts();
@@ -316,7 +315,7 @@ fn id(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| number(value.as_str()?))
 }
 
-/// What a body says about a message, as far as it is kept.
+/// The fields of a message that are stored, from the body of a request.
 fn fields(body: &Value) -> Result<Value, Answer> {
     let invalid = || refusal(StatusCode::BAD_REQUEST, 50035, "Invalid Form Body");
     let given = KEPT.iter().filter_map(|field| Some(((*field).to_owned(), body.get(field)?.clone())));
@@ -340,7 +339,7 @@ fn fields(body: &Value) -> Result<Value, Answer> {
     if fields.to_string().len() > MAX_MESSAGE_BYTES { Err(invalid()) } else { Ok(fields) }
 }
 
-/// Without percent signs.
+/// Decodes percent-encoding.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

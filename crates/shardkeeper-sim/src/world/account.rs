@@ -1,15 +1,15 @@
-//! What the bot has outside of guilds: direct channels, entitlements, subscriptions.
+//! What the bot has outside of guilds: direct channels, entitlements and subscriptions.
 
 use std::collections::VecDeque;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use super::guild::{JOINED, Member};
 use super::ids::{self, Kind};
+use super::member::{JOINED, Member};
 use super::message::Room;
 
-/// Direct channels whose messages are remembered; the one that was used last is the last to go.
+/// How many direct channels remember their messages. The least recently used one is forgotten first.
 const MAX_DIRECT: usize = 32;
 const MAX_ENTITLEMENTS: usize = 8;
 
@@ -62,7 +62,7 @@ fn sku() -> String {
     ids::make(2, Kind::Other).to_string()
 }
 
-/// The direct channel with a user.
+/// The id of the direct channel with a user; `None` for the bot itself.
 pub(crate) fn direct_channel(user: Member) -> Option<u64> {
     match user {
         Member::Bot => None,
@@ -70,13 +70,13 @@ pub(crate) fn direct_channel(user: Member) -> Option<u64> {
     }
 }
 
-/// Whose direct channel this is, if it is one.
+/// The user of a direct channel; `None` if the id is not that of a direct channel.
 pub(crate) fn user_of_direct(channel: u64) -> Option<Member> {
     ids::made_at(channel, Kind::Direct).map(Member::Human)
 }
 
 impl Account {
-    /// The direct channel with this id.
+    /// The messages of the direct channel with this id.
     pub(crate) fn direct(&mut self, id: u64) -> &mut Room {
         let known = self.direct.iter().position(|room| room.id == id);
         let room = known.and_then(|place| self.direct.remove(place)).unwrap_or_else(|| Room::new(id));
@@ -98,7 +98,7 @@ impl Account {
         data
     }
 
-    /// That of a subscription changes only at its end (GW-269).
+    /// Ends an entitlement. That of a subscription is updated only at its end (GW-269).
     pub(super) fn end_entitlement(&mut self) -> Value {
         let Some(entitlement) = self.entitlements.iter_mut().find(|one| !one.ended) else {
             return Value::Null;

@@ -1,18 +1,20 @@
-//! Ids that look like Discord's, each telling what it belongs to, and the times that go with them.
+//! Ids with the structure of Discord's, whose lowest bits name the kind of object; and the simulated time of
+//! events.
 
-/// Milliseconds from Discord's epoch to 2026-01-01, where made-up ids begin.
+/// Milliseconds from Discord's epoch (2015-01-01) to 2026-01-01, the time of the first id.
 const FIRST_MS: u64 = 347_155_200_000;
-/// Milliseconds from there to 2026-09-01T12:00Z, when the simulated events begin: one each millisecond. What exists
-/// before has an id from before; there is room for 21 million guilds.
+/// Milliseconds from there to 2026-09-01T12:00Z, the time of the first event. Each further event is one
+/// millisecond later. Objects of the initial guilds have ids from before that time, with room for 21 million
+/// guilds.
 const EVENTS_BEGIN_MS: u64 = 21_038_400_000;
-/// The same in Unix seconds.
+/// The time of the first event in Unix seconds.
 const EVENTS_BEGIN_SECONDS: u64 = 1_788_264_000;
 /// The bot's own user, which is also its application.
 pub(crate) const BOT: u64 = 104_694_319_306_248_192;
-/// What lies between the first ids of one guild and of the next.
+/// The distance between the first numbers of a guild and of the next one.
 pub(crate) const PER_GUILD: u64 = 1000;
 
-/// What an id belongs to; it stands in the lowest bits.
+/// The kind of object that an id belongs to, stored in the lowest 22 bits.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 pub(crate) enum Kind {
@@ -29,32 +31,32 @@ pub(crate) enum Kind {
     Other = 11,
     Hidden = 12,
     Stage = 13,
-    /// A direct channel, made at the same time as its user.
+    /// A direct channel; its id has the same time as the id of its user.
     Direct = 14,
 }
 
-/// The id that was made at that point of the simulator's own time.
+/// The id of an object of this kind that was made `ms` milliseconds after the first id.
 pub(crate) fn make(ms: u64, kind: Kind) -> u64 {
     ((FIRST_MS + ms) << 22) | kind as u64
 }
 
-/// The id of something that this event makes. Events are numbered over the simulator's life.
+/// The id of an object that this event creates. Events are numbered over the simulator's life.
 pub(crate) fn made_by(event: u64, kind: Kind) -> u64 {
     make(EVENTS_BEGIN_MS + event, kind)
 }
 
-/// When an id of this kind was made; `None` for an id of another kind.
+/// The `ms` that [`make`] got for an id of this kind; `None` for an id of another kind.
 pub(crate) fn made_at(id: u64, kind: Kind) -> Option<u64> {
     (id & 0x3f_ffff == kind as u64).then_some(())?;
     (id >> 22).checked_sub(FIRST_MS)
 }
 
-/// When this event happens, in Unix seconds.
+/// The time of an event in Unix seconds.
 pub(crate) fn seconds(event: u64) -> u64 {
     EVENTS_BEGIN_SECONDS + event / 1000
 }
 
-/// When this event happens, as Discord writes it.
+/// The time of an event as an ISO 8601 timestamp, as in Discord's objects.
 pub(crate) fn timestamp(event: u64) -> String {
     let (seconds, ms) = (seconds(event), event % 1000);
     let (year, month, day) = civil(seconds / 86_400);
@@ -62,7 +64,8 @@ pub(crate) fn timestamp(event: u64) -> String {
     format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}000+00:00")
 }
 
-/// Year, month and day of a day since 1970, by the well-known calculation in eras of 400 years that begin in March.
+/// Converts days since 1970-01-01 to year, month and day: the usual calculation in eras of 400 years that
+/// begin in March.
 fn civil(day: u64) -> (u64, u64, u64) {
     let shifted = day + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
@@ -74,8 +77,8 @@ fn civil(day: u64) -> (u64, u64, u64) {
     (year, month, of_year - (153 * from_march + 2) / 5 + 1)
 }
 
-/// Guilds follow each other in the part that decides the shard, so that any number of shards gets about the same
-/// share (GW-227).
+/// The id of a guild. The bits that decide the shard count up, so that any number of shards gets equal shares
+/// (GW-227).
 pub(crate) fn guild(place: u64) -> u64 {
     ((281_474_976 + place) << 22) | (place & 0xffff)
 }

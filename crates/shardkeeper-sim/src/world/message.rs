@@ -5,24 +5,25 @@ use std::collections::VecDeque;
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use super::guild::{Member, extend};
 use super::ids::{self, Kind};
-use super::words;
+use super::json::extend;
+use super::member::Member;
+use super::words::words;
 
-/// Messages that a channel remembers. Nothing happens to older ones, and REST does not know them.
+/// How many messages a channel remembers. Older ones are unknown to REST, and no event concerns them.
 const WINDOW: usize = 16;
-/// Reactions, and votes, that a message may have.
+/// The most reactions, and the most votes, that generated events add to a message.
 pub(super) const MAX_REACTIONS: usize = 8;
 pub(crate) const EMOJIS: [&str; 4] = ["🦆", "👍", "🎉", "🐢"];
-/// Answers of a poll, numbered from 1.
+/// The number of answers of a poll. Their ids begin at 1.
 pub(super) const ANSWERS: u64 = 3;
 
-/// A channel with messages: of text, a thread, or a direct one.
+/// The messages of a text channel, a thread or a direct channel.
 #[derive(Debug)]
 pub(crate) struct Room {
     pub(crate) id: u64,
     pub(crate) messages: VecDeque<Message>,
-    /// The newest one ever, deleted or not.
+    /// The id of the newest message ever, deleted or not.
     pub(crate) last_message: Option<u64>,
 }
 
@@ -57,32 +58,33 @@ impl Room {
 pub(crate) struct Message {
     pub(crate) id: u64,
     pub(crate) author: Member,
-    /// The event that made it.
+    /// The number of the event that created the message.
     number: u64,
-    /// The event that edited it last.
+    /// The number of the event that last edited the message.
     edited: Option<u64>,
     body: Body,
     pub(crate) reactions: Vec<Reaction>,
+    /// Each voter with the id of the answer.
     pub(super) votes: Vec<(Member, u64)>,
 }
 
 #[derive(Debug)]
 enum Body {
-    /// Computed from a seed, so that a message costs no memory for its text.
+    /// A text computed from a seed, so that the message costs no memory for it.
     Words(u64),
-    /// As the bot posted it: fields of the message.
+    /// The fields that the bot posted.
     Posted(Box<Value>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reaction {
-    /// A Unicode emoji, or `name:id`.
+    /// A Unicode emoji, or `name:id` of an emoji of the guild.
     pub(crate) emoji: Box<str>,
     pub(crate) user: Member,
 }
 
 impl Reaction {
-    /// The emoji as events and REST tell it.
+    /// The emoji object of events and REST.
     pub(crate) fn emoji(emoji: &str) -> Value {
         match emoji.split_once(':') {
             Some((name, id)) => json!({"id": id, "name": name}),
@@ -96,7 +98,7 @@ impl Message {
         Self::made(number, author, Body::Words(random.u64(..)))
     }
 
-    /// A message of the bot, with these fields.
+    /// A message that the bot posted with these fields.
     pub(crate) fn posted(number: u64, fields: Value) -> Self {
         Self::made(number, Member::Bot, Body::Posted(Box::new(fields)))
     }
@@ -106,7 +108,7 @@ impl Message {
         Self { id, author, number, edited: None, body, reactions: Vec::new(), votes: Vec::new() }
     }
 
-    /// Edits it; a message of the bot gets these fields.
+    /// Edits the message. A message that the bot posted gets the new values of these fields.
     pub(crate) fn edit(&mut self, number: u64, fields: Option<Value>) {
         self.edited = Some(number);
         match (&mut self.body, fields) {
@@ -116,7 +118,8 @@ impl Message {
         }
     }
 
-    /// Now and then somebody talks to the bot, which opens the content (GW-184).
+    /// Whether the message mentions the bot, as one in twenty does. The bot then sees its content in any case
+    /// (GW-184).
     pub(super) fn mentions_bot(&self) -> bool {
         matches!(self.body, Body::Words(_)) && self.number.is_multiple_of(20)
     }
@@ -125,7 +128,7 @@ impl Message {
         matches!(self.body, Body::Words(_)) && self.number % 8 == 3
     }
 
-    /// The message in full, except for what belongs to its guild.
+    /// The message object, without the fields that depend on its guild.
     pub(crate) fn object(&self, channel: u64) -> Value {
         let id = self.id.to_string();
         let mut data = json!({
@@ -165,7 +168,7 @@ impl Message {
         }
     }
 
-    /// The reactions as REST tells them.
+    /// The `reactions` of a message object in REST.
     pub(crate) fn reaction_counts(&self) -> Value {
         let mut counts: Vec<Value> = Vec::new();
         for (place, reaction) in self.reactions.iter().enumerate() {

@@ -1,43 +1,50 @@
-//! The guilds of the simulated Discord, and what happens in them.
+//! The guilds of the simulated Discord, and the events in them.
 
 mod account;
+mod audience;
+mod bot;
+mod channels;
+mod commands;
+mod event_data;
 mod events;
 mod guild;
 mod ids;
+mod json;
+mod member;
 mod message;
-
-use std::collections::BTreeMap;
+mod objects;
+mod words;
 
 use fastrand::Rng;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use self::account::Account;
-pub(crate) use self::account::{direct_channel, user_of_direct};
+pub(crate) use self::account::direct_channel;
+use self::account::{Account, user_of_direct};
+pub(crate) use self::audience::{Audience, Place, seen_by};
+pub(crate) use self::bot::{application, application_flags, bot_user};
+use self::commands::Commands;
+pub(crate) use self::event_data::{emoji_cleared, reaction_added, reaction_data, typed, voice_server};
 use self::events::{EVENTS, Scene};
-pub(crate) use self::events::{Place, emoji_cleared, reaction_added, reaction_told, typed, voice_server};
-pub(crate) use self::guild::{Audience, Guild, Member, Voice, extend, without};
-pub(crate) use self::ids::{BOT, Kind, make as make_id, seconds};
+pub(crate) use self::guild::{Guild, Voice};
+pub(crate) use self::ids::{BOT, seconds};
+pub(crate) use self::json::without;
+pub(crate) use self::member::Member;
 pub(crate) use self::message::{Message, Reaction, Room};
 use crate::config::Mix;
-use crate::intents;
 
-const WORDS: [&str; 24] = [
-    "raid", "tonight", "anyone", "patch", "notes", "ship", "build", "green", "coffee", "deploy", "noon",
-    "lost", "found", "shard", "queue", "voice", "later", "works", "again", "why", "because", "nice", "gg",
-    "brb",
-];
-
+/// Everything that exists on the simulated Discord, apart from sessions.
 #[derive(Debug)]
 pub(crate) struct World {
     guilds: Vec<Guild>,
     account: Account,
-    /// Application commands by the path they were given at.
-    pub(crate) commands: BTreeMap<String, Vec<Value>>,
+    pub(crate) commands: Commands,
+    /// How many events have happened. The last one has this number.
+    events: u64,
     mix: Mix,
     total_weight: u32,
 }
 
-/// Something that happened.
+/// An event that has changed the world.
 pub(crate) struct Happening {
     pub(crate) event: &'static str,
     pub(crate) place: Place,
@@ -48,18 +55,31 @@ impl World {
     pub(crate) fn new(guilds: u32, large: u32, mix: Mix, random: &mut Rng) -> Self {
         let guilds = (0..u64::from(guilds)).map(|place| Guild::new(place, large, random)).collect();
         let total_weight = EVENTS.iter().map(|(_, weight, ..)| mix.weight(*weight)).sum();
-        Self { guilds, account: Account::default(), commands: BTreeMap::new(), mix, total_weight }
+        Self {
+            guilds,
+            account: Account::default(),
+            commands: Commands::default(),
+            events: 0,
+            mix,
+            total_weight,
+        }
     }
 
-    /// The guilds of a shard that the bot is in.
+    /// The number of the next event, which counts as happened from now on.
+    pub(crate) fn next_event(&mut self) -> u64 {
+        self.events += 1;
+        self.events
+    }
+
+    /// The guilds of a shard, as far as the bot is a member.
     pub(crate) fn of_shard(&self, shard: u32, count: u32) -> Vec<usize> {
         let owned = |place: &usize| self.guilds[*place].joined && self.shard_of(*place, count) == shard;
         (0..self.guilds.len()).filter(owned).collect()
     }
 
-    /// GW-227: `(guild_id >> 22) % num_shards`.
+    /// The shard of a guild: `(guild_id >> 22) % count` (GW-227).
     pub(crate) fn shard_of(&self, place: usize, count: u32) -> u32 {
-        // Below `count`, which is 32 bits wide.
+        // The remainder is below `count`, so it fits into 32 bits.
         ((self.guilds[place].id >> 22) % u64::from(count.max(1))) as u32
     }
 
@@ -75,12 +95,12 @@ impl World {
         &mut self.guilds[place]
     }
 
-    /// The guild with this id, if the bot is in it.
+    /// The guild with this id, if the bot is a member.
     pub(crate) fn find(&self, id: u64) -> Option<usize> {
         self.guilds.iter().position(|guild| guild.id == id && guild.joined)
     }
 
-    /// The guild that has this channel or thread, if the bot is in it and may view the channel.
+    /// The guild that has this channel or thread, if the bot is a member and may view the channel.
     pub(crate) fn find_channel(&self, id: u64) -> Option<usize> {
         self.guilds.iter().position(|guild| guild.joined && guild.channel(id).is_some())
     }
@@ -95,8 +115,8 @@ impl World {
         &mut self.account
     }
 
-    /// Something that happens in this guild, or outside of any; of this name, if one is given. `None` when nothing comes
-    /// of it.
+    /// Makes a random event happen in this guild or outside of any, or the one that is named. Returns `None`
+    /// if the bot has no access to the guild, or if the event cannot happen now.
     pub(crate) fn happening(
         &mut self,
         place: usize,
@@ -104,7 +124,7 @@ impl World {
         named: Option<&str>,
         random: &mut Rng,
     ) -> Option<Happening> {
-        /// What has nothing to happen to gives way to something else.
+        /// When an event cannot happen now, another random one is tried, up to this many in all.
         const TRIES: usize = 8;
         let guild = &mut self.guilds[place];
         if !guild.joined || !guild.is_available() {
@@ -115,7 +135,7 @@ impl World {
                 Some(name) => EVENTS.iter().find(|(event, ..)| *event == name)?,
                 None => pick(self.mix, random.u32(0..self.total_weight))?,
             };
-            let commands = self.commands.values().next().map_or(&[][..], Vec::as_slice);
+            let commands = self.commands.first();
             let account = &mut self.account;
             let data = make(&mut Scene { guild, account, commands, random, number });
             if !data.is_null() {
@@ -126,11 +146,12 @@ impl World {
     }
 }
 
-/// Whether the simulator makes events of this name by itself.
+/// Whether the simulator can generate events of this name.
 pub(crate) fn makes(event: &str) -> bool {
     EVENTS.iter().any(|(name, ..)| *name == event)
 }
 
+/// The entry of [`EVENTS`] at this point of the total weight.
 fn pick(mix: Mix, mut at: u32) -> Option<&'static (&'static str, u32, Place, events::Make)> {
     EVENTS.iter().find(|(_, weight, ..)| {
         let weight = mix.weight(*weight);
@@ -140,88 +161,12 @@ fn pick(mix: Mix, mut at: u32) -> Option<&'static (&'static str, u32, Place, eve
     })
 }
 
-/// What a session with these intents gets to see of an event's data; `None` when it does not get the event at all.
-pub(crate) fn seen_by(event: &str, data: &Value, place: Place, intents: u64) -> Option<Value> {
-    let own_member =
-        event == "GUILD_MEMBER_UPDATE" && data["user"]["id"].as_str() == Some(BOT.to_string().as_str());
-    let needed = intents::needed(event, place == Place::Elsewhere);
-    // GW-183: the bot's own member is always told.
-    if needed != 0 && needed & intents == 0 && !own_member {
-        return None;
-    }
-    let mut data = data.clone();
-    if intents & intents::MESSAGE_CONTENT == 0 && place == Place::Guild {
-        hide_content(event, &mut data);
-    }
-    Some(data)
-}
-
-/// GW-184: without MESSAGE_CONTENT, but for the bot's own messages and those that mention it.
-fn hide_content(event: &str, data: &mut Value) {
-    let bot = BOT.to_string();
-    let is_bot = |user: &Value| user["id"].as_str() == Some(bot.as_str());
-    match event {
-        "MESSAGE_CREATE" | "MESSAGE_UPDATE" => {
-            let mentioned = data["mentions"].as_array().is_some_and(|users| users.iter().any(is_bot));
-            if is_bot(&data["author"]) || mentioned {
-                return;
-            }
-            data["content"] = "".into();
-            for field in ["embeds", "attachments", "components"] {
-                data[field] = json!([]);
-            }
-            if let Some(message) = data.as_object_mut() {
-                message.remove("poll");
-            }
-        }
-        "AUTO_MODERATION_ACTION_EXECUTION" => {
-            data["content"] = "".into();
-            data["matched_content"] = "".into();
-        }
-        _ => {}
-    }
-}
-
-fn words(count: usize, random: &mut Rng) -> String {
-    let words: Vec<&str> = (0..count).map(|_| WORDS[random.usize(..WORDS.len())]).collect();
-    words.join(" ")
-}
-
-/// The bot as READY and REST tell it.
-pub(crate) fn bot_user() -> Value {
-    let mut user = Member::Bot.user();
-    let more = json!({"verified": true, "mfa_enabled": true, "flags": 0, "email": null, "locale": "en-US"});
-    extend(&mut user, more);
-    user
-}
-
-/// The flags that tell which privileged intents are enabled (GW-191).
-pub(crate) fn application_flags(allowed_intents: u64) -> u64 {
-    [(intents::GUILD_PRESENCES, 12), (intents::GUILD_MEMBERS, 14), (intents::MESSAGE_CONTENT, 18)]
-        .into_iter()
-        .filter(|(intent, _)| allowed_intents & intent != 0)
-        .fold(1 << 23, |flags, (_, bit)| flags | 1 << bit)
-}
-
-/// The application as REST tells it.
-pub(crate) fn application(allowed_intents: u64) -> Value {
-    let flags = application_flags(allowed_intents);
-    json!({
-        "id": BOT.to_string(), "name": "sim-bot", "icon": null, "description": "A bot in a simulation.", "summary": "",
-        "type": null, "bot": bot_user(), "bot_public": true, "bot_require_code_grant": false, "hook": true,
-        "verify_key": "0".repeat(64), "flags": flags, "flags_new": flags.to_string(), "redirect_uris": [],
-        "interactions_endpoint_url": null, "role_connections_verification_url": null, "team": null,
-        "approximate_guild_count": 1, "approximate_user_install_count": 0,
-        "owner": {
-            "id": make_id(0, Kind::User).to_string(), "username": "owner", "discriminator": "0", "global_name": "owner",
-            "avatar": null, "public_flags": 0, "flags": 0, "avatar_decoration_data": null,
-        },
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::intents;
 
     const EVERYTHING: Audience = Audience { intents: intents::DOCUMENTED, large_threshold: 50 };
 

@@ -1,4 +1,4 @@
-//! Logins, heartbeats, resumes, limits.
+//! Logins, heartbeats, Resumes and limits.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -58,7 +58,7 @@ async fn gw_133_a_resume_replays_exactly_what_was_missed_and_no_earlier_resumed(
     simulator.emit(0, 10);
     while client.next().await.unwrap()["s"] != 7 {}
     drop(client);
-    // A first resume is lost before it was read to its end; its RESUMED must not come again.
+    // The client loses this connection before it has read everything. The RESUMED of it must not come again.
     let mut lost = Client::connect(&simulator).await;
     lost.until(10).await;
     lost.send(&resume(&session, 7)).await;
@@ -76,7 +76,7 @@ async fn gw_133_a_resume_replays_exactly_what_was_missed_and_no_earlier_resumed(
         }
         replayed.push(payload["s"].as_u64().unwrap());
     };
-    // 13 is the RESUMED of the connection that was lost.
+    // 13 was the RESUMED of the lost connection.
     // GW-020: `s` belongs to the session, so the numbers go on across a Resume.
     assert_eq!(replayed, [8, 9, 10, 11, 12, 14, 15, 16]);
     assert_eq!(resumed["s"], 17);
@@ -149,7 +149,7 @@ async fn gw_141_a_session_has_one_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn gw_170_an_identify_counts_from_when_it_was_written_however_late_it_is_read() {
-    // Nothing is read meanwhile: the caller does not yield.
+    // The simulator reads nothing meanwhile, because the caller does not yield.
     let pass = |milliseconds| {
         let _ = advance(Duration::from_millis(milliseconds)).now_or_never();
     };
@@ -257,7 +257,7 @@ async fn gw_095_going_on_after_a_fatal_close() {
 async fn payloads_that_break_a_rule_close_the_connection() {
     let large = json!({"op": 1, "d": null, "x": "y".repeat(4096)});
     let presence = json!({"op": 3, "d": {"since": null, "activities": [], "status": "online", "afk": false}});
-    // Before and after a login: what is sent, the code, the rule.
+    // Whether the client has logged in, the payload, the close code, and the rule.
     for (logged_in, payload, code, rule) in [
         (false, large.to_string(), 4002, "GW-026"),
         (false, "no json".to_owned(), 4002, "GW-078"),
@@ -342,7 +342,7 @@ async fn gw_112_113_heartbeats_are_acknowledged_and_their_sequence_checked() {
         client.until(11).await;
     }
     assert!(rules(&simulator).is_empty());
-    // From the future, from the past, and none when there is one.
+    // A sequence that was not sent yet, an old one, and null although there is one.
     for sequence in [json!(2), json!(0), Value::Null, json!("1")] {
         client.send(&heartbeat(sequence)).await;
         client.until(11).await;
@@ -388,7 +388,7 @@ async fn gw_147_150_after_op_9_a_resume_or_identify_is_taken_on_the_same_connect
         client.until_event("GUILD_CREATE").await;
         simulator.inject(0, Fault::InvalidSession { resumable: true }).unwrap();
         assert_eq!(client.until(9).await["d"], true);
-        // The connection has no session any more; what happens waits for a Resume.
+        // The connection has no session any more, so events wait for a Resume.
         simulator.emit(0, 3);
         client.send(&heartbeat(json!(2))).await;
         assert_eq!(client.next().await.unwrap()["op"], 11);
@@ -403,13 +403,13 @@ async fn gw_147_150_after_op_9_a_resume_or_identify_is_taken_on_the_same_connect
             client.identify(0, 1).await;
             assert_eq!(client.until_event("READY").await["s"], 1);
             client.until_event("GUILD_CREATE").await;
-            // The session that was taken from it has no connection any more.
+            // The previous session has no connection any more.
             assert_eq!(simulator.report().ready_sessions, 1);
         }
         simulator.emit(0, 1);
         assert_eq!(client.next().await.unwrap()["op"], 0);
         assert!(rules(&simulator).is_empty(), "{:?}", rules(&simulator));
-        // And once only.
+        // And only once.
         client.identify(0, 1).await;
         assert_eq!(client.end().await, Some(4005));
         assert_eq!(rules(&simulator), ["GW-074"]);
@@ -521,13 +521,13 @@ async fn gw_178_intents_filter_what_is_sent() {
     for _ in 0..300 {
         let payload = client.next().await.unwrap();
         let event = payload["t"].as_str().unwrap();
-        // GW-253: no guilds either. GW-273: what nobody documented needs no intent that is known.
+        // GW-253: no GUILD_CREATE either. GW-273: undocumented events need no known intent.
         let expected = event.starts_with("MESSAGE_") || event == "GUILD_APPLICATION_COMMAND_INDEX_UPDATE";
         assert!(expected || always.iter().any(|name| event.starts_with(name)), "{payload}");
         if !expected {
             unasked.insert(event.to_owned());
         }
-        // GW-184: without MESSAGE_CONTENT, but for those that mention the bot.
+        // GW-184: without MESSAGE_CONTENT the content is empty, except in messages that mention the bot.
         if event == "MESSAGE_CREATE" && payload["d"]["mentions"] == json!([]) {
             assert_eq!(payload["d"]["content"], "");
             hidden += 1;
@@ -584,7 +584,7 @@ async fn gw_140_an_identify_at_the_url_for_resume() {
     let mut client = Client::connect_to(&simulator, url).await;
     client.login(0, 1).await;
     assert_eq!(advice(&simulator), ["GW-140"]);
-    // But not after a Resume that was refused there.
+    // After a Resume that was refused there, an Identify at that URL is not judged.
     sleep(Duration::from_secs(6)).await;
     let mut client = Client::connect_to(&simulator, url).await;
     client.until(10).await;
@@ -604,7 +604,7 @@ fn the_default_token_has_discords_form() {
     let in_alphabet =
         |part: &&str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     assert!(parts.iter().all(in_alphabet));
-    // The first part is the bot's id, the second one four bytes, the third one 28.
+    // The first part is the bot's id, the second has four bytes, the third has 28.
     assert_eq!(base64url(parts[0]), b"104694319306248192");
     assert_eq!(base64url(parts[1]).len(), 4);
     assert_eq!(base64url(parts[2]).len(), 28);

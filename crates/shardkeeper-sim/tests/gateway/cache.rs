@@ -1,5 +1,5 @@
-//! What a caching client makes of events alone. It shares nothing with the simulator's world, and refuses each event
-//! that contradicts an earlier one.
+//! The cache of a client, built from events only. It shares no code with the simulator's world, and refuses
+//! each event that contradicts an earlier one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +13,9 @@ type Objects = BTreeMap<String, Value>;
 #[derive(Default)]
 pub(crate) struct Cache {
     pub(crate) guilds: BTreeMap<String, Guild>,
-    /// Guilds of READY that have not come, and guilds in an outage.
+    /// Guilds of READY without a GUILD_CREATE yet, and guilds in an outage.
     unavailable: BTreeSet<String>,
-    /// Guilds that the bot has left. Of what is in no GUILD_CREATE, they keep what they had.
+    /// Guilds that the bot has left. They keep everything that a GUILD_CREATE does not contain.
     former: BTreeMap<String, Guild>,
     /// The user of each direct channel.
     direct: BTreeMap<String, String>,
@@ -35,10 +35,10 @@ pub(crate) struct Guild {
     sounds: Objects,
     scheduled: Objects,
     stages: Objects,
-    /// Members as they were told last; not of everybody.
+    /// The last known member objects, not of all members.
     members: Objects,
     presences: Objects,
-    /// Whether `members` has everybody.
+    /// Whether `members` is complete.
     pub(crate) complete: bool,
     left: BTreeSet<String>,
     banned: BTreeSet<String>,
@@ -61,7 +61,7 @@ struct Message {
     author: String,
     timestamp: String,
     reactions: BTreeSet<(String, String)>,
-    /// Without MESSAGE_CONTENT, a poll is not told either.
+    /// Whether the message has a poll; unknown without MESSAGE_CONTENT.
     hidden: bool,
     answers: BTreeSet<String>,
     votes: BTreeSet<(String, String)>,
@@ -109,7 +109,7 @@ fn made_at(id: &str) -> Result<u64, String> {
 }
 
 impl Cache {
-    /// Takes the next event; the error says what it contradicts.
+    /// Applies the next event. The error says what the event contradicts.
     pub(crate) fn take(&mut self, event: &str, d: &Value) -> Checked {
         match event {
             "READY" => {
@@ -187,13 +187,13 @@ impl Cache {
         }
     }
 
-    /// Ids of messages grow, and say when they were made, as the timestamp does.
+    /// Checks that ids of messages increase and contain the same time as the timestamp.
     fn newest(&mut self, d: &Value) -> Checked {
         let id = text(d, "id")?;
         let at = made_at(&id)?;
         check(at > self.latest_message, || format!("message {id} is older than the one before"))?;
         self.latest_message = at;
-        // Within a day: the time of day, to the millisecond.
+        // Compares only the time of day, to the millisecond.
         let (ms, stamp) = (at + 1_420_070_400_000, text(d, "timestamp")?);
         let time = format!(
             "T{:02}:{:02}:{:02}.{:03}",
@@ -239,7 +239,7 @@ fn fresh(objects: &mut Objects, object: &Value, field: &str) -> Checked {
     check(objects.insert(id.clone(), object.clone()).is_none(), || format!("{id} is created a second time"))
 }
 
-/// Of a known one; some fields never change.
+/// Applies an update of a known object. Fails if one of the `constant` fields has changed.
 fn known(objects: &mut Objects, object: &Value, field: &str, constant: &[&str]) -> Checked {
     let id = text(object, field)?;
     let before = objects.get_mut(&id).ok_or_else(|| format!("{id} was never created, or deleted since"))?;
@@ -297,7 +297,7 @@ impl Guild {
         Ok(guild)
     }
 
-    /// Ids within one GUILD_CREATE refer to what is in it.
+    /// Checks that the ids within a GUILD_CREATE refer to objects in it.
     fn coheres(&self, d: &Value) -> Checked {
         check(self.roles.contains_key(&text(d, "id")?), || "there is no role @everyone".into())?;
         for (user, member) in &self.members {
@@ -338,7 +338,7 @@ impl Guild {
         Ok(())
     }
 
-    /// How another GUILD_CREATE contradicts what events have told.
+    /// Checks that another GUILD_CREATE does not contradict earlier events.
     pub(crate) fn differs(&self, other: &Self) -> Option<String> {
         let counted =
             ["message_count", "total_message_sent", "member_count", "last_message_id", "thread_metadata"];
@@ -389,7 +389,7 @@ impl Guild {
         None
     }
 
-    /// A member, as far as is known.
+    /// Checks that a user is a member, as far as is known.
     fn present(&self, user: &str) -> Checked {
         let known = self.members.contains_key(user);
         check(!self.left.contains(user), || format!("{user} has left"))?;
@@ -405,7 +405,7 @@ impl Guild {
         Ok(())
     }
 
-    /// The partial or full member object of a user who does something.
+    /// Checks the partial or full member object of a user in an event.
     fn acts(&self, user: &str, member: &Value) -> Checked {
         self.present(user)?;
         self.has_roles(member)?;
@@ -418,7 +418,7 @@ impl Guild {
         Ok(())
     }
 
-    /// A channel that is there, and of one of these types.
+    /// Checks that a channel exists and has one of these types.
     fn channel(&self, id: &str, types: &[u64]) -> Checked {
         let channel = self.channels.get(id).or_else(|| self.threads.get(id));
         let channel = channel.ok_or_else(|| format!("channel {id} is not there"))?;
@@ -584,12 +584,12 @@ impl Guild {
             "GUILD_MEMBER_ADD" => {
                 check(!self.banned.contains(&user), || format!("{user} is banned"))?;
                 self.has_roles(d)?;
-                // GW-263: also of users who are members.
+                // GW-263: the event may also come for a user who is a member already.
                 let mut member = d.clone();
                 member.as_object_mut().map(|member| member.remove("guild_id"));
                 let again = self.members.insert(user.clone(), member).is_some();
                 self.left.remove(&user);
-                // Of a guild whose members are not all known, neither is whether this is a new one.
+                // If not all members are known, it is unknown whether this one is new.
                 self.member_count += u64::from(self.complete && !again);
                 Ok(())
             }
@@ -672,7 +672,7 @@ impl Guild {
                 self.channel(&text(d, "parent_id")?, &[0])?;
                 self.present(&text(d, "owner_id")?)?;
                 if d["type"] == 12 {
-                    // A private one shows itself to those who are in it.
+                    // A private thread becomes visible to its members.
                     self.joined_threads.insert(id);
                 }
                 let mut thread = d.clone();
@@ -807,7 +807,7 @@ impl Guild {
                 for field in ["id", "name", "icon", "description", "summary"] {
                     check(application.get(field).is_some(), || format!("application without {field}"))?;
                 }
-                // The bot's own came with the bot.
+                // The integration of the bot exists from the beginning.
                 let own = application["id"] == BOT && event == "INTEGRATION_UPDATE";
                 let fresh = self.integrations.insert(id.clone());
                 check(own || fresh == (event == "INTEGRATION_CREATE"), || format!("integration {id}"))
@@ -840,9 +840,9 @@ impl Guild {
                 self.acts(&text(&d["member"]["user"], "id")?, &d["member"])?;
                 self.channel(&text(d, "channel_id")?, TEXT)
             }
-            // Documented nowhere, or about no object.
+            // These events are undocumented, or concern no object.
             "RATE_LIMITED" | "GUILD_JOIN_REQUEST_UPDATE" | "GUILD_APPLICATION_COMMAND_INDEX_UPDATE" => Ok(()),
-            _ => Err("an event that nobody knows".to_owned()),
+            _ => Err("an unknown event".to_owned()),
         }
     }
 }

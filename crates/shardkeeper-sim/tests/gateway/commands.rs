@@ -1,4 +1,4 @@
-//! Ops 3, 4, 8, 31 and 43: what they bring, and what is blamed.
+//! Ops 3, 4, 8, 31 and 43: their answers, and the judgements on them.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::support::*;
 
-/// A session with everything, and its guilds as GUILD_CREATE tells them.
+/// A session with all intents, and the data of its GUILD_CREATE events.
 async fn session(simulator: &shardkeeper_sim::Simulator, guilds: usize) -> (Client, Vec<Value>) {
     let mut client = Client::connect(simulator).await;
     client.login(0, 1).await;
@@ -103,7 +103,7 @@ async fn gw_162_163_164_all_members_once_in_thirty_seconds() {
     assert_eq!(limited["meta"], json!({"guild_id": guilds[0]["id"], "nonce": "second"}));
     let wait = limited["retry_after"].as_f64().unwrap();
     assert!((19.9..=20.0).contains(&wait), "{wait}");
-    // A search is not concerned.
+    // The limit does not concern a search.
     let search = json!({"guild_id": guilds[0]["id"], "query": "member", "limit": 2});
     client.send(&json!({"op": 8, "d": search})).await;
     let found = client.until_event("GUILD_MEMBERS_CHUNK").await["d"].take();
@@ -124,7 +124,7 @@ async fn gw_025_219_ids_that_are_no_members_are_told() {
     let chunk = client.until_event("GUILD_MEMBERS_CHUNK").await["d"].take();
     assert_eq!(chunk["members"][0]["user"]["id"], known);
     assert_eq!(chunk["not_found"], json!(["80351110224678912", 123_123]));
-    // One id need not be a list; nobody found is a chunk too.
+    // A single id need not be a list. If no member is found, one empty chunk comes.
     client.send(&json!({"op": 8, "d": {"guild_id": guilds[0]["id"], "user_ids": "1"}})).await;
     let chunk = client.until_event("GUILD_MEMBERS_CHUNK").await["d"].take();
     assert_eq!((&chunk["members"], &chunk["chunk_count"]), (&json!([]), &json!(1)));
@@ -242,7 +242,7 @@ async fn gw_211_at_most_a_hundred_members_are_found_and_no_limit_of_time_applies
         config.large_guild_members = 300;
     });
     let (mut client, guilds) = session(&simulator, 1).await;
-    // A limit above zero makes an empty prefix a search, as often as one likes.
+    // With a limit above zero, an empty prefix is a search, which has no rate limit.
     for query in ["member", "", ""] {
         let ask = json!({"guild_id": guilds[0]["id"], "query": query, "limit": 1000});
         client.send(&json!({"op": 8, "d": ask})).await;
@@ -287,14 +287,14 @@ async fn ids_may_be_integers_in_every_command() {
     assert_eq!(client.until_event("SOUNDBOARD_SOUNDS").await["d"]["guild_id"], guilds[0]["id"]);
     client.send(&json!({"op": 43, "d": {"guild_id": guild, "fields": ["status"]}})).await;
     assert_eq!(client.until_event("CHANNEL_INFO").await["d"]["guild_id"], guilds[0]["id"]);
-    // A stage channel can be joined too.
+    // The bot can join a stage channel too.
     let stage = integer(&channels.iter().find(|channel| channel["type"] == 13).unwrap()["id"]);
     let join = json!({"guild_id": guild, "channel_id": stage, "self_mute": true, "self_deaf": false});
     client.send(&json!({"op": 4, "d": join})).await;
     assert_eq!(integer(&client.until_event("VOICE_STATE_UPDATE").await["d"]["channel_id"]), stage);
     client.until_event("VOICE_SERVER_UPDATE").await;
     assert!(rules(&simulator).is_empty(), "{:?}", rules(&simulator));
-    // What is no id at all does not mean to leave.
+    // An invalid id does not mean to leave.
     let odd = json!({"guild_id": guild, "channel_id": "voice", "self_mute": false, "self_deaf": false});
     client.send(&json!({"op": 4, "d": odd})).await;
     client.send(&heartbeat(json!(1))).await;

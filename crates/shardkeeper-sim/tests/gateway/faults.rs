@@ -172,7 +172,7 @@ async fn a_client_that_is_gone_was_not_told_that_its_session_is_over() {
     let simulator = simulator(|_| {});
     let mut client = Client::connect(&simulator).await;
     let session = client.login(0, 1).await;
-    // Nothing is read, and so it is not noticed that the client goes.
+    // The simulator reads nothing, so it does not notice that the client leaves.
     simulator.inject(0, Fault::StallReading).unwrap();
     sleep(Duration::from_secs(1)).await;
     drop(client);
@@ -269,16 +269,16 @@ async fn a_chosen_event_is_sent_from_rust_over_http_and_by_a_script() {
     for _ in 0..2 {
         assert_eq!(next(&mut client).await, (json!("TYPING_START"), json!({"user_id": "7", "timestamp": 5})));
     }
-    // Without data it is one of the simulator's own, that fits its guild.
+    // Without data, the simulator generates the event, and it fits its guild.
     let (event, data) = next(&mut client).await;
     assert_eq!(event, "GUILD_ROLE_UPDATE");
     assert!(data["role"]["color"].is_u64());
 
     for (wrong, why) in [
-        (json!({"do": "emit", "shard": 0, "event": "nothing"}), "no event \"nothing\""),
+        (json!({"do": "emit", "shard": 0, "event": "nothing"}), "cannot generate the event \"nothing\""),
         (json!({"do": "emit", "shard": 0, "event": "A\"B", "data": {}}), "in capitals"),
-        (json!({"do": "emit", "shard": 0, "data": {}}), "next to the event's name"),
-        (json!({"do": "emit", "shard": 0, "event": "A", "data": [1]}), "has to be an object"),
+        (json!({"do": "emit", "shard": 0, "data": {}}), "needs the event's name"),
+        (json!({"do": "emit", "shard": 0, "event": "A", "data": [1]}), "has to be a JSON object"),
         (json!({"do": "emit", "shard": 9, "event": "A", "data": {}}), "shard 9 has no session"),
     ] {
         let (status, _, body) = request(&simulator, "POST", "/sim/act", &wrong).await;

@@ -1,4 +1,4 @@
-//! Guilds that come, go and fail; who hears of what.
+//! Guilds that the bot joins and leaves, outages, and which sessions receive which events.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn gw_249_251_252_outages_removals_and_joins_are_told_apart() {
     let joined = client.until_event("GUILD_CREATE").await["d"].take();
     assert!(joined["id"] == first["id"] && joined.get("unavailable").is_none());
     let error = simulator.act(&Action::GuildJoin { guild: 9 }).unwrap_err();
-    assert_eq!(error.to_string(), "there is no guild 9; they count from 0");
+    assert_eq!(error.to_string(), "there is no guild 9: guilds are numbered from 0");
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,7 +48,7 @@ async fn gw_249_250_an_outage_at_the_login_shows_in_either_event() {
         events.push(payload["t"].as_str().unwrap().to_owned());
     }
     assert_eq!(events, ["GUILD_DELETE", "GUILD_CREATE"]);
-    // And nothing happens in it.
+    // And no events happen in it.
     simulator.emit(0, 10);
     assert!(client.until_event("GUILD_CREATE").await["d"].get("name").is_some());
 }
@@ -147,7 +147,7 @@ async fn gw_260_every_documented_event_can_come() {
         let payload = client.next().await.unwrap();
         seen.extend(payload["t"].as_str().map(str::to_owned));
     }
-    // What nobody documented comes too (GW-273).
+    // Undocumented events come too (GW-273).
     seen.remove("GUILD_APPLICATION_COMMAND_INDEX_UPDATE");
     seen.remove("GUILD_JOIN_REQUEST_UPDATE");
     assert_eq!(seen.len(), 79, "{seen:?}");
@@ -215,7 +215,7 @@ async fn gw_103_a_clock_that_jumps_ages_sessions_and_limits() {
     client.until(10).await;
     client.send(&resume(&session, 1)).await;
     assert_eq!(client.until(9).await["d"], false, "it is too old");
-    // The key's window is over too, and on the same connection it may go on (GW-150).
+    // The window of the key is over too, and an Identify on the same connection is allowed (GW-150).
     client.identify(0, 1).await;
     client.until_event("READY").await;
     assert!(rules(&simulator).is_empty());
@@ -322,7 +322,7 @@ async fn gw_225_258_263_to_272_events_have_the_shapes_that_the_rules_give_them()
     assert!(both("THREAD_CREATE", "newly_created"), "GW-266");
     assert!(both("THREAD_LIST_SYNC", "channel_ids"), "GW-267");
     assert!(shapes["ENTITLEMENT_UPDATE"].iter().all(|ended| ended["ends_at"].is_string()), "GW-269");
-    // Large libraries read these unconditionally.
+    // Large libraries require these fields.
     for integration in shapes["INTEGRATION_CREATE"].iter().chain(&shapes["INTEGRATION_UPDATE"]) {
         for field in ["id", "name", "icon", "description", "summary", "bot"] {
             assert!(has(&integration["application"], field), "{field} in {integration}");

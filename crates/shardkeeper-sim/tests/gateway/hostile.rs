@@ -1,4 +1,5 @@
-//! Clients that break WebSocket or HTTP, or take what they can get: each is refused with the right word, and costs little.
+//! Clients that break the rules of WebSocket or HTTP, or use up resources: each gets the right error and
+//! costs little.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use tokio_tungstenite::client_async;
 
 use crate::support::*;
 
-/// Sends these bytes, and returns whatever comes until the other side ends the stream; in less than two minutes.
+/// Sends these bytes, and returns all bytes that come until the other side ends the stream, within two
+/// minutes.
 async fn answer_to(simulator: &Simulator, bytes: &[u8]) -> String {
     let mut stream = simulator.connect();
     stream.write_all(bytes).await.unwrap();
@@ -32,7 +34,7 @@ async fn post(simulator: &Simulator, path: &str, body: &str) -> String {
     answer
 }
 
-/// The stream below an open WebSocket, for bytes that no library would send.
+/// The stream below an open WebSocket, to send bytes that no library would send.
 async fn below(simulator: &Simulator) -> MemoryStream {
     let url = "ws://gateway.sim.invalid/?v=10&encoding=json";
     client_async(url, simulator.connect()).await.unwrap().0.into_inner()
@@ -96,7 +98,7 @@ async fn gw_013_what_is_no_websocket_is_closed_with_its_code_and_reported() {
     }
 }
 
-/// The head of a frame is enough: what it announces is neither awaited nor stored.
+/// The head of a frame is enough: the simulator neither waits for the announced bytes nor stores them.
 #[tokio::test(start_paused = true)]
 async fn gw_026_a_frame_that_announces_too_much_is_not_awaited() {
     for announced in [16_385_u64, 15 << 20, u64::MAX >> 1] {
@@ -109,7 +111,7 @@ async fn gw_026_a_frame_that_announces_too_much_is_not_awaited() {
         assert_eq!(close_code(&mut stream).await, Some(1009), "{announced}");
         assert_eq!(rules(&simulator), ["GW-026"]);
     }
-    // What can be read is blamed as Discord does.
+    // A payload that can be read is refused as by Discord.
     let simulator = simulator(|_| {});
     let mut stream = below(&simulator).await;
     stream.write_all(&frame(0x81, &[b'x'; 16_000])).await.unwrap();
@@ -122,7 +124,7 @@ async fn a_client_that_takes_nothing_is_let_go_when_it_is_closed() {
     let mut stream = below(&simulator).await;
     stream.write_all(&frame(0x81, identify(0, 1).to_string().as_bytes())).await.unwrap();
     simulator.wait_until(|report| report.ready_sessions == 1).await;
-    // More than the stream holds; nobody reads it.
+    // More than the stream can hold, and the client reads none of it.
     simulator.inject(0, Fault::Huge { bytes: 1 << 20 }).unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     stream.write_all(&frame(0x81, b"{}")).await.unwrap();
@@ -139,7 +141,7 @@ async fn half_a_request_does_not_stay() {
         "",
         "GET /api/v10/gateway HT",
         "GET /api/v10/gateway HTTP/1.1\r\nhost: x\r\nx-",
-        // Over, but kept alive.
+        // The request is answered, but the connection is kept alive.
         "GET /api/v10/gateway HTTP/1.1\r\nhost: x\r\n\r\n",
     ] {
         answer_to(&simulator, half.as_bytes()).await;
@@ -150,7 +152,7 @@ async fn half_a_request_does_not_stay() {
         );
         assert!(answer_to(&simulator, half.as_bytes()).await.starts_with("HTTP/1.1 408"), "{path}");
     }
-    // Each one gave back the only place.
+    // Each connection has released the only slot.
     assert_eq!(simulator.report().connections_refused, 0);
 }
 
@@ -217,7 +219,7 @@ async fn gw_013_a_handshake_is_what_rfc_6455_says() {
     assert_eq!(&head, b"HTTP/1.1 101");
 }
 
-/// While very many events are made, others are served.
+/// Other requests are answered while very many events are sent.
 #[tokio::test(start_paused = true)]
 async fn a_large_emit_lets_others_have_their_turn() {
     const EVENTS: u64 = 30_000;
@@ -241,12 +243,12 @@ async fn a_large_emit_lets_others_have_their_turn() {
     assert!(sent < EVENTS, "{sent} before a heartbeat was answered");
     assert!(emitting.await.unwrap().starts_with("HTTP/1.1 204"));
     assert!(simulator.report().sent >= EVENTS);
-    // For nobody it takes no time at all, however many.
+    // Without a session, it fails at once, regardless of the number.
     let nobody = Action::Emit { shard: 9, count: usize::MAX, event: None, data: None };
     assert!(simulator.act(&nobody).is_err());
 }
 
-/// A report costs no more after many Identify: the log is shared, and over HTTP it comes in pages.
+/// A report stays cheap after many Identify: the log is shared, and over HTTP it comes in pages.
 #[tokio::test(start_paused = true)]
 async fn the_report_of_many_identifies_is_shared_and_comes_in_pages() {
     let simulator = simulator(|config| {
@@ -281,7 +283,7 @@ async fn the_report_of_many_identifies_is_shared_and_comes_in_pages() {
     }
 }
 
-/// What a client in another process made of it cannot be known, what was sent can.
+/// What a client in another process received is unknown, but what was sent is known.
 #[tokio::test(start_paused = true)]
 async fn over_http_all_that_was_sent_counts_and_what_is_not_known_is_left_out() {
     let simulator = simulator(|config| config.guilds = 1);

@@ -1,4 +1,4 @@
-//! Rules that a client breaks, and that have no test elsewhere.
+//! Judgements that have no test elsewhere.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ async fn gw_012_a_resume_has_the_query_of_its_session() {
 
 #[tokio::test(start_paused = true)]
 async fn gw_140_148_083_085_sessions_that_are_over_are_not_resumed() {
-    // After a close code the first Resume takes the op 9 that Discord gives; whoever had that op 9 does not ask again.
+    // After a close code, the first Resume gets op 9 from Discord. After op 9, a client must not resume
+    // again.
     for (fault, first, then) in [
         (Fault::InvalidSession { resumable: false }, (vec!["GW-148"], vec![]), vec!["GW-148", "GW-140"]),
         (Fault::Close { code: 4007 }, (vec![], vec!["GW-083"]), vec!["GW-140"]),
@@ -58,7 +59,7 @@ async fn gw_140_148_083_085_sessions_that_are_over_are_not_resumed() {
         }
     }
     // GW-143: a Resume of an unknown session gets op 9 `false`.
-    // One that is not known may be tried, once.
+    // A Resume of an unknown session may be tried once.
     let simulator = simulator(|_| {});
     for expected in [vec![], vec!["GW-140"]] {
         let mut client = Client::connect_to(&simulator, RESUME_URL).await;

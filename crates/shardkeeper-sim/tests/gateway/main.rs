@@ -1,4 +1,5 @@
-//! The simulator as a client meets it: a plain WebSocket, driven by hand, under a paused clock.
+//! The simulator from a client's point of view: a plain WebSocket whose payloads the tests write, with a
+//! paused clock.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

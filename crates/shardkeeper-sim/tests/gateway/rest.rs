@@ -1,4 +1,4 @@
-//! What clients ask of REST.
+//! The REST API.
 
 use serde_json::{Value, json};
 use shardkeeper_sim::{RestFault, Simulator};
@@ -24,7 +24,7 @@ async fn what_clients_ask_at_login_is_answered() {
     let id = guilds[0]["id"].as_str().unwrap();
     let guild = read(&simulator, &format!("/guilds/{id}?with_counts=true")).await;
     assert!(guild["approximate_member_count"].as_u64().unwrap() >= 4);
-    // GW-277: the hidden channel is left out.
+    // GW-277: the list does not have the hidden channel.
     let channels = read(&simulator, &format!("/guilds/{id}/channels")).await;
     assert!(channels.as_array().unwrap().iter().all(|channel| channel["name"] != "___hidden___"));
     let channel = channels[0]["id"].as_str().unwrap();
@@ -114,7 +114,7 @@ async fn the_simulator_is_controlled_over_http() {
     assert_eq!(client.end().await, Some(4000));
     let (_, _, report) = request(&simulator, "GET", "/sim/report", &Value::Null).await;
     assert_eq!((&report["identifies"], &report["violations"]), (&json!(1), &json!([])));
-    assert_eq!((&report["sent"], report.get("delivery")), (&json!(2), None), "nobody told what arrived");
+    assert_eq!((&report["sent"], report.get("delivery")), (&json!(2), None), "nothing was observed");
     for (wrong, culprit) in [
         (json!({"do": "explode"}), "explode"),
         (json!({"do": "fault", "shard": 5, "fault": "cut"}), "shard 5 has no connection"),
@@ -178,7 +178,7 @@ async fn messages_and_reactions_are_edited_taken_back_and_come_as_events() {
     assert_eq!((&update["content"], &update["guild_id"]), (&json!("two"), &guild["id"]));
     assert!(update["edited_timestamp"].as_str() > update["timestamp"].as_str());
 
-    // 🦆 with percent signs, twice: the second one changes nothing.
+    // 🦆 with percent-encoding, twice. The second request changes nothing.
     let reactions = format!("{message}/reactions");
     let duck = format!("{reactions}/%F0%9F%A6%86");
     for _ in 0..2 {
@@ -247,7 +247,7 @@ async fn others_messages_are_not_edited_and_no_message_is_empty_or_too_long() {
         let (status, _, answer) = request(&simulator, method, path, &body).await;
         assert_eq!((status, answer["code"].as_u64().unwrap()), expected, "{method} {path}");
     }
-    // The bot reacts to it, and may delete it.
+    // The bot reacts to the message, and is allowed to delete it.
     let turtle = format!("{path}/reactions/%F0%9F%90%A2/@me");
     assert_eq!(request(&simulator, "PUT", &turtle, &Value::Null).await.0, 204);
     assert_eq!(client.next().await.unwrap()["d"]["message_author_id"], said["author"]["id"]);

@@ -1,4 +1,4 @@
-//! A client that is driven by hand.
+//! A client whose payloads the tests write.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Client {
         self.socket.send(Message::text(payload.to_string())).await.unwrap();
     }
 
-    /// The next payload, or the close code that comes instead.
+    /// The next payload, or the close code if the connection is closed.
     pub(crate) async fn next(&mut self) -> Result<Value, Option<u16>> {
         loop {
             let message =
@@ -67,12 +67,12 @@ impl Client {
         }
     }
 
-    /// Whatever comes next on the socket.
+    /// The next message on the socket.
     pub(crate) async fn socket_next(&mut self) -> Option<Message> {
         self.socket.next().await.and_then(Result::ok)
     }
 
-    /// The next payload of this opcode; what comes before is skipped.
+    /// The next payload with this opcode. Skips the payloads before it.
     pub(crate) async fn until(&mut self, op: u64) -> Value {
         loop {
             let payload = self.next().await.unwrap();
@@ -91,7 +91,7 @@ impl Client {
         }
     }
 
-    /// How the connection ends.
+    /// Reads until the end of the connection, and returns its close code.
     pub(crate) async fn end(&mut self) -> Option<u16> {
         loop {
             if let Err(code) = self.next().await {
@@ -104,7 +104,7 @@ impl Client {
         self.send(&identify(shard, count)).await;
     }
 
-    /// Hello, Identify, READY; returns the session's id.
+    /// Waits for Hello, identifies and waits for READY. Returns the session id.
     pub(crate) async fn login(&mut self, shard: u32, count: u32) -> String {
         self.until(10).await;
         self.identify(shard, count).await;
@@ -131,17 +131,17 @@ pub(crate) fn heartbeat(sequence: Value) -> Value {
     json!({"op": 1, "d": sequence})
 }
 
-/// The rules of the violations.
+/// The rules of the violations in the report.
 pub(crate) fn rules(simulator: &Simulator) -> Vec<&'static str> {
     simulator.report().violations.iter().map(|violation| violation.rule).collect()
 }
 
-/// The rules of the advice that was not taken.
+/// The rules of the notices in the report.
 pub(crate) fn advice(simulator: &Simulator) -> Vec<&'static str> {
     simulator.report().notices.iter().map(|notice| notice.rule).collect()
 }
 
-/// Whether there is neither a violation nor advice.
+/// Whether the report has neither violations nor notices.
 pub(crate) fn is_spotless(simulator: &Simulator) -> bool {
     rules(simulator).is_empty() && advice(simulator).is_empty()
 }

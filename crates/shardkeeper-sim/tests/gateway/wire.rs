@@ -1,4 +1,4 @@
-//! Encodings, compressions and frames, as they are on the wire.
+//! Encodings, compressions and frames on the wire.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ async fn gw_041_payload_compression_compresses_some_and_never_hello() {
             Message::Binary(bytes) => {
                 assert_eq!(bytes[0], 0x78);
                 let mut out = vec![0; 1 << 20];
-                // Each in a context of its own.
+                // Each payload has its own compression context.
                 let mut inflate = Decompress::new(true);
                 let status = inflate.decompress(&bytes, &mut out, FlushDecompress::Finish).unwrap();
                 assert_eq!(status, flate2::Status::StreamEnd);
@@ -186,7 +186,7 @@ async fn gw_037_atoms_are_mixed_only_where_that_is_asked_for() {
         let simulator = simulator(|config| config.mixed_atoms = mixed);
         let mut client = Client::connect_to(&simulator, "ws://x.invalid/?v=10&encoding=etf").await;
         let Message::Binary(hello) = next_message(&mut client).await else { panic!("binary") };
-        // `op` and `s` are atoms; `nil` and `op` would be of the newer tags.
+        // `op` and `s` are atoms. If mixed, `nil` and `op` would have the newer tags.
         let newer = hello.windows(4).any(|window| window == b"\x76\x00\x02o" || window == b"\x77\x03ni");
         assert_eq!(newer, mixed, "{hello:?}");
     }

@@ -1,5 +1,5 @@
-//! The world holds together: a cache that is kept from the events alone never meets a contradiction, and agrees with
-//! what a new session is told.
+//! The world is consistent: a cache that is built from events only never meets a contradiction, and agrees
+//! with the GUILD_CREATE events of a new session.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::cache::Cache;
 use crate::support::*;
 
-/// A client that believes what it is told, until it is told something else.
+/// A client that keeps a cache of the events.
 struct Believer {
     client: Client,
     cache: Cache,
@@ -27,7 +27,7 @@ impl Believer {
         Self { client, cache: Cache::default(), context: context.to_owned() }
     }
 
-    /// Takes one dispatch, and returns it.
+    /// Applies one dispatch to the cache, and returns it.
     async fn take(&mut self) -> Value {
         loop {
             let mut payload = self.client.next().await.unwrap();
@@ -61,7 +61,7 @@ impl Believer {
         self.take_many(1 + guilds).await;
     }
 
-    /// Another session knows nothing but what it is told now; both have to agree.
+    /// Compares the cache with a new session, which has only the current GUILD_CREATE events.
     async fn compare(&self, simulator: &Simulator, intents: u64) {
         sleep(Duration::from_secs(6)).await;
         let context = format!("{}, a new session", self.context);
@@ -74,7 +74,7 @@ impl Believer {
         }
     }
 
-    /// The bot writes, edits and reacts, in the way that bots do.
+    /// The bot posts, edits and reacts over REST.
     async fn speak(&mut self, simulator: &Simulator, guild: &str) {
         let channels = &self.cache.guilds[guild].channels;
         let is_open = |channel: &&Value| channel["type"] == 0 && channel["flags"] == 0;
@@ -97,12 +97,12 @@ struct Life {
     mix: Mix,
     seed: u64,
     events: usize,
-    /// Of the large guild.
+    /// For the large guild.
     members: u32,
     intents: u64,
 }
 
-/// Events, outages, joins and what the bot itself does, in one life.
+/// Events, outages, joins and the bot's own actions in one session.
 async fn live(life: Life) {
     let simulator = simulator(|config| {
         config.guilds = GUILDS as u32;
@@ -132,7 +132,7 @@ async fn live(life: Life) {
         let chunked = std::mem::take(&mut known.chunked).len() as u64;
         assert!(chunked == known.member_count || !known.complete, "{chunked}, {}", known.member_count);
         believer.speak(&simulator, &guild).await;
-        // Of one guild after another; the others go on.
+        // One guild after another has an outage; the others are not affected.
         simulator.act(&Action::GuildOutage { guild: round % 3, lasts_ms: 500 }).unwrap();
         believer.until("GUILD_DELETE").await;
         simulator.emit(0, 50);
@@ -168,7 +168,7 @@ async fn the_world_in_which_everything_happens_holds_together() {
 
 #[tokio::test(start_paused = true)]
 async fn a_large_guild_holds_together_for_those_who_do_not_see_all_of_it() {
-    // Without GUILD_PRESENCES and MESSAGE_CONTENT.
+    // All intents except GUILD_PRESENCES and MESSAGE_CONTENT.
     let some = INTENTS & !(1 << 8 | 1 << 15);
     for (seed, intents) in (0..8).flat_map(|seed| [(seed, INTENTS), (seed, some)]) {
         for mix in [Mix::Busy, Mix::Everything] {
@@ -192,7 +192,8 @@ async fn each_of_several_shards_sees_a_world_that_holds_together() {
         first.load(2).await;
         second.load(2).await;
         for _ in 0..10 {
-            // What happens at the second one and outside of any guild comes to the first one, and is read there later.
+            // Events outside of guilds that the second session causes come to the first one, which reads them
+            // later.
             simulator.emit(1, 100);
             second.take_many(100).await;
             simulator.emit(0, 100);

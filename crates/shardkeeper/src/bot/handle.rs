@@ -68,7 +68,7 @@ impl Builder {
     /// Starts the manager, and returns when the layout is known and the shards are on their way.
     ///
     /// While the API cannot be reached it is asked again, with growing waits; each failure is a warning in the log
-    /// and a [`Lifecycle::GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable).
+    /// and a [`Lifecycle::GatewayUnavailable`].
     ///
     /// # Errors
     ///
@@ -373,7 +373,7 @@ impl Shardkeeper {
 
     /// Runs more shards of the layout, from now on; with sessions that another process has given up by
     /// [`remove_shards`](Self::remove_shards) or [`detach`](Self::detach) they resume, without an Identify. Returns when
-    /// they are started; [`Lifecycle`](crate::Lifecycle) says when they are ready.
+    /// they are started; [`Lifecycle`] says when they are ready.
     ///
     /// # Errors
     ///
@@ -513,7 +513,7 @@ impl Shardkeeper {
     ///
     /// Awaited inside the loop that reads, with a delivery in hand, it waits 1 s for the loop, and then ends without: what is in
     /// hand or unread comes again to the successor, and a warning and a
-    /// [`Lifecycle::WatermarkStuck`](crate::Lifecycle::WatermarkStuck) name the subscription. So drop the delivery before
+    /// [`Lifecycle::WatermarkStuck`] name the subscription. So drop the delivery before
     /// awaiting. Others that are slow are waited for until the deadline; after 5 s a `WatermarkStuck` or
     /// [`SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled) names the subscription. Subscriptions that are dropped
     /// acknowledge everything. The manual says why in the chapter on [delivery](crate::manual::_03_delivery).

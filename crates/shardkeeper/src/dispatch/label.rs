@@ -78,7 +78,6 @@ pub(crate) fn elapsed_since<S: Serializer>(at: &Instant, serializer: S) -> Resul
 }
 
 // Serde passes a reference to the field.
-#[allow(clippy::ref_option)]
 fn text<S: Serializer>(name: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
     name.as_deref().serialize(serializer)
 }

@@ -1,25 +1,28 @@
-//! Which dispatches were sent and which were observed, to the last one.
+//! The dispatches that were sent, and those that the client's subscribers observed.
 //!
-//! Each dispatch carries `sim:<shard>:<session>:<number>` in its `_trace`; numbers count per session. A session of
-//! which nothing was ever observed, and that was never resumed, does not count: its client never knew of it.
+//! Each dispatch has `sim:<shard>:<session>:<number>` in its `_trace`. Numbers count per session. A session
+//! that was never resumed and of which nothing was observed does not count, because its client may not know
+//! of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::report::{Delivery, SessionRecord};
 
+/// The account of each session, and the totals.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     sessions: BTreeMap<(u32, u64), Account>,
-    /// In all sessions.
+    /// Dispatches sent in all sessions.
     sent: u64,
-    /// In those that the client knows of; counted as it happens, for there may be very many.
+    /// Dispatches sent in sessions that the client knows of. Kept as a total, since there may be very many
+    /// sessions.
     sent_to_known: u64,
     delivered: u64,
     duplicated: u64,
     out_of_order: u64,
-    /// Per shard, the last session and number observed.
+    /// The last session and number that were observed, by shard.
     last: BTreeMap<u32, (u64, u64)>,
-    /// Dispatches that were sent behind later ones.
+    /// Dispatches that were sent after later ones and were not observed yet.
     late: BTreeSet<(u32, u64, u64)>,
 }
 
@@ -29,12 +32,12 @@ struct Account {
     /// One bit per dispatch.
     observed: Vec<u64>,
     known: bool,
-    /// Numbers that went out behind later ones.
+    /// The numbers of dispatches that were sent after later ones.
     late: Vec<u64>,
 }
 
 impl Ledger {
-    /// The trace of the next dispatch of a session.
+    /// Counts a dispatch of a session, and returns its trace.
     pub(crate) fn send(&mut self, shard: u32, session: u64) -> String {
         let account = self.sessions.entry((shard, session)).or_default();
         account.sent += 1;
@@ -43,7 +46,7 @@ impl Ledger {
         format!("sim:{shard}:{session}:{}", account.sent)
     }
 
-    /// The client knows of the session.
+    /// Notes that the client knows of the session.
     pub(crate) fn known(&mut self, shard: u32, session: u64) {
         let account = self.sessions.entry((shard, session)).or_default();
         if !std::mem::replace(&mut account.known, true) {
@@ -51,12 +54,12 @@ impl Ledger {
         }
     }
 
-    /// Dispatches sent in every session, whether its client ever knew of it or not.
+    /// The number of dispatches sent in all sessions, including those that the client does not know of.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// A dispatch goes out behind a later one.
+    /// Notes that a dispatch is sent after a later one.
     pub(crate) fn sent_late(&mut self, payload: &[u8]) {
         let Some((shard, session, number)) = trace(payload) else { return };
         self.late.insert((shard, session, number));
@@ -65,7 +68,7 @@ impl Ledger {
         }
     }
 
-    /// A subscriber got a dispatch with this data.
+    /// Notes that a subscriber received a dispatch with this data. Traces that were never sent are ignored.
     pub(crate) fn observe(&mut self, data: &[u8]) {
         let Some((shard, session, number)) = trace(data) else { return };
         let Some(account) = self.sessions.get_mut(&(shard, session)).filter(|account| number <= account.sent)
@@ -93,7 +96,8 @@ impl Ledger {
         }
     }
 
-    /// What was sent, by shard and session; whether sessions live is known elsewhere.
+    /// The number of dispatches sent in each session, sorted by shard and session. `Sessions` adds the ids
+    /// and what is alive.
     pub(crate) fn records(&self) -> Vec<SessionRecord> {
         let record = |(&(shard_id, session), account): (&(u32, u64), &Account)| SessionRecord {
             shard_id,
@@ -107,11 +111,12 @@ impl Ledger {
         self.sessions.iter().map(record).collect()
     }
 
-    /// What became of the dispatches, if anybody told: of a client in another process it cannot be known.
+    /// The delivery, if anything was observed. Clients in other processes report no observations.
     pub(crate) fn known_delivery(&self) -> Option<Delivery> {
         (self.delivered > 0).then(|| self.delivery())
     }
 
+    /// How many dispatches reached the client.
     pub(crate) fn delivery(&self) -> Delivery {
         Delivery {
             sent: self.sent_to_known,
@@ -123,7 +128,7 @@ impl Ledger {
     }
 }
 
-/// Finds the trace in the data of a dispatch.
+/// Finds the trace in a dispatch: its shard, session and number.
 fn trace(data: &[u8]) -> Option<(u32, u64, u64)> {
     const MARK: &[u8] = b"\"sim:";
     let start = data.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
@@ -157,12 +162,12 @@ mod tests {
         let mut ledger = Ledger::default();
         let _ = ledger.send(0, 1);
         assert_eq!(ledger.delivery().sent, 0);
-        assert_eq!(ledger.sent(), 1, "but it was sent");
+        assert_eq!(ledger.sent(), 1, "it was sent");
         ledger.known(0, 1);
         ledger.known(0, 1);
         let _ = ledger.send(0, 1);
         assert_eq!(ledger.delivery().lost, 2);
-        assert_eq!(ledger.known_delivery(), None, "nobody has told yet");
+        assert_eq!(ledger.known_delivery(), None, "nothing was observed yet");
         ledger.observe(&data("sim:0:1:2"));
         assert_eq!(ledger.known_delivery().map(|delivery| (delivery.sent, delivery.lost)), Some((2, 1)));
     }

@@ -1,4 +1,4 @@
-//! Sessions: what is sent in them, kept for a replay, and forgotten.
+//! A session: the events in it, and the buffer that they are replayed from.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,49 +10,58 @@ use crate::link::Link;
 use crate::wire::Mode;
 use crate::world::Audience;
 
+/// A session, from Identify until it is forgotten.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) shard: u32,
     pub(crate) count: u32,
     pub(crate) audience: Audience,
-    /// The mode of the connection that created the session: a Resume has to use the same (GW-012).
+    /// The version, encoding and compression of the connection that identified (GW-012: a Resume has to use
+    /// the same).
     pub(crate) mode: Mode,
-    /// The token as Identify had it: a Resume has to carry the same string (GW-070).
+    /// The token exactly as in the Identify (GW-070: a Resume has to use the same).
     pub(crate) token: String,
-    /// Counted over the simulator's life; part of each trace.
+    /// The number of the session, counted over the simulator's life. It is part of each trace.
     pub(crate) ordinal: u64,
-    /// The places of its guilds in the world.
+    /// The indices of its guilds in the world.
     pub(crate) guilds: Vec<usize>,
+    /// The last sequence number that was given to a dispatch.
     pub(crate) sequence: u64,
+    /// The most dispatches in the buffer.
+    replay_limit: usize,
     buffer: VecDeque<Entry>,
     /// The highest sequence that was dropped from the buffer and would have been replayed.
     forgotten: u64,
+    /// The connection of the session; `None` while it has none.
     pub(crate) link: Option<Arc<Link>>,
+    /// When the session lost its connection.
     pub(crate) lost_at: Option<Instant>,
-    /// Nothing is emitted any more: it was declared invalid.
+    /// Whether the session is invalid, so that no more events are sent in it.
     pub(crate) over: bool,
-    /// The client has named a sequence of it, so that it knows of it.
+    /// Whether the client has sent a sequence of the session, which proves that it received READY.
     pub(crate) proven: bool,
-    /// The client was told that it is over; what a later Resume of it is judged as.
-    pub(crate) told: Option<Over>,
+    /// Set once op 9 or a close code has told the client that the session is over.
+    pub(crate) announced_end: Option<Ended>,
 }
 
 #[derive(Clone, Debug)]
 struct Entry {
     sequence: u64,
     payload: Arc<[u8]>,
-    /// READY and RESUMED belong to one connection, and are not replayed.
+    /// The only connection that gets this dispatch. READY and RESUMED belong to one connection and are not
+    /// replayed.
     only_for: Option<u64>,
 }
 
-/// That the client was told of a session's end, or ended it: a Resume that was written after `since` is judged so.
+/// The end of a session that the client knows of. A Resume that the client writes after `since` gets the
+/// judgement.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Over {
+pub(crate) struct Ended {
     pub(crate) since: Instant,
     pub(crate) judgement: &'static Judgement,
 }
 
-/// For whom a session is.
+/// The properties of a session that its Identify decides.
 pub(crate) struct Owner {
     pub(crate) shard: u32,
     pub(crate) count: u32,
@@ -61,8 +70,19 @@ pub(crate) struct Owner {
     pub(crate) token: String,
 }
 
+/// Whether a close code ends the session too.
+pub(crate) fn ends_session(code: u16) -> bool {
+    matches!(code, 4003 | 4004 | 4006 | 4007 | 4009..=4014)
+}
+
 impl Session {
-    pub(crate) fn new(owner: Owner, ordinal: u64, guilds: Vec<usize>, link: Arc<Link>) -> Self {
+    pub(crate) fn new(
+        owner: Owner,
+        ordinal: u64,
+        guilds: Vec<usize>,
+        link: Arc<Link>,
+        replay_limit: usize,
+    ) -> Self {
         Self {
             shard: owner.shard,
             count: owner.count,
@@ -72,39 +92,39 @@ impl Session {
             ordinal,
             guilds,
             sequence: 0,
+            replay_limit,
             buffer: VecDeque::new(),
             forgotten: 0,
             link: Some(link),
             lost_at: None,
             over: false,
             proven: false,
-            told: None,
+            announced_end: None,
         }
     }
 
-    /// Appends a dispatch; the connection's writer takes it from here.
-    pub(crate) fn push(&mut self, event: &str, data: &str, only_for: Option<u64>, limit: usize) {
+    /// Appends a dispatch, which the connection's writer takes from the buffer.
+    pub(crate) fn push(&mut self, event: &str, data: &str, only_for: Option<u64>) {
         self.sequence += 1;
         let sequence = self.sequence;
         let payload = format!(r#"{{"t":"{event}","s":{sequence},"op":0,"d":{data}}}"#);
-        self.append(payload, only_for, limit);
+        self.append(payload, only_for);
     }
 
-    /// The same in another order of keys, with keys that nobody knows (GW-018, GW-021).
-    pub(crate) fn push_odd(&mut self, event: &str, data: &str, limit: usize) {
+    /// Appends a dispatch with unknown keys, and with its keys in another order (GW-018, GW-021).
+    pub(crate) fn push_odd(&mut self, event: &str, data: &str) {
         self.sequence += 1;
         let sequence = self.sequence;
         self.append(
             format!(r#"{{"x":[{{}}],"d":{data},"op":0,"s":{sequence},"y":null,"t":"{event}"}}"#),
             None,
-            limit,
         );
     }
 
-    fn append(&mut self, payload: String, only_for: Option<u64>, limit: usize) {
+    fn append(&mut self, payload: String, only_for: Option<u64>) {
         let payload = payload.into_bytes().into();
         self.buffer.push_back(Entry { sequence: self.sequence, payload, only_for });
-        while self.buffer.len() > limit.max(1) {
+        while self.buffer.len() > self.replay_limit.max(1) {
             if let Some(dropped) = self.buffer.pop_front()
                 && dropped.only_for.is_none()
             {
@@ -116,7 +136,7 @@ impl Session {
         }
     }
 
-    /// The newest dispatches that are no READY or RESUMED, oldest first.
+    /// The newest dispatches other than READY and RESUMED, oldest first.
     pub(crate) fn newest(&self, count: usize) -> Vec<Arc<[u8]>> {
         let events = self.buffer.iter().rev().filter(|entry| entry.only_for.is_none());
         let mut newest: Vec<_> = events.take(count).map(|entry| Arc::clone(&entry.payload)).collect();
@@ -124,18 +144,19 @@ impl Session {
         newest
     }
 
-    /// Whether everything after this sequence is still here (GW-103).
+    /// Whether everything after this sequence is still in the buffer (GW-103: otherwise a Resume fails).
     pub(crate) fn can_replay_after(&self, sequence: u64) -> bool {
         sequence >= self.forgotten
     }
 
-    /// How many dispatches a replay from there has.
+    /// How many dispatches a replay from this sequence consists of.
     pub(crate) fn replay_length(&self, after: u64) -> u64 {
         let missed = self.buffer.iter().rev().take_while(|entry| entry.sequence > after);
         missed.filter(|entry| entry.only_for.is_none()).count() as u64
     }
 
-    /// The first dispatch after a sequence that is for this connection; or how far there is none.
+    /// The first dispatch for this connection after a sequence. If there is none, the error is the last
+    /// sequence, up to which the buffer has been searched.
     pub(crate) fn next_after(&self, sequence: u64, connection: u64) -> Result<(u64, Arc<[u8]>), u64> {
         let start = self.buffer.partition_point(|entry| entry.sequence <= sequence);
         let mine = |entry: &&Entry| entry.only_for.is_none_or(|only| only == connection);

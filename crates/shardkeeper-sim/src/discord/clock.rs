@@ -1,0 +1,26 @@
+//! The simulator's clock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Tokio's clock plus all jumps of [`Action::ClockJump`](crate::Action::ClockJump).
+#[derive(Default)]
+pub(crate) struct Clock {
+    skew: Duration,
+}
+
+impl Clock {
+    pub(crate) fn now(&self) -> Instant {
+        self.at(Instant::now())
+    }
+
+    /// Converts a time of tokio's clock.
+    pub(crate) fn at(&self, instant: Instant) -> Instant {
+        instant + self.skew
+    }
+
+    pub(crate) fn jump(&mut self, ahead: Duration) {
+        self.skew += ahead;
+    }
+}
