@@ -262,14 +262,14 @@ impl From<Event> for Queued {
 #[must_use = "dropping a delivery says that it was dealt with"]
 pub struct Delivery {
     event: Event,
-    debt: Debt,
+    ack: PendingAck,
     credit: Option<Credit>,
 }
 
-/// What a delivery owes: an acknowledgement, unless a panic is what drops it.
-struct Debt(Option<AckToken>);
+/// The acknowledgement of a delivery, given by dropping it, unless a panic is what drops it.
+struct PendingAck(Option<AckToken>);
 
-impl Drop for Debt {
+impl Drop for PendingAck {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.give_up();
@@ -277,7 +277,7 @@ impl Drop for Debt {
     }
 }
 
-impl Debt {
+impl PendingAck {
     fn give_up(&mut self) {
         if let Some(token) = self.0.take() {
             token.give_up();
@@ -288,12 +288,12 @@ impl Debt {
 /// What an actor that subscribed gives back by dropping a delivery.
 struct Credit {
     _permit: OwnedSemaphorePermit,
-    debt: Option<Arc<LentDebt>>,
+    ack: Option<Arc<RevocableAck>>,
 }
 
-/// What an actor owes for a delivery, which can be taken back: of a delivery that the actor's end caught on its way into the
-/// mailbox nobody would ever drop it.
-type LentDebt = Mutex<Debt>;
+/// The acknowledgement of a delivery that went to an actor, which can be taken back: a delivery that the actor's end caught
+/// on its way into the mailbox would never be dropped.
+type RevocableAck = Mutex<PendingAck>;
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -303,15 +303,15 @@ impl fmt::Debug for Delivery {
 
 impl Delivery {
     fn new(queued: Queued) -> Self {
-        Self { event: queued.event, debt: Debt(queued.token), credit: None }
+        Self { event: queued.event, ack: PendingAck(queued.token), credit: None }
     }
 
-    /// Also returns what is owed for it, if anything is, for taking it back.
-    fn on_credit(mut self, permit: OwnedSemaphorePermit) -> (Self, Option<Weak<LentDebt>>) {
-        let debt = self.debt.0.take().map(|token| Arc::new(Mutex::new(Debt(Some(token)))));
-        let lent = debt.as_ref().map(Arc::downgrade);
-        self.credit = Some(Credit { _permit: permit, debt });
-        (self, lent)
+    /// Also returns the acknowledgement, if one is expected, for taking it back.
+    fn on_credit(mut self, permit: OwnedSemaphorePermit) -> (Self, Option<Weak<RevocableAck>>) {
+        let ack = self.ack.0.take().map(|token| Arc::new(Mutex::new(PendingAck(Some(token)))));
+        let revocable = ack.as_ref().map(Arc::downgrade);
+        self.credit = Some(Credit { _permit: permit, ack });
+        (self, revocable)
     }
 
     /// Drops the delivery without acknowledging it: it was not dealt with, and comes again to the process that resumes the
@@ -320,9 +320,9 @@ impl Delivery {
     /// [`Lifecycle::WatermarkStuck`] says so. Subscriptions that may lose events owe
     /// nothing, and this only drops.
     pub fn abandon(mut self) {
-        self.debt.give_up();
-        if let Some(lent) = self.credit.as_ref().and_then(|credit| credit.debt.as_ref()) {
-            lent.lock().unwrap_or_else(PoisonError::into_inner).give_up();
+        self.ack.give_up();
+        if let Some(revocable) = self.credit.as_ref().and_then(|credit| credit.ack.as_ref()) {
+            revocable.lock().unwrap_or_else(PoisonError::into_inner).give_up();
         }
     }
 

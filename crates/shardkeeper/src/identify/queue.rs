@@ -133,7 +133,7 @@ impl Actor for IdentifyQueue {
                 state.limiter.update(now(), max_concurrency, budget);
                 state.limiter.set_budget(state.ledger.budget());
                 if std::mem::replace(&mut state.max_concurrency, max_concurrency) != max_concurrency {
-                    state.ask_anew(&myself);
+                    state.ask_again(&myself);
                 }
             }
             QueueMessage::Passed { shard, ask, pass } => state.passed(shard, ask, pass),
@@ -227,7 +227,7 @@ impl QueueState {
     }
 
     /// The keys are others: who waits at the gate waits for the wrong one.
-    fn ask_anew(&mut self, myself: &ActorRef<QueueMessage>) {
+    fn ask_again(&mut self, myself: &ActorRef<QueueMessage>) {
         for (shard, permit) in self.gate.as_mut().map(GateClient::take_pending).unwrap_or_default() {
             self.permit(myself, shard, permit);
         }

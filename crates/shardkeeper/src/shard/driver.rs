@@ -186,7 +186,7 @@ impl Driver {
                         self.core.take(event, &mut self.codec);
                         self.carry_out();
                         self.receive_pending(MESSAGES_PER_STEP);
-                        self.tell_uncompressed();
+                        self.log_uncompressed();
                     }
                 }
             }

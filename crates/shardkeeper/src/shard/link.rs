@@ -139,7 +139,7 @@ impl Driver {
     }
 
     /// Once per driver; the log has it once for all of them.
-    pub(super) fn tell_uncompressed(&mut self) {
+    pub(super) fn log_uncompressed(&mut self) {
         if let Link::Up(connection) = &self.link
             && connection.is_uncompressed()
             && !std::mem::replace(&mut self.uncompressed_told, true)

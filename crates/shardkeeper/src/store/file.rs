@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_store_is_told_by_name_and_left_as_it_is() {
+    fn what_is_no_store_is_named_and_left_as_it_is() {
         let directory = Directory::new("foreign");
         let path = directory.0.join("notes");
         let notes = "somebody else's notes ".repeat(1000);
