@@ -137,6 +137,9 @@
 //! [`Shardkeeper::exit_reason`] waits for the end, however it comes;
 //! [`Shardkeeper::wait`] gives the same as a `Result`: an error says why a bot ended that nobody told to end.
 //!
+//! After the end every call that needs the manager returns the error [`ManagerEnded`], alone or as the variant `ManagerEnded`
+//! of its own error. Only `stop`, `wait` and `exit_reason` succeed, since they wait for the end; a subscription yields `None`.
+//!
 //! # Several processes
 //!
 //! Each process runs a slice: the same count, different ids. Routing by guild works in each of them; a guild of another
