@@ -5,9 +5,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use shardkeeper::config::{RestartBy, RestartPolicy};
 use shardkeeper::status::Phase;
-use shardkeeper::{Event, EventName, Lifecycle, ShardId, Shardkeeper, SubscriptionOptions, Topic};
+use shardkeeper::{
+    Event, EventName, Lifecycle, ShardId, Shardkeeper, Subscription, SubscriptionOptions, Topic,
+};
 use shardkeeper_sim::Fault;
-use shardkeeper_tests::races::repeat;
+use shardkeeper_tests::races::{Round, repeat};
 use tokio::time::sleep;
 
 /// Comes back at once five times, and then in a minute: for ever, as far as a round is concerned.
@@ -19,6 +21,18 @@ fn quarantined_early() -> RestartPolicy {
     policy
 }
 
+/// Kills shard 0 two times, at any moment of its way to READY or soon after, and waits until the manager knows.
+async fn crash_twice(round: &Round, keeper: &Shardkeeper, lifecycle: &mut Subscription) {
+    let mut crashes = 0;
+    while crashes < 2 {
+        round.stir().await;
+        let Ok(actor) = keeper.shard(ShardId(0)).await else { continue };
+        actor.kill();
+        while !matches!(lifecycle.next().await.unwrap().lifecycle(), Some(Lifecycle::Crashed { .. })) {}
+        crashes += 1;
+    }
+}
+
 #[test]
 fn a_shard_in_quarantine_never_shows_as_ready() {
     repeat(150, |round| async move {
@@ -26,20 +40,7 @@ fn a_shard_in_quarantine_never_shows_as_ready() {
         let builder = round.bot(&simulator).restart_policy(quarantined_early());
         let mut lifecycle = builder.subscribe(Topic::lifecycle());
         let keeper = builder.start().await.unwrap();
-        let mut killed = 0;
-        while killed < 2 {
-            // At any moment of its way to READY, or soon after.
-            round.stir().await;
-            if let Ok(actor) = keeper.shard(ShardId(0)).await {
-                actor.kill();
-                loop {
-                    if let Some(Lifecycle::Crashed { .. }) = lifecycle.next().await.unwrap().lifecycle() {
-                        break;
-                    }
-                }
-                killed += 1;
-            }
-        }
+        crash_twice(&round, &keeper, &mut lifecycle).await;
         for _ in 0..20 {
             let status = keeper.shard_status(ShardId(0)).await.unwrap();
             assert_eq!(status.phase, Phase::Quarantined, "{status:?}");
@@ -123,19 +124,7 @@ fn an_identify_that_was_asked_for_is_not_undone_by_a_driver_that_was_killed() {
         let builder = round.bot(&simulator).restart_policy(quarantined_early());
         let mut lifecycle = builder.subscribe(Topic::lifecycle());
         let keeper = builder.start().await.unwrap();
-        let mut crashes = 0;
-        while crashes < 2 {
-            round.stir().await;
-            if let Ok(actor) = keeper.shard(ShardId(0)).await {
-                actor.kill();
-                loop {
-                    if let Some(Lifecycle::Crashed { .. }) = lifecycle.next().await.unwrap().lifecycle() {
-                        break;
-                    }
-                }
-                crashes += 1;
-            }
-        }
+        crash_twice(&round, &keeper, &mut lifecycle).await;
         // What the simulator counts may come from the driver that was killed, and late.
         let before = session_ids(&keeper).await;
         keeper.restart_shard(ShardId(0), RestartBy::Identify).await.unwrap();
