@@ -219,7 +219,7 @@ async fn a_command_is_refused_with_its_reason() {
     assert_eq!(full.to_string(), "shard 1 has 512 bulk commands waiting");
     assert!(answers.iter().filter(|answer| answer.is_ok()).count() >= 512);
     keeper.stop().await;
-    assert_eq!(rejection(ask_for(guild(1))).await, "the manager has ended");
+    assert_eq!(rejection(ask_for(guild(1))).await, ManagerEnded.to_string());
 }
 
 #[tokio::test(start_paused = true)]
