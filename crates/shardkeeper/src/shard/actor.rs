@@ -10,8 +10,9 @@ use shardkeeper_proto::{PresenceUpdate, ShardConfig, ShardId};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use super::driver::{self, Control, Inputs, Parts, Peers};
+use super::driver::{self, Control, Inputs};
 use super::life::{Life, Running};
+use super::parts::{Parts, Peers};
 use crate::command::{CommandInbox, CommandSender};
 use crate::error::CommandError;
 use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};

@@ -12,7 +12,7 @@ use shardkeeper_transport::{Closed, Event, TransportError};
 use tokio::time::Instant;
 
 use super::codec::Codec;
-use super::driver::{Parts, Peers};
+use super::parts::{Parts, Peers};
 use super::receipts::Receipts;
 use crate::command::WriteError;
 use crate::dispatch::Lifecycle;

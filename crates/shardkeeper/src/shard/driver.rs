@@ -1,39 +1,28 @@
 //! The driver of one shard: the only place where the machine and a connection meet.
 //!
 //! Its contract: **each step waits for one reason to wake up, tells the machine what happened, and carries out everything the
-//! machine puts out for it before the next wait.** The machine's side of that is in [`core`](super::core), the connection's in
-//! [`link`](super::link).
+//! machine puts out for it before the next wait.** The machine's side of that is in [`core`](super::core), what is done to the
+//! connection in [`carry_out`](super::carry_out).
 //!
 //! Input: what the connection receives, what the control plane says, the clock. Output: dispatches to the
 //! publisher, payloads to the connection, reports to the shard's actor.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
-use ractor::ActorRef;
-use shardkeeper_proto::{IdentifyPermit, Input, PresenceUpdate, ShardConfig, ShardId};
-use shardkeeper_transport::{Connector, Reading};
+use shardkeeper_proto::{IdentifyPermit, Input, PresenceUpdate, ShardConfig};
+use shardkeeper_transport::Reading;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
-use super::PresenceFn;
-use super::board::StatusBoard;
 use super::codec::Codec;
 use super::core::Core;
-use super::life::{Life, Running};
+use super::life::Running;
 use super::link::{Link, LinkEvent};
-use super::oddities::Oddities;
-use super::pacer::Pacer;
-use super::rate::Warnings;
+use super::parts::{Parts, Peers};
 use super::receipts::Receipts;
-use super::tap::Tap;
 use crate::command::PendingCommand;
-use crate::dispatch::Publisher;
 use crate::error::CommandError;
-use crate::identify::IdentifyLedger;
-use crate::message::{Incarnation, QueueMessage, ShardMessage};
-use crate::session::SessionCell;
 
 /// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
 /// nothing measurable, smaller ones cost a poll of everything per message.
@@ -53,54 +42,11 @@ pub(super) enum Control {
     Crash,
 }
 
-/// What a driver works with.
-pub(crate) struct Parts {
-    pub(crate) shard: ShardId,
-    pub(crate) life: Arc<Life>,
-    pub(crate) connector: Connector,
-    pub(crate) pacer: Arc<Pacer>,
-    pub(crate) warnings: Arc<Warnings>,
-    pub(crate) publisher: Publisher,
-    pub(crate) slot: Arc<SessionCell>,
-    pub(crate) board: Arc<StatusBoard>,
-    pub(crate) oddities: Arc<Oddities>,
-    pub(crate) presence_fn: Option<PresenceFn>,
-    pub(crate) ledger: Arc<IdentifyLedger>,
-    pub(crate) random: fastrand::Rng,
-    pub(crate) tap: Option<Arc<Tap>>,
-    /// Whether to make another connection when one ends.
-    pub(crate) reconnect: bool,
-}
-
-impl Parts {
-    pub(super) fn incarnation(&self) -> Incarnation {
-        self.life.incarnation()
-    }
-}
-
 /// What may wake a driver, besides its connection and its timer.
 pub(super) struct Inputs {
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) commands: mpsc::Receiver<PendingCommand>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
-}
-
-/// The actors that a driver talks to.
-pub(super) struct Peers {
-    pub(super) actor: ActorRef<ShardMessage>,
-    pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
-}
-
-impl Peers {
-    /// A queue that is gone is replaced by the manager, and then asked again.
-    pub(super) fn ask(&self, message: QueueMessage) {
-        let _ = self.queue.borrow().cast(message);
-    }
-
-    /// Without its actor this driver is about to end.
-    pub(super) fn report(&self, message: ShardMessage) {
-        let _ = self.actor.cast(message);
-    }
 }
 
 /// What a driver is started with.

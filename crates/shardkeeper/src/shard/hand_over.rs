@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::driver::Parts;
+use super::parts::Parts;
 use crate::dispatch::{HeldByAsker, Lifecycle, STALLED_AFTER, SubscriptionLabel};
 
 /// For how long whoever awaits an end may have an event in hand before the end goes on without it. 1 s: a task that has other

@@ -1,18 +1,9 @@
-//! The life of a driver's connection: paced, opened, written to, dropped, as the machine wants it.
-//!
-//! Input: the outputs of the machine that concern the connection. Output: what the connection does, for the driver's next step.
-
-use std::task::{Context, Poll, Waker};
+//! The connection of a driver, or what there is of it.
 
 use futures_util::future::BoxFuture;
-use shardkeeper_proto::shard::Oddity;
-use shardkeeper_proto::{Input, Opcode, Output};
 use shardkeeper_transport::{ConnectError, Connection, Event, Reading};
 use tokio::time::{Instant, sleep_until};
 use url::Url;
-
-use super::driver::Driver;
-use crate::identify::TakenPermit;
 
 /// The connection, or what there is of it.
 pub(super) enum Link {
@@ -45,106 +36,6 @@ impl Link {
             }
             Self::Opening(opening) => LinkEvent::Opened(opening.await),
             Self::Up(connection) => LinkEvent::Connection(connection.next(reading).await),
-        }
-    }
-}
-
-impl Driver {
-    /// Carries out what the machine wants done to the link.
-    pub(super) fn carry_out(&mut self) {
-        // Taken out and put back, so that its memory serves again; carrying out may add more at the end.
-        while !self.core.for_link.is_empty() {
-            let mut outputs = std::mem::take(&mut self.core.for_link);
-            for output in outputs.drain(..) {
-                self.carry_out_one(output);
-                self.core.show_traffic();
-            }
-            if self.core.for_link.is_empty() {
-                self.core.for_link = outputs;
-            }
-        }
-    }
-
-    fn carry_out_one(&mut self, output: Output) {
-        match (output, &mut self.link) {
-            (Output::Connect(url), _) => {
-                self.core.parts.board.set_url(self.core.parts.incarnation(), &url);
-                let wait = self.core.parts.pacer.reserve();
-                if wait.is_zero() {
-                    self.open(url);
-                } else {
-                    self.link = Link::Paced { until: Instant::now() + wait, url };
-                    self.feed(Input::ConnectDelayed(wait));
-                }
-            }
-            (Output::Disconnect, _) => {
-                self.core.permit = None;
-                self.core.receipts.disconnected();
-                self.link = Link::Down;
-            }
-            (Output::Send(payload), Link::Up(connection)) => {
-                if let Some(tap) = &self.core.parts.tap {
-                    tap.sent(self.core.parts.shard, &payload);
-                }
-                let permit = self.core.permit.as_mut().filter(|_| payload.is(Opcode::Identify));
-                let identifies = permit.map(TakenPermit::spend).is_some();
-                // When its buffer is full, the connection says so as its end.
-                let _ = self.codec.enqueue(payload, connection);
-                if identifies {
-                    // Written before anything can end this driver, so that what was counted is what Discord gets.
-                    let written =
-                        connection.poll_next(&mut Context::from_waker(Waker::noop()), Reading::Paused);
-                    if let Poll::Ready(Event::Flushed) = written {
-                        self.core.flushed();
-                    }
-                }
-            }
-            (Output::CommandSent(id), _) => self.core.receipts.sent(id),
-            (Output::Close(code), Link::Up(connection)) => {
-                let _ = connection.enqueue_close(code, "");
-            }
-            // The connection ended in between; the machine is about to hear of it.
-            _ => {}
-        }
-    }
-
-    pub(super) fn open(&mut self, url: Url) {
-        let connector = self.core.parts.connector.clone();
-        self.link = Link::Opening(Box::pin(async move { connector.connect(&url).await.map(Box::new) }));
-    }
-
-    pub(super) fn opened(&mut self, opened: Result<Box<Connection>, ConnectError>) {
-        match opened {
-            Ok(connection) => {
-                self.link = Link::Up(connection);
-                self.feed(Input::Connected);
-            }
-            Err(error) => {
-                self.link = Link::Down;
-                let retry_after = error.retry_after();
-                let error = crate::chain::chain(&error);
-                let shard = self.core.parts.shard;
-                if self.core.parts.warnings.admit(shard) {
-                    tracing::warn!(shard.id = shard.0, error, ?retry_after, "could not connect");
-                } else {
-                    tracing::debug!(shard.id = shard.0, error, ?retry_after, "could not connect");
-                }
-                self.feed(match retry_after {
-                    Some(retry_after) => Input::ConnectRefused { retry_after },
-                    None => Input::ConnectFailed,
-                });
-                self.core.parts.board.set_reason(self.core.parts.incarnation(), error);
-            }
-        }
-    }
-
-    /// Once per driver; the log has it once for all of them.
-    pub(super) fn log_uncompressed(&mut self) {
-        if let Link::Up(connection) = &self.link
-            && connection.is_uncompressed()
-            && !std::mem::replace(&mut self.uncompressed_told, true)
-        {
-            self.core.parts.oddities.log_once(self.core.parts.shard, Oddity::Uncompressed);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod actor;
 pub(crate) mod board;
+mod carry_out;
 mod codec;
 mod core;
 mod driver;
@@ -13,6 +14,7 @@ pub(crate) mod life;
 mod link;
 mod oddities;
 mod pacer;
+mod parts;
 mod rate;
 mod receipts;
 mod tap;
@@ -22,9 +24,9 @@ use std::sync::Arc;
 use shardkeeper_proto::{Presence, ShardId};
 
 pub use self::actor::{ShardActor, ShardArguments, ShardState};
-pub(crate) use self::driver::Parts;
 pub(crate) use self::oddities::Oddities;
 pub(crate) use self::pacer::Pacer;
+pub(crate) use self::parts::Parts;
 pub(crate) use self::rate::{OncePer, Warnings};
 pub(crate) use self::tap::Tap;
 pub use self::tap::{Direction, WirePayload};

@@ -1,0 +1,63 @@
+//! What a driver works with, and whom it talks to.
+
+use std::sync::Arc;
+
+use ractor::ActorRef;
+use shardkeeper_proto::ShardId;
+use shardkeeper_transport::Connector;
+use tokio::sync::watch;
+
+use super::PresenceFn;
+use super::board::StatusBoard;
+use super::life::Life;
+use super::oddities::Oddities;
+use super::pacer::Pacer;
+use super::rate::Warnings;
+use super::tap::Tap;
+use crate::dispatch::Publisher;
+use crate::identify::IdentifyLedger;
+use crate::message::{Incarnation, QueueMessage, ShardMessage};
+use crate::session::SessionCell;
+
+/// What a driver works with.
+pub(crate) struct Parts {
+    pub(crate) shard: ShardId,
+    pub(crate) life: Arc<Life>,
+    pub(crate) connector: Connector,
+    pub(crate) pacer: Arc<Pacer>,
+    pub(crate) warnings: Arc<Warnings>,
+    pub(crate) publisher: Publisher,
+    pub(crate) slot: Arc<SessionCell>,
+    pub(crate) board: Arc<StatusBoard>,
+    pub(crate) oddities: Arc<Oddities>,
+    pub(crate) presence_fn: Option<PresenceFn>,
+    pub(crate) ledger: Arc<IdentifyLedger>,
+    pub(crate) random: fastrand::Rng,
+    pub(crate) tap: Option<Arc<Tap>>,
+    /// Whether to make another connection when one ends.
+    pub(crate) reconnect: bool,
+}
+
+impl Parts {
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.life.incarnation()
+    }
+}
+
+/// The actors that a driver talks to.
+pub(super) struct Peers {
+    pub(super) actor: ActorRef<ShardMessage>,
+    pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
+}
+
+impl Peers {
+    /// A queue that is gone is replaced by the manager, and then asked again.
+    pub(super) fn ask(&self, message: QueueMessage) {
+        let _ = self.queue.borrow().cast(message);
+    }
+
+    /// Without its actor this driver is about to end.
+    pub(super) fn report(&self, message: ShardMessage) {
+        let _ = self.actor.cast(message);
+    }
+}
