@@ -9,7 +9,7 @@
 //! | … on some shards | [`Shardkeeper::update_presence_on`] | these | presence |  |
 //! | collect members of a guild | [`Shardkeeper::members`] | the guild's shard | bulk | `GUILD_MEMBERS` for all, `GUILD_PRESENCES` for presences |
 //! | … one chunk after the other | [`Shardkeeper::members_chunks`] | the guild's shard | bulk | the same |
-//! | ask for members, and hear the events | [`RequestMembers::command`] | the guild's shard | bulk | the same |
+//! | ask for members, and hear the events | [`Command::members`] | the guild's shard | bulk | the same |
 //! | ask for soundboard sounds of any guilds | [`Shardkeeper::request_soundboard_sounds`] | each guild's shard | bulk |  |
 //! | … of guilds of one shard | [`Command::sounds`] | the first guild's shard | bulk |  |
 //! | ask for the status and start time of voice channels | [`Command::channel_info`] | the guild's shard | bulk |  |

@@ -168,7 +168,7 @@
 //!
 //! | crate | version | where |
 //! |---|---|---|
-//! | ractor | 0.16 | [`Shardkeeper::manager`], [`Shardkeeper::shard`], [`Shardkeeper::subscribe_actor`] and the module [`actor`](crate::actor); re-exported as [`shardkeeper::ractor`](crate::ractor) |
+//! | ractor | 0.16 | [`Shardkeeper::manager`], [`Shardkeeper::shard`], [`Shardkeeper::subscribe_actor`] and the module [`actor`]; re-exported as [`shardkeeper::ractor`](crate::ractor) |
 //! | tokio | 1 | every call runs on its runtime; [`Dialer`]s return streams with its `AsyncRead` and `AsyncWrite` |
 //! | futures-core | 0.3 | `Stream` of subscriptions and of [`Shardkeeper::members_chunks`]; `BoxFuture` (of futures-util, an alias for a boxed future) in the traits [`IdentifyGate`], [`SessionStore`](crate::store::SessionStore) and [`Dialer`] |
 //! | serde | 1 | `Serialize` and `Deserialize` of sessions, records, status and lifecycle; `DeserializeOwned` in [`Dispatch::parse`] |
