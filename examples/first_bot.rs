@@ -8,13 +8,13 @@ use twilight_model::gateway::payload::incoming::MessageCreate;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Without a log a bot is silent about everything that it cannot do.
+    // Warnings and errors of shardkeeper go to the log. Without this line nobody sees them.
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
 
     let token = env::var("DISCORD_TOKEN").map_err(|_| "DISCORD_TOKEN is not set to the bot's token")?;
     let intents = Intents::GUILDS | Intents::GUILD_MESSAGES | Intents::MESSAGE_CONTENT;
     let mut bot = Shardkeeper::builder(token, intents);
-    // The simulator in place of Discord.
+    // Connects to the simulator instead of Discord.
     if let Ok(address) = env::var("DISCORD_SIM") {
         bot = bot.api_url(format!("http://{address}/api/v10"));
     }
@@ -27,6 +27,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Err(error) => eprintln!("{error}"),
         }
     }
-    // There are no more messages because the bot has ended: an error says why.
+    // The messages end when the bot has ended. An error says why.
     Ok(bot.wait().await?)
 }

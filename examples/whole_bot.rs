@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let token = env::var("DISCORD_TOKEN").map_err(|_| "DISCORD_TOKEN is not set to the bot's token")?;
     let intents = Intents::GUILDS | Intents::GUILD_MESSAGES | Intents::MESSAGE_CONTENT;
     let mut http = Client::builder().token(token.clone());
-    // The sessions in this file are resumed by the next run: a restart costs no Identify and loses no event.
+    // The next run resumes the sessions in this file: a restart costs no Identify and loses no event.
     let mut bot = Shardkeeper::builder(token, intents).session_store(Arc::new(FileStore::open("sessions")?));
     if let Ok(address) = env::var("DISCORD_SIM") {
         bot = bot.api_url(format!("http://{address}/api/v10"));
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut interactions = bot.subscribe_to::<InteractionCreate>();
     let bot = bot.start().await?;
 
-    // Ctrl-C ends the bot while the loop below reads on, so that everything under way is dealt with.
+    // Ctrl-C ends the bot. The loop below reads on until then, so that no event is left over.
     let ending = bot.clone();
     tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
@@ -63,6 +63,6 @@ async fn answer(http: &Client, interaction: &InteractionCreate) {
     let client = http.interaction(interaction.application_id);
     match client.create_response(interaction.id, &interaction.token, &response).await {
         Ok(_) => println!("answered an interaction"),
-        Err(error) => eprintln!("an interaction has no answer: {error}"),
+        Err(error) => eprintln!("could not answer an interaction: {error}"),
     }
 }

@@ -121,6 +121,67 @@ fn imports_are_found_wherever_they_stand() {
     assert_eq!(imports(text), ["dispatch", "error", ""]);
 }
 
+/// The picture in the chapter on architecture has one room per line, from the top down.
+#[test]
+fn the_architecture_chapter_shows_the_rooms_in_their_order() {
+    let chapter =
+        fs::read_to_string("../crates/shardkeeper/src/manual/_01_architecture.rs").expect("it is text");
+    let section = chapter.split("\n//! # Modules\n").nth(1).expect("the chapter has the modules");
+    let picture = section.split("```").nth(1).expect("the section has a picture");
+    let first_words = picture.lines().filter_map(|line| {
+        let line = line.trim_start_matches("//!").trim_start_matches([' ', '│', '├', '└', '─', '▶', '▼']);
+        line.split_whitespace().next()
+    });
+    let shown: Vec<&str> = first_words.filter(|word| ROOMS.contains(word)).collect();
+    let expected: Vec<&str> = ROOMS.into_iter().rev().collect();
+    assert_eq!(shown, expected);
+}
+
+/// Names that would give the protocol I/O, a clock, random numbers or tasks.
+const IMPURE: [&str; 7] =
+    ["std::fs", "std::net", "std::thread", "Instant::now", "SystemTime", "tokio", "fastrand"];
+
+#[test]
+fn the_protocol_does_no_io_and_reads_no_clock() {
+    let files = files_of(Path::new("../crates/shardkeeper-proto/src"));
+    let read = |path: &PathBuf| fs::read_to_string(path).expect("it is text");
+    let of_tests: BTreeSet<String> = files.iter().flat_map(|path| modules_of_tests(&read(path))).collect();
+    let is_test = |path: &Path| {
+        let path = path.with_extension("");
+        path.iter().any(|name| of_tests.contains(&*name.to_string_lossy()))
+    };
+    let mut checked = 0;
+    for path in files.iter().filter(|path| !is_test(path)) {
+        let text = read(path);
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let impure = IMPURE.iter().find(|name| line.contains(**name));
+            assert!(impure.is_none(), "{}: {line}", path.display());
+        }
+        checked += 1;
+    }
+    assert!(checked > 20, "only {checked} files");
+}
+
+/// The modules that a file declares for its tests only.
+fn modules_of_tests(text: &str) -> Vec<String> {
+    let after = text.split("#[cfg(test)]\nmod ").skip(1);
+    after.filter_map(|rest| rest.split_once([';', ' '])).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Mailboxes have no bound, so what Discord sends must not be in one. Subscriptions carry it.
+#[test]
+fn no_message_between_actors_carries_a_dispatch() {
+    for file in ["message.rs", "session/keeper.rs"] {
+        let text = fs::read_to_string(Path::new("../crates/shardkeeper/src").join(file)).expect("it is text");
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        for name in ["Delivery", "Dispatch", "Envelope", "Event>", "Event)"] {
+            assert!(!code.contains(name), "{file} has {name}");
+        }
+    }
+}
+
 /// A C zlib anywhere in the graph would silently take the place of zlib-rs.
 #[test]
 fn the_inflater_is_zlib_rs_and_there_is_one_crypto_provider() {

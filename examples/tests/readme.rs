@@ -162,6 +162,8 @@ async fn the_first_bot_says_why_it_cannot_work_and_ends_with_an_error() {
     empty.env("DISCORD_TOKEN", " ");
     let mut wrong = bot(FIRST, &address);
     wrong.env("DISCORD_TOKEN", "wrong-token");
+    let readme = read("../README.md");
+    let mut shown = 0;
     for (command, why) in [
         (without_token, "Error: \"DISCORD_TOKEN is not set"),
         (empty, "Error: the token is empty: set it to the bot token of the developer portal"),
@@ -173,7 +175,10 @@ async fn the_first_bot_says_why_it_cannot_work_and_ends_with_an_error() {
         let last = log.lines().last().unwrap_or_default();
         assert!(code == Some(1) && last.starts_with("Error: ") && last.contains(why), "{why}: {log}");
         assert!(!log.contains("wrong-token"), "{log}");
+        shown += usize::from(readme.contains(last));
     }
+    // README shows the texts for a wrong token and for an intent that is not enabled.
+    assert_eq!(shown, 2, "README shows other texts than the bot prints");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! shardkeeper keeps the Gateway shards of a Discord bot alive.
 //!
-//! A bot starts a manager; from then on every shard is connected, identified within Discord's limits, resumed after
-//! any failure, and heard through topics:
+//! A bot starts a manager. From then on every shard is connected, identified within Discord's limits, and
+//! resumed after any failure. The bot subscribes to the events it wants:
 //!
 //! ```no_run
 //! use shardkeeper::{Intents, Shardkeeper, Topic};
@@ -14,66 +14,78 @@
 //! while let Some(event) = events.next().await {
 //!     println!("{event:?}");
 //! }
-//! // No more events means that the bot has ended. An error says why.
+//! // The events end when the bot has ended. An error says why.
 //! bot.wait().await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! With [`Builder::subscribe_to`] events come as types: those of twilight-model, or the bot's own. Install a subscriber for
-//! `tracing`, such as tracing-subscriber: warnings about what does not work go there.
+//! [`Builder::subscribe_to`] turns events into types: those of twilight-model, or the bot's own. Install a
+//! subscriber for `tracing`, such as tracing-subscriber: shardkeeper logs warnings and errors there, and
+//! nowhere else.
 //!
-//! The bot reads events when it likes, from as many tasks as it likes. What happens to connections is not its business;
-//! [`Topic::lifecycle`] tells it all the same.
+//! The bot reads events at its own speed, from any number of tasks. It does not have to react to lost
+//! connections; [`Topic::lifecycle`] reports them.
 //!
 //! # The manual
 //!
-//! 1. [Architecture](manual::_01_architecture): the parts, the two planes, the life of one shard
+//! 1. [Architecture](manual::_01_architecture): the parts, control and data, the modules, the life of one
+//!    shard
 //! 2. [Supervision](manual::_02_supervision): what breaks, who notices, what survives
-//! 3. [Delivery](manual::_03_delivery): topics, subscriptions, order, loss, acknowledgement, back-pressure, bounds
-//! 4. [Commands](manual::_04_commands): voice, presences, members; limits and rejections
-//! 5. [Shards](manual::_05_shards): which ones to run; moving, status, sessions, endings, several processes
+//! 3. [Delivery](manual::_03_delivery): topics, subscriptions, order, loss, acknowledgement, back-pressure,
+//!    bounds
+//! 4. [Commands](manual::_04_commands): voice, presences, members; limits and errors
+//! 5. [Shards](manual::_05_shards): which ones to run; moving, status, sessions, ending, several processes
 //! 6. [Defaults](manual::_06_defaults): every number with its reason
-//! 7. [Decisions](manual::_07_decisions): why it is built so, and what was chosen where Discord says nothing
-//! 8. [Coming from elsewhere](manual::_08_coming_from): twilight, serenity, discord.js, discordeno, discljord and others, call
-//!    by call
+//! 7. [Decisions](manual::_07_decisions): why it is built this way, and what it does where Discord's
+//!    documentation says nothing
+//! 8. [Coming from elsewhere](manual::_08_coming_from): twilight, serenity, discord.js, discordeno, discljord
+//!    and others, call by call
 //!
-//! # Where to begin
+//! The [glossary](manual#glossary) explains the words that the documentation uses.
 //!
-//! [`Shardkeeper::builder`] makes a [`Builder`], which starts a [`Shardkeeper`]: the handle on a running [`ShardManager`](actor::ShardManager).
-//! [`Topic`] and [`Subscription`] are for hearing, [`Shardkeeper::command`] and [`Shardkeeper::update_presence`] for saying.
+//! # Where to start
+//!
+//! [`Shardkeeper::builder`] makes a [`Builder`], which starts a [`Shardkeeper`]: the handle of a running
+//! [`ShardManager`](actor::ShardManager). A [`Topic`] and a [`Subscription`] receive events;
+//! [`Shardkeeper::command`] and [`Shardkeeper::update_presence`] send.
 //!
 //! # Guarantees
 //!
-//! - **Order.** The events of one shard come in Discord's order.
-//! - **Loss.** A subscription with [`Overflow::Wait`] gets every event that the session yields. What the other policies drop is
-//!   announced as [`Event::Lagged`].
-//! - **Doubling.** None over a resume. After a crash in the middle of publishing an event can come twice, and says so.
-//! - **Hand-over.** A session goes to the next process as far as its events were acknowledged, by dropping each [`Delivery`]:
-//!   what was not dealt with comes again there, and says so ([`Dispatch::is_replayed`]). It goes by [`Shardkeeper::detach`], or
-//!   by a [session store](Builder::session_store), whatever became of this process.
-//! - **Crashes.** A shard whose code breaks down resumes from the session that the manager keeps: no Identify is spent, unless it
-//!   had none yet, or Discord has forgotten it after a quarantine.
+//! - **Order.** The events of one shard arrive in Discord's order.
+//! - **Loss.** A subscription with [`Overflow::Wait`] gets every event of the session. [`Event::Lagged`]
+//!   reports what the other policies drop.
+//! - **Duplicates.** A resume causes none. After a crash in the middle of publishing, an event can arrive
+//!   twice, and the second one is marked.
+//! - **Hand-over.** Dropping a [`Delivery`] acknowledges it. A session goes to the next process as of the
+//!   last event up to which everything was acknowledged. Events that were not acknowledged arrive again
+//!   there, and are marked ([`Dispatch::is_replayed`]). Hand a session over with [`Shardkeeper::detach`], or
+//!   with a [session store](Builder::session_store), which also works after a kill.
+//! - **Crashes.** A shard whose code panics resumes from the session that the manager keeps. This costs no
+//!   Identify, unless the shard had no session yet, or Discord has forgotten it after a quarantine.
 //! - **Heartbeats** never wait for a subscriber, a command or a large payload.
-//! - **Identify.** At most one per key and 5 s, never below the reserve of the day's budget; a resume needs none.
-//! - **Bounds.** Every queue and buffer has one, and a rule for being full. Mailboxes of actors have none of their own: a call
-//!   of a handle waits for its answer, so its callers are the bound.
-//! - **Secrets.** The token and session ids are in no log line, error or `Debug` output; neither is the content of events. Other
-//!   crates' records of `log` at level trace would show them, so the feature `hide-frames` compiles those out of the program.
+//! - **Identify.** At most one per key and 5 s, and never below the reserve of the day's budget. A resume
+//!   needs no permit.
+//! - **Bounds.** Every queue and buffer has a bound, and a rule for what happens when it is full. Mailboxes
+//!   of actors have no bound of their own: a call of a handle waits for its answer, so the number of callers
+//!   is the bound.
+//! - **Secrets.** The token and session ids are in no log line, error or `Debug` output, and neither is the
+//!   content of events. Records of the crate `log` at level trace, written by other crates, would show them.
+//!   The feature `hide-frames` therefore compiles those out of the program.
 //!
-//! Supervision catches panics: a bot must not be built with `panic = "abort"`.
+//! Supervision catches panics: do not build a bot with `panic = "abort"`.
 //!
 //! # Features
 //!
-//! Each only adds. The first two are on by default, the others off.
+//! Each feature only adds. The first two are on by default, the others are off.
 //!
 //! | feature | adds | needs |
 //! |---|---|---|
 //! | `file-store` | `store::FileStore`: sessions on disk | redb |
-//! | `hide-frames` | no `log` record of level trace in the whole program: tungstenite's hold tokens and content | log |
+//! | `hide-frames` | removes `log` records of level trace from the whole program: those of tungstenite hold tokens and content | log |
 //! | `zstd` | `Compression::ZstdStream` | a C compiler |
 //! | `etf` | `Encoding::Etf` | |
-//! | `twilight` | `subscribe_to` and `Dispatch::event()` for the types of twilight-model 0.18; brings `simd-json` along | twilight-model |
+//! | `twilight` | `subscribe_to` and `Dispatch::event()` for the types of twilight-model 0.18; includes `simd-json` | twilight-model |
 //! | `simd-json` | `Dispatch::parse_whole()`: large events in less time | simd-json |
 //! | `songbird` | songbird's `VoiceUpdate` for [`Shardkeeper`] | songbird |
 //! | `conformance` | checks for an [identify gate](gate) or [session store](store) of your own | |
@@ -97,7 +109,7 @@ pub mod status;
 pub mod store;
 mod task;
 
-/// The actor library of shards and manager: what it takes to speak to them by messages.
+/// The actor library of shards and manager. A bot needs it to send messages to them.
 pub use ractor;
 pub use shardkeeper_proto::{Activity, EventName, Intents, OnlineStatus, Presence, Session, ShardId};
 
@@ -110,7 +122,7 @@ pub use self::dispatch::{
     TypedSubscription,
 };
 
-/// The actors: their messages, and what they are started with.
+/// The actors, their messages and their start arguments.
 pub mod actor {
     pub use shardkeeper_proto::IdentifyPermit;
 
@@ -125,7 +137,7 @@ pub mod actor {
     pub use crate::shard::{ShardActor, ShardArguments, ShardState};
 }
 
-/// What a bot is configured with, and what Discord says about it.
+/// Types for the configuration of a bot, and the answer of `GET /gateway/bot`.
 pub mod config {
     pub use shardkeeper_proto::{
         Backoff, Encoding, IdentifyBudget, LONGEST_WAIT, ShardCount, Timings, Token,
