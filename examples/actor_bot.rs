@@ -1,5 +1,6 @@
-//! A bot that is an actor among actors: it spawns the manager as its child, speaks to it by messages alone, and gets events
-//! into its mailbox. It counts the messages per shard, shows the count as its presence, and ends when it has seen enough.
+//! A bot made of actors: it spawns the manager as its child, controls it only by messages, and receives
+//! events in its mailbox. It counts messages per shard, shows the count as its presence, and stops after a
+//! number of messages.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use shardkeeper_examples::Discord;
 struct Bot;
 
 enum BotMessage {
-    /// Dropping the delivery says that it was dealt with; until then it counts against the credit.
+    /// Dropping the delivery acknowledges it; until then it counts against the credit.
     Event(Delivery),
 }
 
@@ -55,12 +56,12 @@ impl Actor for Bot {
             let presence =
                 Presence::new(OnlineStatus::Online).activity(Activity::watching(format!("{total} messages")));
             let update = PresenceUpdate::new(presence)?;
-            // Nobody waits for the answer: a presence that is not shown is in the log.
+            // No reply is needed: an invalid presence is reported in the log.
             state.manager.cast(ManagerMessage::presence(None, update))?;
             println!("{total} messages");
         }
         if total >= 30 {
-            // The answer is the sessions; after a stop there are none.
+            // The reply holds the sessions; after a stop there are none.
             let _ = ractor::call!(state.manager, |reply| ManagerMessage::Shutdown(ShutdownMode::Stop, reply));
             myself.stop(None);
         }
@@ -73,7 +74,8 @@ impl Actor for Bot {
         event: SupervisionEvent,
         _: &mut BotState,
     ) -> Result<(), ActorProcessingErr> {
-        // The manager brings back its own children. When it ends itself, as on a token that Discord refuses, so do we.
+        // The manager restarts its own children. If the manager itself ends, for example because Discord
+        // refuses the token, the bot ends too.
         match event {
             SupervisionEvent::ActorFailed(_, error) => myself.stop(Some(error.to_string())),
             SupervisionEvent::ActorTerminated(..) => myself.stop(None),

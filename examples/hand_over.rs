@@ -1,7 +1,9 @@
-//! A bot that hands its sessions to the next process: on Ctrl-C it detaches, and its loop reads on until nothing more comes.
-//! The next process starts with these sessions, spends no Identify, and gets what was not acknowledged.
+//! A bot that hands its sessions to the next process: on Ctrl-C it detaches, and its loop reads until no more
+//! events come. The next process starts with these sessions, needs no Identify, and receives the events that
+//! were not acknowledged.
 //!
-//! Here the next process is a second bot in this one, and Ctrl-C comes by itself after 50 events.
+//! In this example the next process is a second bot in the same process, and Ctrl-C is simulated after 50
+//! events.
 
 use std::pin::pin;
 
@@ -18,10 +20,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sessions = run(bot()).await?;
     println!("{} sessions are handed over", sessions.len());
     let sessions = run(bot().sessions(sessions)).await?;
-    println!("the next one has detached from {} sessions", sessions.len());
+    println!("the next bot has detached with {} sessions", sessions.len());
     if let Some(simulator) = discord.simulator() {
         let report = simulator.report();
-        println!("the simulator has seen {} identifies and {} resumes", report.identifies, report.resumes);
+        println!("the simulator received {} identifies and {} resumes", report.identifies, report.resumes);
     }
     Ok(())
 }
@@ -40,20 +42,21 @@ async fn run(bot: Builder) -> Result<Vec<Session>, Box<dyn std::error::Error>> {
                     deal_with(&delivery).await;
                     read += 1;
                     if read == 50 && detaching.is_none() {
-                        // It begins here; waiting for it here would keep the loop from reading, and the end from coming.
+                        // The detach starts here. Waiting for it here would stop the loop from reading, and
+                        // so the detach from finishing.
                         detaching = Some(bot.detach());
                     }
-                    // Dropped here, which acknowledges it.
+                    // Dropping the delivery here acknowledges it.
                 }
-                // The manager has ended, and everything was read.
+                // The manager has ended, and all events were read.
                 None => break,
             },
         }
     }
-    println!("{read} events were dealt with");
+    println!("{read} events were handled");
     match detaching {
         Some(detaching) => Ok(detaching.await?),
-        None => Err(format!("the bot has ended by itself: {:?}", bot.exit_reason().await).into()),
+        None => Err(format!("the bot ended without a request to stop: {:?}", bot.exit_reason().await).into()),
     }
 }
 

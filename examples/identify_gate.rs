@@ -1,7 +1,7 @@
-//! Several processes of one bot on one machine, which share the pace of Identify through files.
+//! Several processes of one bot on one machine that share the pace of Identify through files.
 //!
-//! The program starts itself twice more, each time with other shards. All of them identify at once, and still never two
-//! of one key within its window: [`FileGate`] sees to it.
+//! The program starts itself two more times, each with other shards. All of them identify at once, but
+//! [`FileGate`] ensures that two Identify of one key are never within one window.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -23,12 +23,13 @@ const SHARDS: u32 = 6;
 
 /// A gate in a directory that the processes share.
 ///
-/// Each key has a file, which holds the time of its last Identify. Who locks it has the key's pass. The system takes the lock
-/// back when a process dies: that is the lease. Who comes next to a free key is left to chance. When the machine's clock is
-/// set forward within a window, that window is cut short, and Discord refuses one Identify.
+/// Each key has a file with the time of its last Identify. The process that locks the file has the key's
+/// pass. The system releases the lock when a process dies, so a dead process never blocks a key. The order
+/// among waiting processes is random. If the machine's clock is set forward within a window, that window is
+/// cut short, and Discord refuses one Identify.
 ///
-/// A local disk answers in microseconds, so files are used as they are. The budget stays with each process: let
-/// `identify_reserve` cover what the others spend.
+/// A local disk answers in microseconds, so file operations are not made asynchronous. Each process counts
+/// the daily limit by itself: set `identify_reserve` to what the other processes need.
 struct FileGate {
     directory: PathBuf,
 }
@@ -41,21 +42,22 @@ impl IdentifyGate for FileGate {
                 let mut key =
                     lock(&self.directory.join(format!("key-{}", request.key())), File::try_lock).await?;
                 let last = read(&mut key)?;
-                // A clock that was set back must not cost more than a window.
+                // A clock that was set back must not cause a wait longer than a window.
                 let since = Duration::from_nanos(now().saturating_sub(last));
                 sleep(request.window.saturating_sub(since)).await;
 
-                // Shared by all who have a pass, and theirs alone who change the number of keys.
+                // Shared by everyone who has a pass; changing the number of keys takes an exclusive lock.
                 let mut shared = lock(&keys, File::try_lock_shared).await?;
                 if read(&mut shared)? == u64::from(request.max_concurrency) {
-                    // Should this process die with the pass, it may have identified: that counts from now.
+                    // If this process dies with the pass, it may have identified, so the window starts now.
                     write(&mut key, now())?;
                     let pass = Pass { key, last, _keys: shared };
                     return Ok(IdentifyPass::new(move || pass.spent()));
                 }
                 drop((key, shared));
                 let (mut keys, number) = (lock(&keys, File::try_lock).await?, request.max_concurrency.into());
-                // Nobody has a pass, and when this is over no window runs. In a new directory the number is 0.
+                // With the exclusive lock, nobody has a pass, and after this wait no window is open. In a new
+                // directory the number is 0.
                 if ![0, number].contains(&read(&mut keys)?) {
                     sleep(request.window).await;
                 }
@@ -65,7 +67,7 @@ impl IdentifyGate for FileGate {
     }
 }
 
-/// Dropped, it says when the key was used last, and lets go of it.
+/// A pass for one key. Dropping it records when the key was last used, and unlocks the key.
 struct Pass {
     key: File,
     last: u64,
@@ -80,12 +82,12 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        // If that fails, the time when the pass was given stands.
+        // If the write fails, the time at which the pass was granted remains in the file.
         let _ = write(&mut self.key, self.last);
     }
 }
 
-/// Tries until it has the lock. Nothing waits in the system, so a future that is dropped leaves nothing behind.
+/// Tries until it gets the lock. Nothing waits inside the system, so dropping the future has no effects.
 async fn lock(path: &Path, try_lock: fn(&File) -> Result<(), TryLockError>) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     loop {
@@ -106,11 +108,11 @@ fn read(file: &mut File) -> io::Result<u64> {
 
 fn write(file: &mut File, number: u64) -> io::Result<()> {
     file.rewind()?;
-    // As wide as any, so that nothing is left of what was there.
+    // The width is constant, so that the new number overwrites all of the old one.
     write!(file, "{number:020}")
 }
 
-/// In nanoseconds since 1970. All processes are on one machine, and have one clock.
+/// The time in nanoseconds since 1970. All processes run on one machine, so they share one clock.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
@@ -123,7 +125,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// One process of the bot, with its part of the shards.
+/// A process of the bot, with its part of the shards.
 async fn run_shards(process: u32) -> Result<(), Box<dyn Error>> {
     let gate = FileGate { directory: std::env::var("GATE")?.into() };
     let part = SHARDS / PROCESSES;
@@ -152,7 +154,7 @@ async fn run_shards(process: u32) -> Result<(), Box<dyn Error>> {
 
 async fn run_processes() -> Result<(), Box<dyn Error>> {
     let discord = Discord::find_with(|config| config.shards = SHARDS).await?;
-    // A real bot has one directory of its own, for good.
+    // A real bot uses one fixed directory.
     let directory = std::env::temp_dir().join(format!("identify-gate-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
     let process = |process: u32| {
@@ -179,7 +181,7 @@ async fn run_processes() -> Result<(), Box<dyn Error>> {
         if let Some(violation) = report.violations.first() {
             return Err(violation.to_string().into());
         }
-        println!("the simulator saw no rule broken");
+        println!("the simulator found no broken rule");
     }
     Ok(())
 }
@@ -188,7 +190,7 @@ async fn run_processes() -> Result<(), Box<dyn Error>> {
 mod tests {
     use super::*;
 
-    /// In real time, which is the files'.
+    /// Runs in real time, because file times are real.
     #[tokio::test]
     async fn the_gate_keeps_all_the_rules() -> Result<(), Box<dyn Error>> {
         let directory = std::env::temp_dir().join(format!("identify-gate-test-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! Members of a guild: all of them chunk by chunk, and some by their names in one answer.
+//! Members of a guild: all of them chunk by chunk, and some found by name in one answer.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     while guild.as_ref().is_none_or(|guild| guild.member_count < 100) {
         let Some(event) = guilds.next().await else { return Ok(()) };
         if let Event::Dispatch(dispatch) = &*event {
-            // What cannot be parsed is a guild that is not available.
+            // Parsing fails for an unavailable guild, which has only an id.
             guild = dispatch.parse().ok();
         }
     }
@@ -45,8 +45,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let id = id.parse()?;
     println!("{name} has {member_count} members");
 
-    // Chunk by chunk, so that a large guild does not have to be held at once. All members of a guild can be had once in 30 s:
-    // a second request would wait for its turn.
+    // Chunk by chunk, so that a large guild does not have to fit into memory at once. Discord answers a
+    // request for all members once in 30 s per guild; a second request would wait.
     let mut chunks = bot.members_chunks(RequestMembers::all(id));
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk?;
@@ -58,14 +58,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
 
-    // In one answer, which equal requests at the same time share.
+    // One answer with all results, which equal requests at the same time share.
     let some = || bot.members(RequestMembers::prefix(id, "m", 3));
     let (found, same) = tokio::join!(some(), some());
     let (found, same) = (found?, same?);
     let names: Vec<String> =
         found.members::<Member>()?.into_iter().map(|member| member.user.username).collect();
     println!("some of them: {}", names.join(", "));
-    println!("asked for twice, sent {}", if Arc::ptr_eq(&found, &same) { "once" } else { "twice" });
+    println!("requested twice, sent {}", if Arc::ptr_eq(&found, &same) { "once" } else { "twice" });
     bot.stop().await;
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Shards that move to another process while the bot runs: they close here so that they can be resumed, and resume there.
-//! No Identify is spent, and no event is lost.
+//! Shards that move to another process while the bot runs: they are closed here so that their sessions stay
+//! resumable, and are resumed there. No Identify is needed, and no event is lost.
 //!
-//! The program starts itself once more as the other process, and hands the sessions to it through a pipe. They are secrets,
-//! like the token: whatever carries them has to be as private.
+//! The program starts itself again as the other process, and passes the sessions to it through a pipe.
+//! Sessions are secrets, like the token, so they need a private channel.
 
 use std::process::Stdio;
 
@@ -35,7 +35,7 @@ async fn give() -> Result<(), Box<dyn std::error::Error>> {
             break;
         }
     }
-    // One that is not read would keep its shards waiting.
+    // A subscription that is not read would block its shards.
     drop(lifecycle);
 
     let mut other = Command::new(std::env::current_exe()?)
@@ -50,17 +50,17 @@ async fn give() -> Result<(), Box<dyn std::error::Error>> {
         println!("shards {shards:?} have left, with {} sessions", sessions.len());
         pipe.write_all(format!("{}\n", serde_json::to_string(&sessions)?).as_bytes()).await?;
     }
-    // Its end tells the other process that nothing more comes.
+    // The end of the pipe tells the other process that there are no more sessions.
     drop(pipe);
     other.wait().await?;
 
     let left = bot.status().await?.shards.len();
-    println!("{left} shard is still here");
+    println!("{left} shard stays here");
     bot.stop().await;
     if let Some(simulator) = discord.simulator() {
         let report = simulator.report();
         println!(
-            "the simulator has seen {} identifies, {} resumes and {} violations",
+            "the simulator received {} identifies, {} resumes and {} violations",
             report.identifies,
             report.resumes,
             report.violations.len()
@@ -71,7 +71,7 @@ async fn give() -> Result<(), Box<dyn std::error::Error>> {
 
 async fn receive(api_url: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let first = lines.next_line().await?.ok_or("no sessions came")?;
+    let first = lines.next_line().await?.ok_or("the pipe ended without sessions")?;
     let sessions: Vec<Session> = serde_json::from_str(&first)?;
     let ids: Vec<u32> = sessions.iter().map(|session| session.shard.0).collect();
     let count = sessions.first().map_or(SHARDS, |session| ShardCount::get(session.count));
@@ -95,12 +95,12 @@ async fn receive(api_url: &str) -> Result<(), Box<dyn std::error::Error>> {
             change: shardkeeper::status::Change::Resumed { replayed },
         }) = &*event
         {
-            println!("  shard {shard} goes on in the other process, {replayed} events were replayed");
+            println!("  shard {shard} continues in the other process, {replayed} events were replayed");
             expected -= 1;
         }
     }
     drop(lifecycle);
-    // A real one would go on; this one lets the sessions go.
+    // A real process would keep running; this example ends its sessions.
     bot.stop().await;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Presences that change: computed for each Identify, rotated on every shard, and one shard that shows its own.
+//! Changing presences: one computed for each Identify, one rotated on every shard, and one shown by a single
+//! shard.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use shardkeeper_examples::Discord;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let discord = Discord::find().await?;
-    // What a shard shows from its Identify on. What is set later goes before it, also in later Identifies.
+    // What a shard shows from its Identify on. A presence that is set later takes precedence, also in later
+    // Identify payloads.
     let bot = Shardkeeper::builder(discord.token(), Intents::GUILDS).api_url(discord.api_url()).presence_fn(
         |shard| {
             Presence::new(OnlineStatus::Idle).activity(Activity::custom(format!("shard {shard} wakes up")))
@@ -31,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Activity::competing("uptime"),
         Activity::streaming("the logs", "https://www.twitch.tv/discord"),
     ];
-    // Five in 20 s are the limit. Faster ones wait, and the newest wins.
+    // Discord's limit is five updates in 20 s. Faster ones wait, and only the newest is sent.
     let mut every = tokio::time::interval(Duration::from_secs(1));
     for activity in rotation {
         every.tick().await;
@@ -40,14 +42,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     bot.update_presence_on([ShardId(0)], Presence::new(OnlineStatus::Dnd)).await?;
 
-    // Discord shows it as a refusal of its own would not: with what is wrong.
+    // Discord would silently not show this presence; shardkeeper returns an error with the reason.
     let refused = Presence::default().activity(Activity::streaming("it", "https://example.com"));
     if let Err(error) = bot.update_presence(refused).await {
         println!("{error}");
     }
 
     if let Some(simulator) = discord.simulator() {
-        println!("waiting for the limit to let the last ones pass");
+        println!("waiting until the rate limit permits the last updates");
         simulator
             .wait_until(|report| {
                 let status = |shard: u32| report.presences.get(&shard).map(|presence| &presence["status"]);

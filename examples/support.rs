@@ -1,11 +1,11 @@
-//! What the examples share: a Discord to talk to.
+//! Shared by the examples: a Discord to connect to.
 //!
-//! With `DISCORD_TOKEN` set it is the real one; without, a simulated one that this process starts.
+//! With `DISCORD_TOKEN` set, this is the real Discord; otherwise a simulated one in this process.
 
 use shardkeeper::config::DISCORD_API;
 use shardkeeper_sim::{SimConfig, Simulator};
 
-/// Where an example's bot lives.
+/// The Discord that an example's bot connects to.
 pub struct Discord {
     token: String,
     api_url: String,
@@ -13,7 +13,8 @@ pub struct Discord {
 }
 
 impl Discord {
-    /// The real Discord if there is a token for it, else a simulated one with two shards and some traffic.
+    /// The real Discord if `DISCORD_TOKEN` is set, otherwise a simulated one with two shards and some
+    /// traffic.
     ///
     /// # Errors
     ///
@@ -22,7 +23,7 @@ impl Discord {
         Self::find_with(|_| {}).await
     }
 
-    /// As [`find`](Self::find), with a simulated one of the example's liking.
+    /// The same as [`find`](Self::find), with a custom configuration of the simulator.
     ///
     /// # Errors
     ///
@@ -43,17 +44,17 @@ impl Discord {
         Ok(Self { token, api_url: simulator.api_url(), simulator: Some(simulator) })
     }
 
-    /// The bot's token.
+    /// The bot's token, from `DISCORD_TOKEN` or of the simulator.
     pub fn token(&self) -> &str {
         &self.token
     }
 
-    /// The API's URL.
+    /// The URL of the API, of Discord or of the simulator.
     pub fn api_url(&self) -> &str {
         &self.api_url
     }
 
-    /// The simulator, if it is one.
+    /// The simulator; `None` with the real Discord.
     pub fn simulator(&self) -> Option<&Simulator> {
         self.simulator.as_ref()
     }

@@ -1,5 +1,5 @@
-//! Typed events: twilight's cache knows the guilds, and its standby waits for one event. It tells who wrote the next
-//! message where, and what the cache has learnt by then.
+//! Typed events: twilight's cache stores the guilds, and its standby waits for one event. The program prints
+//! who wrote the next message, where, and how much the cache holds by then.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                     cache.update(&event);
                     standby.process(&event);
                 }
-                Ok(None) => println!("{} has no model", dispatch.name()),
+                Ok(None) => println!("twilight has no model of {}", dispatch.name()),
                 Err(error) => eprintln!("{error}: {}", error.source),
             }
         }

@@ -1,4 +1,5 @@
-//! Voice: songbird joins a channel over our shards. It ends where the voice connection itself would begin.
+//! Voice: songbird joins a channel through shardkeeper. The example ends where songbird would connect to the
+//! voice server.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ struct VoiceState {
 #[derive(Deserialize)]
 struct VoiceServer {
     token: String,
-    /// Missing while the server is away; another VOICE_SERVER_UPDATE follows (GW-204).
+    /// `None` while the voice server is not available; another VOICE_SERVER_UPDATE follows (GW-204).
     endpoint: Option<String>,
 }
 
@@ -61,7 +62,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut voice = bot.subscribe(Topic::events([EventName::VoiceStateUpdate, EventName::VoiceServerUpdate]));
     let bot = bot.start().await?;
 
-    // The bot's own id, and some voice channel.
+    // The bot's own id, and any voice channel.
     let (mut bot_id, mut found) = (None, None);
     while bot_id.is_none() || found.is_none() {
         let Some(event) = guilds.next().await else { return Ok(()) };

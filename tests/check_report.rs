@@ -1,6 +1,6 @@
-//! `check-report FILE SHARDS`: holds the report of a demo against what it has to show.
+//! `check-report FILE SHARDS`: checks the report of a demo.
 //!
-//! The demo judges itself by its exit code; this is the second reading, of the numbers alone.
+//! The demo judges itself by its exit code; this check uses only the numbers in the report.
 
 #![allow(clippy::print_stdout, reason = "a program speaks to its user")]
 

@@ -1,4 +1,4 @@
-//! A long life leaves nothing behind: no task, no connection, no session, no memory.
+//! A long run leaves nothing behind: no task, no connection, no session, no memory.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,10 +14,10 @@ use shardkeeper_sim::Fault;
 use shardkeeper_tests::{Network, Running, bot, no_violations_except, simulator};
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// The simulator's, on shard 0 of one.
+/// The id of the simulator's guild, on the only shard.
 const GUILD: u64 = 281_474_976 << 22;
 
-/// What can be counted of a process.
+/// The countable resources of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Count {
     tasks: usize,
@@ -37,8 +37,8 @@ impl Count {
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
-/// How many bytes more the process may hold after two hours and a thousand connections. About 200 KB are the simulator's records;
-/// a leak of 1 KiB per connection would show.
+/// How many more bytes the process may hold after two hours and a thousand connections. About 200 KB are the
+/// simulator's records; a leak of 1 KiB per connection would exceed the limit.
 const MAY_GROW_BY: usize = 1 << 20;
 
 async fn read_for(running: &mut Running, time: Duration) {
@@ -46,7 +46,7 @@ async fn read_for(running: &mut Running, time: Duration) {
     while timeout_at(end, running.next()).await.is_ok() {}
 }
 
-/// Until all shards are in service, and what was under way is over.
+/// Waits until all shards are ready and everything in progress has finished.
 async fn settle(running: &mut Running) {
     running.simulator.stop_traffic();
     read_for(running, Duration::from_secs(300)).await;
@@ -57,11 +57,11 @@ async fn hours_of_reconnects_subscriptions_and_requests_leave_nothing_behind() {
     let simulator = simulator(2, |config| {
         config.events_per_second = 2.0;
         (config.identify_total, config.identify_remaining) = (100_000, 100_000);
-        // What it keeps for replays is not ours.
+        // The simulator keeps these events for replays, so limit their memory.
         config.replay_limit = 200;
     });
     let network = Network::new(&simulator);
-    // So that it connects every few seconds, and does not wait ever longer.
+    // Connect every few seconds instead of waiting longer after each failure.
     let mut timings = Timings::default();
     timings.stable = Duration::from_secs(1);
     let builder = bot(&simulator).dialer(Arc::new(network.clone())).timings(timings);
@@ -75,18 +75,19 @@ async fn hours_of_reconnects_subscriptions_and_requests_leave_nothing_behind() {
         let fault = match random.u32(0..20) {
             0 => Fault::InvalidSession { resumable: false },
             1 => Fault::Close { code: 4009 },
-            // Not half open: such a connection stays with the simulator for ever, as it may with Discord.
+            // Half-open connections are not used here: they stay with the simulator forever, as they may with
+            // Discord.
             2 => Fault::StopAcking,
             3..7 => Fault::Reconnect,
             7..10 => Fault::InvalidSession { resumable: true },
             _ => Fault::Cut,
         };
-        // One that has no connection now is left alone.
+        // A shard without a connection gets no fault.
         let _ = simulator.inject(shard, fault);
         let options = SubscriptionOptions { capacity: 4, ..SubscriptionOptions::default() };
         let mut short = running.keeper.subscribe_with(Topic::all().with_lifecycle(), options);
         let asked = running.keeper.clone();
-        // Half of those who ask do not wait for the answer.
+        // Half of the callers do not wait for the answer.
         let patience = Duration::from_secs(if round % 2 == 0 { 5 } else { 0 });
         let asking = tokio::spawn(async move {
             let members = asked.members(RequestMembers::prefix(GUILD, "", 5));
@@ -109,7 +110,7 @@ async fn hours_of_reconnects_subscriptions_and_requests_leave_nothing_behind() {
         drop(short);
         read_for(&mut running, Duration::from_secs(random.u64(1..15))).await;
         asking.abort();
-        // When everything has been done some times.
+        // Measure after every action has happened several times.
         if round == 100 {
             settle(&mut running).await;
             begin = Some((Count::take(&running, &network), Instant::now(), ALLOCATOR.current_usage()));
@@ -126,7 +127,7 @@ async fn hours_of_reconnects_subscriptions_and_requests_leave_nothing_behind() {
     assert_eq!((end.connections, end.sessions), (2, 2));
     assert!(reconnects > 1000, "{reconnects}");
     assert!(since.elapsed() > Duration::from_secs(2 * 3600), "{:?}", since.elapsed());
-    // The end leaves nothing at all but the test, and the simulator's own.
+    // After the end, only the tasks of the test and of the simulator remain.
     let keeper = running.keeper.clone();
     keeper.stop().await;
     drop(running.events);
@@ -134,6 +135,6 @@ async fn hours_of_reconnects_subscriptions_and_requests_leave_nothing_behind() {
     assert_eq!(network.open(), 0);
     let left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     assert!(left <= 1, "{left} tasks are left");
-    // A driver that crashes together with op 9 does not know of the wait.
+    // GW-149 (wait after op 9): a driver that crashes together with op 9 does not know of the wait.
     no_violations_except(&simulator, &["GW-149"]);
 }

@@ -1,4 +1,4 @@
-//! What is odd about a gateway is in the log, once for all shards; and why a connection ended, as a warning.
+//! A gateway's oddities are logged once for all shards, and the reasons of lost connections as warnings.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,7 +12,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Writes down the warnings of our own crates.
+/// Collects the warnings of shardkeeper's own crates.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 

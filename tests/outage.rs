@@ -1,4 +1,4 @@
-//! Outages of the whole network, in virtual time: how much is tried, how much is said, and how everything comes back.
+//! Outages of the whole network, in virtual time: number of attempts, number of log lines, and recovery.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -16,7 +16,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 thread_local! {
-    /// Lines at info and above of our own crates; each test has its thread.
+    /// Counts log lines of shardkeeper's own crates at level info and above. Each test has its own thread.
     static LINES: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -53,7 +53,8 @@ fn count_lines() {
 const IN_TROUBLE: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}";
 const PAGE: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 28\r\n\r\n<html>Error 502 here</html>\n";
 
-/// A bot of so many shards, all ready, on a network in the test's hand. Its sessions live for an hour.
+/// A bot with this many shards, all ready, on a network that the test controls. Its sessions live for an
+/// hour.
 async fn start(shards: u32) -> (Running, Network) {
     start_with(shards, |_| {}).await
 }
@@ -70,7 +71,7 @@ async fn start_with(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> (Run
     let network = Network::new(&simulator);
     let builder = bot(&simulator).dialer(Arc::new(network.clone()));
     let running = Running::start_with(simulator, builder).await;
-    // Until as many as at the beginning may connect at once.
+    // Wait until as many connects as at the beginning are allowed at once.
     tokio::time::sleep(Duration::from_secs(2)).await;
     network.take_dials();
     (running, network)
@@ -80,7 +81,7 @@ fn cut_all(running: &Running) {
     running.simulator.act(&Action::Fault { shard: None, fault: Fault::Cut }).unwrap();
 }
 
-/// Reads on until this moment.
+/// Reads events until this time.
 async fn read_until(running: &mut Running, end: Instant) -> Vec<(Instant, Lifecycle)> {
     let mut told = Vec::new();
     while let Ok(event) = tokio::time::timeout_at(end, running.next()).await {
@@ -89,7 +90,7 @@ async fn read_until(running: &mut Running, end: Instant) -> Vec<(Instant, Lifecy
     told
 }
 
-/// Reads on until so many shards are in service again.
+/// Reads events until this many shards are ready again.
 async fn read_until_back(running: &mut Running, shards: u32) -> Vec<(Instant, Lifecycle)> {
     let mut told = Vec::new();
     let mut back = 0;
@@ -105,7 +106,7 @@ async fn read_until_back(running: &mut Running, shards: u32) -> Vec<(Instant, Li
     told
 }
 
-/// The most attempts within any second.
+/// The largest number of attempts within any second.
 fn most_in_a_second(dials: &[Dial]) -> usize {
     let within = |(place, first): (usize, &Dial)| {
         dials[place..].iter().take_while(|dial| dial.at - first.at < Duration::from_secs(1)).count()
@@ -141,12 +142,12 @@ async fn gw_138_153_ten_minutes_without_a_network_cost_no_identify_and_no_storm(
     let told_back = read_until_back(&mut running, 100).await;
     let took = end.elapsed();
     let dials = to_gateway(&network.take_dials());
-    // One attempt of each shard in half a minute, and those of the first minute, which are closer together.
+    // One attempt of each shard per half minute, and more in the first minute, when the waits are shorter.
     let tries: usize = seasons.iter().map(|season| season.1).sum();
     assert!(tries <= 100 * 26, "{tries} connections tried");
     let asked: usize = seasons.iter().map(|season| season.2 - season.1).sum();
     assert!(asked <= 11, "the API was asked {asked} times");
-    // An attempt is said in three lines: connecting, why not, and when again.
+    // Each attempt logs three lines: the connect, its failure, and the next attempt.
     assert!(LINES.get() <= 3 * tries + 3000, "{} lines", LINES.get());
     told.extend(told_back);
     assert!(!told.iter().any(|(_, lifecycle)| matches!(lifecycle, Lifecycle::Crashed { .. })));
@@ -155,7 +156,7 @@ async fn gw_138_153_ten_minutes_without_a_network_cost_no_identify_and_no_storm(
          after {took:.1?}",
         LINES.get()
     );
-    // The longest wait is a minute, and an attempt that hangs is given up after ten seconds.
+    // The longest wait is a minute, and an attempt without an answer ends after ten seconds.
     assert!(took <= Duration::from_secs(72), "{took:?}");
     assert!(most_in_a_second(&dials) <= 15, "they come back one by one: {}", most_in_a_second(&dials));
     let report = running.simulator.report();
@@ -163,7 +164,8 @@ async fn gw_138_153_ten_minutes_without_a_network_cost_no_identify_and_no_storm(
     check(&mut running).await;
 }
 
-/// Every shard goes on from where it was, and nothing but the place of some resumes is against the rules.
+/// Checks that every shard continued where it was, and that no rule was broken except for the URL of some
+/// resumes.
 async fn check(running: &mut Running) {
     running.simulator.emit(0, 50);
     while running.simulator.delivery().delivered < running.simulator.delivery().sent {
@@ -171,11 +173,13 @@ async fn check(running: &mut Running) {
     }
     let delivery = running.simulator.delivery();
     assert_eq!((delivery.lost, delivery.duplicated, delivery.out_of_order), (0, 0, 0), "{delivery:?}");
-    // The simulator cannot see that its resume URL was not to be reached (GW-139).
+    // GW-132 (resume at the session's URL): the simulator does not know that the URL was unreachable
+    // (GW-139).
     no_violations_except(&running.simulator, &["GW-132"]);
 }
 
-/// When a shard lost its connection, when it said it would try again, and how long it then waited for its turn.
+/// When a shard lost its connection, when it announced its next attempt, and how long it then waited for its
+/// turn.
 #[derive(Default)]
 struct Story {
     lost_at: Option<Instant>,
@@ -192,13 +196,13 @@ async fn gw_138_175_a_thousand_shards_cut_at_once_resume_in_turn_and_say_what_th
     cut_all(&running);
     let told = read_until_back(&mut running, 1000).await;
     let dials = network.take_dials();
-    // Fifty at once, and then fifty per second: each takes 300 ms, and one does not wait for another.
+    // Fifty at once, and then fifty per second: each takes 300 ms, and they do not wait for each other.
     assert_eq!(dials.len(), 1000);
     assert!(most_in_a_second(&dials) <= 100);
     let steady = dials.iter().position(|dial| dial.at > before.1 + Duration::from_secs(1)).unwrap();
     assert!(most_in_a_second(&dials[steady..]) <= 51);
     assert!(before.1.elapsed() <= Duration::from_millis(19_000 + 300 + 100), "{:?}", before.1.elapsed());
-    // Disconnected, connecting, paced, hello, resuming, resumed.
+    // Six lines each: disconnected, connecting, paced, hello, resuming, resumed.
     assert!(LINES.get() - before.0 <= 6 * 1000, "{} lines", LINES.get() - before.0);
     let mut stories: BTreeMap<u32, Story> = BTreeMap::new();
     for (at, lifecycle) in told {
@@ -235,7 +239,7 @@ async fn gw_139_a_dead_resume_url_is_left_for_the_bootstrap_url() {
     assert_eq!(hosts.iter().filter(|host| *host == "resume.sim.invalid").count(), 4);
     assert_eq!(hosts.iter().filter(|host| *host == "gateway.sim.invalid").count(), 4);
     assert_eq!(running.simulator.report().identifies, 4);
-    // From there it is the resume URL's turn again.
+    // After the bootstrap URL the resume URL is tried again.
     network.set_unreachable(Some("gateway.sim.invalid"));
     cut_all(&running);
     read_until_back(&mut running, 4).await;
@@ -260,7 +264,7 @@ async fn gw_140_149_after_an_outage_too_long_for_its_session_a_shard_identifies_
         matches!(lifecycle, Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. } if *reason == invalid)
     };
     assert_eq!(told.iter().filter(told_so).count(), 16);
-    // The longest wait twice: that an answer comes is not enough to be patient no longer (GW-154).
+    // Twice the longest wait: an answer alone does not reset the waits (GW-154).
     assert!(end.elapsed() <= Duration::from_secs(60 + 60 + 6), "{:?}", end.elapsed());
     let report = running.simulator.report();
     assert_eq!((report.identifies, report.resumes_refused), (32, 16));
@@ -287,7 +291,7 @@ async fn a_start_in_an_outage_begins_when_it_is_over() {
     }
 }
 
-/// The faults of a host at which nothing works, and nobody says so.
+/// Faults of a host where nothing works, without any error message.
 const BROKEN: [ConnectFault; 8] = [
     ConnectFault::Refuse,
     ConnectFault::Hang,
@@ -317,7 +321,8 @@ async fn gw_091_092_094_a_brownout_that_answers_every_resume_with_a_close_costs_
             let took = begin.elapsed();
             let report = running.simulator.report();
             assert_eq!((report.identifies, report.resumes), (100, 100), "{code}");
-            // The fourth wait, which begins within the ten seconds, lasts 8 to 16 s; and they come back in turn.
+            // The fourth wait, which begins within the ten seconds, lasts 8 to 16 s; then the shards connect
+            // one by one.
             assert!(took > brownout && took <= Duration::from_secs(10 + 16 + 2), "{code}: {took:?}");
             let dials = to_gateway(&network.take_dials());
             assert!(dials.len() <= 100 * 6, "{code}: {} dials", dials.len());
@@ -344,14 +349,14 @@ async fn gw_139_a_host_at_which_nothing_works_costs_its_shard_a_minute_and_no_se
             let begin = Instant::now();
             cut_all(&running);
             read_until_back(&mut running, 4).await;
-            // A Resume without an answer takes a minute, and five that are closed at once take half of it.
+            // A Resume without an answer takes a minute, and five that are closed at once take half a minute.
             assert!(begin.elapsed() <= Duration::from_secs(75), "{fault:?}: {:?}", begin.elapsed());
             let dials = to_gateway(&network.take_dials());
             let (there, elsewhere): (Vec<_>, Vec<_>) = dials.iter().partition(|dial| dial.host == broken);
             assert!((1..=5).contains(&there.len()), "{fault:?}, {round}: {} dials", there.len());
             let at_bootstrap = elsewhere.iter().filter(|dial| dial.host == "gateway.sim.invalid").count();
             assert_eq!((at_bootstrap, elsewhere.len()), (1, 4), "{fault:?}, {round}");
-            // The next connection is to be an ordinary one.
+            // Wait until the waits between attempts are short again, for the next round.
             let end = Instant::now() + Duration::from_secs(120);
             read_until(&mut running, end).await;
         }
@@ -397,7 +402,7 @@ async fn gw_002_103_139_when_no_host_works_for_hours_all_are_tried_and_the_sessi
         let count = |host: &str| dials.iter().filter(|dial| dial.host == host).count();
         assert!(count("resume.sim.invalid") >= 4 && count("gateway.sim.invalid") >= 4 * 30, "{fault:?}");
         assert!(to_gateway(&dials).len() <= 4 * 6 * 130, "{fault:?}: {} dials in six hours", dials.len());
-        // The API is asked for another URL where this one brings no Hello.
+        // If this URL sends no Hello, the API is asked for another one.
         let answers = matches!(fault, ConnectFault::NoReady);
         assert!(answers || count("sim.invalid") >= 100, "{fault:?}: {}", count("sim.invalid"));
         assert!(count("sim.invalid") <= 6 * 60 + 2, "{fault:?}: {}", count("sim.invalid"));

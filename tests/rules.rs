@@ -1,15 +1,17 @@
-//! The rules of the Gateway: `docs/gateway-rules.md` says what each of the 303 rules demands, and `rules.csv` lists one
-//! rule and one of its tests per line, or a rule and the reason why it has no test (or is only partly tested).
+//! The rules of the Gateway: `docs/gateway-rules.md` says what each of the 303 rules demands, and `rules.csv`
+//! lists one rule and one of its tests per line, or a rule and the reason why it has no test (or is only
+//! partly tested).
 //!
-//! Each test of the table cites its rules, in its name or at the assertion. A citation shows which line is meant to check
-//! the rule; it is no proof that the line does. Only a mutant that breaks the rule and fails the test proves that.
+//! Each test of the table cites its rules, in its name or at the assertion. A citation shows which line is
+//! meant to check the rule; it does not prove that the line does. Only a mutant that breaks the rule and
+//! fails the test proves that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 const RULES: usize = 303;
-/// Where the tests of each package are.
+/// The folders with the tests of each package.
 const PACKAGES: [(&str, &str); 7] = [
     ("shardkeeper", "../crates/shardkeeper"),
     ("shardkeeper-clients", "clients"),
@@ -32,11 +34,11 @@ struct Rule {
     sources: Vec<String>,
 }
 
-/// What the table has about a rule.
+/// The lines of the table about a rule.
 #[derive(Default)]
 struct Row {
     tests: BTreeSet<String>,
-    /// Why tests are missing.
+    /// The reasons why tests are missing.
     whys: Vec<String>,
 }
 
@@ -109,7 +111,8 @@ fn table() -> BTreeMap<usize, Row> {
     table
 }
 
-/// The source of every test by `package::name`. Tests of one name in different files of a package count as one.
+/// The source of every test by `package::name`. Tests of one name in different files of a package count as
+/// one.
 fn tests() -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     for (package, folder) in PACKAGES {
@@ -140,7 +143,7 @@ fn files(folder: &Path) -> Vec<String> {
         let path = entry.expect("it can be read").path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() {
-            // Other packages, and generated files.
+            // Skip other packages and generated files.
             let is_other = folder == Path::new(".") && matches!(name, "clients" | "fuzz");
             if name != "target" && !is_other {
                 texts.extend(files(&path));
@@ -152,8 +155,8 @@ fn files(folder: &Path) -> Vec<String> {
     texts
 }
 
-/// The function whose `fn` is in line `at`, with the comments and attributes directly above. `rustfmt` ends it with the
-/// first line that is only a brace, indented as the `fn` is.
+/// The function whose `fn` is in line `at`, with the comments and attributes directly above. `rustfmt` ends
+/// it with the first line that is only a brace, indented as the `fn` is.
 fn source(lines: &[&str], at: usize) -> String {
     let is_above = |line: &&&str| line.trim_start().starts_with("//") || line.trim_start().starts_with("#[");
     let first = at - lines[..at].iter().rev().take_while(is_above).count();
@@ -219,7 +222,7 @@ fn every_rule_has_a_test_or_a_reason() {
     }
 }
 
-/// Branches that add different lines then rarely touch the same place.
+/// The order prevents merge conflicts: branches that add different lines rarely touch the same place.
 #[test]
 fn the_table_is_sorted() {
     let lines = lines();
@@ -257,7 +260,8 @@ fn every_test_cites_the_rules_that_it_is_in_the_table_for() {
     );
 }
 
-/// A comment that only cites numbers makes its reader look each of them up; half a sentence says what the rule demands.
+/// Comments must not only cite numbers, which readers would have to look up; half a sentence says what the
+/// rule demands.
 #[test]
 fn comments_say_what_the_rules_that_they_cite_demand() {
     let examples = ("examples", "../examples");
@@ -294,7 +298,7 @@ fn is_bare(comment: &str) -> bool {
     comment.contains("GW-") && words.all(is_citation)
 }
 
-/// `gw_018_…` is explained by the book. `b4_…` would be explained by nothing.
+/// The book explains `gw_018_…`, but nothing would explain `b4_…`.
 #[test]
 fn no_test_has_a_prefix_without_a_key() {
     for test in tests().keys() {

@@ -1,4 +1,4 @@
-//! Neither the token nor a session's id nor the content of an event reaches a log line.
+//! No log line contains the token, a session id, or the content of an event.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Writes down everything that any crate says at any level.
+/// Collects the log of all crates at all levels.
 #[derive(Clone, Default)]
 struct Everything(Arc<Mutex<String>>);
 
@@ -40,7 +40,7 @@ impl Subscriber for Everything {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        // What the simulator says of itself is not ours to judge.
+        // The simulator's own log is not checked.
         if !event.metadata().target().starts_with("shardkeeper_sim") {
             event.record(&mut Fields(&mut self.0.lock().unwrap()));
         }
@@ -51,7 +51,8 @@ impl Subscriber for Everything {
     fn exit(&self, _: &Id) {}
 }
 
-/// What any crate writes to `log`, whatever its level: what a bot sees that bridges `log`, as the usual subscriber does.
+/// Records of the `log` crate at all levels, which a bot sees when its subscriber bridges `log`, as the usual
+/// one does.
 impl log::Log for Everything {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true

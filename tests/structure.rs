@@ -1,4 +1,5 @@
-//! What the architecture forbids, as tests: edges between crates, and profiles that would disable supervision.
+//! Tests of what the architecture forbids: edges between crates or rooms, and profiles that disable
+//! supervision.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-/// Who may depend on whom, for building. The simulator is a second reading of the protocol: it shares nothing with
-/// the others, so that a misreading cannot cancel out; protocol and transport meet in `shardkeeper` alone.
+/// The allowed build dependencies between crates. The simulator implements the protocol independently and
+/// shares nothing with the others, so that a mistake cannot cancel out; protocol and transport meet only in
+/// `shardkeeper`.
 const EDGES: &[(&str, &str)] = &[
     ("shardkeeper", "shardkeeper-proto"),
     ("shardkeeper", "shardkeeper-transport"),
@@ -15,7 +17,7 @@ const EDGES: &[(&str, &str)] = &[
     ("shardkeeperd", "shardkeeper-sim"),
 ];
 
-/// These may use every crate.
+/// The crates that may use every other one.
 const CONSUMERS: &[&str] = &["shardkeeper-examples", "shardkeeper-tests"];
 
 fn metadata() -> cargo_metadata::Metadata {
@@ -42,8 +44,8 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
     assert_eq!(edges, allowed);
 }
 
-/// The rooms of `shardkeeper`, each above all that it imports. Control goes down the list from `bot` to `shard`; events go
-/// from `shard` out through `dispatch`. The chapter on architecture has the picture.
+/// The rooms of `shardkeeper`, each above all that it imports. Control goes down the list from `bot` to
+/// `shard`; events go from `shard` out through `dispatch`. The chapter on architecture has the picture.
 const ROOMS: [&str; 15] = [
     "chain",
     "task",
@@ -88,7 +90,7 @@ fn no_room_imports_from_above() {
     }
 }
 
-/// The source files below a folder that are part of the library: not those of tests alone.
+/// The source files below a folder that are part of the library, without files of tests.
 fn files_of(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("the folder is there") {
@@ -103,7 +105,7 @@ fn files_of(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What follows `crate::` in the code of a file, up to its tests; comments do not count.
+/// The names that follow `crate::` in the code of a file, without its tests and comments.
 fn imports(text: &str) -> Vec<&str> {
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -117,7 +119,7 @@ fn imports(text: &str) -> Vec<&str> {
 fn imports_are_found_wherever_they_stand() {
     let text = "use crate::dispatch::Hub;\n/// [`crate::Builder`]\nlet x = crate::error::chain(&e);\nuse crate::{a, b};\n\
                 pub(crate) fn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::bot::Builder;\n}\n";
-    // A list at the root has no name at this place, so it is no room.
+    // A list of imports from the root has no name here, so it names no room.
     assert_eq!(imports(text), ["dispatch", "error", ""]);
 }
 

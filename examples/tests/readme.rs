@@ -1,5 +1,6 @@
-//! README shows two programs. They are these, they compile with the dependencies that it names, and they do what it says.
-//! The README of shardkeeper-proto names a third one.
+//! README's two programs equal the examples, compile with the dependencies that README names, and do what it
+//! says.
+//! The README of shardkeeper-proto names a third program.
 
 #![cfg(unix)]
 
@@ -22,21 +23,21 @@ use tokio::time::timeout;
 
 const FIRST: &str = env!("CARGO_BIN_EXE_first_bot");
 const WHOLE: &str = env!("CARGO_BIN_EXE_whole_bot");
-/// Far beyond what anything here takes.
+/// Far longer than any step here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The blocks of README in this language.
+/// The code blocks of README in this language.
 fn blocks(language: &str) -> Vec<String> {
     let readme = read("../README.md");
     let fence = format!("\n```{language}\n");
     readme
         .split(&fence)
         .skip(1)
-        .map(|rest| rest[..=rest.find("\n```").expect("it ends")].to_owned())
+        .map(|rest| rest[..=rest.find("\n```").expect("the block is closed")].to_owned())
         .collect()
 }
 
@@ -52,10 +53,10 @@ fn readme_shows_the_programs_as_they_are() {
 #[test]
 fn readme_names_the_dependencies_that_the_programs_are_built_with() {
     let tables: Vec<toml::Table> =
-        blocks("toml").iter().map(|block| block.parse().expect("it is TOML")).collect();
-    let named = tables.iter().find_map(|table| table.get("dependencies")).expect("README has them");
-    let workspace: toml::Table = read("../Cargo.toml").parse().expect("it is TOML");
-    for (name, dependency) in named.as_table().expect("it is a table") {
+        blocks("toml").iter().map(|block| block.parse().expect("valid TOML")).collect();
+    let named = tables.iter().find_map(|table| table.get("dependencies")).expect("README names dependencies");
+    let workspace: toml::Table = read("../Cargo.toml").parse().expect("valid TOML");
+    for (name, dependency) in named.as_table().expect("a TOML table") {
         let ours = &workspace["workspace"]["dependencies"][name];
         let version = |of: &toml::Value| of.get("version").unwrap_or(of).as_str().map(str::to_owned);
         match name.as_str() {
@@ -68,13 +69,13 @@ fn readme_names_the_dependencies_that_the_programs_are_built_with() {
     }
 }
 
-/// A folder of the test's own, which goes with it.
+/// A folder of this test, removed after it.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("shardkeeper-readme-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("there is room");
+        fs::create_dir_all(&path).expect("the disk has room");
         Self(path)
     }
 }
@@ -90,7 +91,7 @@ async fn simulator(configure: impl FnOnce(&mut SimConfig)) -> Simulator {
     config.token = "sim-token".to_owned();
     config.events_per_second = 200.0;
     configure(&mut config);
-    let simulator = Simulator::bind(config, ([127, 0, 0, 1], 0).into()).await.expect("loopback is there");
+    let simulator = Simulator::bind(config, ([127, 0, 0, 1], 0).into()).await.expect("loopback is available");
     simulator.start_traffic();
     simulator
 }
@@ -103,12 +104,12 @@ fn bot(program: &str, address: &str) -> Command {
 }
 
 async fn output(mut command: Command) -> (Option<i32>, String) {
-    let output = timeout(PATIENCE, command.output()).await.expect("it ends").expect("it runs");
+    let output = timeout(PATIENCE, command.output()).await.expect("ends in time").expect("the process runs");
     let Output { status, stderr, .. } = output;
-    (status.code(), String::from_utf8(stderr).expect("it is text"))
+    (status.code(), String::from_utf8(stderr).expect("the output is UTF-8"))
 }
 
-/// A running bot, and what it prints.
+/// A running bot and its output.
 struct Bot {
     child: Child,
     output: Lines<BufReader<ChildStdout>>,
@@ -117,33 +118,35 @@ struct Bot {
 
 impl Bot {
     fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("it starts");
-        let output = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let mut child = command.spawn().expect("starts in time");
+        let output = BufReader::new(child.stdout.take().expect("the stream is piped")).lines();
+        let log = BufReader::new(child.stderr.take().expect("the stream is piped")).lines();
         Self { child, output, log }
     }
 
     async fn until_printed(&mut self, what: impl Fn(&str) -> bool) {
         let reading = async {
-            while !what(&self.output.next_line().await.expect("it is text").expect("it goes on")) {}
+            while !what(
+                &self.output.next_line().await.expect("the output is UTF-8").expect("the output continues"),
+            ) {}
         };
-        timeout(PATIENCE, reading).await.expect("it comes");
+        timeout(PATIENCE, reading).await.expect("arrives in time");
     }
 
-    /// Presses Ctrl-C.
+    /// Sends SIGINT, like Ctrl-C.
     async fn end(mut self) -> Option<i32> {
-        let id = self.child.id().expect("it runs").to_string();
-        Command::new("kill").args(["-s", "INT", &id]).status().await.expect("there is such a program");
+        let id = self.child.id().expect("the process runs").to_string();
+        Command::new("kill").args(["-s", "INT", &id]).status().await.expect("the program kill exists");
         let reading = async { while let Ok(Some(_)) = self.output.next_line().await {} };
-        timeout(PATIENCE, reading).await.expect("it ends");
-        timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("it ran").code()
+        timeout(PATIENCE, reading).await.expect("ends in time");
+        timeout(PATIENCE, self.child.wait()).await.expect("ends in time").expect("it ran").code()
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_bot_prints_messages() {
     let simulator = simulator(|_| {}).await;
-    let address = simulator.addr().expect("it listens").to_string();
+    let address = simulator.addr().expect("the simulator listens").to_string();
     let mut bot = Bot::start(bot(FIRST, &address));
     for _ in 0..3 {
         bot.until_printed(|line| line.contains(": ")).await;
@@ -155,7 +158,7 @@ async fn the_first_bot_prints_messages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_bot_says_why_it_cannot_work_and_ends_with_an_error() {
     let allowed = simulator(|config| config.allowed_intents = 1).await;
-    let address = allowed.addr().expect("it listens").to_string();
+    let address = allowed.addr().expect("the simulator listens").to_string();
     let mut without_token = bot(FIRST, &address);
     without_token.env_remove("DISCORD_TOKEN");
     let mut empty = bot(FIRST, &address);
@@ -166,7 +169,7 @@ async fn the_first_bot_says_why_it_cannot_work_and_ends_with_an_error() {
     let mut shown = 0;
     for (command, why) in [
         (without_token, "Error: \"DISCORD_TOKEN is not set"),
-        (empty, "Error: the token is empty: set it to the bot token of the developer portal"),
+        (empty, "Error: the token is empty: set it to the bot token from the developer portal"),
         (wrong, "discord does not accept the token (401): take a valid one from the developer portal"),
         (bot(FIRST, &address), "Error: discord refuses the connection: 4014 (disallowed intents: "),
         (bot(FIRST, "no such host"), "is not an http or https URL"),
@@ -183,18 +186,21 @@ async fn the_first_bot_says_why_it_cannot_work_and_ends_with_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_bot_says_that_it_cannot_reach_discord() {
-    let port =
-        TcpListener::bind("127.0.0.1:0").await.expect("loopback is there").local_addr().expect("it has");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback is available")
+        .local_addr()
+        .expect("has an address");
     let mut bot = Bot::start(bot(FIRST, &port.to_string()));
     let reading = async {
         loop {
-            let line = bot.log.next_line().await.expect("it is text").expect("it goes on");
+            let line = bot.log.next_line().await.expect("the output is UTF-8").expect("the output continues");
             if line.contains("WARN") {
                 return line;
             }
         }
     };
-    let line = timeout(PATIENCE, reading).await.expect("it comes");
+    let line = timeout(PATIENCE, reading).await.expect("arrives in time");
     for part in ["the API cannot be reached", "check that it listens", "next try in"] {
         assert!(line.contains(part), "{part}: {line}");
     }
@@ -204,7 +210,7 @@ async fn the_first_bot_says_that_it_cannot_reach_discord() {
 async fn the_whole_bot_answers_interactions_and_resumes_after_ctrl_c() {
     let folder = Folder::new("whole");
     let simulator = simulator(|_| {}).await;
-    let address = simulator.addr().expect("it listens").to_string();
+    let address = simulator.addr().expect("the simulator listens").to_string();
     for run in 1..=2 {
         let mut command = bot(WHOLE, &address);
         command.current_dir(&folder.0);

@@ -1,4 +1,4 @@
-//! Calls to the handle of a process, each answered in its time.
+//! Calls to the handle of a process. Each must be answered within its time limit.
 
 use std::sync::Arc;
 
@@ -9,20 +9,21 @@ use crate::checkers::answers::{AT_ONCE, COLLECTING, SENDING};
 use crate::plan::Ask;
 use crate::world::World;
 
-/// The simulator's guild of this number: they follow each other in the part of the id that decides the shard.
+/// The id of the simulator's guild with this number. Consecutive numbers differ in the bits that determine
+/// the shard.
 fn guild_id(number: u32) -> u64 {
     let number = u64::from(number);
     ((281_474_976 + number) << 22) | number
 }
 
-/// Asks, and writes down the answer.
+/// Makes a call, and records its answer.
 pub(crate) async fn ask(world: Arc<World>, ask: Ask) {
     let place = match ask {
         Ask::Presence { shard: Some(shard), .. } => {
             world.state().owners.get(&shard).copied().unwrap_or_default()
         }
         Ask::Voice { guild } | Ask::Members { guild, .. } | Ask::Flood { guild, .. } => {
-            // What the library says itself; in a process that is not there nobody can be asked.
+            // Computed here instead of by the library, since the process may not be running.
             let shard =
                 u32::try_from((guild_id(guild) >> 22) % u64::from(world.plan.shards)).unwrap_or_default();
             world.state().owners.get(&shard).copied().unwrap_or_default()

@@ -1,10 +1,10 @@
-//! The end of all faults, for those who wait for it.
+//! Signals the end of all faults to those who wait for it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-/// Those who wait hear of it in the order in which they came; from a watch channel they would in any order.
+/// Waiters are woken in the order in which they came; a watch channel would wake them in random order.
 #[derive(Default)]
 pub(crate) struct Calm {
     has_come: AtomicBool,
@@ -21,7 +21,7 @@ impl Calm {
         self.changed.notify_waiters();
     }
 
-    /// Waits for it.
+    /// Waits for the end of all faults.
     pub(crate) async fn wait(&self) {
         let changed = self.changed.notified();
         if !self.has_come() {

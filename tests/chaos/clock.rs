@@ -1,4 +1,4 @@
-//! The wall clock of a machine: it goes with the run, and jumps when it is set.
+//! The wall clock of a machine: advances with the run, and jumps when it is set.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// Far enough from the epoch to be set back by months.
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
 
-/// Clones show the same time.
+/// A wall clock. Clones show the same time.
 #[derive(Clone)]
 pub(crate) struct WallClock {
     origin: Instant,
@@ -29,19 +29,19 @@ impl WallClock {
             - Duration::from_millis(behind)
     }
 
-    /// In milliseconds of Unix time.
+    /// The time in milliseconds of Unix time.
     pub(crate) fn now_ms(&self) -> u64 {
         let now = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Sets it ahead, or back.
+    /// Sets the clock ahead, or back if `ms` is negative.
     pub(crate) fn jump(&self, ms: i64) {
         self.ahead_ms.fetch_add(ms, Ordering::Relaxed);
         self.jumps.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often it has jumped.
+    /// How often the clock has jumped.
     pub(crate) fn jumps(&self) -> u32 {
         self.jumps.load(Ordering::Relaxed)
     }

@@ -1,14 +1,16 @@
-//! Chaos: the whole of a bot and its Discord in one process, on a clock that nobody waits for, with faults of every kind.
+//! Chaos: a whole bot and its Discord in one process, on a virtual clock, with faults of every kind.
 //!
-//! A seed decides everything: the layout, the faults and when they come, the traffic, who listens and how, what the
-//! operator does. Checkers that know nothing of that judge what comes of it. The same seed makes the same run, to the last
-//! line of its trace; a seed that fails prints the trace, and the command that runs it again.
+//! A seed determines everything: the layout, the faults and their times, the traffic, the subscribers and
+//! their behaviour, the operator's actions. Checkers that do not know the plan judge the results. The same
+//! seed gives the same run, to the last line of its trace; a seed that fails prints the trace, and the
+//! command that runs it again.
 //!
 //! `CHAOS_SEEDS=0..2000` runs these seeds instead of the usual ones.
 //!
-//! A share of the seeds also runs in real time, on one to four threads, with the time of the plan compressed (see `pace` and
-//! `real_time`). `CHAOS_REAL_SEEDS=0..1000` says which; those whose plan cannot be compressed into seconds are skipped. Threads
-//! do not run the same way twice, so the same seed fails again only if it is run often enough.
+//! Some of the seeds also run in real time, on one to four threads, with the time of the plan compressed (see
+//! `pace` and `real_time`). `CHAOS_REAL_SEEDS=0..1000` selects them; seeds whose plan cannot be compressed
+//! into seconds are skipped. Threads do not run the same way twice, so a failing seed may have to run many
+//! times until it fails again.
 
 mod asking;
 mod calm;
@@ -36,24 +38,24 @@ use std::time::Duration;
 use crate::plan::Plan;
 use crate::run::{Outcome, run, run_in_real_time};
 
-/// The seeds of an ordinary run of the tests.
+/// The seeds of an ordinary test run.
 const SEEDS: Range<u64> = 0..200;
-/// So many tests share them, side by side.
+/// How many tests share the seeds and run in parallel.
 const PARTS: u64 = 4;
 
 /// The seeds of an ordinary run in real time. About two thirds of them can be compressed.
 const REAL_SEEDS: Range<u64> = 0..32;
-/// This many of them run side by side: they wait most of the time.
+/// How many real-time runs are executed in parallel: they wait most of the time.
 const LANES: usize = 10;
 
-/// The seeds that this variable names, if there is one.
+/// The range in this environment variable, or `usual` if it is not set.
 fn seeds(variable: &str, usual: Range<u64>) -> Range<u64> {
     let Ok(range) = std::env::var(variable) else { return usual };
     let bounds = range.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
     bounds.unwrap_or_else(|| panic!("{variable} is like 0..2000, not {range}"))
 }
 
-/// A crash that was asked for is no news.
+/// Suppresses the output of intended panics.
 fn silence_drills() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -99,12 +101,12 @@ fn part(number: u64) {
     let (mut seeds_run, mut lasted, mut doubled, mut slowest) = (0, Duration::ZERO, 0, (Duration::ZERO, 0));
     let mut failed = Vec::new();
     for seed in seeds("CHAOS_SEEDS", SEEDS).filter(|seed| seed % PARTS == number) {
-        // All of them run, so that one failure does not hide the others.
+        // All seeds run, so that one failure does not hide the others.
         match panic::catch_unwind(|| check(seed)) {
             Ok(outcome) => {
                 lasted += outcome.lasted;
                 doubled += outcome.doubled;
-                // Where the budget is used up, everybody waits for the end of the day.
+                // When the Identify budget is used up, all shards wait for the end of the day.
                 if outcome.bound < Duration::from_secs(24 * 3600) {
                     slowest = slowest.max((outcome.recovered_in, seed));
                 }
@@ -179,7 +181,7 @@ fn seeds_in_real_time() {
     assert!(failed.is_empty(), "seeds {failed:?} failed in real time");
 }
 
-/// For looking into one: `CHAOS_SEED` says which.
+/// Runs the single seed in `CHAOS_SEED`, to investigate it.
 #[test]
 fn one_seed() {
     let seed = std::env::var("CHAOS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);

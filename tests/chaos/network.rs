@@ -1,4 +1,4 @@
-//! What lies between the bot and Discord: it takes time, and can be out of order.
+//! The network between the bot and Discord: it delays bytes, and can fail.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,21 +13,21 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
-/// What the way to Discord is like now.
+/// The state of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weather {
     Fine,
-    /// Nobody listens.
+    /// Connections are refused.
     Refused,
-    /// Packets go into the void.
+    /// Connections are never answered.
     Hangs,
 }
 
-/// A way to the simulator. Clones are the same one.
+/// A network to the simulator. Clones are the same network.
 #[derive(Clone)]
 pub(crate) struct Network {
     simulator: Simulator,
-    /// The longest time that a byte may be under way. None: no time at all.
+    /// The longest delay of a byte. Zero means no delay.
     latency: Duration,
     shared: Arc<Mutex<Shared>>,
 }
@@ -76,11 +76,11 @@ impl Dialer for Network {
     }
 }
 
-/// So many pieces are under way one way at a time; then the sender waits.
+/// How many pieces may be in transit in one direction; then the sender waits.
 const UNDER_WAY: usize = 64;
 
-/// Carries bytes one way until either end is gone. Each piece takes from half of the latency to all of it, and none
-/// overtakes another.
+/// Carries bytes in one direction until either end is closed. Each piece takes from half of the latency to
+/// all of it, and none overtakes another.
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

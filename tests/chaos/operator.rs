@@ -1,4 +1,4 @@
-//! Who runs the bot: moves shards, restarts them, deploys. One act after the other.
+//! The operator of the bot: moves shards, restarts them and deploys, one action after the other.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::world::World;
 
 pub(crate) enum Order {
     Do(Operation),
-    /// Says when everything before is done.
+    /// Reports when all earlier orders are done.
     Report(oneshot::Sender<()>),
-    /// The end of every process.
+    /// Ends every process.
     End(oneshot::Sender<()>),
 }
 
-/// Starts the processes, and then does as told.
+/// Starts the processes, and then executes the orders.
 pub(crate) async fn work(world: Arc<World>, mut orders: mpsc::Receiver<Order>) {
     for place in world.places() {
         process::start(&world, place, Vec::new()).await;
@@ -63,7 +63,7 @@ async fn act(world: &Arc<World>, operation: Operation) {
     }
 }
 
-/// Shards that were asked for twice move there and back; that is an act of its own.
+/// Moves shards to the other process. A shard that is in two orders moves there and back.
 async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
     let (Some(old), Some(new)) = (world.keeper(from), world.keeper(1 - from)) else { return };
     if shards.is_empty() {
@@ -77,7 +77,7 @@ async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
     }
     world.trace.note("operator", format_args!("{shards:?} are removed: {removed:?}"));
     let Some(Ok(sessions)) = removed else { return };
-    // Those who write down what the old process says of these shards are done with it.
+    // Wait until the tasks that record the old process's reports about these shards have finished.
     tokio::time::sleep(world.pace.settling()).await;
     let number_in =
         |place: usize| world.state().processes[place].as_ref().map_or(0, |process| process.number);
@@ -105,7 +105,7 @@ async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
     }
 }
 
-/// How a process goes before its successor comes.
+/// How a process ends before its successor starts.
 enum Departure {
     Detach,
     Kill { forgets: bool, watched: bool },
@@ -114,7 +114,7 @@ enum Departure {
 async fn replace(world: &Arc<World>, place: usize, departure: Departure) {
     let shards = world.shards_of(place);
     if shards.is_empty() {
-        // A manager of no shards can be told to take some, and not be started.
+        // A running manager may have no shards, but cannot be started without any.
         return;
     }
     let process = world.state().processes[place].take();

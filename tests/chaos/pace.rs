@@ -1,4 +1,4 @@
-//! How fast time passes in a run: as in the plan on a virtual clock, or compressed where the clock is a real one.
+//! How fast time passes in a run: as planned on a virtual clock, or compressed on a real one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,35 +9,35 @@ use shardkeeper_sim::SimTimings;
 use shardkeeper_tests::races::Round;
 use tokio::time::{Instant, sleep};
 
-/// How many times as fast everything passes in real time, except what only the machine decides.
+/// The factor by which all times are compressed in real time, except those that depend only on the machine.
 pub(crate) const FACTOR: f64 = 60.0;
-/// Added to every limit of a checker in real time: a busy machine is late, and some waits of the library (the retries of a
-/// store, the REST deadline) cannot be configured and take as long as ever.
+/// Added to every time limit of a checker in real time: a busy machine is late, and some waits of the library
+/// (the retries of a store, the REST deadline) cannot be configured and take their full time.
 const SLACK: Duration = Duration::from_secs(20);
-/// How long an observer in real time may take to hear of what has happened.
+/// How long an observer in real time may take to receive what has happened.
 const SETTLING: Duration = Duration::from_millis(300);
-/// What the machine may put between sending and receiving before a limit of Discord's seems to be broken. Above that, the
-/// checkers cannot decide who was early and who was late.
+/// The largest delay between sending and receiving before a limit of Discord's seems to be broken. Above it,
+/// the checkers cannot decide whether the sender was early or the receiver late.
 const MARGIN: Duration = Duration::from_millis(150);
 
-/// The time of a run. Clones are of the same run.
+/// The time of a run. Clones belong to the same run.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace(Option<Real>);
 
 #[derive(Clone, Debug)]
 struct Real {
     round: Round,
-    /// In microseconds: how late a timer has fired, at most.
+    /// The largest observed delay of a timer, in microseconds.
     latest: Arc<AtomicU64>,
 }
 
 impl Pace {
-    /// As in the plan, on a virtual clock.
+    /// Time as planned, on a virtual clock.
     pub(crate) fn virtual_time() -> Self {
         Self(None)
     }
 
-    /// Compressed, in the runtime of this round. Measures from now on how late the machine is.
+    /// Compressed time, in the runtime of this round. Measures from now on how late the machine is.
     pub(crate) fn real_time(round: Round) -> Self {
         let latest = Arc::<AtomicU64>::default();
         let measured = Arc::clone(&latest);
@@ -61,49 +61,49 @@ impl Pace {
         if self.is_real() { FACTOR } else { 1.0 }
     }
 
-    /// How long a wait of the plan takes here.
+    /// The duration, in this run, of a wait in the plan.
     pub(crate) fn wait(&self, planned: Duration) -> Duration {
         planned.div_f64(self.factor())
     }
 
-    /// How long something that is bounded may take here.
+    /// The duration, in this run, of a time limit.
     pub(crate) fn limit(&self, limit: Duration) -> Duration {
         self.wait(limit) + self.slack()
     }
 
-    /// What is added to limits.
+    /// What is added to time limits.
     pub(crate) fn slack(&self) -> Duration {
         if self.is_real() { SLACK } else { Duration::ZERO }
     }
 
-    /// The least time between two looks of a checker.
+    /// The shortest time between two checks of the state.
     pub(crate) fn look_every(&self) -> Duration {
         if self.is_real() { Duration::from_millis(10) } else { Duration::from_secs(1) }
     }
 
-    /// How long whoever observes from outside waits until they know of everything that has happened.
+    /// How long an outside observer waits to have received everything that happened.
     pub(crate) fn settling(&self) -> Duration {
         if self.is_real() { SETTLING } else { Duration::ZERO }
     }
 
-    /// The most that a wait of the library which cannot be compressed may last longer here.
+    /// How much longer than in the plan a wait of the library that cannot be compressed may take.
     pub(crate) fn late_by(&self) -> Duration {
         if self.is_real() { Duration::from_secs(2) } else { Duration::ZERO }
     }
 
-    /// Whether the machine was so late that it cannot be known whether something came too early.
+    /// Whether the machine was so late that the checkers cannot decide if something came too early.
     pub(crate) fn is_undecidable(&self) -> bool {
         self.latest() >= MARGIN / 2
     }
 
-    /// How late the machine was, at most.
+    /// The largest delay of the machine.
     pub(crate) fn latest(&self) -> Duration {
         self.0
             .as_ref()
             .map_or(Duration::ZERO, |real| Duration::from_micros(real.latest.load(Ordering::Relaxed)))
     }
 
-    /// The deadline for the end of a process or of shards.
+    /// The time limit for the end of a process or of shards.
     pub(crate) fn shutdown_timeout(&self) -> Duration {
         if self.is_real() { Duration::from_secs(2) } else { Duration::from_secs(10) }
     }
@@ -135,7 +135,7 @@ impl Pace {
         let patient = SimTimings::default();
         let mut timings = patient.compressed(self.factor());
         if self.is_real() {
-            // A machine that is late for a moment breaks no rule and costs no session.
+            // Not compressed, so that a short delay of the machine breaks no rule and ends no session.
             timings.heartbeat_tolerance = patient.heartbeat_tolerance;
             timings.reconnect_grace = patient.reconnect_grace;
             timings.session_lifetime = Duration::from_secs(10);
@@ -143,7 +143,7 @@ impl Pace {
         timings
     }
 
-    /// In real time connections yield at random.
+    /// Wraps the dialer so that connections yield at random in real time.
     pub(crate) fn dialer(&self, dialer: impl Dialer + 'static) -> Arc<dyn Dialer> {
         match &self.0 {
             Some(real) => real.round.stirred(dialer),

@@ -1,4 +1,4 @@
-//! What a seed decides: the whole of a run, before it begins.
+//! The plan of a run: everything that a seed determines before the run begins.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const WIRES: [(Compression, Encoding); 7] = [
     (Compression::ZstdStream, Encoding::Etf),
 ];
 
-/// Gateways that differ from Discord's in a way that nobody should notice.
+/// Oddities of gateways other than Discord's, none of which may affect a client.
 const ODD: [Odd; 16] = [
     Odd::HelloFloat,
     Odd::HelloText,
@@ -42,14 +42,14 @@ const ODD: [Odd; 16] = [
     Odd::Strangers,
 ];
 
-/// What a run is about: the faults are chosen for it, and it says what must hold beyond what always holds.
+/// The kind of a run: determines the choice of faults and the additional checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Nothing that ends a session: not one Identify more than there are shards.
+    /// No fault that ends a session, so no more Identify than there are shards.
     Gentle,
-    /// Everything but what Discord does to a bot that it refuses.
+    /// All faults except a permanent refusal by Discord.
     Rough,
-    /// Everything, and in the end Discord refuses the bot with this code.
+    /// All faults; at the end Discord refuses the bot with this close code.
     Fatal(u16),
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Plan {
     pub(crate) class: Class,
     pub(crate) shards: u32,
     pub(crate) max_concurrency: u32,
-    /// Identify left when it begins.
+    /// How many Identify are left at the start.
     pub(crate) identify_remaining: u32,
     pub(crate) guilds: u32,
     pub(crate) large_guild_members: u32,
@@ -67,74 +67,74 @@ pub(crate) struct Plan {
     pub(crate) mix: Mix,
     pub(crate) replay_limit: usize,
     pub(crate) split_frames: bool,
-    /// How many URLs there are to resume at.
+    /// How many different resume URLs there are.
     pub(crate) resume_hosts: u64,
     pub(crate) wire: (Compression, Encoding),
     pub(crate) latency: Duration,
     /// How many of the shards run in a second process.
     pub(crate) elsewhere: u32,
-    /// Processes share the pace of Identify.
+    /// Whether the processes share the pace of Identify through a gate.
     pub(crate) gate: bool,
-    /// What becomes of the sessions of a process.
+    /// How sessions pass from one process to the next.
     pub(crate) store: Storing,
     pub(crate) subscribers: Vec<Habit>,
-    /// In the order of time.
+    /// The steps, ordered by time.
     pub(crate) steps: Vec<(Duration, Step)>,
-    /// How it ends: with `stop`, or with `detach`.
+    /// Whether the run ends with `detach` instead of `stop`.
     pub(crate) detach: bool,
 }
 
-/// Where sessions go from process to process: by hand, or through a store in each place.
+/// How sessions pass between processes: by hand, or through a store in each place.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Storing {
     pub(crate) is_used: bool,
-    /// The longest that a save takes while all is well.
+    /// The longest time that a save takes in a working store.
     pub(crate) latency: Duration,
-    /// How the stores are when there are no faults any more.
+    /// How the stores work after the faults have ended.
     pub(crate) in_the_end: Mood,
 }
 
-/// How a subscriber behaves.
+/// The behaviour of a subscriber.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Habit {
     pub(crate) capacity: usize,
     pub(crate) overflow: Overflow,
-    /// Whether it wants everything, or messages alone.
+    /// Whether the subscriber wants all events, or only messages.
     pub(crate) everything: bool,
-    /// It takes a break after so many deliveries.
+    /// The subscriber takes a break after this many deliveries.
     pub(crate) breaks_after: u32,
     pub(crate) breaks_for: Duration,
-    /// It keeps so many deliveries in hand before it is done with the first.
+    /// How many deliveries the subscriber holds before it finishes the first one.
     pub(crate) holds: usize,
     pub(crate) kind: Kind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// From before the start of a process to its end.
+    /// Subscribed from before the start of a process until its end.
     Steady,
-    /// Goes away after so long, and comes back.
+    /// Unsubscribes after this time, and subscribes again.
     Fickle { stays: Duration },
-    /// An actor, subscribed when the process has started.
+    /// An actor, subscribed after the start of the process.
     Actor,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Discord(Action),
-    /// Connections cannot be made for so long; those that there are may be cut first.
+    /// For this time no connection can be made; open ones may be cut first.
     Outage {
         weather: Weather,
         lasts: Duration,
         cut: bool,
     },
-    /// The store of a place works like this for so long.
+    /// The store of a place behaves like this for a time.
     Store {
         place: usize,
         mood: Mood,
         lasts: Duration,
     },
-    /// The wall clock of a place is set ahead by so much, or back.
+    /// The wall clock of a place is set ahead or back.
     Jump {
         place: usize,
         ms: i64,
@@ -148,15 +148,15 @@ pub(crate) enum Step {
 pub(crate) enum Crash {
     /// The driver of a shard panics.
     Driver(u32),
-    /// The actor of a shard is killed, or stopped by somebody else.
+    /// The actor of a shard is killed, or stopped from outside.
     Actor { shard: u32, kill: bool },
-    /// A child of a process that serves all its shards is killed.
+    /// A service that a process has for all its shards is killed.
     Service { process: usize, service: Service },
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    /// Shards go to the other process, with their sessions.
+    /// Shards move to the other process with their sessions.
     Move {
         shards: Vec<u32>,
     },
@@ -164,15 +164,15 @@ pub(crate) enum Operation {
         shard: u32,
         by: RestartBy,
     },
-    /// A process detaches, and its successor starts from the sessions.
+    /// A process detaches, and its successor starts with the sessions.
     Deploy {
         process: usize,
     },
-    /// A process dies without a word; its successor starts from the sessions as they stood, or without any.
+    /// A process is killed; its successor starts with the sessions of that moment, or without any.
     Kill {
         process: usize,
         forgets: bool,
-        /// In the moments before, its store is watched.
+        /// Whether the store is compared with the sessions right before.
         watched: bool,
     },
 }
@@ -194,7 +194,7 @@ pub(crate) enum Ask {
     Sounds {
         guild: u32,
     },
-    /// So many commands at once.
+    /// Sends this many commands at once.
     Flood {
         guild: u32,
         count: u32,
@@ -216,7 +216,7 @@ impl Plan {
             34..39 => random.u32(8..16),
             _ => random.u32(16..33),
         };
-        // So that all runs cost about the same.
+        // Runs with more shards last shorter, so that all runs cost about the same.
         let minutes = match random.u32(0..20) {
             0 => random.u64(60..180),
             1..10 => random.u64(10..30),
@@ -258,14 +258,14 @@ impl Plan {
         plan
     }
 
-    /// Whether some subscriber may keep its shards from reading for longer than Discord waits for an answer.
+    /// Whether no subscriber blocks its shards from reading for longer than Discord waits for an answer.
     pub(crate) fn reads_always(&self) -> bool {
         self.subscribers.iter().all(|habit| {
             habit.overflow != Overflow::Wait || (habit.capacity > 1000 && habit.breaks_for.is_zero())
         })
     }
 
-    /// Whether shards or processes come back with less than they knew.
+    /// Whether shards or processes may restart with less state than before.
     pub(crate) fn breaks_down(&self) -> bool {
         let breaks = |step: &Step| match step {
             Step::Crash(_) => true,
@@ -275,11 +275,12 @@ impl Plan {
         self.steps.iter().any(|(_, step)| breaks(step))
     }
 
-    /// How many Identify in a row may come to nothing, at most: those that a fault answers, and some that others meet.
+    /// The largest number of Identify in a row that may fail: those that a fault answers, and a few that
+    /// coincide with others.
     pub(crate) fn refused_identifies(&self) -> u32 {
         let refused = |(_, step): &(Duration, Step)| match step {
             Step::Discord(Action::Connect { fault, times }) if refuses_identify(*fault) => *times as u32,
-            // The waits double: more are not made in that time.
+            // The waits between attempts double, so no more attempts fit into the time of the fault.
             Step::Discord(Action::Host { fault, lasts_ms, .. }) if refuses_identify(*fault) => {
                 (lasts_ms / 5000 + 1).ilog2() + 1
             }
@@ -288,7 +289,7 @@ impl Plan {
         self.steps.iter().map(refused).sum::<u32>() + 2
     }
 
-    /// How often one actor crashes, at most.
+    /// How often one actor crashes at most.
     pub(crate) fn most_crashes(&self) -> u32 {
         let mut crashes = BTreeMap::new();
         for (_, step) in &self.steps {
@@ -323,7 +324,7 @@ impl Plan {
             let (breaks_after, breaks_for) = match random.u32(0..5) {
                 0 => (1, random.u64(1..300)),
                 1 => (random.u32(1..50), random.u64(1000..10_000)),
-                // Stalls for minutes.
+                // Slow subscribers take breaks of several minutes.
                 2 if self.class != Class::Gentle => (random.u32(10..500), random.u64(30_000..600_000)),
                 _ => (1, 0),
             };
@@ -332,7 +333,7 @@ impl Plan {
                 1 => Kind::Actor,
                 _ => Kind::Steady,
             };
-            // A lossless one that cannot keep up would keep its shards from reading until their sessions are too old.
+            // A lossless subscriber that is too slow would block its shards until their sessions are too old.
             let keeps_up = f64::from(breaks_after) / self.events_per_second / 4.0;
             let breaks_for = match overflow {
                 Overflow::Wait if self.class == Class::Gentle => breaks_for.min((keeps_up * 1000.0) as u64),
@@ -352,7 +353,7 @@ impl Plan {
     }
 
     fn steps(&self, lasts: Duration, random: &mut Rng) -> Vec<(Duration, Step)> {
-        // A session that has just begun, or is being resumed, may not survive what an older one does.
+        // A session that has just begun, or is being resumed, may not survive what an established one does.
         let gentle = self.class == Class::Gentle;
         let begin = if gentle { 60 + 6 * self.shards } else { 0 };
         let begin = Duration::from_secs(begin.into());
@@ -360,7 +361,7 @@ impl Plan {
         let mut steps: Vec<(Duration, Step)> = Vec::new();
         let mut at = begin;
         for _ in 0..count {
-            // Now and then many things happen at once.
+            // The pauses between steps are random, so sometimes many steps come at once.
             let pause = lasts.mul_f64(2.0 * random.f64() / count as f64);
             at += match random.u32(0..4) {
                 0 if !gentle => Duration::from_millis(random.u64(0..300)),
@@ -368,14 +369,14 @@ impl Plan {
                 _ => pause,
             };
             let step = self.step(random);
-            // A silent connection is found out by nobody: Discord ends it some time.
+            // A client does not notice a silent connection until Discord ends it.
             if let Step::Discord(Action::Fault { shard, fault: Fault::Silence }) = step {
                 let until = at + Duration::from_secs(random.u64(1..60));
                 steps.push((until, Step::Discord(Action::Fault { shard, fault: Fault::Cut })));
             }
             let breaks_a_host = matches!(step, Step::Discord(Action::Host { .. }));
             steps.push((at, step));
-            // Those who have a connection notice nothing of a host that takes none.
+            // Shards with an open connection do not notice a host that refuses new ones.
             if breaks_a_host && random.u32(0..4) > 0 {
                 let shard = if random.bool() { None } else { Some(random.u32(0..self.shards)) };
                 steps.push((at, Step::Discord(Action::Fault { shard, fault: Fault::Cut })));
@@ -387,7 +388,8 @@ impl Plan {
 
     fn step(&self, random: &mut Rng) -> Step {
         let shard = random.u32(0..self.shards);
-        // The bot may leave the last one, and does not ask for it then: that would be its own mistake.
+        // The bot may be removed from the last guild, and a command for it would then be the bot's own
+        // mistake.
         let last = self.guilds - 1;
         let guild = random.u32(0..last.max(1));
         let process = if self.elsewhere > 0 { random.usize(..2) } else { 0 };
@@ -418,7 +420,7 @@ impl Plan {
                 Step::Discord(Action::Emit { shard, count: random.usize(1..150), event: None, data: None })
             }
             60..63 => Step::Discord(match random.u32(0..3) {
-                // Sessions age at once.
+                // The simulator's clock jumps, so that all sessions age at once.
                 _ if !gentle && random.u32(0..10) == 0 => Action::ClockJump { ms: random.u64(1000..300_000) },
                 0 => Action::GuildOutage { guild, lasts_ms: random.u64(1000..60_000) },
                 1 if last > 0 => Action::GuildLeave { guild: last },
@@ -456,7 +458,8 @@ impl Plan {
         }
     }
 
-    /// A host at which nothing works for a while: no session dies of it, as long as that is shorter than Discord keeps one.
+    /// A host that does not work for a while. No session ends because of it if that is shorter than Discord
+    /// keeps sessions.
     fn broken_host(&self, random: &mut Rng) -> Action {
         let gentle = self.class == Class::Gentle;
         let host = match random.u32(0..4) {
@@ -515,7 +518,8 @@ fn mood(random: &mut Rng) -> Mood {
 }
 
 impl Step {
-    /// Whether the next process may not know when this one has identified: from its store, if it has one.
+    /// Whether the next process may not know when this one has identified. A store, if there is one, tells
+    /// it.
     fn hides_an_identify(&self, stored: bool) -> bool {
         match self {
             Self::Operate(Operation::Deploy { .. }) => !stored,
@@ -525,7 +529,7 @@ impl Step {
     }
 }
 
-/// One that no session dies of.
+/// A random fault that no session ends by.
 fn gentle_fault(random: &mut Rng) -> Fault {
     match random.u32(0..14) {
         0 => Fault::StopAcking,

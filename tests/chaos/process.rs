@@ -1,4 +1,4 @@
-//! A process of the bot: a manager and those who listen to it. It starts, goes with its sessions, or dies.
+//! A process of the bot: a manager and its subscribers. It starts, detaches, stops or is killed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,14 +21,15 @@ use crate::subscriber::Listener;
 use crate::world::World;
 
 pub(crate) struct Process {
-    /// Counted over the run.
+    /// The number of the process, counted over the run.
     pub(crate) number: usize,
     place: usize,
     pub(crate) keeper: Shardkeeper,
     listeners: Vec<AbortHandle>,
 }
 
-/// Starts a process in this place, for the shards that run there: with these sessions, or with the store of the place.
+/// Starts a process in this place, for the shards that run there, with these sessions or with the store of
+/// the place.
 pub(crate) async fn start(world: &Arc<World>, place: usize, sessions: Vec<Session>) {
     let plan = &world.plan;
     let shards = world.shards_of(place);
@@ -96,7 +97,7 @@ pub(crate) async fn start(world: &Arc<World>, place: usize, sessions: Vec<Sessio
     }
 }
 
-/// Writes down what a process says of its shards.
+/// Records the lifecycle changes that a process reports of its shards.
 async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
     while let Some(delivery) = lifecycle.next().await {
         let Event::Lifecycle(lifecycle) = &*delivery else { continue };
@@ -121,7 +122,7 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
         }
         if let Lifecycle::Crashed { error, shard, .. } = lifecycle {
             if world.pace.is_real() {
-                // Since it was told to crash it may have begun another session.
+                // The shard may have begun another session since the crash was ordered.
                 world.crashed(shard.0);
             }
             let ours = ["driver panicked: crash drill", "killed", "stopped"];
@@ -132,8 +133,8 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
     }
 }
 
-/// What the shards of a process have to begin with, from what it was given or has found. `newest` names the last session that
-/// Discord had begun for each shard when the process started.
+/// Determines which shards of a process have a session to resume, given or loaded. `newest` names the last
+/// session that Discord had begun for each shard when the process started.
 fn expect_logins(
     world: &World,
     (place, number): (usize, usize),
@@ -150,7 +151,7 @@ fn expect_logins(
             Some(loaded) => {
                 let usable =
                     [loaded.at_ms, clock.now_ms()].map(|now_ms| storing::is_usable(loaded, *shard, now_ms));
-                // Who knows when it looked.
+                // If the clock has jumped, nobody knows which time the process read.
                 (usable[0] == usable[1] && clock.jumps() == loaded.jumps).then_some(usable[0])
             }
         };
@@ -165,8 +166,8 @@ fn expect_logins(
                 .map(|record| &record.session)
                 .collect();
         }
-        // A store that did not work, or a moment before the end, has only a session that is over: the newest one is known to
-        // nobody.
+        // A store that failed, or was killed before it saved, holds only a session that has ended; then
+        // nobody has the newest one.
         let is_newest =
             known.iter().any(|session| session.shard.0 == *shard && newest.get(shard) == Some(&session.id));
         if resumes != Some(true) || !is_newest {
@@ -180,7 +181,7 @@ impl Process {
         world.trace.note(format_args!("process {}", self.number), what);
     }
 
-    /// Goes, and leaves its sessions.
+    /// Detaches the process, and returns its sessions.
     pub(crate) async fn detach(self, world: &Arc<World>, shards: &[u32]) -> Vec<Session> {
         self.note(world, "detaches");
         let begun = Instant::now();
@@ -188,7 +189,7 @@ impl Process {
         let sessions = sessions.and_then(Result::ok).unwrap_or_default();
         self.is_over(world);
         if begun.elapsed() >= world.pace.shutdown_timeout() {
-            // Somebody was not done with everything by the deadline.
+            // Some subscriber had unfinished deliveries when the time was over.
             world.torn(shards);
         } else {
             self.has_flushed(world, begun, shards, &sessions);
@@ -197,7 +198,7 @@ impl Process {
         sessions
     }
 
-    /// Goes for good.
+    /// Stops the process for good.
     pub(crate) async fn stop(self, world: &Arc<World>, shards: &[u32]) {
         self.note(world, "stops");
         let begun = Instant::now();
@@ -208,10 +209,10 @@ impl Process {
         }
     }
 
-    /// Dies between two instructions, as with SIGKILL: nobody is told, nothing is closed properly. Returns the sessions
-    /// as they stood.
+    /// Kills the process between two instructions, as SIGKILL does: nothing is reported and nothing is closed
+    /// properly. Returns the sessions of that moment.
     ///
-    /// When it is watched, its store is compared with the sessions as they stood a moment before.
+    /// If `watched`, the store is compared with the sessions of the moment before.
     pub(crate) async fn kill(self, world: &Arc<World>, shards: &[u32], watched: bool) -> Vec<Session> {
         let (store, clock) = (&world.stores[self.place], &world.clocks[self.place]);
         let before = match watched && world.plan.store.is_used {
@@ -226,7 +227,7 @@ impl Process {
         for shard in shards {
             actors.extend(self.keeper.shard(ShardId(*shard)).await);
         }
-        // In this order: what is acknowledged in between may be stored at once.
+        // In this order, because events that are acknowledged in between may be stored at once.
         let stored = store.sessions();
         let sessions = self.sessions(world).await;
         storing::not_ahead(&stored, &sessions, &world.trace);
@@ -236,13 +237,13 @@ impl Process {
         {
             let gone = world.given_away_before(self.number, *since);
             storing::gone(&stored, &gone, &world.trace);
-            // It may have been set a moment ago.
+            // The clock may have been set just before; then the age of the sessions is unknown.
             let now_ms = (clock.jumps() == *jumps).then(|| clock.now_ms());
             storing::not_behind(&stored, (before, &sessions), now_ms, &world.trace);
         }
         self.is_over(world);
         manager.kill();
-        // One after the other: the order in which a manager that dies takes its children along is not always the same.
+        // Each is killed here, because the order in which a killed manager ends its children varies.
         actors.iter().for_each(|actor| actor.kill());
         self.listeners.iter().for_each(AbortHandle::abort);
         if world.pace.is_real() {
@@ -258,7 +259,7 @@ impl Process {
         sessions.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// Waits until nothing of it runs any more: on several threads it dies piece by piece.
+    /// Waits until all of the process's actors have ended: on several threads they end one after the other.
     async fn is_dead(&self, manager: &ActorCell, actors: &[ActorRef<ShardMessage>]) {
         let runs = |actor: &ActorCell| actor.get_status() != ActorStatus::Stopped;
         while runs(manager)
@@ -269,21 +270,21 @@ impl Process {
         }
     }
 
-    /// It does nothing more.
+    /// Records that the process does nothing more.
     fn is_over(&self, world: &World) {
         world.stores[self.place].sever();
         world.log.note(self.number, Entry::End);
         world.state().logins.judge(self.number, &world.trace);
     }
 
-    /// It has ended in its time, with these sessions: a store that worked has them.
+    /// Checks, after an end within the time limit, that a working store holds these sessions.
     fn has_flushed(&self, world: &Arc<World>, begun: Instant, shards: &[u32], sessions: &[Session]) {
         let store = &world.stores[self.place];
         if !world.plan.store.is_used {
             return;
         }
         let stale = storing::stale(&store.sessions(), shards, sessions);
-        // What it could not read it does not remove.
+        // A session that the process could not load is not removed by it either.
         let had_its_say = |shard: &&u32| {
             store.loaded().is_some() || sessions.iter().any(|session| session.shard.0 == **shard)
         };

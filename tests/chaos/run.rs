@@ -1,4 +1,4 @@
-//! A run: the plan is carried out, everything calms down, and the checkers judge.
+//! A run: carries out the plan, ends all faults, and lets the checkers judge.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,25 +25,25 @@ use crate::pace::Pace;
 use crate::plan::{Class, Crash, Plan, Step};
 use crate::world::World;
 
-/// What became of a run.
+/// The result of a run.
 pub(crate) struct Outcome {
     pub(crate) trace: Vec<String>,
     pub(crate) complaints: Vec<String>,
-    /// How long it took, by the shards' clock.
+    /// How long the run lasted, by the shards' clock.
     pub(crate) lasted: Duration,
-    /// Between the last fault and everything being well again.
+    /// The time from the last fault until everything worked again.
     pub(crate) recovered_in: Duration,
-    /// How long it may be.
+    /// The limit of the recovery time.
     pub(crate) bound: Duration,
-    /// How many dispatches came twice, where they may.
+    /// How many dispatches came twice where that is allowed.
     pub(crate) doubled: u64,
-    /// How late the machine was, at most, where that matters.
+    /// The largest delay of the machine, in runs where it matters.
     pub(crate) late_by: Duration,
-    /// So late that limits in time were not judged.
+    /// Whether the machine was so late that time limits were not judged.
     pub(crate) undecidable: bool,
 }
 
-/// Runs a plan, in a runtime of its own, on a clock that nobody waits for.
+/// Runs a plan on a virtual clock, in a runtime of its own.
 pub(crate) fn run(plan: Plan) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -53,7 +53,7 @@ pub(crate) fn run(plan: Plan) -> Outcome {
     runtime.block_on(carry_out(plan, Pace::virtual_time()))
 }
 
-/// No run in real time takes longer, if nothing hangs.
+/// The time limit of a run in real time, after which it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Runs a plan in real time, on several threads.
@@ -81,7 +81,8 @@ async fn carry_out(plan: Plan, pace: Pace) -> Outcome {
         take(&world, step, &orders).await;
     }
     let last_fault = calm_down(&world);
-    // In real time the operator is busy long after the last fault: waits for a store to be looked at are not compressed.
+    // In real time the operator is busy long after the last fault, because the waits for stores are not
+    // compressed.
     let operations = world.plan.steps.iter().filter(|(_, step)| matches!(step, Step::Operate(_))).count();
     let operating = world.pace.late_by() * 2 * u32::try_from(operations).unwrap_or(u32::MAX);
     let bound = recovery::bound(&world.plan, &world.pace) + operating;
@@ -94,7 +95,7 @@ async fn carry_out(plan: Plan, pace: Pace) -> Outcome {
     let recovered_in = last_fault.elapsed();
     world.trace.note("checkers", "everything is well again");
     (0..world.plan.shards).for_each(|shard| world.simulator.emit(shard, 2));
-    // A connection may have died unnoticed all the same.
+    // A connection may have been lost unnoticed before the fresh events, so check again after them.
     wait_until_well(&world, last_fault + bound + recovered_in).await;
     let patience = Instant::now() + world.pace.limit(COLLECTING);
     while !world.answers.are_complete() && Instant::now() < patience {
@@ -128,7 +129,7 @@ fn summary(plan: &Plan) -> Plan {
     Plan { steps: Vec::new(), ..plan.clone() }
 }
 
-/// Takes one step of the plan.
+/// Carries out one step of the plan.
 async fn take(world: &Arc<World>, step: Step, orders: &mpsc::Sender<Order>) {
     world.trace.mark();
     world.trace.note("step", format_args!("{step:?}"));
@@ -191,26 +192,26 @@ async fn drill(world: &Arc<World>, crash: Crash) {
                 Service::ReshardSentinel => service::<SentinelMessage>(&keeper),
                 other => unreachable!("{other} is in no plan"),
             };
-            // There is none between its end and the next one.
+            // The service may be missing, between its end and its replacement.
             child.iter().for_each(ActorCell::kill);
         }
     }
 }
 
-/// No faults from now on: returns when that is.
+/// Ends all faults, and returns when that was.
 fn calm_down(world: &World) -> Instant {
     world.trace.mark();
     world.trace.note("plan", "no faults from now on");
     world.simulator.stop_traffic();
     world.network.set(Weather::Fine);
-    // A store never keeps anything else from being well.
+    // A failing store must not affect the recovery, so any mood may remain.
     world.stores.iter().for_each(|store| {
         store.set(world.plan.store.in_the_end);
     });
     let disarmed = world.simulator.act(&Action::Disarm);
     debug_assert!(disarmed.is_ok(), "it concerns no shard");
     if world.plan.class != Class::Gentle {
-        // Connections that are slow stay slow.
+        // Cut all connections, because those slowed by a fault would stay slow.
         let _ = world.simulator.act(&Action::Fault { shard: None, fault: Fault::Cut });
     }
     world.calm.come();
@@ -226,12 +227,13 @@ async fn wait_until_well(world: &World, deadline: Instant) {
             world.trace.complain(format_args!("not well again in time: {wrong}"));
             return;
         }
-        // A look costs as much as minutes of a shard's life.
+        // Check rarely, because a check costs as much as simulating minutes of a shard's life.
         sleep((begun.elapsed() / 20).max(world.pace.look_every())).await;
     }
 }
 
-/// Every shard is ready, in the process where it should be, and whoever loses nothing has everything.
+/// Returns what is still missing: every shard has to be ready in its process, and every lossless subscriber
+/// has to have all events.
 async fn what_is_wrong(world: &World) -> Option<String> {
     for place in world.places() {
         let Some(keeper) = world.keeper(place) else { return Some(format!("no process in place {place}")) };
@@ -256,8 +258,8 @@ async fn what_is_wrong(world: &World) -> Option<String> {
     behind.map(|number| format!("subscriber {number} has not got everything"))
 }
 
-/// The session of each shard, as Discord has it: the newest, unless the shard was torn away in that one. Its store may know
-/// an earlier one alone, which is as good.
+/// The session of each shard at Discord: the newest, unless the shard was torn away in that one. Its store
+/// may hold only an earlier one, which is accepted too.
 async fn present_sessions(world: &World) -> Vec<SessionRecord> {
     let sessions = world.simulator.sessions();
     let mut held = BTreeSet::new();
@@ -279,7 +281,7 @@ async fn present_sessions(world: &World) -> Vec<SessionRecord> {
 
 async fn judge_delivery(world: &World) -> u64 {
     let mut sessions = world.simulator.sessions();
-    // Of a session that a shard has given up, Discord may not know yet.
+    // Discord may not know yet that a shard has given up a session.
     let present: Vec<u64> = present_sessions(world).await.iter().map(|session| session.session).collect();
     for session in &mut sessions {
         session.connected &= present.contains(&session.session);
@@ -288,12 +290,12 @@ async fn judge_delivery(world: &World) -> u64 {
     state.ledgers.iter().map(|ledger| ledger.judge(&sessions, &state.excuses, &world.trace)).sum()
 }
 
-/// The end: as the bot wants it, or Discord.
+/// Ends the run: by the operator, or by a refusal of Discord.
 async fn finish(world: &Arc<World>, orders: &mpsc::Sender<Order>) {
     if let (Class::Fatal(code), Some(keeper)) = (world.plan.class, world.keeper(0)) {
         let last = world.plan.shards - 1;
         let _ = world.simulator.act(&Action::Fault { shard: Some(last), fault: Fault::Close { code } });
-        // The number of shards is no matter of the whole bot, as long as others are well.
+        // The number of shards does not affect the whole bot, as long as other shards work.
         if !matches!(code, 4010 | 4011) || world.plan.shards == 1 {
             let ended = world.answers.within(ENDING, "ended", keeper.exit_reason()).await;
             if !matches!(ended, Some(ExitReason::Refused(_))) && world.plan.elsewhere == 0 {
@@ -301,7 +303,7 @@ async fn finish(world: &Arc<World>, orders: &mpsc::Sender<Order>) {
             }
             return;
         }
-        // It has a session no more, and is started no more.
+        // The shard has no session any more, and is not restarted.
         sleep(world.pace.wait(Duration::from_secs(60)) + world.pace.settling()).await;
         world.state().owners.remove(&last);
     }

@@ -1,4 +1,5 @@
-//! The store of a place: it outlives the processes there, as a file would, is open in one of them at a time, and has moods.
+//! The store of a place: outlives the processes there as a file would, is open in one of them at a time, and
+//! can fail.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,24 +16,24 @@ use crate::clock::WallClock;
 use crate::pace::Pace;
 use crate::trace::Trace;
 
-/// How a store works now.
+/// How a store works at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
     Fine,
-    /// Everything takes seconds.
+    /// Every operation takes seconds.
     Slow,
     Fails,
-    /// Now and then it fails.
+    /// Some operations fail.
     Flaky,
     /// Nothing is answered until the mood changes.
     Hangs,
     Panics,
 }
 
-/// Clones are the same store.
+/// A store. Clones are the same store.
 #[derive(Clone)]
 pub(crate) struct Store {
-    /// The longest that it takes when it is fine.
+    /// The longest delay of a working store.
     latency: Duration,
     pace: Pace,
     clock: WallClock,
@@ -47,21 +48,21 @@ struct Shared {
     mood: Mood,
     moods: u64,
     random: Rng,
-    /// The process that has it open.
+    /// The process that has opened the store.
     holder: Option<usize>,
-    /// What is being saved, and is not stored yet.
+    /// The changes that are being saved, and are not stored yet.
     under_way: Option<Changes>,
-    /// It works, and whoever wrote knows that.
+    /// Since when the store works and its writer knows that.
     well_since: Option<Instant>,
     loaded: Option<Loaded>,
 }
 
-/// What the present process was told that is stored.
+/// The sessions that the present process was given by the store.
 #[derive(Clone)]
 pub(crate) struct Loaded {
     pub(crate) stored: Stored,
     pub(crate) at_ms: u64,
-    /// By then the clock had jumped so often.
+    /// How often the clock had jumped by then.
     pub(crate) jumps: u32,
 }
 
@@ -102,7 +103,7 @@ impl Store {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes its mood. Returns the number of this mood.
+    /// Sets the mood. Returns the number of this mood.
     pub(crate) fn set(&self, mood: Mood) -> u64 {
         let mut shared = self.shared();
         shared.mood = mood;
@@ -116,14 +117,14 @@ impl Store {
         number
     }
 
-    /// The mood of this number is over, if it is still the present one.
+    /// Makes the store work again, if the mood of this number is still the present one.
     pub(crate) fn calm_down(&self, number: u64) {
         if self.shared().moods == number {
             self.set(Mood::Fine);
         }
     }
 
-    /// Opens it for a process.
+    /// Opens the store for a process.
     pub(crate) fn open(&self, process: usize) -> Arc<dyn SessionStore> {
         let mut shared = self.shared();
         shared.holder = Some(process);
@@ -132,7 +133,7 @@ impl Store {
         Arc::new(Open { store: self.clone(), process })
     }
 
-    /// The process that had it open is dead: what it was saving has arrived, or not, and nothing more will.
+    /// Disconnects a dead process: what it was saving has arrived or not, and nothing more will arrive.
     pub(crate) fn sever(&self) {
         let mut shared = self.shared();
         shared.holder = None;
@@ -143,7 +144,7 @@ impl Store {
         }
     }
 
-    /// Somebody removes the file.
+    /// Removes all content, as if the file were deleted.
     pub(crate) fn wipe(&self) {
         self.shared().disk = MemoryStore::default();
     }
@@ -152,17 +153,17 @@ impl Store {
         self.shared().stored().sessions
     }
 
-    /// What the present process has found, if it was told.
+    /// What the present process has loaded; `None` before.
     pub(crate) fn loaded(&self) -> Option<Loaded> {
         self.shared().loaded.clone()
     }
 
-    /// Whether it has worked since, to the knowledge of who writes.
+    /// Whether the store has worked since then, as far as its writer knows.
     pub(crate) fn was_well_since(&self, moment: Instant) -> bool {
         self.shared().well_since.is_some_and(|since| since <= moment)
     }
 
-    /// Does what it takes before anything is read or written, by its mood.
+    /// Delays or fails an operation, according to the mood.
     async fn work(&self) -> Result<(), StoreError> {
         let (mood, random) = {
             let mut shared = self.shared();
@@ -195,14 +196,14 @@ impl Store {
     }
 }
 
-/// A store as one process has it.
+/// A store as opened by one process.
 struct Open {
     store: Store,
     process: usize,
 }
 
 impl Open {
-    /// Nothing happens in a process that is no more.
+    /// Waits forever in a process that is dead.
     async fn alive(&self) -> MutexGuard<'_, Shared> {
         if self.store.shared().holder != Some(self.process) {
             std::future::pending::<()>().await;
@@ -242,7 +243,7 @@ impl SessionStore for Open {
     }
 }
 
-/// A save that may be dropped before it is done.
+/// A save that may be dropped before it is finished.
 struct UnderWay<'a> {
     open: &'a Open,
     done: bool,

@@ -1,4 +1,5 @@
-//! Those who listen, each by its habit. What one is done with is entered into its ledger, and then acknowledged.
+//! The subscribers, each with its own behaviour. Each finished event is entered into a ledger, and then
+//! acknowledged.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,18 +24,18 @@ impl Habit {
     }
 }
 
-/// One who listens to one process.
+/// A subscriber of one process.
 #[derive(Clone)]
 pub(crate) struct Listener {
     pub(crate) world: Arc<World>,
     pub(crate) habit: Habit,
-    /// Its number among the plan's.
+    /// The number of the subscriber in the plan.
     pub(crate) number: usize,
     pub(crate) process: usize,
 }
 
 impl Listener {
-    /// Reads a subscription to its end.
+    /// Reads a subscription until its end.
     pub(crate) async fn read(&self, ledger: usize, mut subscription: Subscription) {
         let calm = &self.world.calm;
         let mut held = VecDeque::new();
@@ -54,7 +55,7 @@ impl Listener {
             held.push_back(delivery);
             read += 1;
             if read % self.habit.breaks_after == 0 && !self.habit.breaks_for.is_zero() {
-                // Until all is calm, or the break is over.
+                // The break lasts for its planned time, or until the faults have ended.
                 let _ = timeout(self.habit.breaks_for, calm.wait()).await;
             }
         }
@@ -78,7 +79,7 @@ impl Listener {
         self.world.open_ledger(who, self.habit)
     }
 
-    /// Subscribes, stays for a while, goes away, and comes back, as long as the process lives.
+    /// Subscribes for a while, unsubscribes, and repeats that as long as the process lives.
     pub(crate) async fn come_and_go(&self, keeper: Shardkeeper, stays: Duration) {
         for times in 0.. {
             let subscription = keeper.subscribe_with(self.habit.topic(), self.habit.options());
@@ -89,7 +90,7 @@ impl Listener {
         }
     }
 
-    /// Lets an actor listen.
+    /// Subscribes an actor.
     pub(crate) async fn send_an_actor(self, keeper: &Shardkeeper) -> Option<ActorRef<Heard>> {
         let (topic, options) = (self.habit.topic(), self.habit.options());
         let ledger = self.open_ledger(0);
@@ -99,7 +100,7 @@ impl Listener {
     }
 }
 
-/// With the process the actor goes too.
+/// Stops the actor together with the process.
 struct StopOnDrop(ActorRef<Heard>);
 
 impl Drop for StopOnDrop {
@@ -138,7 +139,7 @@ impl Actor for Ear {
         memory: &mut Memory,
     ) -> Result<(), ActorProcessingErr> {
         memory.held.push_back(heard.0);
-        // It holds less than it may, so that the next one comes.
+        // The actor holds fewer than its credit, so that the next delivery comes.
         let holds = memory.listener.habit.holds.min(memory.listener.habit.capacity - 1);
         while memory.held.len() > if memory.listener.world.calm.has_come() { 0 } else { holds } {
             memory.listener.deal_with(memory.ledger, memory.held.pop_front());
@@ -148,7 +149,7 @@ impl Actor for Ear {
 }
 
 impl Listener {
-    /// Listens to a process that has started, in the way of those who come late.
+    /// Subscribes to a process that has already started.
     pub(crate) async fn join(self, keeper: Shardkeeper) {
         match self.habit.kind {
             Kind::Steady => {}

@@ -1,15 +1,15 @@
-//! What happened in a run: one line per event, to be read by whoever has to find out why a seed failed.
+//! The trace of a run: one line per event, for finding out why a seed failed.
 
 use std::fmt::{Display, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// The trace of a run. Clones write to the same one.
+/// The trace of a run. Clones write to the same trace.
 #[derive(Clone)]
 pub(crate) struct Trace {
     start: Instant,
-    /// Dispatches have lines of their own.
+    /// Whether each dispatch has its own line.
     in_full: bool,
     lines: Arc<Mutex<Lines>>,
 }
@@ -17,10 +17,10 @@ pub(crate) struct Trace {
 #[derive(Default)]
 struct Lines {
     lines: Vec<String>,
-    /// Of every dispatch that anybody observed: too many for lines of their own.
+    /// A digest of all observed dispatches, which are too many for lines of their own.
     digest: u64,
     dispatches: u64,
-    /// What is wrong.
+    /// What the checkers found wrong.
     complaints: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ impl Trace {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a line: who, and what.
+    /// Adds a line: the actor, and what it did.
     pub(crate) fn note(&self, who: impl Display, what: impl Display) {
         let mut line = String::new();
         let _ =
@@ -42,13 +42,13 @@ impl Trace {
         self.lines().lines.push(line);
     }
 
-    /// Something is wrong.
+    /// Records a failed check.
     pub(crate) fn complain(&self, what: impl Display) {
         self.note("CHECKER", &what);
         self.lines().complaints.push(what.to_string());
     }
 
-    /// A subscriber has dealt with a dispatch.
+    /// Records that a subscriber has finished a dispatch.
     pub(crate) fn observed(&self, facts: [u64; 4]) {
         if self.in_full {
             let [listener, shard, session, number] = facts;
@@ -66,7 +66,7 @@ impl Trace {
         }
     }
 
-    /// Adds a line about everything that was observed up to here.
+    /// Adds a line with the digest of everything observed so far.
     pub(crate) fn mark(&self) {
         let (dispatches, digest) = {
             let lines = self.lines();

@@ -1,4 +1,4 @@
-//! What the parts of a run share: Discord, the way there, the processes of the bot, and what the checkers know.
+//! The shared parts of a run: Discord, the network, the processes of the bot, and the state of the checkers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,32 +27,32 @@ pub(crate) struct World {
     pub(crate) simulator: Simulator,
     pub(crate) network: Network,
     pub(crate) gate: LocalGate,
-    /// Of each place.
+    /// The wall clock of each place.
     pub(crate) clocks: [WallClock; 2],
     pub(crate) stores: [Store; 2],
     pub(crate) log: Log,
     pub(crate) trace: Trace,
     pub(crate) answers: Answers,
-    /// From now on every subscriber reads at once.
+    /// After this signal every subscriber reads without breaks.
     pub(crate) calm: Calm,
     state: Mutex<State>,
 }
 
-/// All of it is behind one lock, held for moments.
+/// The mutable state, behind one lock that is only held briefly.
 #[derive(Default)]
 pub(crate) struct State {
-    /// In each place a process, unless one is just being replaced.
+    /// The process of each place; `None` while it is being replaced.
     pub(crate) processes: [Option<Process>; 2],
-    /// Processes that were ever started.
+    /// The number of processes started so far.
     pub(crate) started: usize,
-    /// In which place each shard runs.
+    /// The place in which each shard runs.
     pub(crate) owners: BTreeMap<u32, usize>,
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) excuses: Excuses,
     pub(crate) logins: Logins,
-    /// When a process gave a shard away, by process and shard.
+    /// When a process handed a shard over, by process and shard.
     pub(crate) given_away: BTreeMap<(usize, u32), Instant>,
-    /// When the session keeper of a process that had died was there again.
+    /// When the session keeper of a process restarted after its crash.
     keepers_back: BTreeMap<usize, Instant>,
 }
 
@@ -69,7 +69,7 @@ impl World {
         config.events_per_second = plan.events_per_second;
         config.mix = plan.mix;
         config.replay_limit = plan.replay_limit;
-        // However a server cuts and writes, the client reads.
+        // The client must read every way of splitting and writing that a server uses.
         config.split_frames = plan.split_frames;
         config.resume_hosts = plan.resume_hosts;
         config.split_suffix = plan.split_frames;
@@ -117,12 +117,12 @@ impl World {
         Intents::all()
     }
 
-    /// In which places there are processes.
+    /// The places that have processes.
     pub(crate) fn places(&self) -> std::ops::Range<usize> {
         0..if self.plan.elsewhere > 0 { 2 } else { 1 }
     }
 
-    /// The process in this place, unless it is being replaced.
+    /// The process in this place; `None` while it is being replaced.
     pub(crate) fn keeper(&self, place: usize) -> Option<Shardkeeper> {
         self.state().processes[place].as_ref().map(|process| process.keeper.clone())
     }
@@ -138,7 +138,7 @@ impl World {
         self.state().owners.iter().filter(|(_, owner)| **owner == place).map(|(shard, _)| *shard).collect()
     }
 
-    /// The shards left a process before everything was acknowledged there.
+    /// Records that shards left a process before all their events were acknowledged.
     pub(crate) fn torn(self: &Arc<Self>, shards: &[u32]) {
         let newest = self.newest_sessions();
         let mut state = self.state();
@@ -153,61 +153,61 @@ impl World {
                 let newest = newest.get(shard).copied();
                 state.excuses.forgets(*shard, newest);
                 if world.pace.is_real() {
-                    // Its threads were not all dead at once.
+                    // The threads of a killed process do not all end at the same moment.
                     state.excuses.torn(*shard, newest);
                 }
             }
         });
     }
 
-    /// A shard breaks down.
+    /// Records that a shard crashed.
     pub(crate) fn crashed(&self, shard: u32) {
         let newest = self.newest_sessions();
         self.state().excuses.crashed(shard, newest.get(&shard).copied());
     }
 
-    /// Of each shard the number of the last session that Discord began.
+    /// For each shard, the number of the last session that Discord began.
     fn newest_sessions(&self) -> BTreeMap<u32, u64> {
         let sessions = self.simulator.sessions().into_iter();
         sessions.map(|session| (session.shard_id, session.session)).collect()
     }
 
-    /// Of each shard the id of the last session that Discord began.
+    /// For each shard, the id of the last session that Discord began.
     pub(crate) fn newest_session_ids(&self) -> BTreeMap<u32, String> {
         let sessions = self.simulator.sessions().into_iter();
         sessions.map(|session| (session.shard_id, session.id)).collect()
     }
 
-    /// The shards that a process had given away by then.
+    /// The shards that a process had handed over by this time.
     pub(crate) fn given_away_before(&self, process: usize, moment: Instant) -> Vec<u32> {
         let state = self.state();
         let of_process = state.given_away.range((process, 0)..=(process, u32::MAX));
         of_process.filter(|(_, at)| **at <= moment).map(|((_, shard), _)| *shard).collect()
     }
 
-    /// The session keeper of a process has died, and comes back after this wait.
+    /// Records that the session keeper of a process crashed, and restarts after this wait.
     pub(crate) fn keeper_died(&self, process: usize, back_after: Duration) {
         self.state().keepers_back.insert(process, Instant::now() + back_after);
     }
 
-    /// Whether the session keeper of a process was there all the time since.
+    /// Whether the session keeper of a process has lived without a crash since then.
     pub(crate) fn keeper_lives_since(&self, process: usize, moment: Instant) -> bool {
         self.state().keepers_back.get(&process).is_none_or(|back| *back <= moment)
     }
 
-    /// A ledger for a subscription that is not there from the beginning.
+    /// Opens a ledger for a subscription that begins later.
     pub(crate) fn open_ledger(&self, who: String, habit: Habit) -> usize {
         let mut state = self.state();
         state.ledgers.push(Ledger::new(who, habit));
         state.ledgers.len() - 1
     }
 
-    /// A subscriber that loses nothing has been told of a loss.
+    /// Records that a subscriber was told to have missed events.
     pub(crate) fn missed(&self, ledger: usize, missed: u64) {
         self.state().ledgers[ledger].missed += missed;
     }
 
-    /// A subscriber is done with a dispatch.
+    /// Records that a subscriber has finished a dispatch.
     pub(crate) fn observe(&self, ledger: usize, process: usize, dispatch: &Dispatch) {
         let mut state = self.state();
         let State { ledgers, excuses, .. } = &mut *state;

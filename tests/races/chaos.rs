@@ -1,7 +1,9 @@
-//! Chaos in real time: whatever keeps a session happens to every shard, over and over, while everything inside is killed.
+//! Chaos in real time: disturbances that keep the session hit every shard repeatedly, while all internal
+//! actors are killed.
 //!
-//! `tests/chaos` does far more, on one thread and a virtual clock. What is checked here needs no clock: nothing is lost,
-//! what comes twice says so, no session is given up, no rule is broken, and what the bot counts is what Discord counts.
+//! `tests/chaos` does far more, on one thread with a virtual clock. The checks here need no clock: no event
+//! is lost, repeated events are marked as such, no session is given up, no rule is broken, and the bot's
+//! counters equal Discord's.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use tokio::time::sleep;
 const SHARDS: u32 = 4;
 const WAVES: u32 = 6;
 
-/// Reads everything, and shows the simulator what came for the first time.
+/// Reads everything, and reports each event to the simulator when it arrives for the first time.
 async fn read(simulator: Simulator, mut events: Subscription) {
     let mut seen = BTreeSet::new();
     while let Some(delivery) = events.next().await {
@@ -28,16 +30,16 @@ async fn read(simulator: Simulator, mut events: Subscription) {
         if dispatch.event_name() == Some(EventName::Resumed) {
             continue;
         }
-        // Every event has a trace of its own in its data.
+        // Every event has a unique trace in its data.
         if seen.insert((dispatch.shard().0, dispatch.data().to_vec())) {
             simulator.observe(dispatch.shard().0, dispatch.name(), dispatch.data());
         } else {
-            assert!(dispatch.is_replayed(), "{dispatch:?} came again, and does not say so");
+            assert!(dispatch.is_replayed(), "{dispatch:?} came again without being marked as replayed");
         }
     }
 }
 
-/// Something that a session survives.
+/// Applies a disturbance that the session survives.
 async fn strike(simulator: &Simulator, keeper: &Shardkeeper, shard: u32, random: &mut fastrand::Rng) {
     let (id, inject) = (ShardId(shard), |fault| drop(simulator.inject(shard, fault)));
     match random.u8(0..9) {
@@ -47,7 +49,7 @@ async fn strike(simulator: &Simulator, keeper: &Shardkeeper, shard: u32, random:
         3 => drop(keeper.restart_shard(id, RestartBy::Resume).await),
         4 => {
             let sessions = keeper.remove_shards([id]).await.unwrap();
-            assert_eq!(sessions.len(), 1, "its session goes along");
+            assert_eq!(sessions.len(), 1, "the session moves with the shard");
             keeper.add_shards([id], sessions).await.unwrap();
         }
         kind => {
@@ -94,7 +96,7 @@ async fn storm(round: Round) {
     let reading = tokio::spawn(read(simulator.clone(), events));
     let mut random = round.rng();
     for _ in 0..WAVES {
-        // A session that is torn away thrice before it has resumed is given up.
+        // A session whose connection is lost three times before it has resumed is given up, so wait first.
         well(&simulator, &keeper).await;
         let mut shards: Vec<u32> = (0..SHARDS).collect();
         random.shuffle(&mut shards);

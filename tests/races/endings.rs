@@ -1,4 +1,4 @@
-//! Stop and detach, while others call.
+//! Stop and detach, while other tasks call the bot.
 
 use shardkeeper::command::Command;
 use shardkeeper::error::ExitReason;
@@ -32,7 +32,7 @@ fn a_stop_at_any_moment_of_a_start_is_answered() {
     });
 }
 
-/// Each kind of call in a loop of its own, until it says that the manager has ended.
+/// Repeats each kind of call in a loop of its own, until the call returns that the manager has ended.
 fn callers(keeper: &Shardkeeper) -> Vec<tokio::task::JoinHandle<()>> {
     let one = keeper.clone();
     let status = tokio::spawn(async move { while one.status().await.is_ok() {} });
@@ -46,7 +46,7 @@ fn callers(keeper: &Shardkeeper) -> Vec<tokio::task::JoinHandle<()>> {
     });
     let one = keeper.clone();
     let command = tokio::spawn(async move {
-        // It may be refused for other reasons, and the shard may end before the manager does.
+        // Calls may also fail for other reasons, and the shard may end before the manager does.
         while one.owner_of(0).await.is_ok() {
             drop(one.command(Command::channel_info(0, &[])).await);
         }

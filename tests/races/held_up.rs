@@ -1,4 +1,4 @@
-//! Readers that wait for an answer, panic, or end the bot, while shards publish on other threads.
+//! Subscribers that wait for an answer, panic, or end the bot, while shards publish on other threads.
 
 use std::time::Duration;
 
@@ -36,14 +36,14 @@ fn members_can_be_awaited_in_the_loop_that_reads_their_chunks() {
         simulator.emit(0, 300);
         let in_hand = own.next().await.unwrap();
         let all = keeper.members(RequestMembers::all(GUILD)).await.unwrap();
-        // Members come and go with the traffic.
+        // Members join and leave with the traffic, so the number varies.
         assert!((3400..3600).contains(&all.raw_members.len()), "{}", all.raw_members.len());
         drop(in_hand);
         let (mut chunks, mut last) = (0, 0);
         while chunks < 4 {
             let delivery = own.next().await.unwrap();
             let dispatch = delivery.dispatch().unwrap();
-            assert!(dispatch.sequence() > last, "in order, and each once");
+            assert!(dispatch.sequence() > last, "each event comes once and in order");
             last = dispatch.sequence();
             chunks += usize::from(dispatch.name() == "GUILD_MEMBERS_CHUNK");
         }
@@ -64,14 +64,14 @@ fn an_end_in_the_loop_that_reads_is_as_fast_as_its_reader() {
         while let Some(delivery) = own.next().await {
             read += 1;
             if read == at {
-                // With a delivery in hand.
+                // The subscriber detaches while it still holds a delivery.
                 detaching = Some(keeper.detach());
             }
             round.stir().await;
             drop(delivery);
         }
         assert_eq!(detaching.unwrap().await.unwrap().len(), 2);
-        // The deadline would be ten.
+        // The detach finishes at once; the shutdown timeout would take ten seconds.
         assert!(start.elapsed().as_secs() < 8, "{:?}", start.elapsed());
     });
 }
@@ -86,7 +86,7 @@ fn an_end_awaited_with_a_delivery_in_hand_goes_on_without_it_alone() {
         (0..2).for_each(|shard| simulator.emit(shard, 100));
         let (at, slow) = (round.rng().usize(1..100), round.rng().bool());
         let others_work = Duration::from_millis(if slow { 3000 } else { 0 });
-        // Another task is slow with what it has in hand, and reads on then.
+        // Another task holds a delivery for a while, and then reads on.
         let reading = tokio::spawn(async move {
             let in_hand = other.next().await.unwrap();
             tokio::time::sleep(others_work).await;
@@ -104,13 +104,13 @@ fn an_end_awaited_with_a_delivery_in_hand_goes_on_without_it_alone() {
             true => keeper.detach().await.unwrap(),
             false => keeper.remove_shards([ShardId(0), ShardId(1)]).await.unwrap(),
         };
-        // The deadline would be ten.
+        // The detach finishes at once; the shutdown timeout would take ten seconds.
         assert!(start.elapsed().as_secs() < 8, "{:?}", start.elapsed());
         let session = sessions.iter().find(|session| session.shard == shard).unwrap();
         assert_eq!(
             session.sequence,
             sequence - 1,
-            "all before was acknowledged, and what is in hand was not"
+            "everything before was acknowledged, the delivery still held was not"
         );
         drop(in_hand);
         reading.abort();
@@ -141,7 +141,7 @@ fn what_a_subscriber_has_when_it_panics_is_not_acknowledged() {
             drop(other.next().await);
         }
         let sequence = *panicking.await.unwrap_err().into_panic().downcast::<u64>().unwrap();
-        // The end waits for nobody who is gone.
+        // The shutdown must not wait for a subscriber that no longer exists.
         let sessions = keeper.detach();
         drop(other);
         assert_eq!(sessions.await.unwrap()[0].sequence, sequence - 1);

@@ -12,9 +12,9 @@ use shardkeeper_tests::service;
 use tokio::time::sleep;
 
 const SHARDS: u32 = 4;
-/// From one Identify to the next: the window and the margin of [`Round::bot`].
+/// The time between two Identify, in milliseconds: the window and the margin of [`Round::bot`].
 const APART_MS: u64 = 50;
-/// A bot whose shards share one key, and its Discord.
+/// A bot whose shards share one key, and its simulator.
 struct Storm {
     simulator: Simulator,
     keeper: Shardkeeper,
@@ -25,7 +25,7 @@ impl Storm {
         let simulator = round.simulator(SHARDS, |config| {
             config.max_concurrency = 1;
         });
-        // Restarts at once, however often something crashes.
+        // A policy that restarts at once, however often something crashes.
         let mut undaunted = RestartPolicy::default();
         (undaunted.quarantine_after, undaunted.fleet_limit) = (1_000_000, 1_000_000);
         undaunted.backoff = Backoff { base: Duration::from_millis(1), cap: Duration::from_millis(2) };
@@ -43,7 +43,7 @@ impl Storm {
         service::<QueueMessage>(&self.keeper).into_iter().for_each(|queue| queue.kill());
     }
 
-    /// Waits until every shard is in service, and checks that every Identify was counted once and had its window.
+    /// Waits until every shard is ready, and checks that every Identify was counted once and had its window.
     async fn end(self) {
         loop {
             let status = self.keeper.status().await.unwrap();
@@ -59,10 +59,10 @@ impl Storm {
         let mut written: Vec<u64> = report.identify_log.iter().map(|record| record.at_ms).collect();
         written.sort_unstable();
         let apart: Vec<u64> = written.windows(2).map(|two| two[1] - two[0]).collect();
-        // Each time is cut to whole milliseconds.
+        // The log's times are truncated to whole milliseconds.
         assert!(apart.iter().all(|apart| apart + 1 >= APART_MS), "{apart:?}");
-        // GW-085, GW-140: a session that is over is not resumed. A shard that is killed before it reads that it is over, by a close
-        // code or op 9, cannot know.
+        // GW-085, GW-140: a session that has ended is not resumed. A shard that is killed before it reads the
+        // end of its session, a close code or op 9, cannot know.
         let unheard = ["GW-085", "GW-140"];
         let broken: Vec<_> =
             report.violations.iter().filter(|violation| !unheard.contains(&violation.rule)).collect();
@@ -78,7 +78,7 @@ fn a_storm_that_kills_shards_closes_no_key_and_miscounts_no_identify() {
         let mut random = round.rng();
         for _ in 0..15 {
             let shard = random.u32(0..SHARDS);
-            // So that it has to identify.
+            // The session ends, so that the shard has to identify.
             let _ = storm.simulator.inject(shard, Fault::Close { code: 4009 });
             sleep(Duration::from_micros(random.u64(0..10_000))).await;
             storm.kill_shard(shard).await;

@@ -1,4 +1,4 @@
-//! Actors that are killed at any moment: what they were in the middle of does no harm.
+//! Actors that are killed at any moment: their unfinished work does no harm.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use shardkeeper_sim::Fault;
 use shardkeeper_tests::races::{Round, repeat};
 use tokio::time::sleep;
 
-/// Comes back at once five times, and then in a minute: for ever, as far as a round is concerned.
+/// Restarts at once five times, and then after a minute, which is longer than a round lasts.
 fn quarantined_early() -> RestartPolicy {
     let mut policy = RestartPolicy::default();
     policy.quarantine_after = 2;
@@ -21,7 +21,8 @@ fn quarantined_early() -> RestartPolicy {
     policy
 }
 
-/// Kills shard 0 two times, at any moment of its way to READY or soon after, and waits until the manager knows.
+/// Kills shard 0 twice, at any moment on the way to READY or soon after, and waits until the manager reports
+/// each crash.
 async fn crash_twice(round: &Round, keeper: &Shardkeeper, lifecycle: &mut Subscription) {
     let mut crashes = 0;
     while crashes < 2 {
@@ -87,7 +88,7 @@ fn ready_in_the_spill_of_a_shard_that_is_killed_and_removed_is_told_as_missed() 
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let mut slow = builder.subscribe_with(Topic::events([EventName::Ready]), options);
         let keeper = builder.start().await.unwrap();
-        // READY of the first session fills the subscription, that of the second waits in the spill.
+        // READY of the first session fills the subscription; READY of the second waits in the spill.
         for session in 1..=2 {
             while keeper.shard_status(ShardId(0)).await.unwrap().session < session {
                 tokio::task::yield_now().await;
@@ -105,7 +106,7 @@ fn ready_in_the_spill_of_a_shard_that_is_killed_and_removed_is_told_as_missed() 
             return;
         }
         drop(first);
-        // It is told before the next event, and wakes nobody.
+        // `Lagged` comes before the next event, and wakes no task.
         let second = loop {
             match slow.next().now_or_never() {
                 Some(second) => break second.unwrap(),
@@ -125,14 +126,14 @@ fn an_identify_that_was_asked_for_is_not_undone_by_a_driver_that_was_killed() {
         let mut lifecycle = builder.subscribe(Topic::lifecycle());
         let keeper = builder.start().await.unwrap();
         crash_twice(&round, &keeper, &mut lifecycle).await;
-        // What the simulator counts may come from the driver that was killed, and late.
+        // The simulator may count events of the killed driver, and count them late.
         let before = session_ids(&keeper).await;
         keeper.restart_shard(ShardId(0), RestartBy::Identify).await.unwrap();
         while keeper.shard_status(ShardId(0)).await.unwrap().phase != Phase::Ready {
             sleep(Duration::from_millis(1)).await;
         }
         let after = session_ids(&keeper).await;
-        assert!(after.len() == 1 && !before.contains(&after[0]), "it has a new session");
+        assert!(after.len() == 1 && !before.contains(&after[0]), "the shard has a new session");
         keeper.stop().await;
     });
 }

@@ -1,5 +1,5 @@
-//! What crosses actors and threads, in real time on several threads: each module is a behaviour. How a test is run, and how
-//! often, is in [`shardkeeper_tests::races`].
+//! Tests of everything that crosses actors and threads, in real time on several threads. Each module covers
+//! one behaviour. [`shardkeeper_tests::races`] explains how and how often a test runs.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,4 +1,4 @@
-//! What subscribers hear comes in an order that makes sense.
+//! Subscribers receive events in a meaningful order.
 
 use shardkeeper::status::Change;
 use shardkeeper::{Lifecycle, Topic};
@@ -19,7 +19,7 @@ fn all_ready_comes_after_each_shard_has_said_so() {
                 _ => {}
             }
         }
-        assert_eq!(ready, 4, "all are ready before it is said");
+        assert_eq!(ready, 4, "AllReady comes after each shard is ready");
         keeper.stop().await;
     });
 }

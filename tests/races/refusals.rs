@@ -1,11 +1,11 @@
-//! What Discord refuses for good is never taken for a crash.
+//! A permanent refusal by Discord is never treated as a crash.
 
 use shardkeeper::error::ExitReason;
 use shardkeeper::{Intents, Lifecycle, ShardId, Shardkeeper, Subscription, Topic};
 use shardkeeper_sim::{ConnectFault, Fault, Simulator};
 use shardkeeper_tests::races::{Round, repeat};
 
-/// A bot whose shards are all ready, and its lifecycle.
+/// A bot whose shards are all ready, and its lifecycle events.
 async fn started(round: &Round, simulator: &Simulator) -> (Shardkeeper, Subscription) {
     let builder = round.bot(simulator);
     let mut lifecycle = builder.subscribe(Topic::lifecycle());
@@ -18,7 +18,7 @@ async fn started(round: &Round, simulator: &Simulator) -> (Shardkeeper, Subscrip
     }
 }
 
-/// Everything until the end, of which nothing may be a crash.
+/// Returns everything until the end; none of it may be a crash.
 async fn rest(mut lifecycle: Subscription) -> Vec<Lifecycle> {
     let mut heard = Vec::new();
     while let Some(event) = lifecycle.next().await {

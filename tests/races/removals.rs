@@ -1,4 +1,4 @@
-//! Shards that leave and come back, while others are restarted or killed.
+//! Shards that are removed and added again, while others are restarted or killed.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ fn a_shard_that_leaves_does_not_come_back_by_its_restart() {
         let builder = round.bot(&simulator);
         let mut lifecycle = builder.subscribe(Topic::lifecycle());
         let keeper = builder.start().await.unwrap();
-        // Kills it until it has to wait for its restart.
+        // Kill the shard until it has to wait for its restart.
         loop {
             if let Ok(actor) = keeper.shard(ShardId(0)).await {
                 actor.kill();
@@ -65,14 +65,14 @@ fn a_shard_that_leaves_does_not_come_back_by_its_restart() {
 fn a_removal_waits_for_a_driver_that_was_killed_and_still_runs() {
     repeat(20, |round| async move {
         let simulator = round.simulator(1, |_| {});
-        // Holds the driver up where it has its permit and is about to write the Identify.
+        // Blocks the driver after it got its permit and before it writes the Identify.
         let ((entered, in_there), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
         let (entered, held) = (std::sync::Mutex::new(entered), std::sync::Mutex::new(held));
         let left = Arc::new(AtomicBool::new(false));
         let has_left = Arc::clone(&left);
         let builder = round.bot(&simulator).presence_fn(move |_| {
             let _ = entered.lock().unwrap().send(());
-            // Other tasks go on meanwhile, also where the runtime has one worker.
+            // The other tasks continue meanwhile, even if the runtime has one worker.
             let _ = tokio::task::block_in_place(|| held.lock().unwrap().recv());
             has_left.store(true, Ordering::Release);
             Presence::new(OnlineStatus::Online)
@@ -84,14 +84,17 @@ fn a_removal_waits_for_a_driver_that_was_killed_and_still_runs() {
         actor.kill();
         let mut removal = pin!(keeper.remove_shards([ShardId(0)]));
         actor.wait(None).await.unwrap();
-        // The manager hears of the actor's end before it answers this.
+        // The manager learns of the actor's end before it answers this.
         keeper.status().await.unwrap();
-        assert!(removal.as_mut().now_or_never().is_none(), "it is answered while the driver runs");
+        assert!(
+            removal.as_mut().now_or_never().is_none(),
+            "remove_shards returned while the driver still runs"
+        );
         drop(release);
         removal.await.unwrap();
-        assert!(left.load(Ordering::Acquire), "the driver still runs");
+        assert!(left.load(Ordering::Acquire), "the driver has not ended");
         let identifies = simulator.report().identifies;
         keeper.stop().await;
-        assert_eq!(simulator.report().identifies, identifies, "nothing is written any more");
+        assert_eq!(simulator.report().identifies, identifies, "the removed driver wrote an Identify");
     });
 }

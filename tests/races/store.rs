@@ -19,7 +19,7 @@ fn kill_keeper(keeper: &Shardkeeper) {
     service::<KeeperMessage>(keeper).into_iter().for_each(|keeper| keeper.kill());
 }
 
-/// A store that takes its time, and notices calls that overlap.
+/// A slow store that detects overlapping calls.
 struct Witness {
     store: MemoryStore,
     round: Round,
@@ -58,7 +58,7 @@ impl SessionStore for Witness {
             let _call = self.call();
             for _ in 0..4 {
                 self.round.stir().await;
-                // As a store that encodes its records does.
+                // The loop takes about as long as encoding the records would.
                 (0..5_000).for_each(|_| std::hint::spin_loop());
             }
             self.store.save(changes).await
@@ -93,7 +93,7 @@ fn saves_of_keepers_that_are_killed_do_not_overlap() {
     });
 }
 
-/// A directory of the test's own, which goes with it.
+/// A directory of this test, removed after it.
 struct Directory(PathBuf);
 
 impl Directory {

@@ -1,10 +1,10 @@
 //! Scenarios in real time on several threads, many times over.
 //!
-//! The other tests run on one thread and a paused clock, where two messages that race always arrive in the same order.
-//! [`repeat`] runs a scenario in *rounds*: each on a multi-thread runtime of its own, in real time. A round's seed decides the
-//! number of threads (1 to 4), how much noise competes for them, and where the scenario and its connections yield. Threads
-//! do not run the same way twice, so a seed narrows a failure down and does not replay it: `RACES_SEED` runs all rounds of a
-//! test with the seed that failed.
+//! The other tests run on one thread and a paused clock, where two racing messages always arrive in the same
+//! order. [`repeat`] runs a scenario in *rounds*: each on its own multi-thread runtime, in real time. A
+//! round's seed determines the number of threads (1 to 4), how much noise competes for them, and where the
+//! scenario and its connections yield. Threads do not run the same way twice, so a seed makes a failure more
+//! likely but does not replay it: `RACES_SEED` runs all rounds of a test with the seed that failed.
 //!
 //! ```no_run
 //! use shardkeeper_tests::races::repeat;
@@ -19,13 +19,15 @@
 //! });
 //! ```
 //!
-//! - [`Round::simulator`] and [`Round::bot`] are those of [`simulator`](crate::simulator) and [`bot`](crate::bot), with
-//!   time compressed ([`FACTOR`]). Only waits are compressed: a heartbeat that a busy machine delays breaks no rule.
+//! - [`Round::simulator`] and [`Round::bot`] are like [`simulator`](crate::simulator) and
+//!   [`bot`](crate::bot), with time compressed ([`FACTOR`]). Only waits are compressed: a heartbeat that a
+//!   busy machine delays breaks no rule.
 //! - [`Round::stirred`] wraps any [`Dialer`] so that its connections yield at random.
-//! - A round that takes longer than [`PATIENCE`] has failed: something hangs.
-//! - `RACES_REPEAT=20` runs 20 times as many rounds. The default is for CI: about 40 s for all of them on two busy cores.
-//! - For scenarios that run on a runtime of their own (a seed of `chaos`, say), [`rounds`] yields the rounds, and
-//!   [`Round::run`] runs one future in one of them.
+//! - A round that takes longer than [`PATIENCE`] has failed, because something hangs.
+//! - `RACES_REPEAT=20` runs 20 times as many rounds. The default is for CI: about 40 s for all of them on two
+//!   busy cores.
+//! - For scenarios that run on their own runtime (a seed of `chaos`, for example), [`rounds`] yields the
+//!   rounds, and [`Round::run`] runs one future in one of them.
 
 use std::future::Future;
 use std::io;
@@ -45,19 +47,20 @@ use url::Url;
 
 use crate::SimDialer;
 
-/// How many times as fast the windows and waits of the protocol pass.
+/// The factor by which the windows and waits of the protocol are shortened.
 pub const FACTOR: f64 = 200.0;
-/// A round that takes longer hangs. A round takes milliseconds; the rest is for a busy machine.
+/// The time limit of a round, after which it counts as hanging. A round takes milliseconds; the rest is for a
+/// busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Added to the compressed window of an identify key: what a busy machine may put between the two ends.
+/// Added to the compressed identify window, for scheduling delays of a busy machine.
 const IDENTIFY_MARGIN: Duration = Duration::from_millis(25);
 
-/// One run of a scenario. Clones are of the same round.
+/// A single run of a scenario. Clones belong to the same round.
 #[derive(Clone, Debug)]
 pub struct Round {
-    /// What it was decided by.
+    /// The seed that determines the round.
     pub seed: u64,
-    /// How many threads its runtime has.
+    /// The number of threads of the runtime.
     pub threads: usize,
     noise: usize,
     random: Arc<Mutex<fastrand::Rng>>,
@@ -67,7 +70,7 @@ pub struct Round {
 ///
 /// # Panics
 ///
-/// When a round panics or hangs: with the round's seed, and how to run it again.
+/// When a round panics or hangs. The output names the round's seed and how to run it again.
 #[expect(clippy::print_stdout, reason = "with --nocapture it says what was run")]
 pub fn repeat<F: Future<Output = ()> + Send + 'static>(times: u64, scenario: impl Fn(Round) -> F) {
     let (start, mut done) = (Instant::now(), 0);
@@ -78,7 +81,8 @@ pub fn repeat<F: Future<Output = ()> + Send + 'static>(times: u64, scenario: imp
     println!("{done} rounds in {:.1?}", start.elapsed());
 }
 
-/// The rounds of a test: `times` of them, or `RACES_REPEAT` times as many; all with the seed `RACES_SEED`, if there is one.
+/// The rounds of a test: `times` of them, multiplied by `RACES_REPEAT`; all with the seed `RACES_SEED`, if
+/// set.
 pub fn rounds(times: u64) -> impl Iterator<Item = Round> {
     let variable = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let only = variable("RACES_SEED");
@@ -86,7 +90,7 @@ pub fn rounds(times: u64) -> impl Iterator<Item = Round> {
 }
 
 impl Round {
-    /// The round of this seed.
+    /// Creates the round of this seed.
     pub fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let (threads, noise) = (random.usize(1..=4), random.usize(0..=2));
@@ -102,11 +106,11 @@ impl Round {
         self.run_within(PATIENCE, scenario)
     }
 
-    /// As [`run`](Self::run), for a future that may take this long.
+    /// The same as [`run`](Self::run), with another time limit.
     ///
     /// # Panics
     ///
-    /// When the future panics or takes longer.
+    /// When the future panics or exceeds the time limit.
     #[expect(clippy::print_stderr, reason = "whoever looks for the cause reads it")]
     pub fn run_within<T: Send + 'static>(
         &self,
@@ -117,7 +121,7 @@ impl Round {
             .worker_threads(self.threads)
             .enable_all()
             .build()
-            .expect("there are threads to be had");
+            .expect("the runtime starts its threads");
         let done = runtime.block_on(async {
             for _ in 0..self.noise {
                 tokio::spawn(noise(self.rng()));
@@ -138,17 +142,17 @@ impl Round {
         }
     }
 
-    /// A generator that continues this round's decisions.
+    /// A random generator that continues this round's decisions.
     pub fn rng(&self) -> fastrand::Rng {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).fork()
     }
 
-    /// Waits for a moment: not at all, until other tasks had their turn, or up to a millisecond.
+    /// Waits for a random moment: not at all, until other tasks had a turn, or up to a millisecond.
     pub async fn stir(&self) {
         stir(&mut self.rng()).await;
     }
 
-    /// As [`simulator`](crate::simulator), with time compressed.
+    /// The same as [`simulator`](crate::simulator), with time compressed.
     pub fn simulator(&self, shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulator {
         crate::simulator_of(shards, |config| {
             config.seed = self.seed;
@@ -162,12 +166,12 @@ impl Round {
         })
     }
 
-    /// A bot for that simulator, as fast as it, which receives everything.
+    /// A bot for this simulator with the same compressed time, which receives everything.
     pub fn bot(&self, simulator: &Simulator) -> Builder {
         self.bot_with(simulator, Intents::all())
     }
 
-    /// A bot for that simulator, as fast as it, which receives what these intents name.
+    /// A bot for this simulator with the same compressed time, which receives the events of these intents.
     pub fn bot_with(&self, simulator: &Simulator, intents: Intents) -> Builder {
         let patient = Timings::default();
         let mut timings = patient.compressed(FACTOR);
@@ -180,7 +184,7 @@ impl Round {
             .dialer(self.stirred(SimDialer(simulator.clone())))
     }
 
-    /// The same way to the Gateway, on which every read and write may come a moment later.
+    /// Wraps a dialer so that every read and write may be delayed for a moment.
     pub fn stirred(&self, dialer: impl Dialer + 'static) -> Arc<dyn Dialer> {
         Arc::new(StirredDialer { dialer, round: self.clone() })
     }
@@ -230,7 +234,7 @@ struct Stirred {
 }
 
 impl Stirred {
-    /// Whether the caller is to come back when others had their turn.
+    /// Whether the caller has to yield and be polled again.
     fn yields(&mut self, cx: &Context<'_>) -> bool {
         let yields = self.random.u8(0..6) == 0;
         if yields {

@@ -52,9 +52,9 @@ fn a_presence_survives_a_new_session_and_a_crash() {
         running.until_resumed(0).await;
         running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
         running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
-        // GW-198: later Identifies have the last presence set at run time.
+        // GW-198: a presence set at run time is also sent in later Identify payloads.
         assert_eq!(shows(&running.simulator, 0).as_deref(), Some("kept"));
-        // One shard's own as well.
+        // The same applies to the presence of a single shard.
         running.keeper.update_presence_on([ShardId(0)], playing("own")).await.unwrap();
         running.keeper.shard(ShardId(0)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
         running.until_resumed(0).await;
@@ -106,7 +106,7 @@ async fn a_shards_actor_takes_presences_too() {
         .await;
 }
 
-/// The next dispatch of this name, as JSON.
+/// Reads until the next dispatch of this name, and returns its data as JSON.
 async fn until_event(running: &mut Running, name: &str) -> serde_json::Value {
     loop {
         if let Event::Dispatch(dispatch) = &*running.next().await
@@ -185,12 +185,12 @@ async fn gw_155_157_two_hundred_commands_keep_the_limit_over_a_reconnect() {
     for _ in 0..150 {
         running.keeper.command(ask()).await.unwrap();
     }
-    // None that was accepted is lost, but those that were on their way when the connection was cut.
+    // No accepted command is lost, except those that were in transit when the connection was cut.
     running.simulator.wait_until(|report| report.commands >= 236 + 110).await;
     running.check().await;
 }
 
-/// Something harmless, for any guild.
+/// A harmless command for any guild.
 fn ask_for(guild_id: u64) -> Command {
     Command::channel_info(guild_id, &[ChannelInfoField::Status])
 }
@@ -209,14 +209,14 @@ async fn a_command_is_refused_with_its_reason() {
     );
     let raw = Command::raw(ShardId(3), 200, &()).unwrap();
     assert_eq!(rejection(raw).await, "shard 3 is not run by this manager");
-    // Past the manager: the actor knows whose guild it is.
+    // Sent directly to the shard's actor, which checks the owner of the guild itself.
     let actor = keeper.shard(ShardId(1)).await.unwrap();
     let answer = ractor::call!(actor, |reply| ShardMessage::Command(ask_for(guild(2)), reply)).unwrap();
     assert_eq!(answer.unwrap_err().to_string(), "the command belongs on shard 2, not on shard 1");
     running.simulator.inject(1, Fault::HalfOpen).unwrap();
     let answers = futures_util::future::join_all((0..1000).map(|_| keeper.command(ask_for(guild(1))))).await;
     let full = answers.iter().find_map(|answer| answer.as_ref().err()).unwrap();
-    assert_eq!(full.to_string(), "shard 1 has 512 bulk commands waiting");
+    assert_eq!(full.to_string(), "the queue of shard 1 is full: 512 bulk commands are waiting; retry later");
     assert!(answers.iter().filter(|answer| answer.is_ok()).count() >= 512);
     keeper.stop().await;
     assert_eq!(rejection(ask_for(guild(1))).await, ManagerEnded.to_string());
@@ -244,7 +244,7 @@ async fn an_accepted_command_says_when_it_is_written_and_when_it_never_is() {
     let raw = Command::raw(ShardId(0), 43, &presence).unwrap();
     keeper.command(raw).await.unwrap().written().await.unwrap();
     running.simulator.wait_until(|report| report.commands >= 2).await;
-    // Nothing can be connected to: what waits expires, each class at its time.
+    // No connection succeeds, so waiting commands expire, each class after its own lifetime.
     running.simulator.arm(ConnectFault::Refuse, 10_000);
     running.simulator.inject(0, Fault::Cut).unwrap();
     running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
@@ -260,7 +260,7 @@ async fn an_accepted_command_says_when_it_is_written_and_when_it_never_is() {
     assert_eq!(start.elapsed().as_secs(), 90);
     assert_eq!(given_up(bulk).await, Err(WriteError::Expired));
     assert_eq!(start.elapsed().as_secs(), 600);
-    // The end of the shard is the end of what waits for it.
+    // The commands that wait for a shard end with the shard.
     let lost = keeper.command(ask_for(1)).await.unwrap();
     keeper.stop().await;
     assert_eq!(lost.written().await, Err(WriteError::Lost));
@@ -349,7 +349,7 @@ async fn a_thousand_mixed_commands_through_a_resume_break_no_rule() {
         }
     };
     written += outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    // Those that were on their way when the connections were cut may be lost, and say so; none expires.
+    // Commands in transit when the connections were cut may be lost, and are reported as lost; none expires.
     assert!(!outcomes.contains(&Err(WriteError::Expired)));
     assert!(written >= 950 - 4 * 115, "{written}");
     running

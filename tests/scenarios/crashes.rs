@@ -1,4 +1,4 @@
-//! What breaks inside: drivers, actors, the queue. Each comes back; sessions outlive them.
+//! Internal crashes: drivers, actors and the identify queue restart, and sessions survive.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ async fn a_shard_that_crashes_over_and_over_is_quarantined_and_the_others_live()
     }
     let status = running.keeper.status().await.unwrap();
     assert_eq!((status.shards[0].phase, status.shards[1].phase), (Phase::Quarantined, Phase::Ready));
-    // It is tried again all the same; by then its session is too old.
+    // The shard retries although its session has become too old.
     running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
 }
 
@@ -129,9 +129,10 @@ fn crashes_at_every_moment_of_a_start_break_no_rule() {
                 })
                 .await;
             running.keeper.shard(ShardId(1)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
-            // GW-173: what a crashed shard held is given back, else the others would wait forever.
+            // GW-173: a crashed shard returns its permit; otherwise the others would wait forever.
             running.until(|lifecycle| matches!(lifecycle, Lifecycle::AllReady { .. })).await;
-            // A shard that crashes on its way lets the next one go first.
+            // GW-171: shards identify in the order of their ids, except that a crashed shard lets the next
+            // one go first.
             no_violations_except(&running.simulator, &["GW-171"]);
             assert!(running.simulator.report().identifies <= 5, "at most the one that was lost");
         }
@@ -169,7 +170,7 @@ async fn a_queue_that_dies_again_and_again_is_replaced_with_growing_waits() {
     }
     assert!(waits[0].is_zero() && waits.is_sorted(), "{waits:?}");
     assert!(waits[5].as_secs() >= 300, "{waits:?}");
-    // It works again in the end.
+    // The shard works again in the end.
     running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
     running.until_shard(0, |change| matches!(change, Change::Ready)).await;
     running.check().await;

@@ -1,4 +1,4 @@
-//! Subscriptions: order, bounds, policies, and shards that wait for slow subscribers.
+//! Subscriptions: order, limits, overflow policies, and shards that wait for slow subscribers.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ async fn a_lossless_subscriber_that_stalls_for_five_minutes_loses_nothing_and_co
         "heartbeats went on: {} after {heartbeats}",
         report.heartbeats
     );
-    // It reads on, and everything comes.
+    // The slow subscriber reads on and receives everything.
     let mut slow = slow;
     let reader = tokio::spawn(async move {
         let mut read = 0;
@@ -102,8 +102,8 @@ async fn a_lossless_subscriber_that_stalls_for_five_minutes_loses_nothing_and_co
     assert_eq!((report.identifies, report.resumes), (1, 0), "the session lived");
 }
 
-/// What a subscriber gets after it has done something else for five minutes of 10 events a second: how many events are
-/// held for it, with how many bytes; how many it reads; how many it is told to have missed; and the heartbeats meanwhile.
+/// What a subscriber receives after not reading for five minutes, at 10 events per second. Returns how many
+/// events were held for it, their bytes, how many it read, how many it missed, and the heartbeats meanwhile.
 async fn stalled(overflow: Overflow) -> (usize, usize, u64, u64, u64) {
     let mut running = Running::start(simulator(1, |_| {})).await;
     let mut slow = running.keeper.subscribe_with(Topic::all(), options(100, overflow));
@@ -185,7 +185,7 @@ async fn subscribing_and_unsubscribing_changes_at_once_what_is_copied() {
     running.simulator.emit(0, 300);
     running.check().await;
     assert!(messages.backlog() > 20 && typing.backlog() > before);
-    // A full one that is dropped does not hold the shard up.
+    // Dropping a full subscription lets the shard continue.
     drop((typing, messages));
     running.simulator.emit(0, 300);
     running.check().await;
@@ -227,7 +227,7 @@ fn subscribers_that_may_lose_are_told_what_they_lost_and_stop_nobody() {
             let mut lossy = running.keeper.subscribe_with(Topic::all(), options(10, overflow));
             running.simulator.emit(0, 100);
             running.check().await;
-            // The newest event may come here just after the other subscription has it.
+            // The newest event may arrive here slightly later than in the other subscription.
             let (mut missed, mut sequences) = (0, Vec::new());
             while missed + sequences.len() as u64 != 100 {
                 match &*lossy.next().await.unwrap() {
@@ -344,14 +344,14 @@ async fn a_shard_that_begins_session_after_session_before_a_stalled_subscriber_h
 fn what_comes_again_after_a_crash_is_not_handed_over_before_it_is_acknowledged() {
     in_both_worlds(|| async {
         let mut running = Running::start(simulator(1, |_| {})).await;
-        // A guild that comes behind READY would take the place of one of the two.
+        // A guild that arrives after READY would take the place of one of the two events.
         running.check().await;
         let mut slow = running.keeper.subscribe_with(Topic::all(), options(1, Overflow::Wait));
         running.simulator.emit(0, 2);
         for _ in 0..2 {
             drop(running.next().await);
         }
-        // It has the first; the second waits for room, and is dropped with the driver.
+        // The subscription has the first event; the second waits for room, and is dropped with the driver.
         let shard = running.keeper.shard(shardkeeper::ShardId(0)).await.unwrap();
         shard.cast(shardkeeper::actor::ShardMessage::CrashDrill).unwrap();
         running.until_shard(0, |change| matches!(change, shardkeeper::status::Change::Resuming { .. })).await;
@@ -365,7 +365,8 @@ fn what_comes_again_after_a_crash_is_not_handed_over_before_it_is_acknowledged()
 #[tokio::test(start_paused = true)]
 async fn announcements_wait_for_a_lossless_subscriber_too() {
     let running = Running::start(simulator(1, |_| {})).await;
-    // With an event that does not come: one to lifecycle changes alone may lose them.
+    // The topic includes an event that never comes, because a subscription to only lifecycle changes may lose
+    // them.
     let topic = Topic::events([EventName::EntitlementCreate]).with_lifecycle();
     let mut slow = running.keeper.subscribe_with(topic, options(1, Overflow::Wait));
     for _ in 0..3 {
@@ -409,7 +410,7 @@ impl Actor for Slow {
         message: SlowMessage,
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
-        // Keeps the delivery, and with it the credit.
+        // Keeping the delivery uses up the subscription's credit.
         self.seen.try_send(message.0).map_err(Into::into)
     }
 }
@@ -424,7 +425,7 @@ async fn an_actor_that_subscribes_has_only_so_many_deliveries_at_a_time() {
     running.check().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(kept.len() <= 16, "no more than its credit: {}", kept.len());
-    // The rest waits in front, up to the capacity; what was too much is announced.
+    // The rest waits in the mailbox up to its capacity; the events above it are reported as missed.
     let (mut dispatches, mut missed) = (0, 0);
     while dispatches + missed < 100 {
         let next = tokio::time::timeout(Duration::from_secs(60), kept.recv()).await;

@@ -1,4 +1,4 @@
-//! Stop and detach, from every state, within their deadline.
+//! Stop and detach, from every state, within the shutdown timeout.
 
 use std::time::Duration;
 
@@ -28,9 +28,9 @@ async fn gw_142_a_successor_resumes_what_was_detached_and_nothing_is_lost() {
     running.simulator.start_traffic();
     running.simulator.wait_until(|report| report.sent > 300).await;
     let keeper = running.keeper.clone();
-    // GW-099: a hand-over closes with a code that keeps the sessions.
+    // GW-099: a detach closes with a code that keeps the sessions (any except 1000 and 1001).
     let detaching = tokio::spawn(async move { keeper.detach().await.unwrap() });
-    // What is under way is read meanwhile.
+    // The loop reads the remaining events, because the detach waits for them.
     while let Some(event) = running.events.next().await {
         if let Some(dispatch) = event.dispatch() {
             running.simulator.observe(dispatch.shard().0, dispatch.name(), dispatch.data());
@@ -39,7 +39,7 @@ async fn gw_142_a_successor_resumes_what_was_detached_and_nothing_is_lost() {
     let sessions = detaching.await.unwrap();
     assert_eq!(sessions.len(), 4);
     assert_eq!(running.keeper.exit_reason().await, ExitReason::Detached);
-    // Stored and read back, as a file would.
+    // Serialized and parsed again, as with a file.
     let sessions: Vec<shardkeeper::Session> =
         serde_json::from_str(&serde_json::to_string(&sessions).unwrap()).unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -62,7 +62,7 @@ async fn what_was_not_dealt_with_before_a_hand_over_comes_again_after_it() {
     for _ in 0..100 {
         drop(running.next().await);
     }
-    // One is in work elsewhere, and never finished; the others are not even read.
+    // One event is held elsewhere and never finished; the others are not even read.
     let Running { simulator, keeper, mut events, .. } = running;
     let working = tokio::spawn(async move { (events.next().await.unwrap(), events) });
     let in_work = working.await.unwrap();
@@ -72,7 +72,7 @@ async fn what_was_not_dealt_with_before_a_hand_over_comes_again_after_it() {
     drop(in_work);
     let builder = bot(&simulator).sessions(sessions);
     let mut successor = Running::start_with(simulator, builder).await;
-    // Nothing lost, and nothing twice that was dealt with.
+    // No event is lost, and no finished event comes again.
     successor.check().await;
     assert_eq!(successor.simulator.report().identifies, 2);
 }
@@ -84,7 +84,7 @@ async fn a_gateway_that_does_not_answer_the_close_cannot_delay_the_end_for_long(
     running.simulator.inject(1, Fault::HalfOpen).unwrap();
     let start = Instant::now();
     assert_eq!(running.keeper.detach().await.unwrap().len(), 2);
-    // GW-102: the closing handshake is bounded to a few seconds.
+    // GW-102: the wait for the closing handshake is limited to a few seconds.
     assert!(start.elapsed() <= Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
@@ -170,7 +170,7 @@ async fn cancelling_the_start_ends_the_manager() {
 async fn gw_098_stop_ends_the_sessions_of_shards_that_are_between_connections() {
     let gone = |change: &Change| matches!(change, Change::Disconnected { .. });
     for (fault, wait_ms) in [
-        // While it closes, while it waits for its next attempt, and while it makes one.
+        // The shard ends while it closes, while it waits for its next attempt, and while it connects.
         (Fault::Reconnect, 0),
         (Fault::InvalidSession { resumable: true }, 0),
         (Fault::InvalidSession { resumable: true }, 500),

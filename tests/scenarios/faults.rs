@@ -1,4 +1,4 @@
-//! What Discord and the network do to connections.
+//! Faults of Discord and of the network.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use shardkeeper_sim::{ConnectFault, Fault};
 use shardkeeper_tests::{Running, in_both_worlds, simulator};
 use tokio::time::Instant;
 
-/// Breaks a shard under traffic; it must resume, with nothing lost and no Identify spent.
+/// Injects a fault into a shard with traffic; the shard must resume without losing an event or sending an
+/// Identify.
 async fn resumes_after(fault: Fault) -> (Running, Duration) {
     let mut running = Running::start(simulator(2, |_| {})).await;
     running.simulator.start_traffic();
@@ -44,7 +45,7 @@ async fn gw_102_a_half_open_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn gw_093_a_cut_connection() {
-    // GW-043: the new connection needs a fresh inflate context, or nothing could be read on it.
+    // GW-043: the new connection needs a new inflate context; with the old one nothing could be read.
     let (_, took) = resumes_after(Fault::Cut).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
@@ -66,8 +67,8 @@ async fn gw_147_an_invalid_session_that_may_be_resumed() {
 #[test]
 fn gw_076_094_close_codes_that_keep_the_session() {
     in_both_worlds(|| async {
-        // GW-077, GW-078, GW-081, GW-084: Resume after 4001, 4002, 4005 and 4008.
-        // GW-091, GW-092: and after 1000 and 1001 from the server.
+        // GW-077, GW-078, GW-081, GW-084: Resume after 4001, 4002, 4005 and 4008. GW-091, GW-092: and after
+        // 1000 and 1001 from the server.
         for code in [1000, 1001, 1011, 4000, 4001, 4002, 4005, 4008, 4999] {
             resumes_after(Fault::Close { code }).await;
         }
@@ -113,7 +114,7 @@ fn gw_140_a_refused_resume_identifies() {
             (running.simulator.report().identifies, running.simulator.report().resumes_refused),
             (3, 1)
         );
-        // GW-135: an Identify behind an unanswered Resume would be a violation.
+        // GW-135: an Identify after an unanswered Resume would be a violation.
         running.no_violations();
     });
 }
@@ -165,7 +166,7 @@ fn gw_134_connections_cut_again_and_again_under_traffic_lose_nothing() {
             running.until_resumed(0).await;
             assert_eq!(running.simulator.report().resumes, round + 1);
         }
-        // GW-133: the missed events come in order, and everything after RESUMED is new.
+        // GW-133: the missed events arrive in order, and everything after RESUMED is new.
         running.check().await;
         assert_eq!(running.simulator.report().identifies, 1);
     });
@@ -202,6 +203,6 @@ async fn a_day_of_quiet_life_breaks_no_rule() {
     let report = running.simulator.report();
     assert_eq!((report.identifies, report.resumes), (2, 0));
     assert!(report.heartbeats > 4000, "{}", report.heartbeats);
-    // Violations would be: GW-030, a receive-only opcode; GW-111, no heartbeat in time.
+    // These would be violations: GW-030, sending a receive-only opcode; GW-111, no heartbeat in time.
     running.check().await;
 }

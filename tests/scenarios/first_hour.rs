@@ -1,4 +1,4 @@
-//! What a new user meets: how a bot says that it ended, and typed subscriptions.
+//! First steps of a new user: how a bot reports its end, and typed subscriptions.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn a_bot_that_was_told_to_end_has_ended_well() {
 #[tokio::test(start_paused = true)]
 async fn a_start_that_has_a_timeout_says_why_the_gateway_did_not_answer() {
     for (fault, why) in [
-        (RestFault::Garbage, "is not that of Discord: check the API URL"),
+        (RestFault::Garbage, "did not answer as the Discord API: check the API URL"),
         (RestFault::Hang, "did not answer within 15 s"),
     ] {
         let simulator = simulator(1, |_| {});
@@ -60,7 +60,7 @@ async fn a_start_that_has_a_timeout_says_why_the_gateway_did_not_answer() {
     }
 }
 
-/// A type of the bot's own, which wants one thing of a message.
+/// A type of the bot's own with a single field of a message.
 #[derive(Deserialize)]
 struct Written {
     channel_id: String,
@@ -70,7 +70,7 @@ impl EventModel for Written {
     const EVENT: EventName = EventName::MessageCreate;
 }
 
-/// One that no message fits.
+/// A type that fits no message.
 #[derive(Deserialize)]
 struct Misfit {
     #[serde(rename = "channel_id")]
@@ -120,7 +120,7 @@ async fn a_typed_subscription_tells_what_it_lost() {
         Some(Err(TypedError::Lagged { missed })) => assert!(missed > 10, "{missed}"),
         other => panic!("{other:?}"),
     }
-    // What else the topic brings is skipped.
+    // Other events of the topic are skipped.
     assert!(messages.next().await.is_none());
 }
 

@@ -1,4 +1,5 @@
-//! Subscriptions that hold up a shard, a request or an end: what still works, and who is named.
+//! Subscriptions that block a shard, a request or the shutdown: what still works, and which subscription is
+//! named.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ fn lossless(capacity: usize) -> SubscriptionOptions {
     SubscriptionOptions { capacity, overflow: Overflow::Wait }
 }
 
-/// One guild on one shard.
+/// A simulator with one shard and one guild.
 fn large(members: u32) -> Simulator {
     simulator(1, |config| {
         config.guilds = 1;
@@ -30,17 +31,17 @@ fn large(members: u32) -> Simulator {
     })
 }
 
-/// The loop of a bot that asks for members while it deals with an event: nothing is read meanwhile.
+/// The loop of a bot that requests members while it handles an event, so it reads nothing meanwhile.
 async fn ask_in_the_loop(simulator: &Simulator, keeper: &Shardkeeper, mut own: Subscription) {
     simulator.emit(0, 300);
     let first = own.next().await.unwrap();
     let asked = Instant::now();
     let all = keeper.members(RequestMembers::all(GUILD)).await.unwrap();
-    // Members come and go with the traffic.
+    // Members join and leave with the traffic, so the number varies.
     assert!((3400..3600).contains(&all.raw_members.len()), "{}", all.raw_members.len());
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     drop(first);
-    // The loop goes on, and has missed nothing.
+    // The loop continues, and has missed nothing.
     let (mut chunks, mut last) = (0, 0);
     while chunks < 4 {
         let delivery = timeout(Duration::from_secs(60), own.next()).await.unwrap().unwrap();
@@ -100,7 +101,7 @@ async fn a_subscription_to_lifecycle_alone_never_stops_its_shards() {
     }
     running.simulator.emit(0, 500);
     running.check().await;
-    // The newest are there, and what is missing is told.
+    // The newest events are there, and the missed ones are reported.
     assert_eq!(unread.backlog(), 2);
     assert!(matches!(*unread.next().await.unwrap(), Event::Lagged { missed } if missed > 10));
     running.keeper.stop().await;
@@ -128,7 +129,7 @@ async fn what_a_subscriber_has_when_it_panics_comes_again_to_the_next_process() 
     assert!(panicked.await.unwrap_err().is_panic());
     let session = running.keeper.sessions().await.unwrap().remove(0);
     assert_eq!(session.sequence, before + 5, "neither what was in work nor what was unread");
-    // The end does not wait for somebody who is gone.
+    // The shutdown does not wait for a subscriber that no longer exists.
     let start = Instant::now();
     let sessions = running.keeper.detach();
     let sessions =
@@ -146,31 +147,31 @@ fn with_probe(builder: &Builder) -> (Subscription, Arc<()>) {
 
 #[tokio::test(start_paused = true)]
 async fn subscriptions_of_a_start_that_fails_or_never_comes_end_and_are_freed() {
-    // Never started.
+    // Case 1: the builder was never started.
     let builder = bot(&simulator(1, |_| {}));
     let (mut dropped, probe) = with_probe(&builder);
     drop(builder);
     assert!(timeout(Duration::from_secs(60), dropped.next()).await.unwrap().is_none());
     assert_eq!(Arc::strong_count(&probe), 1);
-    // Refused by the checks.
+    // Case 2: the builder was rejected by its checks.
     let builder = bot(&simulator(1, |_| {})).large_threshold(1);
     let (mut refused, probe) = with_probe(&builder);
     assert!(builder.start().await.is_err());
     assert!(timeout(Duration::from_secs(60), refused.next()).await.unwrap().is_none());
     assert_eq!(Arc::strong_count(&probe), 1);
-    // Checked, and never spawned.
+    // Case 3: the builder was checked and never spawned.
     let builder = bot(&simulator(1, |_| {}));
     let (mut built, probe) = with_probe(&builder);
     drop(builder.build().unwrap());
     assert!(timeout(Duration::from_secs(60), built.next()).await.unwrap().is_none());
     assert_eq!(Arc::strong_count(&probe), 1);
-    // Never polled.
+    // Case 4: the future of the start was never polled.
     let builder = bot(&simulator(1, |_| {}));
     let (mut unpolled, probe) = with_probe(&builder);
     drop(builder.start());
     assert!(timeout(Duration::from_secs(60), unpolled.next()).await.unwrap().is_none());
     assert_eq!(Arc::strong_count(&probe), 1);
-    // Begun, and given up after the first step.
+    // Case 5: the future of the start was polled once and then dropped.
     let builder = bot(&simulator(1, |_| {}));
     let (mut begun, _probe) = with_probe(&builder);
     assert!(builder.start().now_or_never().is_none());
@@ -196,7 +197,7 @@ async fn a_subscription_that_nobody_reads_is_named_and_so_is_its_resumption() {
     assert!(subscription.place().file().ends_with("held_up.rs"));
     assert!((5..7).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
     assert!(stalled_for >= Duration::from_secs(5));
-    // Once for both shards; the status shows each.
+    // One log line for both shards; the status shows each.
     sleep(Duration::from_secs(60)).await;
     for status in running.keeper.status().await.unwrap().shards {
         let held_up = status.held_up.unwrap();
@@ -292,7 +293,7 @@ async fn an_end_in_the_loop_that_reads_takes_no_longer_than_its_reader() {
         read += 1;
         sleep(Duration::from_millis(1)).await;
         if read == 100 {
-            // With a delivery in hand.
+            // The bot detaches while the loop still holds a delivery.
             detaching = Some(running.keeper.detach());
         }
         drop(delivery);
@@ -303,7 +304,7 @@ async fn an_end_in_the_loop_that_reads_takes_no_longer_than_its_reader() {
     reading.await.unwrap();
 }
 
-/// How a bot ends, or gives up its shards, inside the loop that reads.
+/// How a bot ends, or removes its shards, inside its reading loop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Remove,
@@ -347,7 +348,7 @@ async fn an_end_awaited_with_a_delivery_in_hand_does_not_wait_for_it_and_names_i
 #[tokio::test(start_paused = true)]
 async fn an_end_awaited_in_the_loop_that_reads_does_not_wait_for_what_is_unread_either() {
     for end in [End::Remove, End::Detach, End::Stop] {
-        // Everything has room, or the shard waits for the subscription.
+        // With enough capacity, and with one event, where the shard waits for the subscription.
         for capacity in [1000, 1] {
             for lifecycle_in_hand in [false, true] {
                 let running = Running::start(simulator(2, |_| {})).await;
@@ -398,7 +399,7 @@ async fn what_the_asker_had_in_hand_comes_again_to_the_next_process_marked_as_re
     assert_eq!(first.data(), in_hand.data());
 }
 
-/// Whoever waits for the end has given its deliveries to others, which take their time.
+/// The task that awaits the shutdown has passed its deliveries to others, which need some time.
 #[tokio::test(start_paused = true)]
 async fn an_end_waits_for_deliveries_in_the_hands_of_others_than_its_asker() {
     for end in [End::Remove, End::Detach] {
@@ -415,7 +416,7 @@ async fn an_end_waits_for_deliveries_in_the_hands_of_others_than_its_asker() {
                 })
             };
             let (asked, sequence) = match reads_on {
-                // It has asked for the next event since.
+                // The task that passed the delivery on has also asked for the next event.
                 true => {
                     let delivery = own.next().await.unwrap();
                     let sequence = delivery.dispatch().unwrap().sequence();
@@ -423,7 +424,7 @@ async fn an_end_waits_for_deliveries_in_the_hands_of_others_than_its_asker() {
                     assert!(own.next().now_or_never().is_none());
                     (Instant::now(), sequence)
                 }
-                // Another task reads.
+                // Another task reads the subscription.
                 false => {
                     let reading = tokio::spawn(async move {
                         let delivery = own.next().await.unwrap();
@@ -443,7 +444,7 @@ async fn an_end_waits_for_deliveries_in_the_hands_of_others_than_its_asker() {
     }
 }
 
-/// The wait for the end was given up: what is in hand is worked on again.
+/// The wait for the shutdown was dropped, so the held delivery counts as being handled again.
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_not_awaited_any_more_waits_for_what_its_asker_has_in_hand() {
     let running = Running::start(simulator(1, |_| {})).await;
@@ -489,7 +490,7 @@ async fn when_there_is_no_room_to_read_on_whoever_waits_for_members_learns_the_c
     assert!(error.to_string().contains("subscription \"own\" (tests/scenarios/held_up.rs"), "{error}");
     assert!(start.elapsed() <= Duration::from_secs(10), "{:?}", start.elapsed());
     drop(in_hand);
-    // The bound: what is held for it is not everything.
+    // The limit applies: the subscription does not hold all events.
     let held = running.keeper.shard_status(SHARD).await.unwrap();
     assert!((4000..5000).contains(&held.dispatches), "{}", held.dispatches);
     let mut read = 1;

@@ -1,4 +1,4 @@
-//! Several managers of one bot, which share the pace of Identify through a gate.
+//! Several managers of one bot that share the pace of Identify through a gate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use shardkeeper_sim::{IdentifyRecord, Simulator};
 use shardkeeper_tests::{Running, bot, in_both_worlds, no_violations_except, service, simulator};
 use tokio::time::Instant;
 
-/// The even shards of `count`, and the odd ones.
+/// Two bots: one with the even shards of `count`, one with the odd ones.
 fn halves(simulator: &Simulator, count: u32) -> (Builder, Builder) {
     let half = |first: u32| bot(simulator).shard_ids((first..count).step_by(2), count);
     (half(0), half(1))
@@ -23,7 +23,7 @@ async fn start(simulator: &Simulator, (even, odd): (Builder, Builder)) -> (Runni
     join(even, Running::start_with(simulator.clone(), odd)).await
 }
 
-/// Per key, from each Identify to the next.
+/// The times between successive Identify of each key, in milliseconds.
 fn apart(log: &[IdentifyRecord], max_concurrency: u32) -> Vec<u64> {
     let of_key = |key| log.iter().filter(move |record| record.key == key).map(|record| record.at_ms);
     (0..max_concurrency).flat_map(|key| of_key(key).zip(of_key(key).skip(1)).map(|(a, b)| b - a)).collect()
@@ -38,12 +38,12 @@ async fn gw_174_managers_that_share_a_gate_keep_one_pace() {
         let builders = (even.identify_gate(gate.clone()), odd.identify_gate(gate));
         let (_even, odd) = start(&simulator, builders).await;
         let report = simulator.report();
-        // Between processes the order is that in which they come.
+        // GW-171: between processes, shards identify in the order of their requests, not of their ids.
         no_violations_except(&simulator, &["GW-171"]);
         assert_eq!(odd.keeper.status().await.unwrap().identify.sent, 6);
         assert_eq!(report.identifies, 12);
         let apart = apart(&report.identify_log, max_concurrency);
-        // As one process would: the window and its margin, and not more.
+        // As in a single process: the window and its margin, and not more.
         assert!(apart.iter().all(|ms| (5250..5500).contains(ms)), "{max_concurrency}: {apart:?}");
     }
 }
@@ -66,14 +66,14 @@ async fn gw_166_managers_that_share_a_gate_spend_one_budget() {
     let builders = (even.identify_gate(gate.clone()), odd.identify_gate(gate));
     let begin = Instant::now();
     let (running, _odd) = start(&simulator, builders).await;
-    // Ten are the reserve. Each manager alone would think that two are its own.
+    // Ten are reserved. By itself, each manager would use two more.
     let log = simulator.report().identify_log;
     assert!(begin.elapsed() > Duration::from_secs(3600));
     assert_eq!(log.iter().filter(|record| record.at_ms < 60_000).count(), 2, "{log:?}");
     running.no_violations();
 }
 
-/// Fails, and panics now and then, until it is time.
+/// A gate that fails, and sometimes panics, until a given time.
 struct Failing {
     gate: LocalGate,
     until: Instant,
@@ -120,7 +120,7 @@ async fn a_manager_that_stops_at_the_gate_frees_its_place() {
     let somebody_elses = gate.admit(request).await.unwrap();
     let (even, odd) = halves(&simulator, 2);
     let first = even.identify_gate(gate.clone()).start().await.unwrap();
-    // It sits at Hello, and asks before the other does.
+    // The shard waits at Hello, and requests a permit before the other one does.
     simulator.wait_until(|report| report.connections == 1).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let second = tokio::spawn(Running::start_with(simulator.clone(), odd.identify_gate(gate)));
@@ -136,7 +136,8 @@ async fn a_manager_that_stops_at_the_gate_frees_its_place() {
 #[test]
 fn crashes_of_shards_and_queues_at_every_moment_keep_the_common_pace() {
     in_both_worlds(|| async {
-        // Each moment of a shard that has others behind it; and shard 4, the last one on the paused clock, when all are ready.
+        // Crashes at each step of a shard that others wait for; and of shard 4, which is the last on the
+        // paused clock, when all are ready.
         for (crashing, steps) in (1..6).map(|steps| (2, steps)).chain([(4, 5)]) {
             let simulator = simulator(6, |config| config.max_concurrency = 1);
             let gate = Arc::new(LocalGate::default());
@@ -144,7 +145,8 @@ fn crashes_of_shards_and_queues_at_every_moment_keep_the_common_pace() {
             let odd = tokio::spawn(Running::start_with(simulator.clone(), odd.identify_gate(gate.clone())));
             let builder = even.identify_gate(gate);
             let events = builder.subscribe(Topic::all().with_lifecycle());
-            // Read apart: the news of AllReady comes before the crash if that shard is the last one to become ready.
+            // Read separately: AllReady is published before the crash if that shard is the last one to become
+            // ready.
             let mut news = builder.subscribe(Topic::lifecycle());
             let keeper = builder.start().await.unwrap();
             let mut even = Running { simulator, keeper, events };

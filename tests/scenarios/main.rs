@@ -1,4 +1,4 @@
-//! The library against the simulated Discord: each module is a behaviour.
+//! Scenarios of the library with the simulated Discord. Each module covers one behaviour.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,4 +1,4 @@
-//! Members of a guild, asked for and collected.
+//! Members of a guild, requested and collected.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn large(members: u32) -> Simulator {
     })
 }
 
-/// Reads what the bot hears until something else is done.
+/// Reads the bot's events until `work` is finished.
 async fn meanwhile<T>(running: &mut Running, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
     loop {
@@ -42,7 +42,7 @@ async fn meanwhile<T>(running: &mut Running, work: impl Future<Output = T>) -> T
     }
 }
 
-/// From whoever answers for a guild that the simulator does not have.
+/// The requested guild does not exist in the simulator, so the test itself answers for it.
 #[tokio::test(start_paused = true)]
 async fn chunks_out_of_order_doubled_or_of_somebody_else_make_one_answer() {
     let simulator = large(10);
@@ -120,7 +120,7 @@ async fn equal_requests_share_one_answer_and_a_later_one_waits_for_its_turn() {
         )
     };
     let (first, second) = meanwhile(&mut running, both).await;
-    // The nonce makes them differ; the second has waited.
+    // The nonce makes the requests differ, so the second one waited.
     assert!(!Arc::ptr_eq(&first.unwrap(), &second.unwrap()));
     assert!(start.elapsed() >= Duration::from_secs(30));
     let both = async {
@@ -135,7 +135,7 @@ async fn equal_requests_share_one_answer_and_a_later_one_waits_for_its_turn() {
 #[tokio::test(start_paused = true)]
 async fn gw_164_when_somebody_else_has_asked_the_answer_comes_when_discord_says() {
     let mut running = Running::start(large(50)).await;
-    // Another process of the bot, in effect: past the desk.
+    // Sent without the members service, as another process of the bot would do.
     running.keeper.command(Command::members(&RequestMembers::all(GUILD)).unwrap()).await.unwrap();
     let keeper = running.keeper.clone();
     let start = Instant::now();
@@ -150,7 +150,7 @@ async fn gw_164_when_somebody_else_has_asked_the_answer_comes_when_discord_says(
 async fn gw_216_an_answer_goes_on_over_a_resume_and_fails_with_its_session() {
     let mut running = Running::start(large(2500)).await;
     let (keeper, simulator) = (running.keeper.clone(), running.simulator.clone());
-    // Cut as soon as the request was received.
+    // The connection is cut as soon as the request was received.
     let cut = async {
         let before = simulator.report().commands;
         let (answer, ()) = tokio::join!(keeper.members(RequestMembers::all(GUILD)), async {
@@ -162,7 +162,7 @@ async fn gw_216_an_answer_goes_on_over_a_resume_and_fails_with_its_session() {
     assert_eq!(meanwhile(&mut running, cut).await.unwrap().raw_members.len(), 2500);
 
     let lost = async {
-        // It is refused on the way, so that no chunk can come; then the session ends.
+        // The request is dropped by the simulator, so no chunk arrives; then the session ends.
         tokio::time::sleep(Duration::from_secs(31)).await;
         simulator.inject(0, Fault::Silence).unwrap();
         let before = simulator.report().commands;

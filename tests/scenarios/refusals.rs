@@ -1,4 +1,4 @@
-//! What Discord refuses for good, and what only takes longer.
+//! Permanent refusals by Discord, and failures that only cause delays.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ async fn gw_080_096_4004_on_one_shard_stops_all() {
     );
     while running.events.next().await.is_some() {}
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    // GW-095: after a fatal code no shard comes back by itself.
+    // GW-095: after a fatal close code no shard reconnects.
     assert_eq!(running.simulator.report().identifies, 4);
     running.no_violations();
 }
@@ -52,7 +52,7 @@ fn gw_090_forbidden_intents_end_the_bot_with_one_identify_per_key() {
         let keeper = bot(&simulator).start().await.unwrap();
         let ExitReason::Refused(refusal) = keeper.exit_reason().await else { panic!("it is refused") };
         assert_eq!(refusal.code.0, 4014);
-        // GW-096: 4014 concerns the whole token, so every shard stops.
+        // GW-096: close code 4014 affects the whole token, so every shard stops.
         assert_eq!(simulator.report().identifies, 1, "the others did not even try");
     });
 }
@@ -92,7 +92,8 @@ async fn gw_080_096_after_4004_no_shard_in_whatever_state_identifies_or_resumes(
         simulator.arm(fault, 1);
         simulator.inject(shard, Fault::Cut).unwrap();
     };
-    // One crashed so often that it waits; one waits for RESUMED, one for its connection, one before it tries again.
+    // One shard crashed so often that it waits; one waits for RESUMED, one for its connection, one for its
+    // next attempt.
     for _ in 0..2 {
         running.keeper.shard(ShardId(1)).await.unwrap().cast(ShardMessage::CrashDrill).unwrap();
         running.until(|lifecycle| matches!(lifecycle, Lifecycle::Crashed { .. })).await;
@@ -105,7 +106,7 @@ async fn gw_080_096_after_4004_no_shard_in_whatever_state_identifies_or_resumes(
     let failed =
         |change: &Change| matches!(change, Change::Disconnected { reason: Reason::ConnectFailed, .. });
     running.until_shard(4, failed).await;
-    // And three without a session: on the way to Hello, at Hello, and in the queue.
+    // Three more have no session: connecting, at Hello, and in the identify queue.
     simulator.arm(ConnectFault::NoHello, 1);
     for (shard, phase) in [(5, Phase::Connecting), (6, Phase::AwaitingPermit), (7, Phase::Queued)] {
         simulator.inject(shard, Fault::Close { code: 4009 }).unwrap();
@@ -139,7 +140,7 @@ fn gw_089_090_refused_intents_are_named() {
     in_both_worlds(|| async {
         let intents = Intents::GUILDS | Intents::GUILD_MEMBERS | Intents::MESSAGE_CONTENT;
         for (code, named) in [
-            (4013, "a bit is set that no intent has); asked for: GUILDS | GUILD_MEMBERS | MESSAGE_CONTENT"),
+            (4013, "an unknown bit is set); asked for: GUILDS | GUILD_MEMBERS | MESSAGE_CONTENT"),
             (
                 4014,
                 "or do not ask for it); privileged among those asked for: GUILD_MEMBERS | MESSAGE_CONTENT",
@@ -178,7 +179,7 @@ fn gw_086_087_a_refused_layout_is_told_as_such() {
                 let line = format!("shard {shard}: the layout of 2 shards is refused: {code} (");
                 assert!(told.to_string().starts_with(&line), "{told}");
             }
-            // Nobody is left.
+            // All actors of the bot have ended.
             assert!(
                 matches!(running.keeper.exit_reason().await, ExitReason::Refused(refusal) if refusal.code.0 == code)
             );

@@ -1,4 +1,4 @@
-//! The gateway asked now and then, while the shards go on.
+//! Checks of the recommended number of shards at intervals, while the shards run.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn gw_005_more_shards_than_the_bot_has_are_told_when_they_are_more_than_ev
     let builder = bot(&simulator).gateway_check_every(HOUR);
     let mut lifecycle = builder.subscribe(Topic::lifecycle());
     let running = Running::start_with(simulator, builder).await;
-    // Fewer are no reason to say anything.
+    // The sentinel reports a higher recommendation, but not a lower one.
     for advised in [3, 4, 1, 3, 4] {
         limit(&running.simulator, Some(advised), None, None);
         sleep(HOUR * 5).await;
@@ -52,7 +52,7 @@ async fn gw_005_more_shards_than_the_bot_has_are_told_when_they_are_more_than_ev
             told.push(advice.to_string());
         }
     }
-    let expected = [3, 4].map(|advised| format!("discord advises {advised} shards, and the bot has 2"));
+    let expected = [3, 4].map(|advised| format!("discord recommends {advised} shards, the bot has 2"));
     assert_eq!(told, expected);
 }
 
@@ -99,7 +99,8 @@ async fn an_api_that_fails_for_hours_is_asked_every_other_minute_and_no_shard_no
 async fn gw_290_293_what_the_api_asks_for_goes_before_the_doubts_of_shards() {
     for (fault, patience) in [
         (RestFault::RateLimited { retry_after_ms: 7_200_000, global: true }, HOUR * 2),
-        // Not even when it may be asked again is said: hours later, as if all were well.
+        // The answer does not say when to ask again, so the next check is hours later, as after a normal
+        // answer.
         (RestFault::Page(429), HOUR * 4),
     ] {
         let mut running = Running::start(quiet(1)).await;
@@ -111,7 +112,7 @@ async fn gw_290_293_what_the_api_asks_for_goes_before_the_doubts_of_shards() {
             let sentinel = service::<SentinelMessage>(&running.keeper).unwrap();
             sentinel.send_message(SentinelMessage::Doubt).unwrap();
             sleep(Duration::from_secs(30)).await;
-            // Nor does another sentinel forget it.
+            // A restarted sentinel keeps waiting too.
             if restarts > 0 {
                 restarts -= 1;
                 sentinel.kill();
@@ -138,7 +139,7 @@ async fn gw_006_297_a_token_that_is_dead_is_not_used_for_asking_again() {
     service::<SentinelMessage>(&running.keeper).unwrap().kill();
     sleep(HOUR * 72).await;
     assert_eq!(running.simulator.report().rest_requests, 2);
-    // What the shards may do with it is for the Gateway to say.
+    // A 401 of the API does not stop the shards; only a close code of the Gateway does.
     running.check().await;
 }
 

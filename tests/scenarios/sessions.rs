@@ -1,4 +1,4 @@
-//! Sessions that outlive their process, in a store.
+//! Sessions in a store that outlive their process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use shardkeeper_sim::{Fault, Simulator};
 use shardkeeper_tests::{Network, Running, Weather, bot, bot_with, no_violations_except, service, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
-/// What a bot would write down of its events, beyond the life of a process: what came, and what came again.
+/// The events that a bot would record across processes: which came, and which came again.
 #[derive(Default)]
 struct Log {
     seen: BTreeMap<(u32, String), u64>,
@@ -27,7 +27,7 @@ struct Log {
 }
 
 impl Log {
-    /// Every event has a trace of its own in its data.
+    /// Records an event. Every event has a unique trace in its data.
     fn note(&mut self, simulator: &Simulator, delivery: &Delivery) {
         let Event::Dispatch(dispatch) = &**delivery else { return };
         if dispatch.event_name() == Some(EventName::Resumed) {
@@ -74,7 +74,7 @@ async fn start(simulator: &Simulator, store: &MemoryStore) -> (Shardkeeper, Subs
     (builder.start().await.unwrap(), events)
 }
 
-/// The end that no process prepares for. Returns when nothing of it is left.
+/// Kills the bot without any preparation. Returns when all of its actors have ended.
 async fn kill(keeper: Shardkeeper) {
     keeper.manager().kill();
     assert_eq!(keeper.exit_reason().await, ExitReason::Crashed);
@@ -99,14 +99,15 @@ async fn a_killed_process_costs_no_event_and_no_identify_whatever_is_open() {
         let goal = events_before + 250;
         log.read(&simulator, &mut events, |simulator| simulator.delivery().delivered >= goal).await;
         sleep(Duration::from_millis(77 * round)).await;
-        // Some are taken and not done with, some wait in the subscription, some have not come.
+        // Some events are taken and unfinished, some wait in the subscription, some have not arrived.
         for _ in 0..round {
             kept.extend(events.next().now_or_never().flatten());
         }
         kill(keeper).await;
         events_before = simulator.delivery().delivered;
         sleep(Duration::from_secs(5)).await;
-        // What was taken and not noted is as good as never taken. By now nobody is left who would hear of it.
+        // Events that were taken and not recorded count as not received. The bot no longer exists, so
+        // dropping them acknowledges nothing.
         drop(events);
         kept.clear();
     }
@@ -156,12 +157,12 @@ async fn a_stored_session_that_does_not_fit_is_refused_with_its_reason() {
     sleep(Duration::from_secs(1)).await;
     drop(events);
     keeper.detach().await.unwrap();
-    // Other intents: their sessions stay what they are (GW-181).
+    // GW-181: intents are fixed for a session, so a bot with other intents cannot resume these sessions.
     let builder = bot_with(&simulator, Intents::GUILDS).session_store(Arc::new(store.clone()));
     let mut running = Running::start_with(simulator.clone(), builder).await;
     assert_eq!((simulator.report().identifies, simulator.report().resumes), (4, 0));
     running.keeper.detach().await.unwrap();
-    // Too old.
+    // Make a stored session too old to be resumed.
     let mut stored = store.load().await.unwrap();
     assert_eq!(stored.sessions.len(), 2);
     stored.sessions[0].stored_at_ms -= 3_700_000;
@@ -185,7 +186,7 @@ async fn what_another_process_has_stored_is_left_alone() {
     simulator.wait_until(|report| report.ready_sessions == 2).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(store.load().await.unwrap().sessions.len(), 2);
-    // A shard that moves away takes its record with it.
+    // A shard that moves to another process takes its stored record with it.
     first.remove_shards([ShardId(0)]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     let left = store.load().await.unwrap().sessions;
@@ -195,7 +196,7 @@ async fn what_another_process_has_stored_is_left_alone() {
     assert_eq!(store.load().await.unwrap().sessions.len(), 1);
 }
 
-/// A store that fails, or hangs, when it is told to.
+/// A store that fails or hangs on demand.
 #[derive(Clone, Default)]
 struct Moody {
     store: MemoryStore,
@@ -311,7 +312,7 @@ async fn a_store_that_could_not_be_read_holds_nothing_of_a_shard_that_is_given_a
     let second = bot(&simulator).session_store(Arc::new(store.clone()));
     let mut lifecycle = second.subscribe(Topic::lifecycle());
     let second = second.start().await.unwrap();
-    // Before it has a session of its own.
+    // The shards leave before they have sessions of their own.
     second.remove_shards([ShardId(0), ShardId(1)]).await.unwrap();
     assert_eq!(store.store.load().await.unwrap().sessions.len(), 2);
     store.fails.store(false, Ordering::Relaxed);
@@ -329,7 +330,7 @@ async fn gw_170_a_process_that_starts_at_once_waits_for_the_window_of_the_one_be
         simulator.wait_until(|report| report.ready_sessions == 1).await;
         sleep(Duration::from_secs(1)).await;
         drop(events);
-        // Its session is given up: the next process has to identify.
+        // The session ends, so the next process has to identify.
         keeper.stop().await;
     }
     assert_eq!(simulator.report().identifies, 4);
@@ -361,7 +362,7 @@ async fn a_store_that_has_recovered_is_used_as_before() {
     store.fails.store(true, Ordering::Relaxed);
     running.simulator.emit(0, 1);
     running.until(is_store_failure).await;
-    // Long enough for the longest waits between tries.
+    // Long enough for the longest waits between attempts.
     sleep(Duration::from_secs(600)).await;
     store.fails.store(false, Ordering::Relaxed);
     running.until(is_store_recovery).await;
@@ -386,7 +387,7 @@ async fn a_save_that_is_never_answered_is_given_up_and_tried_again() {
     store.hangs.store(true, Ordering::Relaxed);
     running.simulator.emit(0, 1);
     let told = running.until(is_store_failure).await.to_string();
-    assert_eq!(told, "the session store does not work (no answer for 10 s), next try in 49.8s");
+    assert_eq!(told, "the session store failed (no answer for 10 s), next try in 49.8s");
     sleep(Duration::from_secs(300)).await;
     let saves = store.saves.load(Ordering::Relaxed) - saves;
     assert!((3..=5).contains(&saves), "{saves}");
@@ -398,7 +399,7 @@ async fn a_new_session_is_stored_at_once_after_a_save_that_was_under_way() {
     let store = Moody::default();
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
     let mut running = Running::start_with(simulator, builder).await;
-    // Wherever the next look would have been.
+    // The new session comes at various times relative to the next save.
     for wait in [0, 60, 120, 180, 240] {
         sleep(Duration::from_millis(6000 + wait)).await;
         store.hangs.store(true, Ordering::Relaxed);
@@ -434,7 +435,7 @@ async fn a_session_keeper_that_dies_is_replaced_and_goes_on() {
     running.check().await;
 }
 
-/// Waits until what the store holds is what the bot would hand over.
+/// Waits until the store holds the same sessions that a detach would return.
 async fn until_stored(running: &Running, store: &Moody) {
     loop {
         let stored = store.store.load().await.unwrap().sessions.into_iter().map(|record| record.session);
@@ -449,7 +450,7 @@ async fn until_stored(running: &Running, store: &Moody) {
 async fn an_end_waits_for_a_session_keeper_that_is_just_being_replaced() {
     let simulator = simulator(2, |_| {});
     let store = Moody::default();
-    // The second time it would come back after a while only.
+    // A second crash would be followed by a delayed restart.
     for crashes in 1..4 {
         let builder = bot(&simulator).session_store(Arc::new(store.clone()));
         let mut running = Running::start_with(simulator.clone(), builder).await;
@@ -482,7 +483,7 @@ async fn whoever_finds_out_a_store_that_fails_is_told_once_and_so_is_its_recover
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
     let told = builder.subscribe(Topic::lifecycle());
     let running = Running::start_with(simulator, builder).await;
-    // The manager could not load, its keeper cannot save, and neither can the next one.
+    // The manager could not load, its keeper cannot save, and neither can the next keeper.
     sleep(Duration::from_secs(60)).await;
     service::<KeeperMessage>(&running.keeper).unwrap().kill();
     running.simulator.emit(0, 10);
@@ -554,7 +555,7 @@ async fn the_last_word_is_stored_though_the_session_keeper_has_just_died() {
         let store = MemoryStore::default();
         let builder = bot(&simulator).session_store(Arc::new(store.clone()));
         let mut running = Running::start_with(simulator, builder).await;
-        // The second time it is not replaced at once.
+        // After a second crash the keeper is not replaced at once.
         for _ in 1..crashes {
             service::<KeeperMessage>(&running.keeper).unwrap().kill();
             running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;

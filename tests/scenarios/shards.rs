@@ -1,4 +1,4 @@
-//! Shards that come, go, start again and move between processes.
+//! Shards that are added, removed, restarted and moved between processes.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use shardkeeper::{
 use shardkeeper_sim::{ConnectFault, Fault, RestFault, Simulator};
 use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 
-/// Shows the simulator everything that this bot hears, until it ends.
+/// Reports all events of this bot to the simulator, until the bot ends.
 fn observe(simulator: &Simulator, mut events: Subscription) -> tokio::task::JoinHandle<()> {
     let simulator = simulator.clone();
     tokio::spawn(async move {
@@ -26,7 +26,7 @@ fn observe(simulator: &Simulator, mut events: Subscription) -> tokio::task::Join
     })
 }
 
-/// A process of the bot that runs these shards.
+/// Starts a process of the bot that runs these shards.
 async fn process(simulator: &Simulator, builder: Builder) -> Shardkeeper {
     let options = SubscriptionOptions { capacity: 1 << 12, ..SubscriptionOptions::default() };
     drop(observe(simulator, builder.subscribe_with(Topic::all(), options)));
@@ -60,7 +60,7 @@ async fn shards_move_to_another_process_under_traffic_without_identify_or_loss()
         let ids = || shards.iter().copied().map(ShardId);
         let sessions = first.remove_shards(ids()).await.unwrap();
         assert!(sessions.iter().map(|session| session.shard).eq(ids()));
-        // As they would travel between processes.
+        // Serialized, as when they are sent to another process.
         let text = serde_json::to_string(&sessions).unwrap();
         let sessions: Vec<Session> = serde_json::from_str(&text).unwrap();
         simulator.emit(shards[0], 100);
@@ -79,7 +79,7 @@ async fn shards_move_to_another_process_under_traffic_without_identify_or_loss()
     let report = simulator.report();
     assert_eq!((report.identifies, report.resumes), (4, 3));
     assert!(report.violations.is_empty() && report.notices.is_empty(), "{report:?}");
-    // A guild of a shard that has left is not of this manager any more.
+    // A guild of a removed shard does not belong to this manager any more.
     let error = first.command(VoiceStateUpdate::leave(1 << 22)).await.unwrap_err();
     assert_eq!(error.to_string(), "guild 4194304 is on shard 1, which is not run by this manager");
     first.stop().await;
@@ -109,7 +109,10 @@ fn what_cannot_be_added_or_removed_is_refused_as_a_whole() {
         let error = add(vec![2], vec![session]).await;
         assert_eq!(error.to_string(), "the session of shard 2 cannot be resumed here");
         let source = std::error::Error::source(&error).unwrap().to_string();
-        assert!(source.starts_with("it was begun with the intents GUILDS, not with GUILDS | "), "{source}");
+        assert!(
+            source.starts_with("the session was started with the intents GUILDS, not with GUILDS | "),
+            "{source}"
+        );
         let error = keeper.remove_shards([ShardId(1), ShardId(2)]).await.unwrap_err();
         assert_eq!(error, ShardChangeError::NoSuchShard { shard: ShardId(2) });
         assert_eq!(keeper.status().await.unwrap().shards.len(), 2, "nothing has happened");
@@ -124,11 +127,11 @@ async fn a_shard_that_does_not_close_is_gone_by_the_deadline() {
     let simulator = simulator(2, |_| {});
     let mut running = Running::start(simulator.clone()).await;
     let keeper = running.keeper.clone();
-    // Read, and never acknowledged: it could not be resumed from behind it.
+    // The event is read but never acknowledged, so the session cannot be resumed after it.
     simulator.emit(1, 1);
     let kept = running.next().await;
     let before = tokio::time::Instant::now();
-    // Another task awaits the end than the one that has the delivery.
+    // The task that awaits the removal is not the one that holds the delivery.
     let removal = tokio::spawn(keeper.remove_shards([ShardId(1)]));
     let sessions = removal.await.unwrap().unwrap();
     assert_eq!(before.elapsed().as_secs(), 10);
@@ -194,9 +197,9 @@ fn a_shard_that_discord_refused_can_be_started_again() {
         while running.keeper.shard(ShardId(1)).await.is_ok() {
             tokio::task::yield_now().await;
         }
-        // It is one of this manager all the same.
+        // The shard still belongs to this manager.
         let error = running.keeper.command(ask_shard_1()).await.unwrap_err();
-        assert_eq!(error.to_string(), "shard 1 takes no commands now");
+        assert_eq!(error.to_string(), "shard 1 accepts no commands now: it has ended or is restarting");
         let shown = Presence::new(OnlineStatus::Idle);
         running.keeper.update_presence_on([ShardId(1)], shown).await.unwrap();
         running.keeper.restart_shard(ShardId(1), RestartBy::Identify).await.unwrap();
@@ -291,7 +294,7 @@ async fn a_status_tells_what_has_happened() {
     assert_eq!(elsewhere, CommandError::NoSuchShard { shard: ShardId(1) });
 }
 
-/// Something that goes to shard 1 of two, for a guild that there is not.
+/// A command that goes to shard 1 of two, for a guild that does not exist.
 fn ask_shard_1() -> Command {
     Command::channel_info(1 << 22, &[ChannelInfoField::Status])
 }
@@ -334,7 +337,8 @@ async fn the_end_of_a_shard_that_has_left_does_not_end_it_when_it_is_back() {
     let keeper = running.keeper.clone();
     let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
     let full = keeper.subscribe_with(Topic::lifecycle().of_shards([ShardId(1)]), options);
-    // Its driver lives on for the subscription, which does not read how it ended.
+    // The driver stays alive because the full subscription, which is not read, has no room for the event
+    // about its end.
     running.simulator.inject(1, Fault::Close { code: 4011 }).unwrap();
     running.until_shard(1, |change| matches!(change, Change::Refused(_))).await;
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -11,12 +11,12 @@ use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 
 #[tokio::test(start_paused = true)]
 async fn all_shards_become_ready_and_every_guild_arrives() {
-    // GW-005: `shards` of /gateway/bot is the shard count.
-    // GW-024, GW-127: Hello and READY of the simulator have undocumented fields.
+    // GW-005: `shards` of /gateway/bot is the shard count. GW-024, GW-127: the simulator's Hello and READY
+    // have undocumented fields, which are ignored.
     let mut running = Running::start(simulator(4, |_| {})).await;
     running.simulator.start_traffic();
     running.simulator.wait_until(|report| report.sent > 500).await;
-    // GW-281: a request without the User-Agent of a bot would be noted.
+    // GW-281: the simulator reports a request without a bot's User-Agent.
     running.check().await;
     let report = running.simulator.report();
     assert_eq!((report.identifies, report.resumes), (4, 0));
@@ -43,12 +43,13 @@ async fn gw_044_compressed_messages_in_pieces() {
     running.check().await;
 }
 
-/// Per key at least the window, over all keys at most `max_concurrency` in any window, in order of ids.
+/// Checks that Identify of one key are at least a window apart, at most `max_concurrency` fall into any
+/// window, and all are in order of ids.
 fn cadence(log: &[IdentifyRecord], max_concurrency: u32) {
     for key in 0..max_concurrency {
         let of_key: Vec<&IdentifyRecord> = log.iter().filter(|record| record.key == key).collect();
         for pair in of_key.windows(2) {
-            // GW-172: the window and a margin, from when it was written.
+            // GW-172: the window and a margin, counted from when the Identify was written.
             assert!(pair[1].at_ms - pair[0].at_ms >= 5250, "{pair:?}");
             assert!(pair[1].at_ms - pair[0].at_ms < 5500, "the cadence is the window, not more: {pair:?}");
             assert!(pair[0].shard_id < pair[1].shard_id, "{pair:?}");
@@ -66,7 +67,7 @@ async fn gw_170_171_172_sixty_four_shards_identify_sixteen_at_a_time() {
     for (place, record) in log.iter().enumerate() {
         assert_eq!(record.shard_id / 16, place as u32 / 16, "window by window: {record:?}");
     }
-    // GW-110: the first heartbeats are spread; the simulator notes it when they are not.
+    // GW-110: the first heartbeats are spread by jitter; otherwise the simulator would report it.
     running.simulator.wait_until(|report| report.heartbeats >= 64).await;
     running.check().await;
 }
@@ -82,8 +83,8 @@ async fn gw_170_one_key() {
 async fn gw_168_a_used_up_budget_parks_the_shards_until_it_is_full_again() {
     let start = tokio::time::Instant::now();
     let running = Running::start(simulator(4, |config| config.identify_remaining = 12)).await;
-    // Ten are the reserve: two may go at once, two wait for the next day.
-    // GW-007: `reset_after` is milliseconds: 24 hours here.
+    // Ten are reserved, so two go at once and two wait for the next day. GW-007: `reset_after` is in
+    // milliseconds, here 24 hours.
     assert_eq!(start.elapsed().as_secs() / 3600, 24);
     assert_eq!(running.simulator.report().identifies, 4);
     // GW-166: an Identify beyond the limit would be a violation.
@@ -120,7 +121,7 @@ async fn what_hangs_is_named_in_the_status() {
     tokio::time::sleep(Duration::from_secs(15)).await;
     let reason = keeper.status().await.unwrap().shards[0].last_reason.clone().unwrap();
     assert!(
-        reason.starts_with("no connection to gateway.sim.invalid:80 within 9s, given up while"),
+        reason.starts_with("no connection to gateway.sim.invalid:80 within 9s, timed out while"),
         "{reason}"
     );
 }
@@ -154,7 +155,7 @@ async fn gw_002_004_177_what_the_api_says_is_asked_for_again_when_it_seems_out_o
     let simulator = running.simulator.clone();
     assert_eq!(simulator.report().rest_requests, 1);
     simulator.act(&Action::Limits { shards: None, max_concurrency: Some(4), remaining: None }).unwrap();
-    // Not sooner than a minute after the last time.
+    // The API is asked again a minute after the last request at the earliest.
     tokio::time::sleep(Duration::from_secs(60)).await;
     // The session is lost, and its bootstrap URL does not answer.
     simulator.arm(ConnectFault::Refuse, 1);
@@ -162,7 +163,7 @@ async fn gw_002_004_177_what_the_api_says_is_asked_for_again_when_it_seems_out_o
     running.until_shard(0, |change| matches!(change, Change::Ready)).await;
     assert_eq!(simulator.report().rest_requests, 2);
     assert_eq!(running.keeper.status().await.unwrap().identify.max_concurrency, 4);
-    // From now on as many at a time; with one key they would take 5 s each.
+    // The new limit applies: this many shards identify at once, where one key would allow one per 5 s.
     let before = simulator.report().identify_log.len();
     for shard in 0..4 {
         simulator.inject(shard, Fault::Close { code: 4009 }).unwrap();
@@ -221,7 +222,7 @@ async fn gw_290_293_a_429_is_waited_out_and_one_without_an_end_is_final() {
     simulator.arm_rest(RestFault::Page(429), usize::MAX);
     let error = bot(&simulator).start().await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("shuts this address out"), "{source}");
+    assert!(source.contains("blocks this IP address"), "{source}");
     assert_eq!(simulator.report().rest_requests, 1);
 }
 
@@ -243,7 +244,7 @@ async fn a_start_that_the_budget_does_not_suffice_for_can_be_refused_as_a_whole(
     assert!(
         error
             .to_string()
-            .starts_with("4 shards have to identify, and 13 identifies are left of which 10 are kept: wait "),
+            .contains("4 shards have to identify, 13 identifies are left, 10 of them are reserved; wait "),
         "{error}"
     );
     assert_eq!(simulator.report().identifies, 0);
@@ -275,7 +276,7 @@ async fn gw_166_a_scarce_budget_is_told_by_level() {
     assert_eq!(running.simulator.report().remaining, 3);
 }
 
-/// Gateways of other makers advise no shards, and have no limits.
+/// GW-005: gateways other than Discord's may recommend zero shards, and may have no limits.
 #[tokio::test(start_paused = true)]
 async fn gw_005_an_advice_of_no_shards_is_one_of_one() {
     let simulator = simulator(1, |_| {});
@@ -287,7 +288,7 @@ async fn gw_005_an_advice_of_no_shards_is_one_of_one() {
     assert_eq!(running.simulator.report().identifies, 1);
 }
 
-/// Writes down what is asked for over HTTP, which it never answers.
+/// Records HTTP requests and never answers them.
 struct Listening(tokio::sync::mpsc::Sender<tokio::io::DuplexStream>);
 
 impl shardkeeper::config::Dialer for Listening {

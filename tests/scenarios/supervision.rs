@@ -1,4 +1,4 @@
-//! What survives what: every part of a bot, ended in every way, at every moment of a shard's life.
+//! Supervision: every part of a bot, ended in every way, at every stage of a shard's life.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,24 +17,24 @@ use shardkeeper_sim::{ConnectFault, Fault};
 use shardkeeper_tests::{Network, Running, bot, no_violations_except, service, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
-/// The shard that it happens to; shard 0 looks on.
+/// The shard that is hit; shard 0 must not be affected.
 const SHARD: u32 = 1;
 
-/// Where the shard is when it happens.
+/// The stage of the shard when the part ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
-    /// On a new connection, for a new session, before Hello.
+    /// On a new connection before Hello, without a session.
     Connecting,
-    /// At Hello, waiting for a permit.
+    /// After Hello, waiting for a permit.
     AwaitingPermit,
-    /// Identify is sent, and not answered.
+    /// Identify is sent but not answered.
     Identifying,
-    /// On a new connection, for the session that it has, before Hello.
+    /// On a new connection before Hello, with a session to resume.
     Returning,
-    /// Resume is sent, and not answered.
+    /// Resume is sent but not answered.
     Resuming,
     Ready,
-    /// It has sent a close frame, and that is not answered.
+    /// A close frame is sent but not answered.
     Closing,
 }
 
@@ -47,22 +47,22 @@ impl Moment {
         matches!(self, Returning | Resuming | Ready | Closing)
     }
 
-    /// What it costs in all, with one Identify of each shard in the beginning.
+    /// The total number of Identify, including the first one of each shard.
     fn identifies(self) -> u64 {
         match self {
             Returning | Resuming | Ready | Closing => 2,
             Connecting | AwaitingPermit => 3,
-            // The one that was under way, too.
+            // The interrupted Identify counts too.
             Identifying => 4,
         }
     }
 
-    /// Until it is ready again, when it has to begin anew: at once, or when its key is free.
+    /// How long a restarted shard takes to be ready again: at once, or when its key is free.
     fn begun_anew(self) -> Duration {
         if self.has_session() { Duration::from_millis(100) } else { Duration::from_millis(5400) }
     }
 
-    /// Until it is ready when it is left alone: its own deadline, a wait, and its key's window.
+    /// How long an undisturbed shard takes to be ready: its own time limit, a wait, and its key's window.
     fn left_alone(self) -> Duration {
         Duration::from_secs(match self {
             Connecting => 20 + 3 + 2 + 6,
@@ -75,11 +75,11 @@ impl Moment {
         })
     }
 
-    /// Brings the shard there.
+    /// Brings the shard to this stage.
     async fn reach(self, running: &mut Running) {
         let simulator = running.simulator.clone();
         if self != AwaitingPermit {
-            // Its key is free.
+            // After this wait the shard's key is free.
             sleep(Duration::from_secs(6)).await;
         }
         match self {
@@ -122,7 +122,7 @@ impl Moment {
     }
 }
 
-/// What ends.
+/// The part that ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Driver,
@@ -135,7 +135,7 @@ enum Part {
     Manager,
 }
 
-/// How it ends.
+/// How the part ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
     Panic,
@@ -160,7 +160,7 @@ const ENDS: [(Part, Manner); 13] = [
     (Part::Manager, Manner::Stop),
 ];
 
-/// A store that panics once when it is told to.
+/// A store that panics once on demand.
 #[derive(Clone, Default)]
 struct Fragile {
     store: MemoryStore,
@@ -188,7 +188,7 @@ async fn strike(running: &Running, store: &Fragile, part: Part, manner: Manner) 
         }
         Part::Store => {
             store.panics.store(true, Ordering::Relaxed);
-            // So that there is something to save.
+            // An event, so that there is something to save.
             return running.simulator.emit(0, 1);
         }
         Part::Shard => shard.get_cell(),
@@ -203,7 +203,8 @@ async fn strike(running: &Running, store: &Fragile, part: Part, manner: Manner) 
     }
 }
 
-/// Reads until the end of the part is told, and then until both shards are in service. Returns what was told of ends.
+/// Reads until the end of the part is reported, and then until both shards are ready. Returns the reported
+/// ends.
 async fn recover(running: &mut Running, what: &str) -> Vec<String> {
     let mut told = Vec::new();
     let reading = async {
@@ -266,7 +267,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
                 assert!(network.take_dials().is_empty(), "{what}: something goes on");
                 running = Running::start_with(simulator.clone(), builder()).await;
             } else {
-                // What is set while it is down is shown when it is back.
+                // A presence that is set while the shard is down is shown after it is back.
                 running.keeper.update_presence_on(on_it, presence("after")).await.unwrap();
                 let told = recover(&mut running, &what).await;
                 let expected = match part {
@@ -284,7 +285,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
                         "reshard sentinel: crashed (killed), replaced"
                     }
                     Part::Sentinel => "reshard sentinel: crashed (stopped), replaced",
-                    Part::Store => "the session store does not work (panicked: the store breaks down)",
+                    Part::Store => "the session store failed (panicked: the store breaks down)",
                     Part::Manager => unreachable!("dealt with above"),
                 };
                 assert!(told[0].starts_with(expected), "{what}: {told:?}");
@@ -300,7 +301,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
                 let shown = simulator.report().presences[&SHARD].to_string();
                 assert!(shown.contains("after"), "{what}: {shown}");
             }
-            // The session is the same, and further on; or another one.
+            // The session is the same with a higher sequence, or another one.
             simulator.emit(0, 20);
             simulator.emit(SHARD, 20);
             running.check().await;
@@ -309,7 +310,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
             assert_eq!(old.is_some_and(|old| old.id == new.id), moment.has_session(), "{what}");
             assert!(old.is_none_or(|old| old.sequence < new.sequence), "{what}");
             assert_eq!(simulator.report().identifies, moment.identifies(), "{what}");
-            // And it is stored, whatever became of the keeper.
+            // The session is stored, also if the keeper was replaced.
             sleep(Duration::from_secs(3)).await;
             let stored = store.store.load().await.unwrap().sessions;
             let stored = stored.iter().find(|record| record.session.shard.0 == SHARD).unwrap();
@@ -345,7 +346,7 @@ async fn what_an_earlier_incarnation_says_late_changes_nothing() {
     running.check().await;
 }
 
-/// One that ends a whole bot.
+/// A fatal close code that ends the whole bot.
 async fn refusal() -> shardkeeper::status::FatalClose {
     let running = Running::start(simulator(1, |_| {})).await;
     running.simulator.inject(0, Fault::Close { code: 4004 }).unwrap();

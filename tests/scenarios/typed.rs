@@ -1,4 +1,4 @@
-//! Events as twilight's models have them.
+//! Events parsed into twilight's models.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use twilight_standby::Standby;
 
 const GUILD: u64 = 281_474_976 << 22;
 
-/// Events that twilight-model has no model for. Every other one is typed.
+/// Events that twilight-model has no model for. Every other event is typed.
 const RAW: &[EventName] = &[
     EventName::ChannelInfo,
     EventName::VoiceChannelStatusUpdate,
@@ -36,14 +36,14 @@ const RAW: &[EventName] = &[
     EventName::EmbeddedActivityUpdateV2,
 ];
 
-/// What a bot hears in which everything happens: many of each event that the simulator has.
+/// Runs a bot in which many events of every kind occur, and returns all of its dispatches.
 async fn everything() -> (Running, Vec<Dispatch>) {
     let mut running = Running::start(simulator(1, |config| {
         config.mix = Mix::Everything;
         config.large_guild_members = 1200;
     }))
     .await;
-    // What came while it started was read by then; a new session sends it once more.
+    // Events during the start were read before this; a new session sends READY and the guilds again.
     running.simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
     let mut heard = Vec::new();
     let all = || Command::members(&RequestMembers::all(GUILD).with_presences()).unwrap();
@@ -53,10 +53,10 @@ async fn everything() -> (Running, Vec<Dispatch>) {
             heard.push(dispatch.clone());
             if !is_asked && dispatch.event_name() == Some(EventName::GuildCreate) {
                 is_asked = true;
-                // Twice within 30 s: the second one is refused with RATE_LIMITED.
+                // Twice within 30 s, so the second request is rejected with RATE_LIMITED.
                 running.keeper.command(all()).await.unwrap();
                 running.keeper.command(all()).await.unwrap();
-                // Voice servers move only under a bot that is in voice.
+                // Voice servers change only for a bot that is in a voice channel.
                 let guild: serde_json::Value = dispatch.parse().unwrap();
                 let channels = guild["channels"].as_array().unwrap();
                 let voice = channels.iter().find(|channel| channel["type"] == 2).unwrap()["id"].as_str();
@@ -95,7 +95,7 @@ async fn every_event_is_typed_or_raw_as_the_table_says() {
         let name = event.as_str();
         let samples = samples.remove(name).unwrap_or_default();
         if RAW.contains(event) {
-            // Some of them the simulator does not send.
+            // The simulator does not send some of these events.
             let empty = Dispatch::sample(name, b"{}");
             for dispatch in samples.into_iter().chain([&empty]) {
                 assert!(dispatch.event().unwrap().is_none(), "{name}");
@@ -105,13 +105,13 @@ async fn every_event_is_typed_or_raw_as_the_table_says() {
             for dispatch in samples {
                 let typed = dispatch.event().unwrap_or_else(|error| panic!("{error:?}"));
                 assert_eq!(typed.as_ref().and_then(|typed| typed.kind().name()), Some(name));
-                // Large ones are read another way, to the same result.
+                // Large payloads are parsed in another way, with the same result.
                 let large = [dispatch.data(), &[b' '; 4096]].concat();
                 assert_eq!(Dispatch::sample(name, &large).event().unwrap(), typed);
             }
         }
     }
-    // Names that nobody knows.
+    // Events with unknown names have no model.
     for dispatch in samples.values().flatten() {
         assert!(dispatch.event_name().is_none() && dispatch.event().unwrap().is_none(), "{dispatch:?}");
     }
@@ -122,7 +122,7 @@ async fn twilights_cache_and_standby_take_what_comes_out() {
     let (_running, heard) = everything().await;
     let (cache, standby) = (DefaultInMemoryCache::new(), Standby::new());
     let mut outage = standby.wait_for_event(|event: &Typed| matches!(event, Typed::GuildDelete(_))).boxed();
-    // Where most is said, something is said again.
+    // The busiest channel is the most likely one to have another message.
     let mut said = BTreeMap::new();
     for dispatch in &heard {
         if let Some(Typed::MessageCreate(created)) = dispatch.event().unwrap() {
@@ -149,7 +149,7 @@ async fn twilights_cache_and_standby_take_what_comes_out() {
         }
     }
     assert_eq!(cache.stats().guilds(), 2);
-    // Those of the small guild too; and some have come or gone since.
+    // Includes the members of the small guild; some have joined or left since.
     assert!((1190..1240).contains(&cache.stats().members()), "{}", cache.stats().members());
     assert!(cache.current_user().is_some());
     assert!(
@@ -164,7 +164,7 @@ async fn twilights_cache_and_standby_take_what_comes_out() {
 async fn an_event_that_does_not_fit_its_model_is_told_and_nothing_else_happens() {
     let mut running = Running::start(simulator(1, |_| {})).await;
     running.simulator.emit(0, 50);
-    // A dispatch of an unknown name, and keys in an odd order.
+    // A dispatch with an unknown name, and keys in an unusual order.
     running.simulator.inject(0, Fault::Odd).unwrap();
     running.simulator.inject(0, Fault::Huge { bytes: 3_000_000 }).unwrap();
     let (mut unknown, mut huge) = (false, false);

@@ -1,4 +1,5 @@
-//! What of a shard can be seen: heartbeats, the send window, the URL, the wire; and shards that end with their connection.
+//! Visible state of a shard: heartbeats, the send window, the URL and encoding; and shards that end with
+//! their connection.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -113,7 +114,7 @@ async fn a_shard_that_is_not_to_reconnect_reports_its_end_and_stays_down() {
         let status = running.keeper.shard_status(SHARD).await.unwrap();
         assert_eq!((status.phase, status.restarts), (Phase::Stopped, 0));
         assert_eq!(running.simulator.report().connections, 2);
-        // The other one goes on, and this one when it is told to.
+        // The other shard continues, and this one does when the test allows it.
         running.simulator.emit(1, 20);
         running.keeper.restart_shard(SHARD, RestartBy::Resume).await.unwrap();
         running.until_resumed(0).await;

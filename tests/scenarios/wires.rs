@@ -1,4 +1,4 @@
-//! Every compression with every encoding, through every fault: ready again, nothing lost, no rule broken.
+//! Every compression with every encoding and every fault: ready again, no event lost, no rule broken.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ const WIRES: [(Compression, Encoding); 7] = [
     (Compression::ZstdStream, Encoding::Etf),
 ];
 
-/// What becomes of a shard.
+/// What happens to the shard after a fault.
 #[derive(Clone, Copy, PartialEq)]
 enum After {
-    /// It goes on as if nothing had been.
+    /// The shard continues without a change.
     Nothing,
     Resume,
-    /// A session of its own ends, and another one begins.
+    /// The session ends, and another one begins.
     Identify,
 }
 
@@ -50,7 +50,7 @@ const FAULTS: [(Fault, After); 22] = [
     (Fault::Gap { count: 1000 }, After::Nothing),
     (Fault::Huge { bytes: 3 << 20 }, After::Nothing),
     (Fault::Odd, After::Nothing),
-    // Followed by a cut, since a silent shard comes back of itself only when Discord lets it.
+    // A cut follows: heartbeats are acknowledged during the silence, so the shard cannot notice it.
     (Fault::Silence, After::Resume),
 ];
 
@@ -92,10 +92,11 @@ async fn survives(compression: Compression, encoding: Encoding, fault: Fault, af
 
 #[tokio::test(start_paused = true)]
 async fn every_compression_and_encoding_survives_every_fault() {
-    // The rules at stake; the simulator notes every breach that shows in URLs, frames and payloads:
+    // The rules at stake. The simulator reports every violation that is visible in URLs, frames and payloads:
+    //
     // - GW-010, GW-012: every URL has `v` and `encoding`, and a Resume has the query of its session.
-    // - GW-014: the message of 3 MiB is taken. GW-021: so are unknown fields, events and opcodes.
-    // - GW-040: at most one compression. GW-043: each new connection has a fresh inflate context.
+    // - GW-014: the message of 3 MiB is accepted. GW-021: so are unknown fields, events and opcodes.
+    // - GW-040: at most one compression. GW-043: each new connection has a new inflate context.
     // - GW-053: after corrupt data the shard reconnects and resumes.
     // - GW-100, GW-101: a close has a code from 4000 on. GW-118: no heartbeat is too early.
     // - GW-130, GW-132: after each fault that allows it the shard resumes, at the URL of the session.
@@ -113,7 +114,7 @@ async fn caught_up(running: &mut Running) {
     }
 }
 
-/// The next dispatch that has a number of its own, so that a resume goes on exactly behind it.
+/// Reads until a dispatch with a sequence number of its own, so that a resume continues exactly after it.
 async fn until_numbered(running: &mut Running) {
     let mut last = u64::MAX;
     loop {
@@ -129,11 +130,12 @@ async fn until_numbered(running: &mut Running) {
     }
 }
 
-/// A gateway that differs from Discord's on every connection: ready, resumed after a cut, and nothing lost or doubled.
+/// Checks a gateway that differs from Discord's on every connection: the shard becomes ready, resumes after a
+/// cut, and no event is lost or duplicated.
 async fn puts_up_with(compression: Compression, encoding: Encoding, odd: Odd) {
     let case = format!("{compression:?} {encoding:?} {odd:?}");
     let simulator = simulator(1, |config| config.max_concurrency = 1);
-    // What nobody can go on from is over after a while.
+    // No client can continue after these two, so they happen only once.
     let times = if matches!(odd, Odd::HelloUseless | Odd::ReadyOtherShard) { 1 } else { 1000 };
     simulator.arm(ConnectFault::Odd(odd), times);
     let builder = bot(&simulator).compression(compression).encoding(encoding);

@@ -1,9 +1,10 @@
-//! What the scenarios share: a bot and its Discord in one process, on streams in memory and a paused clock.
+//! Shared by the scenarios: a bot and its simulated Discord in one process, on in-memory streams and a paused
+//! clock.
 //!
-//! Hours of a shard's life take milliseconds here, and nothing ever waits for real time.
+//! Hours of a shard's life take milliseconds, and nothing waits for real time.
 
 mod network;
-// Where its tests are.
+// The file lies in `races/`, next to the tests that use it most.
 #[path = "../races/support.rs"]
 pub mod races;
 
@@ -27,10 +28,10 @@ use shardkeeper_sim::{SimConfig, Simulator, Violation};
 use tokio::time::{Instant, timeout};
 use url::Url;
 
-/// In virtual time; whatever has not come by then never comes.
+/// The longest wait of a scenario, in virtual time; what has not happened by then never happens.
 const PATIENCE: Duration = Duration::from_secs(48 * 3600);
 
-/// Dials the simulator, whatever the URL.
+/// A dialer that connects to the simulator, whatever the URL.
 #[derive(Clone)]
 pub struct SimDialer(pub Simulator);
 
@@ -41,15 +42,15 @@ impl Dialer for SimDialer {
 }
 
 tokio::task_local! {
-    /// The round in which a scenario runs in real time.
+    /// The current round of a scenario that runs in real time.
     static ROUND: Round;
 }
 
-/// In real time, each scenario runs in this many rounds.
+/// How many rounds each scenario runs in real time.
 const ROUNDS: u64 = 3;
 
-/// Runs a scenario on one thread and a paused clock, and then in [rounds](races) in real time on several threads. It must not
-/// measure time or wait for hours.
+/// Runs a scenario on one thread with a paused clock, and then several [rounds](races) in real time on
+/// several threads. The scenario must not measure time or wait for hours.
 ///
 /// # Panics
 ///
@@ -62,8 +63,8 @@ pub fn in_both_worlds<F: Future<Output = ()> + Send + 'static>(scenario: impl Fn
     }
 }
 
-/// A simulator with this many shards and some guilds. Traffic comes when a test asks for it. Where a scenario runs in real time
-/// its time is compressed.
+/// A simulator with this many shards and some guilds. Events are sent only when a test requests them. In a
+/// scenario that runs in real time, the simulator's time is compressed.
 pub fn simulator(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulator {
     match ROUND.try_with(Round::clone) {
         Ok(round) => round.simulator(shards, configure),
@@ -83,12 +84,12 @@ fn simulator_of(shards: u32, configure: impl FnOnce(&mut SimConfig)) -> Simulato
     Simulator::in_memory(config)
 }
 
-/// A bot for that simulator, which receives everything.
+/// A bot for this simulator, which receives everything.
 pub fn bot(simulator: &Simulator) -> Builder {
     bot_with(simulator, Intents::all())
 }
 
-/// A bot for that simulator, which receives what these intents name.
+/// A bot for this simulator, which receives the events of these intents.
 pub fn bot_with(simulator: &Simulator, intents: Intents) -> Builder {
     match ROUND.try_with(Round::clone) {
         Ok(round) => round.bot_with(simulator, intents),
@@ -104,7 +105,7 @@ fn bot_of(simulator: &Simulator, intents: Intents) -> Builder {
         .seed(7)
 }
 
-/// The time of day, by a clock that goes as tokio's does: hours pass in milliseconds, and for every process of a test alike.
+/// The time of day by tokio's clock: hours pass in milliseconds, and all processes of a test share it.
 pub fn wall_clock() -> SystemTime {
     static ORIGIN: OnceLock<(Instant, SystemTime)> = OnceLock::new();
     let now = Instant::now();
@@ -112,19 +113,19 @@ pub fn wall_clock() -> SystemTime {
     wall + now.saturating_duration_since(origin) - origin.saturating_duration_since(now)
 }
 
-/// The manager's child that takes such messages, of those that serve all shards; `None` until it is replaced.
+/// The manager's child service that receives messages of this type; `None` while it is being replaced.
 pub fn service<M: ractor::Message>(keeper: &Shardkeeper) -> Option<ActorCell> {
     let takes = |child: &ActorCell| child.is_message_type_of::<M>() == Some(true);
     keeper.manager().get_cell().get_children().into_iter().find(takes)
 }
 
-/// A running bot and what it hears.
+/// A running bot and its events.
 pub struct Running {
     /// The simulated Discord.
     pub simulator: Simulator,
     /// The bot's handle.
     pub keeper: Shardkeeper,
-    /// Everything that it hears.
+    /// A subscription to all events of the bot.
     pub events: Subscription,
 }
 
@@ -135,13 +136,14 @@ impl Running {
         Self::start_with(simulator, builder).await
     }
 
-    /// As [`start`](Self::start), with a builder of the test's.
+    /// The same as [`start`](Self::start), with a custom builder.
     pub async fn start_with(simulator: Simulator, builder: Builder) -> Self {
         let options = SubscriptionOptions { capacity: 1 << 16, ..SubscriptionOptions::default() };
         let events = builder.subscribe_with(Topic::all().with_lifecycle(), options);
         let keeper = builder.start().await.expect("the bot starts");
         let mut running = Self { simulator, keeper, events };
-        // READY may come behind the news of it. Until it has come, the simulator does not count its session.
+        // READY may arrive after the lifecycle event. The simulator does not count the session before READY
+        // has arrived.
         let (mut logged_in, mut expected) = (BTreeSet::new(), None);
         while expected != Some(logged_in.len()) {
             match &*running.next().await {
@@ -161,10 +163,10 @@ impl Running {
         }
     }
 
-    /// The next event; what is a dispatch has been shown to the simulator.
+    /// Returns the next event; a dispatch is also reported to the simulator.
     pub async fn next(&mut self) -> Delivery {
-        let event = timeout(PATIENCE, self.events.next()).await.expect("something happens in time");
-        let event = event.expect("the manager lives");
+        let event = timeout(PATIENCE, self.events.next()).await.expect("an event arrives in time");
+        let event = event.expect("the manager is running");
         self.observe(&event);
         event
     }
@@ -175,7 +177,7 @@ impl Running {
         }
     }
 
-    /// Reads on until a lifecycle change matches, and returns it.
+    /// Reads until a lifecycle change matches, and returns it.
     pub async fn until(&mut self, mut matches: impl FnMut(&Lifecycle) -> bool) -> Lifecycle {
         let reading = async {
             loop {
@@ -186,10 +188,10 @@ impl Running {
                 }
             }
         };
-        timeout(PATIENCE, reading).await.expect("it comes in time")
+        timeout(PATIENCE, reading).await.expect("arrives in time")
     }
 
-    /// Reads on until a shard changes in such a way.
+    /// Reads until a change of this shard matches, and returns it.
     pub async fn until_shard(&mut self, shard: u32, mut matches: impl FnMut(&Change) -> bool) -> Change {
         let found = self
             .until(|lifecycle| match lifecycle {
@@ -203,7 +205,7 @@ impl Running {
         }
     }
 
-    /// Reads on until the shard has resumed; returns how many dispatches were replayed.
+    /// Reads until the shard has resumed; returns how many dispatches were replayed.
     pub async fn until_resumed(&mut self, shard: u32) -> u64 {
         match self.until_shard(shard, |change| matches!(change, Change::Resumed { .. })).await {
             Change::Resumed { replayed } => replayed,
@@ -211,8 +213,8 @@ impl Running {
         }
     }
 
-    /// Reads until everything that the simulator sent has arrived, and checks that nothing was lost, doubled or
-    /// out of order, and no rule broken.
+    /// Reads until everything that the simulator sent has arrived, and checks that no event was lost,
+    /// duplicated or out of order, and no rule broken.
     pub async fn check(&mut self) {
         self.simulator.stop_traffic();
         self.drain().await;
@@ -221,15 +223,16 @@ impl Running {
         self.no_violations();
     }
 
-    /// Checks that the simulator has seen no rule broken, and no advice ignored.
+    /// Checks that the simulator has seen no broken rule and no ignored advice.
     pub fn no_violations(&self) {
-        // In real time a shard may take longer than a window to come to its Hello, and the others go first.
+        // In real time a shard may take longer than a window until its Hello, and then other shards identify
+        // before it.
         let in_order = ROUND.try_with(|_| ()).is_err();
         no_violations_except(&self.simulator, if in_order { &[] } else { &["GW-171"] });
     }
 }
 
-/// Checks that the simulator has seen no violation, and no advice ignored except that of these rules.
+/// Checks that the simulator has seen no violation, and no ignored advice except that of these rules.
 pub fn no_violations_except(simulator: &Simulator, advice: &[&str]) {
     let report = simulator.report();
     assert!(report.violations.is_empty(), "{:?}", report.violations);

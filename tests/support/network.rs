@@ -1,4 +1,4 @@
-//! The way to the simulator, which can be blocked, and is watched.
+//! A network to the simulator that can be blocked and observed.
 
 use std::io;
 use std::pin::Pin;
@@ -15,37 +15,38 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::time::Instant;
 use url::Url;
 
-/// A Resume or a heartbeat is smaller, an Identify with a presence is not.
+/// The size, in bytes, that distinguishes payloads: a Resume or a heartbeat is smaller, an Identify with a
+/// presence is not.
 const IDENTIFY_BYTES: usize = 250;
 
-/// What becomes of those who dial.
+/// What happens to those who dial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weather {
-    /// They reach the simulator.
+    /// Connections reach the simulator.
     #[default]
     Fine,
     /// No name resolves.
     NoNames,
     /// Connections end as soon as they are open.
     Cut,
-    /// Whatever is asked, over HTTP, the answer is this.
+    /// Every HTTP request gets this answer.
     Answers(&'static str),
-    /// Nothing is ever answered.
+    /// No request is ever answered.
     Hangs,
-    /// The dialer itself breaks down.
+    /// The dialer itself panics.
     Panics,
 }
 
 /// An attempt to connect.
 #[derive(Clone, Debug)]
 pub struct Dial {
-    /// When.
+    /// The time of the attempt.
     pub at: Instant,
-    /// To which host.
+    /// The host that was dialed.
     pub host: String,
 }
 
-/// A dialer that the test has in hand. Clones are the same network.
+/// A dialer that a test controls. Clones share one network.
 #[derive(Clone)]
 pub struct Network {
     simulator: Simulator,
@@ -63,41 +64,41 @@ struct State {
 }
 
 impl Network {
-    /// A good one to this simulator.
+    /// Creates a working network to this simulator.
     pub fn new(simulator: &Simulator) -> Self {
         Self { simulator: simulator.clone(), state: Arc::default(), open: Arc::default() }
     }
 
     fn state<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        work(&mut self.state.lock().expect("no test panics in it"))
+        work(&mut self.state.lock().expect("no test panics while holding the lock"))
     }
 
-    /// What happens to those who dial from now on. Connections that are open stay.
+    /// Sets what happens to those who dial from now on. Open connections continue.
     pub fn set_weather(&self, weather: Weather) {
         self.state(|state| state.weather = weather);
     }
 
-    /// How long dialing takes from now on.
+    /// Sets how long dialing takes from now on.
     pub fn set_latency(&self, latency: Duration) {
         self.state(|state| state.latency = latency);
     }
 
-    /// No connection to this host from now on.
+    /// Makes this host unreachable from now on.
     pub fn set_unreachable(&self, host: Option<&str>) {
         self.state(|state| state.unreachable = host.map(str::to_owned));
     }
 
-    /// From now on a stream panics when it has written an Identify, which is known by its size.
+    /// Makes each stream panic after writing an Identify, which is recognised by its size.
     pub fn break_at_identify(&self) {
         self.state(|state| state.fragile = true);
     }
 
-    /// Every attempt since the last time this was asked.
+    /// All attempts since the last call.
     pub fn take_dials(&self) -> Vec<Dial> {
         self.state(|state| std::mem::take(&mut state.dials))
     }
 
-    /// How many connections are open, as the dialer's side holds them.
+    /// How many connections the dialer's side holds open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
@@ -175,7 +176,7 @@ impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
         self.writes += 1;
-        // The first one asks for the WebSocket.
+        // The first write of a connection is the WebSocket handshake, not a payload.
         assert!(
             !self.fragile || self.writes == 1 || written < IDENTIFY_BYTES,
             "the stream breaks at its Identify"

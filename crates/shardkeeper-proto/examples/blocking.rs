@@ -1,8 +1,9 @@
-//! One shard in a blocking loop, without a runtime and without threads: the read timeout of a TCP stream is the only timer.
+//! A shard in a blocking loop, without a runtime and without threads: the read timeout of a TCP stream is the
+//! only timer.
 //!
-//! It needs a simulated Discord, which `cargo run -- sim --token sim-token` starts:
+//! The example needs a simulated Discord, which `cargo run -- sim --token sim-token` starts:
 //! `cargo run -p shardkeeper-proto --example blocking -- ws://127.0.0.1:7979 sim-token`.
-//! The real one speaks TLS: put `rustls::StreamOwned` around the TCP stream.
+//! The real Discord uses TLS: put `rustls::StreamOwned` around the TCP stream.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
 
@@ -48,13 +49,14 @@ pub fn run(gateway_url: Url, token: Token, mut on_event: impl FnMut(&Envelope<'_
         wire: Wire::default(),
         timings,
     };
-    // `GET /gateway/bot` tells the true allowance of the day; these are the usual numbers of a small bot.
+    // `GET /gateway/bot` returns the real daily limit; these are the usual numbers of a small bot.
     let budget = IdentifyBudget::new(Instant::now(), 1000, 1000, Duration::from_secs(86_400), 10);
     let limiter = IdentifyLimiter::new(1, timings.identify_window + timings.identify_margin, budget);
     let mut bot = Bot { machine: Shard::new(machine, None), limiter, socket: None, wakes_at: None };
     bot.feed(Input::Start);
     while !bot.machine.is_ended() {
-        // Before each read, because a busy connection never lets a read time out. A `Timeout` that comes early does nothing.
+        // Before each read, because reads on a busy connection never time out. An early `Timeout` has no
+        // effect.
         bot.feed(Input::Timeout);
         let Some(message) = bot.read() else { continue };
         match Envelope::split(&message) {
@@ -76,7 +78,8 @@ struct Bot {
 }
 
 impl Bot {
-    /// Gives the machine an input and does what it puts out. Returns whether to deliver the payload that was the input.
+    /// Passes an input to the state machine and performs its outputs. Returns whether to deliver the input's
+    /// payload.
     fn feed(&mut self, input: Input<'_>) -> bool {
         let (shard, mut deliver, mut inputs) = (ShardId(0), false, Vec::new());
         let mut random = || (RandomState::new().hash_one(()) >> 11) as f64 / (1_u64 << 53) as f64;
@@ -87,7 +90,7 @@ impl Bot {
                     *socket = connect(&url).inspect_err(|error| eprintln!("{url}: {error}")).ok();
                     inputs.push(if socket.is_some() { Input::Connected } else { Input::ConnectFailed });
                 }
-                // An error of writing shows up again at the next read.
+                // A write error shows up again at the next read.
                 (Output::Send(payload), Some(socket)) => {
                     if payload.is(Opcode::Identify) {
                         self.limiter.sent(shard, Instant::now());
@@ -104,7 +107,7 @@ impl Bot {
                 (Output::Deliver { .. }, _) => deliver = true,
                 (Output::Changed(change), _) => eprintln!("{change:?}"),
                 (Output::Timeout(at), _) => break at,
-                // `SessionChanged` is for a bot whose next process resumes; the others are for commands and advice.
+                // `SessionChanged` is for bots that store sessions; the others are about commands and advice.
                 _ => {}
             }
         };
@@ -125,7 +128,7 @@ impl Bot {
         let now = Instant::now();
         let wakes_at = self.wakes_at.into_iter().chain(self.limiter.wakes_at(now)).min();
         let wait = wakes_at.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(now));
-        // A read timeout of zero is an error.
+        // The socket rejects a read timeout of zero.
         let wait = wait.max(Duration::from_millis(1));
         let Some(socket) = &mut self.socket else {
             std::thread::park_timeout(wait);

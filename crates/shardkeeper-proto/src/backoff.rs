@@ -1,4 +1,4 @@
-//! How long to wait before trying again.
+//! Waiting times between attempts.
 
 use std::time::Duration;
 
@@ -6,20 +6,21 @@ use crate::LONGEST_WAIT;
 
 /// Exponential growth with jitter, up to a cap.
 ///
-/// The first try waits not at all. Try n waits between half of `base * 2^n` and the whole of it: never next to
-/// nothing, so that an endpoint that closes each connection at once is asked about once per second in the
-/// beginning (GW-153; with full jitter it would be asked in bursts).
+/// Attempt 0 does not wait. Attempt n waits between half of `base * 2^n` and all of it. The lower bound
+/// ensures that an endpoint that closes each connection at once is contacted about once per second at first
+/// (GW-153); with full jitter there would be bursts of attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "users construct it")]
 pub struct Backoff {
-    /// Half of the longest first wait.
+    /// The unit of growth: the first wait is between this and twice this.
     pub base: Duration,
     /// The longest wait.
     pub cap: Duration,
 }
 
 impl Backoff {
-    /// The wait before try number `attempt`, from zero; `random` lies in `[0, 1)`. [`LONGEST_WAIT`] at most, whatever the cap.
+    /// The wait before attempt number `attempt`, counted from zero. `random` lies in `[0, 1)`. Never longer
+    /// than [`LONGEST_WAIT`], whatever the cap.
     pub fn delay(self, attempt: u32, random: f64) -> Duration {
         if attempt == 0 {
             return Duration::ZERO;

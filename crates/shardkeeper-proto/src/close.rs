@@ -1,4 +1,4 @@
-//! Close codes: what each one from Discord means, and the ones that we send (GW-076 to GW-101).
+//! Close codes: what each of Discord's means, and those that shardkeeper sends (GW-076 to GW-101).
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use std::fmt;
 #[expect(clippy::exhaustive_structs, reason = "a number, and nothing else")]
 pub struct CloseCode(pub u16);
 
-/// What to do after a connection was closed with a certain code.
+/// What to do after Discord closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recovery {
-    /// Resume the session. A Resume that is answered with such a code again says nothing about the session: Discord
-    /// ends one with op 9 or a code of [`NewSession`](Self::NewSession).
+    /// Resume the session. If a Resume ends in such a code again, the session still exists: Discord ends a
+    /// session with op 9 or a code of [`NewSession`](Self::NewSession).
     Resume,
     /// The session is gone: start a new one.
     NewSession,
@@ -20,33 +20,34 @@ pub enum Recovery {
     Fatal(Scope),
 }
 
-/// Who is concerned by a fatal code: the layout, or the whole bot (GW-096).
+/// What a fatal code affects: the layout, or the whole bot (GW-096).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a fatal close ends either one or the other")]
 pub enum Scope {
-    /// The number of shards, or this shard's place in it, is refused: a new layout is needed.
+    /// Discord does not accept the number of shards or this shard's id: a new layout is needed.
     Layout,
-    /// The token, the intents or the version are refused: every shard of the bot must stop.
+    /// Discord does not accept the token, the intents or the version: every shard of the bot must stop.
     Bot,
 }
 
 impl CloseCode {
-    /// What to do now. Codes that are not in the table are no reason to give up (GW-094).
+    /// How to recover from this code. Codes that are not in the table allow a Resume (GW-094: an unknown code
+    /// is no reason to give up).
     pub const fn recovery(self) -> Recovery {
         match self.0 {
-            // GW-079, GW-082, GW-083, GW-085: with these codes Discord has ended the session.
+            // GW-079, GW-082, GW-083, GW-085: Discord has ended the session.
             4003 | 4006 | 4007 | 4009 => Recovery::NewSession,
             // GW-086, GW-087: Discord refuses the shard layout.
             4010 | 4011 => Recovery::Fatal(Scope::Layout),
             // GW-080, GW-088, GW-089, GW-090: Discord refuses the token, the version or the intents.
             4004 | 4012..=4014 => Recovery::Fatal(Scope::Bot),
-            // GW-076, GW-077, GW-078, GW-081, GW-084, GW-091 to GW-094: a Resume may work. A node that restarts or is
-            // overloaded answers each Resume with one of these for a while, and keeps the session.
+            // GW-076 to GW-078, GW-081, GW-084, GW-091 to GW-094: a Resume may work. A node that restarts or
+            // is overloaded answers each Resume with one of these for a while, and keeps the session.
             _ => Recovery::Resume,
         }
     }
 
-    /// What it says, and for a fatal one how to mend it.
+    /// A short explanation of the code; for a fatal one, also the remedy.
     pub const fn meaning(self) -> &'static str {
         match self.0 {
             1000 => "closed normally",
@@ -55,7 +56,7 @@ impl CloseCode {
             4001 => "unknown opcode",
             4002 => "undecodable payload",
             4003 => "not authenticated",
-            4004 => "authentication failed: the token is wrong; take a valid one from the developer portal",
+            4004 => "authentication failed: the token is invalid; copy a valid one from the developer portal",
             4005 => "already authenticated",
             4007 => "invalid sequence",
             4008 => "rate limited",
@@ -65,7 +66,7 @@ impl CloseCode {
             }
             4011 => "sharding required: a shard would hold too many guilds; use more shards",
             4012 => "invalid API version",
-            4013 => "invalid intents: a bit is set that no intent has",
+            4013 => "invalid intents: an unknown bit is set",
             4014 => {
                 "disallowed intents: a privileged intent is not enabled; switch it on in the developer portal or do not ask for it"
             }
@@ -80,22 +81,22 @@ impl fmt::Display for CloseCode {
     }
 }
 
-/// Codes that we close with. All except [`STOP`](ours::STOP) keep the session, as every code but 1000 and 1001 does
-/// (GW-099), and are from 4000 to 4999 (GW-100).
+/// The close codes that shardkeeper sends. All except [`STOP`](ours::STOP) keep the session: they are from
+/// 4000 to 4999 (GW-100), and only 1000 and 1001 end it (GW-099).
 pub mod ours {
-    /// The end: the session is given up and the bot shows as offline (GW-098).
+    /// The bot stops for good: the session ends and the bot shows as offline (GW-098).
     pub const STOP: u16 = 1000;
-    /// Discord asked for a new connection.
+    /// Sent after Discord requested a new connection (op 7).
     pub const RECONNECT: u16 = 4900;
-    /// A heartbeat was not acknowledged.
+    /// Sent when a heartbeat was not acknowledged.
     pub const ZOMBIED: u16 = 4901;
-    /// Invalid Session was received.
+    /// Sent after Invalid Session (op 9).
     pub const INVALID_SESSION: u16 = 4902;
-    /// Discord did not answer in time.
+    /// Sent when Discord did not answer in time.
     pub const DEADLINE: u16 = 4903;
-    /// What came in could not be read.
+    /// Sent when a received payload could not be parsed.
     pub const UNREADABLE: u16 = 4904;
-    /// This process goes; another one may resume the session.
+    /// Sent when this process stops but keeps the session, which another process may resume.
     pub const DETACH: u16 = 4905;
 }
 

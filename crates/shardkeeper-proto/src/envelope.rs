@@ -1,8 +1,8 @@
-//! The outer form of a payload: finds `op`, `s`, `t` and the bytes of `d`, without looking into `d`.
+//! The outer form of a payload: finds `op`, `s`, `t` and the bytes of `d`, without parsing `d`.
 //!
-//! Input from the transport (one whole message), output to the machine. Two ways: a scan for the order in which
-//! Discord writes (everything before `d`, no white space, no escapes), which searches `d` only for a second payload;
-//! and a JSON parser for everything else.
+//! Input: one whole message from the transport. Output: an [`Envelope`] for the state machine. There are two
+//! ways: a scan for Discord's own order of keys (everything before `d`, no white space, no escapes), which
+//! searches `d` only for a second payload; and a JSON parser for everything else.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -14,40 +14,40 @@ use serde_json::value::RawValue;
 
 use crate::{EventName, Opcode};
 
-/// A payload, split. Borrows from the message it came in.
+/// A payload split into its fields. Borrows from the message it came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Envelope<'a> {
     /// The opcode's number; see [`opcode`](Self::opcode).
     pub op: u64,
-    /// The sequence number; with dispatches only. `None` also when it is there and is no whole number.
+    /// The sequence number, in dispatches only. `None` also when `s` is not a whole number.
     pub sequence: Option<u64>,
-    /// The event's name; with dispatches only.
+    /// The event's name, in dispatches only.
     pub event: Option<Cow<'a, str>>,
     /// The JSON text of `d`; `null` when it was absent (GW-017).
     ///
-    /// The scan takes everything between `"d":` and the closing brace, since Discord puts nothing behind `d`. Were
-    /// there an unknown key behind it, a value of another shape than `d` is recognised and parsed properly; one
-    /// of the same shape would show up as trailing characters in whoever parses `d`. A second payload in the same
-    /// message never becomes part of the first one's data.
+    /// The scan takes everything between `"d":` and the closing brace, since Discord writes `d` last. If an
+    /// unknown key followed, a value of another kind than `d` would be recognised and parsed properly; a
+    /// value of the same kind would cause trailing characters in the parser of `d`. A second payload in the
+    /// same message never becomes part of the first one's data.
     pub data: &'a [u8],
 }
 
-/// A payload that is no JSON, or no object with an `op` where one is needed.
+/// A payload that is not a JSON object, or has no `op`.
 #[derive(Debug, thiserror::Error)]
 #[error("a payload of {bytes} bytes is malformed")]
 pub struct MalformedPayload {
-    /// Its size.
+    /// The size of the payload, in bytes.
     pub bytes: usize,
     pub(crate) source: serde_json::Error,
 }
 
 impl<'a> Envelope<'a> {
-    /// Splits one payload.
+    /// Splits a message with exactly one payload.
     ///
     /// # Errors
     ///
-    /// Those of [`split_first`](Self::split_first), and when the message holds more than one payload.
+    /// The errors of [`split_first`](Self::split_first), and when the message holds more than one payload.
     pub fn split(payload: &'a [u8]) -> Result<Self, MalformedPayload> {
         match Self::split_first(payload)? {
             (envelope, []) => Ok(envelope),
@@ -57,12 +57,13 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// Splits the first payload of a message, and returns what stands behind it. Discord sends one payload per
+    /// Splits the first payload of a message, and returns the bytes after it. Discord sends one payload per
     /// message; a proxy in between may put several into one.
     ///
     /// # Errors
     ///
-    /// When the message does not begin with a JSON object that has a number as its `op`, or when `t` is not a string.
+    /// When the message does not begin with a JSON object that has a number as its `op`, or when `t` is not a
+    /// string.
     pub fn split_first(message: &'a [u8]) -> Result<(Self, &'a [u8]), MalformedPayload> {
         match scan(message) {
             Some(envelope) => Ok((envelope, &[])),
@@ -70,7 +71,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The opcode, if it is one that bots receive or send.
+    /// The opcode, if bots receive or send it.
     pub fn opcode(&self) -> Option<Opcode> {
         Opcode::from_number(self.op)
     }
@@ -82,9 +83,9 @@ impl<'a> Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    /// The guild that a dispatch is about: its `guild_id`, or the `id` of a guild event (GW-261). Nested keys are not
-    /// read (GW-262). `None` for an
-    /// event of no guild, and for data that cannot be read. Costs a pass over the data: about a nanosecond per byte.
+    /// The guild that a dispatch belongs to: its `guild_id`, or the `id` of a guild event (GW-261). Nested
+    /// keys are not read (GW-262). `None` for an event without a guild, and for data that cannot be parsed.
+    /// Takes one pass over the data: about a nanosecond per byte.
     pub fn guild_id(&self) -> Option<u64> {
         #[derive(Deserialize)]
         struct Data {
@@ -105,7 +106,7 @@ impl Envelope<'_> {
     }
 }
 
-/// An id: text, but a number where it is none (GW-025).
+/// An id: a string, or a number if it is not a snowflake (GW-025).
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Id {
@@ -113,11 +114,11 @@ enum Id {
     Text(String),
 }
 
-/// What every payload has, and an event's data hardly ever: a second payload in the message is found by it. Within text
-/// the quotes are escaped, so that a message which talks about an `"op"` is not found.
+/// A key that every payload has and that event data rarely has, used to find a second payload in a message.
+/// Within a string its quotes are escaped, so a chat message about `"op"` is not found.
 static OP_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""op""#));
 
-/// The usual order: `op`, `s` and `t` in any order, then `d`, then the end.
+/// Splits a payload in the usual order: `op`, `s` and `t` in any order, then `d`, then the end.
 pub(crate) fn scan(payload: &[u8]) -> Option<Envelope<'_>> {
     let (mut op, mut sequence, mut event) = (None, None, None);
     let mut rest = payload.strip_prefix(b"{")?;
@@ -126,7 +127,7 @@ pub(crate) fn scan(payload: &[u8]) -> Option<Envelope<'_>> {
             [b'"', b'd', b'"', b':', tail @ ..] => {
                 let data = tail.strip_suffix(b"}")?;
                 (ends_as_it_begins(data) && is_alone(data)).then_some(())?;
-                // All three before `d`, else one of them may stand behind it.
+                // All three must precede `d`; otherwise one of them may follow it.
                 return Some(Envelope { op: op?, sequence: sequence?, event: event?, data });
             }
             [b'"', b's', b'"', b':', tail @ ..] if sequence.is_none() => {
@@ -145,7 +146,7 @@ pub(crate) fn scan(payload: &[u8]) -> Option<Envelope<'_>> {
 }
 
 fn number(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
-    // 19 digits always fit; a leading zero is no JSON.
+    // 19 digits always fit into 64 bits; JSON does not allow a leading zero.
     let digits = text.iter().take(20).take_while(|byte| byte.is_ascii_digit()).count();
     if digits == 0 || digits > 19 || (digits > 1 && text[0] == b'0') {
         return None;
@@ -169,19 +170,19 @@ fn name_or_null(text: &[u8]) -> Option<(Name<'_>, &[u8])> {
     }
     let text = text.strip_prefix(b"\"")?;
     let end = memchr::memchr(b'"', text)?;
-    // Only what every event name is made of: nothing escaped, nothing that needs to be checked as UTF-8.
+    // Only the characters of event names: nothing escaped, nothing that needs a UTF-8 check.
     let plain = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
     text[..end].iter().all(plain).then_some(())?;
     let name = std::str::from_utf8(&text[..end]).ok()?;
     Some((Some(Some(Cow::Borrowed(name))), &text[end + 1..]))
 }
 
-/// Whether `data` can be one value, by its first and last byte.
+/// Whether `data` can be a single value, judged by its first and last byte.
 fn ends_as_it_begins(data: &[u8]) -> bool {
     match (data.first(), data.last()) {
         (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']')) => data.len() > 1,
         (Some(b'{' | b'[' | b'"') | None, _) => false,
-        // `null`, `true`, `false` or a number
+        // Neither string, object nor array: `null`, `true`, `false` or a number.
         _ => {
             data.len() <= 24
                 && data.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.'))
@@ -189,8 +190,8 @@ fn ends_as_it_begins(data: &[u8]) -> bool {
     }
 }
 
-/// Whether no second payload can be in `data`. Where nothing looks like one this is a single search by vector instructions; else
-/// the brackets are counted.
+/// Whether `data` cannot contain a second payload. If nothing looks like one, this takes a single search with
+/// vector instructions; otherwise the brackets are counted.
 fn is_alone(data: &[u8]) -> bool {
     if OP_KEY.find(data).is_none() {
         return true;
@@ -241,16 +242,16 @@ fn malformed(message: &[u8], source: serde_json::Error) -> MalformedPayload {
     MalformedPayload { bytes: message.len(), source }
 }
 
-/// Opcodes that do not fit are unknown ones, and nothing worse.
+/// Parses the opcode. A number that does not fit counts as an unknown opcode.
 fn opcode(text: &str) -> Option<u64> {
     whole_number(text).or_else(|| text.starts_with(|c: char| c.is_ascii_digit()).then_some(u64::MAX))
 }
 
-/// A whole number, also when it is written as a float.
+/// Parses a whole number, also one written as a float.
 fn whole_number(text: &str) -> Option<u64> {
     text.parse().ok().or_else(|| {
         let number: f64 = text.parse().ok()?;
-        // Beyond 2⁵³ a float is not exact.
+        // Above 2⁵³ a float is not exact.
         (number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number)).then_some(number as u64)
     })
 }
@@ -283,7 +284,7 @@ mod tests {
             assert_eq!(Envelope::split(spaced.as_bytes()).unwrap(), expected, "{spaced}");
         }
         let scanned = format!("{{{},{},{},{}}}", keys[2], keys[1], keys[0], keys[3]);
-        assert_eq!(scan(scanned.as_bytes()), Some(expected), "Discord's own order takes the short way");
+        assert_eq!(scan(scanned.as_bytes()), Some(expected), "Discord's own order takes the fast scan");
     }
 
     #[test]
@@ -355,7 +356,7 @@ mod tests {
             assert_eq!(rest, b"");
         }
         let text = r#"{"t":"A","s":1,"op":0,"d":{"content":"\"op\":1}{"}}"#;
-        assert!(scan(text.as_bytes()).is_some(), "what somebody writes about opcodes takes the short way");
+        assert!(scan(text.as_bytes()).is_some(), "a chat message about opcodes takes the fast scan");
     }
 
     #[test]

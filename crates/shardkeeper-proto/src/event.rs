@@ -1,4 +1,5 @@
-//! The names of dispatch events, from one table: name, group, and the intents of which any one brings it.
+//! The names of dispatch events, in one table: the name, the group, and the intents of which any one delivers
+//! it.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use crate::Intents;
 
 macro_rules! events {
     ($($variant:ident = $name:literal, $group:ident, [$($intent:ident),*];)*) => {
-        /// The name of a dispatch event that is known. Others are delivered all the same (GW-021).
+        /// The name of a known dispatch event. Events with other names are delivered too (GW-021).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         #[repr(u8)]
@@ -23,12 +24,13 @@ macro_rules! events {
                 match self { $(Self::$variant => $name),* }
             }
 
-            /// The part of the protocol that it belongs to.
+            /// The part of the protocol that the event belongs to.
             pub const fn group(self) -> EventGroup {
                 match self { $(Self::$variant => EventGroup::$group),* }
             }
 
-            /// The intents of which any one brings it; empty for events that are always sent (GW-180).
+            /// The intents of which any one delivers the event; empty for events that are always sent
+            /// (GW-180).
             pub const fn intents(self) -> Intents {
                 match self { $(Self::$variant => Intents::empty()$(.union(Intents::$intent))*),* }
             }
@@ -167,7 +169,7 @@ pub enum EventGroup {
     Polls,
     /// Presences.
     Presence,
-    /// The bot user, and who types.
+    /// The bot user, and typing users.
     Users,
     /// Stages.
     Stage,
@@ -175,13 +177,13 @@ pub enum EventGroup {
     Voice,
     /// Webhooks.
     Webhooks,
-    /// Seen by bots, not documented yet.
+    /// Received by bots, not documented yet.
     Pending,
-    /// Known from unofficial documentation alone.
+    /// Known only from unofficial documentation.
     Unofficial,
 }
 
-/// The table in the order of its names, for [`EventName::from_bytes`].
+/// The table sorted by name, for [`EventName::from_bytes`].
 const SORTED: [EventName; EventName::ALL.len()] = {
     let mut sorted = [EventName::Ready; EventName::ALL.len()];
     let mut filled = 0;
@@ -210,7 +212,7 @@ const fn less(left: &[u8], right: &[u8]) -> bool {
 }
 
 impl EventName {
-    /// The event of this name; `None` for one that is not in the table.
+    /// The event with this name; `None` for one that is not in the table.
     pub fn from_bytes(name: &[u8]) -> Option<Self> {
         let found = SORTED.binary_search_by(|event| event.as_str().as_bytes().cmp(name)).ok()?;
         Some(SORTED[found])
@@ -223,7 +225,7 @@ impl fmt::Display for EventName {
     }
 }
 
-/// A set of event names; "any event that is not in the table" can be a member too.
+/// A set of event names. "Any event that is not in the table" can be a member too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventSet(u128);
 
@@ -234,43 +236,44 @@ const _: () = assert!(EventName::ALL.len() < 127, "the set needs a wider integer
 impl EventSet {
     /// No event.
     pub const EMPTY: Self = Self(0);
-    /// Every event, also those that nobody knows yet.
+    /// Every event, including those not in the table.
     pub const ALL: Self = Self(u128::MAX);
 
-    /// These events.
+    /// Creates the set of these events.
     pub fn of(events: impl IntoIterator<Item = EventName>) -> Self {
         events.into_iter().fold(Self::EMPTY, |set, event| Self(set.0 | 1 << event as u8))
     }
 
-    /// The events of these parts of the protocol.
+    /// Creates the set of all events in these parts of the protocol.
     pub fn of_groups(groups: &[EventGroup]) -> Self {
         Self::of(EventName::ALL.iter().copied().filter(|event| groups.contains(&event.group())))
     }
 
-    /// The events that any of these intents brings; without those that are always sent (GW-180).
+    /// Creates the set of events that any of these intents delivers, without those that are always sent
+    /// (GW-180).
     pub fn of_intents(intents: Intents) -> Self {
         Self::of(EventName::ALL.iter().copied().filter(|event| event.intents().intersects(intents)))
     }
 
-    /// Also the events that are not in the table.
+    /// Adds the events that are not in the table.
     #[must_use]
     pub const fn with_unknown(self) -> Self {
         Self(self.0 | UNKNOWN)
     }
 
-    /// Those of its known events that a bot with these intents never receives (GW-180).
+    /// The known events of this set that a bot with these intents never receives (GW-180).
     #[must_use]
     pub fn unreachable_with(self, intents: Intents) -> Self {
         let comes = |event: &EventName| event.intents().is_empty() || event.intents().intersects(intents);
         Self::of(self.known().filter(|event| !comes(event)))
     }
 
-    /// The known events in it, in the table's order.
+    /// The known events of this set, in the table's order.
     pub fn known(self) -> impl Iterator<Item = EventName> {
         EventName::ALL.iter().copied().filter(move |event| self.contains(Some(*event)))
     }
 
-    /// Everything that is in one of the two.
+    /// The events that are in either set.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -285,7 +288,7 @@ impl EventSet {
         self.0 & bit != 0
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set has no members.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -315,8 +318,8 @@ mod tests {
             .filter(|event| !matches!(event.group(), EventGroup::Pending | EventGroup::Unofficial));
         assert_eq!(documented.clone().count(), 79);
         let always = documented.filter(|event| event.intents().is_empty()).count();
-        // READY, RESUMED, RATE_LIMITED, interactions, command permissions, 3 + 3 of monetization, USER_UPDATE,
-        // VOICE_SERVER_UPDATE, GUILD_MEMBERS_CHUNK, SOUNDBOARD_SOUNDS, CHANNEL_INFO.
+        // READY, RESUMED, RATE_LIMITED, interactions, command permissions, 3 + 3 of monetization,
+        // USER_UPDATE, VOICE_SERVER_UPDATE, GUILD_MEMBERS_CHUNK, SOUNDBOARD_SOUNDS, CHANNEL_INFO.
         assert_eq!(always, 16);
         // GW-206: VOICE_STATE_UPDATE needs GUILD_VOICE_STATES, VOICE_SERVER_UPDATE needs no intent.
         assert_eq!(EventName::VoiceStateUpdate.intents(), Intents::GUILD_VOICE_STATES);

@@ -1,11 +1,11 @@
-//! Which shard: its number, and how many there are.
+//! Shard ids and counts.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-/// The number of a shard within its layout, from zero.
+/// The number of a shard within its layout, counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 #[expect(clippy::exhaustive_structs, reason = "a number, and nothing else")]
@@ -23,13 +23,13 @@ impl fmt::Display for ShardId {
     }
 }
 
-/// How many shards a layout has: the `num_shards` of Identify. Never zero.
+/// The number of shards in a layout: the `num_shards` of Identify. Never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ShardCount(NonZeroU32);
 
 impl ShardCount {
-    /// A layout of `count` shards; `None` for zero.
+    /// Creates a layout of `count` shards; `None` for zero.
     pub const fn new(count: u32) -> Option<Self> {
         match NonZeroU32::new(count) {
             Some(count) => Some(Self(count)),
@@ -42,13 +42,13 @@ impl ShardCount {
         self.0.get()
     }
 
-    /// The shard on which a guild lives: `(guild_id >> 22) % count` (GW-227).
+    /// The shard that owns a guild: `(guild_id >> 22) % count` (GW-227).
     pub const fn owner_of(self, guild_id: u64) -> ShardId {
-        // The remainder of a u32 fits into a u32.
+        // The remainder of a division by a u32 fits into a u32.
         ShardId(((guild_id >> 22) % self.0.get() as u64) as u32)
     }
 
-    /// Whether the layout has this shard: ids are less than the count (GW-073).
+    /// Whether the layout has this shard (GW-073: ids are less than the count).
     pub const fn contains(self, shard: ShardId) -> bool {
         shard.0 < self.0.get()
     }

@@ -39,13 +39,13 @@ bitflags::bitflags! {
         const DIRECT_MESSAGE_REACTIONS = 1 << 13;
         /// Typing in direct messages.
         const DIRECT_MESSAGE_TYPING = 1 << 14;
-        /// Fills the content fields of messages. Privileged; brings no events of its own.
+        /// Fills the content fields of messages. Privileged; delivers no events of its own.
         const MESSAGE_CONTENT = 1 << 15;
         /// Scheduled events.
         const GUILD_SCHEDULED_EVENTS = 1 << 16;
         /// Auto moderation rules.
         const AUTO_MODERATION_CONFIGURATION = 1 << 20;
-        /// Auto moderation at work.
+        /// Auto moderation actions.
         const AUTO_MODERATION_EXECUTION = 1 << 21;
         /// Poll votes in guilds.
         const GUILD_MESSAGE_POLLS = 1 << 24;
@@ -55,21 +55,23 @@ bitflags::bitflags! {
 }
 
 impl Intents {
-    /// The intents that must be switched on in the developer portal, else Identify ends in close 4014.
+    /// The intents that must be enabled in the developer portal; without that, Identify fails with close code
+    /// 4014.
     pub const PRIVILEGED: Self =
         Self::GUILD_MEMBERS.union(Self::GUILD_PRESENCES).union(Self::MESSAGE_CONTENT);
 
-    /// The intents that bring these events; where one of several is enough, all of them. Those that need none add nothing.
+    /// The intents that deliver these events. If any one of several is enough, all of them are included.
+    /// Events that need no intent add nothing.
     pub fn of_events(events: impl IntoIterator<Item = EventName>) -> Self {
         events.into_iter().fold(Self::empty(), |intents, event| intents | event.intents())
     }
 
-    /// Every intent that any bot may ask for.
+    /// Every intent that any bot may request without enabling it in the developer portal.
     pub const UNPRIVILEGED: Self = Self::all().difference(Self::PRIVILEGED);
 }
 
 impl fmt::Display for Intents {
-    /// By their names, with `|` between them.
+    /// Writes the names of the intents, separated by `|`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         bitflags::parser::to_writer(self, f)
     }

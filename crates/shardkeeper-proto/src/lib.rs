@@ -1,10 +1,13 @@
-//! The Discord Gateway protocol, version 10, as a value: no I/O, no clock, no randomness, nothing asynchronous.
+//! The Discord Gateway protocol, version 10, as a state machine: no I/O, no clock, no randomness, no async
+//! code.
 //!
-//! [`Shard`] is the machine of one shard. Feed it what happened, with the time, and do what it puts out; a `for`
-//! loop in a test drives it as well as a socket does. Beside it stand the tables and limits that it works by:
-//! [`EventName`], [`Intents`], [`CloseCode`], [`CommandLimiter`], [`IdentifyLimiter`], [`Backoff`].
+//! [`Shard`] is the state machine of one shard. Feed it events with the current time and perform the actions
+//! that it returns; a `for` loop in a test drives it as well as a socket does. The tables and limits that it
+//! uses are public too: [`EventName`], [`Intents`], [`CloseCode`], [`CommandLimiter`], [`IdentifyLimiter`],
+//! [`Backoff`].
 //!
-//! Comments and tests name the rules of the Gateway that they follow as `GW-nnn`.
+//! Comments and tests cite the rules of the Gateway as `GW-nnn`; the repository's `docs/gateway-rules.md`
+//! lists them.
 
 #![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
 

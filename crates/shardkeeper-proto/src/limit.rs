@@ -1,7 +1,7 @@
 //! Rate limits of one connection, as exact sliding windows.
 //!
-//! The phase of Discord's own window is unknown, so no window of that length may hold more than the limit,
-//! wherever it begins (GW-158). A refilling bucket cannot promise that: it admits nearly twice the limit across
+//! The start of Discord's own window is unknown, so no window of that length may hold more than the limit,
+//! wherever it begins (GW-158). A token bucket cannot guarantee that: it admits nearly twice the limit across
 //! the end of a burst.
 
 use std::collections::VecDeque;
@@ -13,13 +13,13 @@ use crate::{LONGEST_WAIT, Timings};
 pub const COMMANDS_PER_WINDOW: usize = 120;
 /// Presence updates per connection in 20 s (GW-161).
 pub const PRESENCES_PER_WINDOW: usize = 5;
-/// Room kept for heartbeats that Discord asks for, on top of the periodic ones (GW-159).
+/// Payloads reserved for heartbeats that Discord requests, in addition to the periodic ones (GW-159).
 const REQUESTED_RESERVE: usize = 3;
-/// Room that bulk requests leave for presences and voice, which somebody waits for: else a flood would hold these up for
-/// a whole window.
+/// Payloads that bulk requests leave free for presences and voice commands, which a user waits for. Otherwise
+/// a flood of bulk requests would delay them for a whole window.
 const COMMAND_RESERVE: usize = 10;
 
-/// Remembers when something happened, as far back as one window goes.
+/// Remembers the times of events within one window.
 #[derive(Clone, Debug)]
 pub struct SlidingWindow {
     window: Duration,
@@ -27,28 +27,30 @@ pub struct SlidingWindow {
 }
 
 impl SlidingWindow {
-    /// An empty window. One longer than [`LONGEST_WAIT`] counts as that.
+    /// Creates an empty window. A length above [`LONGEST_WAIT`] counts as [`LONGEST_WAIT`].
     pub fn new(window: Duration) -> Self {
         Self { window: window.min(LONGEST_WAIT), times: VecDeque::new() }
     }
 
-    /// Notes that it happened now. `now` must not run backwards.
+    /// Records an event at `now`. `now` must not decrease between calls.
     pub fn record(&mut self, now: Instant) {
         self.forget(now);
         self.times.push_back(now);
     }
 
-    /// When it may happen again under a limit of `limit` per window; `now` or earlier means at once.
+    /// When the next event is allowed under a limit of `limit` per window; `now` or earlier means
+    /// immediately.
     pub fn free_at(&mut self, now: Instant, limit: usize) -> Instant {
         self.forget(now);
         match self.times.len().checked_sub(limit) {
             None => now,
-            // The one that must leave the window first; a limit of zero waits for the whole window.
+            // The time at which the deciding event leaves the window; a limit of zero waits for the whole
+            // window.
             Some(over) => self.times.get(over).map_or(now + self.window, |time| *time + self.window),
         }
     }
 
-    /// How often it happened within the window that ends now.
+    /// The number of events within the window that ends at `now`.
     pub fn count(&mut self, now: Instant) -> usize {
         self.forget(now);
         self.times.len()
@@ -61,21 +63,21 @@ impl SlidingWindow {
     }
 }
 
-/// What a payload is to the limiter. Each kind leaves room for the ones above it.
+/// The priority of a payload in the limiter. Each priority leaves room for the ones above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Urgency {
-    /// A periodic heartbeat, Identify or Resume: may use all of the limit.
+    /// A periodic heartbeat, Identify or Resume: may use the whole limit.
     Vital,
-    /// A heartbeat that Discord asked for: leaves room for the periodic ones.
+    /// A heartbeat that Discord requested: leaves room for the periodic ones.
     Requested,
-    /// A voice command or a presence: leaves room for both.
+    /// A voice command or a presence: leaves room for all heartbeats.
     Command,
-    /// A bulk request: leaves room for all of them.
+    /// A bulk request: leaves room for heartbeats, voice commands and presences.
     Bulk,
 }
 
-/// The command limit of one connection: a new connection starts with a new limiter (GW-157).
+/// The command limit of one connection. A new connection needs a new limiter (GW-157).
 #[derive(Clone, Debug)]
 pub struct CommandLimiter {
     sent: SlidingWindow,
@@ -84,7 +86,7 @@ pub struct CommandLimiter {
 }
 
 impl CommandLimiter {
-    /// A limiter for a connection just opened.
+    /// Creates a limiter for a new connection.
     pub fn new(command_window: Duration, presence_window: Duration) -> Self {
         Self {
             sent: SlidingWindow::new(command_window),
@@ -93,22 +95,23 @@ impl CommandLimiter {
         }
     }
 
-    /// A limiter for a connection just opened, whose windows have a margin.
+    /// Creates a limiter for a new connection, whose windows include the margin.
     pub(crate) fn of(timings: &Timings) -> Self {
         let margin = timings.command_margin;
         Self::new(timings.command_window + margin, timings.presence_window + margin)
     }
 
-    /// Sets aside the heartbeats that fall into one window (GW-159).
+    /// Reserves room for the heartbeats of one window (GW-159: heartbeats must always fit into the limit).
     pub fn reserve_heartbeats(&mut self, interval: Duration) {
         let in_window = self.sent.window.as_nanos().div_ceil(interval.as_nanos().max(1));
-        // A peer that wants hundreds of heartbeats in a window cannot be obeyed; leave room for one command.
+        // A peer that requires hundreds of heartbeats per window cannot be satisfied; leave room for one
+        // command.
         self.periodic = usize::try_from(in_window)
             .unwrap_or(usize::MAX)
             .min(COMMANDS_PER_WINDOW - REQUESTED_RESERVE - COMMAND_RESERVE - 1);
     }
 
-    /// When a payload of this urgency may go.
+    /// When a payload of this urgency is allowed; `now` or earlier means immediately.
     pub fn free_at(&mut self, now: Instant, urgency: Urgency) -> Instant {
         let reserve = match urgency {
             Urgency::Vital => 0,
@@ -119,22 +122,22 @@ impl CommandLimiter {
         self.sent.free_at(now, COMMANDS_PER_WINDOW - reserve)
     }
 
-    /// When a presence update may go.
+    /// When a presence update is allowed; `now` or earlier means immediately.
     pub fn presence_free_at(&mut self, now: Instant) -> Instant {
         self.free_at(now, Urgency::Command).max(self.presences.free_at(now, PRESENCES_PER_WINDOW))
     }
 
-    /// How many payloads were sent within the window that ends now.
+    /// The number of payloads sent within the window that ends at `now`.
     pub fn sent(&mut self, now: Instant) -> usize {
         self.sent.count(now)
     }
 
-    /// Notes that a payload was sent.
+    /// Records that a payload was sent.
     pub fn record(&mut self, now: Instant) {
         self.sent.record(now);
     }
 
-    /// Notes that a presence update was sent.
+    /// Records that a presence update was sent.
     pub fn record_presence(&mut self, now: Instant) {
         self.record(now);
         self.presences.record(now);

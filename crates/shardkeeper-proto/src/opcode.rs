@@ -1,13 +1,13 @@
-//! Opcodes: those that bots send and receive (GW-055 to GW-067). Bots use no others (GW-068).
+//! The opcodes that bots send and receive (GW-055 to GW-067; GW-068: bots use no others).
 
-/// What a payload is.
+/// The kind of a payload: the field `op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Opcode {
     /// An event. Received.
     Dispatch = 0,
-    /// Sent on a timer; received as the wish for one at once.
+    /// Sent on a timer. Received when Discord requests a heartbeat immediately.
     Heartbeat = 1,
     /// Starts a session. Sent.
     Identify = 2,
@@ -15,11 +15,11 @@ pub enum Opcode {
     PresenceUpdate = 3,
     /// Joins, moves between or leaves voice channels. Sent.
     VoiceStateUpdate = 4,
-    /// Goes on with a session. Sent.
+    /// Resumes a session. Sent.
     Resume = 6,
-    /// Discord wants a new connection. Received.
+    /// Discord requests a new connection. Received.
     Reconnect = 7,
-    /// Asks for members of a guild. Sent.
+    /// Requests members of a guild. Sent.
     RequestGuildMembers = 8,
     /// A session could not be started, resumed or kept. Received.
     InvalidSession = 9,
@@ -27,14 +27,14 @@ pub enum Opcode {
     Hello = 10,
     /// Answer to a heartbeat. Received.
     HeartbeatAck = 11,
-    /// Asks for the soundboards of guilds. Sent.
+    /// Requests the soundboards of guilds. Sent.
     RequestSoundboardSounds = 31,
-    /// Asks for the voice status of channels. Sent.
+    /// Requests the voice status of channels. Sent.
     RequestChannelInfo = 43,
 }
 
 impl Opcode {
-    /// The opcode with this number; `None` for one that bots have no use for (ignore it, GW-021).
+    /// The opcode with this number; `None` for one that bots do not use (GW-021: ignore unknown opcodes).
     pub const fn from_number(number: u64) -> Option<Self> {
         Some(match number {
             0 => Self::Dispatch,
@@ -54,7 +54,7 @@ impl Opcode {
         })
     }
 
-    /// Its number on the wire.
+    /// The opcode's number on the wire.
     pub const fn number(self) -> u8 {
         self as u8
     }

@@ -8,23 +8,24 @@ use crate::{
     CommandContentError, Intents, Opcode, Presence, PresenceError, Session, ShardCount, ShardId, Token,
 };
 
-/// The largest payload that Discord takes, in bytes (GW-026).
+/// The largest payload that Discord accepts, in bytes (GW-026).
 pub const MAX_PAYLOAD_BYTES: usize = 4096;
-/// The largest presence, in bytes: it has to fit into Identify beside everything else.
+/// The largest presence, in bytes. Identify, limited to 4096 bytes, has to hold it along with its other
+/// fields.
 pub const MAX_PRESENCE_BYTES: usize = 3072;
 
-/// A payload to send. Its `Debug` shows the opcode and size alone, since Identify and Resume hold the token.
+/// A payload to send. `Debug` shows only the opcode and size, since Identify and Resume hold the token.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Payload {
-    /// What it is: the number of an [`Opcode`], or of one that only a raw command knows.
+    /// The opcode's number: that of an [`Opcode`], or any other in a raw command.
     pub opcode: u8,
     /// The JSON text.
     pub text: String,
 }
 
 impl Payload {
-    /// Whether it is one of this opcode.
+    /// Whether the payload has this opcode.
     pub fn is(&self, opcode: Opcode) -> bool {
         self.opcode == opcode.number()
     }
@@ -39,16 +40,16 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// A command is larger than Discord takes.
+/// A command is larger than Discord accepts.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the {} takes {bytes} bytes, at most {limit} are possible", self.name())]
+#[error("the {} has {bytes} bytes, above the limit of {limit}", self.name())]
 #[non_exhaustive]
 pub struct PayloadSizeError {
-    /// Which command it is.
+    /// The opcode of the command.
     pub opcode: u8,
-    /// Its size.
+    /// The size of the payload, in bytes.
     pub bytes: usize,
-    /// The bound that it passes.
+    /// The limit that it exceeds, in bytes.
     pub limit: usize,
 }
 
@@ -62,7 +63,7 @@ impl PayloadSizeError {
     }
 }
 
-/// A presence that was checked and can be sent.
+/// A presence that was validated and can be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceUpdate {
     presence: Presence,
@@ -70,11 +71,12 @@ pub struct PresenceUpdate {
 }
 
 impl PresenceUpdate {
-    /// Encodes a presence.
+    /// Validates and encodes a presence.
     ///
     /// # Errors
     ///
-    /// The first thing that Discord would not show; or when it is larger than [`MAX_PRESENCE_BYTES`].
+    /// The first field that Discord would not show, or that the presence is larger than
+    /// [`MAX_PRESENCE_BYTES`].
     pub fn new(presence: Presence) -> Result<Self, PresenceError> {
         presence.check()?;
         let text = encode(Opcode::PresenceUpdate, &presence);
@@ -92,7 +94,7 @@ impl PresenceUpdate {
     }
 }
 
-/// What an Identify says besides the session's own data.
+/// The fields of an Identify other than the session's own data.
 pub(crate) struct Identify<'a> {
     pub(crate) token: &'a Token,
     pub(crate) shard: ShardId,
@@ -104,7 +106,7 @@ pub(crate) struct Identify<'a> {
     pub(crate) presence: Option<&'a PresenceUpdate>,
 }
 
-/// Op 2 starts a new session (GW-057); its fields follow GW-069 to GW-073.
+/// Creates op 2, which starts a new session (GW-057). GW-069 to GW-073 define its fields.
 pub(crate) fn identify(identify: &Identify<'_>) -> Payload {
     #[derive(Serialize)]
     struct Data<'a> {
@@ -140,7 +142,7 @@ pub(crate) fn identify(identify: &Identify<'_>) -> Payload {
     Payload { opcode: Opcode::Identify.number(), text: encode(Opcode::Identify, &data) }
 }
 
-/// Op 6 continues a session with `token`, `session_id` and `seq` (GW-060).
+/// Creates op 6, which resumes a session with `token`, `session_id` and `seq` (GW-060).
 pub(crate) fn resume(token: &Token, session: &Session) -> Payload {
     #[derive(Serialize)]
     struct Data<'a> {
@@ -152,25 +154,25 @@ pub(crate) fn resume(token: &Token, session: &Session) -> Payload {
     Payload { opcode: Opcode::Resume.number(), text: encode(Opcode::Resume, &data) }
 }
 
-/// Op 1 carries the last sequence number of the session, or null (GW-056, GW-112).
+/// Creates op 1 with the last sequence number of the session, or null (GW-056, GW-112).
 pub(crate) fn heartbeat(sequence: Option<u64>) -> Payload {
     Payload { opcode: Opcode::Heartbeat.number(), text: encode(Opcode::Heartbeat, &sequence) }
 }
 
-/// A command, if Discord takes one of its size (GW-026).
+/// Creates the payload of a command, unless it is larger than Discord accepts (GW-026).
 pub(crate) fn command(opcode: Opcode, data: &impl Serialize) -> Result<Payload, PayloadSizeError> {
     let text = encode(opcode, data);
     let bytes = encoded_bytes(&text);
     check_size(Payload { opcode: opcode.number(), text }, bytes)
 }
 
-/// A command of whatever opcode and data, if they become a payload.
+/// Creates the payload of a raw command with any opcode and data that can be encoded.
 pub(crate) fn raw(opcode: u8, data: &impl Serialize) -> Result<Payload, CommandContentError> {
     let unencodable =
         |error: &dyn fmt::Display| CommandContentError::Unencodable { reason: error.to_string() };
     let text =
         serde_json::to_string(&Envelope { op: opcode, d: data }).map_err(|error| unencodable(&error))?;
-    // What is too deep for Discord's encodings would end the connection.
+    // Discord would end the connection over data that is nested too deeply for its encodings.
     serde_json::from_str::<serde_json::Value>(&text).map_err(|error| unencodable(&error))?;
     #[cfg(feature = "etf")]
     crate::etf::from_json(&text).map_err(|error| unencodable(&error))?;
@@ -185,10 +187,10 @@ fn check_size(payload: Payload, bytes: usize) -> Result<Payload, PayloadSizeErro
     Ok(payload)
 }
 
-/// The size of a payload in the larger of its encodings: the limit holds for whichever is used.
+/// The size of a payload in the larger of its encodings, so that the limit holds for both.
 #[cfg(feature = "etf")]
 fn encoded_bytes(text: &str) -> usize {
-    let term = crate::etf::from_json(text).expect("our own JSON is valid, and not deep");
+    let term = crate::etf::from_json(text).expect("JSON made by serde_json is valid, and not nested deeply");
     text.len().max(term.len())
 }
 
@@ -219,7 +221,7 @@ mod tests {
         assert_eq!(heartbeat(None).text, r#"{"op":1,"d":null}"#);
     }
 
-    /// A presence whose payload has exactly so many bytes.
+    /// A presence whose payload has exactly this many bytes.
     fn presence_of(bytes: usize) -> Presence {
         let playing =
             |presence: &Presence, chars| presence.clone().activity(Activity::playing("x".repeat(chars)));
@@ -293,6 +295,6 @@ mod tests {
         let of = |bytes: usize| PresenceUpdate::new(presence_of(bytes));
         assert!(of(MAX_PRESENCE_BYTES).is_ok());
         let error = of(MAX_PRESENCE_BYTES + 1).unwrap_err();
-        assert_eq!(error.to_string(), "the presence takes 3073 bytes, at most 3072 are possible");
+        assert_eq!(error.to_string(), "the presence has 3073 bytes, above the limit of 3072");
     }
 }

@@ -1,16 +1,16 @@
-//! What the bot shows of itself (GW-192 to GW-200).
+//! The bot's presence: status and activities (GW-192 to GW-200).
 
 use serde::Serialize;
 use url::{Host, Url};
 
 use crate::PayloadSizeError;
 
-/// The longest text of an activity, in characters: clients show no activity with a longer one.
+/// The longest text of an activity, in characters. Clients do not show an activity with a longer one.
 pub const MAX_ACTIVITY_CHARS: usize = 128;
-/// Discord shows streams on Twitch and YouTube only (GW-195); subdomains count too.
+/// The sites of streams: Discord shows only those on Twitch and YouTube (GW-195). Subdomains count too.
 const STREAMING_SITES: [&str; 3] = ["twitch.tv", "youtube.com", "youtu.be"];
 
-/// The bot's status: one of the five values that Discord takes (GW-193).
+/// The bot's online status: one of the five values that Discord accepts (GW-193).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -24,12 +24,13 @@ pub enum OnlineStatus {
     Idle,
     /// Shown as offline.
     Invisible,
-    /// The same, by the name that presences of others have it.
+    /// Shown as offline, the same as `Invisible`; the name used in the presences of other users.
     Offline,
 }
 
-/// What the bot does. A bot can set name, state, type and URL, and nothing else (GW-194). Each text has 1 to 128 characters;
-/// [`PresenceUpdate::new`](crate::PresenceUpdate::new) checks that, and where a stream runs.
+/// An activity of the bot. A bot can set name, state, type and URL, and nothing else (GW-194).
+/// [`PresenceUpdate::new`](crate::PresenceUpdate::new) checks that each text has 1 to 128 characters and that
+/// a stream is on a supported site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Activity {
     name: String,
@@ -51,7 +52,7 @@ impl Activity {
         Self::new(0, name)
     }
 
-    /// "Streaming {name}", with a URL of Twitch or YouTube; Discord knows no other (GW-195).
+    /// "Streaming {name}", with a URL of Twitch or YouTube; Discord shows no other (GW-195).
     pub fn streaming(name: impl Into<String>, url: impl Into<String>) -> Self {
         Self { url: Some(url.into()), ..Self::new(1, name) }
     }
@@ -71,18 +72,18 @@ impl Activity {
         Self::new(5, name)
     }
 
-    /// A custom status: the text alone (GW-196).
+    /// A custom status, shown as only its text (GW-196).
     pub fn custom(text: impl Into<String>) -> Self {
-        Self::new(4, "Custom OnlineStatus").state(text)
+        Self::new(4, "Custom Status").state(text)
     }
 
-    /// An activity of a type by its number, for those that have no name here yet (GW-194). A URL is for
-    /// [`streaming`](Self::streaming) only.
+    /// An activity of a type by its number, for types that have no constructor here (GW-194). For a URL use
+    /// [`streaming`](Self::streaming).
     pub fn of_type(kind: u8, name: impl Into<String>) -> Self {
         Self::new(kind, name)
     }
 
-    /// A second line of text. That of a custom status is its only one.
+    /// Sets the second line of text. A custom status shows only this line.
     #[must_use]
     pub fn state(mut self, text: impl Into<String>) -> Self {
         self.state = Some(text.into());
@@ -118,35 +119,36 @@ fn is_stream(url: &str) -> bool {
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PresenceError {
-    /// An activity with an empty text.
+    /// A text of an activity is empty.
     #[error("the {field} of an activity is empty")]
     Empty {
-        /// Which text.
+        /// The name of the text: `name` or `state`.
         field: &'static str,
     },
-    /// An activity with a long text.
+    /// A text of an activity is longer than [`MAX_ACTIVITY_CHARS`].
     #[error("the {field} of an activity has {chars} characters, at most {MAX_ACTIVITY_CHARS} are shown")]
     TooLong {
-        /// Which text.
+        /// The name of the text: `name` or `state`.
         field: &'static str,
-        /// Its length.
+        /// The length of the text, in characters.
         chars: usize,
     },
-    /// A stream that runs neither on Twitch nor on YouTube (GW-195).
-    #[error("{url:?} is no stream that discord shows: use a URL of twitch.tv or youtube.com")]
+    /// The stream is neither on Twitch nor on YouTube (GW-195).
+    #[error("discord does not show the stream {url:?}: use a URL of twitch.tv or youtube.com")]
     StreamingUrl {
-        /// What was given.
+        /// The given URL.
         url: String,
     },
-    /// All of it together is too large.
+    /// The whole presence exceeds [`MAX_PRESENCE_BYTES`](crate::MAX_PRESENCE_BYTES).
     #[error(transparent)]
     TooLarge(#[from] PayloadSizeError),
 }
 
-/// A presence: what Identify and the presence command carry. All four fields are always sent (GW-192).
+/// The presence of the bot, sent in Identify and in presence updates. All four fields are always sent
+/// (GW-192).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Presence {
-    /// Since when the bot is idle, in milliseconds of Unix time.
+    /// Since when the bot is idle, in milliseconds of Unix time. `None` means not idle.
     #[serde(rename = "since")]
     idle_since_ms: Option<u64>,
     activities: Vec<Activity>,
@@ -155,26 +157,26 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// A presence without activity.
+    /// Creates a presence without an activity.
     pub fn new(status: OnlineStatus) -> Self {
         Self { status, ..Self::default() }
     }
 
-    /// Also does this.
+    /// Adds an activity.
     #[must_use]
     pub fn activity(mut self, activity: Activity) -> Self {
         self.activities.push(activity);
         self
     }
 
-    /// Idle since this time, in milliseconds of Unix time (GW-272).
+    /// Sets since when the bot is idle, in milliseconds of Unix time (GW-272).
     #[must_use]
     pub fn idle_since_ms(mut self, since: u64) -> Self {
         self.idle_since_ms = Some(since);
         self
     }
 
-    /// Whether the bot is away from keyboard.
+    /// Sets whether the bot is away from keyboard. Default: `false`.
     #[must_use]
     pub fn afk(mut self, afk: bool) -> Self {
         self.afk = afk;
@@ -232,8 +234,7 @@ mod tests {
         assert!(of(Activity::competing("c")).contains(r#""type":5"#));
         assert!(of(Activity::of_type(6, "hangs")).contains(r#"{"name":"hangs","type":6}"#));
         assert!(
-            of(Activity::custom("/help"))
-                .contains(r#"{"name":"Custom OnlineStatus","type":4,"state":"/help"}"#)
+            of(Activity::custom("/help")).contains(r#"{"name":"Custom Status","type":4,"state":"/help"}"#)
         );
     }
 

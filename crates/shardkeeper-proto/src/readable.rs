@@ -1,4 +1,5 @@
-//! `main` prints the error that it returns by `Debug`, so the `Debug` of an error is the sentence of its `Display`.
+//! `Debug` of an error prints its `Display` text, because that is what a user sees when `main` returns the
+//! error.
 
 macro_rules! readable {
     ($($error:ty),+ $(,)?) => {
@@ -24,7 +25,8 @@ readable!(
 mod tests {
     #[test]
     fn errors_print_the_same_sentence_by_debug() {
-        let error: Box<dyn std::error::Error> = crate::Token::new("").expect_err("it is empty").into();
+        let error: Box<dyn std::error::Error> =
+            crate::Token::new("").expect_err("an empty token is an error").into();
         assert_eq!(format!("{error:?}"), error.to_string());
     }
 }

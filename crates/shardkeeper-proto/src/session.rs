@@ -1,4 +1,4 @@
-//! What makes a resume possible.
+//! The data that a resume needs.
 
 use std::fmt;
 
@@ -8,28 +8,28 @@ use url::Url;
 
 use crate::{Intents, ShardConfig, ShardCount, ShardId};
 
-/// A session: Discord's side of a shard, which outlives its connections. Its id, resume URL and sequence number belong
-/// together (GW-124).
+/// A Gateway session, which outlives its connections. The id, resume URL and sequence number belong together
+/// (GW-124).
 ///
-/// It is a secret like the token (whoever has both can resume it), so its `Debug` shows the sequence alone.
-/// Serialize it only into storage that is as private as the token's.
+/// A session is a secret like the token (together they allow resuming it), so `Debug` shows only the sequence
+/// number. Serialize it only into storage that is as private as the token's.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Session {
-    /// Discord's name for it.
+    /// Discord's id of the session.
     pub id: String,
-    /// Where Discord wants it resumed; without a query. `None` when READY had none that could be used: then it is resumed
-    /// at the bootstrap URL.
+    /// The URL for resuming, without a query. `None` when READY had no usable one; then the bootstrap URL is
+    /// used.
     pub resume_url: Option<String>,
-    /// The last sequence number received in the session, which counts across its connections (GW-020).
+    /// The last sequence number received in the session, which continues across its connections (GW-020).
     pub sequence: u64,
-    /// The shard it was identified as. A session is resumed into the same slot only.
+    /// The shard that identified. A session can be resumed only as the same shard of the same layout.
     pub shard: ShardId,
-    /// The layout it was identified in.
+    /// The layout that the shard identified in.
     pub count: ShardCount,
-    /// What it asked to receive: that stays as it is for the life of the session (GW-181).
+    /// The requested intents, which are fixed for the life of the session (GW-181).
     pub intents: Intents,
-    /// The query of the connection that it was made on; it is resumed with the same (GW-012).
+    /// The query of the connection on which the session started; a resume must use the same (GW-012).
     pub query: String,
 }
 
@@ -43,50 +43,51 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Why a session cannot be resumed by a shard.
+/// Why a shard cannot resume a session.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionMismatch {
-    /// It belongs to another slot of a layout.
-    #[error("it is one of shard {shard} of {count}, not of shard {wanted} of {wanted_count}")]
+    /// The session belongs to another shard or layout.
+    #[error("the session belongs to shard {shard} of {count}, not to shard {wanted} of {wanted_count}")]
     Slot {
-        /// Its shard.
+        /// The session's shard.
         shard: ShardId,
-        /// Its layout.
+        /// The session's layout.
         count: ShardCount,
-        /// The shard that was to resume it.
+        /// The shard that was to resume the session.
         wanted: ShardId,
         /// The layout of that shard.
         wanted_count: ShardCount,
     },
-    /// It asked for other intents, and they are fixed for its life (GW-181).
-    #[error("it was begun with the intents {intents}, not with {wanted}")]
+    /// The session has other intents, and they are fixed for its life (GW-181).
+    #[error("the session was started with the intents {intents}, not with {wanted}")]
     Intents {
-        /// Its intents.
+        /// The session's intents.
         intents: Intents,
-        /// Those of the shard that was to resume it.
+        /// The intents of the shard that was to resume the session.
         wanted: Intents,
     },
-    /// It was made on a connection of another version, encoding or compression (GW-012).
-    #[error("it was begun on a connection with {query:?}, not with {wanted:?}")]
+    /// The session was started on a connection of another version, encoding or compression (GW-012).
+    #[error("the session was started on a connection with {query:?}, not with {wanted:?}")]
     Wire {
-        /// The query of its connection.
+        /// The query of the session's connection.
         query: String,
-        /// That of the shard that was to resume it.
+        /// The query of the shard that was to resume the session.
         wanted: String,
     },
-    /// The token would go over the network in the clear.
+    /// The resume URL is not encrypted, so the token would be readable on the network.
     #[error(
-        "its resume URL is not encrypted ({scheme}), and the gateway's is: correct the URL to wss, or give no such session"
+        "the session's resume URL is not encrypted ({scheme}), but the gateway's is: change it to wss, or remove \
+         the session"
     )]
     Downgrade {
-        /// The scheme of its resume URL.
+        /// The scheme of the session's resume URL.
         scheme: String,
     },
 }
 
 impl Session {
-    /// A session that Discord does not know, for tests of whatever keeps sessions.
+    /// A made-up session, for tests of code that stores sessions.
     pub fn sample(shard: ShardId, count: ShardCount) -> Self {
         Self {
             id: format!("session of shard {shard} of {count}"),
@@ -99,11 +100,12 @@ impl Session {
         }
     }
 
-    /// Whether the shard of this configuration can resume it. Whether Discord still has it is another question.
+    /// Checks whether a shard of this configuration can resume the session. Whether Discord still keeps the
+    /// session is not checked.
     ///
     /// # Errors
     ///
-    /// What stands against it.
+    /// The first reason why the shard cannot resume it.
     pub fn check(&self, config: &ShardConfig) -> Result<(), SessionMismatch> {
         if (self.shard, self.count) != (config.shard, config.count) {
             let (wanted, wanted_count) = (config.shard, config.count);
@@ -124,13 +126,13 @@ impl Session {
         }
     }
 
-    /// Where it is resumed, if that can be used; else the bootstrap URL has to do.
+    /// The URL for resuming the session, if usable; otherwise the bootstrap URL has to be used.
     pub(crate) fn resume_url(&self, gateway_url: &Url) -> Option<Url> {
         usable_resume_url(self.resume_url.as_deref()?, gateway_url)
     }
 }
 
-/// The URL that READY names, if it is one of a WebSocket, and encrypted where the bootstrap URL is.
+/// The URL in READY, if it is a WebSocket URL and, when the bootstrap URL is encrypted, encrypted too.
 pub(crate) fn usable_resume_url(text: &str, gateway_url: &Url) -> Option<Url> {
     let url = Url::parse(text).ok().filter(Url::has_host)?;
     let usable = url.scheme() == "wss" || (url.scheme() == "ws" && !is_secure(gateway_url));

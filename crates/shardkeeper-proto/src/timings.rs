@@ -1,37 +1,37 @@
-//! Every span of time that the protocol side waits, with its reason.
+//! Every wait and time limit of the protocol, with its reason.
 
 use std::time::Duration;
 
 use crate::Backoff;
 
-/// The longest wait that the protocol side takes: a year, far beyond anything of use, and far from where adding it to a time
-/// overflows.
+/// The longest wait that any setting accepts: a year. Longer waits have no use, and very long ones would
+/// overflow when added to a time.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
 
-/// The shortest wait where zero would make a loop spin.
+/// The shortest wait for settings where zero would make a loop spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// A span of time that cannot work, by the name of its setting.
+/// A duration outside the bounds of its setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{setting} is {value:?}: it has to be between {min:?} and {max:?}")]
 #[non_exhaustive]
 pub struct DurationError {
-    /// The setting.
+    /// The name of the setting.
     pub setting: &'static str,
-    /// What was given.
+    /// The given duration.
     pub value: Duration,
-    /// The shortest that works.
+    /// The shortest accepted duration.
     pub min: Duration,
-    /// The longest that works.
+    /// The longest accepted duration.
     pub max: Duration,
 }
 
 impl DurationError {
-    /// Checks a span of time for the setting of this name: at least `min`, and at most [`LONGEST_WAIT`].
+    /// Checks the duration of this setting: at least `min`, and at most [`LONGEST_WAIT`].
     ///
     /// # Errors
     ///
-    /// The setting with its bounds, when the span lies outside of them.
+    /// When the duration is outside of these bounds; the error names the setting and its bounds.
     pub fn check(setting: &'static str, value: Duration, min: Duration) -> Result<(), Self> {
         if (min..=LONGEST_WAIT).contains(&value) {
             return Ok(());
@@ -40,56 +40,65 @@ impl DurationError {
     }
 }
 
-/// Deadlines, waits and windows. The defaults are for the real Discord. Construct it with `Default`, then set fields; the
-/// three windows are Discord's, and shorter ones break its limits.
+/// Time limits, waits and windows. The defaults suit the real Discord. Start from `Default`, then set fields.
+/// The three windows are Discord's: shorter ones break its limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Timings {
-    /// How long a connection may take to open: TCP, TLS and WebSocket together. 10 s.
+    /// The time limit for opening a connection: TCP, TLS and WebSocket together. Default: 10 s.
     pub connect: Duration,
-    /// How long Hello may take. 20 s: no limit is documented, clients use 5 to 60 s (GW-105).
+    /// The time limit for Hello. Default: 20 s; Discord documents no limit, and clients use 5 to 60 s
+    /// (GW-105).
     pub hello: Duration,
-    /// How long READY may take. 120 s: in an outage Discord answers late, and each Identify costs (GW-109).
+    /// The time limit for READY. Default: 120 s; in an outage Discord answers late, and each Identify counts
+    /// against the daily limit (GW-109).
     pub ready: Duration,
-    /// How long a resume may go without a sign of progress. 60 s.
+    /// How long a resume may make no progress. Default: 60 s.
     pub resumed: Duration,
-    /// How long a whole replay may take, not counting the time in which a subscriber keeps the shard from reading.
-    /// 10 min: without RESUMED no command is sent, and the next connection goes on where this one stood (GW-134).
+    /// The time limit for a whole replay, not counting the time in which a subscriber blocks reading.
+    /// Default: 10 min; commands are sent only after RESUMED, and the next connection continues where this
+    /// one stopped (GW-134).
     pub replay: Duration,
-    /// How long a session is kept while no connection does anything for it. 15 min, several times the "few minutes" that
-    /// Discord keeps one that nobody resumes (GW-103): until then Discord's own word decides, since a Resume costs
-    /// nothing. Afterwards a new session is started, in case Discord never gives an answer for the old one.
+    /// How long a session is kept while no connection makes progress with it. Default: 15 min, several times
+    /// the "few minutes" for which Discord keeps an unused session (GW-103). Until then Discord decides
+    /// whether the session still exists, since a Resume is free. Afterwards a new session is started, in case
+    /// Discord never gives an answer for the old one.
     pub keep_session: Duration,
-    /// How long the closing handshake may take before TCP is dropped. 3 s: a dead peer never answers (GW-102).
+    /// The time limit for the closing handshake, after which TCP is dropped. Default: 3 s; a dead peer never
+    /// answers (GW-102).
     pub close: Duration,
-    /// The shortest wait after Invalid Session. 1 s: Discord asks for 1 to 5 s (GW-149).
+    /// The shortest wait after Invalid Session. Default: 1 s; Discord asks for 1 to 5 s (GW-149).
     pub invalid_session_min: Duration,
-    /// The longest wait after Invalid Session. 5 s: Discord asks for 1 to 5 s (GW-149).
+    /// The longest wait after Invalid Session. Default: 5 s; Discord asks for 1 to 5 s (GW-149).
     pub invalid_session_max: Duration,
-    /// Waits between failed connections: 1 s doubling to 60 s (GW-153).
+    /// The waits between failed connections. Default: 1 s, doubling to 60 s (GW-153).
     pub reconnect: Backoff,
-    /// Waits between failed sessions: 5 s doubling to 10 min, since each Identify counts against a day's allowance.
+    /// The waits between failed sessions. Default: 5 s, doubling to 10 min, since each Identify counts
+    /// against the daily limit.
     pub identify: Backoff,
-    /// How long a shard must have been ready for its failures to be forgotten. 60 s: a peer that accepts and
-    /// closes at once must not be met without waiting (GW-154).
+    /// How long a shard must be ready before its earlier failures no longer count. Default: 60 s; a peer that
+    /// accepts and closes connections at once must not be contacted without waiting (GW-154).
     pub stable: Duration,
-    /// How often a shard that waits in the identify queue says so again, in case its request was lost. 30 s.
+    /// How often a shard that waits in the identify queue repeats its request, in case the request was lost.
+    /// Default: 30 s.
     pub requeue: Duration,
-    /// The window of the command limit. 60 s: Discord allows 120 payloads in it (GW-155).
+    /// The window of the command limit. Default: 60 s; Discord allows 120 payloads per window (GW-155).
     pub command_window: Duration,
-    /// The window of the presence limit. 20 s: Discord allows 5 presence updates in it (GW-161).
+    /// The window of the presence limit. Default: 20 s; Discord allows 5 presence updates per window
+    /// (GW-161).
     pub presence_window: Duration,
-    /// Added to both for delays on the way to Discord, which vary: what is sent just after a window must not arrive within
-    /// it. 250 ms (GW-158).
+    /// A margin added to the command and presence windows for varying network delays: a payload sent just
+    /// after a window must not arrive within it. Default: 250 ms (GW-158).
     pub command_margin: Duration,
-    /// How long a voice command may wait to be sent. 90 s: beyond a whole window of the limit, which may be full; later
-    /// nobody waits for the bot to speak any more.
+    /// How long a voice command may wait to be sent. Default: 90 s, longer than a whole window of the limit,
+    /// which may be full. Later, no user is still waiting for the bot to speak.
     pub voice_lifetime: Duration,
-    /// How long a bulk request or raw payload may wait to be sent. 10 min: in a shard that is ready they all pass by then.
+    /// How long a bulk request or raw payload may wait to be sent. Default: 10 min; a ready shard sends a
+    /// full queue within that time.
     pub bulk_lifetime: Duration,
-    /// The least time between two Identify of one key. 5 s (GW-170).
+    /// The shortest time between two Identify of one key. Default: 5 s (GW-170).
     pub identify_window: Duration,
-    /// Added to it for delays on the way to Discord. 250 ms (GW-172).
+    /// A margin added to the identify window for varying network delays. Default: 250 ms (GW-172).
     pub identify_margin: Duration,
 }
 
@@ -122,12 +131,13 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// Checks that each span can work: none is longer than [`LONGEST_WAIT`], and those that would make a loop spin are at
-    /// least 1 ms. [`Shard::new`](crate::Shard::new) takes the nearest span that works instead.
+    /// Checks that each duration is within its bounds: at most [`LONGEST_WAIT`], and at least 1 ms where zero
+    /// would make a loop spin. [`Shard::new`](crate::Shard::new) does not fail but uses the nearest valid
+    /// durations.
     ///
     /// # Errors
     ///
-    /// The first field that cannot work.
+    /// The first field that is out of bounds.
     pub fn check(mut self) -> Result<(), DurationError> {
         for (setting, wait, min) in self.waits() {
             DurationError::check(setting, *wait, min)?;
@@ -140,7 +150,7 @@ impl Timings {
         Ok(())
     }
 
-    /// The nearest timings that [work](Self::check): what adds them to a time cannot overflow.
+    /// The nearest timings that pass [`check`](Self::check), so that adding them to a time cannot overflow.
     pub(crate) fn bounded(mut self) -> Self {
         for (_, wait, min) in self.waits() {
             *wait = (*wait).clamp(min, LONGEST_WAIT);
@@ -149,7 +159,7 @@ impl Timings {
         self
     }
 
-    /// Every span with the name of its setting and the shortest that works.
+    /// Every duration with the name of its setting and its lower bound.
     fn waits(&mut self) -> [(&'static str, &mut Duration, Duration); 22] {
         let (any, some) = (Duration::ZERO, SHORTEST_WAIT);
         [
@@ -178,12 +188,13 @@ impl Timings {
         ]
     }
 
-    /// Everything `factor` times as fast, for a simulated Discord whose clock runs as fast. Two things stay, since
-    /// the machine and the network run no faster: the deadlines of connect and close, and the margins.
+    /// Divides all durations by `factor`, for a simulated Discord whose clock runs faster. Two kinds do not
+    /// change, because the machine and the network run no faster: the time limits of connect and close, and
+    /// the margins.
     ///
     /// # Panics
     ///
-    /// When the factor is not above zero.
+    /// When `factor` is not above zero.
     #[must_use]
     pub fn compressed(self, factor: f64) -> Self {
         let faster = |duration: Duration| duration.div_f64(factor);

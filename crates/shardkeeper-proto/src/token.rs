@@ -1,37 +1,43 @@
-//! The bot's token: kept, sent, never shown.
+//! The bot's token, which must not appear in logs.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A bot token. It has no `Display` and no `Serialize`, and its `Debug` hides it; clones share one buffer.
+/// A bot token. There is no `Display` and no `Serialize`, and `Debug` hides the text. Clones share one
+/// buffer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Arc<str>);
 
-/// The text is no bot token.
+/// Why a text is not a bot token.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// Nothing is left after trimming.
-    #[error("the token is empty: set it to the bot token of the developer portal")]
+    /// Nothing is left after trimming white space.
+    #[error("the token is empty: set it to the bot token from the developer portal")]
     Empty,
-    /// A character that no token has, at this byte offset.
+    /// A space or control character, at this byte offset; tokens contain none.
     #[error("the token has a space or control character at byte {0}: copy it again without line breaks")]
     BadCharacter(usize),
-    /// It leaves no room in an Identify, which has at most 4096 bytes (GW-026).
-    #[error("the token has {0} bytes, which is no bot token: at most {MAX_TOKEN_BYTES} are possible")]
+    /// The text is longer than 512 bytes, so it would not fit into an Identify of at most 4096 bytes
+    /// (GW-026).
+    #[error(
+        "the token has {0} bytes, above the limit of {MAX_TOKEN_BYTES}: copy it from the developer portal"
+    )]
     TooLong(usize),
 }
 
-/// Bot tokens have about 70 bytes; with a presence of the largest size an Identify has room for this many.
+/// The longest accepted token. Bot tokens have about 70 bytes; beside a presence of the largest size, an
+/// Identify has room for this many.
 const MAX_TOKEN_BYTES: usize = 512;
 
 impl Token {
-    /// Takes a token, without surrounding white space and without a leading `Bot `: the Gateway wants it bare,
-    /// and a prefixed one in Resume invalidates the session (GW-070).
+    /// Creates a token. Surrounding white space and a leading `Bot ` are removed: the Gateway expects the
+    /// bare token, and a prefixed one in Resume invalidates the session (GW-070).
     ///
     /// # Errors
     ///
-    /// When it is empty, longer than 512 bytes, or holds something that cannot stand in an HTTP header.
+    /// When the text is empty, longer than 512 bytes, or contains characters that are not allowed in an HTTP
+    /// header.
     pub fn new(token: &str) -> Result<Self, TokenError> {
         let token = token.trim();
         let token = token.strip_prefix("Bot ").unwrap_or(token).trim_start();
@@ -47,7 +53,7 @@ impl Token {
         }
     }
 
-    /// The bare token, for the wire only.
+    /// The bare token. Use it only to send it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -4,11 +4,11 @@ use url::{Url, form_urlencoded};
 
 use crate::Wire;
 
-/// The version of the Gateway that this crate speaks.
+/// The Gateway version that this crate implements.
 pub const GATEWAY_VERSION: u8 = 10;
 
-/// `base` with the query that every connection carries (GW-010, GW-012). A query that `base` already has stays,
-/// but for the parameters that are ours (GW-009).
+/// Adds the query of a connection to `base` (GW-010, GW-012). A query that `base` already has is kept, except
+/// for the parameters `v`, `encoding` and `compress` (GW-009).
 pub fn gateway_url(base: &Url, wire: Wire) -> Url {
     let mut url = base.clone();
     let foreign: Vec<(String, String)> = base

@@ -1,8 +1,8 @@
-//! How payloads travel: what the URL of a connection says about it, and Identify.
+//! How payloads are encoded and compressed, as stated in the connection URL and in Identify.
 
 use crate::url::GATEWAY_VERSION;
 
-/// The form of payloads, in both directions.
+/// The encoding of payloads, in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Encoding {
@@ -25,21 +25,21 @@ impl Encoding {
     }
 }
 
-/// How the payloads of a shard travel.
+/// How the payloads of a shard are encoded and compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "drivers construct it, and decide about every field")]
 pub struct Wire {
-    /// Their form.
+    /// The encoding of payloads in both directions.
     pub encoding: Encoding,
-    /// The value of the URL's `compress` parameter, if transport compression is on.
+    /// The value of the URL's `compress` parameter; `None` without transport compression.
     pub compress: Option<&'static str>,
-    /// Whether Identify asks for payload compression (GW-041). For JSON without transport compression alone (GW-034,
-    /// GW-040).
+    /// Whether Identify requests payload compression (GW-041). Applies only to JSON without transport
+    /// compression (GW-034, GW-040: these exclude it).
     pub payload_compression: bool,
 }
 
 impl Wire {
-    /// The query of each connection. A session is resumed with the query that it was made with (GW-012).
+    /// The query of each connection. A session must be resumed with the query it was started with (GW-012).
     pub fn query(self) -> String {
         let query = format!("v={GATEWAY_VERSION}&encoding={}", self.encoding.as_str());
         match self.compress {

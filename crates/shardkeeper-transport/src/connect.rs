@@ -11,7 +11,7 @@ use url::Url;
 use crate::dial::{BoxedIo, Dialer, Io, Scheme, peer};
 use crate::{ConnectError, Connection, Phase, TransportConfig, upgrade};
 
-/// Makes connections: a dialer and a configuration, cheap to clone and shared by all shards.
+/// Opens connections with one dialer and one configuration. Cheap to clone; all shards share one.
 #[derive(Clone)]
 pub struct Connector {
     dialer: Arc<dyn Dialer>,
@@ -19,34 +19,34 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connector that dials with `dialer`.
+    /// Creates a connector that dials with `dialer`.
     pub fn new(dialer: impl Dialer, config: TransportConfig) -> Self {
         Self { dialer: Arc::new(dialer), config }
     }
 
-    /// The configuration of every connection it makes.
+    /// The configuration used for every connection.
     #[must_use]
     pub fn config(&self) -> &TransportConfig {
         &self.config
     }
 
-    /// The same dialer with another configuration.
+    /// Returns a connector with the same dialer and another configuration.
     #[must_use]
     pub fn with_config(&self, config: TransportConfig) -> Self {
         Self { dialer: Arc::clone(&self.dialer), config }
     }
 
-    /// Dials the URL and does the WebSocket handshake, both within
+    /// Dials the URL and performs the WebSocket handshake, both within
     /// [`connect_timeout`](TransportConfig::connect_timeout).
     ///
-    /// The URL is taken as it is: adding `v`, `encoding` and `compress` is the caller's part (GW-010), and `compress`
-    /// must agree with [`compression`](TransportConfig::compression). Redirects are not followed.
+    /// The URL is used unchanged: the caller adds `v`, `encoding` and `compress` (GW-010), and `compress`
+    /// must match [`compression`](TransportConfig::compression). Redirects are not followed.
     ///
     /// # Errors
-    /// See [`ConnectError`]. No attempt is repeated.
+    /// See [`ConnectError`]. A failed attempt is not repeated.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up the attempt and closes what was open.
+    /// Dropping the future abandons the attempt and closes what was open.
     pub async fn connect(&self, url: &Url) -> Result<Connection, ConnectError> {
         Scheme::of(url)?;
         let started = Instant::now();
@@ -64,11 +64,12 @@ impl fmt::Debug for Connector {
 }
 
 impl Connection {
-    /// Does the client's WebSocket handshake over a byte stream that is open already, within
-    /// [`connect_timeout`](TransportConfig::connect_timeout). The URL gives the path, the query and the `Host`.
+    /// Performs the client's WebSocket handshake over an open byte stream, within
+    /// [`connect_timeout`](TransportConfig::connect_timeout). The URL supplies the path, the query and the
+    /// `Host`.
     ///
     /// # Errors
-    /// As [`Connector::connect`].
+    /// The same as [`Connector::connect`].
     ///
     /// # Cancel safety
     /// Dropping the future drops the byte stream.
@@ -84,7 +85,7 @@ async fn upgrade(io: BoxedIo, url: &Url, config: &TransportConfig) -> Result<Con
         Scheme::Tls => "wss",
     };
     let mut request = url.clone();
-    // Cannot fail between schemes that both have a host; the handshake would refuse any other.
+    // `set_scheme` cannot fail between schemes that both have a host; the handshake would reject any other.
     request.set_scheme(scheme).map_err(|()| ConnectError::InvalidUrl)?;
     let user_agent = config.user_agent.as_deref().map(HeaderValue::from_str).transpose();
     let user_agent = user_agent.map_err(|_| ConnectError::InvalidUserAgent)?;

@@ -1,12 +1,12 @@
-//! One open connection: what is queued goes out, what comes in is handed over as whole payloads.
+//! An open connection: queues outgoing messages, returns incoming whole payloads.
 //!
 //! ```text
 //! enqueue ─▶ write buffer ─▶ byte stream ─▶ frames ─▶ (inflate) ─▶ Event::Message
 //! ```
 //!
-//! One task owns a connection and polls both directions each time: a stuck write never stops reading, and a pause in
-//! reading never stops writing. Liveness is not judged here: a peer that says nothing is the caller's to detect
-//! (GW-015).
+//! The task that owns a connection polls both directions each time: a blocked write never stops reading, and
+//! a pause in reading never stops writing. Liveness is not judged here: the caller detects a silent peer by
+//! missing heartbeat ACKs (GW-015: WebSocket pings prove nothing).
 
 use std::fmt;
 use std::future::poll_fn;
@@ -25,17 +25,17 @@ use crate::dial::BoxedIo;
 use crate::frames::Held;
 use crate::{Inflater, TransportConfig, TransportError};
 
-/// A control frame has 125 bytes, two of which are the code (RFC 6455, 5.5).
+/// The longest close reason: a control frame has 125 bytes, two of which are the code (RFC 6455, 5.5).
 const MAX_REASON_BYTES: usize = 123;
 
-/// Whether [`Connection::next`] takes further messages.
+/// Whether [`Connection::next`] reads further messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reading {
     /// Read and write.
     On,
-    /// Write only: back-pressure. The peer's bytes stay in the socket's buffers; pings are not answered, and neither
-    /// a close frame nor the end of the stream is noticed. A failing write is.
+    /// Write only, as back-pressure. The peer's bytes stay in the socket's buffers, pings are not answered,
+    /// and neither a close frame nor the end of the stream is noticed. A failing write is noticed.
     Paused,
 }
 
@@ -43,13 +43,13 @@ pub enum Reading {
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "callers have to handle every event")]
 pub enum Event<'a> {
-    /// One whole payload, inflated where the connection is compressed. Borrowed until the next call: copy what shall
-    /// stay. At most [`max_message_bytes`](TransportConfig::max_message_bytes) long.
+    /// A whole payload, inflated if the connection is compressed. Borrowed until the next call, so copy
+    /// what must last longer. At most [`max_message_bytes`](TransportConfig::max_message_bytes) long.
     Message(&'a [u8]),
-    /// Everything queued before has been handed to the operating system. Reported once for all that was queued since
-    /// the last report, close frames included, answers to pings not.
+    /// Everything queued before has been handed to the operating system. Reported once for all that was
+    /// queued since the last report; close frames count, answers to pings do not.
     Flushed,
-    /// The connection is over. Each later call returns it again.
+    /// The connection is over. Each later call returns this event again.
     Closed(Closed),
 }
 
@@ -57,25 +57,26 @@ pub enum Event<'a> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Closed {
-    /// The code of the peer's close frame. `None` if there was no frame or none in it (GW-093).
+    /// The code of the peer's close frame. `None` if there was no close frame, or no code in it (GW-093).
     pub code: Option<u16>,
-    /// The reason in the peer's close frame; at most 123 bytes, and empty if there was none. Chosen by the peer.
+    /// The reason in the peer's close frame, at most 123 bytes; empty without one. The peer chooses this
+    /// text.
     pub reason: String,
-    /// Who ended it.
+    /// Which side ended the connection.
     pub by: Initiator,
-    /// What went wrong, unless the peer's close frame ended it.
+    /// What went wrong. `None` when the peer's close frame ended the connection.
     pub error: Option<TransportError>,
 }
 
-/// Who ended a connection.
+/// Which side ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Initiator {
     /// The peer, with a close frame.
     Peer,
-    /// This side: a close frame of ours was queued, and then the peer answered it or the byte stream ended.
+    /// This side: a close frame was queued here, and then the peer answered it or the byte stream ended.
     Local,
-    /// Neither: the byte stream ended or failed, or what came could not be accepted.
+    /// Neither: the byte stream ended or failed, or invalid data arrived.
     Transport,
 }
 
@@ -93,16 +94,17 @@ pub struct Traffic {
 
 /// An open WebSocket connection.
 ///
-/// Dropping it closes the byte stream and sends no close frame (GW-099, GW-100).
+/// Dropping it closes the byte stream and sends no close frame, so the session stays resumable (GW-099,
+/// GW-100: only close codes 1000 and 1001 end it).
 ///
 /// # Bounds
-/// See [`TransportConfig`]. At rest it holds 4 to 17 KB, and what its [`Compression`](crate::Compression) takes; with
-/// TLS and `zlib-stream` 77 KB were measured for a busy one. What a large payload needed is given back at the next
-/// read, the read buffer behind it after at most [`read_buffer_bytes`](TransportConfig::read_buffer_bytes) of further
-/// traffic.
+/// See [`TransportConfig`]. At rest a connection holds 4 to 17 KB, plus what its
+/// [`Compression`](crate::Compression) takes; with TLS and `zlib-stream`, 77 KB were measured for a busy one.
+/// The memory of a large payload is released at the next read, its read buffer after at most
+/// [`read_buffer_bytes`](TransportConfig::read_buffer_bytes) of further traffic.
 pub struct Connection {
     codec: WebSocketStream<BoxedIo>,
-    /// `None`: the messages are the payloads.
+    /// `None` means that messages are uncompressed payloads.
     inflater: Option<Inflater>,
     uncompressed: bool,
     held: Held,
@@ -118,16 +120,16 @@ pub struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Unwritten {
     Nothing,
-    /// An answer to a ping: flushed, not reported.
+    /// An answer to a ping: flushed, but not reported.
     Pong,
-    /// Something that was enqueued: flushed and reported.
+    /// An enqueued message or close frame: flushed and reported.
     Queued,
 }
 
-/// An [`Event`] that borrows nothing yet.
+/// An [`Event`] without borrowed data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// A message that is the payload, in `held`.
+    /// A message that is an uncompressed payload, stored in `held`.
     Plain,
     /// A payload in the inflater.
     Inflated,
@@ -151,23 +153,23 @@ impl Connection {
         }
     }
 
-    /// Queues one text message. Never waits: [`next`](Self::next) writes it, and without a call to it nothing is written.
+    /// Queues one text message without waiting. Only [`next`](Self::next) and the other polling methods write
+    /// it.
     ///
     /// A `String` is taken without a copy. The Gateway's own limit of 4096 bytes is not checked here.
     ///
     /// # Errors
     /// [`Closing`](TransportError::Closing) after a close frame was queued or the connection ended;
     /// [`WriteBufferFull`](TransportError::WriteBufferFull) if the peer does not read, which also ends the
-    /// connection: the next call to [`next`](Self::next) says so.
+    /// connection: the next call to [`next`](Self::next) returns [`Event::Closed`].
     pub fn enqueue(&mut self, text: impl Into<String>) -> Result<(), TransportError> {
         self.queue_message(Message::Text(Utf8Bytes::from(text.into())))
     }
 
-    /// As [`enqueue`](Self::enqueue), for one binary message: what is not JSON (GW-016). A `Vec<u8>` is taken without a
-    /// copy.
+    /// Queues one binary message: a payload that is not JSON (GW-016). A `Vec<u8>` is taken without a copy.
     ///
     /// # Errors
-    /// As [`enqueue`](Self::enqueue).
+    /// The same as [`enqueue`](Self::enqueue).
     pub fn enqueue_binary(&mut self, bytes: impl Into<Bytes>) -> Result<(), TransportError> {
         self.queue_message(Message::Binary(bytes.into()))
     }
@@ -179,15 +181,15 @@ impl Connection {
         self.queue(message)
     }
 
-    /// Queues a close frame; nothing can be queued after it. Messages that the peer sent before its answer are still
-    /// handed over, then comes [`Event::Closed`] with [`Initiator::Local`].
+    /// Queues a close frame; nothing can be queued after it. Messages that the peer sent before its answer
+    /// are still returned, then [`Event::Closed`] with [`Initiator::Local`].
     ///
-    /// The peer may never answer: bound the wait, and drop the connection then (GW-102). Codes 1000 and 1001 end a
-    /// Discord session, any other keeps it (GW-098 to GW-100).
+    /// The peer may never answer, so limit the wait and then drop the connection (GW-102). Codes 1000 and
+    /// 1001 end a Discord session; any other code keeps it (GW-098 to GW-100).
     ///
     /// # Errors
-    /// [`InvalidClose`](TransportError::InvalidClose) for a code that must not be sent or a reason above 123 bytes
-    /// (nothing is queued then), and as [`enqueue`](Self::enqueue).
+    /// [`InvalidClose`](TransportError::InvalidClose) for a code that must not be sent or a reason above 123
+    /// bytes (nothing is queued then), and the errors of [`enqueue`](Self::enqueue).
     pub fn enqueue_close(&mut self, code: u16, reason: &'static str) -> Result<(), TransportError> {
         if self.close_queued || self.closed.is_some() {
             return Err(TransportError::Closing);
@@ -210,7 +212,7 @@ impl Connection {
                 self.closed = Some(self.broken(full.clone(), Initiator::Transport));
                 Err(full)
             }
-            // The frame is queued; that the stream has failed is for `next` to say, after what came in before.
+            // The frame is queued. `next` reports the failed stream, after what arrived before the failure.
             Err(error) => {
                 self.write_error = Some(TransportError::from_codec(error));
                 Ok(())
@@ -218,10 +220,10 @@ impl Connection {
         }
     }
 
-    /// Waits for the next thing that happens, writing out what is queued meanwhile.
+    /// Waits for the next event and writes what is queued meanwhile.
     ///
-    /// With [`Reading::Paused`] it only writes, and waits for ever once nothing is left to write: use it as one
-    /// branch of a `select!`. After [`Event::Closed`] each call returns that event again, at once.
+    /// With [`Reading::Paused`] this only writes, and waits forever once nothing is left to write: use it as
+    /// one branch of a `select!`. After [`Event::Closed`] each call returns that event again, at once.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped before it is ready.
@@ -230,14 +232,14 @@ impl Connection {
         self.event(step)
     }
 
-    /// [`next`](Self::next) for hand-written futures.
+    /// Polls for the next event, like [`next`](Self::next), for hand-written futures.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<Event<'_>> {
         self.poll_step(cx, reading).map(|step| self.event(step))
     }
 
-    /// An event that needs no waiting, if there is one. Reads and writes as [`Reading::On`]; meant for draining after
-    /// a wake-up. Nothing wakes the task after `None`: go back to [`next`](Self::next). A peer that never
-    /// pauses may never give `None`, so bound the drain.
+    /// Returns the next event if one is ready. Reads and writes as with [`Reading::On`]; meant for draining
+    /// after a wake-up. Nothing wakes the task after `None`: go back to [`next`](Self::next). A peer that
+    /// never pauses may never cause `None`, so limit the number of calls.
     pub fn try_next(&mut self) -> Option<Event<'_>> {
         match self.poll_step(&mut Context::from_waker(Waker::noop()), Reading::On) {
             Poll::Ready(step) => Some(self.event(step)),
@@ -245,11 +247,11 @@ impl Connection {
         }
     }
 
-    /// Closes the connection and waits for the peer's answer, at most for `within`; then the byte stream is dropped
-    /// either way (GW-102). What the peer still sends is not handed over: to have it, use
-    /// [`enqueue_close`](Self::enqueue_close) and go on with [`next`](Self::next).
+    /// Closes the connection and waits for the peer's answer, up to `within`; then the byte stream is dropped
+    /// either way (GW-102). What the peer still sends is discarded: to receive it, use
+    /// [`enqueue_close`](Self::enqueue_close) and continue with [`next`](Self::next).
     ///
-    /// `None` when the peer did not answer in time, or the close frame could not be queued.
+    /// Returns `None` when the peer did not answer in time, or when the close frame could not be queued.
     ///
     /// # Cancel safety
     /// Dropping the future drops the byte stream; the close frame may have been sent.
@@ -265,20 +267,21 @@ impl Connection {
         tokio::time::timeout(within, answered).await.ok()
     }
 
-    /// What has been received so far.
+    /// Counts of what has been received so far.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
 
-    /// Whether payloads came as they are, though the connection asks for a compressed stream. They are taken; the server
-    /// does not know the compression, or something in between undoes it.
+    /// Whether payloads arrived uncompressed although the connection asked for a compressed stream. Such
+    /// payloads are accepted: the server does not support the compression, or a proxy removes it.
     #[must_use]
     pub fn is_uncompressed(&self) -> bool {
         self.uncompressed
     }
 
-    /// Whether [`enqueue`](Self::enqueue) may still succeed: no close frame is queued and the connection is open.
+    /// Whether [`enqueue`](Self::enqueue) may still succeed: no close frame is queued and the connection is
+    /// open.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.close_queued && self.closed.is_none()
@@ -307,14 +310,16 @@ impl Connection {
         {
             return Poll::Ready(step);
         }
-        // A failed write is told only after what came in before it: the peer's close frame says more than our error.
+        // A failed write is reported after what arrived before it: the peer's close frame explains more than
+        // the local error.
         match self.write_error.take() {
             Some(error) => Poll::Ready(self.finish_broken(error)),
             None => Poll::Pending,
         }
     }
 
-    /// Writes what is queued, if the stream takes it. True if that completed something that was enqueued.
+    /// Writes what is queued, as far as the stream accepts it. Returns true if that completed something
+    /// enqueued.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
         if self.unwritten == Unwritten::Nothing || self.write_error.is_some() {
             return false;
@@ -331,7 +336,7 @@ impl Connection {
         }
     }
 
-    /// Reads until a payload is complete, the connection ends, or nothing more is here.
+    /// Reads until a payload is complete, the connection ends, or no more data is available.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         self.held.before_read();
         if let Some(inflater) = &mut self.inflater {
@@ -349,13 +354,15 @@ impl Connection {
                 Poll::Ready(None) => return Poll::Ready(self.finish_broken(TransportError::Disconnected)),
             };
             match message {
-                // Text is never compressed: a server that does not know the compression asked for sends it (GW-042).
+                // Text is never compressed; a server that does not support the requested compression sends it
+                // (GW-042).
                 Message::Text(text) => {
                     self.uncompressed |= self.inflater.as_ref().is_some_and(Inflater::is_stream);
                     return Poll::Ready(self.accept(text.into()));
                 }
                 Message::Binary(bytes) => {
-                    // So does one whose payloads are binary anyway, and it shows with the first.
+                    // A server that ignores the compression but has binary payloads is recognised by its
+                    // first message.
                     if self.inflater.as_ref().is_some_and(|inflater| inflater.is_unused_by(&bytes)) {
                         self.uncompressed = true;
                         self.inflater = None;
@@ -367,8 +374,8 @@ impl Connection {
                         return Poll::Ready(step);
                     }
                 }
-                // The codec has queued the answer and writes it with the next read; if the stream does not take it
-                // at once, our own flush does, also while reading is paused.
+                // The codec has queued the pong and writes it with the next read. If the stream does not
+                // accept it at once, `poll_write` flushes it, also while reading is paused.
                 Message::Ping(_) => self.unwritten = self.unwritten.max(Unwritten::Pong),
                 Message::Pong(_) | Message::Frame(_) => {}
                 Message::Close(frame) => return Poll::Ready(self.finish_closed(cx, frame)),
@@ -376,7 +383,7 @@ impl Connection {
         }
     }
 
-    /// A message that is the payload as it is.
+    /// Returns a message that is an uncompressed payload.
     fn accept(&mut self, message: Bytes) -> Step {
         self.traffic.received_bytes += message.len() as u64;
         self.traffic.payload_bytes += message.len() as u64;
@@ -407,9 +414,10 @@ impl Connection {
         }
     }
 
-    /// The peer's close frame: its own wish, or its answer to ours.
+    /// Handles the peer's close frame: its own, or its answer to ours.
     fn finish_closed(&mut self, cx: &mut Context<'_>, frame: Option<CloseFrame>) -> Step {
-        // Best effort, once: the codec echoes the frame. A peer that does not take it is not waited for (GW-102).
+        // One attempt: the codec echoes the frame. The connection does not wait for a peer that does not read
+        // it (GW-102).
         let _ = Pin::new(&mut self.codec).poll_flush(cx);
         let by = if self.close_queued { Initiator::Local } else { Initiator::Peer };
         let (code, reason) = match frame {

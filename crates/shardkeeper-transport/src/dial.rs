@@ -1,6 +1,6 @@
-//! From a URL to an open byte stream: name, TCP, TLS.
+//! From a URL to an open byte stream: DNS, TCP, TLS.
 //!
-//! Deliberately without WebSocket: a test or a proxy replaces this stage alone.
+//! WebSocket is a separate stage, so that a test or a proxy can replace only this one.
 
 use std::fmt;
 use std::io;
@@ -19,27 +19,28 @@ use url::{Host, Url};
 use crate::resolve::Resolver;
 use crate::{ConnectError, tls};
 
-/// How long one address may take before the next is tried beside it (RFC 8305 recommends 250 ms).
+/// How long one address may take before the next is tried in parallel (RFC 8305 recommends 250 ms).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// A byte stream in both directions. Implemented for everything that fits.
+/// A byte stream in both directions. Implemented for every type that meets the bounds.
 ///
 /// A write of a non-empty buffer must not return `Ok(0)`.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
-/// Any byte stream.
+/// A boxed byte stream of any type.
 pub type BoxedIo = Box<dyn Io>;
 
-/// Opens byte streams. [`TcpDialer`] is the real one; tests put in-memory streams here, others a proxy.
+/// Opens byte streams. [`TcpDialer`] opens real ones; tests supply in-memory streams, others connect through
+/// a proxy.
 pub trait Dialer: Send + Sync + 'static {
     /// Opens the byte stream for the URL: encrypted for `wss` and `https`, plain for `ws` and `http`.
     ///
-    /// Needs no timeout of its own: the [`Connector`](crate::Connector) bounds it.
+    /// A dialer needs no timeout of its own: the [`Connector`](crate::Connector) limits the time.
     ///
     /// # Cancel safety
-    /// Dropping the future must give up the attempt and leave nothing behind.
+    /// Dropping the future must abandon the attempt and leave nothing open.
     fn dial<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<BoxedIo, ConnectError>>;
 }
 
@@ -49,12 +50,13 @@ impl<T: Dialer + ?Sized> Dialer for Arc<T> {
     }
 }
 
-/// Dials over TCP, with TLS where the scheme asks for it.
+/// Dials over TCP, with TLS for `wss` and `https`.
 ///
-/// Nagle's algorithm is off, or a heartbeat could wait for the acknowledgement of the command before it. Addresses
-/// are tried 250 ms apart, both families in turn, so that a broken IPv6 route costs a moment instead of the connect.
-/// Clones share one TLS configuration, and what is known of host names: a name is looked up once at a time, however many
-/// dial, and an answer serves for 10 s. A failed look-up is repeated by the next dial.
+/// Nagle's algorithm is off, because otherwise a heartbeat could wait for the acknowledgement of the command
+/// before it. Addresses are tried 250 ms apart, alternating between IPv6 and IPv4, so that a broken IPv6
+/// route delays a connect instead of failing it. Clones share one TLS configuration and one DNS cache: at
+/// most one look-up per host name runs at a time, and an answer is used for 10 s. A failed look-up is
+/// repeated by the next dial.
 #[derive(Clone)]
 pub struct TcpDialer {
     tls: Arc<ClientConfig>,
@@ -62,13 +64,13 @@ pub struct TcpDialer {
 }
 
 impl TcpDialer {
-    /// With the TLS configuration of [`client_config`](crate::client_config).
+    /// Creates a dialer with the TLS configuration of [`client_config`](crate::client_config).
     #[must_use]
     pub fn new() -> Self {
         Self::with_tls(tls::client_config())
     }
 
-    /// With a TLS configuration of one's own: other roots, another crypto provider.
+    /// Creates a dialer with a custom TLS configuration: other roots, another crypto provider.
     #[must_use]
     pub fn with_tls(tls: Arc<ClientConfig>) -> Self {
         Self { tls, resolver: Arc::new(Resolver::system()) }
@@ -142,7 +144,7 @@ impl Scheme {
     }
 }
 
-/// The URL's `host:port`, and nothing else of it: the rest may hold what no log should show.
+/// The URL's `host:port`. The rest of the URL may hold secrets, which must not be logged.
 pub(crate) fn peer(url: &Url) -> String {
     let host = url.host_str().unwrap_or("(no host)");
     match url.port_or_known_default() {
@@ -151,7 +153,7 @@ pub(crate) fn peer(url: &Url) -> String {
     }
 }
 
-/// Both families in turn, beginning with the resolver's first choice.
+/// Alternates between the address families, beginning with the resolver's first choice.
 fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
@@ -166,7 +168,8 @@ fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// The first address that answers; each further attempt starts when one failed or after [`ATTEMPT_DELAY`].
+/// Connects to the first address that answers. Each further attempt starts when one failed or after
+/// [`ATTEMPT_DELAY`].
 async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = addresses.into_iter();
     let mut running = FuturesUnordered::new();

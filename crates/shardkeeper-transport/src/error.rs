@@ -1,7 +1,7 @@
-//! What can go wrong: while connecting, while connected, while inflating.
+//! Errors while connecting, while connected and while inflating.
 //!
-//! `Display` names the culprit and what to check, never the source (walk [`std::error::Error::source`] for it) and
-//! never any content.
+//! `Display` names the culprit and what to check. It shows neither the source (use
+//! [`std::error::Error::source`]) nor any content.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,17 +12,17 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 
-/// Why no connection came to be. `peer` is always `host:port`.
+/// Why a connect failed. `peer` is always `host:port`.
 #[derive(Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL's scheme is none of `ws`, `wss`, `http`, `https`.
+    /// The URL's scheme is not `ws`, `wss`, `http` or `https`.
     #[error("cannot connect to a URL of scheme {scheme:?}: use ws, wss, http or https")]
     UnsupportedScheme {
         /// The scheme as given.
         scheme: String,
     },
-    /// The URL names no host, or the request for it cannot be written.
+    /// The URL names no host, or no request can be made from it.
     #[error("the URL cannot be connected to: check its host name and its query")]
     InvalidUrl,
     /// The configured `User-Agent` cannot be a header's value.
@@ -33,10 +33,10 @@ pub enum ConnectError {
     Resolve {
         /// `host:port`.
         peer: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
-    /// No address of the host accepted a TCP connection; the source is the last attempt's.
+    /// No address of the host accepted a TCP connection; the source is the last attempt's error.
     #[error("cannot open a TCP connection to {peer}: check that it listens and that no firewall is between")]
     Tcp {
         /// `host:port`.
@@ -54,7 +54,7 @@ pub enum ConnectError {
         /// Wraps a [`rustls::Error`] where TLS itself refused.
         source: io::Error,
     },
-    /// A [`Dialer`](crate::Dialer) of somebody else failed; see [`ConnectError::dial`].
+    /// A custom [`Dialer`](crate::Dialer) failed; see [`ConnectError::dial`].
     #[error("cannot open a byte stream to {peer}")]
     Dial {
         /// `host:port`.
@@ -62,17 +62,20 @@ pub enum ConnectError {
         /// The dialer's own error.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The time for the whole connect ran out.
-    #[error("no connection to {peer} within {after:?}, given up while {phase}: check the network path to it")]
+    /// The connect exceeded its time limit.
+    #[error(
+        "no connection to {peer} within {after:?}, timed out while {phase}: check the network path to it"
+    )]
     Timeout {
         /// `host:port`.
         peer: String,
-        /// The configured bound.
+        /// The configured time limit.
         after: Duration,
-        /// What it was doing then.
+        /// The phase in which the time ran out.
         phase: Phase,
     },
-    /// The peer answered the WebSocket request with an HTTP status other than 101. Redirects are not followed.
+    /// The peer answered the WebSocket request with an HTTP status other than 101. Redirects are not
+    /// followed.
     #[error(
         "{peer} answered HTTP status {status} instead of a WebSocket: check the URL's version and parameters"
     )]
@@ -81,26 +84,27 @@ pub enum ConnectError {
         peer: String,
         /// The HTTP status.
         status: u16,
-        /// How long the peer asks to be left alone (`Retry-After` in seconds), if it does. As it was sent: bound it.
+        /// How long the peer asks clients to wait (`Retry-After` in seconds), if sent. The value is the
+        /// peer's: limit it.
         retry_after: Option<Duration>,
     },
-    /// The peer did not answer with a WebSocket handshake at all.
-    #[error("{peer} did not complete the WebSocket handshake: check that the URL leads to a gateway")]
+    /// The peer's answer was not a WebSocket handshake.
+    #[error("{peer} did not complete the WebSocket handshake: check that the URL is that of a gateway")]
     Handshake {
         /// `host:port`.
         peer: String,
-        /// What it did instead.
+        /// What the peer sent instead.
         source: HandshakeError,
     },
 }
 
 impl ConnectError {
-    /// The error of a [`Dialer`](crate::Dialer) outside of this crate.
+    /// Creates the error of a [`Dialer`](crate::Dialer) outside of this crate.
     pub fn dial(url: &url::Url, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Dial { peer: crate::dial::peer(url), source: source.into() }
     }
 
-    /// Whether the same URL may work later. False only where the URL or the configuration is at fault.
+    /// Whether the same URL may work later. False only when the URL or the configuration is at fault.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         !matches!(self, Self::UnsupportedScheme { .. } | Self::InvalidUrl | Self::InvalidUserAgent)
@@ -115,7 +119,7 @@ impl ConnectError {
         }
     }
 
-    /// How long the peer asks to be left alone, if it answered so.
+    /// How long the peer asks clients to wait, if its answer says so. The value is the peer's: limit it.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -132,7 +136,7 @@ impl ConnectError {
                 return Self::Refused {
                     peer,
                     status: response.status().as_u16(),
-                    // A date, or a number that is no time, asks for nothing.
+                    // A date, or a number that is not a valid duration, is ignored.
                     retry_after: retry_after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
                 };
             }
@@ -154,9 +158,9 @@ impl ConnectError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// The dialer was opening the byte stream: name, TCP, TLS.
+    /// Opening the byte stream: DNS, TCP, TLS.
     Dial,
-    /// The byte stream was open and the WebSocket handshake had no answer.
+    /// Waiting for the answer to the WebSocket handshake on an open byte stream.
     Upgrade,
 }
 
@@ -179,20 +183,20 @@ pub enum HandshakeError {
     /// The byte stream failed.
     #[error("the byte stream failed")]
     Io(#[source] io::Error),
-    /// The answer breaks HTTP or RFC 6455.
-    #[error("the answer is not that of a WebSocket server")]
+    /// The answer violates HTTP or RFC 6455.
+    #[error("the answer violates the WebSocket handshake (RFC 6455)")]
     Misbehaved(#[source] PeerMisbehaved),
-    /// The answer's headers are too many, too long, or dripping in.
-    #[error("the answer's headers exceed the bounds")]
+    /// The answer's headers exceed 64 KiB, have too many entries, or arrive in too many small pieces.
+    #[error("the answer's headers are too long, too many or too slow")]
     TooLarge,
-    /// The answer's headers cannot be read.
-    #[error("the answer's headers cannot be read")]
+    /// The answer's headers are malformed.
+    #[error("the answer's headers are malformed")]
     Garbled,
 }
 
-/// Why a connection ended, or why something was not queued.
+/// Why a connection ended, or why a message was not queued.
 ///
-/// Cloning shares the source.
+/// Clones share the source error.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum TransportError {
@@ -202,8 +206,8 @@ pub enum TransportError {
     /// The byte stream ended without a close frame (GW-093: the session may be resumed).
     #[error("the peer ended the byte stream without a close frame")]
     Disconnected,
-    /// The peer broke RFC 6455.
-    #[error("the peer broke the WebSocket protocol")]
+    /// The peer violated RFC 6455.
+    #[error("the peer violated the WebSocket protocol (RFC 6455)")]
     Misbehaved(#[source] PeerMisbehaved),
     /// A text frame or a close reason is not UTF-8.
     #[error("the peer sent text that is not UTF-8")]
@@ -211,36 +215,36 @@ pub enum TransportError {
     /// A frame or message exceeds [`max_message_bytes`](crate::TransportConfig::max_message_bytes).
     #[error("the peer sent a message of {size} bytes, above the limit of {limit}")]
     TooLarge {
-        /// The length announced or reached.
+        /// The length announced or reached, in bytes.
         size: usize,
-        /// The configured bound.
+        /// The configured limit, in bytes.
         limit: usize,
     },
-    /// The compressed stream cannot be followed any further (GW-053).
+    /// The compressed stream cannot be continued (GW-053: a decompression error loses the shared context).
     #[error("the peer's compressed stream cannot be inflated")]
     Inflate(#[source] InflateError),
-    /// More is queued than [`max_write_buffer_bytes`](crate::TransportConfig::max_write_buffer_bytes): the peer does
-    /// not read.
-    #[error("more than {limit} bytes are queued to a peer that does not read")]
+    /// More is queued than [`max_write_buffer_bytes`](crate::TransportConfig::max_write_buffer_bytes),
+    /// because the peer does not read.
+    #[error("more than {limit} bytes are queued for a peer that does not read")]
     WriteBufferFull {
-        /// The configured bound.
+        /// The configured limit, in bytes.
         limit: usize,
     },
-    /// Nothing can be queued any more: a close frame is queued already, or the connection is closed.
+    /// Nothing more can be queued: a close frame is queued already, or the connection is closed.
     #[error("the connection is closing or closed")]
     Closing,
     /// The close code must not be sent, or its reason is longer than 123 bytes (RFC 6455, 5.5 and 7.4).
     #[error("a close frame of code {code} and {reason_bytes} bytes of reason is not allowed")]
     InvalidClose {
-        /// The code asked for.
+        /// The requested close code.
         code: u16,
-        /// The length of the reason.
+        /// The length of the reason, in bytes; at most 123.
         reason_bytes: usize,
     },
 }
 
 impl TransportError {
-    /// Whether what came in was at fault, rather than the way it took.
+    /// Whether the received data was at fault, rather than the connection.
     #[must_use]
     pub fn is_unreadable(&self) -> bool {
         match self {
@@ -250,10 +254,10 @@ impl TransportError {
         }
     }
 
-    /// The codec's error in our words. `ConnectionClosed` cannot come here: the caller treats it as an end.
+    /// Converts the codec's error. The caller handles `ConnectionClosed` itself, as a normal end.
     pub(crate) fn from_codec(error: WsError) -> Self {
         match error {
-            // TLS without close_notify, and a TCP end in the middle of a frame, are the same as a plain end.
+            // TLS without close_notify, and a TCP end in the middle of a frame, count as a plain end.
             WsError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Disconnected,
             WsError::Io(error) => Self::Io(Arc::new(error)),
             WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)
@@ -264,13 +268,14 @@ impl TransportError {
                 Self::TooLarge { size, limit: max_size }
             }
             WsError::Utf8(_) => Self::InvalidUtf8,
-            // Not produced by a client that is connected. Not kept either: some variants carry a whole message.
+            // A connected client does not cause the other variants. They are not kept, because some carry a
+            // whole message.
             _ => Self::Io(Arc::new(io::Error::other("the WebSocket codec failed"))),
         }
     }
 }
 
-/// Which rule of HTTP or RFC 6455 the peer broke. Opaque: for logs, not for decisions.
+/// Which rule of HTTP or RFC 6455 the peer violated. Opaque: meant for logs, not for decisions.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerMisbehaved(ProtocolError);
 
@@ -293,49 +298,49 @@ impl fmt::Debug for PeerMisbehaved {
 
 impl StdError for PeerMisbehaved {}
 
-/// Why a compressed stream cannot be followed any further. Each of them is final for the connection (GW-053).
+/// Why a compressed stream cannot be continued. Every variant is final for the connection (GW-053).
 ///
-/// `total_in` counts the compressed bytes that were understood before: those of the connection, or with
-/// [`Compression::Payload`](crate::Compression::Payload) those of the message.
+/// `total_in` is the number of compressed bytes inflated before the error: since the start of the connection,
+/// or of the message with [`Compression::Payload`](crate::Compression::Payload).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InflateError {
-    /// The bytes are not what the compression allows.
+    /// The bytes are invalid for this compression.
     #[error("corrupt compressed data after {total_in} compressed bytes")]
     Corrupt {
-        /// How many compressed bytes were understood before.
+        /// How many compressed bytes were inflated before the error.
         total_in: u64,
     },
-    /// The stream declared its own end: with `zlib-stream`, where the connection's one stream has none (GW-043); with
-    /// `zstd-stream`, where a message ended the stream and held no payload.
+    /// The stream ended itself. With `zlib-stream`, the connection's one stream never ends (GW-043); with
+    /// `zstd-stream`, a message ended the stream and held no payload.
     #[error("the compressed stream ended itself after {total_in} compressed bytes")]
     StreamEnd {
-        /// How many compressed bytes were understood before.
+        /// How many compressed bytes were inflated before the error.
         total_in: u64,
     },
-    /// A message ended before its payload did, or held none at all, though each message is one payload (GW-041,
-    /// GW-049). Not with `zlib-stream`, where a payload may span messages.
+    /// A message ended before its payload did, or held no payload, although each message is one payload
+    /// (GW-041, GW-049). Does not occur with `zlib-stream`, where a payload may span messages.
     #[error("a message ended inside of its payload, after {total_in} compressed bytes")]
     Truncated {
-        /// How many compressed bytes were understood before.
+        /// How many compressed bytes were inflated before the error.
         total_in: u64,
     },
-    /// One payload exceeds the bound, inflated or while its compressed parts are collected (GW-054).
+    /// A payload exceeds the limit, inflated or while its compressed parts are collected (GW-054).
     #[error("one payload exceeds the limit of {limit} bytes")]
     TooLarge {
-        /// The configured bound.
+        /// The configured limit, in bytes.
         limit: usize,
     },
-    /// The stream needs more history in memory than is granted to a connection. Only with `zstd-stream`.
+    /// The stream needs a larger window than a connection allows. Occurs only with `zstd-stream`.
     #[error("the compressed stream needs a window above {limit} bytes")]
     WindowTooLarge {
-        /// The largest window that is accepted.
+        /// The largest accepted window, in bytes.
         limit: u64,
     },
-    /// The system refused the memory that the compressed stream needs. Only with `zstd-stream`.
+    /// The system did not provide the memory for the window. Occurs only with `zstd-stream`.
     #[error("no memory for the window of the compressed stream")]
     OutOfMemory,
-    /// An earlier push failed: the context is gone, and only a new connection has a new one.
+    /// An earlier push failed, so the compression context is lost; only a new connection has a new one.
     #[error("the compression context was lost by an earlier error")]
     ContextLost,
 }

@@ -1,17 +1,19 @@
-//! The message that is being looked at, and a codec that forgets large ones.
+//! Keeps the current message alive and makes the codec release large buffers.
 //!
-//! The codec's payloads are slices of its read buffer. Once the last slice is gone it takes the whole buffer into
-//! use again, so one frame of 4 MB would leave a buffer of 4 MB for the life of the connection. While a slice is
-//! still held the codec has to allocate a new, small buffer instead. It does so when the old one has no room left,
-//! which is at the next read or at most one read buffer of traffic later: so the slice is held until it is the last
-//! one, not for a fixed number of reads (measured after a frame of 4 MB: 4,216 bytes left).
+//! The codec's payloads are slices of its read buffer. Once the last slice is dropped, the codec reuses the
+//! whole buffer, so one frame of 4 MB would leave a buffer of 4 MB for the life of the connection. While a
+//! slice is still held, the codec has to allocate a new, small buffer instead. It does so when the old buffer
+//! has no room left, which is at the next read or at most one read buffer of traffic later. So a slice of a
+//! large message is held until it is the only one left, not for a fixed number of reads (measured after a
+//! frame of 4 MB: 4,216 bytes left).
 
 use bytes::Bytes;
 
-/// From this size on a frame's buffer is made to go. Below, taking it into use again is what we want.
+/// The size from which on the codec is made to release a frame's buffer. Below it, reusing the buffer is
+/// faster.
 const LARGE_BYTES: usize = 32 << 10;
 
-/// Holds the current message, and a large one for as long as the codec still clings to its buffer.
+/// Holds the current message, and a large one until the codec has released its buffer.
 #[derive(Default)]
 pub(crate) struct Held {
     current: Bytes,
@@ -19,19 +21,19 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// To be called before each read: the current message is not looked at any more.
+    /// Releases the current message. Call this before each read.
     pub(crate) fn before_read(&mut self) {
         self.current = Bytes::new();
     }
 
-    /// To be called after each read: drops the large message if the codec has let go of its buffer.
+    /// Drops the large message if the codec has released its buffer. Call this after each read.
     pub(crate) fn after_read(&mut self) {
         if self.large.as_ref().is_some_and(Bytes::is_unique) {
             self.large = None;
         }
     }
 
-    /// Takes the message that the last read returned.
+    /// Stores the message that the last read returned.
     pub(crate) fn set(&mut self, message: Bytes) {
         if message.len() >= LARGE_BYTES {
             self.large = Some(message.clone());
@@ -52,7 +54,8 @@ mod tests {
 
     #[test]
     fn a_large_buffer_is_let_go_by_its_codec() {
-        // What the codec does: reserve the frame's length, split the payload off, reserve a header's length.
+        // The same steps as the codec: reserve the frame's length, split the payload off, reserve a header's
+        // length.
         let mut codec = BytesMut::with_capacity(4096);
         let mut held = Held::default();
         let large = 1 << 20;

@@ -8,22 +8,27 @@
 //!
 //! Guarantees:
 //!
-//! - **Nothing waits behind a write.** [`Connection::enqueue`] copies into a bounded buffer and returns; the buffer is
-//!   written while the connection is polled, and a peer that does not read never stops reading on this side.
-//! - **Everything has a bound**: a frame, a message, one inflated payload, the memory of a compression, the write buffer,
-//!   the time to connect.
-//! - **Dropping a [`Connection`] says nothing to the peer.** No close frame is sent unless [`Connection::enqueue_close`]
-//!   asked for one, so a session stays resumable (GW-099, GW-100).
-//! - **No content in errors**: no `Display` or `Debug` of an error here shows a payload, a URL's path or its query.
+//! - **A full write never delays anything else.** [`Connection::enqueue`] copies into a bounded buffer and
+//!   returns; the buffer is written while the connection is polled, and reading continues when the peer does
+//!   not read.
+//! - **Everything has a bound**: a frame, a message, one inflated payload, a decompressor's memory, the write
+//!   buffer, the time to connect.
+//! - **Dropping a [`Connection`] sends nothing to the peer.** A close frame is sent only when
+//!   [`Connection::enqueue_close`] asked for one, so the session stays resumable (GW-099, GW-100: only close
+//!   codes 1000 and 1001 end it).
+//! - **Errors hold no content**: neither `Display` nor `Debug` of an error shows a payload, or a URL's path
+//!   or query.
 //!
-//! Both transport compressions of the Gateway and its payload compression are known, see [`Compression`]. `zstd-stream`
-//! is behind the cargo feature `zstd`, off by default: it brings a C library and needs a C compiler to build.
+//! Both transport compressions of the Gateway and its payload compression are supported, see [`Compression`].
+//! `zstd-stream` needs the cargo feature `zstd`, which is off by default because it adds a C library and
+//! needs a C compiler to build.
 //!
-//! The crate knows no opcode, keeps no session and never reconnects. It does not install a log subscriber.
+//! This crate does not interpret opcodes, keeps no session and never reconnects. It does not install a log
+//! subscriber.
 //!
-//! `tungstenite` writes whole frames to `log` at level trace: the bot's token, session ids and the content of events. The cargo
-//! feature `hide-frames`, on by default, compiles records of that level out of the whole program. A program that turns it off
-//! has to keep the target `tungstenite` out of its log by itself.
+//! `tungstenite` logs whole frames through `log` at level trace: the bot's token, session ids and the content
+//! of events. The cargo feature `hide-frames`, on by default, compiles `log` records of that level out of the
+//! whole program. If you turn it off, exclude the target `tungstenite` from the log yourself.
 //!
 //! ```no_run
 //! use shardkeeper_transport::{Compression, Connector, Event, Reading, TcpDialer, TransportConfig};

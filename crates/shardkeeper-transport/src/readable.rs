@@ -1,4 +1,5 @@
-//! `main` prints the error that it returns by `Debug`, so the `Debug` of an error is its `Display` and those of its sources.
+//! `Debug` of an error prints its `Display` text and its sources, because that is what a user sees when
+//! `main` returns the error.
 
 use std::error::Error;
 use std::fmt;

@@ -1,7 +1,8 @@
-//! Host names to addresses: one look-up at a time per host, whose answer serves everybody for a while.
+//! Resolves host names: one look-up at a time per host, with a short cache.
 //!
-//! The system's resolver blocks a thread per look-up. Without this, thousands of shards that reconnect together would
-//! fill the runtime's pool of such threads, and whatever else needs one (a session store, say) would wait behind them.
+//! The system's resolver blocks a thread per look-up. Without this cache, thousands of shards that reconnect
+//! together would fill the runtime's pool of blocking threads, and everything else that needs one (a session
+//! store, for example) would wait behind them.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,18 +14,20 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
-/// How long an answer serves, counted from its question. The system's resolver does not tell how long it may; Discord's
-/// names say 300 s. 10 s are long enough that a mass reconnect asks a few times instead of once per shard, and shorter
-/// than a handful of attempts, so that a host which moves is found again at once.
+/// How long an answer is used, counted from the start of its look-up. The system's resolver does not return a
+/// TTL; Discord's records have 300 s. 10 s are long enough that a mass reconnect causes a few look-ups
+/// instead of one per shard, and shorter than a handful of attempts, so that a host which moves is found
+/// again quickly.
 const LIFETIME: Duration = Duration::from_secs(10);
 
 type Answer = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
 type Asking = Shared<BoxFuture<'static, Answer>>;
 
-/// Asks the system: a host name to its addresses, in the order of preference. Ports do not matter.
+/// Looks up the addresses of a host name with the system's resolver, in the order of preference. Their ports
+/// are ignored.
 type LookUp = Box<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
-/// What is known of host names.
+/// The cache of look-ups, by host name.
 pub(crate) struct Resolver {
     look_up: LookUp,
     known: Mutex<HashMap<String, Known>>,
@@ -36,7 +39,7 @@ struct Known {
 }
 
 impl Resolver {
-    /// Asks the system's resolver.
+    /// Creates a cache in front of the system's resolver.
     pub(crate) fn system() -> Self {
         Self::new(Box::new(|host| {
             async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) }.boxed()
@@ -51,11 +54,12 @@ impl Resolver {
     ///
     /// # Errors
     ///
-    /// What the look-up failed with. Everybody who waited for it gets the same; whoever comes later asks again.
+    /// The error of the look-up. Every caller that waited for this look-up gets the same error; the next
+    /// caller starts a new one.
     ///
     /// # Cancel safety
     ///
-    /// Safe: others go on waiting for the same look-up.
+    /// Dropping the future does not affect other callers, who keep waiting for the same look-up.
     pub(crate) async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let asking = self.ask(host);
         match asking.clone().await {
@@ -78,14 +82,14 @@ impl Resolver {
         }
     }
 
-    /// The look-up that is under way or has answered, or a new one.
+    /// The look-up that is running or has answered, or a new one.
     fn ask(&self, host: &str) -> Asking {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(host).filter(|known| now - known.since < LIFETIME) {
             return known.asking.clone();
         }
-        // No more hosts are kept than were asked for within the lifetime.
+        // Removing expired entries here bounds the cache to the hosts requested within one lifetime.
         known.retain(|_, known| now - known.since < LIFETIME);
         let look_up = (self.look_up)(host.to_owned());
         let asking = async move { look_up.await.map(Arc::from).map_err(Arc::new) }.boxed().shared();
@@ -103,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// A resolver that answers when it may, and counts the questions.
+    /// A resolver that answers when the test permits and counts the look-ups.
     struct Bench {
         resolver: Arc<Resolver>,
         asked: Arc<AtomicUsize>,
@@ -117,7 +121,7 @@ mod tests {
             let number = count.fetch_add(1, Ordering::SeqCst);
             let gate = Arc::clone(&gate);
             async move {
-                gate.acquire().await.expect("it is never closed").forget();
+                gate.acquire().await.expect("the semaphore is never closed").forget();
                 answer(number)
             }
             .boxed()
@@ -143,7 +147,7 @@ mod tests {
     async fn two_thousand_dials_are_one_look_up_and_keep_all_addresses() {
         let bench = bench(two);
         let mut dials = join_all((0..2000).map(|port| bench.resolver.addresses("gateway.test", port)));
-        assert!((&mut dials).now_or_never().is_none(), "all of them wait");
+        assert!((&mut dials).now_or_never().is_none(), "all calls wait");
         bench.may_answer.add_permits(1);
         for (port, addresses) in (0..).zip(dials.await) {
             let expected: [SocketAddr; 2] = [([10, 0, 0, 0], port).into(), ([10, 0, 1, 0], port).into()];
@@ -164,7 +168,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_ne!(bench.resolver.addresses("a.test", 1).await.unwrap(), first);
         assert_eq!(bench.asked(), 3);
-        // Whatever hosts a peer names, only recent ones are kept.
+        // A peer may name any number of hosts; only recent ones are kept.
         tokio::time::advance(LIFETIME).await;
         bench.resolver.addresses("c.test", 1).await.unwrap();
         assert_eq!(bench.resolver.known.lock().unwrap().len(), 1);
@@ -174,7 +178,7 @@ mod tests {
     async fn a_failure_serves_those_who_waited_and_nobody_else() {
         let bench = bench(none);
         let mut waiting = join_all((0..100).map(|_| bench.resolver.addresses("gateway.test", 1)));
-        assert!((&mut waiting).now_or_never().is_none(), "all of them wait");
+        assert!((&mut waiting).now_or_never().is_none(), "all calls wait");
         bench.may_answer.add_permits(2);
         for answer in waiting.await {
             let error = answer.unwrap_err();
@@ -197,7 +201,7 @@ mod tests {
         assert_eq!(bench.asked(), 1);
     }
 
-    /// On several threads, with dials that are given up at any time: never more than one look-up at once.
+    /// On several threads, with dials abandoned at any time: at most one look-up runs at once.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn on_many_threads_there_is_one_look_up_at_a_time() {
         let running = Arc::new(AtomicUsize::new(0));

@@ -1,4 +1,4 @@
-//! The TLS side of a dial.
+//! TLS configuration and handshake.
 
 use std::sync::Arc;
 
@@ -10,25 +10,26 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::Host;
 
-/// Bound of ciphertext waiting for a stuck socket; rustls itself would take 64 KiB. What does not fit stays in the
-/// connection's own bounded buffer.
+/// The limit, in bytes, of ciphertext waiting for a blocked socket; the default of rustls is 64 KiB. What
+/// does not fit stays in the connection's own bounded buffer.
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
 
-/// The TLS configuration of [`TcpDialer::new`](crate::TcpDialer::new): TLS 1.2 and 1.3 by `ring`, and the root
-/// certificates of `webpki-roots`.
+/// The TLS configuration of [`TcpDialer::new`](crate::TcpDialer::new): TLS 1.2 and 1.3 by `ring`, and the
+/// root certificates of `webpki-roots`.
 ///
-/// Names its crypto provider itself, since rustls panics where it has to guess between two. Build it once and share
-/// it: each copy holds its own roots (and its own store of resumable TLS sessions, which makes a mass reconnect
-/// cheaper).
+/// The configuration names its crypto provider, since rustls panics when it has to guess between two. Build
+/// it once and share it: each copy holds its own roots, and its own store of resumable TLS sessions, which
+/// makes a mass reconnect cheaper.
 #[must_use]
 pub fn client_config() -> Arc<ClientConfig> {
     with_roots(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
 }
 
-/// As [`client_config`], and trusts these certificates too: those of a proxy of one's own, or of a simulator.
+/// Returns [`client_config`] with additional trusted certificates, for example of a proxy or of a simulator.
+/// `pem` may hold several.
 ///
 /// # Errors
-/// When the text is no PEM, holds no certificate, or one that cannot be a root.
+/// When the text is not PEM, holds no certificate, or holds one that cannot be a root.
 pub fn client_config_trusting(pem: &[u8]) -> Result<Arc<ClientConfig>, CertificateError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let known = roots.len();
@@ -39,18 +40,18 @@ pub fn client_config_trusting(pem: &[u8]) -> Result<Arc<ClientConfig>, Certifica
     if roots.len() == known { Err(CertificateError::None) } else { Ok(with_roots(roots)) }
 }
 
-/// A certificate that is to be trusted cannot be.
+/// Why an additional certificate cannot be trusted.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
-    /// It is not in PEM.
-    #[error("the certificate is not in PEM")]
+    /// The text is not in PEM format.
+    #[error("the certificate is not in PEM format: it has to begin with -----BEGIN CERTIFICATE-----")]
     Pem,
-    /// There is none.
-    #[error("there is no certificate")]
+    /// The text holds no certificate.
+    #[error("the PEM text holds no certificate: it needs a section -----BEGIN CERTIFICATE-----")]
     None,
-    /// It cannot be a root.
-    #[error("the certificate cannot be a root of trust")]
+    /// The certificate cannot be a root, for example because it is malformed.
+    #[error("the certificate cannot be a root of trust: use the CA certificate, in PEM format")]
     NoRoot(#[source] rustls::Error),
 }
 
@@ -63,7 +64,7 @@ fn with_roots(roots: RootCertStore) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// The TLS handshake over an open TCP connection.
+/// Performs the TLS handshake over an open TCP connection.
 pub(crate) async fn handshake(
     config: Arc<ClientConfig>,
     host: Host<&str>,

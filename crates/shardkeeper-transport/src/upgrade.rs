@@ -1,8 +1,9 @@
 //! The client's side of the WebSocket handshake (RFC 6455, 4).
 //!
-//! Input: an open byte stream and the URL. Output: the codec, or what is wrong with the answer. `tungstenite` writes
-//! the request and parses the answer. The check of the answer is here because its own one refuses a `Connection` header
-//! with more than the one word, as `keep-alive, Upgrade`, which is legal and which proxies write.
+//! Input: an open byte stream and the URL. Output: the codec, or the reason why the answer is not accepted.
+//! `tungstenite` writes the request and parses the answer. The answer is checked here because `tungstenite`
+//! rejects a `Connection` header with several words, such as `keep-alive, Upgrade`, which is legal and which
+//! proxies send.
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,13 +23,14 @@ use url::Url;
 use crate::TransportConfig;
 use crate::dial::BoxedIo;
 
-/// Bound of the answer's headers. Answers have a few hundred bytes; proxies add some headers of their own.
+/// The size limit of the answer's headers, in bytes. Answers have a few hundred bytes; proxies add some
+/// headers of their own.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
-/// Bound of the reads that the answer may take. Each parses it from the beginning, so that one which drips in byte by
-/// byte would cost the square of its length.
+/// The limit of reads for one answer. Each read parses the answer from the beginning, so an answer that
+/// arrives byte by byte would cost the square of its length.
 const MAX_READS: usize = 512;
 
-/// `url` has the scheme `ws` or `wss`.
+/// Performs the handshake. `url` has the scheme `ws` or `wss`.
 pub(crate) async fn upgrade(
     mut io: BoxedIo,
     url: &Url,
@@ -50,7 +52,7 @@ pub(crate) async fn upgrade(
         }
         if let Some((length, response)) = Response::try_parse(&answer)? {
             check(response, &key)?;
-            // The first messages may have come with the answer.
+            // The first messages may have arrived together with the answer.
             let behind = answer[length..].to_vec();
             return Ok(WebSocketStream::from_partially_read(
                 io,
@@ -67,7 +69,8 @@ pub(crate) async fn upgrade(
     Err(Error::AttackAttempt)
 }
 
-/// RFC 6455, 4.1. Extensions are not checked: what one that was not asked for does to frames, the codec refuses.
+/// Checks the answer by RFC 6455, 4.1. Extensions are not checked here: the codec rejects frames changed by
+/// an extension that was not requested.
 fn check(response: Response, key: &str) -> Result<(), Error> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(Error::Http(Box::new(response)));
@@ -88,7 +91,7 @@ fn check(response: Response, key: &str) -> Result<(), Error> {
     }
 }
 
-/// Whether a header that holds a list, in one line or several, has this word in it.
+/// Whether a header that holds a list, on one line or several, contains this word.
 fn lists(headers: &HeaderMap, name: impl AsHeaderName, word: &str) -> bool {
     let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(word))

@@ -1,4 +1,4 @@
-//! From a URL to a connection, and every way not to get there.
+//! From a URL to a connection, and every way in which that fails.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use url::Url;
 
-/// Hands out one in-memory stream, after a delay.
+/// Returns one in-memory stream, after a delay.
 struct OneStream {
     stream: Mutex<Option<DuplexStream>>,
     delay: Duration,
@@ -47,7 +47,7 @@ impl Dialer for OneStream {
     }
 }
 
-/// What a connect says about a peer that reads the request and then answers with these bytes and hangs up.
+/// The error of a connect whose peer reads the request, answers with these bytes and closes the stream.
 async fn answered_with(answer: &[u8]) -> ConnectError {
     let (client, mut server) = tokio::io::duplex(4096);
     let peer = async {
@@ -61,7 +61,8 @@ async fn answered_with(answer: &[u8]) -> ConnectError {
     let config = TransportConfig::default();
     let (connected, ()) = tokio::join!(Connection::from_io(client, &url, &config), peer);
     let error = connected.unwrap_err();
-    // Neither the message nor any source shows more of the URL than host and port, or the answer's body.
+    // Neither the message nor a source shows anything of the URL except host and port, or anything of the
+    // answer's body.
     let mut shown = format!("{error:?}");
     let mut source: Option<&dyn Error> = Some(&error);
     while let Some(error) = source {
@@ -90,8 +91,8 @@ async fn a_connector_dials_and_upgrades() {
     assert!(error.is_retryable());
 }
 
-/// The request as the peer sees it, for a URL of scheme `http`; the first message comes in the same packet as the
-/// answer.
+/// The peer receives a proper request for a URL of scheme `http`, and its first message arrives in the same
+/// packet as the answer.
 #[tokio::test(start_paused = true)]
 async fn the_request_and_a_message_right_behind_the_answer() {
     let (client, mut server) = tokio::io::duplex(4096);
@@ -119,7 +120,7 @@ async fn the_request_and_a_message_right_behind_the_answer() {
     assert_eq!(message(&mut connection.unwrap()).await, b"{\":1}");
 }
 
-/// The request of a connect whose peer answers with these headers, and how it went.
+/// Connects to a peer that answers with these headers; returns its request and the result.
 async fn answered_with_headers(
     config: &TransportConfig,
     headers: &str,
@@ -186,7 +187,7 @@ async fn the_user_agent_is_sent() {
     assert!(!error.is_retryable());
 }
 
-/// Headers that come byte by byte are read, up to a bound.
+/// Headers that arrive byte by byte are read, up to a limit.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_drips() {
     for (fill, taken) in [(100, true), (2000, false)] {
@@ -211,7 +212,7 @@ async fn a_peer_that_says_nothing() {
     let (dialer, _server) = OneStream::new(Duration::from_secs(6));
     let started = Instant::now();
     let error = Connector::new(dialer, TransportConfig::default()).connect(&url()).await.unwrap_err();
-    // The bound is that of the whole: the six seconds of the dial count.
+    // The limit applies to the whole connect, so the six seconds of the dial count.
     assert_eq!(started.elapsed(), Duration::from_secs(10));
     let ConnectError::Timeout { phase: Phase::Upgrade, after, .. } = error else { panic!("{error:?}") };
     assert_eq!(after, Duration::from_secs(10));
@@ -250,8 +251,8 @@ async fn schemes_that_are_none() {
     }
 }
 
-/// GW-011: a discontinued version is answered with HTTP 400; proxies before a gateway send other statuses. A redirect
-/// is a refusal too.
+/// GW-011: a discontinued version is answered with HTTP 400; proxies in front of a gateway send other
+/// statuses. A redirect counts as a refusal too.
 #[tokio::test(start_paused = true)]
 async fn http_statuses() {
     for status in [200, 301, 302, 400, 403, 429, 503] {
@@ -321,7 +322,7 @@ async fn an_answer_without_end() {
     assert!(matches!(error, ConnectError::Handshake { source: HandshakeError::TooLarge, .. }), "{error:?}");
 }
 
-/// Real sockets, so the clock is real too; nothing here waits for it.
+/// Real sockets need a real clock; nothing in this test waits for it.
 #[tokio::test]
 async fn over_tcp() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

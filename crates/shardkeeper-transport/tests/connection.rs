@@ -1,4 +1,4 @@
-//! An open connection, over an in-memory stream and a paused clock.
+//! An open connection over an in-memory stream and a paused clock.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -18,21 +18,21 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-/// Under the paused clock: long enough for everything that can happen to have happened.
+/// Long enough under the paused clock that everything that can happen has happened.
 const A_WHILE: Duration = Duration::from_secs(3600);
 
 fn close_frame(code: u16, reason: &'static str) -> CloseFrame {
     CloseFrame { code: code.into(), reason: reason.into() }
 }
 
-/// Nothing happens on the connection any more.
+/// Checks that nothing more happens on the connection.
 async fn quiet(connection: &mut Connection, reading: Reading) {
     if let Ok(event) = timeout(A_WHILE, connection.next(reading)).await {
         panic!("not quiet but {event:?}");
     }
 }
 
-/// GW-016: JSON comes in text frames, anything else in binary ones; both are handed over as they are.
+/// GW-016: JSON arrives in text frames, anything else in binary ones; both are returned unchanged.
 #[tokio::test(start_paused = true)]
 async fn uncompressed_messages_come_as_they_are() {
     let (mut connection, mut server) = pair(&config(Compression::None)).await;
@@ -55,7 +55,7 @@ async fn inflated_payloads_over_any_frames() {
     let frames = deflate(&payloads);
     let received: usize = frames.iter().map(Vec::len).sum();
     let (third, end) = (frames[1].len() / 3, frames[1].len());
-    // GW-044, GW-045: the second over three messages, the last of which holds half of the suffix.
+    // GW-044, GW-045: the second payload spans three messages, the last of which holds half of the suffix.
     let parts = [
         &frames[0][..],
         &frames[1][..third],
@@ -75,7 +75,7 @@ async fn inflated_payloads_over_any_frames() {
     assert_eq!(traffic.payload_bytes, large.len() as u64 + 18);
 }
 
-/// GW-015: fragmented messages are accepted, also with a ping between the fragments as RFC 6455 allows.
+/// GW-015: fragmented messages are accepted, also with a ping between the fragments, which RFC 6455 allows.
 #[tokio::test(start_paused = true)]
 async fn fragmented_messages() {
     let (mut connection, server) = pair(&config(Compression::None)).await;
@@ -84,14 +84,14 @@ async fn fragmented_messages() {
     assert_eq!(message(&mut connection).await, br#"{"a":2}"#);
 }
 
-/// Above the codec's own default of 16 MiB per frame.
+/// The frame is above the codec's own default limit of 16 MiB.
 #[tokio::test(start_paused = true)]
 async fn a_frame_of_20_mib() {
     let (mut connection, mut server) = pair_with_buffer(&config(Compression::None), 1 << 20).await;
     let large = Message::binary(vec![b' '; 20 << 20]);
     let (sent, received) = tokio::join!(server.send(large), message(&mut connection));
     sent.unwrap();
-    // GW-014: no small limit on incoming messages.
+    // GW-014: incoming messages have no small limit.
     assert_eq!(received.len(), 20 << 20);
     server.send(Message::text("{}")).await.unwrap();
     assert_eq!(message(&mut connection).await, b"{}");
@@ -113,7 +113,7 @@ async fn try_next_drains_without_waiting() {
     assert!(connection.try_next().is_none());
 }
 
-/// After a `try_next` that found nothing, `next` is still woken.
+/// After a `try_next` that found nothing, `next` still wakes its task.
 #[tokio::test(start_paused = true)]
 async fn next_is_woken_after_try_next() {
     let (mut connection, mut server) = pair(&config(Compression::None)).await;
@@ -129,7 +129,7 @@ async fn a_dropped_next_loses_nothing() {
     let (mut connection, server) = pair(&config(Compression::ZlibStream)).await;
     let mut raw = server.into_inner();
     let frame = &deflate(&[r#"{"op":10}"#])[0];
-    // Two WebSocket messages, byte by byte.
+    // Two unmasked WebSocket messages, sent byte by byte.
     let mut bytes = vec![0x82, 5];
     bytes.extend(&frame[..5]);
     bytes.extend([0x82, u8::try_from(frame.len() - 5).unwrap()]);
@@ -143,7 +143,7 @@ async fn a_dropped_next_loses_nothing() {
     assert_eq!(message(&mut connection).await, br#"{"op":10}"#);
 }
 
-/// GW-015: WebSocket pings are answered and say nothing about liveness.
+/// GW-015: WebSocket pings are answered and prove nothing about liveness.
 #[tokio::test(start_paused = true)]
 async fn pings_are_answered_and_not_reported() {
     let (mut connection, mut server) = pair(&config(Compression::None)).await;
@@ -156,11 +156,11 @@ async fn pings_are_answered_and_not_reported() {
     assert_eq!(server.next().await.unwrap().unwrap(), Message::text("after"));
 }
 
-/// The answer to a ping that did not fit into the stream goes out later, even while reading is paused.
+/// A pong that did not fit into the stream is sent later, even while reading is paused.
 #[tokio::test(start_paused = true)]
 async fn a_stuck_pong_is_written_while_reading_is_paused() {
     let (mut connection, mut server) = pair_with_buffer(&config(Compression::None), 128).await;
-    // Fills the stream to its last byte, with a header of 6.
+    // Fills the stream to its last byte: 122 bytes and a header of 6.
     connection.enqueue("x".repeat(122)).unwrap();
     flushed(&mut connection, Reading::On).await;
     server.send(Message::Ping("late".into())).await.unwrap();
@@ -190,7 +190,7 @@ async fn flushed_comes_once_for_all_that_was_queued() {
     assert_eq!(server.next().await.unwrap().unwrap(), Message::text("4"));
 }
 
-/// A heartbeat never waits for a peer that does not read, and reading goes on meanwhile.
+/// A heartbeat never waits for a peer that does not read, and reading continues meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_stuck_write_does_not_stop_reading() {
     let (mut connection, mut server) = pair_with_buffer(&config(Compression::None), 256).await;
@@ -229,7 +229,8 @@ async fn a_write_buffer_that_is_full_ends_the_connection() {
         }
         let _ = timeout(A_WHILE, connection.next(Reading::On)).await;
     };
-    // 96 bytes each with its header: 10 fit into the buffer, and the 128 that the stream took make room for one.
+    // 96 bytes each with its header: 10 fit into the buffer, and one more into the 128 bytes that the stream
+    // took.
     assert_eq!(queued, 11);
     assert!(matches!(error, TransportError::WriteBufferFull { limit: 1000 }), "{error:?}");
     let closed = closed(&mut connection).await;
@@ -238,7 +239,7 @@ async fn a_write_buffer_that_is_full_ends_the_connection() {
     assert!(matches!(connection.enqueue("{}"), Err(TransportError::Closing)));
 }
 
-/// The smallest configuration neither panics nor refuses a close frame.
+/// The smallest configuration neither panics nor rejects a close frame.
 #[tokio::test(start_paused = true)]
 async fn bounds_of_zero() {
     let mut config = config(Compression::ZlibStream);
@@ -267,7 +268,7 @@ async fn paused_reading_writes_and_does_not_read() {
     assert_eq!(message(&mut connection).await, b"waits");
 }
 
-/// Back-pressure reaches the peer: what is not read fills the stream and nothing else.
+/// Back-pressure reaches the peer: unread messages fill the stream and no other buffer.
 #[tokio::test(start_paused = true)]
 async fn paused_reading_holds_the_peer_back() {
     let (mut connection, mut server) = pair_with_buffer(&config(Compression::None), 256).await;
@@ -301,12 +302,12 @@ async fn the_peer_closes() {
     assert!(!connection.is_open());
     assert!(matches!(connection.enqueue("{}"), Err(TransportError::Closing)));
     assert!(matches!(connection.enqueue_close(4000, ""), Err(TransportError::Closing)));
-    // The answer of RFC 6455, 5.5.1 is out although nothing was polled since.
+    // The answer of RFC 6455, 5.5.1, is sent although nothing was polled since.
     let answer = timeout(A_WHILE, server.next()).await.expect("an answer").unwrap().unwrap();
     assert_eq!(answer, Message::Close(Some(close_frame(4004, "Authentication failed."))));
 }
 
-/// RFC 6455, 5.5.1: nothing counts that comes after a close frame, also when both came in one read.
+/// RFC 6455, 5.5.1: nothing counts after a close frame, even if both arrived in one read.
 #[tokio::test(start_paused = true)]
 async fn what_the_peer_sends_after_its_close_frame_is_not_handed_over() {
     for we_close_first in [false, true] {
@@ -316,7 +317,7 @@ async fn what_the_peer_sends_after_its_close_frame_is_not_handed_over() {
                 connection.enqueue_close(4000, "").unwrap();
                 flushed(&mut connection, Reading::On).await;
             }
-            // Frames as they are on the wire, since no codec writes after a close frame: "last", 4004, "late", 4014.
+            // Raw frames, since no codec writes after a close frame: "last", 4004, "late", 4014.
             let frames = b"\x81\x04last\x88\x02\x0f\xa4\x81\x04late\x88\x02\x0f\xae";
             server.get_mut().write_all(frames).await.unwrap();
             assert_eq!(message(&mut connection).await, b"last");
@@ -326,7 +327,7 @@ async fn what_the_peer_sends_after_its_close_frame_is_not_handed_over() {
             for _ in 0..3 {
                 let reading = if paused { Reading::Paused } else { Reading::On };
                 let event = timeout(A_WHILE, connection.next(reading)).await;
-                match event.expect("the end is told again") {
+                match event.expect("the end is reported again") {
                     Event::Closed(again) => assert_eq!((again.code, again.by), (Some(4004), by)),
                     other => panic!("after the end: {other:?}"),
                 }
@@ -346,7 +347,7 @@ async fn the_peer_closes_without_a_code() {
     assert_eq!((closed.code, closed.by), (None, Initiator::Peer));
 }
 
-/// What the peer sent before it saw our close frame is still handed over.
+/// Messages that the peer sent before it received our close frame are still returned.
 #[tokio::test(start_paused = true)]
 async fn we_close() {
     let (mut connection, mut server) = pair(&config(Compression::ZlibStream)).await;
@@ -381,7 +382,7 @@ async fn we_close_and_the_peer_only_hangs_up() {
     assert!(matches!(closed.error, Some(TransportError::Disconnected)));
 }
 
-/// GW-102: the answer may never come, and the wait is the caller's to bound.
+/// GW-102: the answer may never arrive, and the caller has to limit the wait.
 #[tokio::test(start_paused = true)]
 async fn we_close_and_the_peer_says_nothing() {
     let (mut connection, _server) = pair(&config(Compression::None)).await;
@@ -390,7 +391,7 @@ async fn we_close_and_the_peer_says_nothing() {
     quiet(&mut connection, Reading::On).await;
 }
 
-/// GW-102: the wait for the answer to a close frame is bounded, whatever the peer does.
+/// GW-102: the wait for the answer to a close frame is limited, whatever the peer does.
 #[tokio::test(start_paused = true)]
 async fn closing_waits_for_the_answer_or_for_its_deadline() {
     let (connection, mut server) = pair(&config(Compression::None)).await;
@@ -419,7 +420,8 @@ async fn close_frames_that_must_not_be_sent() {
     connection.enqueue_close(4000, &long[1..]).unwrap();
 }
 
-/// GW-099, GW-100: dropping a connection sends no close frame, so the session stays; also when something is queued.
+/// GW-099, GW-100: dropping a connection sends no close frame, even with queued messages, so the session
+/// stays.
 #[tokio::test(start_paused = true)]
 async fn dropping_says_nothing() {
     for queued in [false, true] {
@@ -449,14 +451,14 @@ async fn the_stream_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn the_stream_ends_inside_of_a_message() {
-    // Inside of a frame.
+    // The stream ends within a frame.
     let (mut connection, server) = pair(&config(Compression::None)).await;
     let mut raw = server.into_inner();
     raw.write_all(b"\x81\x10{\"op\"").await.unwrap();
     drop(raw);
     assert!(matches!(closed(&mut connection).await.error, Some(TransportError::Disconnected)));
 
-    // Inside of a payload.
+    // The stream ends within a payload.
     let (mut connection, mut server) = pair(&config(Compression::ZlibStream)).await;
     let frame = &deflate(&[r#"{"op":10}"#])[0];
     server.send(Message::binary(frame[..8].to_vec())).await.unwrap();
@@ -465,7 +467,8 @@ async fn the_stream_ends_inside_of_a_message() {
     assert_eq!(connection.traffic().payloads, 0);
 }
 
-/// A write that fails does not hide what the peer said before: 4004 and a reset are different news.
+/// A failed write does not hide the peer's earlier close frame: code 4004 needs another reaction than a
+/// reset.
 #[tokio::test(start_paused = true)]
 async fn a_failed_write_does_not_hide_the_close_code() {
     let (mut connection, mut server) = pair(&config(Compression::None)).await;
@@ -496,7 +499,7 @@ async fn a_failed_write_ends_a_connection_that_has_nothing_to_read() {
     }
 }
 
-/// The close frame of ours that cannot be written is no error of `enqueue_close`.
+/// A close frame that cannot be written is not an error of `enqueue_close`.
 #[tokio::test(start_paused = true)]
 async fn a_close_frame_that_cannot_be_written() {
     let broken = Arc::new(AtomicBool::new(false));
@@ -510,7 +513,7 @@ async fn a_close_frame_that_cannot_be_written() {
     assert!(matches!(closed.error, Some(TransportError::Io(_))), "{closed:?}");
 }
 
-/// Each breach of RFC 6455 ends the connection with a typed error, and none of them panics.
+/// Each violation of RFC 6455 ends the connection with a typed error and without a panic.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_misbehaves() {
     let breaches: &[(&str, &[u8])] = &[
@@ -547,7 +550,7 @@ async fn text_that_is_not_utf_8() {
     }
 }
 
-/// GW-014: an announced length alone is enough to refuse, and fragments count together.
+/// GW-014: the announced length of a frame is enough to reject it, and fragments count together.
 #[tokio::test(start_paused = true)]
 async fn messages_above_the_limit() {
     let mut config = config(Compression::None);
@@ -596,7 +599,7 @@ fn streams() -> Vec<Compression> {
     ]
 }
 
-/// A server that does not know the compression that the URL asks for.
+/// A server that does not support the requested compression.
 #[tokio::test(start_paused = true)]
 async fn text_is_text_whatever_the_url_asks_for() {
     for compression in streams() {
@@ -609,7 +612,7 @@ async fn text_is_text_whatever_the_url_asks_for() {
     }
 }
 
-/// A proxy that compresses what is worth it.
+/// A proxy that compresses only some messages.
 #[tokio::test(start_paused = true)]
 async fn text_does_not_disturb_the_compressed_stream() {
     let (mut connection, mut server) = pair(&config(Compression::ZlibStream)).await;
@@ -623,7 +626,8 @@ async fn text_does_not_disturb_the_compressed_stream() {
     assert_eq!(message(&mut connection).await, M2.as_bytes());
 }
 
-/// The same server with an encoding that needs binary messages; once its stream has begun, a peer has to stay with it.
+/// A server without compression and with an encoding that needs binary messages. Once a stream has begun,
+/// plain binary messages are no longer accepted.
 #[tokio::test(start_paused = true)]
 async fn binary_payloads_that_were_never_compressed_are_taken() {
     for compression in streams() {
@@ -660,7 +664,7 @@ async fn gw_042_payload_compression_is_told_per_message() {
         (Message::binary(M2.as_bytes().to_vec()), M2),
         (Message::text(large.clone()), &large),
         (Message::binary(hex(WHOLE_M1)), M1),
-        // Text is never compressed, whatever it begins with.
+        // Text is never compressed, whatever its first byte is.
         (Message::text("x"), "x"),
         (Message::text(""), ""),
     ];
@@ -676,7 +680,7 @@ async fn gw_042_payload_compression_is_told_per_message() {
     assert_eq!((traffic.received_bytes, traffic.payload_bytes), (received as u64, inflated as u64));
 }
 
-/// Also where no context is shared: the payload is lost, and the sequence with it.
+/// Also where messages share no context: the payload is lost, and with it the order of sequence numbers.
 #[tokio::test(start_paused = true)]
 async fn gw_053_an_undecodable_message_ends_a_connection_with_payload_compression() {
     let mut config = config(Compression::Payload);
@@ -721,7 +725,7 @@ mod zstd {
         assert_eq!(error, InflateError::Corrupt { total_in: 0 });
     }
 
-    /// GW-050: a message is complete although the frame goes on.
+    /// GW-050: a message is complete although the zstd frame continues.
     #[tokio::test(start_paused = true)]
     async fn gw_050_small_and_large_payloads_in_one_frame() {
         let (mut connection, mut server) = pair_with_buffer(&config(Compression::ZstdStream), 16 << 20).await;

@@ -1,4 +1,4 @@
-//! The inflater alone, with `zlib-stream`: vectors, splits, bounds, and what is not zlib (GW-043 to GW-047, GW-053,
+//! The inflater with `zlib-stream`: test vectors, splits, limits and invalid data (GW-043 to GW-047, GW-053,
 //! GW-054).
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -81,7 +81,7 @@ fn byte_by_byte_and_over_three_frames() {
     assert_eq!(inflater.push(&frame[9..]), Ok(Some(M2.as_bytes())));
 }
 
-/// GW-046: lengths around every size that the output buffer may have, in one context.
+/// GW-046: lengths around every possible size of the output buffer, in one context.
 #[test]
 fn output_buffer_exactly_full() {
     let mut payloads = Vec::new();
@@ -91,7 +91,7 @@ fn output_buffer_exactly_full() {
                 payloads.push(vec![b'x'; length]);
                 payloads.push(M1.as_bytes().repeat(length / M1.len() + 1)[..length].to_vec());
             }
-            // The compressed form of noise is a little longer than itself, and it is bounded too.
+            // Compressed noise is slightly longer than the noise, and the limit applies to it too.
             if length < LIMIT / 2 {
                 payloads.push(noise(length));
             }
@@ -124,7 +124,7 @@ fn input_that_never_ends_a_payload_is_bounded() {
     assert_eq!(inflater.push(&part), Err(InflateError::TooLarge { limit: LIMIT }));
 }
 
-/// GW-053: any error loses the context for good.
+/// GW-053: any error invalidates the context for good.
 #[test]
 fn corrupt_streams() {
     let mut flipped = hex(ZLIB_M1);
@@ -144,7 +144,7 @@ fn corrupt_streams() {
     assert!(!error.to_string().contains("heartbeat"));
 }
 
-/// Each bit of the second message: an error that says what, or a payload, and no panic.
+/// Each flipped bit of the second message causes an error with details or another payload, but no panic.
 #[test]
 fn gw_053_any_flipped_bit() {
     for bit in 0..hex(ZLIB_M2).len() * 8 {
@@ -172,7 +172,7 @@ fn a_stream_that_ends_itself() {
 
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
-        // Never empty: a second flush without data between has no bytes at all.
+        // Never empty: a second flush without data in between has no bytes at all.
         prop::collection::vec(any::<u8>(), 1..300),
         ("[a-z\":{},0-9]{1,40}", 1..4000_usize).prop_map(|(text, times)| text.repeat(times).into_bytes()),
         (1..100_000_usize).prop_map(noise),
@@ -182,7 +182,7 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any payloads, split anywhere, come out as they went in.
+    /// Random payloads, split anywhere, are returned unchanged.
     #[test]
     fn splits_change_nothing(
         payloads in prop::collection::vec(payload(), 1..8),
@@ -192,7 +192,8 @@ proptest! {
         for (frame, payload) in deflate(&payloads).iter().zip(&payloads) {
             let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(frame.len())).collect();
             at.sort_unstable();
-            // Whatever a part ends with inside of a payload: four bytes of chance are a property of the protocol.
+            // A part must not end like a payload: the protocol cannot distinguish four such bytes from the
+            // suffix.
             at.retain(|&cut| !frame[..cut].ends_with(&[0, 0, 0xff, 0xff]));
             let mut from = 0;
             for cut in at {
@@ -203,7 +204,7 @@ proptest! {
         }
     }
 
-    /// Whatever comes: an answer, no panic, no more than the limit.
+    /// Random input causes an error or a payload within the limit, but no panic.
     #[test]
     fn garbage_is_refused(
         frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), any::<bool>()), 1..20),

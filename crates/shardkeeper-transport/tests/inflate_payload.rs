@@ -1,4 +1,4 @@
-//! The inflater alone, with payload compression: each message on its own (GW-041, GW-042, GW-053, GW-054).
+//! The inflater with payload compression: each message by itself (GW-041, GW-042, GW-053, GW-054).
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -13,7 +13,7 @@ fn inflater() -> Inflater {
     Inflater::new(Compression::Payload, LIMIT).unwrap()
 }
 
-/// Nothing is shared: each order is right, and the same message may come again.
+/// Messages share no context: any order works, and the same message may be repeated.
 #[test]
 fn gw_041_each_message_is_whole() {
     let (m1, m2) = (hex(WHOLE_M1), whole(M2.as_bytes()));
@@ -40,7 +40,7 @@ fn gw_041_a_stream_must_end_with_its_message() {
         let error = inflater().push(&message[..length]).unwrap_err();
         assert_eq!(error, InflateError::Truncated { total_in: length as u64 });
     }
-    // The other stream of the same URL: never ends.
+    // A `zlib-stream` message, whose stream never ends.
     assert_eq!(inflater().push(&hex(ZLIB_M1)), Err(InflateError::Truncated { total_in: 62 }));
 }
 
@@ -52,7 +52,7 @@ fn gw_041_nothing_may_follow_the_stream() {
     }
 }
 
-/// Each bit: the checksum finds it, unless nobody reads it.
+/// The checksum finds each flipped bit, except in bits that are not used.
 #[test]
 fn gw_053_any_flipped_bit() {
     let message = hex(WHOLE_M1);
@@ -62,7 +62,7 @@ fn gw_053_any_flipped_bit() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         let mut inflater = inflater();
         match inflater.push(&flipped) {
-            // The first byte says whether it is compressed at all, and deflate pads its last byte.
+            // The first byte tells whether the message is compressed at all, and deflate pads its last byte.
             Ok(Some(payload)) => assert!(bit < 8 || payload == M1.as_bytes(), "bit {bit}"),
             Ok(None) => panic!("bit {bit}: every message is a payload"),
             Err(InflateError::Corrupt { .. } | InflateError::Truncated { .. }) => {
@@ -94,7 +94,7 @@ fn gw_054_limits_hold_to_the_byte() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any payloads, compressed or not, come out as they went in.
+    /// Random payloads, compressed or not, are returned unchanged.
     #[test]
     fn gw_042_any_mixture(
         payloads in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..5000), any::<bool>()), 1..20),
@@ -106,7 +106,7 @@ proptest! {
         }
     }
 
-    /// Whatever comes: an answer, no panic, no more than the limit.
+    /// Random input causes an error or a payload within the limit, but no panic.
     #[test]
     fn gw_053_garbage(garbage in prop::collection::vec(any::<u8>(), 0..300), limit in 0..5000_usize) {
         for header in [&b"\x78\x9c"[..], b"\x78", b""] {

@@ -1,4 +1,4 @@
-//! The inflater alone, with `zstd-stream`: vectors, bounds, and what is not zstd (GW-048 to GW-051, GW-053, GW-054).
+//! The inflater with `zstd-stream`: test vectors, limits and invalid data (GW-048 to GW-051, GW-053, GW-054).
 #![cfg(feature = "zstd")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,20 +11,20 @@ use shardkeeper_transport::{Compression, InflateError, Inflater};
 
 const LIMIT: usize = 16 << 20;
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// A stored block of `{}`, not the last of its frame.
+/// A stored block with `{}` that is not the last of its frame.
 const BLOCK: [u8; 5] = [2 << 3, 0, 0, b'{', b'}'];
 
 fn inflater() -> Inflater {
     Inflater::new(Compression::ZstdStream, LIMIT).unwrap()
 }
 
-/// Where the blocks of a message without a frame header end.
+/// The ends of the blocks in a message without a frame header.
 fn block_ends(message: &[u8]) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut at = 0;
     while at < message.len() {
         let header = u32::from_le_bytes([message[at], message[at + 1], message[at + 2], 0]);
-        // Of a repeated byte only that byte is there.
+        // A block of a repeated byte holds only that byte.
         at += 3 + if header >> 1 & 3 == 1 { 1 } else { (header >> 3) as usize };
         ends.push(at);
     }
@@ -52,7 +52,7 @@ fn gw_048_a_second_message_in_a_fresh_context() {
 
 #[test]
 fn gw_050_many_messages_in_one_frame() {
-    // More than the window holds, so that it wraps.
+    // More data than the window holds, so that the window wraps.
     for (level, window_log) in [(1, 10), (3, 17), (6, 21), (19, 23)] {
         let mut encoder = Encoder::new(level, window_log);
         let mut inflater = inflater();
@@ -74,7 +74,8 @@ fn gw_050_many_messages_in_one_frame() {
     }
 }
 
-/// Large ones, and lengths around every size that the output buffer and zstd's blocks may have, in one context.
+/// Large payloads, and lengths around every possible size of the output buffer and of zstd's blocks, in one
+/// context.
 #[test]
 fn gw_050_output_buffer_exactly_full() {
     let mut payloads = Vec::new();
@@ -90,12 +91,12 @@ fn gw_050_output_buffer_exactly_full() {
     }
 }
 
-/// One payload over several messages is not what this compression is: each cut is noticed at once, also where some
-/// output came out.
+/// A payload cannot span messages with this compression: each cut is noticed at once, also if some output was
+/// produced.
 #[test]
 fn gw_049_a_message_that_ends_inside_of_its_payload() {
     let (first, second) = (hex(ZSTD_M1), hex(ZSTD_M2));
-    // Of the first 6 bytes, the frame header, there is no output; the rest is a stored block.
+    // The first 6 bytes, the frame header, produce no output; the rest is a stored block.
     for cut in 0..first.len() {
         let mut inflater = inflater();
         let error = inflater.push(&first[..cut]).unwrap_err();
@@ -113,7 +114,7 @@ fn gw_049_a_message_that_ends_inside_of_its_payload() {
     }
 }
 
-/// Only between two blocks of the same payload a cut cannot be told from a payload's end.
+/// Only a cut between two blocks of one payload looks like the end of the payload.
 #[test]
 fn gw_049_a_large_message_that_ends_inside_of_its_payload() {
     for payload in [noise(300_000), prose(300_000)] {
@@ -153,18 +154,18 @@ fn gw_049_a_frame_that_ends_itself() {
             let encoder = Encoder::new(6, 21);
             if checksummed { encoder.checksummed() } else { encoder }
         };
-        // With each payload, as servers do that make a frame of each message.
+        // The frame ends with each payload, from servers that make each message a frame.
         let mut each = inflater();
         for payload in [M1, M2, M1] {
             assert_eq!(each.push(&encoder().end(payload.as_bytes())), Ok(Some(payload.as_bytes())));
         }
-        // Behind other payloads of the same frame, after which another one begins.
+        // The frame ends after several payloads, and another one begins.
         let (mut inflater, mut first) = (inflater(), encoder());
         assert_eq!(inflater.push(&first.flush(M1.as_bytes())), Ok(Some(M1.as_bytes())));
         assert_eq!(inflater.push(&first.end(M2.as_bytes())), Ok(Some(M2.as_bytes())));
         let mut second = encoder();
         assert_eq!(inflater.push(&second.flush(M1.as_bytes())), Ok(Some(M1.as_bytes())));
-        // At the beginning of the next message, and in the middle of one.
+        // A frame ends at the beginning of the next message, and another in the middle of one.
         let late = [second.end(b""), encoder().end(M2.as_bytes()), encoder().end(M1.as_bytes())].concat();
         assert_eq!(inflater.push(&late), Ok(Some(format!("{M2}{M1}").as_bytes())));
     }
@@ -177,12 +178,12 @@ fn gw_049_a_frame_that_ends_without_a_payload() {
     inflater.push(&first).unwrap();
     let total_in = (first.len() + second.len()) as u64;
     assert_eq!(inflater.push(&second), Err(InflateError::StreamEnd { total_in }));
-    // A skippable frame is a frame.
+    // A skippable frame is accepted like any other.
     let skippable = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2];
     assert_eq!(self::inflater().push(&skippable), Err(InflateError::StreamEnd { total_in: 10 }));
 }
 
-/// Many frames in one message cost no more than one.
+/// Many frames in one message cannot exceed the limit of one payload.
 #[test]
 fn gw_054_frames_in_one_message_share_the_limit() {
     let frame = Encoder::new(6, 21).end(&[b'x'; 1000]);
@@ -191,7 +192,7 @@ fn gw_054_frames_in_one_message_share_the_limit() {
     assert_eq!(inflater.push(&frame.repeat(11)), Err(InflateError::TooLarge { limit: 10_000 }));
 }
 
-/// Each bit of both messages: an error that says what, or a payload, and no panic.
+/// Each flipped bit of either message causes an error with details or another payload, but no panic.
 #[test]
 fn gw_053_any_flipped_bit() {
     let mut refused = 0;
@@ -237,7 +238,7 @@ fn gw_053_windows_above_8_mib() {
         };
         assert_eq!(inflater().push(&message), expected, "{descriptor:#x}");
     }
-    // A frame of one segment has its announced length as its window.
+    // The window of a single-segment frame is its announced length.
     for (length, accepted) in [(8 << 20, true), ((8 << 20) + 1, false), (u32::MAX, false)] {
         let message = [&MAGIC[..], &[0xa0], &length.to_le_bytes(), &BLOCK].concat();
         assert_eq!(inflater().push(&message).is_ok(), accepted, "{length}");
@@ -257,7 +258,7 @@ fn gw_054_limits_hold_to_the_byte() {
         assert!(inflater.push(&messages[0]) == Ok(Some(&payloads[0])), "{limit}");
         assert_eq!(inflater.push(&messages[1]), Err(InflateError::TooLarge { limit }), "{limit} + 1");
     }
-    // The compressed form counts as well.
+    // The limit applies to the compressed form as well.
     let message = zstd(&[noise(1000)]).remove(0);
     for (limit, accepted) in [(message.len(), true), (message.len() - 1, false)] {
         let mut inflater = Inflater::new(Compression::ZstdStream, limit).unwrap();
@@ -277,7 +278,7 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any payloads, however the peer compresses them, come out as they went in.
+    /// Random payloads, compressed with random settings, are returned unchanged.
     #[test]
     fn gw_050_any_payloads(
         payloads in prop::collection::vec(payload(), 1..8),
@@ -291,7 +292,8 @@ proptest! {
         }
     }
 
-    /// Whatever comes, with and without an honest start: an answer, no panic, no more than the limit.
+    /// Random input, with and without a valid start, causes an error or a payload within the limit, but no
+    /// panic.
     #[test]
     fn gw_053_garbage(
         messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20),

@@ -20,7 +20,8 @@ use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 use url::Url;
 
-/// A peer for one connection: greets, awaits a heartbeat, and hangs up without a word of WebSocket or TLS.
+/// A peer for one connection: greets, waits for a heartbeat, and closes TCP without a closing handshake of
+/// WebSocket or TLS.
 async fn peer(name: &str) -> (Url, CertificateDer<'static>, JoinHandle<()>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
@@ -35,7 +36,7 @@ async fn peer(name: &str) -> (Url, CertificateDer<'static>, JoinHandle<()>) {
     let url = format!("wss://localhost:{}/", listener.local_addr().unwrap().port()).parse().unwrap();
     let task = tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
-        // A client that does not trust the certificate ends this early.
+        // A client that does not trust the certificate ends the handshake, so accepting fails.
         let Ok(tls) = TlsAcceptor::from(Arc::new(config)).accept(tcp).await else { return };
         let mut server = accept_async(tls).await.unwrap();
         server.send(Message::text("x".repeat(100_000))).await.unwrap();
@@ -65,7 +66,7 @@ async fn over_tls() {
     connection.enqueue("heartbeat").unwrap();
     flushed(&mut connection, Reading::On).await;
     server.await.unwrap();
-    // GW-093: the connection ends without a close code. A TLS end without close_notify is an end like any other.
+    // GW-093: the connection ends without a close code. A TLS end without close_notify counts as a plain end.
     let Event::Closed(closed) = connection.next(Reading::On).await else { panic!("not closed") };
     assert_eq!(closed.by, Initiator::Transport);
     assert!(matches!(closed.error, Some(TransportError::Disconnected)), "{closed:?}");

@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::fmt::Write;
 
-/// `main` prints the error that it returns by `Debug`, so the `Debug` of an error is its `Display` and those of its sources.
+/// Implements `Debug` as the `Display` of an error and its sources, because `main` prints the error that it
+/// returns by `Debug`.
 macro_rules! readable {
     ($($error:ty),+ $(,)?) => {
         $(impl std::fmt::Debug for $error {
@@ -16,7 +17,7 @@ macro_rules! readable {
 
 pub(crate) use readable;
 
-/// An error and its sources, in one line.
+/// Text of an error and its sources, in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

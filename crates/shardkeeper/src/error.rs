@@ -1,4 +1,4 @@
-//! What can go wrong between a bot and the manager.
+//! Errors that a bot can get from the builder and the manager.
 
 use std::time::Duration;
 
@@ -22,209 +22,213 @@ pub use crate::gateway_info::GatewayInfoError;
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to add: wait() has the cause")]
 pub struct ManagerEnded;
 
-/// A configuration cannot work.
+/// Error of [`Builder::build`](crate::Builder::build): the configuration is not valid. Each variant names the
+/// setting.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The token is none.
+    /// The token is not valid.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The API's URL is none, or not one for HTTP.
+    /// The API URL is not a valid `http` or `https` URL.
     #[error("the API URL {url:?} is not an http or https URL")]
     ApiUrl {
-        /// What was given.
+        /// URL that was given.
         url: String,
     },
-    /// A count of no shards.
-    #[error("the shard count is zero: use at least one shard, or the recommended count")]
+    /// The shard count is zero.
+    #[error(
+        "the shard count is zero: use at least 1, or leave it out for the number that Discord recommends"
+    )]
     NoShards,
-    /// A shard that the layout does not have: ids are less than the count (GW-073).
+    /// A shard id is not less than the shard count (GW-073: ids are counted from zero).
     #[error("shard {shard} does not exist among {count} shards: ids go from 0 to {}", count.get() - 1)]
     NoSuchShard {
-        /// The id.
+        /// Shard id that was given.
         shard: ShardId,
-        /// The layout.
+        /// Shard count that was given.
         count: ShardCount,
     },
-    /// Bits that no intent of a bot has (GW-178, GW-187).
-    #[error("the intents have bits that no intent of a bot has: {bits:#x}")]
+    /// The intents contain bits that Discord does not define for bots (GW-178, GW-187).
+    #[error("the intents contain unknown bits: {bits:#x}")]
     Intents {
-        /// Those bits.
+        /// The unknown bits.
         bits: u64,
     },
-    /// `large_threshold` is out of bounds (GW-072).
-    #[error("large_threshold is {value}: Discord takes 50 to 250")]
+    /// `large_threshold` is out of bounds (GW-072: Discord accepts 50 to 250).
+    #[error("large_threshold is {value}: Discord accepts 50 to 250")]
     LargeThreshold {
-        /// What was given.
+        /// Value that was given.
         value: u8,
     },
-    /// The name of the library is too long.
-    #[error("the library's name has {bytes} bytes, at most {limit} are possible")]
+    /// The library name is too long.
+    #[error("the library name has {bytes} bytes: at most {limit} are allowed")]
     LibraryName {
-        /// Its length.
+        /// Length of the name, in bytes.
         bytes: usize,
-        /// The bound.
+        /// Largest length, in bytes.
         limit: usize,
     },
-    /// More shards than any bot has.
-    #[error("the shard count is {count}: at most {limit} are possible")]
+    /// The shard count is larger than any bot needs.
+    #[error("the shard count is {count}: at most {limit} are allowed")]
     TooManyShards {
-        /// What was given.
+        /// Shard count that was given.
         count: u32,
-        /// The bound.
+        /// Largest shard count.
         limit: u32,
     },
-    /// A span of time is out of bounds.
+    /// A duration is out of bounds. The source names the setting.
     #[error(transparent)]
     Wait(#[from] DurationError),
     /// `max_message_bytes` is out of bounds.
     #[error("max_message_bytes is {value}: it has to be between {min} and {max}")]
     MaxMessageBytes {
-        /// What was given.
+        /// Value that was given, in bytes.
         value: usize,
-        /// The smallest bound that lets a shard get ready.
+        /// Smallest value with which a shard can still get ready, in bytes.
         min: usize,
-        /// The largest possible bound.
+        /// Largest possible value, in bytes.
         max: usize,
     },
-    /// Payload compression exists for JSON only (GW-034).
-    #[error("payload compression goes with the encoding json only: use zlib-stream, or none")]
+    /// Payload compression is combined with an encoding other than JSON (GW-034: it exists only for JSON).
+    #[error("payload compression works only with the json encoding: use zlib-stream, or no compression")]
     PayloadCompression,
-    /// The first presence cannot be shown.
+    /// The first presence is not valid.
     #[error(transparent)]
     Presence(#[from] PresenceError),
 }
 
-/// The manager could not start.
+/// Error of [`Builder::start`](crate::Builder::start): the manager did not start.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The configuration cannot work.
+    /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// `GET /gateway/bot` failed in a way that trying again does not mend.
-    #[error("the gateway address cannot be had")]
+    /// `GET /gateway/bot` failed, and trying again would not help. The source has the cause.
+    #[error("cannot get the gateway address")]
     Gateway(#[source] GatewayInfoError),
-    /// A shard was asked for that the recommended layout does not have.
-    #[error("the layout does not fit")]
+    /// A configured shard does not exist in the layout that Discord recommends.
+    #[error("the configured shards do not fit the shard count")]
     Layout(#[source] ConfigError),
-    /// What is left of the day's Identify does not suffice for all shards ([`Builder::require_full_start`](crate::Builder::require_full_start)).
+    /// The identify budget is too small to start every shard, and
+    /// [`Builder::require_full_start`](crate::Builder::require_full_start) is set.
     #[error(
-        "{needed} shards have to identify, and {left} identifies are left of which {reserve} are kept: \
-         wait {resets_after:.0?}, or let some of them start"
+        "the identify budget is too small: {needed} shards have to identify, {left} identifies are left, \
+         {reserve} of them are reserved; wait {resets_after:.0?}, or turn require_full_start off"
     )]
     Budget {
-        /// How many shards have no session to resume.
+        /// Number of shards that have no session to resume.
         needed: usize,
-        /// What is left.
+        /// Identifies left in the current period.
         left: u32,
-        /// What is never spent.
+        /// Identifies that are never spent ([`Builder::identify_reserve`](crate::Builder::identify_reserve)).
         reserve: u32,
-        /// When everything is there again.
+        /// Time until Discord resets the budget.
         resets_after: Duration,
     },
-    /// `GET /gateway/bot` had no answer within [`Builder::start_timeout`](crate::Builder::start_timeout).
+    /// `GET /gateway/bot` did not succeed within [`Builder::start_timeout`](crate::Builder::start_timeout).
     #[error("no answer from the gateway within {after:?}: {error}")]
     Unreachable {
-        /// The configured bound.
+        /// Configured timeout.
         after: Duration,
-        /// What the last attempt said.
+        /// Error text of the last attempt.
         error: String,
     },
-    /// The actors could not be spawned, or the manager ended before it had started.
-    #[error("the manager ended before it had started: the log says why")]
+    /// The manager's actor could not be spawned, or ended during the start.
+    #[error("the manager ended before it had started: see the log for the cause")]
     ManagerEnded(#[from] ManagerEnded),
 }
 
-/// A command was not accepted.
+/// Error of a command or presence that was not accepted.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
-    /// It is none that Discord takes.
+    /// The command is not valid: Discord would reject it.
     #[error(transparent)]
     Invalid(#[from] CommandContentError),
-    /// It is none that Discord would show.
+    /// The presence is not valid: Discord would not show it.
     #[error(transparent)]
     Presence(#[from] PresenceError),
-    /// The shard does not take it.
+    /// The shard does not accept the command.
     #[error(transparent)]
     Queue(#[from] CommandQueueError),
-    /// Another process runs the shard.
+    /// This manager does not run the shard; perhaps another process does.
     #[error("shard {shard} is not run by this manager")]
     NoSuchShard {
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
     },
-    /// Another process runs the shard that owns the guild.
+    /// This manager does not run the shard that owns the guild; perhaps another process does.
     #[error("guild {guild_id} is on shard {shard}, which is not run by this manager")]
     GuildElsewhere {
-        /// The guild.
+        /// Id of the guild.
         guild_id: u64,
-        /// The shard that owns it.
+        /// Shard that owns the guild.
         shard: ShardId,
     },
-    /// The shard ended, or is about to come back from a crash.
-    #[error("shard {shard} takes no commands now")]
+    /// The shard has ended, or is waiting to restart after a crash.
+    #[error("shard {shard} accepts no commands now: it has ended or is restarting")]
     ShardEnded {
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
     },
-    /// The layout is not known yet, so that no shard owns the guild.
-    #[error("the manager is still asking discord for its layout")]
+    /// The layout is not known yet, so the owner of the guild is not known.
+    #[error("the manager is still starting: its shard count is not known yet")]
     Starting,
     /// The manager has ended.
     #[error(transparent)]
     ManagerEnded(#[from] ManagerEnded),
 }
 
-/// Shards were not added, removed or restarted: none of them.
+/// Error of adding, removing or restarting shards. None of the shards given was changed.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardChangeError {
-    /// The layout has no such shard.
+    /// The layout has no shard with this id.
     #[error("shard {shard} does not exist among {count} shards: ids go from 0 to {}", count.get() - 1)]
     NotInLayout {
-        /// The shard.
+        /// Shard id that was given.
         shard: ShardId,
-        /// The layout.
+        /// Shard count of the layout.
         count: ShardCount,
     },
-    /// This manager runs it already.
-    #[error("shard {shard} is run by this manager already")]
+    /// This manager already runs the shard.
+    #[error("shard {shard} is already run by this manager")]
     AlreadyHere {
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
     },
-    /// This manager does not run it.
+    /// This manager does not run the shard.
     #[error("shard {shard} is not run by this manager")]
     NoSuchShard {
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
     },
-    /// It is being removed.
+    /// The shard is being removed.
     #[error("shard {shard} is being removed")]
     Leaving {
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
     },
-    /// A session that none of the shards is to resume.
+    /// A session was given for a shard that is not among the shards to add.
     #[error("a session of shard {shard} was given, which is not among the shards to add")]
     UnwantedSession {
-        /// Its shard.
+        /// Shard of that session.
         shard: ShardId,
     },
-    /// A session that its shard cannot resume.
+    /// A session was given that its shard cannot resume.
     #[error("the session of shard {shard} cannot be resumed here")]
     Session {
-        /// Its shard.
+        /// Shard of that session.
         shard: ShardId,
-        /// What stands against it.
+        /// Reason why the session cannot be resumed.
         source: SessionMismatch,
     },
     /// The layout is not known yet.
-    #[error("the manager is still asking discord for its layout")]
+    #[error("the manager is still starting: its shard count is not known yet")]
     Starting,
-    /// The manager has ended, or is about to.
+    /// The manager has ended, or is about to end.
     #[error(transparent)]
     ManagerEnded(#[from] ManagerEnded),
 }
@@ -233,18 +237,19 @@ pub enum ShardChangeError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitReason {
-    /// As it was told; the sessions are given up.
+    /// Ended by [`stop`](crate::Shardkeeper::stop); the sessions are given up.
     Stopped,
-    /// As it was told; the sessions can be resumed.
+    /// Ended by [`detach`](crate::Shardkeeper::detach); the sessions can be resumed.
     Detached,
     /// Discord refuses the bot.
     Refused(FatalClose),
-    /// It broke down, or was stopped or killed by its address.
+    /// The manager crashed, or its actor was stopped or killed through its address.
     Crashed,
 }
 
 impl ExitReason {
-    /// `Ok` when the bot ended because it was told to, otherwise the cause as an error.
+    /// Converts the reason into a result: `Ok` when the bot ended on request, otherwise the cause as an
+    /// error.
     ///
     /// # Errors
     ///
@@ -258,7 +263,7 @@ impl ExitReason {
     }
 }
 
-/// The bot ended without having been told to.
+/// Error of a bot that ended without a request to end.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExitError {
@@ -266,7 +271,7 @@ pub enum ExitError {
     #[error(transparent)]
     Refused(#[from] FatalClose),
     /// The manager crashed, or its actor was stopped or killed.
-    #[error("the manager crashed, or its actor was stopped or killed: the log says why")]
+    #[error("the manager crashed, or its actor was stopped or killed: see the log for the cause")]
     Crashed,
 }
 
@@ -283,10 +288,10 @@ mod tests {
         let empty = StartError::Config(ConfigError::Token(TokenError::Empty));
         let asked = StartError::Gateway(GatewayInfoError::Unauthorized);
         for (error, printed) in [
-            (empty, "the token is empty: set it to the bot token of the developer portal"),
+            (empty, "the token is empty: set it to the bot token from the developer portal"),
             (
                 asked,
-                "the gateway address cannot be had: discord does not accept the token (401): \
+                "cannot get the gateway address: discord does not accept the token (401): \
                  take a valid one from the developer portal",
             ),
         ] {

@@ -1,4 +1,5 @@
-//! `GET /gateway/bot`: where the Gateway is, how many shards it wants, and what the bot may still identify.
+//! `GET /gateway/bot`: the Gateway's URL, the recommended number of shards, and the identify budget that is
+//! left.
 
 use std::error::Error;
 use std::ops::RangeInclusive;
@@ -19,50 +20,51 @@ use url::Url;
 
 use crate::chain::readable;
 
-/// Discord wants `DiscordBot (<url>, <version>)` in every request (GW-281). The WebSocket request has the same.
+/// User agent of HTTP and WebSocket requests. GW-281: Discord requires `DiscordBot (<url>, <version>)`.
 pub(crate) const USER_AGENT: &str =
     concat!("DiscordBot (https://docs.rs/shardkeeper, ", env!("CARGO_PKG_VERSION"), ")");
-/// The answer has about 200 bytes.
+/// Largest answer that is read. Discord's has about 200 bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// The most shards that an answer may advise. At 1,000 guilds per shard, which is what Discord advises, they are enough
-/// for 65 million guilds; there are about 30 million.
+/// Largest shard count that an answer may recommend. With the 1,000 guilds per shard that Discord recommends,
+/// it is enough for 65 million guilds; Discord has about 30 million.
 const MAX_SHARDS: u64 = 1 << 16;
-/// The largest `max_concurrency` that is believed. Discord's largest is 16 as far as is known; each takes memory.
+/// Largest `max_concurrency` that is accepted, because each key takes memory. The largest known value at
+/// Discord is 16.
 const MAX_CONCURRENCY: u64 = 1 << 12;
-/// The longest period of the identify budget. Discord's is a day.
+/// Longest period of the identify budget that is accepted. Discord's is one day.
 const LONGEST_PERIOD_MS: u64 = 7 * 24 * 3_600_000;
-/// How long the whole request may take.
+/// Timeout of the whole request.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// The answer of `GET /gateway/bot`.
+/// Answer of `GET /gateway/bot`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "processes construct it from what another one was told")]
 pub struct GatewayInfo {
-    /// The bootstrap URL.
+    /// Bootstrap URL: the address for connections without a session to resume.
     pub url: Url,
-    /// The number of shards that Discord recommends (GW-005).
+    /// Number of shards that Discord recommends (GW-005).
     pub shards: u32,
-    /// What may be identified.
+    /// Identify budget and concurrency.
     pub session_start_limit: SessionStartLimit,
 }
 
-/// How many sessions may be started. All four fields are needed, and the time is in milliseconds (GW-007).
+/// Limits on starting sessions. All four fields are needed, and the time is in milliseconds (GW-007).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "processes construct it from what another one was told")]
 pub struct SessionStartLimit {
-    /// In a period.
+    /// Identifies allowed per period.
     pub total: u32,
-    /// In what is left of this period.
+    /// Identifies left in the current period.
     pub remaining: u32,
-    /// Until the period ends, in milliseconds.
+    /// Time until the period ends, in milliseconds.
     #[serde(rename = "reset_after")]
     pub reset_after_ms: u64,
-    /// At the same time.
+    /// Number of shards that may identify at the same time.
     pub max_concurrency: u32,
 }
 
 impl GatewayInfo {
-    /// The same with a `max_concurrency` that can be used.
+    /// Replaces an unusable `max_concurrency` by 1.
     pub(crate) fn bounded(mut self) -> Self {
         let concurrency = &mut self.session_start_limit.max_concurrency;
         if !(1..=MAX_CONCURRENCY).contains(&u64::from(*concurrency)) {
@@ -72,68 +74,72 @@ impl GatewayInfo {
     }
 }
 
-/// `GET /gateway/bot` failed.
+/// Error of `GET /gateway/bot`.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayInfoError {
-    /// The token is dead (GW-006).
+    /// Discord does not accept the token: it was reset or never valid (GW-006).
     #[error("discord does not accept the token (401): take a valid one from the developer portal")]
     Unauthorized,
-    /// It says 429, not as Discord's API does, and not for how long: trying on makes it worse (GW-293).
-    #[error("{host} shuts this address out (429 without an end): wait, or ask who runs it")]
+    /// The host answers 429 without the JSON and the waiting time of Discord's API. This is a block at the
+    /// edge, which further requests would prolong (GW-293).
+    #[error(
+        "{host} blocks this IP address (429 without a retry time): wait, or contact the operator of {host}"
+    )]
     ShutOut {
-        /// Who answered.
+        /// Host of the API URL.
         host: String,
     },
-    /// An HTTP status that says no.
+    /// The host answered with an HTTP error status.
     #[error("{host} answered with status {status}{}", hint(*.status))]
     Status {
-        /// Who answered.
+        /// Host of the API URL.
         host: String,
-        /// The status.
+        /// HTTP status.
         status: u16,
-        /// How long to wait, if it said so.
+        /// Waiting time that the answer asked for, if any.
         retry_after: Option<Duration>,
     },
-    /// There is no connection.
+    /// The connection could not be made.
     #[error("the API cannot be reached")]
     Connect(#[from] ConnectError),
     /// The connection did not carry an HTTP answer.
     #[error("{host} does not answer as an HTTP server: check the API URL")]
     Http {
-        /// Who it was.
+        /// Host of the API URL.
         host: String,
-        /// What went wrong.
+        /// Error of the HTTP client.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// No answer in time.
+    /// No answer came within 15 s.
     #[error("{host} did not answer within {} s", DEADLINE.as_secs())]
     Timeout {
-        /// Who it was.
+        /// Host of the API URL.
         host: String,
     },
-    /// The answer is not what it should be.
-    #[error("the answer of {host} is not that of Discord: check the API URL")]
+    /// The answer is not what Discord sends.
+    #[error("{host} did not answer as the Discord API: check the API URL")]
     Malformed {
-        /// Who answered.
+        /// Host of the API URL.
         host: String,
-        /// What is wrong with it.
+        /// Description of what is wrong with the answer.
         source: Box<dyn Error + Send + Sync>,
     },
 }
 
 fn hint(status: u16) -> &'static str {
     match status {
-        403 => ": access is denied, perhaps by a ban of this address",
+        403 => ": access denied, perhaps this IP address is banned",
         404 => ": check the API URL",
         429 => ": too many requests",
-        500.. => ": it is in trouble",
+        500.. => ": the server has a problem, try again later",
         _ => "",
     }
 }
 
 impl GatewayInfoError {
-    /// Whether trying again later can help.
+    /// Whether trying again later can help. `false` for an invalid token, a block and other errors that need
+    /// a person.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unauthorized | Self::ShutOut { .. } => false,
@@ -143,7 +149,7 @@ impl GatewayInfoError {
         }
     }
 
-    /// How long the server wants to be left alone.
+    /// Time that the server asked to wait before the next request, if it did.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -152,18 +158,19 @@ impl GatewayInfoError {
     }
 }
 
-/// Asks for the gateway's address and the bot's limits.
+/// Requests `GET /gateway/bot`: the gateway's address and the bot's limits.
 ///
 /// # Errors
 ///
-/// See [`GatewayInfoError`]; none holds the token. Numbers that are missing or odd are no error: in their place 1 shard,
-/// 1000 Identify in 24 h and a `max_concurrency` of 1 are assumed, with a warning in the log. More than 65,536 shards
-/// are one.
+/// See [`GatewayInfoError`]; no error contains the token. Missing or invalid numbers are not an error: 1
+/// shard, 1000 Identifies in 24 h and a `max_concurrency` of 1 are assumed instead, with a warning in the
+/// log. More than 65,536 shards are an error.
 ///
 /// # Bounds
 ///
-/// It takes 15 s at most, and an answer of 64 KiB. It asks once: whether to try again is the caller's to decide, by
-/// [`GatewayInfoError::is_retryable`] and [`retry_after`](GatewayInfoError::retry_after).
+/// The request takes at most 15 s and reads at most 64 KiB. There is only one attempt: the caller decides
+/// whether to try again, by [`GatewayInfoError::is_retryable`] and
+/// [`retry_after`](GatewayInfoError::retry_after).
 ///
 /// # Panics
 ///
@@ -171,7 +178,7 @@ impl GatewayInfoError {
 ///
 /// # Cancel safety
 ///
-/// Safe: dropping it drops the connection.
+/// Safe: dropping the future drops the connection.
 pub async fn gateway_info(
     dialer: &dyn Dialer,
     api_url: &Url,
@@ -186,7 +193,7 @@ pub async fn gateway_info(
 async fn request(dialer: &dyn Dialer, api_url: &Url, token: &Token) -> Result<GatewayInfo, GatewayInfoError> {
     let http = |source: hyper::Error| GatewayInfoError::Http { host: host(api_url), source: source.into() };
     let malformed = |source| GatewayInfoError::Malformed { host: host(api_url), source };
-    // Whoever starts a bot waits for an answer, whatever a dialer of theirs does.
+    // A panic in a custom dialer must become an error: the caller of `start` waits for an answer.
     let dialing = AssertUnwindSafe(async { dialer.dial(api_url).await }).catch_unwind().await;
     let stream = dialing.unwrap_or_else(|_| Err(ConnectError::dial(api_url, "the dialer panicked")))?;
     let (mut sender, connection) =
@@ -228,12 +235,12 @@ async fn request(dialer: &dyn Dialer, api_url: &Url, token: &Token) -> Result<Ga
             tracing::warn!(
                 host,
                 numbers,
-                "GET /gateway/bot lacks these numbers, or has odd ones: safe ones are assumed"
+                "GET /gateway/bot has missing or invalid numbers: safe defaults are used for these"
             );
         }
         Ok(info)
     };
-    // The connection does its work beside the exchange; when it ends first, the exchange says why.
+    // The connection task runs beside the exchange. If it ends first, the exchange reports the cause.
     tokio::pin!(exchange);
     tokio::select! {
         biased;
@@ -242,8 +249,8 @@ async fn request(dialer: &dyn Dialer, api_url: &Url, token: &Token) -> Result<Ga
     }
 }
 
-/// Reads an answer, and names the numbers that are missing or odd. What is assumed in their place makes shards identify
-/// later than necessary, and never too soon.
+/// Parses an answer, and lists the fields that are missing or invalid. The defaults used for these make
+/// shards identify later than necessary, never too soon.
 fn read(body: &[u8]) -> Result<(GatewayInfo, Vec<&'static str>), Box<dyn Error + Send + Sync>> {
     #[derive(Deserialize)]
     struct Answer {
@@ -255,7 +262,7 @@ fn read(body: &[u8]) -> Result<(GatewayInfo, Vec<&'static str>), Box<dyn Error +
     }
     let Answer { url, shards, session_start_limit: limit } = serde_json::from_slice(body)?;
     if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") || !url.has_host() {
-        return Err("its url is not that of a WebSocket".into());
+        return Err("its url is not a WebSocket URL".into());
     }
     let mut odd = Vec::new();
     let mut number = |name, value: &Value, within: RangeInclusive<u64>, assumed| {
@@ -265,7 +272,7 @@ fn read(body: &[u8]) -> Result<(GatewayInfo, Vec<&'static str>), Box<dyn Error +
         })
     };
     if let Some(shards) = whole(&shards).filter(|shards| *shards > MAX_SHARDS) {
-        return Err(format!("it advises {shards} shards, and more than {MAX_SHARDS} cannot be meant").into());
+        return Err(format!("it recommends {shards} shards, more than the limit of {MAX_SHARDS}").into());
     }
     let shards = number("shards", &shards, 1..=MAX_SHARDS, 1);
     let any = 0..=u64::from(u32::MAX);
@@ -273,7 +280,7 @@ fn read(body: &[u8]) -> Result<(GatewayInfo, Vec<&'static str>), Box<dyn Error +
     let remaining = number("remaining", &limit["remaining"], any, total);
     let day = 24 * 3_600_000;
     let reset_after_ms = number("reset_after", &limit["reset_after"], 0..=LONGEST_PERIOD_MS, day);
-    // One at a time is right for any other number, too.
+    // A concurrency of one is safe, whatever the real number is.
     let max_concurrency = number("max_concurrency", &limit["max_concurrency"], 1..=MAX_CONCURRENCY, 1);
     let bounded = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let session_start_limit = SessionStartLimit {
@@ -285,9 +292,9 @@ fn read(body: &[u8]) -> Result<(GatewayInfo, Vec<&'static str>), Box<dyn Error +
     Ok((GatewayInfo { url, shards: bounded(shards), session_start_limit }, odd))
 }
 
-/// A whole number however it is written; one below zero is as good as none left.
+/// Reads a whole number written as number or text. A negative number counts as 0.
 fn whole(value: &Value) -> Option<u64> {
-    // Every number here is far below what a float holds exactly, or refused.
+    // Exact: the numbers that are accepted are far below 2^53.
     let number = match value {
         Value::String(text) => text.parse().ok()?,
         value => value.as_f64()?,
@@ -301,7 +308,7 @@ fn is_json(body: Option<&Bytes>) -> bool {
 
 fn retry_after(headers: &hyper::HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse::<f64>().ok()?;
-    // At most a day: whatever asks for more is no rate limit.
+    // At most a day: a longer time is not a rate limit.
     Duration::try_from_secs_f64(seconds.clamp(0.0, 86_400.0)).ok()
 }
 

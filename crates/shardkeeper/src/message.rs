@@ -1,4 +1,4 @@
-//! What the actors tell each other, and what a bot tells them. Each variant names its sender.
+//! Messages between the actors, and from a bot to the actors. The doc of each variant names its sender.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,89 +21,99 @@ use crate::store::{StoreError, Stored};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Counts the lives of a shard's actor, so that what an earlier one said late is not taken for the present one's.
+/// Number of one life of a shard's actor, higher after each restart. It identifies late messages of an
+/// earlier actor of the same shard, which are ignored.
 pub type Incarnation = u64;
 
-/// What a [`ShardManager`](crate::actor::ShardManager) is told. When it is gone a send fails, and a call answers with an
-/// error; nothing brings it back. A call that crosses its end may never be answered: give it a time limit, or use
-/// [`Shardkeeper`](crate::Shardkeeper), which waits for the end too.
+/// Messages that a [`ShardManager`](crate::actor::ShardManager) accepts.
+///
+/// Once the manager has ended, a send fails and a call returns an error; the manager is never restarted. A
+/// call made while the manager ends may never be answered: use a timeout, or use
+/// [`Shardkeeper`](crate::Shardkeeper), whose methods also return when the manager ends.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ManagerMessage {
-    /// From the bot: answer when the layout is known and the shards are started, or why that cannot be.
+    /// From the bot: answer when the layout is known and the shards are started, or with the error that
+    /// prevents it.
     AwaitStart(RpcReplyPort<Result<(), StartError>>),
-    /// From the bot: the address of a shard's actor; `None` when this manager has no such shard, or when it is
-    /// about to come back from a crash.
+    /// From the bot: return the address of a shard's actor; `None` when this manager does not run the shard,
+    /// or the shard is waiting to restart after a crash.
     Shard(ShardId, RpcReplyPort<Option<ActorRef<ShardMessage>>>),
-    /// From the bot: the shard that owns a guild, in the layout that there is now; `None` as long as there is none.
+    /// From the bot: return the shard that owns a guild in the current layout; `None` until the layout is
+    /// known.
     OwnerOf(u64, RpcReplyPort<Option<ShardId>>),
-    /// From the bot: what a handle shares with this manager. [`Shardkeeper::of`](crate::Shardkeeper::of) asks for it.
+    /// From the bot: return the data that handles share with this manager, for
+    /// [`Shardkeeper::of`](crate::Shardkeeper::of).
     Share(RpcReplyPort<Shared>),
-    /// From the bot: how everything stands. Answered without asking any shard.
+    /// From the bot: return the status of all shards and of the identify queue. No shard is asked for it, so
+    /// a shard that hangs does not delay the answer.
     Status(RpcReplyPort<ManagerStatus>),
-    /// From the bot: how one shard stands; `None` when this manager has no such shard.
+    /// From the bot: return the status of one shard; `None` when this manager does not run it.
     ShardStatus(ShardId, RpcReplyPort<Option<ShardStatus>>),
-    /// From the bot: show this presence on every shard (`None`) or on these, now and after each later Identify or restart.
-    /// Answers whether it was accepted; a shard that is down sends it when it is back.
+    /// From the bot: show this presence on every shard (`None`) or on these, now and after each later
+    /// Identify or restart. The answer says whether the presence was accepted; a shard that is down sends it
+    /// once it is back.
     UpdatePresence(Option<Vec<ShardId>>, PresenceUpdate, RpcReplyPort<Result<(), CommandError>>),
-    /// From the bot: run these shards too, of the layout that there is, and resume these sessions of theirs. Answers when
-    /// they are started, and not yet ready.
+    /// From the bot: also run these shards of the current layout, and resume these sessions of theirs. The
+    /// answer comes when the shards are started, before they are ready.
     AddShards(Vec<ShardId>, Vec<Session>, RpcReplyPort<Result<(), ShardChangeError>>),
-    /// From the bot: run these shards no longer. Answers when they have closed, or the deadline of an end has passed: with their
-    /// sessions, if they closed so that another process can resume them.
+    /// From the bot: stop running these shards. The answer comes when they have closed or the shutdown
+    /// timeout has passed, with the sessions of the shards that closed in a way that lets another process
+    /// resume them.
     RemoveShards(Vec<ShardId>, ShutdownMode, RpcReplyPort<Result<Vec<Session>, ShardChangeError>>),
-    /// From the bot: make another connection for this shard. Answers when it was told to.
+    /// From the bot: make a new connection for this shard. The answer comes when the shard has been notified.
     RestartShard(ShardId, RestartBy, RpcReplyPort<Result<(), ShardChangeError>>),
-    /// From the bot: the sessions as another process could resume them now. They go on here.
+    /// From the bot: return the sessions as another process could resume them now. They stay in use here.
     Sessions(RpcReplyPort<Vec<Session>>),
-    /// From the bot: send a command on the shard that owns its guild. Answers whether it was accepted for sending; it is
-    /// sent when the shard is ready and the limits allow, also over a reconnect. A crash of the shard loses it.
+    /// From the bot: send a command on the shard that owns its guild. The answer says whether the command was
+    /// accepted. It is sent when the shard is ready and the rate limits allow, if necessary after a
+    /// reconnect. A crash of the shard loses it.
     Command(Command, RpcReplyPort<Result<AcceptedCommand, CommandError>>),
-    /// From the bot: end. Answers with the sessions that can be resumed, when every shard has ended or the deadline
-    /// has passed.
+    /// From the bot: shut down. The answer comes when every shard has ended or the shutdown timeout has
+    /// passed, with the sessions that can be resumed.
     Shutdown(ShutdownMode, RpcReplyPort<Vec<Session>>),
-    /// From a shard's actor.
+    /// From a shard's actor or driver: an event in the life of the shard.
     Report {
-        /// Which shard.
+        /// Id of the shard that reports.
         shard: ShardId,
-        /// Which life of its actor.
+        /// Incarnation of the shard's actor that reports.
         incarnation: Incarnation,
-        /// What it reports.
+        /// Event that is reported.
         report: ShardReport,
     },
-    /// From its own task: what the session store holds, or why that is not known.
+    /// From its own task: the content of the session store, or the error of reading it.
     Stored(Result<Stored, StoreError>),
-    /// From its own task: the session store holds everything.
+    /// From its own task: every change has been written to the session store.
     Flushed,
-    /// From its own task: nobody uses the session store any more.
+    /// From its own task: the session store is no longer in use.
     StoreClosed,
-    /// From the sentinel: what the gateway said.
+    /// From the sentinel: the answer of `GET /gateway/bot`.
     Gateway(GatewayInfo),
-    /// From the sentinel: the gateway could not be asked.
+    /// From the sentinel: `GET /gateway/bot` failed.
     NoGateway {
-        /// Why.
+        /// Cause of the failure.
         error: GatewayInfoError,
-        /// When it is asked again; `None` for never.
+        /// Time until the next request; `None` when there will be no other.
         retry_after: Option<Duration>,
     },
-    /// From its own timer: a child that crashed is to be replaced.
+    /// From its own timer: replace a service that crashed.
     Replace(Service),
-    /// From its own timer: a shard that crashed may come back.
+    /// From its own timer: start a crashed shard again.
     Restart {
-        /// Which shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// Which life of its actor ended.
+        /// Incarnation of the actor that crashed.
         incarnation: Incarnation,
     },
-    /// From its own timer: shards of this removal that have not closed by now are killed.
+    /// From its own timer: kill the shards of this removal that have not closed yet.
     RemovalDeadline(u64),
-    /// From its own timer: look for shards that have fallen silent, and for watermarks that are stuck.
+    /// From its own timer: look for shards that no longer respond, and for watermarks that are stuck.
     Look,
-    /// From its own timer: what has not ended by now is killed.
+    /// From its own timer: the shutdown timeout has passed, kill everything that still runs.
     ShutdownDeadline,
 }
 
-/// What the handles on a manager share with it, for whatever goes beyond a message: subscribing, collecting members.
+/// State that a manager shares with its handles, for subscribing, collecting members and waiting for the end.
 #[derive(Clone, Debug)]
 pub struct Shared {
     pub(crate) hub: Arc<Hub>,
@@ -111,18 +121,19 @@ pub struct Shared {
     pub(crate) ended: watch::Receiver<Option<ExitReason>>,
 }
 
-/// How a shard ends.
+/// How a shard shuts down, and what happens to its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ShutdownMode {
-    /// For good: sessions are given up, the bot shows as offline at once.
+    /// Close for good: the session is given up, and Discord shows the bot as offline at once.
     Stop,
-    /// For a successor: sessions can be resumed for some minutes.
+    /// Close for a successor: the session can be resumed for some minutes.
     Detach,
 }
 
 impl ManagerMessage {
-    /// A command without an answer, for `cast`. What keeps it from being sent is a warning in the log.
+    /// Makes a message for `cast` that sends a command without waiting for an answer. A rejected command is
+    /// logged as a warning.
     ///
     /// # Panics
     ///
@@ -131,8 +142,8 @@ impl ManagerMessage {
         Self::Command(command.into(), command_port())
     }
 
-    /// A presence for every shard (`None`) or for these, without an answer, for `cast`. Why it is not shown is a warning in
-    /// the log.
+    /// Makes a message for `cast` that shows a presence on every shard (`None`) or on these, without waiting
+    /// for an answer. A rejected presence is logged as a warning.
     ///
     /// # Panics
     ///
@@ -143,7 +154,8 @@ impl ManagerMessage {
 }
 
 impl ShardMessage {
-    /// A command without an answer, for `cast`. What keeps it from being sent is a warning in the log.
+    /// Makes a message for `cast` that sends a command without waiting for an answer. A rejected command is
+    /// logged as a warning.
     ///
     /// # Panics
     ///
@@ -152,7 +164,8 @@ impl ShardMessage {
         Self::Command(command.into(), command_port())
     }
 
-    /// A presence without an answer, for `cast`. Why it is not shown is a warning in the log.
+    /// Makes a message for `cast` that shows a presence without waiting for an answer. A rejected presence is
+    /// logged as a warning.
     ///
     /// # Panics
     ///
@@ -162,17 +175,17 @@ impl ShardMessage {
     }
 }
 
-/// The port of a command whose sender does not wait.
+/// Reply port of a command whose sender does not wait for the answer.
 fn command_port() -> RpcReplyPort<Result<AcceptedCommand, CommandError>> {
     unawaited(async |accepted: Result<AcceptedCommand, CommandError>| Ok(accepted?.written().await?))
 }
 
-/// The port of a presence whose sender does not wait.
+/// Reply port of a presence whose sender does not wait for the answer.
 fn presence_port() -> RpcReplyPort<Result<(), CommandError>> {
     unawaited(async |accepted: Result<(), CommandError>| Ok(accepted?))
 }
 
-/// A port that logs why a message came to nothing.
+/// Makes a reply port that logs a warning when the message fails or is not answered.
 fn unawaited<T: Send + 'static, F: Future<Output = Result<(), BoxError>> + Send>(
     outcome: impl FnOnce(T) -> F + Send + 'static,
 ) -> RpcReplyPort<T> {
@@ -183,159 +196,172 @@ fn unawaited<T: Send + 'static, F: Future<Output = Result<(), BoxError>> + Send>
             Err(_) => Err("its actor has ended".to_owned()),
         };
         if let Err(reason) = lost {
-            tracing::warn!("a message that nobody waits for had no effect: {reason}");
+            tracing::warn!("a message sent without waiting for the answer failed: {reason}");
         }
     });
     reply.into()
 }
 
-/// How a shard gets another connection.
+/// How a shard makes a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RestartBy {
-    /// For the session that it has. Nothing is lost.
+    /// Resume the current session. No event is lost.
     Resume,
-    /// For a new session: costs one of the day's Identify, and the events in between.
+    /// Start a new session. This costs one Identify of the daily budget, and the events between the two
+    /// sessions are lost.
     Identify,
 }
 
-/// What a shard's actor reports.
+/// Reports of a shard to its manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShardReport {
-    /// Nothing of its driver runs any more, and its connection is dropped. Comes from the driver itself, also when its actor was
-    /// killed.
+    /// The driver has stopped running and its connection is dropped. The driver sends this report itself, so
+    /// it also comes when the actor was killed.
     DriverGone,
-    /// In service, after READY or RESUMED.
+    /// The shard is in service, after READY or RESUMED.
     Ready,
-    /// Discord refuses it.
+    /// Discord refuses the shard with a close code after which reconnecting is pointless.
     Refused(FatalClose),
-    /// The bootstrap URL cannot be reached, or an Identify came at the wrong time: what `GET /gateway/bot` said may be
-    /// out of date.
+    /// The answer of `GET /gateway/bot` may be out of date: the bootstrap URL cannot be reached, or an
+    /// Identify came too early.
     AskGateway,
-    /// Its driver has ended as it was told.
+    /// The driver has ended as requested.
     Ended,
 }
 
-/// What a [`ShardActor`](crate::actor::ShardActor) is told. When the actor is gone a send fails, and a call answers with an error; the
-/// manager brings the actor back, at the address that [`Shardkeeper::shard`](crate::Shardkeeper::shard) then has. A call that
-/// crosses its end may never be answered: give it a time limit, or use [`Shardkeeper::command`](crate::Shardkeeper::command).
+/// Messages that a [`ShardActor`](crate::actor::ShardActor) accepts.
+///
+/// Once the actor has ended, a send fails and a call returns an error. The manager restarts the actor at a
+/// new address, which [`Shardkeeper::shard`](crate::Shardkeeper::shard) then returns. A call made while the
+/// actor ends may never be answered: use a timeout, or use
+/// [`Shardkeeper::command`](crate::Shardkeeper::command).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ShardMessage {
-    /// From the bot: show this presence, now and after each later Identify of this incarnation. Answers whether it
-    /// was accepted for sending; the newest wins.
+    /// From the bot: show this presence, now and after each later Identify of this incarnation. The answer
+    /// says whether the presence was accepted for sending; the newest one wins.
     UpdatePresence(PresenceUpdate, RpcReplyPort<Result<(), CommandError>>),
-    /// From the bot: send a command, as [`ManagerMessage::Command`] does. One for a guild of another shard is refused.
+    /// From the bot: send a command, as [`ManagerMessage::Command`] does. A command for a guild of another
+    /// shard is rejected.
     Command(Command, RpcReplyPort<Result<AcceptedCommand, CommandError>>),
-    /// From the manager: make another connection.
+    /// From the manager: make a new connection.
     Restart(RestartBy),
-    /// From an operator: make the driver panic, to see the supervision at work. The shard resumes.
+    /// From an operator: make the driver panic, as a drill of the supervision. The shard restarts and
+    /// resumes.
     CrashDrill,
-    /// From the manager: end, and give the session up.
+    /// From the manager: shut down and give up the session.
     Stop,
-    /// From the manager: end, and keep the session.
+    /// From the manager: shut down and keep the session resumable.
     Detach,
-    /// From the manager: the identify queue has a new address.
+    /// From the manager: use this new address of the identify queue.
     QueueReplaced(ActorRef<QueueMessage>),
-    /// From the identify queue: connect, your turn is near.
+    /// From the identify queue: connect now, because the shard's turn to identify is near.
     ConnectGrant,
-    /// From the identify queue: identify.
+    /// From the identify queue: send Identify.
     Permit(IdentifyPermit),
-    /// From the driver: in service, after READY or RESUMED.
+    /// From the driver: the shard is in service, after READY or RESUMED.
     BecameReady,
-    /// From the manager: the bootstrap URL is another one.
+    /// From the manager: use this new bootstrap URL.
     GatewayUrl(Url),
-    /// From the driver: what `GET /gateway/bot` said may be out of date.
+    /// From the driver: the answer of `GET /gateway/bot` may be out of date.
     AskGateway,
     /// From the driver: Discord refuses the shard.
     Refused(FatalClose),
-    /// From the driver's watcher: it ended, or panicked with this message.
+    /// From the driver's watcher: the driver ended, or panicked with this message.
     DriverEnded(Result<(), String>),
 }
 
-/// What an [`IdentifyQueue`](crate::actor::IdentifyQueue) is told. When it is gone, a send fails; the manager replaces it, and every shard that
-/// waited asks again.
+/// Messages that an [`IdentifyQueue`](crate::actor::IdentifyQueue) accepts.
+///
+/// Once the queue has ended, a send fails. The manager starts a new queue, and every shard that was waiting
+/// joins it again.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum QueueMessage {
-    /// From a shard: it wants to identify. The answer is [`ShardMessage::ConnectGrant`] when it may connect.
+    /// From a shard: join the queue in order to identify. The answer is [`ShardMessage::ConnectGrant`], when
+    /// the shard may connect.
     Join {
-        /// Which shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// Which life of its actor. A later one replaces an earlier one, whose messages are ignored from then on.
+        /// Incarnation of the shard's actor. A later incarnation replaces an earlier one, whose messages are
+        /// ignored from then on.
         incarnation: Incarnation,
-        /// How urgent it is.
+        /// Urgency of this Identify compared with others.
         priority: Priority,
-        /// Where to answer.
+        /// Actor that receives the answer.
         actor: ActorRef<ShardMessage>,
     },
-    /// From a shard: it has its Hello. The answer is [`ShardMessage::Permit`].
+    /// From a shard: it has received Hello and asks for its permit. The answer is [`ShardMessage::Permit`].
     Claim {
-        /// Which shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// Which life of its actor.
+        /// Incarnation of the shard's actor.
         incarnation: Incarnation,
-        /// How urgent it is.
+        /// Urgency of this Identify compared with others.
         priority: Priority,
-        /// Where to answer.
+        /// Actor that receives the answer.
         actor: ActorRef<ShardMessage>,
     },
-    /// From a shard: it no longer waits, and spent nothing.
+    /// From a shard: it stops waiting, and has not sent an Identify.
     Leave {
-        /// Which shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// Which life of its actor.
+        /// Incarnation of the shard's actor.
         incarnation: Incarnation,
     },
-    /// From the manager: the shard's actor died.
+    /// From the manager: the shard's actor has ended.
     Gone {
-        /// Which shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// Which life of its actor. What it and earlier ones said, and have not been heard yet, is ignored.
+        /// Incarnation of the actor that ended. Messages of this and earlier incarnations that arrive later
+        /// are ignored.
         incarnation: Incarnation,
     },
-    /// From the manager: what `GET /gateway/bot` said last.
+    /// From the manager: the latest answer of `GET /gateway/bot`.
     Update {
-        /// The number of keys.
+        /// Number of rate-limit keys: shards of different keys may identify at the same time.
         max_concurrency: u32,
-        /// The budget.
+        /// What is left of the daily identify budget.
         budget: IdentifyBudget,
     },
-    /// From a task that asks the identify gate: the shard has a pass.
+    /// From a task that asks the identify gate: the gate has granted a pass.
     Passed {
-        /// Which shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// Which ask.
+        /// Number of the request to the gate.
         ask: u64,
-        /// The pass.
+        /// Pass that the gate granted.
         pass: IdentifyPass,
     },
-    /// From a task that asks the identify gate: that failed, and it asks again.
+    /// From a task that asks the identify gate: the gate failed, and the task will ask again.
     GateFailed {
-        /// Which shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// Which ask.
+        /// Number of the request to the gate.
         ask: u64,
-        /// What the gate said.
+        /// Error text of the gate.
         error: String,
-        /// When it is asked again.
+        /// Time until the gate is asked again.
         retry_after: Duration,
     },
-    /// From the manager: grant nothing any more.
+    /// From the manager: stop granting permits.
     Freeze,
-    /// From its own timer, or from a driver whose permit is over.
+    /// From its own timer, or from a driver whose permit has ended: check again who may identify.
     Wake,
 }
 
-/// What a [`ReshardSentinel`](crate::actor::ReshardSentinel) is told. When it is gone, a send fails, and the manager replaces it.
+/// Messages that a [`ReshardSentinel`](crate::actor::ReshardSentinel) accepts. Once the sentinel has ended, a
+/// send fails, and the manager replaces it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SentinelMessage {
-    /// From the manager: what the gateway said may be out of date. It is asked, unless it was in the last 60 s.
+    /// From the manager: the answer of `GET /gateway/bot` may be out of date. The sentinel requests a new
+    /// one, unless the last request was less than 60 s ago.
     Doubt,
-    /// From its own timer: ask the gateway.
+    /// From its own timer: send `GET /gateway/bot`.
     Due,
-    /// From its own request.
+    /// From its own request: the answer of `GET /gateway/bot`, or the error.
     Answered(Result<GatewayInfo, GatewayInfoError>),
 }

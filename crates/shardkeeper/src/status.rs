@@ -1,4 +1,4 @@
-//! How things stand: what is shown of shards, queue and manager.
+//! Status types: the state of shards, of the identify queue and of the manager at one moment.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,35 +10,35 @@ use shardkeeper_proto::{ShardCount, ShardId};
 
 use crate::dispatch::{HeldUp, WatermarkStuck, elapsed_since};
 
-/// So many heartbeats are remembered: about eleven minutes of them.
+/// Number of heartbeat latencies that are kept per shard: about eleven minutes of heartbeats.
 pub const LATENCIES: usize = 16;
 
-/// Where a shard stands.
+/// Phase in the life of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
-    /// Not begun, or between two incarnations of its actor.
+    /// Not started yet, or between two incarnations of its actor.
     Starting,
-    /// Waits in the identify queue.
+    /// Waiting in the identify queue.
     Queued,
-    /// Opens a connection.
+    /// Opening a connection.
     Connecting,
-    /// Connected; waits for the permit to identify.
+    /// Connected, and waiting for the permit to identify.
     AwaitingPermit,
-    /// Identify is on its way.
+    /// Identify is being sent or was sent; READY has not come yet.
     Identifying,
-    /// The session is being resumed.
+    /// Resuming the session.
     Resuming,
     /// In service.
     Ready,
-    /// Waits before it connects again.
+    /// Without a connection, and waiting before it connects again.
     Disconnected,
-    /// Crashed so often that it is tried only now and then.
+    /// Crashed too often, and restarted only from time to time.
     Quarantined,
-    /// Discord refuses it.
+    /// Refused by Discord.
     Refused,
-    /// ExitReason as it was told.
+    /// Ended on request.
     Stopped,
 }
 
@@ -60,115 +60,118 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The state of one shard at one moment.
+/// State of one shard at one moment.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ShardStatus {
-    /// Which shard.
+    /// Id of the shard.
     pub shard: ShardId,
-    /// Of how many.
+    /// Shard count of the layout.
     pub count: ShardCount,
-    /// Of which generation of the layout.
+    /// Generation of the layout.
     pub generation: u32,
-    /// How many times its actor was started again after a crash.
+    /// Number of times the shard's actor was restarted after a crash.
     pub restarts: u32,
-    /// Where it stands.
+    /// Current phase.
     pub phase: Phase,
-    /// When it came there. As JSON: `in_phase_ms`, for how long it has been there.
+    /// Time at which the current phase began. In JSON: `in_phase_ms`, the time since then in milliseconds.
     #[serde(rename = "in_phase_ms", serialize_with = "elapsed")]
     pub since: Option<Instant>,
-    /// Which session it has, counted from 1; 0 before the first. Discord's own name for it stays secret.
+    /// Number of the session, counted from 1; 0 before the first session. Discord's own session id stays
+    /// secret.
     pub session: u32,
-    /// The sequence number of the last dispatch that was published: a resume goes on from there.
+    /// Sequence number of the last dispatch that was published. A resume in this process continues after it.
     pub sequence: u64,
-    /// The watermark: up to here every lossless subscription has acknowledged what it was given. Another process resumes from
-    /// here.
+    /// The watermark: every lossless subscription has acknowledged the dispatches up to this sequence number.
+    /// A resume in another process continues after it.
     pub acknowledged: u64,
-    /// The watermark has not moved for a minute and more.
+    /// Details when the watermark has not moved for a minute or more, otherwise `None`.
     pub watermark_stuck: Option<WatermarkStuck>,
-    /// A lossless subscription has no room for what the shard has for it.
+    /// The lossless subscription that has no room for the shard's next event; `None` when there is none.
     pub held_up: Option<HeldUp>,
-    /// The shard reads nothing from Discord, until that subscription has room.
+    /// Whether the shard has stopped reading from Discord until that subscription has room.
     pub reading_paused: bool,
-    /// The time a heartbeat took, on this connection.
+    /// Round-trip time of the last heartbeat on this connection, in JSON in milliseconds; `None` before the
+    /// first.
     #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
     pub latency: Option<Duration>,
-    /// What the last heartbeats took, the newest last: at most [`LATENCIES`] of them, over all connections.
+    /// Round-trip times of the last heartbeats over all connections, at most [`LATENCIES`], newest last.
     #[serde(rename = "latencies_ms", serialize_with = "all_milliseconds")]
     pub latencies: Vec<Duration>,
-    /// The heartbeats of this connection; `None` before Hello.
+    /// Heartbeats of this connection; `None` before Hello.
     pub heartbeat: Option<HeartbeatStatus>,
-    /// What was sent, and what waits to be sent.
+    /// Payloads that were sent, and commands that wait to be sent.
     pub sending: SendingStatus,
-    /// Where the connection goes to: scheme, host and port. `None` before the first.
+    /// Scheme, host and port of the connection; `None` before the first connection.
     pub url: Option<String>,
-    /// Dispatches received.
+    /// Number of dispatches received.
     pub dispatches: u64,
-    /// Sessions begun.
+    /// Number of sessions started by an Identify.
     pub identifies: u32,
-    /// Sessions resumed.
+    /// Number of sessions resumed.
     pub resumes: u32,
-    /// Connections that ended, or were given up.
+    /// Number of connections that ended or were given up.
     pub disconnects: u32,
-    /// How many of those had zombied.
+    /// Number of those connections that were zombied: Discord no longer acknowledged heartbeats.
     pub zombied: u32,
-    /// How the last connection ended.
+    /// Details of how the last connection ended; `None` before the first end.
     pub last_disconnect: Option<Disconnect>,
-    /// Why the last connection ended or could not be made, or the actor crashed, in words.
+    /// Reason in words why the last connection ended or could not be made, or the actor crashed.
     pub last_reason: Option<String>,
 }
 
-/// The heartbeats of a connection.
+/// State of the heartbeats of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct HeartbeatStatus {
-    /// The time between them, as Discord wants it.
+    /// Time between heartbeats, as Discord's Hello asks for.
     #[serde(rename = "interval_ms", serialize_with = "in_milliseconds")]
     pub interval: Duration,
-    /// When the last acknowledgement came. As JSON: `acknowledged_ago_ms`.
+    /// Time of the last acknowledgement. In JSON: `acknowledged_ago_ms`.
     #[serde(rename = "acknowledged_ago_ms", serialize_with = "elapsed")]
     pub acknowledged_at: Option<Instant>,
-    /// When the first heartbeat was due that is not acknowledged yet; `None` when all are. As JSON: `outstanding_for_ms`.
+    /// Time at which the oldest unacknowledged heartbeat was due; `None` when all are acknowledged. In JSON:
+    /// `outstanding_for_ms`.
     #[serde(rename = "outstanding_for_ms", serialize_with = "elapsed")]
     pub outstanding_since: Option<Instant>,
 }
 
-/// What a shard sends.
+/// Use of the send limits of one shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SendingStatus {
-    /// Payloads of the window of 60 s that ended with the last change: at most 120, heartbeats included (GW-155). Later it may
-    /// be fewer.
+    /// Payloads sent within 60 s before the last change: at most 120, heartbeats included (GW-155). The
+    /// number is not lowered as time passes without a change.
     pub sent: usize,
-    /// Voice commands that wait, of at most [`CommandClass::capacity`](crate::command::CommandClass::capacity).
+    /// Waiting voice commands, at most [`CommandClass::capacity`](crate::command::CommandClass::capacity).
     pub voice_waiting: usize,
-    /// Bulk commands that wait, of at most [`CommandClass::capacity`](crate::command::CommandClass::capacity).
+    /// Waiting bulk commands, at most [`CommandClass::capacity`](crate::command::CommandClass::capacity).
     pub bulk_waiting: usize,
-    /// Whether a presence waits.
+    /// Whether a presence is waiting.
     pub presence_waiting: bool,
 }
 
-/// How a connection ended.
+/// Details of how a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Disconnect {
-    /// Why.
+    /// Cause of the end.
     #[serde(skip)]
     pub reason: Reason,
-    /// Who ended it.
+    /// Side that ended the connection.
     #[serde(serialize_with = "displayed")]
     pub initiator: Initiator,
-    /// The close code that Discord sent, if it did.
+    /// Close code that Discord sent; `None` if it sent no code.
     pub close_code: Option<u16>,
-    /// What the gateway or the transport said about it: the reason in the close frame, or the cause. Control characters
-    /// are escaped.
+    /// Details from the gateway or the transport: the reason in the close frame, or the cause of the failure.
+    /// Control characters are escaped.
     pub detail: Option<String>,
-    /// When. As JSON: `ago_ms`.
+    /// Time of the end. In JSON: `ago_ms`, the time since then in milliseconds.
     #[serde(rename = "ago_ms", serialize_with = "elapsed_since")]
     pub at: Instant,
 }
 
-// Serde passes a reference to the field.
+// Serde passes a reference to the field, so the parameter cannot be `Option<&T>`.
 fn milliseconds<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match latency {
         Some(latency) => serializer.serialize_some(&(latency.as_secs_f64() * 1000.0)),
@@ -176,7 +179,7 @@ fn milliseconds<S: Serializer>(latency: &Option<Duration>, serializer: S) -> Res
     }
 }
 
-// As above.
+// Serde passes a reference to the field, so the parameter cannot be `Option<&T>`.
 fn elapsed<S: Serializer>(since: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
     milliseconds(&since.map(elapsed_now), serializer)
 }
@@ -197,28 +200,28 @@ fn displayed<S: Serializer>(initiator: &Initiator, serializer: S) -> Result<S::O
     serializer.collect_str(initiator)
 }
 
-/// How the identify queue stands.
+/// State of the identify queue.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct IdentifyStatus {
-    /// How many shards wait for a permit.
+    /// Number of shards that wait for a permit.
     pub waiting: usize,
-    /// Identify sent since the manager began.
+    /// Number of Identifies sent since the manager started.
     pub sent: u64,
-    /// Identify left in the current period.
+    /// Identifies left in the current period.
     pub remaining: u32,
-    /// Identify allowed in a period.
+    /// Identifies allowed per period.
     pub total: u32,
-    /// How many shards may identify at once.
+    /// Number of shards that may identify at the same time.
     pub max_concurrency: u32,
 }
 
-/// How everything stands.
+/// State of all shards and of the identify queue.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct ManagerStatus {
-    /// Each shard, in the order of ids. Empty until the layout is known.
+    /// State of each shard, in the order of ids. Empty until the layout is known.
     pub shards: Vec<ShardStatus>,
-    /// The identify queue.
+    /// State of the identify queue.
     pub identify: IdentifyStatus,
 }

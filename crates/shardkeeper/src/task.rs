@@ -1,4 +1,4 @@
-//! What tasks leave behind when they end.
+//! Helpers for tasks that panic or have to end early.
 
 use std::any::Any;
 use std::error::Error;
@@ -7,7 +7,8 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use tokio::task::AbortHandle;
 
-/// Runs code of the bot's, whose panic is an error like any other: whoever waits for its outcome gets one.
+/// Runs the bot's own code and turns a panic into an error, so that callers that wait for the outcome always
+/// get one.
 pub(crate) async fn catching<T>(
     work: impl Future<Output = Result<T, Box<dyn Error + Send + Sync>>>,
 ) -> Result<T, Box<dyn Error + Send + Sync>> {
@@ -15,7 +16,7 @@ pub(crate) async fn catching<T>(
     done.unwrap_or_else(|panic| Err(format!("panicked: {}", panic_message(panic.as_ref())).into()))
 }
 
-/// A task that ends with its owner.
+/// Aborts a task when its owner is dropped.
 #[derive(Debug)]
 pub(crate) struct AbortOnDrop(pub(crate) AbortHandle);
 

@@ -1,8 +1,8 @@
-//! Intents as options name them.
+//! Parses intents from command-line options.
 
 use shardkeeper::Intents;
 
-/// Names with commas between them, or the number of the bits.
+/// Parses comma-separated names of intents, or a number with their bits.
 pub(crate) fn intents(text: &str) -> Result<Intents, String> {
     if let Ok(bits) = text.parse() {
         return Intents::from_bits(bits)
@@ -22,8 +22,8 @@ fn intent(name: &str) -> Result<Intents, String> {
 fn names() -> String {
     let names: Vec<&str> = Intents::all().iter_names().map(|(name, _)| name).collect();
     format!(
-        "\nThe intents are: {}.\n`all` stands for all of them, `unprivileged` for all that need not be switched on in the \
-         developer portal ({} need it).",
+        "\nThe intents are: {}.\n`all` means all of them, `unprivileged` all except those that must be \
+         enabled in the developer portal ({}).",
         names.join(", "),
         Intents::PRIVILEGED.to_string().replace(" | ", ", ")
     )
@@ -46,7 +46,7 @@ mod tests {
         for (wrong, culprit) in [
             ("GUILDZ", r#"there is no intent "GUILDZ""#),
             ("GUILDS,", r#"there is no intent """#),
-            // GW-187: bots do not send bit 17.
+            // GW-187: bit 17 belongs to no intent of bots.
             ("131072", "131072 has bits that no intent has"),
         ] {
             let error = intents(wrong).unwrap_err();

@@ -1,4 +1,4 @@
-//! `shardkeeperd`: runs the Gateway shards of a Discord bot, or shows how that is done.
+//! `shardkeeperd`: runs the Gateway shards of a Discord bot, or demonstrates them against a simulator.
 
 mod demo;
 mod intents;
@@ -26,18 +26,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs shards against a simulated Discord on this machine, breaks some, and counts what was lost.
+    /// Runs shards against a simulated Discord on this machine, injects faults, and counts lost events.
     Demo(demo::Options),
-    /// Runs the shards of a real bot: DISCORD_TOKEN holds its token.
+    /// Runs the shards of a real bot, with the token in DISCORD_TOKEN.
     Run(run::Options),
-    /// Runs the simulated Discord alone, for clients of any library.
+    /// Runs only the simulated Discord, for clients of any library.
     Sim(sim::Options),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // `demo` tells its story itself; what `run` has to say is the log.
+    // `demo` prints its own progress; the output of `run` is the log.
     let level = match arguments.command {
         Command::Demo(_) => "off",
         Command::Run(_) => "info,ractor=warn",
@@ -64,27 +64,28 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether a stream is a terminal that shows colours, and its user wants them.
+/// Whether a stream is a terminal that shows colours, and NO_COLOR does not disable them.
 fn wants_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && allows_colours(std::env::var_os("NO_COLOR").as_deref()) && can_move_cursor()
 }
 
-/// <https://no-color.org>: any text in NO_COLOR says no, none at all does not.
+/// Whether NO_COLOR permits colours: any text in it disables them, an empty value does not
+/// (<https://no-color.org>).
 fn allows_colours(no_color: Option<&OsStr>) -> bool {
     no_color.is_none_or(OsStr::is_empty)
 }
 
-/// Whether the terminal knows escape sequences at all.
+/// Whether the terminal supports escape sequences.
 fn can_move_cursor() -> bool {
     std::env::var_os("TERM").is_none_or(|name| name != "dumb")
 }
 
-/// Prints a line. A reader that has gone away is no reason to stop, or to panic.
+/// Prints a line to standard output. A closed output is ignored: it is no reason to stop or to panic.
 fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// An error and its causes, in one line.
+/// Formats an error and its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

@@ -1,4 +1,5 @@
-//! What `run` keeps of the events: a line of JSON for each, on its way to the disk before the event is acknowledged.
+//! The record of events that `run` keeps: each event is a line of JSON, written before the event is
+//! acknowledged.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -6,11 +7,11 @@ use std::path::Path;
 
 use shardkeeper::{Delivery, Dispatch};
 
-/// So much is written in one go; a larger event by itself.
+/// How many bytes are collected for one write. A larger event is written by itself.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A file that is appended to, or standard output. What it was given is with the operating system: it survives the end of this
-/// process, though not of the machine.
+/// A file that is appended to, or standard output. Written events are in the operating system's cache: they
+/// survive the end of this process, but not a crash of the machine.
 pub(crate) struct Record {
     name: String,
     output: Box<dyn Write + Send>,
@@ -18,7 +19,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Makes the file, for its owner alone, or goes on behind what is there. `-` is standard output.
+    /// Opens the file to append to it, or creates it, readable only by its owner. `-` means standard output.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         if path == Path::new("-") {
             let name = "to standard output".to_owned();
@@ -26,14 +27,15 @@ impl Record {
         }
         let opened = append_to(path).and_then(|file| Ok((is_torn(path, &file)?, file)));
         let (torn, file) = opened.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
-        // A line that a killed process left incomplete stays by itself. Its event comes again.
+        // A killed process may have left an incomplete line. It stays on a line of its own; its event is
+        // delivered again.
         let lines = if torn { vec![b'\n'] } else { Vec::new() };
         Ok(Self { name: path.display().to_string(), output: Box::new(file), lines })
     }
 
-    /// Returns when all of them are written. With an error some may be, the last one in part.
+    /// Writes all of the events. After an error some may be written, the last one in part.
     ///
-    /// It blocks, for a disk takes these bytes as fast as memory, and the program has a thread for nothing else.
+    /// Blocks the thread: a write to the cache is as fast as memory, and the program has no other work.
     pub(crate) fn write(&mut self, events: &[Delivery]) -> Result<(), String> {
         for dispatch in events.iter().filter_map(|event| event.dispatch()) {
             line(dispatch, &mut self.lines);
@@ -61,7 +63,7 @@ fn append_to(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Whether its last line has no end.
+/// Whether the file's last line is incomplete.
 fn is_torn(path: &Path, file: &File) -> io::Result<bool> {
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() == 0 {
@@ -80,7 +82,7 @@ fn line(dispatch: &Dispatch, into: &mut Vec<u8>) {
     let head =
         format!(r#"{{"shard":{},"sequence":{sequence},"name":{name},"replayed":{replayed},"data":"#, shard.0);
     into.extend_from_slice(head.as_bytes());
-    // JSON has a line feed between its tokens only.
+    // In JSON, line feeds occur only between tokens.
     into.extend(dispatch.data().iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
     into.extend_from_slice(b"}\n");
 }

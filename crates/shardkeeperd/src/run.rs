@@ -1,4 +1,4 @@
-//! `run`: the real thing.
+//! `run`: runs the shards of a real bot.
 
 use std::error::Error;
 use std::fs;
@@ -22,52 +22,54 @@ use crate::record::Record;
 use crate::terminate::Terminate;
 use crate::wire::Wire;
 
-/// How often the log says that all is well.
+/// How often the log reports that the bot is running.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
-/// So many events are recorded in one go, if they are there.
+/// The largest number of events recorded in one write.
 const TAKEN_AT_ONCE: usize = 256;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The bot's token; better set in the environment than given here, where others can see it.
+    /// The bot's token. Prefer the environment variable: other users can see the arguments of a process.
     #[arg(long, env = "DISCORD_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// What to receive: names like GUILDS,GUILD_MESSAGES, the number of their bits, `unprivileged`, or `all`. May be repeated.
+    /// Which events to receive: names like GUILDS,GUILD_MESSAGES, the number of their bits, `unprivileged`,
+    /// or `all`. May be repeated.
     #[arg(long, default_value = "GUILDS", value_parser = intents)]
     intents: Vec<Intents>,
-    /// The API's URL, for a proxy or a simulator.
+    /// The URL of Discord's API, or of a proxy or simulator.
     #[arg(long, default_value = DISCORD_API)]
     api_url: String,
-    /// How many shards; without it, as many as Discord recommends.
+    /// The number of shards. Default: the number that Discord recommends.
     #[arg(long)]
     shards: Option<u32>,
-    /// Which of them run here, such as 0,1 or 4-7; another process runs the others. Without it, all. May be repeated.
+    /// Which shards run in this process, such as 0,1 or 4-7, when other processes run the rest. Default: all.
+    /// May be repeated.
     #[arg(long, value_name = "IDS", requires = "shards", value_delimiter = ',', value_parser = shard_ids)]
     shard_ids: Vec<RangeInclusive<u32>>,
-    /// How long the gateway may be out of reach at the start before the run ends with an error; without it, the run goes on
-    /// trying.
+    /// How long to try to reach the gateway at the start before ending with an error. Default: no limit.
     #[arg(long, value_name = "SECONDS")]
     start_timeout: Option<u64>,
-    /// Where sessions are kept for the next run, which resumes them however this one ended. A secret, like the token.
+    /// The file that stores sessions, so that the next run resumes them even after a crash. Keep it secret,
+    /// like the token.
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
-    /// Where each event is appended as a line of JSON, before it is acknowledged: with --store none is missing in it. `-` is
-    /// standard output.
+    /// The file to which each event is appended as a line of JSON, before it is acknowledged. With --store,
+    /// no event is missing. `-` is standard output.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// A certificate in PEM that is trusted too: of a proxy, or of the simulator.
+    /// A PEM file with an additional trusted certificate, for example of a proxy or of the simulator.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
     #[command(flatten)]
     wire: Wire,
 }
 
-/// One id, or a range with both of its ends.
+/// Parses one shard id, or an inclusive range of them.
 fn shard_ids(text: &str) -> Result<RangeInclusive<u32>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.trim().parse(), last.trim().parse()) {
         (Ok(first), Ok(last)) if first <= last => Ok(first..=last),
-        _ => Err("give ids and ranges of them, such as 0,1 or 4-7".to_owned()),
+        _ => Err("give shard ids or ranges of them, such as 0,1 or 4-7".to_owned()),
     }
 }
 
@@ -76,12 +78,13 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let token = options
         .token
         .as_ref()
-        .ok_or("DISCORD_TOKEN is not set: it takes the bot token of the developer portal")?;
+        .ok_or("DISCORD_TOKEN is not set: set it to the bot token from the developer portal")?;
     let intents = options.intents.iter().copied().collect();
     let mut builder = Shardkeeper::builder(token, intents).api_url(&options.api_url);
     builder = options.wire.apply(builder);
     if let Some(file) = &options.trust {
-        let pem = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let pem = fs::read(file)
+            .map_err(|error| format!("cannot read the certificate {}: {error}", file.display()))?;
         let tls =
             client_config_trusting(&pem).map_err(|error| format!("{}: {}", file.display(), chain(&error)))?;
         builder = builder.dialer(Arc::new(TcpDialer::with_tls(tls)));
@@ -91,7 +94,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         if let Some(last) = options.shard_ids.iter().map(RangeInclusive::end).max() {
             if *last >= shards {
                 return Err(format!(
-                    "--shard-ids names shard {last}, and --shards {shards} has none above {}",
+                    "--shard-ids names shard {last}, but with --shards {shards} the highest is {}",
                     shards.saturating_sub(1)
                 )
                 .into());
@@ -106,7 +109,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(file) = &options.store {
         builder = builder.session_store(Arc::new(FileStore::open(file)?));
     }
-    // The log has a line for each lifecycle change already.
+    // Dispatches are enough: the log already has a line for each lifecycle change.
     let mut taker =
         Taker { events: ManuallyDrop::new(builder.subscribe(Topic::all())), record, dispatches: 0 };
     let keeper = tokio::select! {
@@ -121,7 +124,8 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             _ = report.tick() => tracing::info!(dispatches = taker.dispatches, "running"),
             () = terminate.wait() => {
                 tracing::info!("detaching");
-                // What is under way is taken, so that the next process does not get it again.
+                // Events in progress are taken and acknowledged, so that the next process does not receive
+                // them again.
                 let detaching = async { keeper.detach().await.map_err(|error| error.to_string()) };
                 let (sessions, ()) = tokio::try_join!(detaching, taker.take_all())?;
                 tracing::info!(sessions = sessions.len(), dispatches = taker.dispatches, "detached");
@@ -130,26 +134,28 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         }
     }
     keeper.wait().await?;
-    Err("the bot has ended, though nobody told it to".into())
+    Err("the bot ended without a request to stop; the log above names the reason".into())
 }
 
-/// Takes the dispatches, and acknowledges each one when it is recorded, or counted if there is no record.
+/// Takes the dispatches, and acknowledges each one after it is recorded; without a record, after it is
+/// counted.
 struct Taker {
-    /// Never dropped, for that would acknowledge what was not taken. It goes with the process.
+    /// Never dropped: dropping would acknowledge events that were not taken. The end of the process releases
+    /// the subscription.
     events: ManuallyDrop<Subscription>,
     record: Option<Record>,
     dispatches: u64,
 }
 
 impl Taker {
-    /// Takes what there is, at least one; `false` at the end.
+    /// Takes at least one event and all that are ready; returns `false` at the end.
     ///
     /// # Cancel safety
     ///
-    /// Safe: once it has something it does not wait.
+    /// Nothing is lost: after taking an event, this does not wait any more.
     async fn take(&mut self) -> Result<bool, String> {
         let Some(first) = self.events.next().await else { return Ok(false) };
-        // With an error it is not dropped: what was not recorded is not acknowledged.
+        // Not dropped after an error: an event that was not recorded must not be acknowledged.
         let mut taken = ManuallyDrop::new(vec![first]);
         while taken.len() < TAKEN_AT_ONCE
             && let Some(Some(event)) = self.events.next().now_or_never()

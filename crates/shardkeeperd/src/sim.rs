@@ -1,4 +1,4 @@
-//! `sim`: the simulated Discord by itself, for clients of any library in any language.
+//! `sim`: runs only the simulated Discord, for clients of any library in any language.
 
 use std::error::Error;
 use std::fs;
@@ -14,21 +14,22 @@ use crate::intents::intents;
 use crate::say;
 use crate::terminate::Terminate;
 
-/// How many violations, and how much advice, are printed at the end; the report has more of them.
+/// How many violations and notices of advice are printed at the end; the report has more of them.
 const PRINTED: usize = 20;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where to listen, REST and Gateway on one port; port 0 takes a free one.
+    /// The address to listen on, for REST and Gateway on one port. Port 0 takes a free port.
     #[arg(long, default_value = "127.0.0.1:7979")]
     listen: SocketAddr,
-    /// The only token that is accepted; without it, one of Discord's form, which is printed.
+    /// The only accepted token. Default: a new one in Discord's format, which is printed.
     #[arg(long)]
     token: Option<String>,
-    /// TLS, with a certificate that is made now and written here as PEM, for the client to trust.
+    /// Use TLS, and write its new certificate to this PEM file for the client to trust.
     #[arg(long, value_name = "FILE")]
     tls: Option<PathBuf>,
-    /// Guilds, events and faults are the same for the same seed, but for the machine's own timing.
+    /// The seed of guilds, events and faults. The same seed gives the same run, except for the machine's
+    /// timing.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The recommended number of shards.
@@ -37,51 +38,52 @@ pub(crate) struct Options {
     /// How many shards may identify at the same time.
     #[arg(long, default_value_t = 1)]
     max_concurrency: u32,
-    /// Identify allowed per day.
+    /// How many Identify Discord allows per day.
     #[arg(long, default_value_t = 1000)]
     identify_total: u32,
-    /// Identify left today; without it, all of them.
+    /// How many Identify are left today. Default: all of them.
     #[arg(long)]
     identify_remaining: Option<u32>,
     /// How many guilds the bot is in.
     #[arg(long, default_value_t = 10)]
     guilds: u32,
-    /// How many members a large guild has: one in ten is large, beginning with the first.
+    /// How many members a large guild has. One guild in ten is large, beginning with the first.
     #[arg(long, default_value_t = 120)]
     members: u32,
     /// Events per second, over all shards.
     #[arg(long, default_value_t = 10.0)]
     events_per_second: f64,
-    /// Which events: those of a busy bot, or every event as often as any other.
+    /// Which events to send: those of a busy bot, or every kind equally often.
     #[arg(long, value_enum, default_value_t = MixName::Busy)]
     mix: MixName,
     /// Faults per minute, of random kinds at random shards.
     #[arg(long, default_value_t = 0.0)]
     faults_per_minute: f64,
-    /// A timeline of faults and other actions, in TOML or JSON; it begins at once.
+    /// A file with a timeline of faults and other actions, in TOML or JSON; it starts immediately.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// The intents that are enabled in the developer portal, by names or as the number of their bits; without it, all. May be
-    /// repeated.
+    /// The intents that are enabled in the developer portal, by name or as the number of their bits. Default:
+    /// all. May be repeated.
     #[arg(long, value_parser = intents)]
     allowed_intents: Vec<Intents>,
-    /// How much faster than at Discord time passes for heartbeats, windows and waits.
+    /// How many times faster than at Discord time passes for heartbeats, windows and waits.
     #[arg(long, default_value_t = 1.0)]
     time_scale: f64,
-    /// Sends messages in pieces, cut at odd places; the suffix of zlib-stream stays whole, as most clients need it.
+    /// Split messages into pieces at unusual places, but keep the suffix of zlib-stream whole, as most
+    /// clients need it.
     #[arg(long)]
     split_frames: bool,
-    /// Sends messages in pieces, and cuts within the suffix of zlib-stream too.
+    /// Split messages into pieces, also within the suffix of zlib-stream.
     #[arg(long)]
     split_suffix: bool,
-    /// Writes the atoms of ETF with all four tags, of which some clients know two.
+    /// Write the atoms of ETF with all four tags. Some clients support only two.
     #[arg(long)]
     mixed_atoms: bool,
-    /// Ends with an exit code other than 0 for what Discord would close, refuse or drop a session for; with
-    /// --strict=advice also for what it advises against.
+    /// End with an exit code other than 0 if the client did something for which Discord would close, refuse
+    /// or drop a session; with --strict=advice also if it ignored Discord's advice.
     #[arg(long, value_name = "GRADE", num_args = 0..=1, require_equals = true, default_missing_value = "violation")]
     strict: Option<Strict>,
-    /// Where to write the report as JSON, at the end.
+    /// The file to write the report to at the end, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
@@ -115,7 +117,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         }
     };
     say(format_args!("a simulated Discord: API at {}, token {token}", simulator.api_url()));
-    say("GET /sim/report tells what it has seen, POST /sim/act makes faults; Ctrl-C ends it");
+    say("GET /sim/report returns what it has seen, POST /sim/act injects faults; press Ctrl-C to stop");
     simulator.start_traffic();
     let played = async {
         if let Some(script) = script {
@@ -145,11 +147,11 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 fn configure(options: &Options) -> Result<SimConfig, String> {
     let positive = |name: &str, number: f64| match number {
         number if number.is_finite() && number > 0.0 => Ok(number),
-        number => Err(format!("--{name} is {number}: it has to be above zero")),
+        number => Err(format!("--{name} is {number}: it must be above zero")),
     };
     let rate = |name: &str, number: f64| match number {
         number if number.is_finite() && number >= 0.0 => Ok(number),
-        number => Err(format!("--{name} is {number}: it cannot be below zero")),
+        number => Err(format!("--{name} is {number}: it must not be below zero")),
     };
     let mut config = SimConfig::default();
     if let Some(token) = &options.token {
@@ -209,7 +211,7 @@ fn times(count: usize) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-/// Without what became of the dispatches: of clients in other processes it cannot be known.
+/// Writes the report without delivery counts, which are not known for clients in other processes.
 fn write_report(file: &PathBuf, report: &Report) -> Result<(), Box<dyn Error>> {
     let text = serde_json::to_string_pretty(report)?;
     fs::write(file, text + "\n").map_err(|error| format!("cannot write {}: {error}", file.display()).into())

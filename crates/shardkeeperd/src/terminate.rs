@@ -1,17 +1,17 @@
-//! The wish of the operating system, or of whoever sits before it, that the program ends.
+//! Termination signals of the operating system.
 
 use std::io;
 
 use tokio::signal;
 
-/// Waits for SIGINT, and where there is such a thing, SIGTERM.
+/// Waits for SIGINT and, where it exists, SIGTERM.
 pub(crate) struct Terminate {
     #[cfg(unix)]
     signals: [signal::unix::Signal; 2],
 }
 
 impl Terminate {
-    /// From now on such a signal does not kill the program.
+    /// Starts listening. From now on such a signal does not kill the program.
     pub(crate) fn listen() -> io::Result<Self> {
         #[cfg(unix)]
         use signal::unix::{SignalKind, signal};
@@ -21,7 +21,7 @@ impl Terminate {
         })
     }
 
-    /// A signal that comes between two calls is not missed.
+    /// Waits for a signal. A signal that arrives between two calls is not missed.
     #[cfg(unix)]
     pub(crate) async fn wait(&mut self) {
         let [term, interrupt] = &mut self.signals;

@@ -1,4 +1,4 @@
-//! The options for how payloads travel.
+//! The command-line options for encoding and compression.
 
 use clap::{Args, ValueEnum};
 use shardkeeper::Builder;
@@ -9,7 +9,7 @@ pub(crate) struct Wire {
     /// How payloads are compressed.
     #[arg(long, value_enum, default_value_t = CompressionName::ZlibStream)]
     compression: CompressionName,
-    /// The form of payloads.
+    /// The encoding of payloads.
     #[arg(long, value_enum, default_value_t = EncodingName::Json)]
     encoding: EncodingName,
 }

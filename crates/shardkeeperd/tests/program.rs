@@ -1,4 +1,4 @@
-//! The program as its user meets it: exit codes, messages, signals. Against a simulator, or something worse.
+//! The program as its user sees it: exit codes, messages and signals, with a simulator or a broken peer.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -64,8 +64,8 @@ async fn files_that_cannot_be_used_are_named() {
     let (notes, nowhere) = (directory.file("notes"), directory.file("nowhere/file"));
     std::fs::write(&notes, "somebody's notes ".repeat(1000)).unwrap();
     for (option, file, message) in [
-        ("--store", &notes, "notes holds no sessions: remove it to start anew"),
-        ("--store", &nowhere, "nowhere/file cannot be opened: No such file or directory"),
+        ("--store", &notes, "notes is not a session store, or is damaged: remove it"),
+        ("--store", &nowhere, "nowhere/file: No such file or directory"),
         ("--record", &nowhere, "nowhere/file: No such file or directory"),
     ] {
         let (code, log) = Running::start("sim-token", "http://127.0.0.1:1", &[option, file]).end().await;
@@ -78,7 +78,7 @@ async fn files_that_cannot_be_used_are_named() {
 async fn a_wrong_token_is_final() {
     let simulator = simulator(1).await;
     let (code, log) = Running::start("wrong-token", &simulator.api_url(), &[]).end().await;
-    // GW-006: a 401 means that the token is dead, so the program ends instead of retrying.
+    // GW-006: a 401 means that the token is invalid, so the program ends instead of retrying.
     assert_eq!(code, Some(1));
     assert!(
         log.contains("discord does not accept the token (401): take a valid one from the developer portal"),
@@ -94,7 +94,7 @@ async fn a_token_that_the_gateway_refuses_is_final() {
     let simulator = simulator(2).await;
     simulator.arm(ConnectFault::Close { code: 4004 }, 10);
     let (code, log) = Running::start("sim-token", &simulator.api_url(), &[]).end().await;
-    // GW-080: 4004 stops all shards of the token.
+    // GW-080: close code 4004 (authentication failed) stops all shards of the token.
     assert_eq!(code, Some(1));
     assert!(log.contains("error: discord refuses the connection: 4004 (authentication failed"), "{log}");
 }
@@ -107,7 +107,7 @@ async fn forbidden_intents_are_final() {
     let simulator = Simulator::bind(config, LOOPBACK).await.unwrap();
     let (code, log) =
         Running::start("sim-token", &simulator.api_url(), &["--intents", "GUILDS,GUILD_MEMBERS"]).end().await;
-    // GW-090: 4014 stops the bot.
+    // GW-090: close code 4014 (disallowed intents) stops the bot.
     assert_eq!(code, Some(1));
     assert!(log.contains("4014 (disallowed intents: a privileged intent is not enabled"), "{log}");
 }
@@ -123,7 +123,7 @@ async fn what_is_missing_or_wrong_in_the_arguments_is_named() {
         (&["run", "--token", "x", "--intent", "GUILDS"], "similar argument exists: '--intents'"),
         (&["run", "--token", "x", "--shard-ids", "0"], "--shards <SHARDS>"),
         (&["run", "--token", "x", "--shards", "2", "--shard-ids", "a"], "such as 0,1 or 4-7"),
-        (&["run", "--token", "x", "--shards", "2", "--shard-ids", "1-2"], "--shards 2 has none above 1"),
+        (&["run", "--token", "x", "--shards", "2", "--shard-ids", "1-2"], "with --shards 2 the highest is 1"),
         (&["sim", "--allowed-intents", "GUILDZ"], "there is no intent \"GUILDZ\""),
         (&["run", "--token", "x", "--api-url", "discord.com"], "is not an http or https URL"),
         (&["run", "--token", ""], "the token is empty"),
@@ -131,7 +131,8 @@ async fn what_is_missing_or_wrong_in_the_arguments_is_named() {
         (&["demo", "--shards", "0"], "--shards"),
         (&["demo", "--events-per-second=-1"], "--events-per-second"),
     ] {
-        let output = timeout(PATIENCE, shardkeeperd(arguments).output()).await.expect("it ends").unwrap();
+        let output =
+            timeout(PATIENCE, shardkeeperd(arguments).output()).await.expect("ends in time").unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
         assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}");
         assert!(log.contains(message), "{arguments:?}: {log}");
@@ -160,10 +161,10 @@ async fn a_record_can_go_to_standard_output() {
     let simulator = simulator(1).await;
     let mut running = Running::start("sim-token", &simulator.api_url(), &["--record", "-"]);
     let mut lines = BufReader::new(running.child.stdout.take().unwrap()).lines();
-    let first = timeout(PATIENCE, lines.next_line()).await.expect("it comes").unwrap().unwrap();
+    let first = timeout(PATIENCE, lines.next_line()).await.expect("arrives in time").unwrap().unwrap();
     let event: serde_json::Value = serde_json::from_str(&first).unwrap();
     assert_eq!((&event["name"], &event["shard"]), (&"READY".into(), &0.into()));
-    // A reader that goes away ends the run: what was not taken is not acknowledged.
+    // A closed pipe ends the run, because events that were not written are not acknowledged.
     drop(lines);
     simulator.start_traffic();
     let (code, log) = running.end().await;
@@ -186,7 +187,7 @@ async fn a_run_with_a_start_timeout_ends_when_nothing_answers() {
     );
 }
 
-/// What waits and tries again says so once per try, and ends when it is told.
+/// Checks that a run that cannot connect logs each attempt, and ends on a signal.
 async fn waits_and_tries_again(api_url: &str, message: &str) {
     let mut running = Running::start("sim-token", api_url, &[]);
     running.until(message).await;
@@ -200,7 +201,7 @@ async fn waits_and_tries_again(api_url: &str, message: &str) {
 #[tokio::test]
 async fn an_api_that_cannot_be_reached_is_tried_again() {
     let port = TcpListener::bind(LOOPBACK).await.unwrap().local_addr().unwrap().port();
-    waits_and_tries_again(&format!("http://127.0.0.1:{port}"), "the gateway cannot be asked").await;
+    waits_and_tries_again(&format!("http://127.0.0.1:{port}"), "GET /gateway/bot failed").await;
 }
 
 #[tokio::test]
@@ -224,7 +225,7 @@ async fn a_gateway_that_speaks_no_websocket_is_named() {
         (&b"HTTP/1.1 200 OK\r\n\r\nhello"[..], "HTTP status 200"),
         (b"garbage\r\n\r\n", "WebSocket handshake"),
     ] {
-        // REST as it should be; the gateway is what it names.
+        // A valid REST answer that names this unresponsive gateway.
         let gateway = TcpListener::bind(LOOPBACK).await.unwrap();
         let gateway_addr = gateway.local_addr().unwrap();
         tokio::spawn(async move {
@@ -263,7 +264,8 @@ async fn a_signal_ends_the_demo_early_and_in_order() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut seen = String::new();
     let mut asked = None;
-    while let Some(line) = timeout(PATIENCE, lines.next_line()).await.expect("it goes on").unwrap() {
+    while let Some(line) = timeout(PATIENCE, lines.next_line()).await.expect("the output continues").unwrap()
+    {
         if line.contains("are ready") && asked.is_none() {
             signal(&child, "TERM").await;
             asked = Some(Instant::now());
@@ -271,9 +273,9 @@ async fn a_signal_ends_the_demo_early_and_in_order() {
         seen += &line;
         seen.push('\n');
     }
-    let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    let status = timeout(PATIENCE, child.wait()).await.expect("ends in time").unwrap();
     assert_eq!(status.code(), Some(0), "{seen}");
-    assert!(asked.expect("it was ready").elapsed() < Duration::from_secs(10));
+    assert!(asked.expect("the shards were ready").elapsed() < Duration::from_secs(10));
     assert!(seen.contains("the sessions were kept") && seen.contains("violations          0"), "{seen}");
 }
 
@@ -293,7 +295,7 @@ async fn a_short_demo_shows_everything_and_writes_its_report() {
         "--report",
         file.to_str().unwrap(),
     ];
-    let output = timeout(PATIENCE, shardkeeperd(&demo).output()).await.expect("it ends").unwrap();
+    let output = timeout(PATIENCE, shardkeeperd(&demo).output()).await.expect("ends in time").unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{shown}");
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
@@ -314,8 +316,8 @@ async fn a_reader_that_goes_away_is_no_reason_to_panic() {
     drop(child.stdout.take());
     let mut errors = String::new();
     let reading = child.stderr.as_mut().unwrap().read_to_string(&mut errors);
-    timeout(PATIENCE, reading).await.expect("it ends").unwrap();
-    let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    timeout(PATIENCE, reading).await.expect("ends in time").unwrap();
+    let status = timeout(PATIENCE, child.wait()).await.expect("ends in time").unwrap();
     assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
 }
 
@@ -378,7 +380,7 @@ async fn run_and_sim_understand_each_other_over_tls_zstd_and_etf() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
-/// Resident memory of a process, in KiB.
+/// The resident memory of a process, in KiB.
 #[cfg(target_os = "linux")]
 fn resident(child: &tokio::process::Child) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap();
@@ -386,7 +388,7 @@ fn resident(child: &tokio::process::Child) -> usize {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// 300 connections that say nothing, and 60 that announce 15 MiB and send nearly all of it.
+/// 300 clients that send nothing, and 60 that announce 15 MiB and send nearly all of it.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn clients_that_never_identify_cost_the_sim_little() {
@@ -399,14 +401,14 @@ async fn clients_that_never_identify_cost_the_sim_little() {
         let request = "GET /?v=10&encoding=json HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
-        // The 101 and Hello.
+        // Wait for the HTTP status 101 and Hello.
         let mut seen = Vec::new();
         while !seen.ends_with(b"\"op\":10,\"d\":{\"heartbeat_interval\":41250,\"_trace\":[\"[\\\"sim\\\",{\\\"micros\\\":0.0}]\"]}}") {
             assert!(stream.read_buf(&mut seen).await.unwrap() > 0);
         }
         stream
     };
-    // What the first ones cost is the program's own.
+    // The first connections also cost memory that the program keeps for itself, so they are not measured.
     let mut streams = Vec::new();
     for _ in 0..50 {
         streams.push(open().await);
@@ -423,7 +425,7 @@ async fn clients_that_never_identify_cost_the_sim_little() {
         let mut head = vec![0x82, 0x80 | 127];
         head.extend_from_slice(&(15_u64 << 20).to_be_bytes());
         head.extend_from_slice(&[0; 4]);
-        // Refused at the head; what follows has nowhere to go.
+        // The server rejects the frame at its header, so writing the rest may fail.
         let _ = stream.write_all(&head).await;
         let _ = timeout(Duration::from_millis(100), stream.write_all(&vec![b'x'; 14 << 20])).await;
         streams.push(stream);
@@ -462,7 +464,7 @@ async fn sim_tells_what_is_wrong_with_its_arguments() {
 #[tokio::test]
 async fn a_strict_sim_ends_with_an_error_when_a_rule_was_broken() {
     let sim = Sim::start(LOOPBACK, &["--strict"]).await;
-    // A token that was refused, and is used again: GW-297.
+    // GW-297: a token that was refused must not be used again, as this client does.
     for _ in 0..2 {
         let address = sim.api_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -481,7 +483,7 @@ async fn a_strict_sim_ends_with_an_error_when_a_rule_was_broken() {
 async fn advice_fails_only_a_sim_that_is_strict_about_it() {
     for (strict, expected) in [("--strict", 0), ("--strict=violation", 0), ("--strict=advice", 1)] {
         let sim = Sim::start(LOOPBACK, &["--token", "sim-token", strict]).await;
-        // Without a User-Agent: GW-281.
+        // GW-281: Discord asks for a User-Agent, which this client does not send.
         let address = sim.api_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let request = "GET /api/v10/users/@me HTTP/1.1\r\nhost: x\r\nauthorization: Bot sim-token\r\nconnection: close\r\n\r\n";

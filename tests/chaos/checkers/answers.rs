@@ -1,4 +1,4 @@
-//! Every call to the handle is answered in time.
+//! Checks that every call to the handle is answered in time.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -11,17 +11,17 @@ use tokio::time::timeout;
 use crate::pace::Pace;
 use crate::trace::Trace;
 
-/// What asks a mailbox alone. Time passes there only while handlers wait, and none may.
+/// The limit for calls that only ask a mailbox. Time passes there only while handlers wait, and none may.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
-/// What ends with shards: the deadline of an end, which is 10 s.
+/// The limit for calls that end shards: the shutdown timeout of 10 s, and a margin.
 pub(crate) const ENDING: Duration = Duration::from_secs(11);
-/// What a shard has to send: the longest life of a command, which is 10 min, and a moment.
+/// The limit for calls that send a payload: the longest lifetime of a command, which is 10 min, and a margin.
 pub(crate) const SENDING: Duration = Duration::from_secs(610);
-/// Members: that, twice, since a request that is lost with its connection is sent again; the windows of the requests
-/// before it; and 30 s without a chunk.
+/// The limit for requests of members: the lifetime of a command, twice, since a request that is lost with its
+/// connection is sent again; the windows of the requests before it; and 30 s without a chunk.
 pub(crate) const COLLECTING: Duration = Duration::from_secs(3600);
 
-/// The calls that are not answered yet. Clones count the same ones.
+/// Counts the calls that are not answered yet. Clones share the count.
 #[derive(Clone)]
 pub(crate) struct Answers {
     trace: Trace,
@@ -34,7 +34,7 @@ impl Answers {
         Self { trace, pace, open: Arc::default() }
     }
 
-    /// Waits for the answer, for so long.
+    /// Waits for the answer, up to the limit.
     pub(crate) async fn within<T>(
         &self,
         limit: Duration,

@@ -1,4 +1,4 @@
-//! Queues keep their bounds, and nothing is left when all is over.
+//! Checks that queues keep their bounds, and that nothing is left at the end.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::pace::Pace;
 use crate::trace::Trace;
 
-/// A subscription never holds more than it may.
+/// Checks that a subscription does not hold more than its capacity.
 pub(crate) fn backlog(subscription: &Subscription, capacity: usize, trace: &Trace) {
     let backlog = subscription.backlog();
     if backlog > capacity {
@@ -17,14 +17,14 @@ pub(crate) fn backlog(subscription: &Subscription, capacity: usize, trace: &Trac
     }
 }
 
-/// How many tasks live now.
+/// The number of tasks alive now.
 pub(crate) fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
 }
 
-/// Every task of bot and simulator ends when these have: no more live than before they began.
+/// Checks that every task of the bot and of the simulator ends: no more are alive than before the run.
 pub(crate) async fn nothing_is_left(before: usize, pace: &Pace, trace: &Trace) {
-    // Connections that the bot has given up, and commands that nobody waits for.
+    // Long enough for abandoned connections, and for commands without a caller.
     let deadline = Instant::now() + pace.limit(Duration::from_secs(700));
     while Instant::now() < deadline {
         if tasks() <= before {

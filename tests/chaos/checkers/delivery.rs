@@ -1,4 +1,4 @@
-//! Nothing lost, nothing doubled, nothing out of order: for each subscriber, from what it has dealt with.
+//! Checks for each subscriber that none of its events was lost, duplicated or out of order.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use shardkeeper_sim::SessionRecord;
 use crate::plan::{Habit, Kind};
 use crate::trace::Trace;
 
-/// A dispatch, as the simulator names it.
+/// The identity of a dispatch at the simulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     shard: u32,
@@ -28,59 +28,60 @@ impl Name {
     }
 }
 
-/// What one subscriber has dealt with: over the processes of the bot, if it is one that each of them has.
+/// What one subscriber has finished: across the processes of the bot, if each process has this subscriber.
 pub(crate) struct Ledger {
     who: String,
     habit: Habit,
-    /// By process, unless it is one for all of them, shard and session.
+    /// By process (the same for all in a shared ledger), shard and session.
     sessions: BTreeMap<(usize, u32, u64), Account>,
-    /// By process and shard: the last one that came for the first time.
+    /// By process and shard: the last dispatch that came for the first time.
     last: BTreeMap<(usize, u32), Name>,
-    /// From before the subscription began; a crash brings them again.
+    /// Dispatches from before the subscription began; a crash repeats them.
     before: Vec<Name>,
-    /// Those that came for the first time after a later one.
+    /// Dispatches that came for the first time after a later one.
     inverted: Vec<Name>,
     doubled: BTreeMap<(u32, u64), u64>,
-    /// Those that came again, and did not say so.
+    /// Dispatches that came again without being marked as replayed.
     unmarked: Vec<Name>,
-    /// How many it was told to have missed, if it loses nothing.
+    /// How many events a lossless subscriber was told to have missed.
     pub(crate) missed: u64,
 }
 
 struct Account {
-    /// The first number that counts.
+    /// The first sequence number that is expected.
     base: u64,
-    /// Each with the process in which it came first.
+    /// The received sequence numbers, each with the process in which it came first.
     seen: BTreeMap<u64, usize>,
 }
 
-/// What may be amiss with the dispatches of which shard.
+/// Which irregularities are allowed for the dispatches of which shard.
 #[derive(Default)]
 pub(crate) struct Excuses {
-    /// It has crashed, or was torn away: dispatches of the sessions up to that one may come twice.
+    /// The shard crashed or was torn away: dispatches of its sessions up to this one may come twice.
     doubled: BTreeMap<u32, u64>,
-    /// It went to another process before everything was acknowledged there. READY belongs to a connection, and does not
-    /// come again, for the sessions up to that one.
+    /// The shard moved to another process before everything was acknowledged. READY belongs to a connection
+    /// and is not replayed, so it may be missing in sessions up to this one.
     torn: BTreeMap<u32, u64>,
-    /// It was torn away from a process that may have begun the sessions up to that one, without anybody's knowledge.
+    /// The shard was torn away from a process that may have begun the sessions up to this one without anyone
+    /// knowing.
     forgotten: BTreeMap<u32, u64>,
-    /// The processes that had it, by process and shard, in their order.
+    /// The order of the processes that ran a shard, by process and shard.
     begun: BTreeMap<(usize, u32), usize>,
 }
 
 impl Excuses {
-    /// A process begins with it.
+    /// Records that a process starts to run the shard.
     pub(crate) fn begun(&mut self, process: usize, shard: u32) {
         let order = self.begun.len();
         self.begun.entry((process, shard)).or_insert(order);
     }
 
-    /// Whether it came to a process no earlier than to another one.
+    /// Whether `process` got the shard no earlier than `other`.
     fn is_newer(&self, process: usize, other: usize, shard: u32) -> bool {
         self.begun.get(&(process, shard)) >= self.begun.get(&(other, shard))
     }
 
-    /// The number of its newest session, if it has ever had one.
+    /// Allows duplicates in the shard's sessions up to `newest`; `None` if it never had one.
     pub(crate) fn crashed(&mut self, shard: u32, newest: Option<u64>) {
         self.doubled.extend(newest.map(|newest| (shard, newest)));
     }
@@ -94,17 +95,17 @@ impl Excuses {
         self.doubled.get(&shard).is_some_and(|newest| session <= *newest)
     }
 
-    /// What a process that died had sent by then has arrived.
+    /// Allows that nobody knows the shard's sessions up to `newest`, which its killed process had begun.
     pub(crate) fn forgets(&mut self, shard: u32, newest: Option<u64>) {
         self.forgotten.extend(newest.map(|newest| (shard, newest)));
     }
 
-    /// Whether its shard may go on in an earlier session, which its store knows.
+    /// Whether the shard may have continued an earlier session instead, which its store knows.
     pub(crate) fn may_be_forgotten(&self, session: &SessionRecord) -> bool {
         self.forgotten.get(&session.shard_id).is_some_and(|newest| session.session <= *newest)
     }
 
-    /// Whether somebody may never get this dispatch.
+    /// Whether this dispatch may never be delivered.
     fn is_lost(&self, session: &SessionRecord, number: u64) -> bool {
         session.late.contains(&number)
             || number == 1
@@ -131,12 +132,12 @@ impl Ledger {
         self.habit.overflow == Overflow::Wait
     }
 
-    /// Whether nothing at all may be missing.
+    /// Whether no event at all may be missing.
     fn is_complete(&self) -> bool {
         self.is_lossless() && self.habit.everything && self.habit.kind == Kind::Steady
     }
 
-    /// The subscriber is done with a dispatch. Returns what the trace keeps of it.
+    /// Records that the subscriber has finished a dispatch. Returns the entry for the trace.
     pub(crate) fn observe(
         &mut self,
         process: usize,
@@ -161,7 +162,7 @@ impl Ledger {
         });
         if !is_new {
             *self.doubled.entry((name.shard, name.session)).or_default() += 1;
-            // An old process may be done with it after a newer one.
+            // An old process may finish an event after a newer process has.
             if !dispatch.is_replayed() && excuses.is_newer(process, first, name.shard) {
                 self.unmarked.push(name);
             }
@@ -176,7 +177,7 @@ impl Ledger {
         Some(facts)
     }
 
-    /// Whether everything has come that was sent in the sessions that are connected.
+    /// Whether everything has come that was sent in the connected sessions.
     pub(crate) fn is_up_to_date(&self, sessions: &[SessionRecord], excuses: &Excuses) -> bool {
         !self.is_complete()
             || sessions
@@ -194,7 +195,7 @@ impl Ledger {
             .collect()
     }
 
-    /// The verdict, once everything has come that will. Returns how many came twice.
+    /// The verdict, once no more events will come. Returns how many came twice.
     pub(crate) fn judge(&self, sessions: &[SessionRecord], excuses: &Excuses, trace: &Trace) -> u64 {
         let who = &self.who;
         for ((_, shard, number), account) in &self.sessions {
@@ -222,7 +223,7 @@ impl Ledger {
                 }
             }
         }
-        // A shard that is torn away takes along what does not come again: READY, changes, an earlier session.
+        // A shard that is torn away loses what is not replayed: READY, lifecycle changes, an earlier session.
         if self.missed > 0 && excuses.torn.is_empty() {
             trace.complain(format_args!("{who} missed {}, and loses nothing", self.missed));
         }
@@ -232,7 +233,8 @@ impl Ledger {
                 (session.shard_id, session.session) == (name.shard, name.session)
                     && session.late.contains(&name.number)
             };
-            // Whoever may lose some gets these for the first time when they come again.
+            // A subscriber that may lose events receives some of them for the first time when they are
+            // replayed.
             let again = !self.is_lossless() && excuses.may_come_twice(name.shard, name.session);
             if !again && !sessions.iter().any(late) {
                 trace.complain(format_args!("{who} got {name:?} after a later one"));

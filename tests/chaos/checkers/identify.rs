@@ -1,4 +1,5 @@
-//! The pace and the budget of Identify, from the simulator's log: beside its judge, who knows more and may err.
+//! Checks the pace and the budget of Identify in the simulator's log, independently of the simulator's own
+//! checks.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +9,16 @@ use crate::pace::Pace;
 use crate::plan::{Class, Plan};
 use crate::trace::Trace;
 
-/// What the library never spends.
+/// How many Identify the library keeps in reserve.
 const RESERVE: u32 = 10;
 
-/// `anew` counts how often each shard had to begin without a session: at its first start, when its process came without
-/// what it takes to resume it, and when the operator wanted so.
+/// Judges the log. `anew` counts how often each shard had to begin without a session: at its first start,
+/// when its process started without a session to resume, and when the operator requested a new one.
 pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, anew: &BTreeMap<u32, u32>, trace: &Trace) {
     let window_ms = u64::try_from(pace.sim_timings().identify_window.as_millis()).unwrap_or(u64::MAX);
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
     let mut in_order: Vec<_> = report.identify_log.iter().collect();
-    // The log has them as they were read.
+    // The log is in the order of reading; the times in it may differ slightly.
     in_order.sort_by_key(|record| record.at_ms);
     for record in in_order {
         if let Some(before) = last.insert(record.shard_id % plan.max_concurrency, record.at_ms)
@@ -30,11 +31,11 @@ pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, anew: &BTreeMap<u
             ));
         }
     }
-    // Other processes may spend some that one does not know of.
+    // Other processes may use some that this process does not know of.
     if plan.elsewhere == 0 && report.remaining < RESERVE {
         trace.complain(format_args!("only {} Identify are left of the day's", report.remaining));
     }
-    // One that has just begun does not survive what an older one does.
+    // A session that has just begun does not survive what an established one does.
     let again = |shard: u32| anew.get(&shard).map_or(0, |begins| begins.saturating_sub(1)) as usize;
     if plan.class == Class::Gentle
         && (0..plan.shards).all(|shard| again(shard) == 0)
@@ -45,8 +46,8 @@ pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, anew: &BTreeMap<u
             report.identifies, plan.shards
         ));
     }
-    // A session that could have been resumed is given up by nobody but the operator. A shard without one may need several
-    // attempts until it has another.
+    // Only the operator gives up a session that could be resumed. A shard without a session may need several
+    // attempts to get one.
     for shard in 0..plan.shards {
         let is_needless =
             |record: &&IdentifyRecord| record.shard_id == shard && record.held && record.accepted;

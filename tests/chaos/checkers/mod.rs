@@ -1,4 +1,5 @@
-//! What must hold whatever happens. Each checker has one job, and knows nothing of how the faults come about.
+//! Invariants that must hold in every run. Each checker has one job, and does not know how the faults are
+//! caused.
 
 pub(crate) mod answers;
 pub(crate) mod bounds;

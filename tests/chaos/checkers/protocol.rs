@@ -1,4 +1,4 @@
-//! No rule of Discord broken, and no advice ignored without a reason.
+//! Checks that no rule of Discord was broken, and no advice ignored without a reason.
 
 use shardkeeper_sim::Report;
 
@@ -6,28 +6,32 @@ use crate::pace::Pace;
 use crate::plan::Plan;
 use crate::trace::Trace;
 
-/// What Discord advises against, and what leads to it here.
+/// The advice of Discord that may be ignored here, with the reasons.
 const ADVICE: [&str; 2] = [
-    // A shard that crashes, or is restarted, on its way lets the next one of its key go first.
+    // GW-171 (order of Identify): a shard that crashes or restarts before its Identify lets the next one of
+    // its key go first.
     "GW-171",
-    // A resume URL that cannot be reached is tried in turn with the bootstrap URL (GW-139).
+    // GW-132 (resume at the session's URL): an unreachable resume URL is tried alternately with the bootstrap
+    // URL (GW-139).
     "GW-132",
 ];
 
-/// Answers that Discord waits for, and that a shard gives late or not at all while a lossless subscriber keeps it from
-/// reading. GW-114: an acknowledgement that may lie unread is not missing.
+/// Rules about answers that a shard sends late or never while a lossless subscriber blocks its reading.
+/// GW-114: an acknowledgement that may lie unread does not count as missing.
 const UNREAD: [&str; 4] = ["GW-114", "GW-115", "GW-118", "GW-144"];
 
-/// A session that is resumed though Discord has said that it is over, or too soon after op 9. The simulator judges by what it
-/// has written; what was under way, or lay unread, when the connection or the shard broke down, nobody has heard. And whoever
-/// comes back after a crash, or in place of another process, does not know that op 9 was just there.
+/// Rules about resuming a session that Discord has ended, or resuming too soon after op 9. The simulator
+/// judges by what it has written, but nobody read what was in transit or unread when the connection or the
+/// shard failed. A shard that restarts after a crash, or in another process, does not know of an op 9 just
+/// before.
 const UNHEARD: [&str; 7] = ["GW-079", "GW-082", "GW-083", "GW-085", "GW-140", "GW-148", "GW-149"];
 
-/// The interval between two heartbeats, which the simulator measures by when it reads them: in real time a part of a second
-/// matters there, since the interval itself is compressed to less than one.
+/// The interval between two heartbeats, which the simulator measures when it reads them. In real time a
+/// fraction of a second matters, since the interval itself is compressed to less than a second.
 const HEARTBEAT_INTERVAL: &str = "GW-118";
 
-/// Limits in time. A machine that was late may have put two that were far enough apart next to each other.
+/// Rules with time limits. On a machine that is late, two events that were far enough apart may be read close
+/// together.
 const TIMED: [&str; 4] = ["GW-155", "GW-161", "GW-162", "GW-170"];
 
 pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, trace: &Trace) {

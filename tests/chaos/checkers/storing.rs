@@ -1,4 +1,5 @@
-//! Sessions outlive their process as far as the store allows, and a store that does not work is told.
+//! Checks that sessions survive their process as far as the store permits, and that a failing store is
+//! reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,35 +14,36 @@ use crate::pace::Pace;
 use crate::store::Loaded;
 use crate::trace::Trace;
 
-/// What the library says: it looks every 250 ms, and a save may be under way by then.
+/// How far a store may be behind: the library saves every 250 ms, and a save may be in progress then.
 pub(crate) const GRACE: Duration = Duration::from_millis(400);
-/// [`max_session_age`](shardkeeper::Builder::max_session_age), by default.
+/// The default of [`max_session_age`](shardkeeper::Builder::max_session_age), in milliseconds.
 const MAX_AGE_MS: u64 = 3_600_000;
-/// A session that does not get on is stored anew before a quarter of that has passed.
+/// The age, in milliseconds, at which an unchanged session is stored again at the latest: a quarter of the
+/// maximum.
 const LATELY_MS: u64 = MAX_AGE_MS / 4 + 1000;
-/// A save that takes longer is told, at the next look.
+/// A save that takes longer is reported at the next check.
 const SLOW: Duration = Duration::from_secs(10);
 const SLOW_IS_TOLD: Duration = Duration::from_millis(10_600);
 
-/// What happens between a process and its store.
+/// An event between a process and its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     Loaded,
     SaveBegan,
     Saved,
     SaveFailed,
-    /// The keeper died, and with it whatever it was saving.
+    /// The keeper died, and its unfinished save with it.
     KeeperGone,
     ToldFailed,
     ToldRecovered,
     End,
 }
 
-/// Clones are the same log.
+/// A log of all stores. Clones are the same log.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Processes>>);
 
-/// What happened in each.
+/// The events of each process, with their times.
 type Processes = BTreeMap<usize, Vec<(Instant, Entry)>>;
 
 impl Log {
@@ -53,7 +55,7 @@ impl Log {
         self.processes().entry(process).or_default().push((Instant::now(), entry));
     }
 
-    /// The verdict on what each process has said of its store.
+    /// Judges the reports of each process about its store.
     pub(crate) fn judge(&self, pace: &Pace, trace: &Trace) {
         for (process, entries) in &*self.processes() {
             let telling = Telling { late_by: pace.late_by(), ..Telling::default() };
@@ -64,17 +66,17 @@ impl Log {
     }
 }
 
-/// What is known of a store while its log is read.
+/// The state of a store while its log is read.
 #[derive(Default)]
 struct Telling {
     loaded: bool,
     saving_since: Option<Instant>,
-    /// The last save failed, then.
+    /// When the last save failed.
     failed_at: Option<Instant>,
-    /// The last save succeeded though it was told that they fail.
+    /// When the last save succeeded after failures had been reported.
     recovered_at: Option<Instant>,
     told: bool,
-    /// In real time whoever writes the log hears so late of what is told.
+    /// How late the writer of the log receives reports in real time.
     late_by: Duration,
     last_failed_at: Option<Instant>,
 }
@@ -88,7 +90,7 @@ impl Telling {
         Ok(())
     }
 
-    /// Whether something should have been told by now.
+    /// Whether a report should have come by now.
     fn overdue(&self, now: Instant) -> Result<(), String> {
         let over = |since: Option<Instant>, wait: Duration| {
             since.is_some_and(|since| now > since + wait + self.late_by)
@@ -123,7 +125,7 @@ impl Telling {
                 self.last_failed_at = Some(at);
             }
             Entry::KeeperGone => {
-                // What it would have told in this moment its successor finds out for itself.
+                // The successor detects by itself what the keeper would have reported now.
                 (self.saving_since, self.failed_at, self.recovered_at) = (None, None, None);
             }
             Entry::ToldFailed => {
@@ -154,7 +156,7 @@ fn record_of(stored: &[SessionRecord], shard: u32) -> Option<&SessionRecord> {
     stored.iter().find(|record| record.session.shard.0 == shard)
 }
 
-/// What a store holds is never ahead of what was acknowledged.
+/// Checks that a store is never ahead of what was acknowledged.
 pub(crate) fn not_ahead(stored: &[SessionRecord], truth: &[Session], trace: &Trace) {
     for session in truth {
         let record = record_of(stored, session.shard.0).filter(|record| record.session.id == session.id);
@@ -165,7 +167,7 @@ pub(crate) fn not_ahead(stored: &[SessionRecord], truth: &[Session], trace: &Tra
     }
 }
 
-/// A store that works holds what there was before the [`GRACE`].
+/// Checks that a working store holds everything older than [`GRACE`].
 pub(crate) fn not_behind(
     stored: &[SessionRecord],
     (before, truth): (&[Session], &[Session]),
@@ -189,7 +191,8 @@ pub(crate) fn not_behind(
     }
 }
 
-/// A store that works does not hold the shards that went to another process before the [`GRACE`].
+/// Checks that a working store no longer holds the shards that moved to another process more than [`GRACE`]
+/// ago.
 pub(crate) fn gone(stored: &[SessionRecord], gone: &[u32], trace: &Trace) {
     for shard in gone {
         if let Some(record) = record_of(stored, *shard) {
@@ -198,7 +201,7 @@ pub(crate) fn gone(stored: &[SessionRecord], gone: &[u32], trace: &Trace) {
     }
 }
 
-/// The shards of which a store does not hold what a process has left at its end.
+/// The shards of which a store does not hold what a process left at its end.
 pub(crate) fn stale(stored: &[SessionRecord], shards: &[u32], left: &[Session]) -> Vec<u32> {
     let is_stale = |shard: &u32| {
         let record = record_of(stored, *shard).map(|record| &record.session);
@@ -207,34 +210,34 @@ pub(crate) fn stale(stored: &[SessionRecord], shards: &[u32], left: &[Session]) 
     shards.iter().copied().filter(is_stale).collect()
 }
 
-/// Whether a process finds a session of this shard in its store that it can use: by when it was stored.
+/// Whether a process finds a usable session of this shard in its store, judged by its age.
 pub(crate) fn is_usable(loaded: &Loaded, shard: u32, now_ms: u64) -> bool {
     let record = record_of(&loaded.stored.sessions, shard);
     record.is_some_and(|record| now_ms.saturating_sub(record.stored_at_ms) <= MAX_AGE_MS)
 }
 
-/// The first login of a shard in a process: by a resume if and only if the process has a session of it.
+/// The first login of a shard in a process: a resume exactly if the process has a session of the shard.
 #[derive(Default)]
 pub(crate) struct Logins {
-    /// By process and shard.
+    /// Whether a resume is expected, by process and shard.
     expected: BTreeMap<(usize, u32), bool>,
     seen: BTreeMap<(usize, u32), bool>,
-    /// How often each shard had to begin without a session, the first time included.
+    /// How often each shard had to begin without a session, including the first time.
     pub(crate) anew: BTreeMap<u32, u32>,
     /// The shards that were ready in a process.
     ready: BTreeSet<(usize, u32)>,
 }
 
 impl Logins {
-    /// A shard begins in a process.
+    /// Records that a shard begins in a process.
     pub(crate) fn begin(&mut self, process: usize, shard: u32) {
         self.expected.remove(&(process, shard));
         self.ready.remove(&(process, shard));
         self.seen.remove(&(process, shard));
     }
 
-    /// What becomes of its logins. A store may know nothing but a session from before the last one: when Discord refuses
-    /// that, the shard has none, although Discord still holds the last one.
+    /// Records the result of a login. A store may hold only a session from before the last one: when Discord
+    /// refuses that, the shard has none, although Discord still keeps the last one.
     pub(crate) fn note(&mut self, process: usize, shard: u32, change: &Change) {
         match change {
             Change::Ready | Change::Resumed { .. } => drop(self.ready.insert((process, shard))),
@@ -256,12 +259,12 @@ impl Logins {
         self.expected.insert((process, shard), resumes);
     }
 
-    /// It connects, or waits for its turn to.
+    /// Records that the shard connects, or waits for its turn to identify.
     pub(crate) fn see(&mut self, process: usize, shard: u32, resumes: bool) {
         self.seen.entry((process, shard)).or_insert(resumes);
     }
 
-    /// Compares, for a process that ends.
+    /// Compares the expected and the actual logins of a process that ends.
     pub(crate) fn judge(&self, process: usize, trace: &Trace) {
         for ((_, shard), expected) in self.expected.range((process, 0)..=(process, u32::MAX)) {
             match self.seen.get(&(process, *shard)) {

@@ -1,8 +1,9 @@
-//! What the tests with other people's libraries share: a simulator on a TCP port, and a note of what a library heard.
+//! Shared by the tests with other libraries: a simulator on a TCP port, and a record of what a library
+//! received.
 //!
-//! twilight and serenity come from the registry as they are. Both run on Discord, so a payload that their models
-//! refuse, or a login that does not end in READY, is the simulator's mistake until shown otherwise. Time is real
-//! here, and short: a paused clock does not go with TCP.
+//! twilight and serenity are used unchanged from the registry. Both work with Discord, so a payload that
+//! their models reject, or a login that does not end in READY, counts as the simulator's mistake until shown
+//! otherwise. Time is real and short, because a paused clock does not work with TCP.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -14,15 +15,16 @@ use shardkeeper_sim::{ConnectFault, Fault, Mix, Report, SimConfig, Simulator};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// Both libraries wait 5 s between two Identify, whatever the simulator's window is; and machines may be slow.
+/// Far longer than any step takes. Both libraries wait 5 s between two Identify, whatever the simulator's
+/// window is.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A simulator on loopback, two guilds per shard, whose clock suits libraries with clocks of their own.
+/// A simulator on loopback with two guilds per shard, whose timing suits libraries with fixed waits.
 pub async fn simulator(shards: u32) -> Simulator {
     simulator_of(shards, Mix::Busy).await
 }
 
-/// The same, with other events.
+/// The same with another mix of events.
 pub async fn simulator_of(shards: u32, mix: Mix) -> Simulator {
     simulator_at(shards, mix, 500.0).await
 }
@@ -36,50 +38,50 @@ async fn simulator_at(shards: u32, mix: Mix, events_per_second: f64) -> Simulato
     config.max_concurrency = shards.clamp(4, 16);
     config.guilds = shards * 2;
     config.events_per_second = events_per_second;
-    // 30 heartbeats per minute leave enough of the 120 commands for the rest.
+    // 30 heartbeats per minute leave enough of the limit of 120 commands.
     config.timings.heartbeat_interval = Duration::from_secs(2);
     config.timings.identify_window = Duration::from_millis(200);
     Simulator::bind(config, ([127, 0, 0, 1], 0).into()).await.expect("a port is free")
 }
 
-/// Waits until the simulator's report is as the test wants it.
+/// Waits until the simulator's report matches.
 pub async fn until(simulator: &Simulator, what: &str, predicate: impl FnMut(&Report) -> bool) {
     if timeout(PATIENCE, simulator.wait_until(predicate)).await.is_err() {
         panic!("not in time: {what}; {:#?}", simulator.report());
     }
 }
 
-/// What a library made of the dispatches.
+/// What a library received.
 #[derive(Clone, Debug, Default)]
 pub struct Heard {
-    /// How many of each event its models took, RESUMED apart.
+    /// The number of each event that the models accepted, without RESUMED.
     pub events: BTreeMap<String, u64>,
-    /// How many RESUMED.
+    /// The number of RESUMED.
     pub resumed: u64,
-    /// What its models refused or did not know, and why.
+    /// The payloads that the models rejected or did not know, with the reason.
     pub refused: Vec<String>,
-    /// The library has given up: nothing will come any more.
+    /// Whether the library has given up, so that no more events will come.
     pub over: bool,
 }
 
 impl Heard {
-    /// All events, RESUMED apart; the simulator counts them likewise.
+    /// The number of all events without RESUMED, which the simulator does not count either.
     pub fn total(&self) -> u64 {
         self.events.values().sum()
     }
 
-    /// How many of one event.
+    /// The number of one event.
     pub fn count(&self, event: &str) -> u64 {
         self.events.get(event).copied().unwrap_or_default()
     }
 }
 
-/// A note of what a library heard, for the test that waits and the tasks that listen.
+/// A record of what a library received, shared by the test and the tasks that listen.
 #[derive(Debug, Default)]
 pub struct Ears(watch::Sender<Heard>);
 
 impl Ears {
-    /// An event that the models took.
+    /// Records an event that the models accepted.
     pub fn took(&self, event: &str) {
         self.0.send_modify(|heard| match event {
             "RESUMED" => heard.resumed += 1,
@@ -87,33 +89,33 @@ impl Ears {
         });
     }
 
-    /// A payload that they did not take.
+    /// Records a payload that the models rejected.
     pub fn refused(&self, error: &dyn Debug, payload: &str) {
         let start: String = payload.chars().take(4_000).collect();
         self.0.send_modify(|heard| heard.refused.push(format!("{error:?} in {start}")));
     }
 
-    /// The library has given up.
+    /// Records that the library has given up.
     pub fn over(&self) {
         self.0.send_modify(|heard| heard.over = true);
     }
 
     /// Waits until the library has given up.
     async fn until_over(&self) {
-        // What it returns is a lock; and the sender lives as long as this.
+        // The result is a lock guard, which is dropped at once; the sender lives as long as `self`.
         let _ = self.0.subscribe().wait_for(|heard| heard.over).await;
     }
 
-    /// What was heard so far.
+    /// What was received so far.
     pub fn heard(&self) -> Heard {
         self.0.borrow().clone()
     }
 
-    /// Waits until enough was heard, and returns it. A refused payload ends the test at once.
+    /// Waits until the record matches, and returns it. A rejected payload ends the test at once.
     pub async fn until(&self, what: &str, mut predicate: impl FnMut(&Heard) -> bool) -> Heard {
         let mut changes = self.0.subscribe();
         let waiting = changes.wait_for(|heard| !heard.refused.is_empty() || predicate(heard));
-        // What it returns is a lock, to be let go before the next look.
+        // The result is a lock guard, which must be dropped before the next access.
         let in_time = timeout(PATIENCE, waiting).await.is_ok();
         let heard = self.heard();
         assert!(heard.refused.is_empty(), "refused: {}", heard.refused.join("\n"));
@@ -121,7 +123,7 @@ impl Ears {
         heard
     }
 
-    /// Lets traffic run until `count` more events were heard, and everything that was sent.
+    /// Lets events come until `count` more were received, and everything that was sent.
     pub async fn until_traffic(&self, simulator: &Simulator, count: u64) -> Heard {
         let goal = self.heard().total() + count;
         simulator.start_traffic();
@@ -134,20 +136,20 @@ impl Ears {
     }
 }
 
-/// Something that befalls a bot.
+/// A fault that a bot has to handle.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
-    /// On its connection.
+    /// On the present connection.
     Live(Fault),
-    /// On the next connection, after it has lost this one.
+    /// On the next connection, after the present one was cut.
     Resuming(ConnectFault),
-    /// On the next connection, after it has lost its session.
+    /// On the next connection, after the session was ended.
     Identifying(ConnectFault),
 }
 
-/// Takes a bot of one shard through every fault, each with a simulator and a bot of its own, all at the same time; and
-/// checks that whatever it does about it, Discord would not punish it. `guilty` are the rules that this library breaks
-/// indeed: Discord would answer them as the simulator does.
+/// Tests a bot of one shard with every fault, each with its own simulator and bot, all in parallel. Whatever
+/// the bot does, Discord must not punish it. `guilty` are the rules that this library really breaks: Discord
+/// would answer them as the simulator does.
 pub async fn through_every_fault<B>(guilty: &[&str], start: impl AsyncFn(Simulator) -> (Arc<Ears>, B)) {
     let connect = ConnectFault::every();
     let on_connect =
@@ -155,7 +157,7 @@ pub async fn through_every_fault<B>(guilty: &[&str], start: impl AsyncFn(Simulat
     let troubles: Vec<Trouble> = Fault::every().into_iter().map(Trouble::Live).chain(on_connect).collect();
     let start = &start;
     let each = troubles.iter().map(|trouble| async move {
-        // All of them share one machine.
+        // All simulators share one machine, so each sends few events.
         let simulator = simulator_at(1, Mix::Busy, 5.0).await;
         let (ears, _bot) = start(simulator.clone()).await;
         simulator.start_traffic();
@@ -180,13 +182,13 @@ pub async fn through_every_fault<B>(guilty: &[&str], start: impl AsyncFn(Simulat
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Waits until the bot has dealt with a fault: it is back on another connection, or stays on this one for so many
-/// heartbeats that it has nothing against it, or it has given up. Then for some more heartbeats, which are judged too.
+/// Waits until the bot has handled a fault: it has connected again, or has stayed on this connection for
+/// several heartbeats, or has given up. Then waits for some more heartbeats, which are judged too.
 async fn settle(simulator: &Simulator, ears: &Ears, trouble: Trouble, before: &Report) {
     let is_next = |report: &Report| report.connections > before.connections;
     let stays = |report: &Report| report.heartbeats >= before.heartbeats + 5;
     let settling = async {
-        // A library without a timeout of its own waits for ever where nothing comes.
+        // A library without a time limit of its own waits forever when nothing comes.
         if let Trouble::Resuming(fault) | Trouble::Identifying(fault) = trouble
             && matches!(fault, ConnectFault::Hang | ConnectFault::NoHello)
         {
@@ -194,7 +196,8 @@ async fn settle(simulator: &Simulator, ears: &Ears, trouble: Trouble, before: &R
         }
         let is_back = |report: &Report| is_next(report) && report.ready_sessions > 0;
         if let Trouble::Live(Fault::StallReading) = trouble {
-            // Likewise one that waits for the answer to its close frame: 8 s of events, four heartbeats' time.
+            // The same holds for a library that waits for the answer to its close frame: 8 s of events, the
+            // time of four heartbeats.
             let is_past = |report: &Report| report.sent >= before.sent + 40;
             return simulator.wait_until(|report| is_back(report) || is_past(report)).await;
         }
@@ -208,7 +211,7 @@ async fn settle(simulator: &Simulator, ears: &Ears, trouble: Trouble, before: &R
     }
 }
 
-/// Checks that the simulator has seen no rule broken.
+/// Checks that the simulator has seen no violation.
 pub fn no_violations(simulator: &Simulator) {
     let violations = simulator.report().violations;
     assert!(violations.is_empty(), "{violations:#?}");

@@ -1,7 +1,8 @@
-//! serenity against the simulator.
+//! serenity with the simulator.
 //!
-//! Its own limits shape the tests: it starts one shard in 5 s whatever `max_concurrency` allows, resumes at the first
-//! URL, and knows no transport compression; it asks for payload compression in each Identify.
+//! Its own limits shape the tests: it starts one shard per 5 s whatever `max_concurrency` allows, resumes at
+//! the bootstrap URL, and supports no transport compression; it requests payload compression in each
+//! Identify.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use shardkeeper_sim::{Fault, Mix, Simulator};
 use tokio::task::JoinSet;
 use twilight_gateway::{ConfigBuilder, Intents, Message, Shard, ShardId};
 
-/// Events of Discord that this version has no model for: newer than it is, or documented nowhere (GW-273).
+/// Events of Discord that this version has no model for: they are newer, or documented nowhere (GW-273).
 const WITHOUT_MODEL: &[&str] = &[
     "CHANNEL_INFO",
     "EMBEDDED_ACTIVITY_UPDATE_V2",
@@ -45,7 +46,7 @@ impl RawEventHandler for Handler {
     }
 }
 
-/// An event that its models refuse comes out as one that it does not know, without the reason.
+/// Records an event. If the models reject it, serenity returns it as an unknown event, without the reason.
 fn judge(ears: &Ears, event: Event) {
     match event {
         Event::Unknown(event) if WITHOUT_MODEL.contains(&event.kind.as_str()) => ears.took(&event.kind),
@@ -61,7 +62,7 @@ fn judge(ears: &Ears, event: Event) {
 struct Bot {
     simulator: Simulator,
     ears: Arc<Ears>,
-    /// Ends the client with the bot.
+    /// Ends the client when the bot is dropped.
     _client: JoinSet<()>,
 }
 
@@ -97,7 +98,7 @@ impl Bot {
     }
 }
 
-/// A payload that is no event at all it would log and drop; so each dispatch that was sent has to come out.
+/// serenity logs and drops an invalid payload, so every dispatch that was sent has to be received.
 #[tokio::test(flavor = "multi_thread")]
 async fn its_models_take_everything() {
     let bot = Bot::start(4).await;
@@ -109,7 +110,8 @@ async fn its_models_take_everything() {
     no_violations(&bot.simulator);
 }
 
-/// Its client without its connection: twilight fetches the payloads, and none may fail to be an event.
+/// serenity's models without its connection: twilight receives the payloads, and each has to parse as an
+/// event.
 #[tokio::test(flavor = "multi_thread")]
 async fn its_models_say_nothing_against_any_payload() {
     let simulator = simulator_of(1, Mix::Everything).await;
@@ -135,7 +137,7 @@ async fn its_models_say_nothing_against_any_payload() {
     assert!(heard.events.len() >= 70, "{:?}", heard.events);
 }
 
-/// Makes the fault at the one shard in the middle of traffic; nothing may be lost or come twice.
+/// Injects the fault into the only shard while events arrive; none may be lost or come twice.
 async fn resumes_after(fault: Fault) {
     let bot = Bot::start(1).await;
     bot.traffic(100).await;
@@ -150,7 +152,7 @@ async fn resumes_after(fault: Fault) {
     no_violations(&bot.simulator);
 }
 
-/// It identifies again after 4010, 4011 and 4012, as if they would pass.
+/// serenity identifies again after 4010, 4011 and 4012, as if these were temporary.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_makes_it_do_what_discord_would_punish() {
     through_every_fault(&["GW-095"], async |simulator| {
@@ -180,14 +182,15 @@ async fn it_resumes_after_a_close() {
     resumes_after(Fault::Close { code: 4000 }).await;
 }
 
-/// A new session, whether its own was declared invalid or, as serenity has it, the connection fell silent.
+/// Checks that a new session begins, because the old one was invalidated or, for serenity, because the
+/// connection was silent.
 async fn starts_anew_after(fault: Fault) {
     let bot = Bot::start(1).await;
     bot.traffic(100).await;
     bot.simulator.inject(0, fault).expect("the shard is there");
     bot.ears.until("its guilds again", |heard| heard.count("GUILD_CREATE") == 4).await;
     let heard = if fault == Fault::HalfOpen {
-        // The session that it left behind goes on for minutes, and nobody hears what is sent in it.
+        // The abandoned session continues for minutes, and its events are not received.
         let goal = bot.ears.heard().total() + 300;
         bot.simulator.start_traffic();
         bot.ears.until("traffic", |heard| heard.total() >= goal).await
@@ -211,7 +214,7 @@ async fn it_starts_a_new_session_when_nothing_comes_any_more() {
     starts_anew_after(Fault::HalfOpen).await;
 }
 
-/// Why its models refuse the data of an event, if they do.
+/// Why the models reject the data of an event; `None` if they accept it.
 fn why(event: &str, data: Value) -> Option<serde_json::Error> {
     macro_rules! try_models {
         ($($name:literal => $model:ident,)*) => {

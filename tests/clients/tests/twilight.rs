@@ -1,4 +1,4 @@
-//! twilight-gateway and twilight-http against the simulator.
+//! twilight-gateway and twilight-http with the simulator.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use twilight_gateway::error::ReceiveMessageErrorType;
 use twilight_gateway::queue::InMemoryQueue;
 use twilight_gateway::{ConfigBuilder, EventTypeFlags, Intents, Message, Shard, ShardId, parse};
 
-/// Events of Discord that this version has no model for: newer than it is, or documented nowhere (GW-273).
+/// Events of Discord that this version has no model for: they are newer, or documented nowhere (GW-273).
 const WITHOUT_MODEL: &[&str] = &[
     "CHANNEL_INFO",
     "EMBEDDED_ACTIVITY_UPDATE_V2",
@@ -38,11 +38,11 @@ const WITHOUT_MODEL: &[&str] = &[
     "VOICE_CHANNEL_STATUS_UPDATE",
 ];
 
-/// What a shard asks for in its first URL.
+/// The compression that a shard requests in its first URL.
 #[derive(Clone, Copy, Debug)]
 enum Compression {
     None,
-    /// What it was compiled for; it then always asks for it.
+    /// zstd, which twilight always requests when compiled with it.
     Zstd,
 }
 
@@ -50,7 +50,7 @@ enum Compression {
 struct Bot {
     simulator: Simulator,
     ears: Arc<Ears>,
-    /// Ends the shards with the bot.
+    /// Ends the shards when the bot is dropped.
     _shards: JoinSet<()>,
 }
 
@@ -72,7 +72,7 @@ impl Bot {
         );
         let url = match compression {
             Compression::Zstd => info.url,
-            // It appends its query to the URL; as a fragment the query stays at home.
+            // twilight appends its query to the URL; after a `#` it is not sent.
             Compression::None => format!("{}/?v=10&encoding=json#", info.url),
         };
         let config =
@@ -96,7 +96,7 @@ impl Bot {
     }
 }
 
-/// What `Shard::next_event` does, with a look at the text in between: it skips events without a model in silence.
+/// The same as `Shard::next_event`, which silently skips events without a model; here they are recorded.
 async fn listen(mut shard: Shard, simulator: Simulator, ears: Arc<Ears>) {
     let id = shard.id().number();
     while let Some(item) = shard.next().await {
@@ -116,7 +116,7 @@ async fn listen(mut shard: Shard, simulator: Simulator, ears: Arc<Ears>) {
                 }
             }
             Ok(Message::Close(_)) => {}
-            // A connection that failed is tried again.
+            // twilight reconnects after a connection failed.
             Err(error) if matches!(error.kind(), ReceiveMessageErrorType::Reconnect) => {}
             Err(error) => ears.refused(&error, ""),
         }
@@ -162,7 +162,7 @@ async fn its_models_take_every_event_that_they_know() {
     bot.check().await;
 }
 
-/// Makes the fault at shard 1 of 2 in the middle of traffic; nothing may be lost or come twice.
+/// Injects the fault into shard 1 of 2 while events arrive; none may be lost or come twice.
 async fn resumes_after(fault: Fault) {
     let bot = Bot::start(simulator(2).await, Compression::Zstd).await;
     bot.ears.until_traffic(&bot.simulator, 100).await;

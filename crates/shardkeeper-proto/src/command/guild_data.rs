@@ -1,5 +1,5 @@
-//! Requests for what guilds have beside their state: sounds, and what their voice channels show (ops 31 and 43,
-//! GW-221 to GW-226).
+//! Requests for guild data that is not part of the guild itself: soundboard sounds, and channel info of voice
+//! channels (ops 31 and 43, GW-221 to GW-226).
 
 use serde::Serialize;
 
@@ -7,28 +7,29 @@ use super::{Command, CommandClass, Id};
 use crate::Opcode;
 use crate::payload::MAX_PAYLOAD_BYTES;
 
-/// So many guilds fit into one request for sounds, with ids of 20 digits, in either encoding: 23 bytes each as JSON
-/// (GW-027), 25 as ETF.
+/// How many guilds fit into one request for sounds, with ids of 20 digits, in either encoding: 23 bytes each
+/// as JSON (GW-027), 25 as ETF.
 const GUILDS_PER_SOUNDS_REQUEST: usize = 160;
 
 const _: () =
     assert!(MAX_PAYLOAD_BYTES >= GUILDS_PER_SOUNDS_REQUEST * 25 + 64, "every list of guilds has to fit");
 
-/// What can be asked of a guild's channels that is no part of them (GW-224).
+/// A field of a guild's channels that has to be requested separately (GW-224).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ChannelInfoField {
     /// The status of a voice channel.
     Status,
-    /// Since when somebody is in a voice channel.
+    /// Since when a voice channel has been in use.
     VoiceStartTime,
 }
 
 impl Command {
-    /// Asks for the sounds of guilds that one shard owns (op 31, GW-066), in as many commands of at most 4096 bytes as it takes
-    /// (GW-222). They come as one SOUNDBOARD_SOUNDS event per guild. The owner of the first guild of each command gets it, and
-    /// answers for its own guilds only. Without guilds there is no command.
+    /// Requests the sounds of guilds that one shard owns (op 31, GW-066), in as many commands of at most 4096
+    /// bytes as needed (GW-222). The sounds arrive as one SOUNDBOARD_SOUNDS event per guild. Each command goes to
+    /// the shard that owns its first guild, and Discord answers only for that shard's guilds. Without guilds the
+    /// result is empty.
     pub fn sounds(guild_ids: &[u64]) -> Vec<Self> {
         #[derive(Serialize)]
         struct Data {
@@ -37,12 +38,12 @@ impl Command {
         let command = |ids: &[u64]| {
             let data = Data { guild_ids: ids.iter().copied().map(Id).collect() };
             Self::new(Opcode::RequestSoundboardSounds, ids[0], CommandClass::Bulk, &data)
-                .expect("so many ids fit")
+                .expect("GUILDS_PER_SOUNDS_REQUEST ids fit")
         };
         guild_ids.chunks(GUILDS_PER_SOUNDS_REQUEST).map(command).collect()
     }
 
-    /// Asks for these fields of a guild's channels (op 43, GW-067). They come as a CHANNEL_INFO event.
+    /// Requests these fields of a guild's channels (op 43, GW-067). The answer is a CHANNEL_INFO event.
     pub fn channel_info(guild_id: u64, fields: &[ChannelInfoField]) -> Self {
         #[derive(Serialize)]
         struct Data<'a> {

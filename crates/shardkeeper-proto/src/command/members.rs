@@ -5,13 +5,13 @@ use serde::Serialize;
 use super::{Command, CommandClass, CommandContentError, Id};
 use crate::{Intents, Opcode};
 
-/// The longest nonce, in bytes: Discord ignores a longer one without a word (GW-214).
+/// The longest nonce, in bytes: Discord silently ignores a longer one (GW-214).
 pub const MAX_NONCE_BYTES: usize = 32;
-/// So many members can be asked for by their ids, and found by a prefix (GW-211).
+/// The limit of members that one request can name by id, or find by a prefix (GW-211).
 pub const MAX_REQUESTED_MEMBERS: usize = 100;
 
-/// Asks for members of a guild (op 8, GW-062). They come as GUILD_MEMBERS_CHUNK events of at most 1000 members each
-/// (GW-217). [`Command::members`] checks it.
+/// A request for members of a guild (op 8, GW-062). The answer is GUILD_MEMBERS_CHUNK events of at most 1000
+/// members each (GW-217). [`command`](Self::command) validates it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestMembers {
     guild_id: u64,
@@ -28,17 +28,19 @@ enum Whom {
 }
 
 impl RequestMembers {
-    /// Every member. Needs the intent GUILD_MEMBERS (GW-212), and is possible once in 30 s per guild (GW-162).
+    /// Requests every member. Needs the intent GUILD_MEMBERS (GW-212). Discord allows this once in 30 s per
+    /// guild (GW-162).
     pub fn all(guild_id: u64) -> Self {
         Self::whom(guild_id, Whom::All)
     }
 
-    /// The members whose names begin so, with at least one character; at most `limit` of them, which is 1 to 100.
+    /// Requests up to `limit` members whose names begin with `prefix`, which must not be empty. `limit` is 1
+    /// to 100.
     pub fn prefix(guild_id: u64, prefix: impl Into<String>, limit: usize) -> Self {
         Self::whom(guild_id, Whom::Prefix { prefix: prefix.into(), limit })
     }
 
-    /// These users, as far as they are members: 1 to 100.
+    /// Requests these users, 1 to 100 of them; users who are not members are reported in `not_found`.
     pub fn users(guild_id: u64, users: impl IntoIterator<Item = u64>) -> Self {
         Self::whom(guild_id, Whom::Users(users.into_iter().collect()))
     }
@@ -47,37 +49,37 @@ impl RequestMembers {
         Self { guild_id, whom, presences: false, nonce: None }
     }
 
-    /// With their presences. Needs the intent GUILD_PRESENCES (GW-213).
+    /// Also requests their presences. Needs the intent GUILD_PRESENCES (GW-213).
     #[must_use]
     pub fn with_presences(mut self) -> Self {
         self.presences = true;
         self
     }
 
-    /// Comes back in each chunk; at most 32 bytes.
+    /// Sets a text that Discord repeats in each chunk; at most 32 bytes.
     #[must_use]
     pub fn nonce(mut self, nonce: impl Into<String>) -> Self {
         self.nonce = Some(nonce.into());
         self
     }
 
-    /// The guild.
+    /// The id of the requested guild.
     pub fn guild_id(&self) -> u64 {
         self.guild_id
     }
 
-    /// Whether it asks for every member.
+    /// Whether the request is for every member.
     pub fn is_for_all(&self) -> bool {
         self.whom == Whom::All
     }
 }
 
 impl Command {
-    /// Requests members of a guild.
+    /// Validates a request for members of a guild and creates its command.
     ///
     /// # Errors
     ///
-    /// The first thing that Discord would not take, or would silently ignore.
+    /// The first problem that makes Discord reject or silently ignore the request.
     pub fn members(request: &RequestMembers) -> Result<Self, CommandContentError> {
         #[derive(Serialize)]
         struct Data<'a> {

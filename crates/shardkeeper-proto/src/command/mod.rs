@@ -1,4 +1,4 @@
-//! Commands for a guild: what a bot asks of Discord over a session, checked before it is sent (sections 12 to 14).
+//! Commands for a guild, validated before they are sent (GW-192 to GW-226).
 
 mod guild_data;
 mod members;
@@ -17,7 +17,7 @@ pub use self::voice::VoiceStateUpdate;
 use crate::payload::{self, Payload};
 use crate::{Intents, Opcode, PayloadSizeError, ShardCount, ShardId};
 
-/// A command that was checked, for the shard that owns its guild. Its `Debug` shows the opcode and size, and no content.
+/// A validated command for the shard that owns its guild. `Debug` shows the opcode and size, but no content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     payload: Payload,
@@ -32,21 +32,21 @@ enum Address {
     Shard(ShardId),
 }
 
-/// How urgent a command is. Voice goes before presences, those go before bulk requests.
+/// How urgent a command is. Voice commands are sent before presences, and those before bulk requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CommandClass {
-    /// Somebody waits for the bot to speak.
+    /// Voice commands: a user waits for the bot to join or leave.
     Voice,
-    /// Requests for much that comes later, and raw payloads.
+    /// Requests with large answers, and raw payloads.
     Bulk,
 }
 
 impl CommandClass {
     pub(crate) const ALL: [Self; 2] = [Self::Voice, Self::Bulk];
 
-    /// So many commands of the class may wait for a shard. The limit lets at most 115 pass in a minute, 105 of them bulk:
-    /// more would not be sent before they [expire](crate::Timings::voice_lifetime).
+    /// How many commands of the class may wait for a shard. The limit allows at most 115 per minute, 105 of
+    /// them bulk; more would [expire](crate::Timings::voice_lifetime) before they are sent.
     pub const fn capacity(self) -> usize {
         match self {
             Self::Voice => 128,
@@ -66,12 +66,13 @@ impl Command {
         Ok(Self { payload, address: Address::OwnerOf(guild_id), class, needs: Intents::empty() })
     }
 
-    /// Whatever else Discord takes, for one shard: `data` is what the payload has as `d`. It waits with the bulk requests.
+    /// Creates any other payload that Discord accepts, for one shard: `data` becomes the payload's `d`. Raw
+    /// payloads wait with the bulk requests.
     ///
     /// # Errors
     ///
-    /// When the opcode is not one for bots to send, or belongs to the session or the presence, which shardkeeper keeps
-    /// itself; when `data` does not become JSON, or is larger than Discord takes.
+    /// When the opcode is not for bots to send, or belongs to the session or the presence, which shardkeeper
+    /// sends itself; when `data` cannot be encoded as JSON, or is larger than Discord accepts.
     pub fn raw(
         shard: impl Into<ShardId>,
         opcode: u8,
@@ -97,7 +98,7 @@ impl Command {
         })
     }
 
-    /// The shard that has to send the command: on other sessions than that of its guild, Discord does not answer
+    /// The shard that has to send the command: Discord answers only on the session of the guild's shard
     /// (GW-208, GW-215).
     pub fn shard(&self, count: ShardCount) -> ShardId {
         match self.address {
@@ -106,7 +107,7 @@ impl Command {
         }
     }
 
-    /// The guild that it is for; `None` for a raw payload.
+    /// The guild of the command; `None` for a raw payload.
     pub fn guild_id(&self) -> Option<u64> {
         match self.address {
             Address::OwnerOf(guild_id) => Some(guild_id),
@@ -114,7 +115,7 @@ impl Command {
         }
     }
 
-    /// The shard that a raw payload is for; `None` for a command for a guild.
+    /// The shard of a raw payload; `None` for a command for a guild.
     pub fn raw_shard(&self) -> Option<ShardId> {
         match self.address {
             Address::OwnerOf(_) => None,
@@ -122,30 +123,30 @@ impl Command {
         }
     }
 
-    /// The intents without which Discord does not answer it.
+    /// The intents without which Discord does not answer the command.
     pub fn needs(&self) -> Intents {
         self.needs
     }
 
-    /// How urgent it is.
+    /// How urgent the command is.
     pub fn class(&self) -> CommandClass {
         self.class
     }
 
-    /// What it is.
+    /// The opcode's number.
     pub fn opcode(&self) -> u8 {
         self.payload.opcode
     }
 }
 
-/// A shard does not take a command.
+/// Why a shard does not accept a command.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandQueueError {
-    /// Another shard owns the guild, and Discord answers on that shard's session only (GW-208, GW-215).
+    /// Another shard owns the guild, and Discord answers only on that shard's session (GW-208, GW-215).
     #[error("the command belongs on shard {owner}, not on shard {shard}")]
     OtherShard {
-        /// The shard that was asked.
+        /// The shard that received the command.
         shard: ShardId,
         /// The shard that owns the guild.
         owner: ShardId,
@@ -153,67 +154,70 @@ pub enum CommandQueueError {
     /// An intent is missing: GUILD_MEMBERS for all members (GW-212), GUILD_PRESENCES for presences (GW-213).
     #[error("the command needs {missing}, which the bot did not ask for when it started")]
     MissingIntents {
-        /// What is missing.
+        /// The missing intents.
         missing: Intents,
     },
-    /// So many of its class wait already.
-    #[error("shard {shard} has {capacity} {class} commands waiting")]
+    /// The queue of this class is full.
+    #[error("the queue of shard {shard} is full: {capacity} {class} commands are waiting; retry later")]
     QueueFull {
-        /// The shard.
+        /// The shard that received the command.
         shard: ShardId,
-        /// The class.
+        /// The class of the command.
         class: CommandClass,
-        /// How many may wait.
+        /// The capacity of the queue, in commands.
         capacity: usize,
     },
 }
 
-/// A command cannot be sent.
+/// Why a command cannot be sent.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandContentError {
     /// The nonce is too long: Discord ignores one of more than 32 bytes (GW-214).
-    #[error("the nonce has {bytes} bytes, at most {MAX_NONCE_BYTES} are possible")]
+    #[error("the nonce has {bytes} bytes, above the limit of {MAX_NONCE_BYTES}")]
     NonceTooLong {
-        /// Its length.
+        /// The length of the nonce, in bytes.
         bytes: usize,
     },
-    /// Too many ids: Discord returns at most 100 members (GW-211).
-    #[error("{count} user ids are asked for, at most {MAX_REQUESTED_MEMBERS} are possible in one request")]
+    /// Too many user ids: Discord returns at most 100 members (GW-211).
+    #[error("{count} user ids exceed the limit of {MAX_REQUESTED_MEMBERS} per request: split the request")]
     TooManyUsers {
-        /// How many.
+        /// The number of requested user ids.
         count: usize,
     },
-    /// No ids at all.
-    #[error("no user ids are asked for")]
+    /// The list of user ids is empty.
+    #[error("the list of user ids is empty: name at least one user")]
     NoUsers,
-    /// A prefix without text asks for all members.
-    #[error("the prefix is empty: ask for all members instead")]
+    /// The prefix is empty, which would request all members.
+    #[error("the prefix is empty: to request all members, use RequestMembers::all")]
     EmptyPrefix,
-    /// The limit is 0, or above the 100 members that Discord returns (GW-211).
-    #[error("the limit is {limit}: 1 to {MAX_REQUESTED_MEMBERS} are possible")]
+    /// The limit is not within 1 to 100, the most members that Discord returns (GW-211).
+    #[error("the limit is {limit}: it must be between 1 and {MAX_REQUESTED_MEMBERS}")]
     Limit {
-        /// What was given.
+        /// The given limit.
         limit: usize,
     },
-    /// One that bots do not send, or that the session itself sends.
-    #[error("opcode {opcode} is not for commands: presences and the session have ways of their own")]
+    /// The opcode is not for bots to send, or shardkeeper sends it itself.
+    #[error(
+        "opcode {opcode} cannot be sent as a raw command: shardkeeper sends session and presence payloads \
+         itself, and other opcodes are not for bots"
+    )]
     ReservedOpcode {
-        /// What was given.
+        /// The given opcode.
         opcode: u8,
     },
     /// The data of a raw payload cannot be encoded.
-    #[error("the data does not become a payload: {reason}")]
+    #[error("the data cannot be encoded as a payload: {reason}")]
     Unencodable {
-        /// What stands against it.
+        /// The reason, from the encoder.
         reason: String,
     },
-    /// It is larger than Discord takes.
+    /// The payload is larger than Discord accepts.
     #[error(transparent)]
     TooLarge(#[from] PayloadSizeError),
 }
 
-/// An id, as JSON has it.
+/// An id, written as a string in JSON.
 #[derive(Clone, Copy)]
 struct Id(u64);
 
@@ -257,7 +261,7 @@ mod tests {
             assert_eq!(raw(opcode), Err(CommandContentError::ReservedOpcode { opcode }));
         }
         let large = Command::raw(ShardId(0), 8, &"x".repeat(5000)).unwrap_err();
-        assert!(large.to_string().ends_with("bytes, at most 4096 are possible"), "{large}");
+        assert!(large.to_string().ends_with("bytes, above the limit of 4096"), "{large}");
         let no_json = std::collections::BTreeMap::from([(vec![1], 2)]);
         assert!(matches!(
             Command::raw(ShardId(0), 8, &no_json),

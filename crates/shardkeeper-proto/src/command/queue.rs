@@ -1,4 +1,4 @@
-//! The commands of a shard that wait for the session and the limits.
+//! The queue of a shard's commands that wait for the session or the rate limits.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use super::{Command, CommandClass};
 use crate::payload::Payload;
 
-/// Tells the commands of a shard apart. Whoever feeds the machine numbers them.
+/// The number of a command, unique within its shard. The caller of the state machine assigns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(clippy::exhaustive_structs, reason = "a number, and nothing else")]
 pub struct CommandId(pub u64);
 
-/// The commands that wait for a shard.
+/// The commands that wait in a shard.
 #[derive(Debug, Default)]
 pub(crate) struct CommandQueue {
     voice: VecDeque<Waiting>,
@@ -22,7 +22,7 @@ pub(crate) struct CommandQueue {
 struct Waiting {
     id: CommandId,
     payload: Payload,
-    /// `None`: never.
+    /// When the command expires; `None` means never.
     expires_at: Option<Instant>,
 }
 
@@ -53,7 +53,8 @@ impl CommandQueue {
         !self.of(class).is_empty()
     }
 
-    /// The caller has seen that there is room, and gives each command of a class the same time to live.
+    /// Adds a command. The caller has checked the capacity, and passes the same lifetime for all commands of
+    /// a class.
     pub(crate) fn push(&mut self, now: Instant, id: CommandId, command: Command, lifetime: Duration) {
         let expires_at = now.checked_add(lifetime);
         self.of_mut(command.class).push_back(Waiting { id, payload: command.payload, expires_at });
@@ -63,7 +64,7 @@ impl CommandQueue {
         self.of_mut(class).pop_front().map(|waiting| (waiting.id, waiting.payload))
     }
 
-    /// One whose time is over.
+    /// Removes a command that has expired, if any.
     pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<CommandId> {
         let class = CommandClass::ALL
             .into_iter()

@@ -1,46 +1,47 @@
-//! Voice states: where the bot is to speak and listen (op 4, GW-201 to GW-208).
+//! Voice states: which channel the bot is in (op 4, GW-201 to GW-208).
 
 use serde::Serialize;
 
 use super::{Command, CommandClass, Id};
 use crate::Opcode;
 
-/// Joins a voice channel, moves to another one, or leaves (op 4, GW-059), always with all four fields (GW-201).
+/// Joins a voice channel, moves to another one, or leaves (op 4, GW-059), always with all four fields
+/// (GW-201).
 ///
-/// The answer is a VOICE_STATE_UPDATE and, when joining, a VOICE_SERVER_UPDATE, in any order (GW-202); from a full
-/// channel none at all (GW-205), so wait with a time-out.
+/// Discord answers with a VOICE_STATE_UPDATE and, when joining, a VOICE_SERVER_UPDATE, in any order (GW-202).
+/// For a full channel there is no answer (GW-205), so wait with a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "users construct it; Discord takes these four fields (GW-201)")]
 pub struct VoiceStateUpdate {
-    /// The guild.
+    /// The guild's id.
     pub guild_id: u64,
-    /// The channel; `None` leaves.
+    /// The channel to join; `None` leaves.
     pub channel_id: Option<u64>,
-    /// Whether the bot does not speak.
+    /// Whether the bot is muted. Default of the constructors: `false`.
     pub self_mute: bool,
-    /// Whether the bot does not listen.
+    /// Whether the bot is deafened. Default of the constructors: `false`.
     pub self_deaf: bool,
 }
 
 impl VoiceStateUpdate {
-    /// Joins a channel, or moves to it, to speak and listen. Without the intent GUILD_VOICE_STATES the bot does not see
-    /// its own voice state, and so not the id of its voice session (GW-206).
+    /// Joins a channel, or moves to it, neither muted nor deafened. Without the intent GUILD_VOICE_STATES the
+    /// bot does not receive its own voice state, and so not the id of its voice session (GW-206).
     pub const fn join(guild_id: u64, channel_id: u64) -> Self {
         Self { guild_id, channel_id: Some(channel_id), self_mute: false, self_deaf: false }
     }
 
-    /// Leaves.
+    /// Leaves the voice channel.
     pub const fn leave(guild_id: u64) -> Self {
         Self { guild_id, channel_id: None, self_mute: false, self_deaf: false }
     }
 
-    /// Does not speak.
+    /// Also mutes the bot.
     #[must_use]
     pub const fn muted(self) -> Self {
         Self { self_mute: true, ..self }
     }
 
-    /// Does not listen.
+    /// Also deafens the bot.
     #[must_use]
     pub const fn deafened(self) -> Self {
         Self { self_deaf: true, ..self }

@@ -1,4 +1,4 @@
-//! From one message in ETF to JSON text.
+//! Converts one ETF message to JSON text.
 
 use std::borrow::Cow;
 use std::io;
@@ -7,14 +7,14 @@ use serde::Serialize;
 
 use super::{EtfError, VERSION, tag};
 
-/// How deeply lists, tuples and maps may be nested: as deeply as `serde_json` parses.
+/// How deeply lists, tuples and maps may be nested: the limit of `serde_json`.
 pub const MAX_DEPTH: usize = 127;
 
-/// Turns one message into compact JSON text, which replaces what `json` held.
+/// Converts one message to compact JSON text, which replaces the content of `json`.
 ///
-/// In the outermost map `d` is written last, as Discord does in JSON: Erlang's maps come sorted, with `d` in front, and
-/// [`Envelope::split`](crate::Envelope::split) is fast when the rest comes first. Otherwise the order is kept. A key
-/// that comes twice, which Erlang never writes, is not noticed.
+/// In the outermost map `d` is written last, as in Discord's JSON: Erlang's maps are sorted, with `d` first,
+/// and [`Envelope::split`](crate::Envelope::split) is fast only when `d` is last. Otherwise the order is
+/// kept. A duplicate key, which Erlang never writes, is not detected.
 ///
 /// # Errors
 ///
@@ -22,12 +22,13 @@ pub const MAX_DEPTH: usize = 127;
 ///
 /// # Bounds
 ///
-/// The text has at most `limit` bytes, terms are nested at most [`MAX_DEPTH`] deep, and nothing is reserved or repeated
-/// because of a number in the message: the work follows from the bytes that are there.
+/// The text has at most `limit` bytes, and terms are nested at most [`MAX_DEPTH`] deep. No number in the
+/// message causes memory to be reserved or work to be repeated: the cost is proportional to the bytes
+/// received.
 ///
 /// # Discord
 ///
-/// GW-032 and GW-035 to GW-039 list the terms that Discord sends; [ids](super#ids) come out as they do in JSON.
+/// GW-032 and GW-035 to GW-039 list the terms that Discord sends; [ids](super#ids) are written as in JSON.
 pub fn to_json(term: &[u8], limit: usize, json: &mut Vec<u8>) -> Result<(), EtfError> {
     let rest = first_to_json(term, limit, json)?;
     if !rest.is_empty() {
@@ -37,15 +38,15 @@ pub fn to_json(term: &[u8], limit: usize, json: &mut Vec<u8>) -> Result<(), EtfE
     Ok(())
 }
 
-/// As [`to_json`], for a message that may hold several terms, each with its version byte: turns the first one, and
-/// returns what stands behind it.
+/// Converts the first term of a message that may hold several, each with its version byte, and returns the
+/// bytes after it. Otherwise the same as [`to_json`].
 ///
 /// # Errors
 ///
 /// When the message does not begin with a term that JSON can express; then `json` is empty.
 pub fn first_to_json<'a>(message: &'a [u8], limit: usize, json: &mut Vec<u8>) -> Result<&'a [u8], EtfError> {
     json.clear();
-    // One more byte for the comma behind the outermost term.
+    // One more byte for the comma after the outermost term.
     let mut writer = Writer { json, limit, end: limit.saturating_add(1) };
     let mut reader = Reader { rest: message, length: message.len() };
     let result = translate(&mut reader, &mut writer);
@@ -59,9 +60,9 @@ pub fn first_to_json<'a>(message: &'a [u8], limit: usize, json: &mut Vec<u8>) ->
 /// A list, tuple or map that is being written.
 struct Open {
     kind: Kind,
-    /// How many elements or pairs are still to come.
+    /// How many elements or pairs are still missing.
     left: u32,
-    /// For the elements of a list or tuple; each key of a map brings its own.
+    /// The form of a list's or tuple's elements. In a map, each key determines its own.
     form: Form,
 }
 
@@ -72,7 +73,7 @@ enum Kind {
     Map,
 }
 
-/// Writes a comma behind each term; the end of a list or map takes the place of the last one.
+/// Writes a comma after each term; the closing bracket of a list or map replaces the last one.
 fn translate(reader: &mut Reader<'_>, writer: &mut Writer<'_>) -> Result<(), EtfError> {
     if reader.rest.first() != Some(&VERSION) {
         return Err(EtfError::NoVersion);
@@ -81,7 +82,7 @@ fn translate(reader: &mut Reader<'_>, writer: &mut Writer<'_>) -> Result<(), Etf
 
     let mut open: Vec<Open> = Vec::with_capacity(16);
     let mut form = Form::Number;
-    // Where `"d":` begins in the text, and what came behind it.
+    // Where `"d":` begins in the text, and the bytes that follow the value of `d`.
     let (mut data, mut behind) = (None, None);
     loop {
         let at = reader.at();
@@ -107,7 +108,7 @@ fn translate(reader: &mut Reader<'_>, writer: &mut Writer<'_>) -> Result<(), Etf
                 writer.raw(b",")?;
             }
         }
-        // On to the next value, ending whatever is complete before it.
+        // Continues to the next value and closes everything that is complete before it.
         loop {
             let outermost = open.len() == 1;
             let Some(last) = open.last_mut() else {
@@ -146,7 +147,7 @@ fn translate(reader: &mut Reader<'_>, writer: &mut Writer<'_>) -> Result<(), Etf
     }
 }
 
-/// A term that holds no other.
+/// Writes a term that holds no other terms.
 fn scalar(
     reader: &mut Reader<'_>,
     writer: &mut Writer<'_>,
@@ -186,7 +187,7 @@ fn scalar(
             writer.serialize(&value)
         }
         tag::NIL => writer.raw(b"[]"),
-        // Not text: any list of integers up to 255 is packed like this (GW-038).
+        // A packed list, not text: ETF packs any list of integers up to 255 like this (GW-038).
         tag::STRING => {
             let length = u16::from_be_bytes(reader.array()?);
             writer.serialize(reader.take(length.into())?)
@@ -196,15 +197,15 @@ fn scalar(
     }
 }
 
-/// What the integers under a key are in JSON; see [ids](super#ids).
+/// How the integers under a key are written in JSON; see [ids](super#ids).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Number,
-    /// A string, unless too small to be an id.
+    /// A string, unless the integer is too small to be an id.
     Id,
-    /// A string if too large for a number.
+    /// A string if the integer is too large for a JSON number.
     IdOrNumber,
-    /// A string whatever the value is.
+    /// Always a string.
     Text,
 }
 
@@ -213,9 +214,9 @@ impl Form {
         match key {
             "id" | "ids" | "roles" | "mention_roles" | "applied_tags" | "exempt_roles"
             | "exempt_channels" | "not_found" => Self::Id,
-            // What was picked in a menu: strings only, some of them ids.
+            // The options picked in a menu: only strings, some of them ids.
             "values" => Self::Id,
-            // Of `authorizing_integration_owners`: the kind of owner is the key, its id the value.
+            // In `authorizing_integration_owners`, the key is the kind of owner and the value its id.
             "0" | "1" => Self::Id,
             "value" | "old_value" | "new_value" => Self::IdOrNumber,
             "permissions"
@@ -261,7 +262,8 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    /// Counts that take four bytes. A message cannot be longer than memory, so a clipped count is one that it lacks.
+    /// Reads a count of four bytes. A message cannot be longer than memory, so a clipped count is longer than
+    /// the message too.
     fn count(&mut self) -> Result<usize, EtfError> {
         Ok(usize::try_from(u32::from_be_bytes(self.array()?)).unwrap_or(usize::MAX))
     }
@@ -281,7 +283,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A binary or an atom.
+    /// Reads a binary or an atom.
     fn text(&mut self, tag: u8, at: usize) -> Result<Cow<'a, str>, EtfError> {
         let length = match tag {
             tag::BINARY => self.count()?,
@@ -290,13 +292,13 @@ impl<'a> Reader<'a> {
         };
         let bytes = self.take(length)?;
         if matches!(tag, tag::ATOM | tag::SMALL_ATOM) && !bytes.is_ascii() {
-            // Latin-1, whose bytes are the code points.
+            // Latin-1: each byte is its code point.
             return Ok(bytes.iter().copied().map(char::from).collect());
         }
         std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| EtfError::NotUtf8 { at })
     }
 
-    /// Whether it is negative, and its absolute value; fits into `i64` then, into `u64` otherwise.
+    /// Reads an integer as its sign and absolute value. A negative one fits into `i64`, any other into `u64`.
     fn integer(&mut self, tag: u8, at: usize) -> Result<(bool, u64), EtfError> {
         let length = match tag {
             tag::SMALL_INTEGER => return Ok((false, self.array::<1>()?[0].into())),
@@ -320,7 +322,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// JSON text that does not grow past its end.
+/// A buffer of JSON text with a size limit.
 struct Writer<'a> {
     json: &'a mut Vec<u8>,
     limit: usize,
@@ -338,7 +340,7 @@ impl Writer<'_> {
 
     fn string(&mut self, text: &str) -> Result<(), EtfError> {
         let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        // Nearly every string is.
+        // The fast path: nearly every string needs no escapes.
         if text.bytes().all(plain) {
             self.raw(b"\"")?;
             self.raw(text.as_bytes())?;
@@ -350,13 +352,13 @@ impl Writer<'_> {
 
     fn serialize(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), EtfError> {
         let limit = self.limit;
-        // Strings and finite numbers always encode, so it was the end.
+        // Strings and finite numbers can always be encoded, so the limit was reached.
         serde_json::to_writer(self, value).map_err(|_| EtfError::TooLarge { limit })
     }
 
-    /// Ends a list or map, and puts a comma behind it.
+    /// Closes a list or map, and writes a comma after it.
     fn end(&mut self, bracket: u8) -> Result<(), EtfError> {
-        // Only an empty one has no comma at its end.
+        // Only an empty list or map has no comma at its end.
         if self.json.last() == Some(&b',') {
             self.json.pop();
         }

@@ -1,4 +1,4 @@
-//! From the JSON text of a command to ETF.
+//! Converts the JSON text of a command to ETF.
 
 use std::fmt;
 
@@ -8,15 +8,17 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use super::{VERSION, tag};
 use crate::MalformedPayload;
 
-/// Turns a command, such as [`Payload::text`](crate::Payload::text), into a message to send, in the order of its keys.
+/// Converts a command, such as [`Payload::text`](crate::Payload::text), to a message, in the order of its
+/// keys.
 ///
-/// Keys and strings become binaries (atoms as keys would be answered with close code 4002, GW-033), `null` and the
-/// booleans become atoms. An id may stay a string (GW-032). Small integers in lists make the message larger than the
-/// text; whoever sends it holds the message itself against [`MAX_PAYLOAD_BYTES`](crate::MAX_PAYLOAD_BYTES).
+/// Keys and strings become binaries (Discord answers atoms as keys with close code 4002, GW-033), `null` and
+/// the booleans become atoms. An id may stay a string (GW-032). Small integers in lists make the message
+/// larger than the text, so the sender must check the size of the message against
+/// [`MAX_PAYLOAD_BYTES`](crate::MAX_PAYLOAD_BYTES).
 ///
 /// # Errors
 ///
-/// When the text is no JSON, or nested more deeply than `serde_json` parses.
+/// When the text is not JSON, or nested more deeply than `serde_json` parses.
 pub fn from_json(json: &str) -> Result<Vec<u8>, MalformedPayload> {
     let mut term = Vec::with_capacity(json.len() + 16);
     term.push(VERSION);
@@ -27,7 +29,7 @@ pub fn from_json(json: &str) -> Result<Vec<u8>, MalformedPayload> {
     }
 }
 
-/// Writes what it visits, without a tree in between, which would sort the keys.
+/// Writes each visited value at once; a tree in between would sort the keys.
 struct Encoder<'a>(&'a mut Vec<u8>);
 
 impl Encoder<'_> {
@@ -43,7 +45,7 @@ impl Encoder<'_> {
         self.0.extend(&digits[..count]);
     }
 
-    /// Writes a head with the count of elements, which is known only when they are written.
+    /// Writes a header and the elements, then fills in the count, which is known only at the end.
     fn counted<E: Error>(
         &mut self,
         tag: u8,
@@ -133,7 +135,7 @@ impl<'de> Visitor<'de> for Encoder<'_> {
         if count == 0 {
             self.0.truncate(start);
         }
-        // The empty list, and the end of any other.
+        // The empty list, which also ends every other list.
         self.0.push(tag::NIL);
         Ok(())
     }

@@ -1,26 +1,27 @@
-//! Discord's Erlang External Term Format (`encoding=etf`), turned into JSON text at the edge and back.
+//! Discord's Erlang External Term Format (`encoding=etf`), converted to JSON text on receiving and from it on
+//! sending.
 //!
-//! Input: one whole message, inflated. Output: the JSON text that the rest of the crate works on, so that the machine
-//! and the subscribers see events in one form whatever the encoding is. Nothing here builds a tree.
+//! Input: one whole inflated message. Output: the JSON text that the rest of the crate works on, so that the
+//! state machine and the subscribers see events in one form with any encoding. No tree of values is built.
 //!
 //! # Ids
 //!
-//! Discord sends ids as strings in JSON and as 64-bit integers or strings in ETF (GW-032). A subscriber must not
-//! notice the encoding, so [`to_json`] writes integers as strings where JSON has strings. The value alone does not
-//! tell: times in milliseconds (`start`, `end`, `created_at`) pass 32 bits too, and are numbers in JSON. So the key
-//! decides, for the integer under it and for those in a list under it:
+//! Discord sends ids as strings in JSON, and as 64-bit integers or strings in ETF (GW-032). Subscribers must
+//! not depend on the encoding, so [`to_json`] writes integers as strings where JSON has strings. The value
+//! alone does not determine this: times in milliseconds (`start`, `end`, `created_at`) also exceed 32 bits,
+//! and are numbers in JSON. So the key decides, for an integer under it and for those in a list under it:
 //!
 //! | key | written as a string |
 //! |---|---|
-//! | `id`, `ids`, `…_id`, `…_ids`, and the other keys that hold ids, as `roles` or `not_found` | from 2³² |
+//! | `id`, `ids`, `…_id`, `…_ids`, and the other keys that hold ids, such as `roles` or `not_found` | from 2³² |
 //! | `permissions`, `allow`, `deny` and other sets of 64 bits | always |
 //! | `value`, `old_value`, `new_value` | above 2⁵³ |
 //! | any other | never |
 //!
-//! Every id of Discord is larger than 2³², being 22 bits below the milliseconds since 2015; something smaller under
-//! the key of an id is none, and is an integer in JSON too (GW-025). The third line is for options of commands and
-//! changes in the audit log, where the key does not tell an id from a number: Discord's numbers end at 2⁵³ there, and
-//! ids passed that in January 2015.
+//! Every id of Discord is larger than 2³², because its upper bits are the milliseconds since 2015, shifted by
+//! 22. A smaller integer under such a key is not an id, and is an integer in JSON too (GW-025). The third
+//! line is for options of commands and changes in the audit log, where the key does not distinguish ids from
+//! numbers: Discord's numbers end at 2⁵³ there, and ids passed that in January 2015.
 
 mod decode;
 mod encode;
@@ -30,7 +31,7 @@ mod tests;
 pub use decode::{MAX_DEPTH, first_to_json, to_json};
 pub use encode::from_json;
 
-/// The first byte of each message (GW-035). JSON never begins with it.
+/// The first byte of each message (GW-035). JSON never begins with this byte.
 pub const VERSION: u8 = 131;
 
 /// The tags of the terms that Discord sends (GW-036 to GW-039).
@@ -54,7 +55,7 @@ mod tag {
     pub(super) const SMALL_ATOM_UTF8: u8 = 119;
 }
 
-/// A message is no term that JSON can express. Offsets count from the version byte.
+/// Why a message cannot be converted to JSON. Offsets count from the version byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EtfError {
@@ -64,71 +65,71 @@ pub enum EtfError {
     /// The message ends inside a term.
     #[error("the message ends inside the term at byte {at}")]
     Truncated {
-        /// Where the part begins that is not all there.
+        /// The offset of the incomplete part.
         at: usize,
     },
-    /// Something stands behind the term.
+    /// The message continues after the term.
     #[error("the term ends at byte {at}, before the message does")]
     TrailingBytes {
-        /// Where the term ends.
+        /// The offset of the term's end.
         at: usize,
     },
-    /// A kind of term that has no counterpart in JSON, or that Erlang stopped writing (FLOAT, 99).
+    /// A kind of term that JSON has no counterpart for, or that Erlang no longer writes (FLOAT, 99).
     #[error("byte {at} holds tag {tag}, which is not supported")]
     UnsupportedTag {
-        /// Where it stands.
+        /// The offset of the tag.
         at: usize,
-        /// The tag.
+        /// The unsupported tag.
         tag: u8,
     },
-    /// A compressed term. The server never sends one: compression belongs to the transport (GW-034).
+    /// A compressed term. Discord never sends one: compression belongs to the transport (GW-034).
     #[error("the term at byte {at} is compressed, which is not supported")]
     Compressed {
-        /// Where it stands.
+        /// The offset of the term.
         at: usize,
     },
     /// Terms are nested deeper than [`MAX_DEPTH`].
     #[error("the term at byte {at} is nested too deeply")]
     TooDeep {
-        /// Where the first one too deep stands.
+        /// The offset of the first term that is too deep.
         at: usize,
     },
-    /// The JSON text is larger than allowed.
+    /// The JSON text exceeds the limit.
     #[error("as JSON the message is larger than {limit} bytes")]
     TooLarge {
-        /// The bound, as given to [`to_json`].
+        /// The limit given to [`to_json`], in bytes.
         limit: usize,
     },
     /// An integer that fits into neither `u64` nor `i64`.
     #[error("the integer at byte {at} has more than 64 bits")]
     IntegerTooLarge {
-        /// Where it stands.
+        /// The offset of the integer.
         at: usize,
     },
     /// A float that is infinite or not a number.
     #[error("the float at byte {at} is not finite")]
     NotFinite {
-        /// Where it stands.
+        /// The offset of the float.
         at: usize,
     },
     /// A binary or atom that is not UTF-8.
     #[error("the text at byte {at} is not UTF-8")]
     NotUtf8 {
-        /// Where it stands.
+        /// The offset of the text.
         at: usize,
     },
     /// A list that does not end with the empty list.
     #[error("the list that ends at byte {at} is improper")]
     ImproperList {
-        /// Where its tail stands.
+        /// The offset of the list's tail.
         at: usize,
     },
-    /// The key of a map is neither text nor an integer.
+    /// A map key that is neither text nor an integer.
     #[error("the key at byte {at} has tag {tag}, which is neither text nor an integer")]
     UnsupportedKey {
-        /// Where it stands.
+        /// The offset of the key.
         at: usize,
-        /// Its tag.
+        /// The tag of the key.
         tag: u8,
     },
 }

@@ -12,7 +12,7 @@ fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
-/// The JSON of a whole message.
+/// The JSON text of a whole message.
 fn decode(term: &[u8]) -> Result<String, EtfError> {
     let mut json = b"left over".to_vec();
     let result = to_json(term, LIMIT, &mut json);
@@ -21,7 +21,7 @@ fn decode(term: &[u8]) -> Result<String, EtfError> {
     result.map(|()| text)
 }
 
-/// The JSON of one term, given without the version.
+/// The JSON text of one term, given without the version byte.
 fn term(parts: &[&[u8]]) -> Result<String, EtfError> {
     decode(&[b"\x83", parts.concat().as_slice()].concat())
 }
@@ -51,7 +51,7 @@ fn map(pairs: &[(&str, Vec<u8>)]) -> Vec<u8> {
     term
 }
 
-/// As Erlang writes it: keys sorted, so `d` in front.
+/// A READY as Erlang writes it: keys sorted, so `d` comes first.
 fn ready() -> Vec<u8> {
     let user = map(&[
         ("bot", atom("true")),
@@ -77,7 +77,7 @@ const READY: &str = r#"{"op":0,"s":1,"t":"READY","d":{"application":{"flags":842
 #[test]
 fn gw_033_035_heartbeats_to_send() {
     let with_sequence = hex("8374000000026d000000026f7061016d000000016461fb");
-    // GW-034: the term behind the version byte is never compressed.
+    // GW-034: the term after the version byte is never compressed.
     assert_eq!(encode(r#"{"op":1,"d":251}"#), with_sequence);
     let without = hex("8374000000026d000000026f7061016d000000016473036e696c");
     assert_eq!(encode(r#"{"op":1,"d":null}"#), without);
@@ -109,13 +109,13 @@ fn gw_032_ids_are_strings_as_in_json() {
         let expected = format!(r#"{{"{key}":["41771983423143937","41771983423143937"]}}"#);
         assert_eq!(term(&[&map(&[(key, list)])]).unwrap(), expected);
     }
-    // A list of something else under the same name, and what stands behind it.
+    // A list of other values under the same key, and what follows it.
     let roles = [hex("6c00000001"), map(&[("position", big(1 << 40))]), hex("6a")].concat();
     assert_eq!(
         term(&[&map(&[("roles", roles), ("n", big(1 << 40))])]).unwrap(),
         r#"{"roles":[{"position":1099511627776}],"n":1099511627776}"#
     );
-    // The key is an integer, its value an id.
+    // The key is an integer, and its value an id.
     assert_eq!(term(&[&hex("740000000161016e0700010080c9656794")]).unwrap(), r#"{"1":"41771983423143937"}"#);
 }
 
@@ -177,14 +177,14 @@ fn gw_036_037_atoms_in_all_four_tags() {
     }
     for tag in [100, 115] {
         assert_eq!(with(tag, b"n\xe4h").unwrap(), "\"näh\"");
-        // Would be UTF-8 too, of another meaning.
+        // As UTF-8 these bytes would be another text.
         assert_eq!(with(tag, "ä".as_bytes()).unwrap(), "\"Ã¤\"");
     }
     for tag in [118, 119] {
         assert_eq!(with(tag, "näh".as_bytes()).unwrap(), "\"näh\"");
         assert_eq!(with(tag, b"n\xe4h"), Err(EtfError::NotUtf8 { at: 1 }));
     }
-    // As keys they are text, whatever they say; so are integers.
+    // As keys, the special atoms and integers become strings.
     let keys = hex("740000000477036e696c610177047472756561016102610162ffffffff6101");
     assert_eq!(term(&[&keys]).unwrap(), r#"{"nil":1,"true":1,"2":1,"-1":1}"#);
 }
@@ -259,7 +259,7 @@ fn gw_034_039_what_is_not_supported_says_so() {
 fn a_ready_comes_out_with_d_last_so_that_the_envelope_is_scanned() {
     let json = decode(&ready()).unwrap();
     assert_eq!(json, READY);
-    let envelope = scan(json.as_bytes()).expect("the short way");
+    let envelope = scan(json.as_bytes()).expect("the fast scan");
     assert_eq!(envelope, Envelope::split(json.as_bytes()).unwrap());
     assert_eq!((envelope.op, envelope.sequence), (0, Some(1)));
     assert_eq!(envelope.event_name(), Some(EventName::Ready));
@@ -285,7 +285,7 @@ fn nesting_is_bounded_where_serde_json_bounds_it() {
     let list: (&[u8], &[u8]) = (b"l\0\0\0\x01", b"\x6a");
     let tuple: (&[u8], &[u8]) = (b"h\x01", b"");
     let map: (&[u8], &[u8]) = (b"t\0\0\0\x01w\x01a", b"");
-    // The innermost list is one too, whatever its tag is.
+    // The innermost list counts as a level, whatever its tag is.
     let hearts: [&[u8]; 4] = [b"\x6a", b"\x6b\0\x01\0", b"l\0\0\0\0\x6a", b"t\0\0\0\0"];
     for around in [list, tuple, map] {
         for heart in hearts {
@@ -390,7 +390,8 @@ fn gw_033_what_is_no_json_is_not_sent() {
     }
 }
 
-/// Floats and keys for which two conversions lose nothing: short ones, and such that no integer becomes a string.
+/// Floats and keys that survive two conversions: short floats, and keys under which no integer becomes a
+/// string.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -410,7 +411,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Bytes with more heads of terms in them than chance would put there.
+/// Random bytes with more term tags than chance would give.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     let tag = prop::sample::select(b"FPabdhijklmnostvw".to_vec());
     let byte = prop_oneof![3 => tag, 3 => 0_u8..4, 1 => any::<u8>()];

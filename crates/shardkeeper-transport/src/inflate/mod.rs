@@ -1,10 +1,10 @@
-//! From WebSocket messages to payloads, where the peer compresses.
+//! From compressed WebSocket messages to payloads.
 //!
-//! Input: the content of binary messages. Output: whole payloads, in a buffer that is used again for the next one.
-//! Deliberately without any knowledge of what a payload contains.
+//! Input: the content of binary messages. Output: whole payloads, in a reused buffer. This module does not
+//! know what a payload contains.
 //!
-//! Each compression is one file: it decides where a payload ends and keeps the decompressor. What they share, the
-//! bounded output and the loop that fills it, is in `output`.
+//! Each compression is one file, which decides where a payload ends and owns the decompressor. The bounded
+//! output buffer and the loop that fills it are shared, in `output`.
 
 mod output;
 mod payload;
@@ -24,12 +24,12 @@ use crate::{Compression, InflateError};
 
 /// The inflate context of one connection: messages in, payloads out.
 ///
-/// A new connection needs a new one, also when a session is resumed on it (GW-043, GW-048).
+/// A new connection needs a new context, also when a session is resumed on it (GW-043, GW-048).
 ///
 /// # Bounds
-/// One payload, and the compressed parts collected for it, never exceed the `limit` given at construction. The output
-/// buffer rests at 16 KB; it grows for a large payload and shrinks at the next push. For the decompressor's own memory
-/// see [`Compression`].
+/// A payload, and the compressed parts collected for it, never exceed the `limit` given at construction.
+/// The output buffer rests at 16 KB; it grows for a large payload and shrinks at the next push. For the
+/// decompressor's own memory see [`Compression`].
 ///
 /// ```
 /// use shardkeeper_transport::{Compression, Inflater};
@@ -46,7 +46,7 @@ pub struct Inflater {
     failed: bool,
 }
 
-/// One variant per compression.
+/// The context of each compression.
 enum Context {
     Zlib(ZlibStream),
     #[cfg(feature = "zstd")]
@@ -55,10 +55,10 @@ enum Context {
 }
 
 impl Inflater {
-    /// A fresh context, or `None` for [`Compression::None`], which needs none. `limit` is in bytes.
+    /// Creates a context, or returns `None` for [`Compression::None`], which needs none. `limit` is in bytes.
     ///
     /// # Panics
-    /// With `zstd-stream`, if the C library gets no memory for a new context (96 KB).
+    /// With `zstd-stream`, if the C library cannot allocate a new context (96 KB).
     #[must_use]
     pub fn new(compression: Compression, limit: usize) -> Option<Self> {
         let context = match compression {
@@ -71,8 +71,8 @@ impl Inflater {
         Some(Self { context, output: Output::new(limit), failed: false })
     }
 
-    /// Takes the content of the next binary message; returns a payload when this message completed one. Only with
-    /// `zlib-stream` may it not have done so.
+    /// Inflates the content of the next binary message and returns the payload that it completed. Returns
+    /// `None` only with `zlib-stream`, where a payload may span messages.
     ///
     /// # Errors
     /// Any error is final for the connection (GW-053): each later push returns [`InflateError::ContextLost`].
@@ -80,7 +80,8 @@ impl Inflater {
         Ok(if self.advance(message)? { Some(self.payload()) } else { None })
     }
 
-    /// [`push`](Self::push) without the borrow: whether [`payload`](Self::payload) is now a new whole payload.
+    /// Inflates like [`push`](Self::push), without the borrow. Returns whether [`payload`](Self::payload) is
+    /// a new whole payload.
     pub(crate) fn advance(&mut self, message: &[u8]) -> Result<bool, InflateError> {
         if self.failed {
             return Err(InflateError::ContextLost);
@@ -100,23 +101,24 @@ impl Inflater {
         result
     }
 
-    /// The payload completed last. Empty before the first, and after [`rest`](Self::rest) gave the buffer back.
+    /// The payload completed last. Empty before the first, and after [`rest`](Self::rest) released the
+    /// buffer.
     pub(crate) fn payload(&self) -> &[u8] {
         self.output.payload()
     }
 
-    /// Gives back what a large payload took, once nobody reads that payload any more.
+    /// Releases the memory of a large payload, once nothing reads that payload any more.
     pub(crate) fn rest(&mut self) {
         self.output.rest();
     }
 
-    /// Whether every message should be part of one compressed stream, rather than some of them compressed.
+    /// Whether all messages belong to one compressed stream, rather than each being compressed by itself.
     pub(crate) fn is_stream(&self) -> bool {
         !matches!(self.context, Context::Payload(_))
     }
 
-    /// Whether this binary message shows that the peer does not compress: no stream has begun, and it begins as a payload
-    /// does, in JSON or ETF. No compressed stream begins so.
+    /// Whether this binary message shows that the peer does not compress: no stream has begun, and the first
+    /// byte is that of JSON or ETF, which no compressed stream begins with.
     pub(crate) fn is_unused_by(&self, message: &[u8]) -> bool {
         let begun = match &self.context {
             Context::Zlib(zlib) => zlib.has_begun(),
@@ -128,7 +130,7 @@ impl Inflater {
     }
 }
 
-/// Without the buffers: they hold payloads.
+/// The buffers are omitted, because they hold payloads.
 impl fmt::Debug for Inflater {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let compression = match &self.context {

@@ -2,28 +2,30 @@
 
 use crate::InflateError;
 
-/// Size of the resting output buffer. With the 48 KB of a deflate context an idle connection holds 64 KB. The median
-/// payload is below 1 KB; the few above 16 KiB grow the buffer for the time of one payload.
+/// The size of the resting output buffer, in bytes. With the 48 KB of a deflate context an idle connection
+/// holds 64 KB. The median payload is below 1 KB; the few above 16 KiB grow the buffer for the time of one
+/// payload.
 const RESTING_BYTES: usize = 16 << 10;
 
-/// Gateway JSON compresses about 5.3 : 1 with zlib and 6.7 : 1 with zstd, so this multiple of the input rarely needs
-/// to grow again. What is not written to stays untouched zero pages.
+/// The expected ratio of output to input. Gateway JSON compresses about 5.3 : 1 with zlib and 6.7 : 1 with
+/// zstd, so a buffer of this multiple rarely needs to grow again. The part that is not written to stays
+/// untouched zero pages.
 const EXPECTED_RATIO: usize = 8;
 
-/// What feeds the buffer.
+/// A decompressor that fills the buffer.
 pub(super) trait Decompressor {
-    /// How many compressed bytes were understood so far.
+    /// How many compressed bytes were inflated so far.
     fn total_in(&self) -> u64;
 
-    /// One call: takes from the front of `input`, writes to the front of `output`, as far as either reaches.
+    /// Inflates from the start of `input` to the start of `output`, until either is used up.
     fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, InflateError>;
 }
 
-/// What one call did.
+/// The result of one call to `step`.
 pub(super) struct Step {
-    /// Bytes taken from the input.
+    /// How many bytes were taken from the input.
     pub(super) used: usize,
-    /// Bytes written to the output.
+    /// How many bytes were written to the output.
     pub(super) made: usize,
     /// The compressed stream declared its end, and all of its output is written.
     pub(super) ended: bool,
@@ -34,14 +36,14 @@ pub(super) struct Step {
 pub(super) enum End {
     /// All input is used and no more output is pending.
     Input,
-    /// The compressed stream declared its end, with so many bytes of input behind it.
+    /// The compressed stream declared its end, with this many bytes of input left.
     Stream { unused: usize },
 }
 
-/// A payload, and the buffer it is in.
+/// A payload and its buffer.
 pub(super) struct Output {
-    /// Always initialised to its full length: the decompressors write into slices, and a `Vec`'s spare capacity would
-    /// be filled with zeros on each call.
+    /// Always initialised to its full length: the decompressors write into slices, and the spare capacity of
+    /// a `Vec` would be filled with zeros on each call.
     bytes: Vec<u8>,
     filled: usize,
     limit: usize,
@@ -50,7 +52,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(limit: usize) -> Self {
-        // One byte more than allowed, so that a payload of exactly `limit` is told from one above it.
+        // One byte more than allowed, to distinguish a payload of exactly `limit` from a longer one.
         let resting = RESTING_BYTES.min(limit.saturating_add(1));
         Self { bytes: vec![0; resting], filled: 0, limit, resting }
     }
@@ -71,8 +73,8 @@ impl Output {
         InflateError::TooLarge { limit: self.limit }
     }
 
-    /// Inflates until all input is used **and** the output was not filled to its end: a full buffer may hide more
-    /// (GW-046, GW-050).
+    /// Inflates until all input is used **and** the output was not filled to its end: a full buffer may hide
+    /// pending output (GW-046, GW-050).
     pub(super) fn fill(
         &mut self,
         source: &mut impl Decompressor,
@@ -100,7 +102,7 @@ impl Output {
         }
     }
 
-    /// Takes a payload that came as it is. The caller has checked it against the limit.
+    /// Stores an uncompressed payload. The caller has checked its length against the limit.
     pub(super) fn copy(&mut self, payload: &[u8]) {
         if payload.len() > self.bytes.len() {
             self.bytes = vec![0; payload.len()];
@@ -109,7 +111,7 @@ impl Output {
         self.filled = payload.len();
     }
 
-    /// Gives back what a large payload took.
+    /// Releases the memory of a large payload.
     pub(super) fn rest(&mut self) {
         if self.bytes.len() > self.resting {
             self.bytes = vec![0; self.resting];
@@ -117,18 +119,19 @@ impl Output {
         }
     }
 
-    /// Makes room for what the input probably becomes. In proportion to bytes that did arrive, so no bomb gains by it.
+    /// Makes room for the expected output. The size is in proportion to received bytes, so a decompression
+    /// bomb gains nothing.
     fn prepare(&mut self, input: usize) {
         self.filled = 0;
         let expected = input.saturating_mul(EXPECTED_RATIO).min(self.limit.saturating_add(1));
         if expected > self.bytes.len() {
-            // A new one instead of `resize`: fresh zero pages instead of a copy and a fill.
+            // A new vector instead of `resize`: fresh zero pages cost less than a copy and a fill.
             self.bytes = vec![0; expected];
         }
     }
 
     fn grow(&mut self) {
-        // Not above `limit + 1`, and not reached twice: a buffer of that length cannot be full without an error.
+        // Never above `limit + 1`: a full buffer of that length is already an error.
         let target = self.bytes.len().saturating_mul(2).min(self.limit.saturating_add(1));
         self.bytes.resize(target, 0);
     }
@@ -138,7 +141,7 @@ impl Output {
 mod tests {
     use super::*;
 
-    /// Makes `ratio` bytes of each byte of input, one of which it holds back until there is room.
+    /// Inflates each byte of input to `ratio` bytes, and holds one input byte back until there is room.
     struct Repeat {
         ratio: usize,
         pending: usize,
@@ -164,7 +167,7 @@ mod tests {
         Repeat { ratio, pending: 0, total_in: 0 }
     }
 
-    /// The buffer grows with what is pending, ends at the limit, and returns to rest.
+    /// The buffer grows with the pending output, stops at the limit, and returns to its resting size.
     #[test]
     fn gw_054_the_buffer_is_bounded_and_returns_to_rest() {
         let limit = 1 << 20;
@@ -181,7 +184,7 @@ mod tests {
         assert_eq!(output.bytes.len(), limit + 1);
     }
 
-    /// GW-046, GW-050: a buffer that is exactly full is not the end.
+    /// GW-046, GW-050: an exactly full buffer does not prove that the payload is complete.
     #[test]
     fn gw_046_a_full_buffer_may_hide_more() {
         for ratio in [RESTING_BYTES - 1, RESTING_BYTES, RESTING_BYTES + 1, 2 * RESTING_BYTES] {
@@ -191,7 +194,7 @@ mod tests {
         }
     }
 
-    /// The resting buffer must not allow more than a small limit does.
+    /// A limit below the resting size of the buffer still applies.
     #[test]
     fn gw_054_limits_below_the_resting_size_hold() {
         for limit in [0, 1, 2, 100] {

@@ -5,7 +5,8 @@ use flate2::Decompress;
 use super::output::{End, Output};
 use crate::InflateError;
 
-/// The first byte of a zlib stream with the usual window of 32 KiB (RFC 1950, 2.2). Neither JSON nor ETF starts so.
+/// The first byte of a zlib stream with the usual window of 32 KiB (RFC 1950, 2.2). Neither JSON nor ETF
+/// starts with it.
 const ZLIB_STREAM: u8 = 0x78;
 
 pub(super) struct Payload {
@@ -17,13 +18,13 @@ impl Payload {
         Self { inflate: Decompress::new(true) }
     }
 
-    /// Makes `output` the payload of this message.
+    /// Inflates or copies this message into `output`.
     pub(super) fn push(&mut self, message: &[u8], output: &mut Output) -> Result<(), InflateError> {
         if message.first() != Some(&ZLIB_STREAM) {
             output.copy(message);
             return Ok(());
         }
-        // Cheaper than a new context: 48 KB would be allocated and freed again for each message.
+        // Resetting is cheaper than a new context, which would allocate and free 48 KB for each message.
         self.inflate.reset(true);
         let end = output.fill(&mut self.inflate, message)?;
         let total_in = self.inflate.total_in();

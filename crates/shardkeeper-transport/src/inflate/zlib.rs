@@ -1,16 +1,16 @@
-//! `zlib-stream`: one deflate context per connection, flushed behind each payload (GW-043 to GW-047).
+//! `zlib-stream`: one deflate context per connection, flushed after each payload (GW-043 to GW-047).
 
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::output::{Decompressor, End, Output, Step};
 use crate::InflateError;
 
-/// What ends a payload: the empty stored block of a Z_SYNC_FLUSH (GW-044).
+/// The end of each payload: the empty stored block of a Z_SYNC_FLUSH (GW-044).
 const SYNC_FLUSH: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 pub(super) struct ZlibStream {
     inflate: Decompress,
-    /// The parts of a payload that is not complete yet; empty in the usual case of one message per payload.
+    /// The parts of an incomplete payload. Empty in the usual case of one message per payload.
     pending: Vec<u8>,
 }
 
@@ -23,9 +23,9 @@ impl ZlibStream {
         self.inflate.total_in() > 0 || !self.pending.is_empty()
     }
 
-    /// Whether `output` is now a new payload.
+    /// Takes one message. Returns whether `output` is now a new payload.
     pub(super) fn push(&mut self, message: &[u8], output: &mut Output) -> Result<bool, InflateError> {
-        // The suffix counts on the accumulated bytes: a message of 1 to 3 bytes may end it (GW-045).
+        // The suffix is searched in the collected bytes: a message of 1 to 3 bytes may complete it (GW-045).
         if self.pending.is_empty() && message.ends_with(&SYNC_FLUSH) {
             self.inflate(message, output)?;
             return Ok(true);
@@ -61,12 +61,12 @@ impl Decompressor for Decompress {
 
     fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, InflateError> {
         let (in_before, out_before) = (self.total_in(), self.total_out());
-        // `BufError` is no error here: it only says that there was nothing left to do.
+        // `BufError` is not a failure here: it only means that there was nothing left to do.
         let status = self
             .decompress(input, output, FlushDecompress::Sync)
             .map_err(|_| InflateError::Corrupt { total_in: in_before })?;
         Ok(Step {
-            // Both deltas are bounded by the lengths of the slices just passed.
+            // Both differences are bounded by the lengths of the slices just passed.
             used: (self.total_in() - in_before) as usize,
             made: (self.total_out() - out_before) as usize,
             ended: status == Status::StreamEnd,
@@ -87,7 +87,7 @@ mod tests {
         frame
     }
 
-    /// What a large payload in parts was collected in is not kept.
+    /// The buffer that collected the parts of a large payload is released.
     #[test]
     fn gw_044_the_collected_parts_are_given_back() {
         let mut context = Compress::new(flate2::Compression::new(6), true);

@@ -1,5 +1,5 @@
-//! `zstd-stream`: one zstd frame per connection, flushed behind each payload (GW-048 to GW-051). Servers that end the
-//! frame with each payload are understood too.
+//! `zstd-stream`: one zstd frame per connection, flushed after each payload (GW-048 to GW-051). Servers that
+//! end the frame with each payload are accepted too.
 
 use zstd_safe::zstd_sys::ZSTD_ErrorCode as ErrorCode;
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
@@ -7,20 +7,20 @@ use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 use super::output::{Decompressor, End, Output, Step};
 use crate::InflateError;
 
-/// The largest window that is accepted, as a power of two: 8 MiB.
+/// The largest accepted window, as a power of two: 8 MiB.
 ///
-/// The peer chooses the window, and the decoder allocates it with the first message: a tighter cap does not save
-/// memory, it only refuses the peer. 8 MiB is what RFC 8878 (3.1.1.1.2) asks decoders to support and encoders not to
-/// exceed; levels 3 to 8, the usual ones, take 2 MiB. Only a hostile peer would gain by more: zstd's own default cap is
-/// 128 MiB.
+/// The peer chooses the window, and the decoder allocates it with the first message. A lower cap would not
+/// save memory; it would only reject the peer. RFC 8878 (3.1.1.1.2) asks decoders to support 8 MiB and
+/// encoders not to exceed it; levels 3 to 8, the usual ones, use 2 MiB. Only a hostile peer would profit from
+/// a higher cap: zstd's own default is 128 MiB.
 const WINDOW_LOG_MAX: u32 = 23;
 
-/// What the decoder asks for between two blocks: the header of the next one. A flush always ends a block, and inside of
-/// one the decoder asks for more than this or for the rest of the header.
+/// How many bytes the decoder requests between two blocks: the header of the next one. A flush always ends a
+/// block; within a block the decoder requests more than this, or the rest of the header.
 ///
-/// zstd calls the number a hint. It is exact, and the only sign of a message that was cut off. In the last block of a
-/// frame it may be 3 by chance; Discord sends none, and from a server that does, what is left of the payload cannot be
-/// parsed.
+/// zstd calls this number a hint. In fact it is exact, and the only sign that a message was cut off. In the
+/// last block of a frame it may be 3 by chance. Discord sends no last block; from a server that does, a
+/// truncated payload is found later, because it cannot be parsed.
 const BLOCK_HEADER_BYTES: usize = 3;
 
 pub(super) struct ZstdStream {
@@ -30,7 +30,7 @@ pub(super) struct ZstdStream {
 struct Decoder {
     context: DCtx<'static>,
     total_in: u64,
-    /// How many bytes the decoder asked for at the end of the last call.
+    /// How many bytes the decoder requested at the end of the last call.
     wanted: usize,
 }
 
@@ -47,15 +47,15 @@ impl ZstdStream {
         self.decoder.total_in > 0
     }
 
-    /// Makes `output` the payload of this message: each message is exactly one (GW-049).
+    /// Inflates this message into `output`: each message is exactly one payload (GW-049).
     pub(super) fn push(&mut self, message: &[u8], output: &mut Output) -> Result<(), InflateError> {
         let end = output.fill(&mut self.decoder, message)?;
         let total_in = self.decoder.total_in;
         match end {
             End::Stream { .. } if output.payload().is_empty() => Err(InflateError::StreamEnd { total_in }),
             End::Stream { .. } => Ok(()),
-            // A stored block comes out as far as it came in, and a payload may have several blocks: that there is some
-            // output does not say that this is all of it.
+            // A stored block is output as far as it has arrived, and a payload may have several blocks, so
+            // some output does not prove that the payload is complete.
             End::Input if output.payload().is_empty() || self.decoder.wanted != BLOCK_HEADER_BYTES => {
                 Err(InflateError::Truncated { total_in })
             }
@@ -77,8 +77,8 @@ impl Decompressor for Decoder {
             .decompress_stream(&mut output, &mut input)
             .map_err(|code| inflate_error(code, self.total_in))?;
         self.total_in += input.pos as u64;
-        // Not 0 is the normal case: the frame lasts as long as the connection (GW-050). What stands behind the end of a frame
-        // begins another one.
+        // A value other than 0 is normal: the frame lasts as long as the connection (GW-050). Input after the
+        // end of a frame begins another frame.
         let ended = self.wanted == 0 && input.pos == input.src.len();
         Ok(Step { used: input.pos, made: output.pos(), ended })
     }
@@ -99,7 +99,7 @@ fn inflate_error(code: usize, total_in: u64) -> InflateError {
 mod tests {
     use super::*;
 
-    /// A block of one repeated byte has 4 bytes and makes 128 KiB.
+    /// A block of one repeated byte takes 4 bytes and inflates to 128 KiB.
     #[test]
     fn gw_054_a_bomb_takes_no_more_than_the_limit() {
         let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0x58];
@@ -112,12 +112,12 @@ mod tests {
             let (mut zstd, mut output) = (ZstdStream::new(), Output::new(limit));
             assert_eq!(zstd.push(&bomb, &mut output), Err(InflateError::TooLarge { limit }));
             assert_eq!(output.payload().len(), limit + 1);
-            // 2 MiB of window, and what a block takes.
+            // 2 MiB of window, plus the buffers of one block.
             assert!(zstd.decoder.context.sizeof() < 3 << 20);
         }
     }
 
-    /// The figures that [`Compression::ZstdStream`](crate::Compression::ZstdStream) gives.
+    /// The figures in the documentation of [`Compression::ZstdStream`](crate::Compression::ZstdStream).
     #[test]
     fn memory_is_that_of_the_window() {
         assert!(ZstdStream::new().decoder.context.sizeof() < 100_000);

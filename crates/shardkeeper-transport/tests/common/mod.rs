@@ -55,9 +55,9 @@ pub(crate) async fn message(connection: &mut Connection) -> Vec<u8> {
     }
 }
 
-/// The next event, which must be the end.
+/// The next event, which must be the end of the connection.
 pub(crate) async fn closed(connection: &mut Connection) -> Closed {
-    // Under the paused clock an end that does not come is told at once.
+    // Under the paused clock, a missing end is reported at once.
     let event = timeout(Duration::from_secs(3600), connection.next(Reading::On)).await;
     match event.expect("the connection is at its end") {
         Event::Closed(closed) => closed,
@@ -70,7 +70,7 @@ pub(crate) async fn flushed(connection: &mut Connection, reading: Reading) {
     assert!(matches!(event, Event::Flushed), "not flushed but {event:?}");
 }
 
-/// A stream whose writes fail from some moment on, while its reads go on waiting.
+/// A stream whose writes fail from some time on, while its reads keep waiting.
 pub(crate) struct Breakable {
     pub(crate) inner: DuplexStream,
     pub(crate) broken: Arc<AtomicBool>,

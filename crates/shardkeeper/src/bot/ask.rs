@@ -1,13 +1,14 @@
-//! Questions to actors.
+//! Calls to actors that return when the actor answers or ends.
 
 use ractor::{ActorRef, Message, RpcReplyPort};
 use tokio::sync::oneshot;
 
-/// Asks an actor, and waits for its answer or its end. `None` when it ended without an answer.
+/// Sends a question to an actor, and waits for the answer or the actor's end. `None` when the actor ended
+/// without an answer.
 ///
 /// # Cancel safety
 ///
-/// Once polled, the question is on its way, and a cancelled caller does not get the answer.
+/// Once polled, the question has been sent, and a cancelled caller does not get the answer.
 pub(crate) async fn ask<M: Message, T: Send + 'static>(
     actor: &ActorRef<M>,
     message: impl FnOnce(RpcReplyPort<T>) -> M,
@@ -15,7 +16,7 @@ pub(crate) async fn ask<M: Message, T: Send + 'static>(
     begin(actor, message).wait().await
 }
 
-/// Asks an actor at once; the answer can be waited for.
+/// Sends a question to an actor at once, and returns the answer to wait for.
 pub(crate) fn begin<M: Message, T: Send + 'static>(
     actor: &ActorRef<M>,
     message: impl FnOnce(RpcReplyPort<T>) -> M,
@@ -25,23 +26,24 @@ pub(crate) fn begin<M: Message, T: Send + 'static>(
     Answer { actor: actor.clone(), answer: asked.then_some(answer) }
 }
 
-/// What an actor is to answer.
+/// Answer that an actor still owes.
 pub(crate) struct Answer<M, T> {
     actor: ActorRef<M>,
     answer: Option<oneshot::Receiver<T>>,
 }
 
 impl<M: Message, T: Send + 'static> Answer<M, T> {
-    /// Waits for the answer, or the actor's end. `None` when it ended without an answer.
+    /// Waits for the answer, or the actor's end. `None` when the actor ended without an answer.
     ///
-    /// The reply port alone is not enough: a message that is sent while a mailbox closes is neither served nor dropped as
-    /// long as anybody holds the actor's address, and its reply port with it.
+    /// The reply port is not enough: a message sent while a mailbox closes is neither handled nor dropped as
+    /// long as the actor's address exists somewhere, and the same is true of its reply port.
     pub(crate) async fn wait(self) -> Option<T> {
         let mut answer = self.answer?;
         tokio::select! {
             biased;
             answer = &mut answer => answer.ok(),
-            // Whatever it has answered it has answered before.
+            // An actor that has ended sends no more answers; one sent before its end is already in the
+            // channel.
             _ = self.actor.wait(None) => answer.try_recv().ok(),
         }
     }

@@ -1,4 +1,4 @@
-//! How a manager is configured. Every default stands here, with its reason.
+//! The builder of a manager. It has every default with its reason.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,20 +20,22 @@ use crate::manager::restart::RestartPolicy;
 use crate::shard::{Tap, WirePayload};
 use crate::store::SessionStore;
 
-/// Discord's API, version 10.
+/// URL of Discord's API, version 10.
 pub const DISCORD_API: &str = "https://discord.com/api/v10";
 
-/// The longest name of a library, in bytes.
+/// Longest name of a library, in bytes.
 const MAX_LIBRARY_BYTES: usize = 100;
-/// The largest shard count: at 1,000 guilds each, more guilds than Discord has for any bot. Each shard of this process takes
-/// memory from the start on, so a mistyped count must not be tried.
+/// Largest shard count. At 1,000 guilds per shard it covers more guilds than Discord has for any bot. The
+/// bound rejects a mistyped count early, because each shard of this process takes memory from the start.
 const MAX_SHARDS: u32 = 65_536;
-/// The smallest bound of a message: Hello and a READY without guilds fit into it.
+/// Smallest bound of a message, in bytes. Hello and a READY without guilds fit into it.
 const MIN_MESSAGE_BYTES: usize = 4096;
-/// The largest bound of a message: what a length in a WebSocket frame of a 32-bit process can be.
+/// Largest bound of a message, in bytes: the largest frame length that a 32-bit process can hold.
 const MAX_MESSAGE_BYTES: usize = i32::MAX as usize;
 
-/// Configures a [`Shardkeeper`](crate::Shardkeeper). Everything but token and intents has a default; nothing is checked before
+/// Configures a [`Shardkeeper`](crate::Shardkeeper).
+///
+/// Everything except the token and the intents has a default. Nothing is checked before
 /// [`build`](Self::build). The manual lists [all defaults](crate::manual::_06_defaults).
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
@@ -91,15 +93,19 @@ impl Builder {
         }
     }
 
-    /// The API's URL with its version. [`DISCORD_API`]; another one for a proxy or a simulator. It gets the token.
+    /// Sets the URL of the API, with its version. Default: [`DISCORD_API`]. Set another URL for a proxy or a
+    /// simulator. Requests to it contain the token.
     pub fn api_url(mut self, url: impl Into<String>) -> Self {
         self.api_url = url.into();
         self
     }
 
-    /// The number of shards. What Discord recommends; a fixed number is for bots whose shards are spread over
-    /// processes, which must agree on it. One that Discord does not take ends the manager
-    /// ([`ExitReason::Refused`](crate::error::ExitReason::Refused)); zero and more than 65,536 are refused by [`build`](Self::build).
+    /// Sets the number of shards. Default: the number that Discord recommends.
+    ///
+    /// A fixed number is for bots whose shards are spread over several processes, which must agree on it. If
+    /// Discord rejects the number, the manager ends with
+    /// [`ExitReason::Refused`](crate::error::ExitReason::Refused). [`build`](Self::build) rejects zero and
+    /// more than 65,536.
     pub fn shards(mut self, count: u32) -> Self {
         self.shards = Some(count);
         self
@@ -107,236 +113,291 @@ impl Builder {
 
     /// Runs only these shards of `count`; another process runs the others.
     ///
-    /// Each process keeps the pace of Identify by itself, and knows nothing of the others'. Let them share it with an
-    /// [`identify_gate`](Self::identify_gate); or give each one shards of keys of its own (`shard_id % max_concurrency`,
-    /// GW-174), or start them one after the other.
+    /// Each process limits its own Identifies, and knows nothing of the others. Share the limit with an
+    /// [`identify_gate`](Self::identify_gate), or give each process the shards of different rate-limit keys
+    /// (`shard_id % max_concurrency`, GW-174), or start the processes one after the other.
     pub fn shard_ids(mut self, ids: impl IntoIterator<Item = impl Into<ShardId>>, count: u32) -> Self {
         self.ids = Some(ids.into_iter().map(Into::into).collect());
         self.shards = Some(count);
         self
     }
 
-    /// What the bot shows from its first Identify on. Online, without activity. [`build`](Self::build) checks it.
+    /// Sets the presence that the bot shows from its first Identify. Default: online, without activity.
+    /// [`build`](Self::build) checks it.
     pub fn presence(mut self, presence: Presence) -> Self {
         self.presence = Some(presence);
         self
     }
 
-    /// Computes what the bot shows, for each Identify of a shard, until
-    /// [`update_presence`](crate::Shardkeeper::update_presence) sets something else there. It goes before
-    /// [`presence`](Self::presence). It is called on the shard's own task, so it must return at once; when it panics, or
-    /// makes a presence that cannot be shown, a warning says so and the shard goes without.
+    /// Sets a function that computes the presence for each Identify of a shard, until
+    /// [`update_presence`](crate::Shardkeeper::update_presence) sets another one there. Default: none. It
+    /// takes precedence over [`presence`](Self::presence).
+    ///
+    /// The function runs on the shard's own task, so it must return at once. If it panics or returns an
+    /// invalid presence, a warning is logged and the shard identifies without a presence.
     pub fn presence_fn(mut self, presence: impl Fn(ShardId) -> Presence + Send + Sync + 'static) -> Self {
         self.settings.presence_fn = Some(Arc::new(presence));
         self
     }
 
-    /// What [`gateway_info`](crate::config::gateway_info) has said, or another process that asked: the manager starts from it, and
-    /// asks itself only [hours later](Self::gateway_check_every), or when a shard cannot get anywhere. By default it asks when
-    /// it starts. Do not give an old one: what is left of the budget is believed.
+    /// Sets the gateway information that [`gateway_info`](crate::config::gateway_info) or another process has
+    /// fetched. Default: the manager sends `GET /gateway/bot` when it starts.
     ///
-    /// A `max_concurrency` of 0 or above 4096 counts as 1.
+    /// With it the manager starts without a request, and sends one only [hours
+    /// later](Self::gateway_check_every) or when a shard cannot connect. Do not pass old information: its
+    /// remaining budget is taken as current. A `max_concurrency` of 0 or above 4096 counts as 1.
     pub fn gateway(mut self, info: GatewayInfo) -> Self {
         self.settings.gateway = Some(info.bounded());
         self
     }
 
-    /// How often the gateway is asked how things stand, while everything goes well: what is left of the identify budget, how
-    /// many may identify at once, how many shards Discord advises. 8 h: so three times in a period of the budget. Each time it
-    /// is between a half of it and the whole, at random, so that many processes do not ask at once. Less than 60 s counts as 60 s,
-    /// more than a year as a year. A request that fails is a [`GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable), and is
-    /// made again after one to two minutes; after a refusal hours later, after a rejected token never.
+    /// Sets how often `GET /gateway/bot` is sent while all is well, for the remaining identify budget,
+    /// `max_concurrency` and the recommended number of shards. Default: 8 h, three times per period of the
+    /// budget.
+    ///
+    /// Each wait is a random time between half of the interval and the whole, so that many processes do not
+    /// ask at once. Less than 60 s counts as 60 s, more than a year as a year.
+    ///
+    /// A failed request is reported as [`GatewayUnavailable`](crate::Lifecycle::GatewayUnavailable). It is
+    /// repeated after one to two minutes, after a refusal hours later, and after a rejected token never.
     pub fn gateway_check_every(mut self, interval: Duration) -> Self {
         self.settings.gateway_check_every = interval;
         self
     }
 
-    /// Sessions that an earlier process detached from: they are resumed, without an Identify, if that was only
-    /// minutes ago. None. One that does not fit is not used, and a warning says why. Each call adds to those before.
+    /// Adds sessions that an earlier process detached from. Default: none.
+    ///
+    /// They are resumed without an Identify, if they are only minutes old. A session that does not fit is not
+    /// used, and a warning is logged. Each call adds to the sessions of earlier calls.
     pub fn sessions(mut self, sessions: impl IntoIterator<Item = Session>) -> Self {
         self.settings.sessions.extend(sessions);
         self
     }
 
-    /// Where sessions and the identify budget are kept for the next process: it resumes from there, whether this one ends by
-    /// [`detach`](crate::Shardkeeper::detach) or by `kill -9`. None: they go with the process, but for what `detach` returns.
+    /// Sets where sessions and the identify budget are stored for the next process. Default: no store;
+    /// sessions end with the process, except those that [`detach`](crate::Shardkeeper::detach) returns.
     ///
-    /// Some times a second what has changed is stored; no event waits for it. See [`store`](crate::store), and
-    /// [`FileStore`](crate::store::FileStore) for one on disk.
+    /// The next process resumes from the store, whether this one ends by `detach` or by `kill -9`. Changes
+    /// are written a few times per second, and no event waits for a write. See [`store`](crate::store), and
+    /// [`FileStore`](crate::store::FileStore) for a store on disk.
     pub fn session_store(mut self, store: Arc<dyn SessionStore>) -> Self {
         self.settings.store = Some(store);
         self
     }
 
-    /// How old a stored session may be to be resumed, since it was stored last: so how long the process may be away. 1 h:
-    /// Discord forgets sessions after minutes, nobody knows exactly how many, and a vain Resume costs some seconds alone.
-    /// [`build`](Self::build) refuses more than a year.
+    /// Sets how old a stored session may be when it is resumed, counted from its last write: the longest time
+    /// that the process may be down. Default: 1 h.
+    ///
+    /// Discord forgets sessions after some undocumented number of minutes, and a failed Resume costs only a
+    /// few seconds. [`build`](Self::build) rejects more than a year.
     pub fn max_session_age(mut self, age: Duration) -> Self {
         self.settings.max_session_age = age;
         self
     }
 
-    /// The clock by which one process knows how long ago another one stored something. The system's; another one is for
-    /// tests under a paused clock, where days may pass in the meantime. It may jump: what that costs is in the manual's chapter
-    /// on [shards](crate::manual::_05_shards). Everything else goes by tokio's clock. It must return at once.
+    /// Sets the wall clock, by which a process knows how long ago another process stored something. Default:
+    /// the system clock.
+    ///
+    /// Another clock is for tests with paused time, in which days may pass between two processes. The clock
+    /// may jump; the manual's chapter on [shards](crate::manual::_05_shards) describes the effect. Everything
+    /// else uses tokio's clock. The function must return at once.
     ///
     /// # Panics
     ///
-    /// Never here. When the clock panics, the manager or the session keeper does, which asks it.
+    /// Never here. If the clock panics, the actor that called it crashes: the manager or the session keeper.
     pub fn wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.settings.wall_clock = Arc::new(now);
         self
     }
 
-    /// How Discord compresses what it sends. `zlib-stream`: a fifth of the traffic, for about 48 KiB and some
-    /// microseconds. See [`Compression`] for what each one costs. Sessions of another compression cannot be resumed.
+    /// Sets how Discord compresses what it sends. Default: `zlib-stream`, which cuts traffic to a fifth for
+    /// about 48 KiB per shard and some microseconds per payload.
+    ///
+    /// [`Compression`] lists the cost of each method. Sessions of another compression cannot be resumed.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.settings.compression = compression;
         self
     }
 
-    /// The form of payloads. JSON. Events arrive as JSON text either way: ETF is translated when it comes in, which costs
-    /// more than it saves. Sessions of another encoding cannot be resumed.
+    /// Sets the encoding of payloads. Default: JSON.
+    ///
+    /// Events reach the bot as JSON text either way: ETF is translated on arrival, which costs more than it
+    /// saves. Sessions of another encoding cannot be resumed.
     pub fn encoding(mut self, encoding: Encoding) -> Self {
         self.settings.encoding = encoding;
         self
     }
 
-    /// From how many members on a guild comes without those offline: 50 to 250. 50, Discord's own default. More costs
-    /// traffic and memory at each start of a session; [`build`](Self::build) refuses what Discord does.
+    /// Sets the number of members from which a guild comes without its offline members: 50 to 250. Default:
+    /// 50, which is Discord's default.
+    ///
+    /// A higher value costs traffic and memory at each new session. [`build`](Self::build) rejects other
+    /// values, as Discord does.
     pub fn large_threshold(mut self, members: u8) -> Self {
         self.settings.large_threshold = members;
         self
     }
 
-    /// Deadlines, waits and windows of the protocol. See [`Timings`] for each with its reason. Windows that are shorter than
-    /// Discord's break its limits. [`build`](Self::build) refuses what [cannot work](Timings::check).
+    /// Sets the timeouts, waits and windows of the protocol. [`Timings`] gives each default with its reason.
+    ///
+    /// Windows shorter than Discord's break its rate limits. [`build`](Self::build) rejects values that
+    /// [cannot work](Timings::check).
     pub fn timings(mut self, timings: Timings) -> Self {
         self.settings.timings = timings;
         self
     }
 
-    /// How crashes are answered. See [`RestartPolicy`] for each of its numbers. [`build`](Self::build) refuses spans of more
-    /// than a year, and a quarantine of less than 1 ms.
+    /// Sets the response to crashes. [`RestartPolicy`] gives each default with its reason.
+    ///
+    /// [`build`](Self::build) rejects durations of more than a year, and a quarantine of less than 1 ms.
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
         self.settings.restart_policy = policy;
         self
     }
 
-    /// How many of the day's Identify are never spent. 10: reaching zero resets the token, and other processes of
-    /// the bot may spend some that this one does not know of. At most half of the day's total is kept.
+    /// Sets how many Identifies of the daily budget are never spent. Default: 10, at most half of the daily
+    /// total.
+    ///
+    /// Discord resets the token when the budget reaches zero, and other processes of the bot may spend
+    /// Identifies that this process does not know of.
     pub fn identify_reserve(mut self, identifies: u32) -> Self {
         self.settings.identify_reserve = identifies;
         self
     }
 
-    /// Where this manager asks, beside its own queue, before a shard identifies: what several processes of one bot share
-    /// (GW-174). None; one process needs none. See [`IdentifyGate`].
+    /// Sets a gate that is asked, in addition to the manager's own queue, before a shard identifies. Default:
+    /// none.
+    ///
+    /// Several processes of one bot use it to share Discord's limit (GW-174); a single process needs no gate.
+    /// See [`IdentifyGate`].
     pub fn identify_gate(mut self, gate: Arc<dyn IdentifyGate>) -> Self {
         self.settings.identify_gate = Some(gate);
         self
     }
 
-    /// Whether to refuse to start ([`StartError::Budget`](crate::error::StartError::Budget)) when the day's Identify do not suffice
-    /// for every shard that has no session to resume. Off: as many start as can, and the others wait for the next period,
-    /// with a [`Lifecycle::BudgetExhausted`](crate::Lifecycle::BudgetExhausted).
+    /// Makes the start fail with [`StartError::Budget`](crate::error::StartError::Budget) when the identify
+    /// budget is too small for all shards that have no session to resume. Default: off.
+    ///
+    /// When it is off, as many shards start as the budget allows, and the others wait for the next period,
+    /// reported as [`Lifecycle::BudgetExhausted`](crate::Lifecycle::BudgetExhausted).
     pub fn require_full_start(mut self, whole: bool) -> Self {
         self.settings.require_full_start = whole;
         self
     }
 
-    /// The name by which the bot's library calls itself in Identify, as browser and device (GW-071). `shardkeeper`; at most
-    /// 100 bytes, so that a large presence fits in beside it.
+    /// Sets the library name in Identify, sent as browser and device (GW-071). Default: `shardkeeper`. At
+    /// most 100 bytes, so that a large presence fits into the same payload.
     pub fn library(mut self, name: impl Into<String>) -> Self {
         self.settings.library = name.into();
         self
     }
 
-    /// How many connections per second are opened, over all shards; as many may open at once. 50: so 2,000 shards
-    /// that lost their connections together are back within 40 s, and nobody is stormed. Zero counts as one.
+    /// Sets how many connections are opened per second over all shards, and how many may open at the same
+    /// moment. Default: 50.
+    ///
+    /// With it, 2,000 shards that lost their connections together are back within 40 s, without flooding a
+    /// server. Zero counts as one.
     pub fn connects_per_second(mut self, connects: u32) -> Self {
         self.settings.connects_per_second = connects.max(1);
         self
     }
 
-    /// The largest message that is accepted, after decompression, in bytes. 64 MiB; READY and guilds of several
-    /// MiB are real (GW-014). It bounds what a broken peer can cost, per shard up to twice as much. A message beyond it ends
-    /// the connection: with too small a bound a shard is never ready. [`build`](Self::build) refuses less than 4 KiB and 2 GiB
-    /// or more.
+    /// Sets the largest message that is accepted, in bytes after decompression. Default: 64 MiB, because
+    /// READY and guilds of several MiB exist (GW-014).
+    ///
+    /// The bound limits the memory that a broken peer can use: up to twice as much per shard. A larger
+    /// message ends the connection, so a bound that is too small keeps a shard from ever getting ready.
+    /// [`build`](Self::build) rejects less than 4 KiB, and 2 GiB or more.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_message_bytes = bytes;
         self
     }
 
-    /// How long [`start`](Self::start) may wait for the first answer of `GET /gateway/bot` before it fails with
-    /// [`StartError::Unreachable`](crate::error::StartError::Unreachable). None: it tries until the gateway answers, and each failure
-    /// is a warning in the log, so that a bot that is started during an outage comes up after it.
+    /// Sets how long [`start`](Self::start) waits for the first answer of `GET /gateway/bot` before it fails
+    /// with [`StartError::Unreachable`](crate::error::StartError::Unreachable). Default: no timeout.
     ///
-    /// [`build`](Self::build) refuses more than a year.
+    /// Without a timeout, a bot that is started during an outage comes up after it: each failed attempt is
+    /// logged as a warning and repeated.
+    ///
+    /// [`build`](Self::build) rejects more than a year.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.settings.start_timeout = Some(timeout);
         self
     }
 
-    /// How long [`stop`](crate::Shardkeeper::stop) and [`detach`](crate::Shardkeeper::detach) may take. 10 s; a closing
-    /// handshake takes 3 at most, the rest is for subscribers to take what is under way. What has not ended by then is
-    /// killed, without a close frame. [`build`](Self::build) refuses more than a year.
+    /// Sets how long [`stop`](crate::Shardkeeper::stop) and [`detach`](crate::Shardkeeper::detach) may take.
+    /// Default: 10 s.
+    ///
+    /// A closing handshake takes at most 3 s; the rest is for subscribers to finish the events they have.
+    /// Shards still running after the timeout are killed without a close frame. [`build`](Self::build)
+    /// rejects more than a year.
     pub fn shutdown_timeout(mut self, deadline: Duration) -> Self {
         self.settings.shutdown_timeout = deadline;
         self
     }
 
-    /// How byte streams are opened, to the API and the Gateway. TCP and TLS; tests put streams in memory here, others a proxy.
+    /// Sets how connections to the API and the Gateway are opened. Default: TCP with TLS. Tests use in-memory
+    /// streams here, others a proxy.
     pub fn dialer(mut self, dialer: Arc<dyn Dialer>) -> Self {
         self.settings.dialer = dialer;
         self
     }
 
-    /// Whether a shard whose connection ends, or cannot be made, makes another one. `true`. With `false` it reports
-    /// [`Change::Disconnected`](crate::status::Change::Disconnected) and [`Change::Stopped`](crate::status::Change::Stopped), keeps its session,
-    /// and stays down until [`restart_shard`](crate::Shardkeeper::restart_shard): for a supervisor outside that decides what
+    /// Sets whether a shard whose connection ends, or cannot be opened, connects again. Default: `true`.
+    ///
+    /// With `false` the shard reports [`Change::Disconnected`](crate::status::Change::Disconnected) and
+    /// [`Change::Stopped`](crate::status::Change::Stopped), keeps its session, and stays down until
+    /// [`restart_shard`](crate::Shardkeeper::restart_shard): for an external supervisor that decides what
     /// happens next.
     pub fn reconnect(mut self, reconnect: bool) -> Self {
         self.settings.reconnect = reconnect;
         self
     }
 
-    /// Calls a function for each payload that a shard sends or receives, heartbeats included, with opcode, size and direction:
-    /// for debugging. None; without it nothing is spent on it. The function runs on the shard's own task, so it must return at
-    /// once; when it panics, the log says so and it is not called again. There is one tap: the last one counts.
+    /// Sets a function that is called for each payload that a shard sends or receives, heartbeats included,
+    /// with opcode, size and direction: for debugging. Default: none, which costs nothing.
+    ///
+    /// The function runs on the shard's own task, so it must return at once. If it panics, the panic is
+    /// logged and the function is not called again. There is one tap: a later call replaces an earlier one.
     pub fn wire_tap(mut self, tap: impl Fn(&WirePayload<'_>) + Send + Sync + 'static) -> Self {
         self.settings.tap = Some(Arc::new(Tap::new(tap, false)));
         self
     }
 
-    /// As [`wire_tap`](Self::wire_tap), with the [content](WirePayload::data): messages of users, and the session's id in READY,
-    /// which must not get into a log that others read. Never the token.
+    /// Sets a tap as [`wire_tap`](Self::wire_tap) does, which also gets the [content](WirePayload::data) of
+    /// payloads.
+    ///
+    /// The content has messages of users, and in READY the session id: keep it out of logs that others can
+    /// read. The token is never included.
     pub fn wire_tap_with_content(mut self, tap: impl Fn(&WirePayload<'_>) + Send + Sync + 'static) -> Self {
         self.settings.tap = Some(Arc::new(Tap::new(tap, true)));
         self
     }
 
-    /// Makes jitter and waits repeatable, for tests. They are random; processes of the same seed would move in step.
+    /// Makes jitter and waits repeatable, for tests. Default: random. Processes with the same seed would act
+    /// in step.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
         self
     }
 
-    /// Subscribes before anything starts, so that nothing is missed. It holds 1024 events and loses none; read it from the
-    /// start on, or its shards wait. It ends with the manager, and when the builder is dropped or the start fails.
+    /// Subscribes to a topic before anything starts, so that no event is missed.
+    ///
+    /// The subscription holds 1024 events and loses none: read it from the start, or its shards stop reading.
+    /// It ends with the manager, and also when the builder is dropped or the start fails.
     #[track_caller]
     pub fn subscribe(&self, topic: Topic) -> Subscription {
         self.subscribe_with(topic, SubscriptionOptions::default())
     }
 
-    /// As [`subscribe`](Self::subscribe), with a capacity and a policy of the caller's.
+    /// Subscribes as [`subscribe`](Self::subscribe) does, with the given capacity and overflow policy.
     #[track_caller]
     pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
         self.live.hub.subscribe(topic, options)
     }
 
-    /// Subscribes to the events of one kind before anything starts, each read into `T`: a model of twilight-model (feature
-    /// `twilight`), or a type of the bot's own with the name of its event ([`EventModel`]).
+    /// Subscribes to the events of one kind before anything starts, each parsed into `T`: a model of
+    /// twilight-model (feature `twilight`), or a type of the bot's own that names its event ([`EventModel`]).
     #[track_caller]
     pub fn subscribe_to<T: EventModel>(&self) -> TypedSubscription<T> {
         self.subscribe(Topic::events([T::EVENT])).typed()
@@ -346,7 +407,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The first thing that cannot work, by name.
+    /// The first setting that cannot work. The error names it.
     pub fn build(self) -> Result<ManagerArguments, ConfigError> {
         let token = Token::new(&self.token)?;
         let url = Url::parse(&self.api_url).ok();
@@ -426,8 +487,8 @@ mod tests {
     #[test]
     fn gw_187_intents_that_no_bot_has_are_refused() {
         let builder = Builder::new("T".into(), Intents::from_bits_retain(1 << 17 | 1));
-        assert_eq!(refused(builder), "the intents have bits that no intent of a bot has: 0x20000");
-        // GW-069: none at all is fine.
+        assert_eq!(refused(builder), "the intents contain unknown bits: 0x20000");
+        // GW-069: zero intents are valid.
         assert!(Builder::new("T".into(), Intents::empty()).build().is_ok());
     }
 
@@ -454,7 +515,7 @@ mod tests {
         assert!(refused(bot().max_message_bytes(usize::MAX)).starts_with("max_message_bytes is "));
         assert_eq!(
             refused(bot().shards(u32::MAX)),
-            "the shard count is 4294967295: at most 65536 are possible"
+            "the shard count is 4294967295: at most 65536 are allowed"
         );
     }
 
@@ -465,7 +526,7 @@ mod tests {
         drop(builder.subscribe_with(Topic::all(), options));
     }
 
-    /// Keeps the log lines of a test.
+    /// Collects the log lines of a test.
     #[derive(Clone, Default)]
     struct Log(Arc<std::sync::Mutex<Vec<String>>>);
 
@@ -526,6 +587,6 @@ mod tests {
     fn gw_034_payload_compression_is_for_json() {
         let builder = Builder::new("T".into(), Intents::GUILDS);
         let builder = builder.compression(Compression::Payload).encoding(Encoding::Etf);
-        assert!(refused(builder).starts_with("payload compression goes with the encoding json only"));
+        assert!(refused(builder).starts_with("payload compression works only with the json encoding"));
     }
 }

@@ -1,4 +1,4 @@
-//! The start of a manager, and the handle by which a bot speaks to it.
+//! The start of a manager, and the handle that a bot uses afterwards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use futures_util::{FutureExt, Stream};
 use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
 use shardkeeper_proto::{Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId};
 
-/// A running manager. Clones are cheap and speak to the same one; dropping all of them does not end it.
+/// A running manager. Clones are cheap and refer to the same manager; dropping all of them does not end it.
 #[derive(Clone, Debug)]
 pub struct Shardkeeper {
     manager: ActorRef<ManagerMessage>,
     shared: Shared,
 }
 
-/// Ends a manager whose start nobody waits for any more.
+/// Stops a manager when the future that started it is dropped.
 struct EndOnDrop(Option<ActorCell>);
 
 impl Drop for EndOnDrop {
@@ -37,7 +37,7 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// Bounds a start, and remembers why the gateway did not answer.
+/// Timeout of a start, with the reason why the gateway has not answered.
 struct StartTimeout {
     after: Duration,
     lifecycle: Subscription,
@@ -65,14 +65,14 @@ impl StartTimeout {
 }
 
 impl Builder {
-    /// Starts the manager, and returns when the layout is known and the shards are on their way.
+    /// Starts the manager, and returns when the layout is known and the shards have been started.
     ///
-    /// While the API cannot be reached it is asked again, with growing waits; each failure is a warning in the log
-    /// and a [`Lifecycle::GatewayUnavailable`].
+    /// While the API cannot be reached the request is repeated, with growing waits. Each failure is logged as
+    /// a warning and reported as [`Lifecycle::GatewayUnavailable`].
     ///
     /// # Errors
     ///
-    /// When the configuration cannot work, Discord does not accept the token, or nothing answers within
+    /// When the configuration is not valid, Discord does not accept the token, or nothing answers within
     /// [`start_timeout`](Self::start_timeout).
     ///
     /// # Panics
@@ -81,15 +81,15 @@ impl Builder {
     ///
     /// # Cancel safety
     ///
-    /// Cancelling it ends the manager.
+    /// Cancelling the start ends the manager.
     pub async fn start(self) -> Result<Shardkeeper, StartError> {
         Shardkeeper::start(self.build()?).await
     }
 }
 
 impl Shardkeeper {
-    /// Configures a manager for the bot of this token, which asks to receive what these intents name. A leading `Bot ` and
-    /// white space around the token are taken off.
+    /// Makes a builder for the bot of this token, which receives the events of these intents. A leading `Bot
+    /// ` and white space around the token are removed.
     pub fn builder(token: impl Into<String>, intents: Intents) -> Builder {
         Builder::new(token.into(), intents)
     }
@@ -110,7 +110,7 @@ impl Shardkeeper {
         Ok(keeper)
     }
 
-    /// A handle on a manager that was spawned as an actor.
+    /// Makes a handle on a manager that was spawned as an actor.
     ///
     /// # Errors
     ///
@@ -118,44 +118,46 @@ impl Shardkeeper {
     ///
     /// # Cancel safety
     ///
-    /// Safe: it only asks.
+    /// Safe: the call only asks.
     pub async fn of(manager: ActorRef<ManagerMessage>) -> Result<Self, ManagerEnded> {
         let shared = ask(&manager, ManagerMessage::Share).await.ok_or(ManagerEnded)?;
         Ok(Self { manager, shared })
     }
 
-    /// Subscribes to a topic, losing nothing. Each event from now on that matches comes; 1024 of them wait to be read, and
-    /// then their shards do.
+    /// Subscribes to a topic without losing events. Every matching event from now on is delivered. When 1024
+    /// events wait to be read, their shards stop reading until there is room.
     #[track_caller]
     pub fn subscribe(&self, topic: Topic) -> Subscription {
         self.subscribe_with(topic, SubscriptionOptions::default())
     }
 
-    /// Subscribes to a topic, with a capacity and a policy of the caller's. Each event from now on that matches comes. After
-    /// the end of the manager it yields nothing.
+    /// Subscribes to a topic with the given capacity and overflow policy. Every matching event from now on is
+    /// delivered. After the end of the manager the subscription yields nothing.
     #[track_caller]
     pub fn subscribe_with(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
         self.shared.hub.subscribe(topic, options)
     }
 
-    /// Subscribes to the events of one kind from now on, each read into `T`: a model of twilight-model (feature `twilight`),
-    /// or a type of the bot's own with the name of its event ([`EventModel`]).
+    /// Subscribes to the events of one kind from now on, each parsed into `T`: a model of twilight-model
+    /// (feature `twilight`), or a type of the bot's own that names its event ([`EventModel`]).
     #[track_caller]
     pub fn subscribe_to<T: EventModel>(&self) -> TypedSubscription<T> {
         self.subscribe(Topic::events([T::EVENT])).typed()
     }
 
-    /// Sends each event of a topic to an actor, as the message that `into` makes of it, until the actor or the manager ends.
+    /// Sends each event of a topic to an actor, as the message that `into` makes of it, until the actor or
+    /// the manager ends.
     ///
     /// # Ordering
     ///
-    /// That of a [`Subscription`].
+    /// The same as for a [`Subscription`].
     ///
     /// # Bounds
     ///
-    /// At most [`SubscriptionOptions::capacity`] deliveries are with the actor at a time, in its mailbox or its
-    /// hands; dropping one makes room for the next. As many wait in front, and then the policy applies. When the actor ends,
-    /// the subscription ends with it, and whatever the actor has not dropped by then counts as acknowledged.
+    /// The actor has at most [`SubscriptionOptions::capacity`] deliveries at a time, in its mailbox or in
+    /// use; dropping one makes room for the next. The same number waits before the mailbox, and then the
+    /// overflow policy applies. When the actor ends, the subscription ends with it, and deliveries that the
+    /// actor has not dropped by then count as acknowledged.
     ///
     /// # Panics
     ///
@@ -175,7 +177,9 @@ impl Shardkeeper {
         tokio::spawn(dispatch::forward(subscription, options.capacity, actor, into));
     }
 
-    /// The address of a shard's actor. After a crash it has a new one. Its mailbox has no bound, so wait for answers.
+    /// Returns the address of a shard's actor.
+    ///
+    /// After a crash the shard has a new address. The mailbox has no bound, so wait for answers.
     ///
     /// # Errors
     ///
@@ -183,38 +187,39 @@ impl Shardkeeper {
     ///
     /// # Cancel safety
     ///
-    /// Safe: it only asks.
+    /// Safe: the call only asks.
     pub async fn shard(&self, shard: impl Into<ShardId>) -> Result<ActorRef<ShardMessage>, CommandError> {
         let shard = shard.into();
         let actor = self.ask(|reply| ManagerMessage::Shard(shard, reply)).await?;
         actor.ok_or(CommandError::NoSuchShard { shard })
     }
 
-    /// Shows a presence on every shard, now and after each later Identify or restart. The newest one wins; more
-    /// than five in 20 s wait their turn.
+    /// Shows a presence on every shard, now and after each later Identify or restart. The newest presence
+    /// wins. More than five updates in 20 s are delayed.
     ///
     /// # Errors
     ///
-    /// When it cannot be shown, or the manager has ended.
+    /// When the presence is not valid, or the manager has ended.
     ///
     /// # Cancel safety
     ///
-    /// Once it was polled, it is on its way.
+    /// Once polled, the update has been sent to the manager.
     pub async fn update_presence(&self, presence: Presence) -> Result<(), CommandError> {
         let update = PresenceUpdate::new(presence)?;
         self.ask(|reply| ManagerMessage::UpdatePresence(None, update, reply)).await?
     }
 
-    /// Shows a presence on these shards, now and after each later Identify or restart, until another one is set there or
-    /// on every shard.
+    /// Shows a presence on these shards, now and after each later Identify or restart, until another one is
+    /// set there or on every shard.
     ///
     /// # Errors
     ///
-    /// When it cannot be shown, or the manager does not run one of the shards; then it is shown on none.
+    /// When the presence is not valid, or the manager does not run one of the shards; then no shard is
+    /// changed.
     ///
     /// # Cancel safety
     ///
-    /// Once it was polled, it is on its way.
+    /// Once polled, the update has been sent to the manager.
     pub async fn update_presence_on(
         &self,
         shards: impl IntoIterator<Item = impl Into<ShardId>>,
@@ -224,21 +229,26 @@ impl Shardkeeper {
         self.ask(|reply| ManagerMessage::UpdatePresence(Some(shards), update, reply)).await?
     }
 
-    /// Sends a command on the shard that owns its guild: [`Command::voice`], [`Command::members`], [`Command::sounds`],
-    /// [`Command::channel_info`], or [`Command::raw`] on a shard of the caller's choice. `Ok` means accepted for sending: it
-    /// goes when the shard is ready and the limits allow, also over a reconnect; [`AcceptedCommand::written`] waits for that.
+    /// Sends a command on the shard that owns its guild: [`Command::voice`], [`Command::members`],
+    /// [`Command::sounds`], [`Command::channel_info`], or [`Command::raw`] on a shard of the caller's choice.
+    ///
+    /// `Ok` means accepted for sending: the shard sends the command when it is ready and the rate limits
+    /// allow, if necessary after a reconnect. [`AcceptedCommand::written`] waits for that.
     ///
     /// # Errors
     ///
-    /// The first check that it fails: the shard is not one of this manager, or about to come back from a crash; an intent
-    /// is missing; too many of its [class](crate::command::CommandClass::capacity) wait.
+    /// The first check that fails: the manager does not run the shard, or the shard is waiting to restart
+    /// after a crash; an intent is missing; too many commands of the
+    /// [class](crate::command::CommandClass::capacity) wait.
     ///
     /// # Bounds
     ///
-    /// At most 120 payloads pass in any 60 s, heartbeats included, for which there is always room (GW-155); voice goes
-    /// before presences, and these before bulk requests, which leave room for ten of the others. What cannot be sent in
-    /// [`Timings::voice_lifetime`](crate::config::Timings::voice_lifetime) or [`Timings::bulk_lifetime`](crate::config::Timings::bulk_lifetime)
-    /// is given up. A crash of the shard loses what waits.
+    /// At most 120 payloads are sent in any 60 s, heartbeats included, for which there is always room
+    /// (GW-155). Voice commands go before presences, and presences before bulk requests, which leave room for
+    /// ten of the others. A command that cannot be sent within
+    /// [`Timings::voice_lifetime`](crate::config::Timings::voice_lifetime) or
+    /// [`Timings::bulk_lifetime`](crate::config::Timings::bulk_lifetime) is given up. A crash of the shard
+    /// loses waiting commands.
     ///
     /// # Ordering
     ///
@@ -246,24 +256,25 @@ impl Shardkeeper {
     ///
     /// # Cancel safety
     ///
-    /// Once it was polled, it is on its way.
+    /// Once polled, the command has been sent to the manager.
     pub async fn command(&self, command: impl Into<Command>) -> Result<AcceptedCommand, CommandError> {
         let command = command.into();
         let (guild_id, raw_shard) = (command.guild_id(), command.raw_shard());
         if let Ok(accepted) = self.ask(|reply| ManagerMessage::Command(command, reply)).await {
             return accepted;
         }
-        // Its shard ended over it; or the manager, and then it says so here.
+        // No answer: the shard ended before it handled the command, or the manager ended; in the second case
+        // `owner_of` returns that error.
         let owner = self.owner_of(guild_id.unwrap_or_default()).await?;
         Err(CommandError::ShardEnded { shard: raw_shard.unwrap_or(owner) })
     }
 
-    /// Asks for the soundboard sounds of guilds, each on the shard that owns it. They come as one SOUNDBOARD_SOUNDS event
-    /// per guild.
+    /// Requests the soundboard sounds of guilds, each on the shard that owns it. They arrive as one
+    /// SOUNDBOARD_SOUNDS event per guild.
     ///
     /// # Errors
     ///
-    /// When a command is not accepted; those for shards of lower ids are on their way then.
+    /// When a command is not accepted; the commands for shards of lower ids have then been accepted.
     ///
     /// # Bounds
     ///
@@ -283,7 +294,7 @@ impl Shardkeeper {
         Ok(())
     }
 
-    /// The shard that owns a guild, in the layout that there is now. Another process may run it.
+    /// Returns the shard that owns a guild in the current layout. Another process may run it.
     ///
     /// # Errors
     ///
@@ -291,42 +302,46 @@ impl Shardkeeper {
     ///
     /// # Cancel safety
     ///
-    /// Safe: it only asks.
+    /// Safe: the call only asks.
     pub async fn owner_of(&self, guild_id: u64) -> Result<ShardId, CommandError> {
         let owner = self.ask(|reply| ManagerMessage::OwnerOf(guild_id, reply)).await?;
         owner.ok_or(CommandError::Starting)
     }
 
-    /// Asks for members of a guild and collects the answer, over a resume too. Equal requests at the same time are sent
-    /// once and share one answer; a nonce of the caller's is replaced. All members of a guild can be had once in 30 s: a
-    /// further request waits for its turn (GW-162), and for as long as Discord says, should somebody else have asked.
+    /// Requests members of a guild and collects the whole answer, also across a resume.
     ///
-    /// A loop that reads events can wait for it: until the answer is complete, the shard reads on although a subscription is
-    /// full, and keeps up to 4096 events or 32 MiB for those who do not read.
+    /// Equal requests at the same time are sent once and share one answer. A nonce in the request is
+    /// replaced. All members of a guild may be requested once in 30 s: a further request waits for its turn
+    /// (GW-162), and for the time that Discord asks for if somebody else has requested them.
+    ///
+    /// A loop that reads events can wait here: until the answer is complete, the shard continues to read
+    /// although a subscription is full, and buffers up to 4096 events or 32 MiB for subscriptions that are
+    /// not read.
     ///
     /// # Errors
     ///
-    /// When the request is refused, the session is lost before the answer is complete, nothing comes for 30 s, or the shard
-    /// cannot read on ([`MembersError::HeldUp`]).
+    /// When the request is rejected, the session is lost before the answer is complete, nothing comes for 30
+    /// s, or the shard cannot read on ([`MembersError::HeldUp`]).
     ///
     /// # Bounds
     ///
-    /// The whole answer is held in memory: [`members_chunks`](Self::members_chunks) is for large guilds.
+    /// The whole answer is held in memory: use [`members_chunks`](Self::members_chunks) for large guilds.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is sent twice; without anybody who waits for it the answer is given up.
+    /// Nothing is sent twice. When no caller waits any more, the answer is given up.
     pub async fn members(&self, request: RequestMembers) -> Result<Arc<Members>, MembersError> {
         members::ask(self, &self.shared.members, request).await
     }
 
-    /// Asks for members of a guild as [`members`](Self::members) does, and yields each chunk as it comes: for guilds whose
-    /// members do not all have to be held at once. The request is sent when the stream is first polled. Equal requests are
-    /// not shared.
+    /// Requests members of a guild as [`members`](Self::members) does, and yields each chunk as it comes: for
+    /// guilds whose members do not have to be in memory at once.
+    ///
+    /// The request is sent when the stream is first polled. Equal requests are not shared.
     ///
     /// # Errors
     ///
-    /// As [`members`](Self::members); after an error it ends.
+    /// As [`members`](Self::members); after an error the stream ends.
     ///
     /// # Bounds
     ///
@@ -334,7 +349,7 @@ impl Shardkeeper {
     ///
     /// # Cancel safety
     ///
-    /// Safe between chunks; dropping it gives the rest of the answer up.
+    /// Safe between chunks; dropping the stream gives up the rest of the answer.
     pub fn members_chunks(
         &self,
         request: RequestMembers,
@@ -342,7 +357,8 @@ impl Shardkeeper {
         members::chunks(self, &self.shared.members, request)
     }
 
-    /// The state of every shard and of the identify budget now. A shard that hangs does not delay the answer.
+    /// Returns the current state of all shards and of the identify queue. A shard that hangs does not delay the
+    /// answer.
     ///
     /// # Errors
     ///
@@ -350,12 +366,12 @@ impl Shardkeeper {
     ///
     /// # Cancel safety
     ///
-    /// Safe: it only asks.
+    /// Safe: the call only asks.
     pub async fn status(&self) -> Result<ManagerStatus, ManagerEnded> {
         self.ask(ManagerMessage::Status).await
     }
 
-    /// The state of one shard now.
+    /// Returns the current state of one shard.
     ///
     /// # Errors
     ///
@@ -364,24 +380,27 @@ impl Shardkeeper {
     ///
     /// # Cancel safety
     ///
-    /// Safe: it only asks.
+    /// Safe: the call only asks.
     pub async fn shard_status(&self, shard: impl Into<ShardId>) -> Result<ShardStatus, CommandError> {
         let shard = shard.into();
         let status = self.ask(|reply| ManagerMessage::ShardStatus(shard, reply)).await?;
         status.ok_or(CommandError::NoSuchShard { shard })
     }
 
-    /// Runs more shards of the layout, from now on; with sessions that another process has given up by
-    /// [`remove_shards`](Self::remove_shards) or [`detach`](Self::detach) they resume, without an Identify. Returns when
-    /// they are started; [`Lifecycle`] says when they are ready.
+    /// Runs more shards of the layout from now on.
+    ///
+    /// With sessions that another process has given up by [`remove_shards`](Self::remove_shards) or
+    /// [`detach`](Self::detach) the shards resume, without an Identify. The call returns when the shards are
+    /// started; [`Lifecycle`] reports when they are ready.
     ///
     /// # Errors
     ///
-    /// When a shard does not belong to the layout or runs here already, or a session does not fit; then none is added.
+    /// When a shard does not belong to the layout or already runs here, or a session does not fit; then no
+    /// shard is added.
     ///
     /// # Cancel safety
     ///
-    /// Once it was polled, it takes its course.
+    /// Once polled, the shards are added even if the caller is cancelled.
     pub async fn add_shards(
         &self,
         shards: impl IntoIterator<Item = impl Into<ShardId>>,
@@ -391,15 +410,19 @@ impl Shardkeeper {
         self.ask(|reply| ManagerMessage::AddShards(shards, sessions, reply)).await?
     }
 
-    /// Runs these shards no longer. They close so that their sessions stay resumable for some minutes: returns these, for
-    /// another process to [add](Self::add_shards). As with [`detach`](Self::detach), what subscribers do not acknowledge
-    /// within the configured deadline comes again there. The removal begins with the call and not with the first poll of what
-    /// it returns, so whoever reads events can go on reading until then. Awaited with a delivery in hand it does as
-    /// [`detach`](Self::detach): after 1 s it goes on without that.
+    /// Stops running these shards, and returns their sessions for another process to [add](Self::add_shards).
+    ///
+    /// The shards close in a way that keeps their sessions resumable for some minutes. As with
+    /// [`detach`](Self::detach), events that subscribers do not acknowledge within the shutdown timeout are
+    /// delivered again in the other process.
+    ///
+    /// The removal begins with the call, not with the first poll of the returned future, so a loop that reads
+    /// events can go on reading until it completes. If it is awaited by the reader with a delivery in hand,
+    /// it continues after 1 s without that delivery, as [`detach`](Self::detach) does.
     ///
     /// # Errors
     ///
-    /// When the manager does not run one of them; then none is removed.
+    /// When the manager does not run one of the shards; then no shard is removed.
     ///
     /// # Cancel safety
     ///
@@ -411,8 +434,9 @@ impl Shardkeeper {
         self.remove_shards_with(shards, ShutdownMode::Detach)
     }
 
-    /// As [`remove_shards`](Self::remove_shards), with the mode of the caller's choice. With [`ShutdownMode::Stop`] each closes
-    /// with 1000 for good, waits for no subscriber, and leaves no session.
+    /// Stops running these shards as [`remove_shards`](Self::remove_shards) does, with the given mode. With
+    /// [`ShutdownMode::Stop`] each shard closes with 1000 for good, waits for no subscriber, and leaves no
+    /// session.
     ///
     /// # Errors
     ///
@@ -432,16 +456,16 @@ impl Shardkeeper {
         async move { await_end(hub, removed.wait()).await.ok_or(ManagerEnded)? }
     }
 
-    /// Makes another connection for a shard, also for one in quarantine, or refused by Discord. One that is just
-    /// connecting goes on with that. Returns when the shard was told.
+    /// Makes a new connection for a shard, even if it is in quarantine or was refused by Discord. A shard
+    /// that is already connecting continues with that. The call returns when the shard has been notified.
     ///
     /// # Errors
     ///
-    /// When the manager does not run it.
+    /// When the manager does not run the shard.
     ///
     /// # Cancel safety
     ///
-    /// Once it was polled, it takes its course.
+    /// Once polled, the shard is restarted even if the caller is cancelled.
     pub async fn restart_shard(
         &self,
         shard: impl Into<ShardId>,
@@ -451,8 +475,10 @@ impl Shardkeeper {
         self.ask(|reply| ManagerMessage::RestartShard(shard, by, reply)).await?
     }
 
-    /// The sessions as another process could resume them if this one ended now: to be stored against a crash. They hold
-    /// secrets, like the token.
+    /// Returns the sessions as another process could resume them if this one ended now, to be stored in case
+    /// of a crash.
+    ///
+    /// They contain secrets, like the token.
     ///
     /// # Errors
     ///
@@ -460,30 +486,34 @@ impl Shardkeeper {
     ///
     /// # Cancel safety
     ///
-    /// Safe: it only asks.
+    /// Safe: the call only asks.
     pub async fn sessions(&self) -> Result<Vec<Session>, ManagerEnded> {
         self.ask(ManagerMessage::Sessions).await
     }
 
-    /// Ends for good: each shard closes with 1000, which gives its session up and shows the bot as offline. The end begins with
-    /// the call; what is returned waits until all shards have closed, or the configured deadline has passed. A manager that
-    /// has ended already is no error here: nothing is left to do.
+    /// Shuts the bot down for good: each shard closes with 1000, which gives its session up and shows the bot
+    /// as offline. The shutdown begins with the call; the returned future waits until all shards have closed
+    /// or the shutdown timeout has passed. A manager that has already ended is not an error here.
     ///
     /// # Cancel safety
     ///
-    /// The end goes on, whether anybody waits for it or not.
+    /// The shutdown goes on, whether or not the future is awaited.
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
         let ended = begin(&self.manager, |reply| ManagerMessage::Shutdown(ShutdownMode::Stop, reply));
         let hub = Arc::clone(&self.shared.hub);
         async move { drop(await_end(hub, ended.wait()).await) }
     }
 
-    /// Ends for a successor: each shard closes so that its session stays resumable for some minutes. Give what is returned to
-    /// the next process with [`Builder::sessions`]; it holds secrets, like the token.
+    /// Shuts the bot down for a successor, and returns the sessions: each shard closes in a way that keeps
+    /// its session resumable for some minutes.
     ///
-    /// Subscribers may finish what they have, until the configured deadline; what they do not acknowledge comes again to the
-    /// successor. So the one who reads must not wait for the end before everything is read: the end begins with the call, and
-    /// the loop goes on until the subscription ends.
+    /// Pass the sessions to the next process with [`Builder::sessions`]; they contain secrets, like the
+    /// token.
+    ///
+    /// Subscribers may finish the events they have until the shutdown timeout passes. Events that they do not
+    /// acknowledge are delivered again in the next process. So a loop that reads events must not wait for the
+    /// shutdown before it has read everything: the shutdown begins with the call, and the loop goes on until
+    /// the subscription ends.
     ///
     /// ```no_run
     /// # use shardkeeper::error::ManagerEnded;
@@ -511,12 +541,13 @@ impl Shardkeeper {
     /// # }
     /// ```
     ///
-    /// Awaited inside the loop that reads, with a delivery in hand, it waits 1 s for the loop, and then ends without: what is in
-    /// hand or unread comes again to the successor, and a warning and a
-    /// [`Lifecycle::WatermarkStuck`] name the subscription. So drop the delivery before
-    /// awaiting. Others that are slow are waited for until the deadline; after 5 s a `WatermarkStuck` or
-    /// [`SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled) names the subscription. Subscriptions that are dropped
-    /// acknowledge everything. The manual says why in the chapter on [delivery](crate::manual::_03_delivery).
+    /// If the loop that reads awaits the future with a delivery in hand, the shutdown waits 1 s and then
+    /// continues without that delivery. The events in hand or unread are delivered again in the next process,
+    /// and a warning and a [`Lifecycle::WatermarkStuck`] name the subscription. So drop the delivery before
+    /// awaiting. Other slow subscribers are waited for until the timeout; after 5 s a `WatermarkStuck` or
+    /// [`SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled) names the subscription. Dropping a
+    /// subscription acknowledges everything in it. The manual gives the reasons in the chapter on
+    /// [delivery](crate::manual::_03_delivery).
     ///
     /// # Errors
     ///
@@ -524,20 +555,22 @@ impl Shardkeeper {
     ///
     /// # Cancel safety
     ///
-    /// The end goes on; a cancelled caller loses the sessions.
+    /// The shutdown goes on; a cancelled caller loses the sessions.
     pub fn detach(&self) -> impl Future<Output = Result<Vec<Session>, ManagerEnded>> + Send + use<> {
         let ended = begin(&self.manager, |reply| ManagerMessage::Shutdown(ShutdownMode::Detach, reply));
         let hub = Arc::clone(&self.shared.hub);
         async move { await_end(hub, ended.wait()).await.ok_or(ManagerEnded) }
     }
 
-    /// Waits for the end of the bot: `Ok` when it was told to end, otherwise the cause. A subscription that yields `None` does
-    /// not say why; this does. It returns at once when the bot has ended before.
+    /// Waits for the end of the bot: `Ok` when it ended on request, otherwise the cause.
+    ///
+    /// A subscription that yields `None` does not say why; this method does. It returns at once when the bot
+    /// has already ended.
     ///
     /// # Errors
     ///
-    /// When Discord refused the bot (a token or intent that is not allowed, a number of shards that is too small), or the
-    /// manager crashed.
+    /// When Discord refused the bot (a token or intent that is not allowed, a number of shards that is too
+    /// small), or the manager crashed.
     ///
     /// # Cancel safety
     ///
@@ -546,7 +579,8 @@ impl Shardkeeper {
         self.exit_reason().await.into_result()
     }
 
-    /// Waits for the end, and says how it came. [`wait`](Self::wait) gives the same as a `Result`.
+    /// Waits for the end of the bot, and returns the reason. [`wait`](Self::wait) gives the same as a
+    /// `Result`.
     ///
     /// # Cancel safety
     ///
@@ -559,14 +593,17 @@ impl Shardkeeper {
         }
     }
 
-    /// The manager's own address, for messages, and for whoever supervises it. An actor's `stop` and `kill` on it are no orderly
-    /// end: they drop every connection without a close frame, and [`exit_reason`](Self::exit_reason) says
-    /// [`Crashed`](ExitReason::Crashed). Its mailbox has no bound, so wait for answers.
+    /// Returns the address of the manager's actor, for messages and for supervisors.
+    ///
+    /// Calling an actor's `stop` or `kill` on it is not an orderly shutdown: it drops every connection
+    /// without a close frame, and [`exit_reason`](Self::exit_reason) returns
+    /// [`Crashed`](ExitReason::Crashed). The mailbox has no bound, so wait for answers.
     pub fn manager(&self) -> &ActorRef<ManagerMessage> {
         &self.manager
     }
 
-    /// A subscription to an answer that somebody awaits: its shards read on although other subscriptions are behind.
+    /// Subscribes to the answer of a request that a caller awaits: its shards continue to read although other
+    /// subscriptions are behind.
     #[track_caller]
     pub(crate) fn subscribe_to_answer(&self, topic: Topic, options: SubscriptionOptions) -> Subscription {
         self.shared.hub.subscribe_to_answer(topic, options)

@@ -1,7 +1,7 @@
-//! Members of a guild, requested and collected.
+//! Requests for members of a guild, and the collection of the answers.
 //!
-//! Input: a request. Output: one answer, made of the chunks that come as events (GW-209 to GW-220). Built on what
-//! any bot has: a command, and a subscription to its answers.
+//! Input: a request. Output: one answer, made of the chunks that arrive as events (GW-209 to GW-220). The
+//! module uses only what every bot has: a command, and a subscription to its answers.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -27,12 +27,12 @@ use crate::dispatch::{
 };
 use crate::error::{CommandError, ManagerEnded};
 
-/// So long may pass without a chunk. Discord sends them at once, one after the other; a resume takes seconds.
+/// Longest time without a chunk. Discord sends chunks at once, one after the other; a resume takes seconds.
 const IDLE: Duration = Duration::from_secs(30);
-/// Chunks that wait here until they are collected; a full one makes the shard wait.
+/// Chunks that wait here until they are collected. When this many wait, the shard stops reading.
 const BACKLOG: usize = 64;
 
-/// The answer that is on its way to an equal request, or a new one.
+/// Returns the answer under way of an equal request, or starts a new request.
 pub(super) fn ask(
     keeper: &Shardkeeper,
     requests: &Arc<MembersRequests>,
@@ -41,7 +41,8 @@ pub(super) fn ask(
     requests.share(request, |request| collect(keeper.clone(), Arc::clone(requests), request).boxed().shared())
 }
 
-/// Asks for members, one chunk after the other. Equal requests are not shared: each reads at its own pace.
+/// Requests members, and yields one chunk after the other. Equal requests are not shared, since each caller
+/// reads at its own pace.
 pub(super) fn chunks(
     keeper: &Shardkeeper,
     requests: &Arc<MembersRequests>,
@@ -59,7 +60,7 @@ async fn collect(
     request: RequestMembers,
 ) -> MembersAnswer {
     let mut all = Members::default();
-    // In the order in which the guild has them, whatever order they come in (GW-218).
+    // Sorted by index: chunks may come in any order (GW-218).
     let mut chunks: Vec<MembersChunk> = chunks(&keeper, &requests, request).try_collect().await?;
     chunks.sort_unstable_by_key(|chunk| chunk.chunk_index);
     for chunk in chunks {
@@ -110,7 +111,8 @@ impl OpenRequest {
         }
     }
 
-    /// The next chunk that has not come before, at any place and however often (GW-218).
+    /// Returns the next chunk that was not seen before. Chunks may come in any order and more than once
+    /// (GW-218).
     async fn next(mut self) -> Result<Option<(MembersChunk, Self)>, MembersError> {
         while !self.complete {
             let delivery = self.answers.next(&self.keeper, self.shard).await?;
@@ -118,7 +120,7 @@ impl OpenRequest {
                 Event::Dispatch(dispatch) if dispatch.event_name() == Some(EventName::RateLimited) => {
                     let limited: RateLimited = dispatch.parse().map_err(malformed)?;
                     if limited.opcode == 8 && limited.meta["nonce"] == self.nonce {
-                        // A day at most: whatever asks for more is no rate limit.
+                        // At most a day: a longer time is not a rate limit.
                         let seconds = limited.retry_after.clamp(0.0, 86_400.0);
                         drop(delivery);
                         self.ask_again(Duration::from_secs_f64(seconds)).await?;
@@ -145,10 +147,12 @@ impl OpenRequest {
         Ok(None)
     }
 
-    /// GW-164: after RATE_LIMITED the request is sent again once `retry_after` is over; something else of this bot has requested the members before.
+    /// Sends the request again once `retry_after` is over (GW-164: RATE_LIMITED asks for that). Somebody else
+    /// has requested the members before.
     async fn ask_again(&mut self, retry_after: Duration) -> Result<(), MembersError> {
         let at = Instant::now() + retry_after;
-        // Nobody reads it meanwhile, and one that is full would make the shard wait.
+        // A subscription to nothing: the old one would not be read meanwhile, and when full it would hold up
+        // the shard.
         let nothing = self.keeper.subscribe(Topic::events([]));
         self.answers = Answers { subscription: nothing, first: None };
         self.keep_window_until(at + ALL_MEMBERS_WINDOW);
@@ -159,15 +163,16 @@ impl OpenRequest {
     }
 }
 
-/// Where the answers to a request come from.
+/// Source of the answers to a request.
 struct Answers {
     subscription: Subscription,
-    /// One that was faster than the word that the request was written.
+    /// An answer that arrived before the news that the request was written.
     first: Option<Delivery>,
 }
 
 impl Answers {
-    /// Sends the request. It may wait for the limits for minutes, so the time for an answer begins when it was written.
+    /// Sends the request. It may wait for the rate limits for minutes, so the timeout of the answer begins
+    /// when it was written.
     async fn to(
         keeper: &Shardkeeper,
         command: &Command,
@@ -179,7 +184,8 @@ impl Answers {
             let mut subscription = keeper.subscribe_to_answer(topic(shard, nonce), options).named("members");
             let mut written = pin!(keeper.command(command.clone()).await?.written());
             let written = loop {
-                // What happens to the shard until then does not concern us, but has to be read.
+                // Lifecycle changes before the request was written are irrelevant, but have to be read to
+                // make room.
                 tokio::select! {
                     biased;
                     written = &mut written => break written,
@@ -192,7 +198,8 @@ impl Answers {
             };
             match written {
                 Ok(()) => {
-                    // What was told before it was written may lie there still: a new session is the one that it is in.
+                    // Skip lifecycle changes that came before the request was written: a new session among
+                    // them is the one that the request was sent in.
                     let mut first = None;
                     while first.is_none()
                         && let Some(Some(delivery)) = subscription.next().now_or_never()
@@ -205,7 +212,8 @@ impl Answers {
                     return Err(held_up(keeper, shard).await.unwrap_or(MembersError::Expired));
                 }
                 Err(WriteError::Expired) => return Err(MembersError::Expired),
-                // Its connection ended. When it is not sent at all nobody answers, and twice does no harm.
+                // The connection ended during the write: send the request again. If it did not arrive, no
+                // answer would come; if it did, asking twice does no harm.
                 Err(WriteError::Lost) => {}
             }
         }
@@ -230,7 +238,8 @@ impl Answers {
     }
 }
 
-/// Who keeps the shard from reading, if somebody has done so for as long as is reported.
+/// Returns the error that names the full subscription, if it has kept the shard from reading for as long as
+/// is reported as stalled.
 async fn held_up(keeper: &Shardkeeper, shard: ShardId) -> Option<MembersError> {
     let status = keeper.shard_status(shard).await.ok()?;
     let held_up = status.held_up.filter(|_| status.reading_paused)?;
@@ -242,7 +251,7 @@ fn malformed(error: JsonError) -> MembersError {
     MembersError::Malformed(Arc::new(error))
 }
 
-/// The answers to this request, and what becomes of the shard's session.
+/// Topic of the answers to this request, and of changes of the shard's session.
 fn topic(shard: ShardId, nonce: &str) -> Topic {
     let mark = format!("\"{nonce}\"");
     let finder = memchr::memmem::Finder::new(mark.as_bytes()).into_owned();
@@ -261,7 +270,7 @@ struct Chunk {
     members: Vec<Box<RawValue>>,
     #[serde(default)]
     presences: Vec<Box<RawValue>>,
-    /// Text, or a number where it was no id (GW-025).
+    /// Ids as text; Discord sends a value that is not an id as a number (GW-025).
     #[serde(default)]
     not_found: Vec<serde_json::Value>,
 }
@@ -278,6 +287,6 @@ impl From<Chunk> for MembersChunk {
 struct RateLimited {
     opcode: u64,
     retry_after: f64,
-    /// Of another shape for another command (GW-165).
+    /// JSON whose shape depends on the rate-limited command (GW-165).
     meta: serde_json::Value,
 }

@@ -1,4 +1,4 @@
-//! What a bot touches: the builder, and the handle on what runs.
+//! The API that a bot uses: the builder, and the handle on a running manager.
 
 mod ask;
 mod builder;

@@ -1,6 +1,7 @@
-//! Voice by songbird: its voice states travel over our shards.
+//! Voice with songbird, whose voice states are sent over the bot's own shards.
 //!
-//! songbird asks for a way to send voice states, and wants to be told two events; it does the rest by itself:
+//! songbird needs a way to send voice states, and two events to be passed on to it; it does the rest by
+//! itself:
 //!
 //! ```no_run
 //! # async fn voice(bot: shardkeeper::Shardkeeper, guild_id: std::num::NonZeroU64, user_id: std::num::NonZeroU64) {
@@ -8,7 +9,7 @@
 //! let mut call = songbird::Call::new(guild_id, shard, user_id);
 //! # let (endpoint, token, session_id, channel_id) = Default::default();
 //! # let channel_id: Option<std::num::NonZeroU64> = channel_id;
-//! // From VOICE_STATE_UPDATE of the bot itself, and from VOICE_SERVER_UPDATE, in whatever order they come (GW-202):
+//! // From VOICE_STATE_UPDATE of the bot itself, and from VOICE_SERVER_UPDATE, in either order (GW-202):
 //! call.update_state(session_id, channel_id);
 //! call.update_server(endpoint, token);
 //! # }
@@ -31,7 +32,7 @@ impl VoiceUpdate for Shardkeeper {
     ///
     /// # Errors
     ///
-    /// [`JoinError::NoSender`] when it is not accepted; the log says why.
+    /// [`JoinError::NoSender`] when the command is not accepted; the log has the reason.
     async fn update_voice_state(
         &self,
         guild_id: GuildId,
@@ -44,7 +45,7 @@ impl VoiceUpdate for Shardkeeper {
         match self.command(update).await {
             Ok(_) => Ok(()),
             Err(error) => {
-                tracing::warn!(error = %error, "a voice state was not accepted");
+                tracing::warn!(error = %error, "songbird's voice state update was not accepted");
                 Err(JoinError::NoSender)
             }
         }
@@ -53,7 +54,7 @@ impl VoiceUpdate for Shardkeeper {
 
 #[async_trait]
 impl GenericSharder for Shardkeeper {
-    /// The handle itself, whatever the shard: it finds the one that owns a guild.
+    /// Returns this handle for every shard id, because it finds the shard that owns a guild by itself.
     fn get_shard(&self, _: u64) -> Option<Arc<dyn VoiceUpdate + Send + Sync>> {
         Some(Arc::new(self.clone()))
     }

@@ -1,32 +1,35 @@
-//! What becomes of a command after it was accepted.
+//! Outcome of a command after a shard has accepted it.
 
 use tokio::sync::oneshot;
 
 use crate::chain::readable;
 
-/// A command that a shard has accepted for sending. It goes when the shard is ready and the limits allow, over a resume
-/// too; to drop this changes nothing.
+/// A command that a shard has accepted for sending. The shard sends it when it is ready and the rate limits
+/// allow, if necessary after a resume. Dropping this value does not cancel the command.
 #[derive(Debug)]
 pub struct AcceptedCommand(oneshot::Receiver<Result<(), WriteError>>);
 
-/// The driver's end of an [`AcceptedCommand`]. Dropped without a word it says that the command is lost.
+/// The driver's end of an [`AcceptedCommand`]. Dropping it without an outcome reports the command as lost.
 #[derive(Debug)]
 pub(crate) struct Receipt(oneshot::Sender<Result<(), WriteError>>);
 
-/// An accepted command was not sent.
+/// Error of an accepted command that was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// It waited for as long as its class may: [`Timings::voice_lifetime`](crate::config::Timings::voice_lifetime),
+    /// The command waited for the whole lifetime of its class:
+    /// [`Timings::voice_lifetime`](crate::config::Timings::voice_lifetime) or
     /// [`Timings::bulk_lifetime`](crate::config::Timings::bulk_lifetime).
-    #[error("the command could not be sent before its time was over")]
+    #[error("the command expired before it could be sent")]
     Expired,
-    /// The shard could not become ready in that time, since a lossless subscription is full and nobody reads it: perhaps the one
-    /// that the caller would read next. [`ShardStatus::held_up`](crate::status::ShardStatus::held_up) names it.
-    #[error("the command could not be sent in time: its shard waits for a subscription that nobody reads")]
+    /// The shard could not become ready during the command's lifetime, because a lossless subscription is
+    /// full and nobody reads it. Perhaps it is the one that the caller reads next.
+    /// [`ShardStatus::held_up`](crate::status::ShardStatus::held_up) names it.
+    #[error("the command expired: its shard is held up by a full subscription that nobody reads")]
     HeldUp,
-    /// The shard ended or crashed, or the connection ended while it was being written: Discord may have it, or not.
-    #[error("the command was lost with its shard or connection")]
+    /// The shard ended or crashed, or the connection ended during the write. Discord may or may not have
+    /// received the command.
+    #[error("the command was lost when its shard or connection ended")]
     Lost,
 }
 
@@ -36,16 +39,18 @@ pub(crate) fn receipt() -> (Receipt, AcceptedCommand) {
 }
 
 impl AcceptedCommand {
-    /// Waits until it was handed to the operating system for sending. Discord does not say whether it arrived. A loop that reads
-    /// events can wait for it: until then a shard that is not ready reads on although a subscription is full.
+    /// Waits until the command was handed to the operating system for sending.
+    ///
+    /// Discord does not confirm commands. A loop that reads events can wait here: until then a shard that is
+    /// not ready continues to read although a subscription is full.
     ///
     /// # Errors
     ///
-    /// When that does not happen any more.
+    /// When the command will not be sent any more.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the command goes its way.
+    /// Safe: the command is sent regardless.
     pub async fn written(self) -> Result<(), WriteError> {
         self.0.await.unwrap_or(Err(WriteError::Lost))
     }
@@ -53,7 +58,7 @@ impl AcceptedCommand {
 
 impl Receipt {
     pub(crate) fn written(self) {
-        // Hardly anybody waits for it.
+        // A closed receiver is normal: most callers do not wait for the outcome.
         let _ = self.0.send(Ok(()));
     }
 
@@ -61,7 +66,7 @@ impl Receipt {
         let _ = self.0.send(Err(reason));
     }
 
-    /// Whether somebody waits for it.
+    /// Whether a caller is waiting for the outcome.
     pub(crate) fn is_awaited(&self) -> bool {
         !self.0.is_closed()
     }

@@ -1,4 +1,4 @@
-//! The way of commands to a driver.
+//! Channel that brings commands to a driver.
 
 use ractor::RpcReplyPort;
 use shardkeeper_proto::{Command, CommandClass, CommandQueueError, ShardId};
@@ -8,37 +8,41 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::AcceptedCommand;
 use crate::error::CommandError;
 
-/// How many commands wait for a driver, in a channel of their own so that a flood of them does not keep it from ending:
-/// all that may wait in the machine, should they come at once.
+/// Commands that may wait in the channel: as many as the shard's machine can hold of all classes, in case all
+/// come at once. Commands have a channel of their own so that a flood of them cannot keep the driver from
+/// ending.
 const CAPACITY: usize = CommandClass::Voice.capacity() + CommandClass::Bulk.capacity();
 
-/// A command that somebody wants to be sent.
+/// A command on its way to a driver, with the reply port of its sender.
 #[derive(Debug)]
 pub(crate) struct PendingCommand {
     pub(crate) command: Command,
     pub(crate) reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>,
 }
 
-/// Where a driver takes its commands from.
+/// The driver's end of the command channel.
 pub(crate) struct CommandInbox(pub(crate) mpsc::Receiver<PendingCommand>);
 
-/// Hands commands to one driver. The manager and the shard's actor have one each and drop it at the actor's end: a command
-/// that crosses it is dropped with the channel, and its asker hears of it. In a mailbox it would stay as long as
-/// anybody has the actor's address.
+/// The senders' end of the command channel of one driver.
+///
+/// The manager and the shard's actor each hold one and drop it when the actor ends. A command sent at that
+/// moment is dropped with the channel, so its sender gets an error. In a mailbox it would stay as long as any
+/// clone of the actor's address exists.
 #[derive(Clone, Debug)]
 pub(crate) struct CommandSender {
     shard: ShardId,
     sender: mpsc::Sender<PendingCommand>,
 }
 
-/// The channel for the commands of one driver.
+/// Makes the command channel of one driver.
 pub(crate) fn channel(shard: ShardId) -> (CommandSender, CommandInbox) {
     let (sender, receiver) = mpsc::channel(CAPACITY);
     (CommandSender { shard, sender }, CommandInbox(receiver))
 }
 
 impl CommandSender {
-    /// Hands a command on; the driver answers, or this does.
+    /// Sends a command to the driver, which answers; if the channel is full or closed, the error is returned
+    /// from here.
     pub(crate) fn send(&self, command: Command, reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>) {
         let shard = self.shard;
         let (pending, rejection) = match self.sender.try_send(PendingCommand { command, reply }) {

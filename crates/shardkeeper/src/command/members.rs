@@ -1,4 +1,4 @@
-//! Members of a guild: what a request yields, and what all requests share.
+//! Members of a guild: the answer to a request, and the state that all requests of a manager share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,18 +16,18 @@ use crate::chain::readable;
 use crate::dispatch::{JsonError, SubscriptionLabel, parse};
 use crate::error::{CommandError, ManagerEnded};
 
-/// All members of a guild can be asked for once in so long (GW-162).
+/// Time between two requests for all members of one guild (GW-162: Discord allows one in 30 s).
 pub(crate) const ALL_MEMBERS_WINDOW: Duration = Duration::from_secs(30);
 
-/// The members that a request has found.
+/// Members that a request has found.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Members {
-    /// Each member, as JSON: parse it with [`members`](Self::members).
+    /// Members as JSON objects. Parse them with [`members`](Self::members).
     pub raw_members: Vec<Box<RawValue>>,
-    /// Their presences, if they were asked for.
+    /// Presences as JSON objects, if presences were requested.
     pub raw_presences: Vec<Box<RawValue>>,
-    /// The ids that were asked for and belong to no member (GW-219); those that are no ids at all are left out.
+    /// Requested ids that belong to no member (GW-219). Values that are not valid ids are left out.
     pub not_found: Vec<u64>,
 }
 
@@ -35,20 +35,20 @@ pub struct Members {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MembersChunk {
-    /// Which part it is, counted from 0. They may come in any order.
+    /// Index of this part, from 0. Parts may come in any order.
     pub chunk_index: u64,
-    /// How many parts there are.
+    /// Number of parts.
     pub chunk_count: u64,
-    /// What is in it.
+    /// Members in this part.
     pub members: Members,
 }
 
 impl Members {
-    /// The members as whatever the caller wants of them.
+    /// Parses the members into the caller's type.
     ///
     /// # Errors
     ///
-    /// When one is no `T`.
+    /// When a member does not parse as `T`.
     pub fn members<T: DeserializeOwned>(&self) -> Result<Vec<T>, JsonError> {
         let chunk = EventName::GuildMembersChunk.as_str();
         let read = |member: &RawValue| parse(member.get().as_bytes()).map_err(|error| error.of(chunk.into()));
@@ -56,39 +56,40 @@ impl Members {
     }
 }
 
-/// Members could not be had.
+/// Error of a request for members.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum MembersError {
     /// The request was not accepted.
     #[error(transparent)]
     Rejected(#[from] CommandError),
-    /// The shard got a new session: what was asked for in the old one does not come any more.
-    #[error("the session of shard {shard} was lost, ask again")]
+    /// The shard started a new session. The rest of the answer to a request of the old session never comes.
+    #[error("the session of shard {shard} was lost: request the members again")]
     SessionLost {
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
     },
-    /// The request could not be sent before its [time](crate::config::Timings::bulk_lifetime) was over.
-    #[error("the request for members could not be sent before its time was over")]
+    /// The request could not be sent within its [lifetime](crate::config::Timings::bulk_lifetime).
+    #[error("the request for members expired before it could be sent")]
     Expired,
-    /// Nothing came for so long.
+    /// No chunk came for this long.
     #[error("no chunk of members came within {} s", after.as_secs())]
     TimedOut {
-        /// How long.
+        /// Time without a chunk.
         after: Duration,
     },
-    /// The shard does not read: a lossless subscription is full, and so is the room for what comes until the answer does.
-    /// Perhaps it is the one that the caller would read next: let another task ask, or read on meanwhile.
-    #[error("shard {shard} does not read the answer: {subscription} is full and nobody reads it")]
+    /// The shard has stopped reading: a lossless subscription is full, and so is the buffer that lets the
+    /// shard read on until the answer is complete. Perhaps it is the subscription that the caller reads next:
+    /// make the request in another task, or read meanwhile.
+    #[error("shard {shard} cannot read the answer: {subscription} is full and nobody reads it")]
     HeldUp {
-        /// The shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// The subscription.
+        /// The full subscription.
         subscription: SubscriptionLabel,
     },
-    /// A chunk is not what it should be.
-    #[error("a chunk of members cannot be read")]
+    /// A chunk does not parse.
+    #[error("a GUILD_MEMBERS_CHUNK cannot be parsed")]
     Malformed(#[source] Arc<JsonError>),
     /// The manager has ended.
     #[error(transparent)]
@@ -96,10 +97,10 @@ pub enum MembersError {
 }
 
 pub(crate) type MembersAnswer = Result<Arc<Members>, MembersError>;
-/// An answer that several may wait for.
+/// An answer that several callers can wait for.
 pub(crate) type SharedAnswer = Shared<BoxFuture<'static, MembersAnswer>>;
 
-/// What is being asked for, and when a guild may be asked again.
+/// Requests under way, and the time at which each guild may be asked again.
 pub(crate) struct MembersRequests {
     last_nonce: AtomicU64,
     state: Mutex<State>,
@@ -107,18 +108,18 @@ pub(crate) struct MembersRequests {
 
 #[derive(Default)]
 struct State {
-    /// Equal requests share one answer.
+    /// Answers under way by request, so that equal requests share one answer.
     answers: HashMap<RequestMembers, WeakShared<BoxFuture<'static, MembersAnswer>>>,
     windows: HashMap<u64, Arc<Window>>,
 }
 
-/// Held by the one request for all members of a guild that may be sent; the time from which the next one may be.
+/// Lock for asking for all members of a guild. The value is the time at which the next request is allowed.
 type Window = tokio::sync::Mutex<Instant>;
 
 impl Default for MembersRequests {
     fn default() -> Self {
-        // From anywhere: a session that comes from another process brings what that one asked for, and it must not be taken
-        // for what we ask.
+        // Nonces start at a random number: a session taken over from another process also brings the answers
+        // to that process's requests, which must not be taken for answers to ours.
         Self { last_nonce: AtomicU64::new(fastrand::u64(..)), state: Mutex::default() }
     }
 }
@@ -134,12 +135,12 @@ impl MembersRequests {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A nonce of at most 32 bytes: Discord ignores a longer one (GW-214).
+    /// A new nonce, below the limit of 32 bytes (GW-214: Discord ignores longer ones).
     pub(crate) fn nonce(&self) -> String {
         format!("sk-{:x}", self.last_nonce.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The answer that is on its way to an equal request, or the one that is begun now.
+    /// Returns the answer under way of an equal request, or starts a new request.
     pub(crate) fn share(
         &self,
         request: RequestMembers,
@@ -155,8 +156,9 @@ impl MembersRequests {
         answer
     }
 
-    /// Waits until all members of the guild may be requested: once in 30 s (GW-162), without a rejection first. It is kept until
-    /// Discord has answered, since the request itself may have to wait to be sent.
+    /// Waits until all members of the guild may be requested (GW-162: once in 30 s), so that Discord does not
+    /// have to reject a request. The caller keeps the lock until Discord has answered, since the request
+    /// itself may have to wait to be sent.
     pub(crate) async fn reserve_window(&self, guild_id: u64) -> OwnedMutexGuard<Instant> {
         let now = Instant::now();
         let window = {

@@ -1,7 +1,7 @@
-//! Commands on their way to Discord, and what becomes of them.
+//! Commands on their way to Discord, and their outcome.
 //!
-//! Input: commands of the bot. Output: the same commands, at the driver of the shard that sends them; and to the bot the news
-//! that they were written, or why not.
+//! Input: commands of the bot. Output: the same commands at the driver of the shard that sends them, and for
+//! the bot the news that they were written, or why not.
 
 mod accepted;
 mod channel;

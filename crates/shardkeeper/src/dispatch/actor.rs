@@ -1,4 +1,4 @@
-//! Actors as subscribers.
+//! Delivery of events to actors.
 
 use std::sync::{Arc, PoisonError, Weak};
 
@@ -7,10 +7,10 @@ use tokio::sync::Semaphore;
 
 use super::{Delivery, RevocableAck, Subscription};
 
-/// Casts each event to an actor, until the subscription or the actor ends.
+/// Sends each event to an actor as a message, until the subscription or the actor ends.
 ///
-/// A mailbox has no bound, so the actor gets credit instead: at most `credit` deliveries are in its mailbox or
-/// hands, and the next one goes out when one of them is dropped.
+/// A mailbox has no bound, so deliveries are limited by credit: at most `credit` of them are in the mailbox
+/// or held by the actor, and the next one is sent when one of them is dropped.
 pub(crate) async fn forward<M: Message>(
     mut subscription: Subscription,
     credit: usize,
@@ -28,7 +28,8 @@ pub(crate) async fn forward<M: Message>(
         let next = tokio::select! {
             biased;
             next = next => next,
-            // Its credit may be with deliveries that it never drops.
+            // The actor's end must be noticed here: its credit may be held by deliveries that are never
+            // dropped.
             _ = actor.wait(None) => break true,
         };
         let Some((delivery, ack)) = next else { break false };
@@ -42,9 +43,10 @@ pub(crate) async fn forward<M: Message>(
     };
     drop(subscription);
     if actor_ended {
-        // It may be closing still, and serve what is in its mailbox.
+        // The actor may still be handling the messages in its mailbox, so wait until it has ended.
         let _ = actor.wait(None).await;
-        // What was sent while the mailbox closed stays in it for as long as anybody has the actor's address.
+        // A message sent while the mailbox closed stays in it as long as the actor's address exists
+        // somewhere, so its debt is taken back here.
         for ack in revocable.iter().filter_map(Weak::upgrade) {
             drop(ack.lock().unwrap_or_else(PoisonError::into_inner).0.take());
         }
@@ -62,7 +64,7 @@ mod tests {
     use crate::dispatch::{Hub, InheritedSpill, Publisher, Watermark};
     use crate::dispatch::{SubscriptionOptions, Topic};
 
-    /// Keeps every delivery from being dropped, as a mailbox does that closes over it.
+    /// Keeps every delivery from being dropped, as a mailbox that closes over it does.
     struct Leaks;
 
     impl Actor for Leaks {
@@ -91,7 +93,7 @@ mod tests {
         let (hub, watermark) = (Arc::new(Hub::default()), Arc::new(Watermark::default()));
         let subscription = hub.subscribe(Topic::all(), SubscriptionOptions::default());
         let (actor, _) = Actor::spawn(None, Leaks, ()).await.unwrap();
-        // With credit for one it would wait for ever.
+        // With a credit of one, forwarding would wait forever.
         let forwarding = tokio::spawn(forward(subscription, 1, actor.clone(), |delivery| delivery));
         let inherited_spill = Arc::new(InheritedSpill::default());
         let mut publisher =
@@ -101,7 +103,7 @@ mod tests {
             publisher.publish(&Envelope::split(payload.as_bytes()).unwrap(), sequence, false);
         }
         let end = tokio::time::timeout(Duration::from_secs(60), forwarding).await;
-        end.expect("it ends with its actor").unwrap();
+        end.expect("forwarding ends with its actor").unwrap();
         watermark.settled().await;
         assert_eq!(watermark.acknowledged(), 3);
         drop(actor);

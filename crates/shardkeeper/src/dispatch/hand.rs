@@ -1,8 +1,10 @@
-//! What the task that reads a subscription has in its hands, and whether it awaits an end meanwhile.
+//! Tracks which event the reader of a subscription holds, and whether that reader awaits a shutdown
+//! meanwhile.
 //!
-//! An end waits for deliveries, so a task that awaits it with a delivery in its hands waits for itself. Who holds a delivery
-//! cannot be known. But a task that read an event, has not asked the subscription for the next one, and awaits an end since then
-//! is inside the body of its loop: it reads nothing before the end has come.
+//! A shutdown waits for deliveries, so a task that awaits it while holding a delivery waits for itself. The
+//! holder of a delivery is not known. But a task that read an event, has not asked the subscription for the
+//! next one, and now awaits a shutdown must be inside the body of its read loop: it reads nothing more before
+//! the shutdown completes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -13,7 +15,7 @@ use shardkeeper_proto::ShardId;
 
 use super::Hub;
 
-/// Who polls: a task, or the thread that runs a future outside of any.
+/// Identity of the code that polls: a task, or the thread that runs a future outside of any task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reader {
     Task(tokio::task::Id),
@@ -26,17 +28,17 @@ impl Reader {
     }
 }
 
-/// What was read last from a subscription, until its reader asks for more.
+/// The event that was read last from a subscription, until its reader asks for more.
 #[derive(Debug)]
 struct Held {
     reader: Reader,
-    /// The shard and the number of the acknowledgement that is outstanding, if one is.
+    /// Shard and number of the acknowledgement owed for the event, if any is owed.
     unacknowledged: Option<(ShardId, u64)>,
-    /// Since when its reader awaits an end.
+    /// When the reader began to await a shutdown; `None` when it does not await one.
     awaits_end: Option<Instant>,
 }
 
-/// The hand of a subscription's reader.
+/// State of a subscription's reader.
 #[derive(Debug, Default)]
 pub(super) struct Hand(Mutex<Option<Held>>);
 
@@ -45,22 +47,22 @@ impl Hand {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The reader gets an event.
+    /// Notes that the reader receives an event.
     pub(super) fn take(&self, unacknowledged: Option<(ShardId, u64)>) {
         *self.held() = Some(Held { reader: Reader::current(), unacknowledged, awaits_end: None });
     }
 
-    /// The reader asks for the next event, and there is none yet.
+    /// Notes that the reader asks for the next event while there is no event to read.
     pub(super) fn put_down(&self) {
         *self.held() = None;
     }
 
-    /// Since when the reader awaits an end instead of reading on.
+    /// Returns when the reader began to await a shutdown instead of reading on; `None` when it does not.
     pub(super) fn awaits_end_since(&self) -> Option<Instant> {
         self.held().as_ref()?.awaits_end
     }
 
-    /// Whether this is what was read last.
+    /// Whether the event that was read last is the one with this number.
     pub(super) fn holds(&self, shard: ShardId, number: u64) -> bool {
         self.held().as_ref().is_some_and(|held| held.unacknowledged == Some((shard, number)))
     }
@@ -72,11 +74,12 @@ impl Hand {
     }
 }
 
-/// Awaits an end, and lets those who bring it about know whose hands are full meanwhile.
+/// Awaits a shutdown, and marks subscriptions whose deliveries are held by the awaiting task, so that the
+/// shutdown need not wait for these.
 ///
 /// # Cancel safety
 ///
-/// As safe as `end`.
+/// The same as of `end`.
 pub(crate) async fn await_end<T>(hub: Arc<Hub>, end: impl Future<Output = T>) -> T {
     let mut end = std::pin::pin!(end);
     let mut awaiting = Awaiting { hub, reader: None };
@@ -91,7 +94,7 @@ pub(crate) async fn await_end<T>(hub: Arc<Hub>, end: impl Future<Output = T>) ->
 
 struct Awaiting {
     hub: Arc<Hub>,
-    /// Who polled last.
+    /// The task or thread that polled last.
     reader: Option<Reader>,
 }
 

@@ -1,4 +1,4 @@
-//! Who subscribed to what.
+//! The list of all subscriptions of a manager.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -16,17 +16,17 @@ use super::lifecycle::Lifecycle;
 use super::subscription::MAX_CAPACITY;
 use super::{Event, Overflow, Queued, Subscription, SubscriptionOptions, Topic};
 
-/// How many announcements wait for a lossless subscription that is full. They are rare; nobody who reads at all
-/// ever comes near.
+/// Announcements that may wait for a full lossless subscription. Announcements are rare; a subscriber that
+/// reads at all never reaches this bound.
 const LATE_ANNOUNCEMENTS: usize = 64;
 
-/// The list of subscribers, shared by the manager, its handles and the publishers.
+/// List of subscribers, shared by the manager, its handles and the publishers.
 ///
-/// Publishers keep a copy of the list and compare a version number per event, so that nothing is locked on the
-/// path of an event.
+/// Publishers keep a copy of the list and compare a version number per event, so that nothing is locked on
+/// the path of an event.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
-    /// What the bot asks to receive, if it is known.
+    /// The bot's intents, if known.
     intents: Option<Intents>,
     version: AtomicU64,
     list: Mutex<List>,
@@ -45,17 +45,18 @@ pub(super) struct Subscriber {
     pub(super) topic: Topic,
     pub(super) tag: Arc<Tag>,
     overflow: Overflow,
-    /// Somebody awaits what comes here: an answer to a request.
+    /// Whether the subscription is for an answer that a caller awaits.
     awaited: bool,
     sender: Sender<Queued>,
-    /// It was closed by the end of the manager, and not by its owner.
+    /// Whether the end of the manager closed the subscription, rather than its owner.
     cut_off: AtomicBool,
     missed: Arc<AtomicU64>,
-    /// Room for announcements that wait for room.
+    /// Limits the announcements that wait for room.
     late: Arc<Semaphore>,
 }
 
-/// The hub of a manager, or of one that is not started yet. With it the subscriptions end.
+/// Owner of the hub of a manager, or of a builder that is not started yet. Dropping it ends the
+/// subscriptions.
 #[derive(Debug, Default)]
 pub(crate) struct OwnHub(Arc<Hub>);
 
@@ -80,18 +81,20 @@ impl Drop for OwnHub {
 }
 
 impl Hub {
-    /// The hub of a bot that asks for these intents: a subscription that waits for something else is warned of.
+    /// Makes the hub of a bot with these intents. A subscription that waits for an event of another intent is
+    /// logged as a warning.
     pub(crate) fn of(intents: Intents) -> Self {
         Self { intents: Some(intents), ..Self::default() }
     }
 
-    /// The place of the caller is what the subscription is known by.
+    /// Tracks the caller, because reports name a subscription by the place that made it.
     #[track_caller]
     pub(crate) fn subscribe(self: &Arc<Self>, topic: Topic, options: SubscriptionOptions) -> Subscription {
         self.subscribe_as(topic, options, Location::caller(), false)
     }
 
-    /// A subscription to an answer that somebody awaits: shards read on for it although others are behind.
+    /// Subscribes to an answer that a caller awaits: shards continue to read for it although other
+    /// subscriptions are behind.
     #[track_caller]
     pub(crate) fn subscribe_to_answer(
         self: &Arc<Self>,
@@ -117,7 +120,7 @@ impl Hub {
         let (sender, receiver) = async_channel::bounded(options.capacity.clamp(1, MAX_CAPACITY));
         let missed = Arc::new(AtomicU64::new(0));
         let tag = Arc::new(Tag::new(place));
-        // Nobody's work depends on a lifecycle change, so it is not worth stopping a shard.
+        // Lifecycle changes alone must not hold up a shard, since no work depends on them.
         let overflow = match options.overflow {
             Overflow::Wait if !topic.brings_dispatches() => Overflow::DropOldest,
             overflow => overflow,
@@ -150,7 +153,7 @@ impl Hub {
         }
     }
 
-    /// The end: subscriptions yield what they hold, and then `None`.
+    /// Ends all subscriptions: they yield the events they hold, and then `None`.
     pub(crate) fn close(&self) {
         let mut list = self.list();
         list.closed = true;
@@ -162,8 +165,8 @@ impl Hub {
         }
     }
 
-    /// Logs and publishes a change that has no place among a shard's dispatches. It never waits; what a lossless
-    /// subscription has no room for is delivered beside this call.
+    /// Logs and publishes a change that has no position among a shard's dispatches. The call never waits; a
+    /// change that a lossless subscription has no room for is delivered by a separate task.
     pub(crate) fn announce(&self, lifecycle: &Lifecycle) {
         lifecycle.log();
         let subscribers = Arc::clone(&self.list().subscribers);
@@ -177,7 +180,8 @@ impl Hub {
         }
     }
 
-    /// The shards that wait for room in a lossless subscription, each with the one that it has waited for longest.
+    /// Returns the shards that wait for room in a lossless subscription, each with the subscription that it
+    /// has waited for longest.
     pub(crate) fn held_up(&self) -> BTreeMap<ShardId, HeldUp> {
         let mut held_up: BTreeMap<ShardId, HeldUp> = BTreeMap::new();
         let subscribers = Arc::clone(&self.list().subscribers);
@@ -191,7 +195,7 @@ impl Hub {
         held_up
     }
 
-    /// What is known of each subscription.
+    /// Returns the tag of each subscription.
     pub(super) fn tags(&self) -> Vec<Arc<Tag>> {
         self.list().subscribers.iter().map(|subscriber| Arc::clone(&subscriber.tag)).collect()
     }
@@ -211,23 +215,23 @@ impl Hub {
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
-        // Nothing that holds it can panic half-way.
+        // No code that holds the lock can panic halfway, so a poisoned lock is consistent.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Subscriber {
-    /// Whether it takes everything, and says when it is done with it.
+    /// Whether the subscription takes every event and acknowledges it.
     pub(super) fn is_lossless(&self) -> bool {
         self.overflow == Overflow::Wait
     }
 
-    /// Whether somebody awaits what comes here.
+    /// Whether a caller awaits what is delivered here.
     pub(super) fn is_awaited(&self) -> bool {
         self.awaited
     }
 
-    /// Hands over an event, or gives it back when it has to wait for room.
+    /// Delivers an event, or returns it when it has to wait for room.
     pub(super) fn offer(&self, queued: Queued) -> Result<(), Queued> {
         match self.overflow {
             Overflow::Wait => match self.sender.try_send(queued) {
@@ -253,8 +257,8 @@ impl Subscriber {
         self.cut_off.load(Ordering::Acquire)
     }
 
-    /// Waits for room. A subscription that went away has room for everything; one that the manager has left has none
-    /// (`false`): whoever reads it does not get the event, and has not acknowledged it.
+    /// Waits for room, and delivers an event. `false` when the manager has left the subscription: the event
+    /// is not delivered and not acknowledged. A subscription that its owner dropped counts as having room.
     ///
     /// # Cancel safety
     ///
@@ -263,7 +267,7 @@ impl Subscriber {
         self.sender.send(queued).await.is_ok() || !self.is_cut_off()
     }
 
-    /// Delivers an announcement as soon as there is room; beyond a bound it counts as missed.
+    /// Delivers an announcement as soon as there is room; beyond a bound the announcement counts as missed.
     fn deliver_later(subscriber: &Arc<Self>, queued: Queued) {
         let Ok(place) = Arc::clone(&subscriber.late).try_acquire_owned() else {
             subscriber.miss(1);

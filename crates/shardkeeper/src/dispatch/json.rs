@@ -1,6 +1,6 @@
-//! JSON text into the types of subscribers.
+//! Parsing of JSON text into the types of subscribers.
 //!
-//! Input: the data of a dispatch. Output: a value, or what is wrong with the data, in words that hold nothing of it.
+//! Input: the data of a dispatch. Output: a value, or an error whose text contains nothing of the data.
 
 use std::any::type_name;
 use std::borrow::Cow;
@@ -14,10 +14,10 @@ use crate::chain::readable;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-/// A name that is not in the table comes from the peer, and is shown up to this many characters.
+/// Longest part of an unknown event name that is shown, in characters. Such a name comes from the peer.
 const MAX_SHOWN_NAME: usize = 64;
 
-/// Reads the data into whatever is wanted of it.
+/// Parses the data with serde_json.
 pub(crate) fn parse<'de, T: Deserialize<'de>>(data: &'de [u8]) -> Result<T, JsonError> {
     serde_json::from_slice(data).map_err(|source| JsonError {
         event: None,
@@ -27,7 +27,8 @@ pub(crate) fn parse<'de, T: Deserialize<'de>>(data: &'de [u8]) -> Result<T, Json
     })
 }
 
-/// Reads the data by whatever is fastest for a type that takes most of it. Errors are always those of serde_json.
+/// Parses the data with the parser that is fastest for a type that takes most of it. Errors always come from
+/// serde_json.
 #[cfg(feature = "simd-json")]
 pub(super) fn whole<T: DeserializeOwned>(data: &[u8]) -> Result<T, JsonError> {
     if data.len() >= simd::PAYS_FROM
@@ -38,9 +39,11 @@ pub(super) fn whole<T: DeserializeOwned>(data: &[u8]) -> Result<T, JsonError> {
     parse(data)
 }
 
-/// JSON that could not be read. Names the event, the type that it was read into, the kind of mistake and its place, but nothing
-/// of what was read. serde_json's own words can quote the content, and so can the keys on the way to the mistake: a map of
-/// Discord's is keyed by ids or by what people wrote.
+/// Error of parsing JSON data.
+///
+/// The text names the event, the target type, the kind of mistake and its position, but nothing of the
+/// content. serde_json's own text can quote the content, and so can the keys on the path to the mistake: some
+/// of Discord's maps have ids or user text as keys.
 pub struct JsonError {
     event: Option<Cow<'static, str>>,
     bytes: usize,
@@ -49,37 +52,37 @@ pub struct JsonError {
 }
 
 impl JsonError {
-    /// The same, of this event.
+    /// The same error, with the name of the event.
     pub(crate) fn of(self, event: Cow<'static, str>) -> Self {
         Self { event: Some(event), ..self }
     }
 
-    /// serde_json's error. Its text can contain parts of the event, such as what somebody wrote.
+    /// Returns serde_json's error. Its text can contain parts of the event, such as a user's message.
     pub fn into_inner(self) -> serde_json::Error {
         self.source
     }
 
-    /// The name of the event on the wire, where the data is that of an event.
+    /// Name of the event on the wire, if the data is that of an event.
     pub fn event(&self) -> Option<&str> {
         self.event.as_deref()
     }
 
-    /// The size of the data.
+    /// Size of the data, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What kind of mistake it was.
+    /// Kind of mistake.
     pub fn category(&self) -> Category {
         self.source.classify()
     }
 
-    /// The line in the data, from 1. Discord sends each event in one line.
+    /// Line of the mistake in the data, from 1. Discord sends each event as one line.
     pub fn line(&self) -> usize {
         self.source.line()
     }
 
-    /// The column in that line, in bytes, from 1; it is where reading ended, behind the mistake.
+    /// Column in that line, in bytes, from 1. Parsing stopped there, so the mistake is before it.
     pub fn column(&self) -> usize {
         self.source.column()
     }
@@ -88,14 +91,20 @@ impl JsonError {
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.category() {
-            Category::Data => "a value is missing or of another kind",
-            Category::Syntax => "it is no JSON",
+            Category::Data => "a value is missing or has the wrong type",
+            Category::Syntax => "it is not valid JSON",
             Category::Eof => "it ends too early",
             Category::Io => "it cannot be read",
         };
         if let Some(event) = &self.event {
             let shown: String = event.chars().take(MAX_SHOWN_NAME).collect();
-            write!(f, "{} of {} bytes does not fit {}: ", shown.escape_debug(), self.bytes, self.target)?;
+            write!(
+                f,
+                "{} of {} bytes cannot be parsed as {}: ",
+                shown.escape_debug(),
+                self.bytes,
+                self.target
+            )?;
         }
         write!(f, "{what}, before line {} column {}", self.line(), self.column())
     }
@@ -110,28 +119,31 @@ mod simd {
     use serde::de::DeserializeOwned;
     use simd_json::Buffers;
 
-    /// From this size on simd-json took at most 0.9 of serde_json's time, for every type that took most of its data
-    /// (`benches/parse.rs`). Below, it is a matter of about a microsecond.
+    /// Smallest event for which simd-json is used, in bytes. From this size on it took at most 0.9 of
+    /// serde_json's time for every type that took most of its data (`benches/parse.rs`). Below, the
+    /// difference is about a microsecond.
     pub(super) const PAYS_FROM: usize = 4096;
-    /// A thread keeps the buffers of an event up to this size for the next one: about four times as much memory. With new
-    /// ones each time an event of 70 KB can take twice as long; from 700 KB on it made no difference.
+    /// Largest event, in bytes, whose buffers a thread keeps for the next one; the buffers take about four
+    /// times as much memory. Without them an event of 70 KB can take twice as long; from 700 KB on there was
+    /// no difference.
     const KEPT: usize = 512 * 1024;
-    /// What serde_json takes, so that a type of any depth ends up the same.
+    /// serde_json's limit of nesting, so that both parsers accept the same types.
     const MAX_DEPTH: usize = 127;
 
     struct Scratch {
-        /// simd-json writes into its input, and a dispatch's data is shared.
+        /// Copy of the data, because simd-json writes into its input and a dispatch's data is shared.
         copy: Vec<u8>,
         buffers: Buffers,
     }
 
     thread_local! {
-        /// Taken while in use: a `Deserialize` may parse another dispatch.
+        /// Emptied while in use, because a `Deserialize` may parse another dispatch.
         static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
     }
 
-    /// `None` leaves the judgement to serde_json: the data is no `T`, or `T` needs what simd-json does not have, such as
-    /// `RawValue`, maps by number, and numbers beyond 64 bits.
+    /// Parses the data. `None` means that serde_json has to decide: the data is not a `T`, or `T` needs
+    /// something that simd-json does not have, such as `RawValue`, maps with numeric keys, or numbers beyond
+    /// 64 bits.
     pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Option<T> {
         let mut scratch = SCRATCH
             .take()
@@ -166,8 +178,9 @@ mod error_tests {
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "{shown} of 20 bytes does not fit shardkeeper::dispatch::json::error_tests::Typing: \
-                     a value is missing or of another kind, before line 1 column 19"
+                    "{shown} of 20 bytes cannot be parsed as \
+                     shardkeeper::dispatch::json::error_tests::Typing: \
+                     a value is missing or has the wrong type, before line 1 column 19"
                 )
             );
             assert_eq!(format!("{error:?}"), error.to_string());
@@ -188,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    /// Valid JSON as it comes, with everything that JSON has.
+    /// Generates valid JSON text with every feature that JSON has.
     fn json() -> impl Strategy<Value = String> {
         let string = r#""([ -!#-\[\]-~äß🦆]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,12}""#;
         let number = r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?";
@@ -208,7 +221,8 @@ mod tests {
         })
     }
 
-    /// Equal, but for the last bits of a float: without its `float_roundtrip` serde_json does not promise them.
+    /// Equal except for the last bits of a float: serde_json does not promise those without its feature
+    /// `float_roundtrip`.
     fn alike(left: &Value, right: &Value) -> bool {
         match (left, right) {
             (Value::Array(left), Value::Array(right)) => {

@@ -1,4 +1,4 @@
-//! How a subscription is named where it stands in somebody's way.
+//! Names of subscriptions in reports about waiting shards and missing acknowledgements.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,12 +11,12 @@ use shardkeeper_proto::ShardId;
 
 use super::hand::Hand;
 
-/// How long a lossless subscription may take nothing from a shard that waits for it before this is reported. 5 s: longer
-/// than the usual hiccup of a database, far shorter than what costs a shard its connection.
+/// Time after which a lossless subscription that keeps a shard waiting is reported. 5 s: longer than the
+/// usual hiccup of a database, far shorter than what costs a shard its connection.
 pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(5);
 
-/// Which subscription: its [name](crate::Subscription::named), if it has one, and the place in the bot's code that made it.
-/// `Display` gives both.
+/// Identifies a subscription by its [name](crate::Subscription::named), if it has one, and the place in the
+/// bot's code that made it. `Display` shows both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SubscriptionLabel {
     #[serde(serialize_with = "text")]
@@ -26,12 +26,12 @@ pub struct SubscriptionLabel {
 }
 
 impl SubscriptionLabel {
-    /// The name that the bot gave it.
+    /// Name that the bot gave the subscription, if any.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// The place in the bot's code that subscribed.
+    /// Place in the bot's code that subscribed.
     pub fn place(&self) -> &'static Location<'static> {
         self.place
     }
@@ -46,13 +46,13 @@ impl fmt::Display for SubscriptionLabel {
     }
 }
 
-/// A lossless subscription that has no room for what a shard has for it.
+/// A lossless subscription that has no room for a shard's next event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct HeldUp {
-    /// Which subscription.
+    /// The full subscription.
     pub subscription: SubscriptionLabel,
-    /// Since when it has not taken everything from the shard. As JSON: `for_ms`.
+    /// When the shard began to wait for room. In JSON: `for_ms`, the time since then in milliseconds.
     #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
     pub since: Instant,
 }
@@ -61,23 +61,24 @@ pub struct HeldUp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WatermarkStuck {
-    /// The subscription that has not acknowledged, or [abandoned](crate::Delivery::abandon), a dispatch; `None` when the shard
-    /// has more than 64 lossless subscriptions, which are not told apart.
+    /// Subscription that has not acknowledged a dispatch, or has [abandoned](crate::Delivery::abandon) it.
+    /// `None` when the shard has more than 64 lossless subscriptions, which cannot be told apart.
     pub subscription: Option<SubscriptionLabel>,
-    /// The sequence number of that dispatch.
+    /// Sequence number of that dispatch.
     pub sequence: u64,
-    /// Since when the watermark is known to wait for it. As JSON: `for_ms`.
+    /// When the watermark was first seen to wait for the dispatch. In JSON: `for_ms`, the time since then in
+    /// milliseconds.
     #[serde(rename = "for_ms", serialize_with = "elapsed_since")]
     pub since: Instant,
 }
 
-/// The milliseconds since then.
+/// Serializes the milliseconds since a moment.
 pub(crate) fn elapsed_since<S: Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
     let elapsed = tokio::time::Instant::now().into_std().saturating_duration_since(*at);
     serializer.serialize_some(&(elapsed.as_secs_f64() * 1000.0))
 }
 
-// Serde passes a reference to the field.
+// Serde passes a reference to the field, so the parameter cannot be `Option<&T>`.
 fn text<S: Serializer>(name: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
     name.as_deref().serialize(serializer)
 }
@@ -86,7 +87,7 @@ fn displayed<S: Serializer>(place: &Location<'_>, serializer: S) -> Result<S::Ok
     serializer.collect_str(place)
 }
 
-/// What is known of one subscription by everybody who has to do with it.
+/// Shared facts about one subscription: its label, and which shards wait for it.
 #[derive(Debug)]
 pub(crate) struct Tag {
     name: OnceLock<Arc<str>>,
@@ -95,11 +96,11 @@ pub(crate) struct Tag {
     pub(super) hand: Hand,
 }
 
-/// The shards that wait for room in the subscription, each with the time since when.
+/// Shards that wait for room in the subscription, each with the start of its wait.
 #[derive(Debug, Default)]
 struct Stall {
     shards: BTreeMap<ShardId, Instant>,
-    /// Since when, if it was reported: once, until no shard waits any more.
+    /// Start of the stall that was reported, if any. A stall is reported once, until no shard waits any more.
     reported: Option<Instant>,
 }
 
@@ -109,7 +110,8 @@ impl Tag {
     }
 
     pub(super) fn set_name(&self, name: Arc<str>) {
-        // The first one stays, so that what was reported can be found again.
+        // Only the first name is kept, so that the subscription can be found again under the name that was
+        // reported.
         let _ = self.name.set(name);
     }
 
@@ -121,12 +123,13 @@ impl Tag {
         self.stall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A shard begins to wait for room.
+    /// Notes that a shard begins to wait for room.
     pub(super) fn begin_wait(&self, now: Instant, shard: ShardId) {
         self.stall().shards.entry(shard).or_insert(now);
     }
 
-    /// A shard waits no longer. Returns for how long the subscription had stalled, if that was reported and is over.
+    /// Notes that a shard no longer waits. Returns how long the subscription had stalled, if that was
+    /// reported and is now over.
     pub(super) fn end_wait(&self, now: Instant, shard: ShardId) -> Option<Duration> {
         let mut stall = self.stall();
         stall.shards.remove(&shard);
@@ -135,14 +138,15 @@ impl Tag {
         Some(now.saturating_duration_since(since))
     }
 
-    /// When the wait of this shard is to be reported; `None` when it was, or this shard does not wait.
+    /// Time at which the wait of this shard has to be reported; `None` when it was reported, or this shard
+    /// does not wait.
     pub(super) fn report_at(&self, shard: ShardId) -> Option<Instant> {
         let stall = self.stall();
         let since = stall.shards.get(&shard).filter(|_| stall.reported.is_none())?;
         Some(*since + STALLED_AFTER)
     }
 
-    /// Marks it as reported if that is due. Returns for how long this shard has waited.
+    /// Marks the wait as reported if it is due. Returns how long this shard has waited.
     pub(super) fn take_report(&self, now: Instant, shard: ShardId) -> Option<Duration> {
         let mut stall = self.stall();
         let since = stall.shards.get(&shard).copied().filter(|_| stall.reported.is_none())?;
@@ -153,7 +157,7 @@ impl Tag {
         })
     }
 
-    /// The shards that wait.
+    /// Returns the shards that wait, each with the start of its wait.
     pub(super) fn waiting(&self) -> Vec<(ShardId, Instant)> {
         self.stall().shards.iter().map(|(shard, since)| (*shard, *since)).collect()
     }

@@ -1,4 +1,4 @@
-//! What happens to the shards and the bot, as events.
+//! Changes in the life of the shards and the bot, as events.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,15 +9,16 @@ use shardkeeper_proto::{ShardCount, ShardId};
 
 use super::label::SubscriptionLabel;
 
-/// A child of the manager that serves all shards.
+/// A child actor of the manager that serves all shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Service {
-    /// The [`IdentifyQueue`](crate::actor::IdentifyQueue). Without it no shard identifies.
+    /// The [`IdentifyQueue`](crate::actor::IdentifyQueue). While it is down, no shard identifies.
     IdentifyQueue,
-    /// The [`SessionKeeper`](crate::actor::SessionKeeper). Without it nothing is stored.
+    /// The [`SessionKeeper`](crate::actor::SessionKeeper). While it is down, nothing is stored.
     SessionKeeper,
-    /// The [`ReshardSentinel`](crate::actor::ReshardSentinel). Without it nobody asks the gateway.
+    /// The [`ReshardSentinel`](crate::actor::ReshardSentinel). While it is down, `GET /gateway/bot` is not
+    /// sent.
     ReshardSentinel,
 }
 
@@ -31,162 +32,174 @@ impl fmt::Display for Service {
     }
 }
 
-/// A change in the life of a shard or of the whole bot. `Display` makes a line of it.
+/// A change in the life of a shard or of the whole bot. `Display` formats it as one line.
 ///
 /// # Ordering
 ///
-/// [`Shard`](Self::Shard) comes at its place among the dispatches of its shard; the others come when they come. What follows
-/// from a shard's change ([`AllReady`](Self::AllReady), [`LayoutRefused`](Self::LayoutRefused), [`Refused`](Self::Refused))
-/// comes after that change, unless the subscription is full.
+/// [`Shard`](Self::Shard) comes at its position among the dispatches of its shard; the other changes have no
+/// fixed position. The consequences of a shard's change ([`AllReady`](Self::AllReady),
+/// [`LayoutRefused`](Self::LayoutRefused), [`Refused`](Self::Refused)) come after that change, unless the
+/// subscription is full.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Lifecycle {
     /// A shard changed its state.
     Shard {
-        /// Which one.
+        /// Id of the shard.
         shard: ShardId,
-        /// How.
+        /// The change.
         change: Change,
     },
-    /// Every shard of the generation is ready. Once per generation.
+    /// Every shard of the generation is ready. Reported once per generation.
     AllReady {
-        /// The generation.
+        /// Generation of the layout.
         generation: u32,
-        /// How many shards it has here.
+        /// Number of shards of the generation in this process.
         shards: usize,
     },
-    /// A shard's actor or driver broke down. It comes back with the session that the manager keeps.
+    /// A shard's actor or driver crashed. It restarts with the session that the manager keeps.
     Crashed {
-        /// Which one.
+        /// Id of the shard.
         shard: ShardId,
-        /// What it said.
+        /// Text of the panic or error.
         error: String,
-        /// When it comes back.
+        /// Time until the restart.
         restart_after: Duration,
-        /// It broke down so often that it is tried only now and then.
+        /// Whether the shard crashed too often, so that it is restarted only from time to time.
         quarantined: bool,
     },
-    /// Heartbeats of a shard are acknowledged, and no dispatches come, while the other shards have theirs. Nothing is
-    /// done about it; once per silence.
+    /// A shard receives no dispatches although its heartbeats are acknowledged and other shards receive
+    /// theirs. Reported once per silence; nothing is done about it.
     Silent {
-        /// Which one.
+        /// Id of the shard.
         shard: ShardId,
-        /// For how long.
+        /// Time since the last dispatch.
         quiet_for: Duration,
     },
-    /// A lossless subscription is full, and has not taken everything from a shard for 5 s: its shards do not read from Discord.
-    /// Reported once, however many shards wait, until [`SubscriptionResumed`](Self::SubscriptionResumed);
-    /// [`ShardStatus::held_up`](crate::status::ShardStatus::held_up) shows which.
+    /// A lossless subscription is full and has not taken every event of a shard for 5 s: its shards have
+    /// stopped reading from Discord.
+    ///
+    /// Reported once, however many shards wait, until [`SubscriptionResumed`](Self::SubscriptionResumed).
+    /// [`ShardStatus::held_up`](crate::status::ShardStatus::held_up) shows which shards wait.
     SubscriptionStalled {
-        /// Which subscription.
+        /// The full subscription.
         subscription: SubscriptionLabel,
-        /// The first shard that has waited this long.
+        /// First shard that has waited this long.
         shard: ShardId,
-        /// For how long.
+        /// Time that the shard has waited.
         stalled_for: Duration,
     },
-    /// A subscription that had stalled has taken everything, or is gone.
+    /// A subscription that was reported as stalled has taken all events, or has ended.
     SubscriptionResumed {
-        /// Which subscription.
+        /// Subscription that has room again.
         subscription: SubscriptionLabel,
-        /// For how long it had stalled.
+        /// Time that the subscription was stalled.
         stalled_for: Duration,
     },
     /// The watermark of a shard has not moved for a minute: a subscriber holds a delivery, or has
-    /// [abandoned](crate::Delivery::abandon) one. The shard goes on, but the session that is stored or handed over stays before
-    /// that dispatch: the next process gets everything since then again, as far as Discord still has it. Reported once, until
-    /// [`WatermarkMoves`](Self::WatermarkMoves). At the end of a shard it is reported after 5 s, since the end waits for the
-    /// acknowledgement; and after 1 s when only whoever awaits the end could give it, and the end goes on without.
+    /// [abandoned](crate::Delivery::abandon) one.
+    ///
+    /// The shard goes on, but the session that is stored or handed over stays before that dispatch: the next
+    /// process receives everything since then again, as far as Discord still has it. Reported once, until
+    /// [`WatermarkMoves`](Self::WatermarkMoves).
+    ///
+    /// When a shard shuts down this is reported after 5 s, since the shutdown waits for the acknowledgement,
+    /// and after 1 s when the missing delivery is held by the task that awaits the shutdown, which then
+    /// continues without it.
     WatermarkStuck {
-        /// Which shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// The subscription whose acknowledgement is missing; `None` when the shard has more than 64 of them, which are not told
-        /// apart.
+        /// Subscription whose acknowledgement is missing; `None` when the shard has more than 64 lossless
+        /// subscriptions, which cannot be told apart.
         subscription: Option<SubscriptionLabel>,
-        /// The sequence number of the dispatch.
+        /// Sequence number of the dispatch.
         sequence: u64,
-        /// For how long, at least.
+        /// Time that the watermark has waited, at least.
         stuck_for: Duration,
     },
-    /// The watermark of a shard moves again.
+    /// The watermark of a shard that was reported as stuck moves again.
     WatermarkMoves {
-        /// Which shard.
+        /// Id of the shard.
         shard: ShardId,
     },
-    /// A child of the manager that serves all shards broke down, and is replaced. The shards go on.
+    /// A child of the manager that serves all shards crashed, and will be replaced. The shards go on.
     ServiceCrashed {
-        /// Which one, and so what is not done until then.
+        /// The service that crashed. Its variant says what is not done until it is replaced.
         service: Service,
-        /// What it said.
+        /// Text of the panic or error.
         error: String,
-        /// When there is another one.
+        /// Time until it is replaced.
         restart_after: Duration,
     },
-    /// The identify gate failed, and is asked again. Shards that need an Identify wait; resumes go on. Told once, until
-    /// [`IdentifyGateRecovered`](Self::IdentifyGateRecovered).
+    /// The identify gate failed, and will be asked again. Shards that need an Identify wait; resumes
+    /// continue. Reported once, until [`IdentifyGateRecovered`](Self::IdentifyGateRecovered).
     IdentifyGateFailed {
-        /// What it said.
+        /// Error text of the gate.
         error: String,
-        /// When it is asked again.
+        /// Time until the gate is asked again.
         retry_after: Duration,
     },
     /// The identify gate works again.
     IdentifyGateRecovered,
-    /// The session store does not work, and is tried again. Until they are, the end of the process costs more than it should.
-    /// Once, until it works again.
+    /// The session store failed and will be retried. Until it recovers, a crash loses sessions or repeats
+    /// more events. Reported once, until [`StoreRecovered`](Self::StoreRecovered).
     StoreFailed {
-        /// Why.
+        /// Error text of the store.
         error: String,
-        /// When it is tried again; `None` for never: the start goes on without what is stored.
+        /// Time until the next attempt; `None` when there will be none: the bot starts without the stored
+        /// sessions.
         retry_after: Option<Duration>,
     },
     /// The session store works again.
     StoreRecovered,
-    /// `GET /gateway/bot` failed, and is tried again. Shards that run do without.
+    /// `GET /gateway/bot` failed and will be retried. Running shards do not need it.
     GatewayUnavailable {
-        /// Why.
+        /// Error text of the request.
         error: String,
-        /// When it is tried again; `None` for never: the token is dead (GW-297).
+        /// Time until the next request; `None` when there will be none, because the token is not valid
+        /// (GW-297).
         retry_after: Option<Duration>,
     },
-    /// Discord advises more shards than the bot has (GW-005). Nothing is done about it; told each time that it is
-    /// more than ever before.
+    /// Discord recommends more shards than the bot has (GW-005). Nothing is done about it. Reported each time
+    /// that the number is higher than ever before.
     MoreShardsAdvised {
-        /// What the bot has, over all processes.
+        /// Shard count of the bot, over all processes.
         count: ShardCount,
-        /// What Discord advises.
+        /// Shard count that Discord recommends.
         advised: u32,
     },
-    /// Less than a half, a quarter or a tenth of the identify budget is left: once each.
+    /// Less than a half, a quarter or a tenth of the identify budget is left. Reported once for each.
     BudgetLow {
-        /// What is left.
+        /// Identifies left in the current period.
         remaining: u32,
-        /// What a day allows.
+        /// Identifies allowed per period.
         total: u32,
     },
-    /// The identify budget is used up, but for the reserve. Shards without a session wait; resumes go on.
+    /// The identify budget is used up except for the reserve. Shards without a session wait; resumes
+    /// continue.
     BudgetExhausted {
-        /// When it is full again.
+        /// Time until Discord resets the budget.
         resets_after: Duration,
     },
-    /// Discord refuses a shard for the number of shards that the bot has (4010, 4011): trying again is pointless until the bot
-    /// runs with another one. That shard has ended; see [`Refused`](Self::Refused) for when all of them do.
+    /// Discord refuses a shard because of the bot's shard count (4010, 4011): retrying is pointless until the
+    /// bot runs with another count. That shard has ended; [`Refused`](Self::Refused) says when all shards
+    /// end.
     LayoutRefused {
-        /// Which shard.
+        /// Id of the shard.
         shard: ShardId,
-        /// The number of shards that is refused.
+        /// Shard count that Discord refuses.
         count: ShardCount,
-        /// The close code.
+        /// Discord's close code.
         code: CloseCode,
     },
     /// Discord refuses the bot for good. Every shard stops, and the manager ends.
     Refused(FatalClose),
-    /// The manager ends; nothing comes after this.
+    /// The manager has ended; this is the last event.
     Ended,
 }
 
 impl Lifecycle {
-    /// The shard that it concerns; `None` when it is the whole bot.
+    /// Returns the shard that the change concerns; `None` when it concerns the whole bot.
     pub fn shard(&self) -> Option<ShardId> {
         match self {
             Self::Shard { shard, .. }
@@ -202,9 +215,10 @@ impl Lifecycle {
 }
 
 impl Lifecycle {
-    /// Writes the change to the log at its level: an error is for an operator to act on, a warning heals by itself.
+    /// Logs the change at its level: error when an operator has to act, warning when it recovers by itself.
     ///
-    /// What a shard's own task logs in its span, and the end of a bot, which ends what waits for it, have no line here.
+    /// Changes that a shard's own task logs in its span have no line here, nor has the end of a bot, which
+    /// ends what waits for it.
     pub(super) fn log(&self) {
         match self {
             Self::Shard { .. } | Self::Refused(_) | Self::Ended => {}
@@ -251,11 +265,12 @@ impl fmt::Display for Lifecycle {
             Self::SubscriptionStalled { subscription, shard, stalled_for } => {
                 write!(
                     f,
-                    "{subscription} is full and has not been read for {stalled_for:.0?}: shard {shard} waits for it"
+                    "{subscription} is full and not read for {stalled_for:.0?}: \
+                     shard {shard} is waiting for room in it"
                 )
             }
             Self::SubscriptionResumed { subscription, stalled_for } => {
-                write!(f, "{subscription} no longer holds shards up, after {stalled_for:.0?}")
+                write!(f, "{subscription} has room again after {stalled_for:.0?}")
             }
             Self::WatermarkStuck { shard, subscription, sequence, stuck_for } => {
                 write!(
@@ -267,7 +282,7 @@ impl fmt::Display for Lifecycle {
                     None => f.write_str("a subscription"),
                 }
             }
-            Self::WatermarkMoves { shard } => write!(f, "shard {shard}: acknowledgements go on"),
+            Self::WatermarkMoves { shard } => write!(f, "shard {shard}: acknowledgements continue"),
             Self::ServiceCrashed { service, error, restart_after } => {
                 write!(f, "{service}: crashed ({error}), replaced {}", In(*restart_after))
             }
@@ -276,17 +291,17 @@ impl fmt::Display for Lifecycle {
             }
             Self::IdentifyGateRecovered => f.write_str("identify gate: works again"),
             Self::StoreFailed { error, retry_after: Some(retry_after) } => {
-                write!(f, "the session store does not work ({error}), next try {}", In(*retry_after))
+                write!(f, "the session store failed ({error}), next try {}", In(*retry_after))
             }
             Self::StoreFailed { error, retry_after: None } => {
-                write!(f, "the session store does not work ({error}): starting without the stored sessions")
+                write!(f, "the session store failed ({error}): starting without the stored sessions")
             }
             Self::StoreRecovered => f.write_str("the session store works again"),
             Self::GatewayUnavailable { error, retry_after } => {
-                write!(f, "the gateway cannot be asked ({error}), {}", Again(*retry_after))
+                write!(f, "GET /gateway/bot failed ({error}), {}", Again(*retry_after))
             }
             Self::MoreShardsAdvised { count, advised } => {
-                write!(f, "discord advises {advised} shards, and the bot has {count}")
+                write!(f, "discord recommends {advised} shards, the bot has {count}")
             }
             Self::BudgetLow { remaining, total } => {
                 write!(f, "identify budget low: {remaining} of {total} left")
@@ -308,7 +323,7 @@ fn describe(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Change::Queued => f.write_str("queued to identify"),
         Change::Connecting { resuming: true } => f.write_str("connecting to resume"),
         Change::Connecting { resuming: false } => f.write_str("connecting to identify"),
-        Change::Paced { wait } => write!(f, "too many connect at once, waits {wait:.1?}"),
+        Change::Paced { wait } => write!(f, "connection rate limit reached, waiting {wait:.1?}"),
         Change::Hello { heartbeat_interval } => write!(f, "hello, heartbeat every {heartbeat_interval:.1?}"),
         Change::Identifying => f.write_str("identifying"),
         Change::Resuming { sequence } => write!(f, "resuming from sequence {sequence}"),
@@ -331,7 +346,7 @@ fn describe(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-/// When something is tried again, if it is.
+/// Time of the next attempt, if there is one.
 struct Again(Option<Duration>);
 
 impl fmt::Display for Again {
@@ -343,7 +358,7 @@ impl fmt::Display for Again {
     }
 }
 
-/// A wait, as people say it.
+/// A waiting time in words.
 struct In(Duration);
 
 impl fmt::Display for In {

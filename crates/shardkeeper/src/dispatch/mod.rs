@@ -1,4 +1,4 @@
-//! What subscribers receive, and the way it takes to them.
+//! Events that subscribers receive, and their path to the subscriptions.
 //!
 //! Input: envelopes from a shard's driver, and lifecycle changes. Output: [`Subscription`]s.
 
@@ -51,7 +51,7 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// One dispatch of the Gateway. Clones share the data.
+/// A dispatch of the Gateway: one event with its shard and sequence number. Clones share the data.
 #[derive(Clone)]
 pub struct Dispatch {
     shard: ShardId,
@@ -59,7 +59,7 @@ pub struct Dispatch {
     sequence: u64,
     replayed: bool,
     name: Name,
-    /// One allocation, which also holds the count of its owners.
+    /// Text and reference count in one allocation, so that a dispatch costs a single one.
     data: Arc<[u8]>,
 }
 
@@ -83,7 +83,8 @@ impl Dispatch {
         Self { shard, generation, sequence, replayed, name, data: envelope.data.into() }
     }
 
-    /// A dispatch that no shard received, for tests of whatever handles dispatches. Shard, generation and sequence are 0.
+    /// Makes a dispatch that no shard received, for tests of code that handles dispatches. Shard, generation
+    /// and sequence are 0.
     pub fn sample(name: &str, data: &[u8]) -> Self {
         let name = match EventName::from_bytes(name.as_bytes()) {
             Some(event) => Name::Known(event),
@@ -92,29 +93,30 @@ impl Dispatch {
         Self { shard: ShardId(0), generation: 0, sequence: 0, replayed: false, name, data: data.into() }
     }
 
-    /// The shard that received it.
+    /// Shard that received the dispatch.
     pub fn shard(&self) -> ShardId {
         self.shard
     }
 
-    /// The generation of the layout that the shard belongs to.
+    /// Generation of the layout that the shard belongs to.
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Its number within the session. Rises, but not by one each time. From a gateway that does not number it, the number
-    /// of the dispatch before it; 0 when there is none.
+    /// Sequence number of the dispatch within its session. The numbers rise, with gaps. When the gateway
+    /// sends no number, this is the number of the dispatch before it, or 0 when there is none.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Whether Discord sent it as part of a resume. Such a one may have come before, to a process that ended before it had
-    /// [acknowledged](Delivery) it, or to a shard that crashed; any other comes for the first time.
+    /// Whether Discord sent the dispatch as part of a resume. A replayed dispatch may have been delivered
+    /// before: to a process that ended before it had [acknowledged](Delivery) the dispatch, or to a shard
+    /// that crashed. Any other dispatch is delivered for the first time.
     pub fn is_replayed(&self) -> bool {
         self.replayed
     }
 
-    /// The event's name on the wire.
+    /// Name of the event on the wire.
     pub fn name(&self) -> &str {
         match &self.name {
             Name::Known(event) => event.as_str(),
@@ -122,7 +124,7 @@ impl Dispatch {
         }
     }
 
-    /// The event's name, if it is a known one.
+    /// Name of the event as an enum, if the name is known.
     pub fn event_name(&self) -> Option<EventName> {
         match &self.name {
             Name::Known(event) => Some(*event),
@@ -130,17 +132,17 @@ impl Dispatch {
         }
     }
 
-    /// The JSON text of the event's data, as Discord wrote it.
+    /// JSON text of the event's data, as Discord sent it.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// Parses the data into whatever the caller wants of it. Fields that `T` does not name cost little, and `T` can borrow
+    /// Parses the data into the caller's type. Fields that `T` does not have cost little, and `T` can borrow
     /// text from the data.
     ///
     /// # Errors
     ///
-    /// When the data is no `T`. The dispatch stays as it is, and the shard does not care.
+    /// When the data does not parse as `T`. The dispatch and the shard are not affected.
     pub fn parse<'de, T: Deserialize<'de>>(&'de self) -> Result<T, JsonError> {
         json::parse(&self.data).map_err(|error| error.of(self.owned_name()))
     }
@@ -152,37 +154,43 @@ impl Dispatch {
         }
     }
 
-    /// As [`parse`](Self::parse), for a `T` that takes most of a large event: a guild with its members, say. With events
-    /// of more than 4 KiB it takes 0.65 to 0.8 of the time; but up to twice the time for a `T` of a few fields, since
-    /// simd-json reads everything, and about the same for a `serde_json::Value`.
+    /// Parses the data as [`parse`](Self::parse) does, faster for a `T` that takes most of a large event,
+    /// such as a guild with its members.
     ///
-    /// The result is the same, but for the last bit of a float and for `-0`, which is 0. A `T` that simd-json cannot make
-    /// is parsed by serde_json thereafter: one with a `RawValue`, or a map whose keys are numbers.
+    /// For events of more than 4 KiB the call takes 0.65 to 0.8 of the time. For a `T` of a few fields it
+    /// takes up to twice the time, since simd-json reads everything, and for a `serde_json::Value` about the
+    /// same.
+    ///
+    /// The result is the same, except for the last bit of a float and for `-0`, which becomes 0. A `T` that
+    /// simd-json cannot produce is then parsed by serde_json: one with a `RawValue`, or a map with numeric
+    /// keys.
     ///
     /// # Errors
     ///
-    /// Those of [`parse`](Self::parse).
+    /// The same as of [`parse`](Self::parse).
     ///
     /// # Bounds
     ///
-    /// Each thread that calls it keeps about 2 MiB at most for the next call.
+    /// Each thread that calls it keeps at most about 2 MiB for the next call.
     #[cfg(feature = "simd-json")]
     pub fn parse_whole<T: serde::de::DeserializeOwned>(&self) -> Result<T, JsonError> {
         json::whole(&self.data).map_err(|error| error.of(self.owned_name()))
     }
 
-    /// The event as twilight's models have it, ready for `InMemoryCache::update` and `Standby::process`. `None` when they
-    /// have none of this name: it is newer than they are, or not documented. Its data is there all the same.
+    /// Parses the event into twilight's model, ready for `InMemoryCache::update` and `Standby::process`.
+    /// `None` when twilight has no model of this name, because the event is newer or not documented; the data
+    /// is still available.
     ///
-    /// It is read by simd-json, which the feature brings along: events of more than 4 KiB take 0.44 to 0.9 of the time that
-    /// serde_json takes.
+    /// The parser is simd-json, which the feature enables: events of more than 4 KiB take 0.44 to 0.9 of
+    /// serde_json's time.
     ///
-    /// The `Debug` output of an event is twilight's: it shows everything, in READY also the session's id.
+    /// The `Debug` output of the event is twilight's own, which shows everything, in READY also the session
+    /// id.
     ///
     /// # Errors
     ///
-    /// When the data does not fit the model. The error tells the event and the place, and nothing of the content. The
-    /// dispatch stays as it is, and the shard does not care.
+    /// When the data does not fit the model. The error names the event and the position, and contains nothing
+    /// of the content. The dispatch and the shard are not affected.
     #[cfg(feature = "twilight")]
     pub fn event(&self) -> Result<Option<twilight_model::gateway::event::Event>, MalformedEvent> {
         self.event_name().map_or(Ok(None), |event| typed::typed(event, &self.data))
@@ -200,23 +208,23 @@ impl fmt::Debug for Dispatch {
     }
 }
 
-/// What a subscription yields.
+/// Items that a subscription yields.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A dispatch.
+    /// A dispatch of the Gateway.
     Dispatch(Dispatch),
     /// A change in the life of a shard or of the whole bot.
     Lifecycle(Lifecycle),
-    /// This subscription was too slow: so many events were dropped, by its own policy.
+    /// This subscription was read too slowly, so events were dropped by its overflow policy.
     Lagged {
-        /// How many.
+        /// Number of events that were dropped.
         missed: u64,
     },
 }
 
 impl Event {
-    /// The dispatch, if it is one.
+    /// Returns the dispatch, if the event is one.
     pub fn dispatch(&self) -> Option<&Dispatch> {
         match self {
             Self::Dispatch(dispatch) => Some(dispatch),
@@ -224,7 +232,7 @@ impl Event {
         }
     }
 
-    /// The lifecycle change, if it is one.
+    /// Returns the lifecycle change, if the event is one.
     pub fn lifecycle(&self) -> Option<&Lifecycle> {
         match self {
             Self::Lifecycle(lifecycle) => Some(lifecycle),
@@ -237,12 +245,12 @@ impl Event {
 #[derive(Clone, Debug)]
 struct Queued {
     event: Event,
-    /// What the subscription owes for it, if it may not lose it.
+    /// The acknowledgement that the subscription owes for the event, if it must not lose any.
     token: Option<AckToken>,
 }
 
 impl Queued {
-    /// It is read. Returns the shard and the number of what is owed for it, if anything is.
+    /// Marks the event as read. Returns shard and number of the acknowledgement that is owed for it, if any.
     fn mark_read(&self) -> Option<(ShardId, u64)> {
         let number = self.token.as_ref()?.mark_read();
         self.event.dispatch().map(|dispatch| (dispatch.shard(), number))
@@ -255,18 +263,21 @@ impl From<Event> for Queued {
     }
 }
 
-/// An event in the hands of a subscriber. Dropping it acknowledges it: for a subscription that loses nothing
-/// ([`Overflow::Wait`]) a session is handed to the next process only as far as everything was acknowledged, and the rest
-/// comes again there. When a panic drops it, it is [abandoned](Self::abandon) instead. An actor that subscribed has only a
-/// bounded number of deliveries at a time.
-#[must_use = "dropping a delivery says that it was dealt with"]
+/// An event that a subscriber has received. Dropping it acknowledges the event.
+///
+/// For a lossless subscription ([`Overflow::Wait`]) a session is handed to the next process only up to the
+/// first event that was not acknowledged; later events are delivered again there. When a panic drops the
+/// delivery, the event is [abandoned](Self::abandon) instead. An actor that subscribed has a bounded number
+/// of deliveries at a time.
+#[must_use = "dropping a delivery acknowledges it"]
 pub struct Delivery {
     event: Event,
     ack: PendingAck,
     credit: Option<Credit>,
 }
 
-/// The acknowledgement of a delivery, given by dropping it, unless a panic is what drops it.
+/// The acknowledgement that is owed for a delivery. It is given on drop, unless a panic is the cause of the
+/// drop.
 struct PendingAck(Option<AckToken>);
 
 impl Drop for PendingAck {
@@ -285,14 +296,14 @@ impl PendingAck {
     }
 }
 
-/// What an actor that subscribed gives back by dropping a delivery.
+/// Credit that an actor returns by dropping a delivery.
 struct Credit {
     _permit: OwnedSemaphorePermit,
     ack: Option<Arc<RevocableAck>>,
 }
 
-/// The acknowledgement of a delivery that went to an actor, which can be taken back: a delivery that the actor's end caught
-/// on its way into the mailbox would never be dropped.
+/// The debt of a delivery that was sent to an actor. It can be taken back, because a message caught in the
+/// mailbox by the actor's end is never dropped.
 type RevocableAck = Mutex<PendingAck>;
 
 impl fmt::Debug for Delivery {
@@ -306,7 +317,8 @@ impl Delivery {
         Self { event: queued.event, ack: PendingAck(queued.token), credit: None }
     }
 
-    /// Also returns the acknowledgement, if one is expected, for taking it back.
+    /// Attaches the actor's credit to the delivery. Also returns the debt, if there is one, so that it can be
+    /// taken back.
     fn on_credit(mut self, permit: OwnedSemaphorePermit) -> (Self, Option<Weak<RevocableAck>>) {
         let ack = self.ack.0.take().map(|token| Arc::new(Mutex::new(PendingAck(Some(token)))));
         let revocable = ack.as_ref().map(Arc::downgrade);
@@ -314,11 +326,13 @@ impl Delivery {
         (self, revocable)
     }
 
-    /// Drops the delivery without acknowledging it: it was not dealt with, and comes again to the process that resumes the
-    /// session, with everything behind it. In this process it does not come again. What a session is handed out or stored with
-    /// stays before it for as long as the session lasts, so abandon only what another process is to repeat soon: after a minute
-    /// [`Lifecycle::WatermarkStuck`] says so. Subscriptions that may lose events owe
-    /// nothing, and this only drops.
+    /// Drops the delivery without acknowledging the event: it is delivered again to the process that resumes
+    /// the session, together with all later events.
+    ///
+    /// In this process the event is not delivered again. The session that is stored or handed over stays
+    /// before this event as long as the session lasts, so abandon only events that another process is to
+    /// repeat soon; after a minute [`Lifecycle::WatermarkStuck`] reports it. Subscriptions that may lose
+    /// events owe no acknowledgement, so for them this is a plain drop.
     pub fn abandon(mut self) {
         self.ack.give_up();
         if let Some(revocable) = self.credit.as_ref().and_then(|credit| credit.ack.as_ref()) {
@@ -326,7 +340,7 @@ impl Delivery {
         }
     }
 
-    /// The event alone, for keeping. Acknowledges at once.
+    /// Returns the event for keeping, and acknowledges it at once.
     pub fn into_event(self) -> Event {
         self.event
     }

@@ -1,6 +1,6 @@
-//! Subscriptions to one kind of event, read into the type that the bot has for it.
+//! Subscriptions to one kind of event, parsed into the bot's type for it.
 //!
-//! Input: a [`Subscription`]. Output: values of an [`EventModel`], and whatever keeps one from coming.
+//! Input: a [`Subscription`]. Output: values of an [`EventModel`], and the reasons why some are missing.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,10 +15,10 @@ use shardkeeper_proto::EventName;
 use super::{Delivery, Dispatch, Event, JsonError, Subscription};
 use crate::chain::readable;
 
-/// A type that one kind of event is read into, for [`subscribe_to`](crate::Shardkeeper::subscribe_to).
+/// A type that one kind of event is parsed into, for [`subscribe_to`](crate::Shardkeeper::subscribe_to).
 ///
-/// With the feature `twilight` these are the models of `twilight_model::gateway::payload::incoming`. A type of the bot's own
-/// names the event, and the fields that it wants:
+/// With the feature `twilight` these are the models of `twilight_model::gateway::payload::incoming`. A type
+/// of the bot's own names the event and has the fields that the bot needs:
 ///
 /// ```
 /// use serde::Deserialize;
@@ -39,10 +39,10 @@ use crate::chain::readable;
 /// # Ok::<(), shardkeeper::dispatch::JsonError>(())
 /// ```
 pub trait EventModel: DeserializeOwned {
-    /// The event that the type is read from.
+    /// The event that the type is parsed from.
     const EVENT: EventName;
 
-    /// Reads the type from an event of this name. By default with [`Dispatch::parse`].
+    /// Parses the type from an event of this name. By default with [`Dispatch::parse`].
     ///
     /// # Errors
     ///
@@ -52,13 +52,13 @@ pub trait EventModel: DeserializeOwned {
     }
 }
 
-/// A stream of the events of one kind, each read into `T`. Made by [`subscribe_to`](crate::Shardkeeper::subscribe_to), or from
-/// any subscription by [`Subscription::typed`].
+/// A stream of the events of one kind, each parsed into `T`. Made by
+/// [`subscribe_to`](crate::Shardkeeper::subscribe_to), or from any subscription by [`Subscription::typed`].
 ///
-/// Each item is an event, or the reason why one is missing: an event that does not fit `T`, or events that were dropped
-/// because the subscription was full. Neither ends the stream.
+/// Each item is an event, or the reason why one is missing: an event that does not fit `T`, or events that
+/// were dropped because the subscription was full. Neither ends the stream.
 ///
-/// Order, bounds and what dropping it means are those of [`Subscription`].
+/// Order, bounds and the effect of dropping it are those of [`Subscription`].
 #[derive(Debug)]
 #[must_use = "a subscription that is not read fills up"]
 pub struct TypedSubscription<T> {
@@ -66,61 +66,64 @@ pub struct TypedSubscription<T> {
     model: PhantomData<fn() -> T>,
 }
 
-/// An event in the hands of a subscriber, read into `T`, to which it dereferences. Dropping it acknowledges the event, as with
-/// a [`Delivery`].
-#[must_use = "dropping a delivery says that it was dealt with"]
+/// An event that a subscriber has received, parsed into `T`, to which it dereferences. Dropping it
+/// acknowledges the event, as with a [`Delivery`].
+#[must_use = "dropping a delivery acknowledges it"]
 pub struct TypedDelivery<T> {
     event: T,
     delivery: Delivery,
 }
 
-/// An item of a [`TypedSubscription`] that is no `T`.
+/// An item of a [`TypedSubscription`] that could not be turned into a `T`.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TypedError {
     /// An event does not fit the type.
     #[error("{error}")]
     Malformed {
-        /// What is wrong with it.
+        /// Error of parsing the event.
         error: JsonError,
-        /// The event as it came. Dropping it acknowledges it.
+        /// The event as it was received. Dropping it acknowledges the event.
         delivery: Delivery,
     },
-    /// The subscription was full, and dropped events by its own policy.
+    /// The subscription was full, and its overflow policy dropped events.
     #[error(
-        "{missed} events were dropped: the subscription was full, so read it faster or give it more capacity"
+        "{missed} events were dropped because the subscription was full: read it faster or raise its capacity"
     )]
     Lagged {
-        /// How many.
+        /// Number of events that were dropped.
         missed: u64,
     },
 }
 
 impl Subscription {
-    /// Reads the events that `T` names into `T`. Whatever else this subscription brings is skipped, and acknowledged, so let
-    /// its topic have that one event: [`subscribe_to`](crate::Shardkeeper::subscribe_to) does. This is for a topic that is
-    /// narrowed to guilds or shards, or for other [options](crate::SubscriptionOptions).
+    /// Parses the events that `T` names into `T`.
+    ///
+    /// All other events of the subscription are skipped and acknowledged, so its topic should contain only
+    /// that event, as with [`subscribe_to`](crate::Shardkeeper::subscribe_to). Use this method for a topic
+    /// limited to guilds or shards, or for other [options](crate::SubscriptionOptions).
     pub fn typed<T: EventModel>(self) -> TypedSubscription<T> {
         TypedSubscription { events: self, model: PhantomData }
     }
 }
 
 impl<T: EventModel> TypedSubscription<T> {
-    /// The next event; `None` once the manager has ended and everything before was read. [`wait`](crate::Shardkeeper::wait)
-    /// says why it ended.
+    /// Waits for the next event; `None` once the manager has ended and all earlier events were read.
+    /// [`wait`](crate::Shardkeeper::wait) says why it ended.
     ///
     /// # Errors
     ///
-    /// When an event does not fit `T`, or events were dropped. The next call goes on behind it.
+    /// When an event does not fit `T`, or events were dropped. The next call continues with the event after
+    /// that.
     ///
     /// # Cancel safety
     ///
-    /// Safe: an event is either returned or still to come.
+    /// Safe: no event is lost; the next call returns it.
     pub async fn next(&mut self) -> Option<Result<TypedDelivery<T>, TypedError>> {
         StreamExt::next(self).await
     }
 
-    /// The subscription as it was before [`Subscription::typed`].
+    /// Returns the subscription as it was before [`Subscription::typed`].
     pub fn into_inner(self) -> Subscription {
         self.events
     }
@@ -148,7 +151,7 @@ impl<T: EventModel> Stream for TypedSubscription<T> {
 }
 
 impl<T> TypedDelivery<T> {
-    /// The event as it came: its shard, its sequence, whether it was replayed, and its data.
+    /// Returns the event as it was received: shard, sequence number, whether it was replayed, and data.
     ///
     /// # Panics
     ///
@@ -157,12 +160,12 @@ impl<T> TypedDelivery<T> {
         self.delivery.dispatch().expect("only a dispatch becomes a typed delivery")
     }
 
-    /// The delivery as it came, without the type that it was read into. Nothing is acknowledged yet.
+    /// Returns the delivery without the parsed value. Nothing is acknowledged yet.
     pub fn into_delivery(self) -> Delivery {
         self.delivery
     }
 
-    /// The event alone, for keeping. Acknowledges at once.
+    /// Returns the parsed value for keeping, and acknowledges the event at once.
     pub fn into_inner(self) -> T {
         self.event
     }

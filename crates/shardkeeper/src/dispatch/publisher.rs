@@ -1,7 +1,8 @@
-//! One shard's way into the subscriptions.
+//! The path of one shard's events into the subscriptions.
 //!
-//! Input from the driver, output to every subscription whose topic matches. Publishing never waits: what a lossless
-//! subscription has no room for stays in the spill, and the driver stops reading until it is gone.
+//! Input: events from the driver. Output: the same events to every subscription whose topic matches.
+//! Publishing never waits: events that a lossless subscription has no room for stay in the spill, and the
+//! driver stops reading until the spill is empty.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,16 +23,16 @@ pub(crate) struct Publisher {
     generation: u32,
     version: u64,
     subscribers: Arc<[Arc<Subscriber>]>,
-    /// Each of them as a holder of acknowledgements, if it is lossless.
+    /// Holder of the acknowledgements of each subscriber, if it is lossless.
     holders: Vec<Option<Arc<AckHolder>>>,
-    /// Whether one of them waits for an answer from this shard.
+    /// Whether a subscriber waits for an answer from this shard.
     awaited: bool,
-    /// Everything that any subscriber wants of this shard.
+    /// All events that any subscriber wants of this shard.
     wanted: EventSet,
     spill: Spill,
     inherited_spill: Arc<InheritedSpill>,
     watermark: Arc<Watermark>,
-    /// The places of those who want the dispatch at hand; kept for its memory.
+    /// Positions of the subscribers that want the current dispatch. A field only to reuse the memory.
     chosen: Vec<usize>,
 }
 
@@ -61,12 +62,12 @@ impl Publisher {
         publisher
     }
 
-    /// Takes on what an earlier publisher of the shard has left. It must be gone by then.
+    /// Takes over the spill of the shard's previous publisher, which must have been dropped by then.
     pub(crate) fn inherit(&mut self) {
         self.spill = self.inherited_spill.take();
     }
 
-    /// Publishes a dispatch. If nobody wants the event, nothing is copied, allocated or locked.
+    /// Publishes a dispatch. If no subscriber wants the event, nothing is copied, allocated or locked.
     pub(crate) fn publish(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
         if self.version != self.hub.version() {
             self.reload();
@@ -85,7 +86,7 @@ impl Publisher {
         let holders = self.chosen.iter().filter_map(|index| self.holders[*index].as_ref());
         let (outstanding, bits) =
             holders.fold((0, 0), |(outstanding, bits), holder| (outstanding + 1, bits | holder.bit));
-        // Before anybody can acknowledge it.
+        // Counted before the first subscriber can acknowledge it.
         let number = match outstanding {
             0 => {
                 self.watermark.pass(sequence);
@@ -118,23 +119,23 @@ impl Publisher {
         }
     }
 
-    /// Publishes a change that has no place among the dispatches.
+    /// Publishes a change that has no position among the dispatches.
     pub(crate) fn announce_aside(&self, lifecycle: &Lifecycle) {
         self.hub.announce(lifecycle);
     }
 
-    /// Whether a lossless subscription has not taken everything yet.
+    /// Whether a lossless subscription has not taken every event yet.
     pub(crate) fn is_behind(&self) -> bool {
         !self.spill.is_empty()
     }
 
-    /// Whether the spill is full, so that no READY may be read either.
+    /// Whether the spill is full, so that not even READY may be read.
     pub(crate) fn is_full(&self) -> bool {
         self.spill.is_full()
     }
 
-    /// Whether to read on though a subscription is behind, since somebody awaits what comes: that may be the one who does
-    /// not read.
+    /// Whether to read on although a subscription is behind, because a caller awaits an answer: that caller
+    /// may be the one that does not read.
     pub(crate) fn reads_on(&mut self, awaited: bool) -> bool {
         if self.version != self.hub.version() {
             self.reload();
@@ -142,8 +143,9 @@ impl Publisher {
         (awaited || self.awaited) && self.spill.has_room_for_answers()
     }
 
-    /// When each subscription that is behind has a reader that awaits an end and does not read on: one of them, and since when
-    /// the last of them does.
+    /// Returns one of the subscriptions that are behind, and when the last of their readers began to await a
+    /// shutdown. `None` unless every one of these subscriptions has a reader that awaits a shutdown instead
+    /// of reading on.
     pub(crate) fn left_by_asker(&self) -> Option<(SubscriptionLabel, Instant)> {
         let mut left = None;
         for subscriber in self.spill.subscribers() {
@@ -154,12 +156,12 @@ impl Publisher {
         left
     }
 
-    /// Waits until every lossless subscription has taken everything: for ever, once the manager has ended. Reports the
-    /// subscriptions that take nothing for long.
+    /// Waits until every lossless subscription has taken every event; forever, once the manager has ended.
+    /// Reports the subscriptions that take nothing for long.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what was not taken stays in the spill, in order.
+    /// Safe: events that were not taken stay in the spill, in order.
     pub(crate) async fn catch_up(&mut self) {
         while self.is_behind() {
             let tags = self.spill.subscribers().map(|subscriber| &subscriber.tag);
@@ -307,12 +309,12 @@ mod tests {
         let mut publisher =
             Publisher::new(to, shard, 1, Arc::clone(&watermark), Arc::clone(&inherited_spill));
         publish(&mut publisher, 5);
-        // Another session: its READY has the sequence number from which it is resumed.
+        // A new session begins: a resume would start from the sequence number of its READY.
         publish(&mut publisher, 6);
         watermark.restart(1);
         publish(&mut publisher, 1);
         publish(&mut publisher, 2);
-        // The manager has let go of the shard already.
+        // The manager has already dropped the shard.
         drop(inherited_spill);
         drop(publisher);
         let missed = subscription.next().await.unwrap();

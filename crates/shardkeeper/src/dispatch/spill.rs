@@ -1,7 +1,7 @@
-//! What lossless subscriptions have no room for yet.
+//! Events that lossless subscriptions have no room for yet.
 //!
-//! Input: the events of one shard's publisher that found a subscription full. Output: the same events, as soon as there is
-//! room: in order for each subscription, and no subscription waits for another one.
+//! Input: the events of one shard's publisher that found a subscription full. Output: the same events as soon
+//! as there is room, in order for each subscription. No subscription waits for another one.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,13 +14,14 @@ use super::hub::Subscriber;
 use super::label::SubscriptionLabel;
 use super::{Event, Queued, now};
 
-/// How many lifecycle changes the spill holds, and beyond how many events READY is left unread. Reading pauses with the
-/// first dispatch, so that more come only from a shard that loses its connection over and over while nobody listens.
+/// Lifecycle changes that the spill holds, and the number of events from which READY is not read. Reading
+/// pauses with the first dispatch, so more come only from a shard that loses its connection again and again
+/// while nobody reads.
 const CAPACITY: usize = 64;
-/// How far reading goes on while somebody awaits an answer from this shard, who may be the one that does not read. 4096
-/// events: minutes of a busy shard, and more chunks than a guild of a million members has.
+/// Events that are buffered while a caller awaits an answer from this shard, who may be the one that does not
+/// read. 4096 events: minutes of a busy shard, and more chunks than a guild of a million members has.
 const AWAITED_EVENTS: usize = 4096;
-/// The same in bytes: 32 MiB, the chunks of a guild of 100,000 members.
+/// The same limit in bytes: 32 MiB, the chunks of a guild of 100,000 members.
 const AWAITED_BYTES: usize = 32 << 20;
 
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ pub(super) struct Spill {
     bytes: usize,
 }
 
-/// What one subscription has no room for.
+/// Events that one subscription has no room for.
 #[derive(Debug)]
 struct Queue {
     subscriber: Arc<Subscriber>,
@@ -46,7 +47,7 @@ impl Drop for Queue {
 }
 
 impl Spill {
-    /// Hands an event over, or keeps it behind those that the subscription has not taken yet.
+    /// Delivers an event, or keeps it behind those that the subscription has not taken yet.
     pub(super) fn offer(&mut self, shard: ShardId, subscriber: &Arc<Subscriber>, queued: Queued) {
         let known = self.queues.iter().position(|queue| Arc::ptr_eq(&queue.subscriber, subscriber));
         let queued = match known {
@@ -76,12 +77,12 @@ impl Spill {
         self.queues.is_empty()
     }
 
-    /// Whether nothing more may come that does not have to.
+    /// Whether the spill is full, so that nothing more may be read.
     pub(super) fn is_full(&self) -> bool {
         self.events >= CAPACITY
     }
 
-    /// Whether there is room for what comes until an answer does.
+    /// Whether there is room for the events that come before an awaited answer.
     pub(super) fn has_room_for_answers(&self) -> bool {
         self.events < AWAITED_EVENTS
             && self.bytes < AWAITED_BYTES
@@ -93,12 +94,12 @@ impl Spill {
         self.queues.iter().map(|queue| &queue.subscriber)
     }
 
-    /// Waits until a subscription takes an event: for ever, once the manager has ended, or when the spill is empty. Returns
-    /// which subscription goes on, and after how long, if it is one that was reported as stalled.
+    /// Waits until a subscription takes an event; forever, once the manager has ended or when the spill is
+    /// empty. Returns the subscription that has caught up, and how long it was stalled, if that was reported.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what was not taken stays, in order.
+    /// Safe: events that were not taken stay, in order.
     pub(super) async fn deliver_one(&mut self) -> Option<(SubscriptionLabel, Duration)> {
         let firsts = self.queues.iter().filter_map(|queue| {
             let first = queue.queued.front()?.clone();
@@ -131,15 +132,16 @@ fn bytes(queued: &Queued) -> usize {
     queued.event.dispatch().map_or(0, |dispatch| dispatch.data().len())
 }
 
-/// What a driver that crashed has left in its spill. The next publisher of the shard begins with it, so that nothing of it
-/// has to come again, which not everything would: lifecycle changes, READY, whatever belongs to an earlier session.
+/// The spill of a driver that crashed. The shard's next publisher starts with it, because a resume would not
+/// repeat all of it: lifecycle changes, READY and events of an earlier session are sent only once.
 #[derive(Debug, Default)]
 pub(crate) struct InheritedSpill(Mutex<Spill>);
 
 impl InheritedSpill {
     pub(super) fn put(&self, spill: Spill) {
         let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A publisher that never began has nothing, and must not cover what the one before has left.
+        // A publisher that never began has an empty spill, which must not replace that of the publisher
+        // before it.
         if !spill.is_empty() {
             *left = spill;
         }
@@ -151,13 +153,14 @@ impl InheritedSpill {
 }
 
 impl Drop for InheritedSpill {
-    /// There is no next publisher: what nobody has taken is left to the next process.
+    /// Without a next publisher, events that nobody has taken are left to the next process.
     fn drop(&mut self) {
         for queue in &mut self.take().queues {
             for queued in queue.queued.drain(..) {
                 match queued.token {
                     Some(token) if token.comes_again() => token.give_up(),
-                    // Lifecycle changes, READY, and whatever belongs to a session that is over.
+                    // Lifecycle changes, READY, and events of an earlier session: no resume repeats them, so
+                    // they count as missed.
                     _ => queue.subscriber.miss(1),
                 }
             }

@@ -11,34 +11,38 @@ use futures_util::{Stream, StreamExt};
 use super::label::{SubscriptionLabel, Tag};
 use super::{Delivery, Event, Hub, Queued};
 
-/// What happens when a subscription is full.
+/// Policy of a full subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Nothing is lost, and each delivery is acknowledged by being dropped: the shards that have something for it stop reading
-    /// from Discord until there is room. Their heartbeats go on. Whoever stops reading for minutes may cost a shard its
-    /// connection, but it resumes; after 5 s [`Lifecycle::SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled)
-    /// and a warning name the subscription. One without any dispatch, to [`Topic::lifecycle`](crate::Topic::lifecycle),
-    /// holds nobody up: it is [`DropOldest`](Self::DropOldest).
+    /// No event is lost, and each delivery is acknowledged by dropping it.
+    ///
+    /// When the subscription is full, the shards that have an event for it stop reading from Discord until
+    /// there is room; their heartbeats go on. A pause of minutes may cost a shard its connection, but the
+    /// shard resumes. After 5 s [`Lifecycle::SubscriptionStalled`](crate::Lifecycle::SubscriptionStalled) and
+    /// a warning name the subscription. A subscription to [`Topic::lifecycle`](crate::Topic::lifecycle) only
+    /// never holds up a shard: it uses [`DropOldest`](Self::DropOldest).
     #[default]
     Wait,
-    /// The oldest event in it is dropped.
+    /// The oldest event in the subscription is dropped.
     DropOldest,
     /// The new event is dropped.
     DropNewest,
 }
 
-/// The largest capacity of a subscription.
+/// Largest capacity of a subscription, in events.
 pub(super) const MAX_CAPACITY: usize = 1 << 20;
 
-/// How a subscription holds what was not read yet.
+/// Capacity and overflow policy of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "users construct it, with `..Default::default()`")]
 pub struct SubscriptionOptions {
-    /// How many events it holds; zero counts as one, more than 1,048,576 as that: the places are made at once, at about 100
-    /// bytes each. 1024: some seconds of a busy shard. Each event that waits costs its JSON text, once for all subscriptions.
+    /// Number of events that may wait to be read. Default: 1024, some seconds of a busy shard.
+    ///
+    /// Zero counts as 1, and more than 1,048,576 as that. The slots are allocated at once, at about 100 bytes
+    /// each. Each waiting event also costs its JSON text, once for all subscriptions.
     pub capacity: usize,
-    /// What happens when they are exceeded. [`Overflow::Wait`].
+    /// What happens when the capacity is exceeded. Default: [`Overflow::Wait`].
     pub overflow: Overflow,
 }
 
@@ -50,20 +54,20 @@ impl Default for SubscriptionOptions {
 
 /// A stream of the events of a topic.
 ///
-/// Dropping it unsubscribes, and acknowledges what it holds unread, as if it had been dealt with. To leave that to the next
-/// process, call [`detach`](crate::Shardkeeper::detach) first, and read on to the end. When a panic drops it, what it holds
-/// is [abandoned](Delivery::abandon) instead.
+/// Dropping it unsubscribes, and acknowledges the unread events as if they had been handled. To leave these
+/// to the next process, call [`detach`](crate::Shardkeeper::detach) first, and read on to the end. When a
+/// panic drops it, the unread events are [abandoned](Delivery::abandon) instead.
 ///
 /// # Ordering
 ///
-/// The events of one shard come in the order in which Discord sent them, with the shard's lifecycle changes at
-/// their places. Between shards there is no order.
+/// The events of one shard come in the order in which Discord sent them, with the shard's lifecycle changes
+/// at their positions. Between shards there is no order.
 ///
 /// # Bounds
 ///
-/// It holds [`SubscriptionOptions::capacity`] events. What was dropped because it was full is announced as
-/// [`Event::Lagged`], before the next event that is read: for [`Overflow::DropOldest`] that is the place where the
-/// events are missing, for [`Overflow::DropNewest`] they are missing somewhere behind.
+/// The subscription holds [`SubscriptionOptions::capacity`] events. Events that were dropped because it was
+/// full are reported as [`Event::Lagged`] before the next event that is read. With [`Overflow::DropOldest`]
+/// the events are missing exactly there, with [`Overflow::DropNewest`] somewhere later.
 #[derive(Debug)]
 #[must_use = "a subscription that is not read fills up"]
 pub struct Subscription {
@@ -85,8 +89,9 @@ impl Subscription {
         Self { receiver: Box::pin(receiver), missed, tag, hub, id }
     }
 
-    /// Gives the subscription a name, by which reports call it beside the place in the code that made it: when it
-    /// [holds a shard up](crate::Lifecycle::SubscriptionStalled), say. Only the first name counts.
+    /// Gives the subscription a name. Reports show it in addition to the place in the code that subscribed,
+    /// for example when it [holds up a shard](crate::Lifecycle::SubscriptionStalled). Only the first name
+    /// counts.
     ///
     /// ```no_run
     /// # use shardkeeper::{Shardkeeper, Topic};
@@ -99,21 +104,21 @@ impl Subscription {
         self
     }
 
-    /// What reports call it.
+    /// Returns the name and place by which reports identify the subscription.
     pub fn label(&self) -> SubscriptionLabel {
         self.tag.label()
     }
 
-    /// The next event; `None` once the manager has ended and everything before was read.
+    /// Waits for the next event; `None` once the manager has ended and all earlier events were read.
     ///
     /// # Cancel safety
     ///
-    /// Safe: an event is either returned or still to come.
+    /// Safe: no event is lost; the next call returns it.
     pub async fn next(&mut self) -> Option<Delivery> {
         StreamExt::next(self).await
     }
 
-    /// How many events wait to be read.
+    /// Returns the number of events that wait to be read.
     pub fn backlog(&self) -> usize {
         self.receiver.len()
     }
@@ -140,7 +145,7 @@ impl Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.hub.unsubscribe(self.id);
-        // What was not read is acknowledged now, and not when the last publisher has noticed.
+        // Unread events are acknowledged here, rather than when the last publisher has noticed the drop.
         while let Ok(queued) = self.receiver.try_recv() {
             drop(Delivery::new(queued));
         }

@@ -1,4 +1,4 @@
-//! What a subscriber wants to hear.
+//! Selection of the events that a subscriber wants.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,36 +8,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use shardkeeper_proto::{Envelope, EventGroup, EventName, EventSet, Intents, ShardId};
 
-/// The bot's own code, at work in a shard's task.
+/// A filter function of the bot, which runs in a shard's task.
 struct Predicate {
     holds: Box<dyn Fn(&Envelope<'_>) -> bool + Send + Sync>,
     panicked: AtomicBool,
 }
 
 impl Predicate {
-    /// One that panicked is not asked again, and holds: rather too much than too little.
+    /// Whether the filter accepts the dispatch. After a panic the filter is not called again and accepts
+    /// everything: too much is better than too little.
     fn holds(&self, envelope: &Envelope<'_>) -> bool {
         if self.panicked.load(Ordering::Relaxed) {
             return true;
         }
         panic::catch_unwind(AssertUnwindSafe(|| (self.holds)(envelope))).unwrap_or_else(|_| {
             self.panicked.store(true, Ordering::Relaxed);
-            tracing::error!(
-                "the predicate of a topic panicked: from now on everything comes that it would have judged"
-            );
+            tracing::error!("the predicate of a topic panicked: from now on every event passes it");
             true
         })
     }
 }
 
-/// A set of dispatch events, of everything or of some shards or guilds; and whether lifecycle changes are wanted.
+/// A set of dispatch events, of all or of some shards or guilds, with or without lifecycle changes.
 ///
-/// What no topic wants is not copied from the wire. A choice by shard costs nothing per event; one by guild costs a pass
-/// over the data of each event of its set, and one by predicate whatever the predicate does, in the shard's own task.
+/// Events that no topic wants are not copied from the wire. A selection by shard costs nothing per event. A
+/// selection by guild costs a pass over the data of each event in the set. A predicate costs its own run
+/// time, in the shard's task.
 #[derive(Clone)]
 pub struct Topic {
     events: EventSet,
-    /// Those of them that the bot named one by one, and so counts on.
+    /// Events that the bot named one by one, and therefore relies on.
     named: EventSet,
     lifecycle: bool,
     shards: Option<Arc<[ShardId]>>,
@@ -62,34 +62,37 @@ impl Topic {
         Self { events, named: EventSet::EMPTY, lifecycle: false, shards: None, guilds: None, predicate: None }
     }
 
-    /// Every dispatch, also those whose names nobody knows yet.
+    /// Every dispatch, including names that this library does not know.
     pub fn all() -> Self {
         Self::of(EventSet::ALL)
     }
 
-    /// These events.
+    /// Exactly these events.
     pub fn events(events: impl IntoIterator<Item = EventName>) -> Self {
         let events = EventSet::of(events);
         Self { named: events, ..Self::of(events) }
     }
 
-    /// The events of these parts of the protocol.
+    /// All events of these groups.
     pub fn groups(groups: impl IntoIterator<Item = EventGroup>) -> Self {
         Self::of(EventSet::of_groups(&groups.into_iter().collect::<Vec<_>>()))
     }
 
-    /// The events that any of these intents brings. Those that need none, such as INTERACTION_CREATE, are not among them.
+    /// The events that any of these intents enables. Events that need no intent, such as INTERACTION_CREATE,
+    /// are not included.
     pub fn intents(intents: Intents) -> Self {
         Self::of(EventSet::of_intents(intents))
     }
 
-    /// No dispatches, but everything that happens to the shards and the bot. A subscription to this alone never holds a shard
-    /// up: instead of [`Overflow::Wait`](crate::Overflow::Wait) it drops the oldest changes when it is full.
+    /// All lifecycle changes of the shards and the bot, and no dispatches. A subscription to this topic never
+    /// holds up a shard: instead of [`Overflow::Wait`](crate::Overflow::Wait) it drops the oldest changes
+    /// when it is full.
     pub fn lifecycle() -> Self {
         Self { lifecycle: true, ..Self::of(EventSet::EMPTY) }
     }
 
-    /// What the other topic has, too. Its choice of shards, guilds or predicate is not taken over.
+    /// Adds the events of another topic. The other topic's selection of shards, guilds or predicate is
+    /// ignored.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.events = self.events.union(other.events);
@@ -98,29 +101,31 @@ impl Topic {
         self
     }
 
-    /// Lifecycle changes too, in order with the dispatches of their shard.
+    /// Adds lifecycle changes, in order with the dispatches of their shard.
     #[must_use]
     pub fn with_lifecycle(mut self) -> Self {
         self.lifecycle = true;
         self
     }
 
-    /// Of these shards only. Lifecycle changes that concern the whole bot come all the same.
+    /// Limits the topic to these shards. Lifecycle changes that concern the whole bot are still delivered.
     #[must_use]
     pub fn of_shards(mut self, shards: impl IntoIterator<Item = impl Into<ShardId>>) -> Self {
         self.shards = Some(shards.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Dispatches of these guilds only; those that belong to no guild do not come.
+    /// Limits dispatches to these guilds. Dispatches that belong to no guild are not delivered.
     #[must_use]
     pub fn of_guilds(mut self, guilds: impl IntoIterator<Item = u64>) -> Self {
         self.guilds = Some(Arc::new(guilds.into_iter().collect()));
         self
     }
 
-    /// Only the dispatches that the predicate holds for. It runs for each dispatch that is wanted otherwise, in the
-    /// shard's own task, so it must not wait. When it panics, the log says so once, and from then on everything comes.
+    /// Limits dispatches to those for which the predicate returns `true`.
+    ///
+    /// The predicate runs for each dispatch that passes the other limits, in the shard's own task, so it must
+    /// not wait. When it panics, the panic is logged once, and from then on every dispatch passes.
     #[must_use]
     pub fn matching(mut self, predicate: impl Fn(&Envelope<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.predicate =
@@ -128,8 +133,9 @@ impl Topic {
         self
     }
 
-    /// The events that a bot with these intents waits for in vain: those that were named one by one; or all of them, when
-    /// none of the topic can come. A group or `all` in which some do not come is no mistake.
+    /// Returns the events that never come with these intents: those that were named one by one, or all of
+    /// them when no event of the topic can come. A group or `all` of which only a part can come is not a
+    /// mistake.
     pub(super) fn awaited_in_vain(&self, intents: Intents) -> Vec<EventName> {
         let lost = self.events.unreachable_with(intents);
         let is_all =
@@ -142,12 +148,12 @@ impl Topic {
         if self.covers(Some(shard)) { self.events } else { EventSet::EMPTY }
     }
 
-    /// Whether it wants any dispatch at all.
+    /// Whether the topic contains any dispatch.
     pub(super) fn brings_dispatches(&self) -> bool {
         !self.events.is_empty()
     }
 
-    /// Whether a dispatch of a wanted name is wanted by its content.
+    /// Whether a dispatch with a wanted name is also wanted by its content.
     pub(super) fn admits(&self, candidate: &mut Candidate<'_>) -> bool {
         let of_guild = self.guilds.as_ref().is_none_or(|guilds| {
             let guild = candidate.guild_id();
@@ -169,7 +175,7 @@ impl Topic {
     }
 }
 
-/// A dispatch that somebody may want. What several topics ask of it is found once.
+/// A dispatch that a subscriber may want. Facts that several topics need are computed once.
 pub(super) struct Candidate<'a> {
     envelope: &'a Envelope<'a>,
     guild_id: Option<Option<u64>>,
@@ -215,7 +221,7 @@ mod tests {
         let with = |topic: Topic| topic.awaited_in_vain(Intents::GUILDS | Intents::DIRECT_MESSAGES);
         assert_eq!(with(Topic::events([Ready, InteractionCreate, MessageCreate])), []);
         assert_eq!(with(Topic::events([MessageCreate, GuildMemberAdd])), [GuildMemberAdd]);
-        // Some of a group, or of everything, come without the rest.
+        // A group, or everything, of which only a part can come is accepted.
         assert_eq!(with(Topic::groups([EventGroup::Members, EventGroup::Messages]).and(Topic::all())), []);
         assert_eq!(with(Topic::lifecycle()), []);
         assert_eq!(with(Topic::groups([EventGroup::Voice])), []);
@@ -226,7 +232,7 @@ mod tests {
     #[test]
     fn topics_narrow_to_guilds_and_by_predicate() {
         let payload = br#"{"t":"TYPING_START","s":1,"op":0,"d":{"guild_id":"7","user_id":"3"}}"#;
-        let envelope = Envelope::split(payload).expect("it is one");
+        let envelope = Envelope::split(payload).expect("the payload is an envelope");
         let admits = |topic: Topic| topic.admits(&mut Candidate::new(&envelope));
         assert!(admits(Topic::all()) && admits(Topic::all().of_guilds([6, 7])));
         assert!(!admits(Topic::all().of_guilds([6])));
@@ -237,7 +243,8 @@ mod tests {
 
     #[test]
     fn a_predicate_that_panics_is_not_asked_again_and_lets_everything_come() {
-        let envelope = Envelope::split(br#"{"t":"X","s":1,"op":0,"d":{}}"#).expect("it is one");
+        let envelope =
+            Envelope::split(br#"{"t":"X","s":1,"op":0,"d":{}}"#).expect("the payload is an envelope");
         let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
         let count = Arc::clone(&asked);
         let topic = Topic::all().matching(move |_| {

@@ -1,7 +1,7 @@
 //! Dispatches as the events of twilight-model.
 //!
-//! Input: an event's name and its data. Output: what twilight's cache and standby take. The name picks the model;
-//! `GatewayEventDeserializer` is not used (see "Decisions" in the crate's documentation).
+//! Input: an event's name and its data. Output: the event for twilight's cache and standby. The name selects
+//! the model; `GatewayEventDeserializer` is not used (see "Decisions" in the crate's documentation).
 
 use serde::Deserialize;
 use shardkeeper_proto::EventName;
@@ -17,20 +17,21 @@ use super::json::{self, JsonError};
 use super::{Dispatch, EventModel};
 use crate::chain::readable;
 
-/// An event does not fit its model: Discord has changed it, or sent something odd. The dispatch still has its data.
+/// Error of an event that does not fit its model, because Discord changed the event or sent something
+/// unusual. The dispatch still has its data.
 #[derive(thiserror::Error)]
-#[error("{event} of {bytes} bytes does not fit its model, use its raw data")]
+#[error("{event} of {bytes} bytes does not fit its twilight model: use the raw data")]
 #[non_exhaustive]
 pub struct MalformedEvent {
-    /// The event.
+    /// Name of the event.
     pub event: EventName,
-    /// The size of its data.
+    /// Size of its data, in bytes.
     pub bytes: usize,
-    /// What is wrong, and where.
+    /// Kind and position of the mistake.
     pub source: JsonError,
 }
 
-/// The event, or `None` when there is no model of that name.
+/// Parses the event; `None` when twilight has no model of that name.
 pub(super) fn typed(event: EventName, data: &[u8]) -> Result<Option<Event>, MalformedEvent> {
     read(event, data).map_err(|source| MalformedEvent { event, bytes: data.len(), source })
 }
@@ -45,7 +46,7 @@ macro_rules! models {
                     let model: incoming::$model = models!(@read $($read)?)(data)?;
                     Event::$model(model.into())
                 })*
-                // Its data means nothing.
+                // RESUMED has no meaningful data.
                 EventName::Resumed => Event::Resumed,
                 _ => return Ok(None),
             }))
@@ -61,7 +62,7 @@ macro_rules! models {
     };
 }
 
-// Discord's name, and twilight's.
+// Left: Discord's name. Right: twilight's.
 models! {
     Ready => Ready,
     RateLimited => RateLimited by rate_limited,
@@ -134,7 +135,8 @@ models! {
     WebhooksUpdate => WebhooksUpdate,
 }
 
-/// The model's own `Deserialize` wants the name of a variant around `meta`, where Discord has none (GW-163).
+/// Parsed by hand, because the model's own `Deserialize` expects a variant name around `meta`, which Discord
+/// does not send (GW-163).
 fn rate_limited(data: &[u8]) -> Result<RateLimited, JsonError> {
     #[derive(Deserialize)]
     struct Data {
@@ -151,9 +153,9 @@ fn rate_limited(data: &[u8]) -> Result<RateLimited, JsonError> {
     Ok(RateLimited { opcode, retry_after, meta: RateLimitMetadata::RequestGuildMembers { guild_id, nonce } })
 }
 
-/// A GUILD_CREATE may be an unavailable guild, and `unavailable` tells (GW-250). `Guild` has it as a field, so that a large
-/// guild is read once; an unavailable one has little else, and fails as a `Guild` early. The model's own `Deserialize`
-/// would buffer every value before it tries the two.
+/// Parses a GUILD_CREATE, which may be an unavailable guild, marked by `unavailable` (GW-250). `Guild` has
+/// that field, so a large guild is parsed once; an unavailable guild has few other fields and fails early as
+/// a `Guild`. The model's own `Deserialize` would buffer every value before it tries the two.
 fn guild_create(data: &[u8]) -> Result<GuildCreate, JsonError> {
     match json::whole::<Guild>(data) {
         Ok(Guild { id, unavailable: Some(true), .. }) => {
@@ -244,12 +246,12 @@ mod tests {
     #[test]
     fn an_error_names_the_event_and_the_place_and_nothing_of_the_content() {
         for (data, what) in [
-            (r#""secret""#, "a value is missing or of another kind, before line 1 column 8"),
+            (r#""secret""#, "a value is missing or has the wrong type, before line 1 column 8"),
             (
                 r#"{"guild_id":"secret","secret":"secret"}"#,
-                "a value is missing or of another kind, before line 1 column 20",
+                "a value is missing or has the wrong type, before line 1 column 20",
             ),
-            (r#"{"guild_id":secret}"#, "it is no JSON, before line 1 column 13"),
+            (r#"{"guild_id":secret}"#, "it is not valid JSON, before line 1 column 13"),
             (r#"{"channel_id":"secret"#, "it ends too early, before line 1 column 21"),
         ] {
             let error = typed(EventName::TypingStart, data.as_bytes()).unwrap_err();
@@ -258,12 +260,12 @@ mod tests {
             assert_eq!(
                 crate::chain::chain(&error),
                 format!(
-                    "TYPING_START of {} bytes does not fit its model, use its raw data: {what}",
+                    "TYPING_START of {} bytes does not fit its twilight model: use the raw data: {what}",
                     data.len()
                 )
             );
         }
-        // Whoever wants the words can have them.
+        // `into_inner` still gives serde_json's text to callers that want it.
         let error = typed(EventName::TypingStart, br#""secret""#).unwrap_err();
         assert!(error.source.into_inner().to_string().contains("secret"));
     }

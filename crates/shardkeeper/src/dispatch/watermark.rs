@@ -1,8 +1,9 @@
-//! How far the lossless subscriptions of a shard are done with its dispatches.
+//! Tracks how far the lossless subscriptions of a shard have acknowledged its dispatches.
 //!
-//! Input: which dispatches went to which subscriptions, and each one's acknowledgement. Output: the watermark, the highest
-//! sequence up to which nobody owes one any more. A session that leaves the process leaves with the watermark: the
-//! successor gets everything again that was not dealt with.
+//! Input: which dispatches went to which subscriptions, and their acknowledgements. Output: the watermark,
+//! the highest sequence number up to which every acknowledgement has been given. A session that leaves the
+//! process is handed over with the watermark as its sequence number, so the next process receives every
+//! unacknowledged event again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,19 +16,19 @@ use tokio::sync::Notify;
 use super::label::WatermarkStuck;
 use super::label::{SubscriptionLabel, Tag};
 
-/// How long the watermark may stand at one dispatch before this is reported. 60 s: nearly every handler is done by then, and
-/// Discord still has what came since.
+/// Time without progress after which a watermark is reported as stuck. 60 s: nearly every handler is done by
+/// then, and Discord can still replay the events since then.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
-/// From this many on, settled dispatches behind one that is open are merged once they are half of all.
+/// Number of entries from which settled dispatches behind an open one are merged, once they are half of all.
 const MERGE_FROM: usize = 32;
-/// From this capacity on the queue gives memory back.
+/// Capacity from which the queue gives memory back.
 const SHRINK_FROM: usize = 1024;
 
-/// The watermark of one shard. Its driver adds, subscribers acknowledge, the manager reads.
+/// The watermark of one shard. Its driver adds dispatches, subscribers acknowledge, the manager reads.
 #[derive(Debug, Default)]
 pub(crate) struct Watermark {
     acknowledged: AtomicU64,
-    /// Whether something is open: if not, a dispatch that nobody wants takes no lock.
+    /// Whether any acknowledgement is open. If not, a dispatch that nobody wants takes no lock.
     is_open: AtomicBool,
     state: Mutex<State>,
     settled: Notify,
@@ -35,66 +36,69 @@ pub(crate) struct Watermark {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The dispatches that somebody owes an acknowledgement for, in order, and at most as many that are settled. Each stands
-    /// for whatever came up to the next one.
+    /// Dispatches with open acknowledgements, in order, and at most as many settled ones. Each entry also
+    /// covers the dispatches up to the next entry.
     open: VecDeque<Open>,
-    /// How many of them are settled.
+    /// Number of settled entries.
     settled: usize,
-    /// The number of the next one. Numbers go on over sessions, so that a late acknowledgement hits nothing new.
+    /// Number of the next entry. Numbers continue over sessions, so a late acknowledgement never matches a
+    /// new dispatch.
     next: u64,
-    /// The subscriptions that acknowledge: their indices are the bits of [`Open::holders`].
+    /// Subscriptions that can owe acknowledgements. Their positions are the bits of [`Open::holders`].
     holders: Vec<(Weak<AckHolder>, Arc<Tag>)>,
-    /// Whose dispatch was abandoned first, as long as the watermark cannot pass it.
+    /// Subscription that abandoned a dispatch first, as long as the watermark is held back by it.
     abandoned_by: Option<Arc<Tag>>,
     /// Number and [bit](AckHolder::bit) of each token that has a clone, which is on its way into a subscription.
     cloned: Vec<(u64, u64)>,
     watch: Watch,
 }
 
-/// A dispatch and what came up to the next one that is open.
+/// A dispatch, together with the dispatches up to the next open one.
 #[derive(Debug)]
 struct Open {
     number: u64,
     sequence: u64,
-    /// The highest sequence up to the next one.
+    /// Highest sequence number before the next entry.
     up_to: u64,
-    /// Those of the first 64 holders whose acknowledgement is outstanding.
+    /// Bits of those of the first 64 holders that still owe the acknowledgement.
     holders: u64,
     outstanding: u32,
-    /// Somebody gave it up: it has to come again, and the watermark cannot pass it.
+    /// Whether a subscription abandoned the dispatch. It has to be delivered again, so the watermark cannot
+    /// pass it.
     abandoned: bool,
 }
 
-/// Remembers what the watermark waited for when it was last looked at.
+/// The dispatch that the watermark waited for at the last check.
 #[derive(Debug, Default)]
 struct Watch {
     first: Option<(u64, Instant)>,
     reported: bool,
 }
 
-/// What an end waits for in vain: those who owe it wait for the end.
+/// A shutdown waits for acknowledgements that cannot come, because the tasks that owe them await the
+/// shutdown.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct HeldByAsker {
-    /// Since when the last of them does.
+    /// When the last of these tasks began to await the shutdown.
     pub(crate) since: Instant,
-    /// The subscription that the first of it came from.
+    /// Subscription that owes the first of these acknowledgements.
     pub(crate) subscription: SubscriptionLabel,
 }
 
-/// What a look at the watermark has found.
+/// Result of a check of the watermark.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// It has stood at one dispatch for long.
+    /// The watermark has waited for one dispatch for too long.
     Stuck(WatermarkStuck),
-    /// It moves again, which it did not when it was reported.
+    /// The watermark moves again, after it was reported as stuck.
     Moves,
 }
 
 impl State {
-    /// `None` when it belongs to an earlier session.
+    /// Returns the entry of this number; `None` when the number belongs to an earlier session.
     fn entry(&mut self, number: u64) -> Option<&mut Open> {
         let offset = usize::try_from(number.checked_sub(self.open.front()?.number)?).ok()?;
-        // Nothing in front of it was merged, mostly.
+        // Usually no entry in front of it was merged, so its offset is its position.
         let place = match self.open.get(offset) {
             Some(entry) if entry.number == number => offset,
             _ => self.open.binary_search_by_key(&number, |entry| entry.number).ok()?,
@@ -102,7 +106,8 @@ impl State {
         self.open.get_mut(place)
     }
 
-    /// One subscription owes nothing any more for this dispatch. `false` when it did not owe anything.
+    /// Notes that one subscription no longer owes an acknowledgement for this dispatch. `false` when it did
+    /// not owe one.
     fn settle(&mut self, number: u64, holder: u64, abandoned: bool) -> bool {
         let cloned = self.cloned.iter().position(|cloned| *cloned == (number, holder));
         if let Some(place) = cloned {
@@ -118,7 +123,8 @@ impl State {
         true
     }
 
-    /// Forgets the settled dispatches up to the first one that is open. Returns how far that is, if anything was forgotten.
+    /// Removes the settled entries in front of the first open one. Returns the sequence number up to which
+    /// entries were removed, if there were any.
     fn pass_settled(&mut self) -> Option<u64> {
         let mut passed = None;
         while let Some(first) = self.open.front().filter(|entry| entry.outstanding == 0 && !entry.abandoned) {
@@ -135,13 +141,13 @@ impl State {
         passed
     }
 
-    /// Adds what is settled to what is open in front of it, which holds it back. The memory is that of the open ones; the cost
-    /// is that of as many acknowledgements as there were since the last time.
+    /// Merges settled entries into the open entry in front of them, which holds them back. Memory is then
+    /// bounded by the open entries; the cost is proportional to the acknowledgements since the last merge.
     fn merge(&mut self) {
         let (mut kept, mut blocked) = (0, false);
         for place in 0..self.open.len() {
             let Open { outstanding, abandoned, up_to, .. } = self.open[place];
-            // Beyond the first that was abandoned the others say nothing.
+            // After the first abandoned entry further abandoned entries make no difference.
             if kept > 0 && outstanding == 0 && (blocked || !abandoned) {
                 let before = &mut self.open[kept - 1];
                 before.up_to = before.up_to.max(up_to);
@@ -159,7 +165,7 @@ impl State {
         self.settled == self.open.len()
     }
 
-    /// The dispatch that the watermark waits for, and whose acknowledgement is missing.
+    /// Returns the entry that the watermark waits for, and the subscription whose acknowledgement is missing.
     fn first(&self) -> Option<(&Open, Option<&Arc<Tag>>)> {
         let first = self.open.front()?;
         let holder = self.holders.get(first.holders.trailing_zeros() as usize).map(|(_, tag)| tag);
@@ -179,7 +185,7 @@ impl Watermark {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A subscription that will owe acknowledgements.
+    /// Registers a subscription that will owe acknowledgements.
     pub(super) fn enroll(self: &Arc<Self>, tag: &Arc<Tag>) -> Arc<AckHolder> {
         let mut state = self.state();
         let free = state.holders.iter().position(|(holder, _)| holder.strong_count() == 0);
@@ -200,7 +206,7 @@ impl Watermark {
         holder
     }
 
-    /// Another session begins, or the first: nothing of an earlier one counts any more.
+    /// Starts again with another session; open acknowledgements of earlier sessions no longer count.
     pub(crate) fn restart(&self, sequence: u64) {
         let mut state = self.state();
         state.open.clear();
@@ -212,8 +218,9 @@ impl Watermark {
         self.settled.notify_waiters();
     }
 
-    /// The session is resumed from here: what came behind it comes again, and is owed anew. A crash in the middle of publishing
-    /// drops deliveries that no subscription has, and that is no acknowledgement.
+    /// Goes back to the sequence number from which the session is resumed: later dispatches are replayed, and
+    /// have to be acknowledged again. A crash in the middle of publishing drops deliveries that no
+    /// subscription has received, which is not an acknowledgement.
     pub(crate) fn rewind(&self, sequence: u64) {
         let mut state = self.state();
         let mut newly_settled = 0;
@@ -232,9 +239,10 @@ impl Watermark {
         self.forget_settled(state);
     }
 
-    /// A dispatch has come that nobody owes anything for.
+    /// Notes a dispatch that no subscription has to acknowledge.
     pub(super) fn pass(&self, sequence: u64) {
-        // Only the driver opens something, and it is here.
+        // Only the driver opens entries, and this call is the driver's, so the flag cannot become true
+        // meanwhile.
         if self.is_open.load(Ordering::Acquire)
             && let Some(last) = self.state().open.back_mut()
         {
@@ -244,8 +252,8 @@ impl Watermark {
         self.acknowledged.fetch_max(sequence, Ordering::AcqRel);
     }
 
-    /// A dispatch goes to this many subscriptions, at least one, whose [bits](AckHolder::bit) these are. Each is to get an [`AckToken`]
-    /// of the number that is returned.
+    /// Notes a dispatch that `outstanding` subscriptions (at least one) with these [bits](AckHolder::bit) have to
+    /// acknowledge. Each must receive an [`AckToken`] with the returned number.
     pub(super) fn expect(&self, sequence: u64, outstanding: u32, holders: u64) -> u64 {
         let mut state = self.state();
         let number = state.next;
@@ -262,7 +270,7 @@ impl Watermark {
         number
     }
 
-    /// Whether a resume from the watermark brings the dispatch of this number again.
+    /// Whether a resume from the watermark replays the dispatch of this number.
     fn is_replayed(&self, number: u64) -> bool {
         let acknowledged = self.acknowledged();
         self.state().entry(number).is_some_and(|entry| entry.sequence > acknowledged)
@@ -305,16 +313,16 @@ impl Watermark {
         }
     }
 
-    /// The highest sequence up to which every lossless subscription is done.
+    /// Returns the highest sequence number that every lossless subscription has acknowledged.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Acquire)
     }
 
-    /// Waits until nobody owes anything. What was abandoned is not waited for.
+    /// Waits until no acknowledgement is open. Abandoned dispatches are not waited for.
     ///
     /// # Cancel safety
     ///
-    /// Safe: it only waits.
+    /// Safe: waiting changes nothing.
     pub(crate) async fn settled(&self) {
         loop {
             let notified = self.settled.notified();
@@ -325,16 +333,17 @@ impl Watermark {
         }
     }
 
-    /// Whether nobody owes anything.
+    /// Whether no acknowledgement is open.
     pub(crate) fn is_settled(&self) -> bool {
         self.state().all_settled()
     }
 
-    /// When every acknowledgement is outstanding from tasks that await an end, and so cannot acknowledge it: whom this end waits for.
-    /// Each of them holds the delivery, or does not come to read it. `None` when somebody else owes something, or nobody does.
+    /// Detects a shutdown that would wait forever: every open acknowledgement is owed by a task that awaits
+    /// the shutdown, and so cannot give it. Each of these tasks holds the delivery or will not read it.
+    /// `None` when another task owes an acknowledgement, or none is open.
     pub(crate) fn held_by_asker(&self, shard: ShardId) -> Option<HeldByAsker> {
         let state = self.state();
-        // Beyond this they are not told apart.
+        // With 64 holders or more, they cannot be told apart.
         if state.holders.len() >= u64::BITS as usize {
             return None;
         }
@@ -359,7 +368,7 @@ impl Watermark {
         held
     }
 
-    /// Looks whether the watermark has moved since the last look. What it finds is returned once.
+    /// Checks whether the watermark has moved since the last check. Each finding is returned once.
     pub(crate) fn look(&self, now: Instant) -> Option<Found> {
         let mut state = self.state();
         let first = state.open.front().map(|first| first.number);
@@ -376,38 +385,39 @@ impl Watermark {
         Some(Found::Stuck(stuck))
     }
 
-    /// The dispatch that the watermark waits for, if that was reported as stuck and still is.
+    /// Returns the dispatch that the watermark waits for, if it was reported as stuck and still is.
     pub(crate) fn stuck(&self) -> Option<WatermarkStuck> {
         let state = self.state();
         state.stuck().filter(|_| state.watch.reported)
     }
 
-    /// Whose acknowledgement the watermark waits for now, and of which dispatch.
+    /// Returns the dispatch that the watermark waits for now, and the subscription that owes the
+    /// acknowledgement.
     pub(crate) fn waits_for(&self) -> Option<(u64, Option<SubscriptionLabel>)> {
         let state = self.state();
         state.first().map(|(first, tag)| (first.sequence, tag.map(|tag| tag.label())))
     }
 }
 
-/// One lossless subscription of one shard.
+/// A lossless subscription, as seen by the watermark of one shard.
 #[derive(Debug)]
 pub(super) struct AckHolder {
     watermark: Arc<Watermark>,
     tag: Arc<Tag>,
-    /// Zero when there are too many.
+    /// Bit of this subscription in [`Open::holders`]; zero when all bits are in use.
     pub(super) bit: u64,
-    /// What is owed for dispatches of lower numbers was read.
+    /// All dispatches with a lower number have been read by the subscriber.
     read: AtomicU64,
 }
 
-/// What a lossless subscription owes for one dispatch. Dropping it acknowledges.
+/// The acknowledgement that a lossless subscription owes for one dispatch. Dropping the token acknowledges.
 #[derive(Debug)]
 pub(super) struct AckToken {
     holder: Arc<AckHolder>,
     number: u64,
 }
 
-/// The number of a token that was given up.
+/// Number of a token that was given up.
 const GIVEN_UP: u64 = u64::MAX;
 
 impl AckToken {
@@ -415,19 +425,20 @@ impl AckToken {
         Self { holder: Arc::clone(holder), number }
     }
 
-    /// A reader has it from now on. Returns its number.
+    /// Marks the dispatch as read by the subscriber. Returns its number.
     pub(super) fn mark_read(&self) -> u64 {
         self.holder.read.fetch_max(self.number + 1, Ordering::AcqRel);
         self.number
     }
 
-    /// Whether whoever resumes the session gets the dispatch again. READY comes once, and what belongs to an earlier session
-    /// never does.
+    /// Whether a resume of the session replays the dispatch. READY is sent only once, and dispatches of an
+    /// earlier session are never replayed.
     pub(super) fn comes_again(&self) -> bool {
         self.holder.watermark.is_replayed(self.number)
     }
 
-    /// Drops it, and acknowledges nothing: the dispatch comes again to whoever resumes the session.
+    /// Drops the token without acknowledging: a resume of the session in another process replays the
+    /// dispatch.
     pub(super) fn give_up(mut self) {
         self.holder.watermark.abandon(self.number, &self.holder);
         self.number = GIVEN_UP;
@@ -435,7 +446,7 @@ impl AckToken {
 }
 
 impl Clone for AckToken {
-    /// One more acknowledgement is owed.
+    /// A clone counts as one more acknowledgement that is owed.
     fn clone(&self) -> Self {
         self.holder.watermark.expect_another(self.number, self.holder.bit);
         Self { holder: Arc::clone(&self.holder), number: self.number }
@@ -470,7 +481,7 @@ mod tests {
         tokens(watermark, sequence, &[&holder(watermark)]).remove(0)
     }
 
-    /// How many entries there are, and for how many there is memory.
+    /// Number of entries, and number of entries for which memory is allocated.
     fn size(watermark: &Watermark) -> (usize, usize) {
         let state = watermark.state();
         (state.open.len(), state.open.capacity())
@@ -524,11 +535,11 @@ mod tests {
     }
 
     #[test]
-    fn a_dispatch_that_had_to_wait_for_room_still_names_its_debtor() {
+    fn a_dispatch_that_had_to_wait_for_room_still_names_its_holder() {
         let watermark = Arc::new(Watermark::default());
         let holder = holder(&watermark);
         let token = tokens(&watermark, 1, &[&holder]).remove(0);
-        // Each attempt to deliver it makes a clone, and the last one replaces the original.
+        // Each attempt to deliver an event clones its token, and the last clone replaces the original.
         drop(token.clone());
         let delivered = token.clone();
         drop(token);
@@ -559,7 +570,7 @@ mod tests {
         assert_eq!(watermark.acknowledged(), 1);
         drop(again);
         assert_eq!(watermark.acknowledged(), 2);
-        // When nothing else is open, it was acknowledged already.
+        // When nothing else is open, the dispatch was acknowledged already.
         drop(token(&watermark, 3));
         watermark.rewind(2);
         assert_eq!(watermark.acknowledged(), 2);
@@ -590,7 +601,7 @@ mod tests {
         let mut open: Vec<_> =
             (1..=100_000).map(|sequence| tokens(&watermark, sequence, &[&holder])).collect();
         assert!(size(&watermark).1 >= 100_000);
-        // Each hundredth one stays.
+        // Each hundredth token stays open.
         let mut number = 0;
         open.retain(|_| {
             number += 1;
@@ -618,7 +629,8 @@ mod tests {
         }
         assert!(size(&watermark).0 <= 2 * MERGE_FROM, "{:?}", size(&watermark));
         assert_eq!(watermark.acknowledged(), 1);
-        // It comes again to whoever resumes before it, here too.
+        // After a resume from an earlier sequence number the abandoned dispatch is replayed in this process,
+        // too.
         watermark.rewind(1);
         drop(token(&watermark, 2));
         assert_eq!(watermark.acknowledged(), 2);
@@ -645,7 +657,7 @@ mod tests {
         assert_eq!(watermark.stuck(), None);
         assert_eq!(watermark.look(after(601)), Some(Found::Moves));
         assert_eq!(watermark.look(after(700)), None);
-        // One that abandons is named as well, also when it is gone.
+        // A subscription that abandons is named as well, even after it was dropped.
         let label = bad.tag.label();
         tokens(&watermark, 9, &[&bad]).remove(0).give_up();
         drop((good, bad));
@@ -667,7 +679,7 @@ mod tests {
         assert_eq!(watermark.waits_for(), Some((1, None)));
         drop(last);
         assert_eq!(watermark.acknowledged(), 1);
-        // The places of those who are gone are used again.
+        // The bits of dropped subscriptions are used again.
         drop(holders);
         assert_ne!(holder(&watermark).bit, 0);
     }

@@ -1,4 +1,4 @@
-//! The gate between managers that live in one process.
+//! The gate between managers in one process.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest};
 
-/// An [`IdentifyGate`] for several managers of one bot in one process: clones are one gate.
+/// An [`IdentifyGate`] for several managers of one bot in one process. Clones share one gate.
 ///
-/// Who is more urgent goes first, then who asked first. It also counts the budget over all of them: the least that any of
-/// them knows, less what passes through here. It knows nothing of what was sent before it was made.
+/// More urgent requests go first, then earlier ones. The gate also counts the budget over all managers: the
+/// lowest that any of them reports, less the Identifies that have passed through here. It does not know of
+/// Identifies sent before it was made.
 #[derive(Clone, Debug, Default)]
 pub struct LocalGate {
     shared: Arc<Shared>,
@@ -29,9 +30,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     arrivals: u64,
-    /// Those who wait and those who hold a pass, in the order of service.
+    /// Waiting requests and passes that are out, in the order of service.
     claims: BTreeMap<(Priority, u64), ClaimState>,
-    /// Until when keys are shut.
+    /// Time until which each key is closed.
     shut: HashMap<Key, Instant>,
     budget: Option<IdentifyBudget>,
 }
@@ -49,13 +50,14 @@ struct Key {
 }
 
 impl Key {
-    /// Whether two keys exclude each other. Keys under different values of `max_concurrency`, which may change (GW-177), do.
+    /// Whether two keys exclude each other. Keys under different values of `max_concurrency` do, since that
+    /// value may change (GW-177).
     fn is_one_with(self, other: Self) -> bool {
         self.max_concurrency != other.max_concurrency || self.number == other.number
     }
 }
 
-/// The identify budget that all processes share is used up, but for the reserve.
+/// The identify budget that all managers share is used up except for the reserve.
 #[derive(Debug, thiserror::Error)]
 #[error("the identify budget is used up, full again in {resets_after:.0?}")]
 struct BudgetUsedUp {
@@ -64,7 +66,7 @@ struct BudgetUsedUp {
 
 enum Admission {
     Now,
-    /// If nothing changes before.
+    /// The request may pass at this time, if nothing changes before.
     At(Instant),
     AfterOthers,
 }
@@ -74,7 +76,7 @@ impl IdentifyGate for LocalGate {
         Box::pin(async move {
             let claim = self.shared.enter(&request);
             loop {
-                // Made before the look, so that no change in between is missed.
+                // Registered before the check, so that no change in between is missed.
                 let changed = self.shared.changed.notified();
                 match claim.try_admit()? {
                     Admission::Now => break,
@@ -156,7 +158,7 @@ impl Drop for Claim {
 }
 
 impl State {
-    /// Whoever knows of the least knows best: the others have not heard of what was spent.
+    /// Takes over the lowest budget: a manager that reports more has not heard of what others spent.
     fn learn(&mut self, mut said: IdentifyBudget) {
         let now = Instant::now().into_std();
         let (left, known) = (said.left(now), self.budget.as_mut().map(|known| known.left(now)));

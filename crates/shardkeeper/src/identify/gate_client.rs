@@ -1,6 +1,7 @@
-//! The identify queue's side of the gate: it requests passes, and repeats what fails.
+//! The identify queue's client of the gate: requests passes, and repeats failed requests.
 //!
-//! Input: permits that the limiter granted. Output: the same permits, each with a pass that was taken for it.
+//! Input: permits that the limiter granted. Output: the same permits, each with the pass that was obtained
+//! for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,16 +13,17 @@ use crate::gate::{IdentifyGate, IdentifyPass, IdentifyRequest};
 use crate::message::QueueMessage;
 use crate::task::{AbortOnDrop, catching};
 
-/// What a queue has to do with its gate.
+/// The queue's requests to its gate.
 pub(crate) struct GateClient {
     gate: Arc<dyn IdentifyGate>,
     backoff: Backoff,
     random: fastrand::Rng,
-    /// Numbers the requests, so that the result of an earlier one is not taken for that of the present one.
+    /// Number of the last request, so that the answer to an earlier request is not taken for that to a later
+    /// one.
     last_number: u64,
-    /// In the order of shards, since that is the order in which they ask anew.
+    /// Requests under way, in the order of shards, because they are repeated in this order.
     pending: BTreeMap<ShardId, PendingPass>,
-    /// It failed, and has not been seen to work since.
+    /// Whether the gate has failed and has not worked since.
     broken: bool,
 }
 
@@ -37,7 +39,7 @@ impl GateClient {
         Self { gate, backoff, random, last_number: 0, pending: BTreeMap::new(), broken: false }
     }
 
-    /// Asks for a pass; it comes as [`QueueMessage::Passed`].
+    /// Requests a pass, which arrives as [`QueueMessage::Passed`].
     pub(crate) fn ask(
         &mut self,
         queue: &ActorRef<QueueMessage>,
@@ -52,17 +54,18 @@ impl GateClient {
         self.pending.insert(shard, PendingPass { number, permit, failed: false, _task: task });
     }
 
-    /// Takes back every permit that still waits, to ask anew.
+    /// Cancels all requests and returns their permits, so that they can be requested again.
     pub(crate) fn take_pending(&mut self) -> Vec<(ShardId, IdentifyPermit)> {
         std::mem::take(&mut self.pending).into_iter().map(|(shard, ask)| (shard, ask.permit)).collect()
     }
 
-    /// How many permits wait for a pass.
+    /// Number of permits that wait for a pass.
     pub(crate) fn waiting(&self) -> usize {
         self.pending.len()
     }
 
-    /// The permit that this pass is for, with it; a pass that nobody waits for any more returns.
+    /// Returns the permit that this pass is for, together with the pass. A pass that no request waits for is
+    /// dropped, and so returns to the gate unspent.
     pub(crate) fn passed(
         &mut self,
         shard: ShardId,
@@ -74,7 +77,7 @@ impl GateClient {
         Some((ask.permit, pass))
     }
 
-    /// An ask failed. Whether that is news.
+    /// Notes that a request failed. `true` when this is the first failure since the gate last worked.
     pub(crate) fn failed(&mut self, shard: ShardId, number: u64) -> bool {
         match self.pending.get_mut(&shard).filter(|ask| ask.number == number) {
             Some(ask) => {
@@ -85,7 +88,7 @@ impl GateClient {
         }
     }
 
-    /// Whether it is news that the gate works: nobody who waits has been refused.
+    /// Whether the gate works again after a failure: no request that waits has failed.
     pub(crate) fn recovered(&mut self) -> bool {
         self.broken && {
             self.broken = self.pending.values().any(|ask| ask.failed);
@@ -93,7 +96,7 @@ impl GateClient {
         }
     }
 
-    /// The shard no longer waits for a pass.
+    /// Notes that the shard no longer waits for a pass.
     pub(crate) fn left(&mut self, shard: ShardId) {
         self.pending.remove(&shard);
     }
@@ -104,7 +107,7 @@ impl GateClient {
     }
 }
 
-/// Until there is a pass.
+/// Asks the gate until there is a pass.
 async fn ask(
     gate: Arc<dyn IdentifyGate>,
     request: IdentifyRequest,
@@ -145,14 +148,14 @@ mod tests {
     use crate::message::ShardMessage;
     use shardkeeper_proto::ShardId;
 
-    /// A local gate that writes down what it sees.
+    /// A local gate that records its calls.
     #[derive(Clone, Default)]
     struct Witness {
         gate: LocalGate,
         seen: Arc<Mutex<Vec<String>>>,
     }
 
-    /// Writes it down when it is dropped.
+    /// Records a line when it is dropped.
     struct Note(Witness, String);
 
     impl Note {
@@ -190,7 +193,7 @@ mod tests {
         }
     }
 
-    /// A shard that keeps silent.
+    /// A shard that does nothing.
     struct Silent;
 
     impl Actor for Silent {
@@ -292,7 +295,7 @@ mod tests {
         gate.until(&["shard 1 of 1 left"]).await;
         drop(permit);
         gate.until(&["shard 1 of 1 left", "shard 0 spent it"]).await;
-        // Where nothing was spent no window runs but the gate's.
+        // No Identify was sent, so the only window is that of the gate.
         let start = tokio::time::Instant::now();
         there.send(QueueMessage::Claim {
             shard: ShardId(1),

@@ -1,8 +1,9 @@
-//! What is known about Identify whichever actor crashes: the budget, what was sent, and the permits that are out.
+//! State of identifying that survives the crash of any actor: the budget, the last Identify, and the permits
+//! that are out.
 //!
-//! Input: the queue grants and revokes permits, drivers take and spend them, the manager reports the gateway's budget.
-//! Output: the same state to whichever queue there is, the session keeper and the status. An Identify is counted here by
-//! the driver that writes it, so no message about it can be lost, doubled or late.
+//! Input: the queue grants and revokes permits, drivers take and spend them, the manager reports the
+//! gateway's budget. Output: the same state for the current queue, the session keeper and the status. The
+//! driver that writes an Identify counts it here, so no message about it can be lost, doubled or late.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -16,7 +17,7 @@ use crate::gate::IdentifyPass;
 use crate::message::{Incarnation, QueueMessage};
 use crate::status::IdentifyStatus;
 
-/// Shared by the manager, the identify queue, the session keeper and every driver.
+/// Ledger of one bot, shared by the manager, the identify queue, the session keeper and every driver.
 #[derive(Debug)]
 pub(crate) struct IdentifyLedger {
     state: Mutex<State>,
@@ -27,9 +28,9 @@ struct State {
     budget: IdentifyBudget,
     sent: u64,
     last_identify: Option<Instant>,
-    /// At most one per shard. The queue adds and removes them; a driver only changes their stage.
+    /// At most one permit per shard. The queue adds and removes permits; a driver only changes their stage.
     permits: BTreeMap<ShardId, Permit>,
-    /// As the queue last reported.
+    /// Number of waiting shards that the queue last reported.
     waiting: usize,
     max_concurrency: u32,
     /// The queue that is woken when a permit is over.
@@ -40,17 +41,17 @@ struct State {
 struct Permit {
     incarnation: Incarnation,
     stage: Stage,
-    /// The gate's consent, if there is a gate.
+    /// Pass of the identify gate; `None` without a gate.
     pass: Option<IdentifyPass>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// On its way to the driver. The queue may still revoke it.
+    /// On its way to the driver. The queue can still revoke it.
     Granted,
-    /// With the driver, which alone decides what becomes of it.
+    /// Held by the driver, which is then the only one to decide whether it is used.
     Taken,
-    /// Settled: the Identify was written by then, or (`None`) the permit was not used.
+    /// Over: the Identify was written no later than this time, or the permit was not used (`None`).
     Over(Option<Instant>),
 }
 
@@ -89,12 +90,12 @@ impl IdentifyLedger {
         self.state().budget
     }
 
-    /// When the last Identify was written, as far as anybody knows.
+    /// Time of the last known Identify.
     pub(crate) fn last_identify(&self) -> Option<Instant> {
         self.state().last_identify
     }
 
-    /// Takes what `GET /gateway/bot` said.
+    /// Takes over the budget in an answer of `GET /gateway/bot`.
     pub(crate) fn reconcile(&self, now: Instant, reported: IdentifyBudget) {
         self.state().budget.reconcile(now, reported);
     }
@@ -110,13 +111,14 @@ impl IdentifyLedger {
         }
     }
 
-    /// What the queue contributes to the status.
+    /// Stores the queue's part of the status.
     pub(crate) fn report(&self, waiting: usize, max_concurrency: u32) {
         let mut state = self.state();
         (state.waiting, state.max_concurrency) = (waiting, max_concurrency);
     }
 
-    /// Begins to wake this queue, and returns the shards whose drivers still hold a permit of the queue before.
+    /// Registers the queue that is to be woken, and returns the shards whose drivers still hold a permit of
+    /// the previous queue.
     pub(crate) fn open(&self, queue: ActorRef<QueueMessage>) -> Vec<ShardId> {
         self.revoke_all();
         let mut state = self.state();
@@ -124,7 +126,8 @@ impl IdentifyLedger {
         state.permits.keys().copied().collect()
     }
 
-    /// The end of this queue. What it granted and nobody has taken goes back, unless a later queue is open already.
+    /// Unregisters a queue that ends. Its permits that no driver has taken are revoked, unless a later queue
+    /// is registered already.
     pub(crate) fn close(&self, queue: ActorId) {
         let mut state = self.state();
         if state.is_open(queue) {
@@ -137,12 +140,12 @@ impl IdentifyLedger {
     /// Records a permit that is about to be sent to this incarnation of the shard.
     pub(crate) fn grant(&self, shard: ShardId, incarnation: Incarnation, pass: Option<IdentifyPass>) {
         let before = self.state().permits.insert(shard, Permit { incarnation, stage: Stage::Granted, pass });
-        // Dropped without the lock: its pass runs code of the bot.
+        // Dropped after the lock was released, because dropping a pass runs code of the bot.
         drop(before);
     }
 
-    /// Takes a permit back, and its pass returns unspent. `false` when that is too late: the driver has it, or what became
-    /// of it has not been [settled](Self::settle) yet.
+    /// Revokes a permit; its pass returns unspent. `false` when it is too late: the driver holds the permit,
+    /// or its outcome has not been [settled](Self::settle) yet.
     pub(crate) fn revoke(&self, shard: ShardId) -> bool {
         let mut state = self.state();
         let revoked = match state.permits.get(&shard).map(|permit| permit.stage) {
@@ -155,14 +158,14 @@ impl IdentifyLedger {
         true
     }
 
-    /// Takes every permit back that no driver has taken.
+    /// Revokes every permit that no driver has taken.
     pub(crate) fn revoke_all(&self) {
         let revoked = self.state().remove_if(|permit| permit.stage == Stage::Granted);
         drop(revoked);
     }
 
-    /// Removes the permits that are over, and returns whose each was and what became of it: when its Identify was written, or
-    /// `None`. A queue that another one has replaced learns nothing any more.
+    /// Removes the permits that are over, and returns each shard with the time of its Identify, or `None` for
+    /// an unused permit. Returns nothing to a queue that has been replaced.
     pub(crate) fn settle(&self, queue: ActorId) -> Vec<(ShardId, Incarnation, Option<Instant>)> {
         let mut state = self.state();
         if !state.is_open(queue) {
@@ -176,7 +179,7 @@ impl IdentifyLedger {
         over.into_iter().filter_map(outcome).collect()
     }
 
-    /// The permit of this incarnation, for its driver to use. `None` when it was revoked.
+    /// Takes the permit of this incarnation for its driver. `None` when the permit was revoked.
     pub(crate) fn take(self: &Arc<Self>, shard: ShardId, incarnation: Incarnation) -> Option<TakenPermit> {
         let mut state = self.state();
         let permit = state.permits.get_mut(&shard)?;
@@ -188,8 +191,8 @@ impl IdentifyLedger {
     }
 }
 
-/// A permit in the hands of a driver. Until it is dropped its key stays closed: while a driver lives, even one that was
-/// killed, it may still be writing.
+/// A permit held by a driver. Until it is dropped its key stays closed: as long as a driver exists, even a
+/// killed one, it may still be writing.
 #[derive(Debug)]
 pub(crate) struct TakenPermit {
     ledger: Arc<IdentifyLedger>,
@@ -199,7 +202,7 @@ pub(crate) struct TakenPermit {
 }
 
 impl TakenPermit {
-    /// Counts the Identify, which is about to be handed to the connection.
+    /// Counts the Identify that is about to be handed to the connection.
     pub(crate) fn spend(&mut self) {
         if !std::mem::replace(&mut self.spent, true) {
             let now = now();
@@ -215,7 +218,8 @@ impl TakenPermit {
     }
 }
 
-/// The Identify was written or never will be: the key's window begins (GW-172), or the key is free at once (GW-173).
+/// The Identify was written or will never be. In the first case the window of the key begins (GW-172: it
+/// counts from the Identify), in the second the key is free at once (GW-173).
 impl Drop for TakenPermit {
     fn drop(&mut self) {
         let written = self.spent.then(now);
@@ -228,12 +232,12 @@ impl Drop for TakenPermit {
         });
         let queue = state.queue.clone();
         drop(state);
-        // The driver may be unwinding already, and a second panic would end the process.
+        // The driver may already be unwinding, and a second panic would abort the process.
         let _ = std::panic::catch_unwind(AssertUnwindSafe(|| match pass {
             Some(pass) if self.spent => pass.spent(),
             unspent => drop(unspent),
         }));
-        // A queue that is gone is followed by one that looks here first.
+        // If the queue is gone, the next one checks the ledger when it starts.
         let _ = queue.map(|queue| queue.cast(QueueMessage::Wake));
     }
 }
@@ -257,7 +261,7 @@ mod tests {
         ledger.grant(SHARD, 1, None);
         assert!(ledger.take(SHARD, 2).is_none());
         let old = ledger.take(SHARD, 1).unwrap();
-        // The queue has given that one up, and lets the next incarnation identify.
+        // The queue has given up that permit, and lets the next incarnation identify.
         ledger.grant(SHARD, 2, None);
         drop(old);
         assert!(ledger.take(SHARD, 2).is_some(), "the end of the old driver is not that of the new permit");

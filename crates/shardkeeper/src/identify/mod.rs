@@ -1,7 +1,7 @@
-//! Who may identify, and when.
+//! Decides which shard may identify, and when.
 //!
-//! Input: wishes of shards, and what the gateway and the [gate](crate::gate) say. Output: permits to shards, one per key and
-//! window.
+//! Input: requests of shards, the answers of `GET /gateway/bot`, and passes of the [gate](crate::gate).
+//! Output: permits to shards, one per key and window.
 
 mod gate_client;
 mod ledger;

@@ -1,8 +1,9 @@
-//! The actor that lets shards identify, as fast as Discord allows and no faster.
+//! The actor that lets shards identify as fast as Discord allows.
 //!
-//! Input: shards that join, reach Hello, identify or leave. Output: turns to connect and permits to identify, to
-//! the shards' actors. The rules are in [`IdentifyLimiter`]; here are its clock and its post. What several processes share
-//! is asked of an [`IdentifyGate`](crate::gate::IdentifyGate), permit by permit.
+//! Input: shards that join, reach Hello, identify or leave. Output: grants to connect and permits to
+//! identify, for the shards' actors. [`IdentifyLimiter`] holds the rules; this actor supplies time and
+//! message delivery. For limits that several processes share, it asks an
+//! [`IdentifyGate`](crate::gate::IdentifyGate) for each permit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,17 +24,17 @@ use crate::message::{Incarnation, QueueMessage, ShardMessage};
 #[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
 pub struct IdentifyQueue;
 
-/// What an [`IdentifyQueue`] is started with. Only the manager makes one.
+/// Start arguments of an [`IdentifyQueue`]. Only the manager can make them.
 pub struct QueueArguments {
     pub(crate) max_concurrency: u32,
     pub(crate) window: Duration,
     pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) hub: Arc<Hub>,
-    /// What there is to do with the gate, if there is one.
+    /// Client of the identify gate; `None` without a gate.
     pub(crate) gate: Option<GateClient>,
 }
 
-/// The state of an [`IdentifyQueue`].
+/// State of an [`IdentifyQueue`].
 pub struct QueueState {
     id: ActorId,
     limiter: IdentifyLimiter,
@@ -49,12 +50,14 @@ pub struct QueueState {
     exhausted: bool,
 }
 
-/// What the queue knows about a shard. It is kept when the shard leaves, to recognise what comes late.
+/// The queue's knowledge of a shard. The entry stays when the shard leaves, so that late messages can be
+/// recognised.
 #[derive(Default)]
 struct Known {
-    /// Messages of earlier incarnations are ignored: their drivers have ended, or are about to.
+    /// Newest known incarnation. Messages of earlier ones are ignored: their drivers have ended, or are about
+    /// to end.
     incarnation: Incarnation,
-    /// How urgent it is and where to answer, from its request until it has left or identified.
+    /// Urgency and actor of a waiting shard, from its request until it has left or identified.
     asker: Option<(Priority, ActorRef<ShardMessage>)>,
 }
 
@@ -79,7 +82,7 @@ impl Actor for IdentifyQueue {
         let mut limiter = IdentifyLimiter::new(max_concurrency, window, ledger.budget());
         let id = myself.get_id();
         ledger.open(myself).into_iter().for_each(|shard| limiter.hold(shard));
-        // It is not known under which number of keys it was sent.
+        // The number of keys at that time is not known, so the window applies to every key.
         if let Some(at) = ledger.last_identify() {
             limiter.hold_all(at);
         }
@@ -107,7 +110,8 @@ impl Actor for IdentifyQueue {
         state: &mut QueueState,
     ) -> Result<(), ActorProcessingErr> {
         state.settle();
-        // One time for all that is decided now: what became free after the grants and before the alarm would wait for ever.
+        // All decisions of this call use the same time: a key that became free between grants and alarm
+        // would otherwise wait forever.
         let at = now();
         match message {
             QueueMessage::Join { shard, incarnation, priority, actor } => {
@@ -159,20 +163,20 @@ impl Actor for IdentifyQueue {
 }
 
 impl QueueState {
-    /// Learns from the ledger what became of permits, and what is left of the budget.
+    /// Takes over from the ledger which permits were used, and how much of the budget is left.
     fn settle(&mut self) {
         for (shard, incarnation, written) in self.ledger.settle(self.id) {
             match written {
                 Some(at) => {
                     self.limiter.sent(shard, at);
                     let known = self.shards.entry(shard).or_default();
-                    // The place is a later one's when a driver that was killed has written.
+                    // The place belongs to a later incarnation when a killed driver has written.
                     if known.incarnation == incarnation {
                         known.asker = None;
                         self.limiter.withdraw(shard);
                     }
                 }
-                // It may wait again by now.
+                // The shard may be waiting again by now.
                 None => self.limiter.give_back(shard),
             }
         }
@@ -191,7 +195,7 @@ impl QueueState {
         }
     }
 
-    /// Hands the permit over; with a gate, when there is a pass for it.
+    /// Sends the permit to the shard; with a gate, once there is a pass for it.
     fn permit(&mut self, myself: &ActorRef<QueueMessage>, shard: ShardId, permit: IdentifyPermit) {
         let Some(&(priority, _)) = self.asker(shard) else { return self.leave(shard) };
         match &mut self.gate {
@@ -226,7 +230,8 @@ impl QueueState {
         }
     }
 
-    /// The keys are others: who waits at the gate waits for the wrong one.
+    /// Repeats all requests to the gate after a change of the number of keys, since shards then wait for the
+    /// wrong key.
     fn ask_again(&mut self, myself: &ActorRef<QueueMessage>) {
         for (shard, permit) in self.gate.as_mut().map(GateClient::take_pending).unwrap_or_default() {
             self.permit(myself, shard, permit);
@@ -237,15 +242,15 @@ impl QueueState {
         self.shards.get(&shard)?.asker.as_ref()
     }
 
-    /// What cannot be handed over is unspent.
+    /// Sends a message to the shard's actor. A permit that cannot be delivered counts as unspent.
     fn send(&mut self, shard: ShardId, message: ShardMessage) {
         if self.asker(shard).is_none_or(|(_, actor)| actor.cast(message).is_err()) {
             self.leave(shard);
         }
     }
 
-    /// Whether what this incarnation says still counts. The newest one counts alone, whichever is heard of first: an
-    /// earlier one is gone by then.
+    /// Whether messages of this incarnation still count. Only the newest incarnation counts, even if its
+    /// messages arrive first: an earlier one has ended by then.
     fn hears(&mut self, shard: ShardId, incarnation: Incarnation) -> bool {
         let known = self.shards.entry(shard).or_default();
         if incarnation > known.incarnation {
@@ -256,7 +261,7 @@ impl QueueState {
         incarnation == known.incarnation
     }
 
-    /// Whether the shard gets a place in the queue. It answers to the actor that asked last.
+    /// Whether the shard gets a place in the queue. Answers go to the actor that asked last.
     fn admits(
         &mut self,
         shard: ShardId,
@@ -269,10 +274,10 @@ impl QueueState {
         }
         self.shards.entry(shard).or_default().asker = Some((priority, actor));
         if self.gate.as_ref().is_some_and(|gate| gate.is_waiting(shard)) {
-            // It has its place, at the gate.
+            // The shard already waits for a pass of the gate, and keeps that place.
             return false;
         }
-        // Its permit did not arrive, or it came when the shard had left.
+        // The permit did not arrive, or arrived after the shard had left.
         if self.ledger.revoke(shard) {
             self.limiter.give_back(shard);
         }
@@ -292,7 +297,7 @@ impl QueueState {
         }
     }
 
-    /// Tells when the budget becomes scarcer, and when it is used up: each once.
+    /// Logs and publishes when the budget becomes scarce, and when it is used up, once each.
     fn warn(&mut self) {
         let now = now();
         let mut budget = *self.limiter.budget();
@@ -309,7 +314,7 @@ impl QueueState {
         (self.scarcity, self.exhausted) = (scarcity, exhausted);
     }
 
-    /// For what becomes free after `granted_at`.
+    /// Sets the timer for the next key that becomes free after `granted_at`.
     fn set_alarm(&mut self, myself: &ActorRef<QueueMessage>, granted_at: Instant) {
         self.cancel_alarm();
         if let Some(at) = self.limiter.wakes_at(granted_at).filter(|_| !self.frozen) {
@@ -344,7 +349,7 @@ mod tests {
     const SHARD: ShardId = ShardId(0);
     const OTHER: ShardId = ShardId(1);
 
-    /// A shard's actor: it passes its permits on to the test, which is its driver.
+    /// A shard's actor that passes its permits on to the test, which plays the driver.
     struct Shard;
 
     impl Actor for Shard {
@@ -373,7 +378,7 @@ mod tests {
         }
     }
 
-    /// One incarnation of a shard.
+    /// A shard in one of its incarnations.
     struct Life {
         shard: ShardId,
         incarnation: Incarnation,
@@ -406,7 +411,7 @@ mod tests {
             QueueMessage::Gone { shard: self.shard, incarnation: self.incarnation }
         }
 
-        /// The next permit that comes within a minute.
+        /// Whether a permit comes within a minute.
         async fn permitted(&mut self) -> bool {
             timeout(Duration::from_secs(60), self.permits.recv()).await.is_ok()
         }
@@ -427,7 +432,7 @@ mod tests {
             Self { queue: Self::queue(&ledger).await, ledger }
         }
 
-        /// A queue with one key.
+        /// Starts a queue with one key.
         async fn queue(ledger: &Arc<IdentifyLedger>) -> ActorRef<QueueMessage> {
             let (ledger, hub) = (Arc::clone(ledger), Arc::default());
             let arguments = QueueArguments { max_concurrency: 1, window: WINDOW, ledger, hub, gate: None };
@@ -438,7 +443,7 @@ mod tests {
             self.queue.cast(message).unwrap();
         }
 
-        /// Until the queue has dealt with everything that it was told.
+        /// Waits until the queue has handled all messages sent to it.
         async fn settled(&self) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -448,7 +453,7 @@ mod tests {
         }
     }
 
-    /// Every order of so many things.
+    /// Every order of `of` things.
     fn orders(of: usize) -> Vec<Vec<usize>> {
         if of == 0 {
             return vec![Vec::new()];
@@ -471,7 +476,7 @@ mod tests {
         bench.send(second.claim());
         bench.send(QueueMessage::Freeze);
         bench.settled().await;
-        assert!(bench.ledger.take(SHARD, 1).is_none(), "what nobody has taken goes back");
+        assert!(bench.ledger.take(SHARD, 1).is_none(), "a permit that was not taken is revoked");
         bench.send(first.claim());
         assert!(!first.permitted().await && !second.permitted().await);
     }
@@ -493,7 +498,7 @@ mod tests {
             }
             bench.settled().await;
             assert!(bench.ledger.take(SHARD, 1).is_none(), "{order:?}: it is gone");
-            // The new one is in the queue, and on its way to Hello.
+            // The new incarnation is in the queue, and on its way to Hello.
             bench.send(other.claim());
             assert!(other.permitted().await, "{order:?}: the key is closed");
             bench.identify(&other);
@@ -580,7 +585,7 @@ mod tests {
         }
     }
 
-    /// A log that is slow to write: meanwhile a window passes.
+    /// A log that is slow to write, so that a window passes meanwhile.
     struct SlowLog;
 
     impl tracing::Subscriber for SlowLog {
@@ -608,7 +613,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_window_that_ends_while_the_queue_works_is_not_slept_through() {
         let _log = tracing::subscriber::set_default(SlowLog);
-        // The first Identify leaves less than half of it, which is logged.
+        // The first Identify leaves less than half of the budget, which is logged.
         let bench = Bench::with(IdentifyBudget::new(now(), 4, 2, BUDGET_PERIOD, 0)).await;
         let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
         bench.send(shard.claim());
@@ -619,12 +624,13 @@ mod tests {
         bench.identify(&shard);
         bench.settled().await;
         assert!(now() - written >= WINDOW, "it was logged");
-        assert!(other.permitted().await, "nobody wakes the queue");
+        assert!(other.permitted().await, "the queue was not woken");
     }
 
     #[tokio::test(start_paused = true)]
     async fn gw_169_172_an_identify_counts_once_and_closes_its_key_whatever_becomes_of_the_queue() {
-        // When the queue dies: before the permit is taken, before it is spent, before its end is known, after that.
+        // The queue dies before the permit is taken, before it is spent, before its end is known, or after
+        // that.
         for dies_at in 0..4 {
             let mut bench = Bench::new().await;
             let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
@@ -634,7 +640,8 @@ mod tests {
             let mut permit = None;
             for step in 0..4 {
                 if step == dies_at {
-                    // As it may be with threads: the old one's state ends when the new one works already.
+                    // As can happen with threads: the old queue's state ends when the new queue already
+                    // works.
                     bench.queue = Bench::queue(&bench.ledger).await;
                     bench.send(other.claim());
                     bench.settled().await;
@@ -651,7 +658,7 @@ mod tests {
             let written = now();
             assert!(other.permitted().await, "{dies_at}");
             if dies_at == 0 {
-                // Revoked: it never took place.
+                // The permit was revoked, so no Identify was sent.
                 assert_eq!(bench.ledger.status().sent, 0);
             } else {
                 assert_eq!((bench.ledger.status().sent, bench.ledger.budget().remaining()), (1, 999));

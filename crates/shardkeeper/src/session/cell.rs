@@ -1,4 +1,4 @@
-//! Where a shard's session is kept: with the manager, out of reach of whatever may crash.
+//! Storage of a shard's session: owned by the manager, so that it survives a crash of the shard.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,23 +9,24 @@ use tokio::sync::OwnedMutexGuard;
 use crate::dispatch::Watermark;
 use crate::message::Incarnation;
 
-/// The next [`SessionCell::version`].
+/// Next value of [`SessionCell::version`], counted over all cells.
 static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
-/// The right of a shard's drivers to write, which one of them has at a time.
+/// The right of a shard's drivers to write the cell, held by one driver at a time.
 pub(crate) type Writer = Arc<tokio::sync::Mutex<()>>;
 
-/// The session of one shard. Its driver writes, the manager reads.
+/// The session of one shard. Its driver writes it, the manager reads it.
 ///
-/// The manager can also [empty](Self::empty) it when there is no actor, while a driver that was aborted may still run: what an
-/// incarnation before that stores is ignored.
+/// The manager can also [empty](Self::empty) the cell when there is no actor, while an aborted driver may
+/// still run: sessions stored by earlier incarnations are ignored from then on.
 #[derive(Debug, Default)]
 pub(crate) struct SessionCell {
     stored: Mutex<Stored>,
-    /// Apart from the rest, since it changes with each dispatch. Never ahead of what was published: what a subscription has
-    /// not taken yet outlives the driver.
+    /// Kept apart from the rest, since it changes with each dispatch. Never ahead of what was published:
+    /// events that a subscription has not taken yet survive the driver.
     sequence: AtomicU64,
-    /// Names the session that is here: no other one ever has the same, here or in another slot.
+    /// Identifies the session in the cell: no other session has the same version, in this cell or another
+    /// one.
     version: AtomicU64,
     writer: Writer,
     watermark: Arc<Watermark>,
@@ -34,12 +35,12 @@ pub(crate) struct SessionCell {
 #[derive(Debug, Default)]
 struct Stored {
     session: Option<Session>,
-    /// Earlier incarnations store nothing any more.
+    /// First incarnation that may store a session; earlier ones are ignored.
     not_before: Incarnation,
 }
 
 impl SessionCell {
-    /// The writer is that of the shard's earlier slot, if it had one: a driver that was killed may still use it.
+    /// The writer is that of the shard's earlier cell, if there was one: a killed driver may still use it.
     pub(crate) fn new(session: Option<Session>, writer: Writer) -> Self {
         let slot = Self { writer, ..Self::default() };
         slot.put(&mut slot.stored(), session);
@@ -50,15 +51,15 @@ impl SessionCell {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The right to write: one driver at a time. The next one waits until the one before is gone for good, and
-    /// with it its connection; so it cannot resume from a sequence number that still moves.
+    /// Waits for the right to write, held by one driver at a time. The next driver waits until the previous
+    /// one and its connection are gone, so it cannot resume from a sequence number that still changes.
     pub(crate) async fn lease(&self) -> OwnedMutexGuard<()> {
         let writer = Arc::clone(&self.writer).lock_owned().await;
         self.watermark.rewind(self.sequence.load(Ordering::Acquire));
         writer
     }
 
-    /// Stores the session that this incarnation has.
+    /// Stores the session of this incarnation.
     pub(crate) fn store(&self, by: Incarnation, session: Option<Session>) {
         let mut stored = self.stored();
         if by >= stored.not_before {
@@ -66,7 +67,7 @@ impl SessionCell {
         }
     }
 
-    /// Gives the session up, whatever an incarnation before this one may still store.
+    /// Removes the session, and ignores what incarnations before this one may still store.
     pub(crate) fn empty(&self, not_before: Incarnation) {
         let mut stored = self.stored();
         stored.not_before = not_before;
@@ -81,7 +82,7 @@ impl SessionCell {
         stored.session = session;
     }
 
-    /// Differs when what another process would resume is something else.
+    /// Returns a value that changes whenever another process would resume differently.
     pub(crate) fn stamp(&self) -> (u64, u64) {
         (self.version.load(Ordering::Acquire), self.acknowledged())
     }
@@ -90,28 +91,29 @@ impl SessionCell {
         self.sequence.load(Ordering::Acquire).min(self.watermark.acknowledged())
     }
 
-    /// This sequence number was published. One that comes behind a later one changes nothing.
+    /// Notes that this sequence number was published. A number lower than a later one changes nothing.
     pub(crate) fn advance(&self, sequence: u64) {
         self.sequence.fetch_max(sequence, Ordering::AcqRel);
     }
 
-    /// How far subscriptions are done.
+    /// Tracks how far the subscriptions have acknowledged.
     pub(crate) fn watermark(&self) -> &Arc<Watermark> {
         &self.watermark
     }
 
-    /// The session as another process resumes it: from where the subscriptions of this one are done.
+    /// Returns the session for another process, which resumes from the last acknowledged event.
     pub(crate) fn load_acknowledged(&self) -> Option<Session> {
         self.load_up_to(Self::acknowledged)
     }
 
-    /// The session with its sequence number, as this process resumes it: what subscriptions hold outlives a shard.
+    /// Returns the session for this process, which resumes from the last published event: events waiting in
+    /// subscriptions survive a shard.
     pub(crate) fn load(&self) -> Option<Session> {
         self.load_up_to(|slot| slot.sequence.load(Ordering::Acquire))
     }
 
     fn load_up_to(&self, sequence: impl FnOnce(&Self) -> u64) -> Option<Session> {
-        // Held meanwhile, or the number could be that of another session.
+        // Locked while reading the number, which could otherwise belong to another session.
         let stored = self.stored();
         let mut session = stored.session.clone()?;
         session.sequence = sequence(self);
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn the_stamp_differs_whenever_what_is_to_be_stored_does() {
         let slot = SessionCell::new(Some(session(40)), Writer::default());
-        // Taken and acknowledged, and not noted yet by the driver.
+        // The dispatch was taken and acknowledged, but the driver has not noted it yet.
         slot.watermark().restart(41);
         let (stamp, stored) = (slot.stamp(), slot.load_acknowledged());
         slot.advance(41);
@@ -187,7 +189,7 @@ mod tests {
         let slot = SessionCell::default();
         let first = slot.lease().await;
         let mut second = std::pin::pin!(slot.lease());
-        // GW-141: one connection at a time uses a session.
+        // GW-141: only one connection at a time may use a session.
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
         second.await;

@@ -1,7 +1,8 @@
-//! The actor that brings sessions and the identify budget into the store.
+//! The actor that saves sessions and the identify budget in the store.
 //!
-//! Input: the slots in which the shards' sessions are, looked at some times a second. Output: what has changed since the last
-//! look, to the store, one save at a time. Events pass by untouched: a slot is two numbers to this actor until they differ.
+//! Input: the cells with the shards' sessions, checked several times per second. Output: the changes since
+//! the last check, one save at a time. Events do not pass through this actor: it compares two numbers per
+//! cell.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,73 +21,76 @@ use crate::identify::IdentifyLedger;
 use crate::store::{self, BudgetRecord, Changes, SessionRecord, StoreError, StoreLease};
 use crate::task::AbortOnDrop;
 
-/// So often the slots are looked at, and at once when there is a new session. What a killed process repeats is what its
-/// subscribers acknowledged in so long, and the time of one save.
+/// Interval of the checks; a new session is checked at once. After a kill, the next process repeats the
+/// events acknowledged during this interval and the duration of one save.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A save that takes longer is told. A disk takes milliseconds.
+/// Duration of a save after which it is reported. A disk takes milliseconds.
 const SLOW: Duration = Duration::from_secs(10);
-/// A save that takes longer is given up, and has failed: a connection that died unnoticed never answers.
+/// Duration of a save after which it is cancelled and counts as failed. A connection that broke unnoticed
+/// never answers.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// The wall clock jumped when the same moment is so much elsewhere by it: far less than the 5 s between two Identify.
+/// Difference of the wall clock that counts as a jump: far less than the 5 s between two Identifies.
 const JUMP_MS: u64 = 1000;
-/// Waits between saves that fail.
+/// Waits between failed saves.
 const RETRY: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
-/// A shard of a layout.
+/// Shard count of a layout, and shard id.
 pub(crate) type LayoutShard = (ShardCount, ShardId);
-/// What the store is known to hold of each slot.
+/// Last saved state of each shard.
 type Kept = BTreeMap<LayoutShard, SessionStamp>;
 
 #[derive(Clone, Copy, Debug)]
 struct SessionStamp {
-    /// By [`SessionCell::stamp`].
+    /// Value of [`SessionCell::stamp`].
     session: (u64, u64),
     stored_at_ms: u64,
 }
 
-/// What is to be kept, and what is: shared by the manager and whichever incarnation of the keeper there is.
+/// State to be stored, and state already stored: shared by the manager and the current keeper.
 #[derive(Debug)]
 pub(crate) struct SessionTable {
     pub(crate) slots: BTreeMap<LayoutShard, Arc<SessionCell>>,
-    /// The slots that the store may hold something of: the keeper writes them down, and the manager those that are given away.
+    /// Shards that the store may have a record of. The keeper adds what it saves, the manager what it hands
+    /// over.
     pub(crate) held: BTreeSet<LayoutShard>,
     pub(crate) generation: u32,
     pub(crate) ledger: Arc<IdentifyLedger>,
-    /// It was told that the store does not work.
+    /// Whether a failure of the store was reported, and no recovery since.
     pub(crate) degraded: bool,
 }
 
-/// The keeper of a bot's sessions. It starts when the manager has a [store](crate::Builder::session_store).
+/// The actor that saves a bot's sessions. It runs when the manager has a
+/// [store](crate::Builder::session_store).
 #[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
 pub struct SessionKeeper;
 
-/// What a [`SessionKeeper`] is started with. Only the manager makes one.
+/// Start arguments of a [`SessionKeeper`]. Only the manager can make them.
 pub struct KeeperArguments {
     pub(crate) store: Arc<StoreLease>,
     pub(crate) book: Arc<Mutex<SessionTable>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) random: fastrand::Rng,
-    /// How old a stored session may be to be resumed.
+    /// Largest age at which a stored session is resumed.
     pub(crate) max_age: Duration,
     pub(crate) wall_clock: WallClock,
 }
 
-/// The state of a [`SessionKeeper`].
+/// State of a [`SessionKeeper`].
 pub struct KeeperState {
     store: Arc<StoreLease>,
     book: Arc<Mutex<SessionTable>>,
     hub: Arc<Hub>,
     random: fastrand::Rng,
-    /// A session whose stored time is further from now than this is stored anew: the next process goes by that time.
+    /// Age of a stored time at which it is stored again: the next process judges a session by it.
     fresh_for: Duration,
     wall_clock: WallClock,
     saved: Kept,
     saved_budget: Option<BudgetRecord>,
     saving: Option<Saving>,
-    /// There is a new session since the save that is under way began, perhaps.
+    /// Whether there may be a new session since the save under way began.
     urgent: bool,
     failures: u32,
-    /// A store that fails is left to its waits.
+    /// Time of the next attempt after a failed save.
     not_before: Instant,
     flushing: Vec<RpcReplyPort<()>>,
 }
@@ -99,17 +103,18 @@ struct Saving {
     _task: AbortOnDrop,
 }
 
-/// What a [`SessionKeeper`] is told. When it is gone, a send fails; the manager replaces it.
+/// Messages that a [`SessionKeeper`] accepts. Once the keeper has ended, a send fails, and the manager
+/// replaces it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum KeeperMessage {
-    /// From its own timer: look for what has changed.
+    /// From its own timer: check for changes.
     Look,
-    /// From the manager: there is a new session, which should not be lost for want of a look.
+    /// From the manager: check now, because there is a new session that a crash should not lose.
     LookNow,
-    /// From its own save.
+    /// From its own save: the result.
     Saved(Result<(), StoreError>),
-    /// From the manager: answer when everything is stored as it is now, or could not be.
+    /// From the manager: answer when the current state is stored, or could not be stored.
     Flush(RpcReplyPort<()>),
 }
 
@@ -131,7 +136,7 @@ impl Actor for SessionKeeper {
         myself: ActorRef<KeeperMessage>,
         _: &mut KeeperState,
     ) -> Result<(), ActorProcessingErr> {
-        // Sessions that the bot was given are in no store yet.
+        // Sessions given to the builder are in no store yet.
         let _ = myself.cast(KeeperMessage::Look);
         Ok(())
     }
@@ -169,7 +174,7 @@ impl KeeperState {
             hub: arguments.hub,
             random: arguments.random,
             saved: Kept::new(),
-            // Most of it is left for the time from one process to the next.
+            // A quarter: most of the allowed age is left for the time between two processes.
             fresh_for: (arguments.max_age / 4).max(LOOK_EVERY),
             wall_clock: arguments.wall_clock,
             saved_budget: None,
@@ -187,7 +192,7 @@ impl KeeperState {
         }
     }
 
-    /// Saves what has changed, unless a save is under way.
+    /// Saves the changes, unless a save is under way.
     fn look(&mut self, myself: &ActorRef<KeeperMessage>) {
         if let Some(saving) = &self.saving {
             let slow = saving.since.elapsed();
@@ -207,7 +212,7 @@ impl KeeperState {
         self.book().held.extend(kept.keys());
         let (store, myself) = (Arc::clone(&self.store), myself.clone());
         let save = tokio::spawn(async move {
-            // An earlier keeper's save may be in the way for as long.
+            // A save of an earlier keeper may hold the store for the same time.
             let saved = timeout(DEADLINE, store.save(changes)).await;
             let saved = saved.unwrap_or_else(|elapsed| Err(elapsed.into()));
             let _ = myself.cast(KeeperMessage::Saved(saved));
@@ -233,7 +238,7 @@ impl KeeperState {
                     self.hub.announce(&Lifecycle::StoreRecovered);
                 }
                 if self.urgent || !self.flushing.is_empty() {
-                    // What has changed meanwhile is to be stored too.
+                    // Changes during the save have to be stored, too.
                     self.look(myself);
                 }
             }
@@ -252,7 +257,8 @@ impl KeeperState {
         let wall_ms = store::unix_ms(wall);
         let mut changes = Changes::default();
         let mut kept = Kept::new();
-        // Either nothing happened for long, or the clock jumped.
+        // Whether the stored time is recent. If it is not, the session has not changed for long, or the clock
+        // jumped.
         let lately = |stamp: &SessionStamp| {
             u128::from(stamp.stored_at_ms.abs_diff(wall_ms)) <= self.fresh_for.as_millis()
         };
@@ -272,7 +278,7 @@ impl KeeperState {
                 None => {}
             }
         }
-        // Of a slot that this bot does not run any more somebody else has the session.
+        // A shard that this bot no longer runs: another process has its session.
         changes.removed.extend(book.held.iter().filter(|slot| !book.slots.contains_key(slot)));
         let now = Instant::now().into_std();
         let last_identify = book.ledger.last_identify();
@@ -283,12 +289,12 @@ impl KeeperState {
         (changes, kept)
     }
 
-    /// Nothing more can be done for those who wait.
+    /// Answers the callers that wait: nothing more can be done.
     fn flushed(&mut self) {
         self.flushing.drain(..).for_each(|reply| drop(reply.send(())));
     }
 
-    /// Says so once, until it works again.
+    /// Reports the failure once, until the store works again.
     fn degrade(&self, error: String, retry_after: Duration) {
         let degraded = std::mem::replace(&mut self.book().degraded, true);
         if !degraded {
@@ -301,8 +307,9 @@ impl KeeperState {
     }
 }
 
-/// Its times are computed from another clock each time, and are no change unless that clock jumped. A period that has not
-/// begun ends later each time, so the other time tells.
+/// Whether two records differ. Their times are converted from another clock on each save, so a small
+/// difference is not a change; a large one means that the clock jumped. The end of a period that has not
+/// begun moves with the clock, so only the time of the last Identify is compared.
 fn differ(budget: &BudgetRecord, saved: &BudgetRecord) -> bool {
     let last = |record: &BudgetRecord| record.last_identify_ms.unwrap_or_default();
     (budget.total, budget.remaining) != (saved.total, saved.remaining)
@@ -321,7 +328,7 @@ mod tests {
     const WALL_MS: u64 = 1_700_000_000_000;
     const MINUTE_MS: u64 = 60_000;
 
-    /// A keeper of one shard, with an hour for its session.
+    /// Makes a keeper of one shard whose session may be an hour old.
     fn keeper() -> KeeperState {
         let count = ShardCount::new(1).unwrap();
         let slot = Arc::new(SessionCell::new(Some(Session::sample(ShardId(0), count)), Arc::default()));
@@ -345,7 +352,8 @@ mod tests {
         })
     }
 
-    /// Looks, and stores what there is; returns when the session and the last Identify were, if they were stored.
+    /// Checks and saves; returns the stored times of the session and of the last Identify, if they were
+    /// saved.
     fn look(keeper: &mut KeeperState, wall_ms: u64) -> (Option<u64>, Option<u64>) {
         let (changes, kept) = keeper.changes(UNIX_EPOCH + Duration::from_millis(wall_ms));
         keeper.saved = kept;
@@ -392,9 +400,9 @@ mod tests {
             assert_eq!(look(&mut keeper, wall_ms), (Some(wall_ms), Some(wall_ms)));
             assert_eq!(look(&mut keeper, wall_ms), (None, None));
         }
-        // Too little for a session, but the next process counts 5 s from the last Identify.
+        // Too small for a session, but the next process counts 5 s from the last Identify.
         assert_eq!(look(&mut keeper, WALL_MS + 3000), (None, Some(WALL_MS + 3000)));
-        // Two clocks are never read at once.
+        // Two clocks are never read at exactly the same moment.
         assert_eq!(look(&mut keeper, WALL_MS + 3005), (None, None));
     }
 

@@ -1,7 +1,8 @@
-//! What survives of a shard: its session, in this process and for the next one.
+//! The part of a shard that survives: its session, for this process and for the next one.
 //!
-//! Input: sessions as drivers change them, and sequence numbers as subscribers acknowledge. Output: the session from which a
-//! shard resumes, after a crash from here, and after the end of the process from the [store](crate::store).
+//! Input: sessions as drivers change them, and sequence numbers as subscribers acknowledge. Output: the
+//! session that a shard resumes, after a crash from memory, and after the end of the process from the
+//! [store](crate::store).
 
 mod cell;
 mod keeper;

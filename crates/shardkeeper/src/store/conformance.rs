@@ -1,4 +1,4 @@
-//! Checks that any [`SessionStore`] has to pass.
+//! Checks that every [`SessionStore`] has to pass.
 
 use std::time::SystemTime;
 
@@ -9,36 +9,36 @@ use super::record::FORMAT;
 use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
 use crate::chain::readable;
 
-/// A store breaks its contract.
+/// A rule of [`SessionStore`] that the store breaks.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Broken {
-    /// It could not do its work.
+    /// The store returned an error.
     #[error("the store failed while {doing}")]
     Failed {
-        /// At what.
+        /// Operation that failed.
         doing: &'static str,
-        /// Why.
+        /// Error of the store.
         source: StoreError,
     },
-    /// It holds something else than it should.
+    /// The store holds something other than it should.
     #[error("{rule}: the store holds {found} instead of {expected}")]
     Wrong {
-        /// What it did not keep.
+        /// Rule that was broken.
         rule: &'static str,
-        /// What it holds.
+        /// Content of the store.
         found: String,
-        /// What it should hold.
+        /// Expected content.
         expected: String,
     },
 }
 
-/// Checks a store. Each `open()` stands for another process: what it returns replaces the one before, which is dropped
-/// first. The store must be empty to begin with.
+/// Checks a store. Each call of `open()` stands for another process: its result replaces the store before,
+/// which is dropped first. The store must be empty at the beginning.
 ///
 /// # Errors
 ///
-/// The first rule that it does not keep.
+/// The first rule that the store breaks.
 pub async fn check<S: SessionStore>(open: impl AsyncFn() -> S) -> Result<(), Broken> {
     let mut bench = Bench { store: Some(open().await), expected: Stored::default() };
     bench.holds("it is empty at first").await?;
@@ -70,7 +70,7 @@ pub async fn check<S: SessionStore>(open: impl AsyncFn() -> S) -> Result<(), Bro
     for sequence in (10..100).step_by(2) {
         if let Some(store) = &bench.store {
             let late = Changes { sessions: vec![record(1, 4, sequence)], ..Changes::default() };
-            // It has begun, and nobody waits for it.
+            // Polled once and dropped: the save has begun, and is then cancelled.
             let _ = store.save(late).now_or_never();
         }
         bench.save(vec![record(1, 4, sequence + 1)], vec![], None).await?;
@@ -90,7 +90,7 @@ impl<S: SessionStore> Bench<S> {
         removed: Vec<(u32, u32)>,
         budget: Option<BudgetRecord>,
     ) -> Result<(), Broken> {
-        let count = |count| ShardCount::new(count).expect("none is zero");
+        let count = |count| ShardCount::new(count).expect("no count is zero");
         let removed: Vec<_> = removed.into_iter().map(|(shard, of)| (count(of), ShardId(shard))).collect();
         let replaced = |old: &SessionRecord| {
             removed.contains(&old.slot()) || sessions.iter().any(|new| new.slot() == old.slot())
@@ -123,7 +123,7 @@ impl<S: SessionStore> Bench<S> {
 }
 
 fn record(shard: u32, count: u32, sequence: u64) -> SessionRecord {
-    let count = ShardCount::new(count).expect("none is zero");
+    let count = ShardCount::new(count).expect("no count is zero");
     let mut session = Session::sample(ShardId(shard), count);
     session.sequence = sequence;
     SessionRecord::new(session, 1, SystemTime::now())
@@ -149,7 +149,7 @@ mod tests {
         check(async || store.clone()).await.unwrap();
     }
 
-    /// Stores that get it wrong, each in its way.
+    /// Stores that are each wrong in one way.
     #[derive(Clone)]
     struct Wrong {
         store: MemoryStore,

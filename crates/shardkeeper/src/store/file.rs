@@ -1,4 +1,5 @@
-//! A store in one file, by redb: transactions that survive the end of the process and of the machine at any byte.
+//! A session store in one file, by redb: transactions that survive the end of the process and of the machine
+//! at any byte.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -15,72 +16,76 @@ use tokio::sync::Mutex;
 use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
 use crate::chain::readable;
 
-/// By shard count and shard.
+/// Key: shard count and shard id.
 const SESSIONS: TableDefinition<'_, (u32, u32), &[u8]> = TableDefinition::new("sessions");
 const BUDGET: TableDefinition<'_, (), &[u8]> = TableDefinition::new("budget");
 
-/// Keeps sessions in a file that its owner alone may read. A file is open in one process at a time.
+/// Stores sessions in a file that only its owner may read. A file can be open in one process at a time.
 ///
 /// A save is one transaction with one `fsync`, on tokio's pool for blocking work.
 #[derive(Clone, Debug)]
 pub struct FileStore(Arc<Handle>);
 
-/// Closes the file when it is dropped: a thread that has just finished its work may hold the rest a moment longer.
+/// Closes the file when it is dropped, even if a thread that has just finished holds the rest for a moment
+/// longer.
 #[derive(Debug)]
 struct Handle(Arc<Mutex<Option<Reopening>>>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // A thread that still works closes the file when it is done.
+        // If a thread is still working, that thread closes the file when it is done.
         if let Ok(mut database) = self.0.try_lock() {
             *database = None;
         }
     }
 }
 
-/// Its work came when no [`FileStore`] was left.
+/// Error of work that started after the last [`FileStore`] was dropped.
 #[derive(Debug, thiserror::Error)]
-#[error("the file is closed")]
+#[error("the session store file is closed")]
 struct Closed;
 
-/// The file cannot be used.
+/// Error of opening a [`FileStore`].
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// It cannot be opened or made.
-    #[error("{} cannot be opened", path.display())]
+    /// The file cannot be opened or created.
+    #[error("cannot open the session store {}", path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// Another process has it open.
-    #[error("{} is in use by another process: a session can be resumed by one alone", path.display())]
+    /// Another process has the file open.
+    #[error(
+        "the session store {} is in use by another process: stop it, or use another file",
+        path.display()
+    )]
     InUse {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// It is no store, or damaged.
-    #[error("{} holds no sessions: remove it to start anew", path.display())]
+    /// The file is not a session store, or is damaged.
+    #[error("{} is not a session store, or is damaged: remove it to start without sessions", path.display())]
     NoStore {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error of the database.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl FileStore {
-    /// Opens the file, or makes it. Blocks for some milliseconds.
+    /// Opens the file, or creates it. Blocks for some milliseconds.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, is open elsewhere, or holds something else.
+    /// When the file cannot be opened, is open in another process, or has other content.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref();
         let file = private(path).map_err(|source| OpenError::File { path: path.into(), source })?;
-        // Clones share one lock, which goes with the last of them.
+        // Clones share one file lock, which is released with the last of them.
         let open = move || Database::builder().create_with_backend(FileBackend::new(file.try_clone()?)?);
         Reopening::new(open)
             .map(|database| Self(Arc::new(Handle(Arc::new(Mutex::new(Some(database)))))))
@@ -91,7 +96,7 @@ impl FileStore {
         &self,
         work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        // A thread goes on with its work when nobody waits for it any more, and what comes later waits for it.
+        // A thread continues its work when its caller is dropped, and later work waits for it here.
         let mut database = Arc::clone(&self.0.0).lock_owned().await;
         tokio::task::spawn_blocking(move || database.as_mut().ok_or(Closed)?.work(work)).await?
     }
@@ -103,7 +108,7 @@ impl OpenError {
         let path = path.into();
         match error {
             DatabaseError::DatabaseAlreadyOpen => Self::InUse { path },
-            // Which is how redb calls a file that it did not write.
+            // redb reports a file that it did not write as invalid data.
             DatabaseError::Storage(StorageError::Io(source)) if source.kind() != ErrorKind::InvalidData => {
                 Self::File { path, source }
             }
@@ -112,7 +117,8 @@ impl OpenError {
     }
 }
 
-/// A database that is opened anew after a failure, since redb refuses all further work on the one that met it.
+/// A database that is opened again after a failure, since redb rejects all further work on a database that
+/// has failed.
 struct Reopening {
     open: Box<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>,
     database: Option<Database>,
@@ -138,7 +144,8 @@ impl Reopening {
             None => work(self.database.insert((self.open)()?)),
         };
         if done.is_err() {
-            // The old one has to go first. At once, so that no other process takes the file in between.
+            // The old database has to be closed first, and the new one opened at once, so that no other
+            // process takes the file in between.
             self.database = None;
             self.database = (self.open)().ok();
         }
@@ -146,14 +153,14 @@ impl Reopening {
     }
 }
 
-/// A file that its owner alone may read.
+/// Opens a file that only its owner may read.
 fn private(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path)?;
-    // One that was there before may have been more open.
+    // Set the permissions also of a file that existed before: they may have been wider.
     #[cfg(unix)]
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     Ok(file)
@@ -178,19 +185,19 @@ fn load(database: &Database) -> Result<Stored, StoreError> {
                 let ((count, shard), record) = entry.map(|(slot, record)| (slot.value(), record))?;
                 match serde_json::from_slice::<SessionRecord>(record.value()) {
                     Ok(record) => stored.sessions.push(record),
-                    // A later version has written it; the others may be good.
+                    // Written by a later version, or damaged; the other records may be valid.
                     Err(error) => {
                         let at = error.column();
                         tracing::warn!(
                             shard.id = shard,
                             shard.count = count,
-                            "a stored session cannot be read, from byte {at} on"
+                            "a stored session cannot be parsed from byte {at} on: it is ignored"
                         );
                     }
                 }
             }
         }
-        // Nothing was ever stored.
+        // Nothing has been stored yet.
         Err(TableError::TableDoesNotExist(_)) => {}
         Err(error) => return Err(error.into()),
     }
@@ -239,7 +246,7 @@ mod tests {
     use super::*;
     use crate::store::conformance;
 
-    /// A directory of the test's own, which goes with it.
+    /// A directory of the test, which is removed at the end.
     struct Directory(PathBuf);
 
     impl Directory {
@@ -343,7 +350,7 @@ mod tests {
         let notes = "somebody else's notes ".repeat(1000);
         std::fs::write(&path, &notes).unwrap();
         let error = FileStore::open(&path).unwrap_err();
-        assert!(error.to_string().ends_with("holds no sessions: remove it to start anew"), "{error}");
+        assert!(error.to_string().ends_with("is damaged: remove it to start without sessions"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), notes);
         assert!(matches!(FileStore::open(directory.0.join("a/b")), Err(OpenError::File { .. })));
     }
@@ -353,17 +360,17 @@ mod tests {
         Reopening::new(move || Database::builder().create_with_backend(disk.clone()))
     }
 
-    /// A disk that keeps what was synced, and of the rest whatever it likes.
+    /// A disk that keeps everything that was synced, and any part of the rest.
     #[derive(Clone, Debug, Default)]
     struct Disk(Arc<Mutex<Platter>>);
 
     #[derive(Debug, Default)]
     struct Platter {
         synced: Vec<u8>,
-        /// What was done since, in order.
+        /// Operations since the last sync, in order.
         pending: Vec<Done>,
         now: Vec<u8>,
-        /// After so many operations the power fails.
+        /// Number of operations until the power fails.
         left: Option<usize>,
     }
 
@@ -405,7 +412,8 @@ mod tests {
     }
 
     impl Disk {
-        /// The disk after a power failure: of the unsynced operations those that `kept` says, each write perhaps cut short.
+        /// The disk after a power failure. `kept` decides which unsynced operations survive, and how much of
+        /// each write.
         fn after_failure(&self, mut kept: impl FnMut() -> (bool, f64)) -> Self {
             let platter = self.0.lock().unwrap();
             let mut bytes = platter.synced.clone();

@@ -1,7 +1,7 @@
-//! The manager's way to the session store: one call at a time, and none once it is closed.
+//! The manager's access to the session store: one call at a time, and no calls after it is closed.
 //!
-//! Input: loads of the manager and saves of its keepers. Output: the same calls to the store, which outlives whoever makes
-//! them. A keeper that was killed may still be in a call when the next one begins.
+//! Input: loads of the manager and saves of its keepers. Output: the same calls to the store, which outlives
+//! its callers. A killed keeper may still be in a call when the next one begins.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use tokio::time::timeout;
 use super::{Changes, SessionStore, StoreError, Stored};
 use crate::task::catching;
 
-/// The end of a manager waits this long for a call that was cancelled. Only a store that blocks its thread takes longer than
-/// a moment.
+/// Time that the end of a manager waits for a cancelled call. Only a store that blocks its thread takes
+/// longer than a moment.
 const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 
-/// A store that can be closed. Whoever holds the lock is in a call.
+/// A store that can be closed. The lock is held during a call.
 pub(crate) struct StoreLease(Mutex<Option<Arc<dyn SessionStore>>>);
 
-/// The manager has ended.
+/// Error of a call after the manager has ended.
 #[derive(Debug, thiserror::Error)]
-#[error("the session store is closed: its manager ends")]
+#[error("the session store is closed because its manager has ended")]
 struct Closed;
 
 impl fmt::Debug for StoreLease {
@@ -36,38 +36,38 @@ impl StoreLease {
         Self(Mutex::new(Some(store)))
     }
 
-    /// As [`SessionStore::load`]; a panic is an error.
+    /// Calls [`SessionStore::load`]; a panic is an error.
     ///
     /// # Cancel safety
     ///
-    /// Safe: it changes nothing.
+    /// Safe: loading changes nothing.
     pub(crate) async fn load(&self) -> Result<Stored, StoreError> {
         let store = self.0.lock().await;
         let store = store.as_ref().ok_or(Closed)?;
         catching(async { store.load().await }).await
     }
 
-    /// As [`SessionStore::save`], when no other call is under way; a panic is an error.
+    /// Calls [`SessionStore::save`] as soon as no other call is under way; a panic is an error.
     ///
     /// # Cancel safety
     ///
-    /// That of the store's.
+    /// The same as of the store.
     pub(crate) async fn save(&self, changes: Changes) -> Result<(), StoreError> {
         let store = self.0.lock().await;
         let store = store.as_ref().ok_or(Closed)?;
         catching(async { store.save(changes).await }).await
     }
 
-    /// Lets go of the store when no call is under way: whoever made it may open it again.
+    /// Drops the store as soon as no call is under way, so that its owner can open it again.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it completes, the store stays open.
+    /// When the future is dropped before it completes, the store stays open.
     pub(crate) async fn close(&self) {
         match timeout(CLOSES_WITHIN, self.0.lock()).await {
             Ok(mut store) => drop(store.take()),
             Err(_) => tracing::warn!(
-                "the session store hangs, and stays in use: opening it again fails until its call has ended"
+                "the session store hangs and stays open: opening it again fails until its last call has ended"
             ),
         }
     }
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// A store whose calls wait to be let go.
+    /// A store whose calls wait until the test releases them.
     struct Slow {
         let_go: Arc<Semaphore>,
         under_way: AtomicU32,
@@ -136,7 +136,7 @@ mod tests {
         let mut load = std::pin::pin!(lease.load());
         assert!(poll!(&mut first).is_pending());
         assert!(poll!(&mut second).is_pending() && poll!(&mut load).is_pending());
-        // Cancelled, it makes room.
+        // The cancelled call releases the lock.
         drop(first);
         assert!(poll!(&mut second).is_pending());
         let_go.add_permits(2);
@@ -159,7 +159,7 @@ mod tests {
         closing.await;
         assert_eq!(Arc::strong_count(&let_go), 1, "the store is dropped");
         let closed = lease.save(Changes::default()).await.unwrap_err();
-        assert_eq!(closed.to_string(), "the session store is closed: its manager ends");
+        assert_eq!(closed.to_string(), "the session store is closed because its manager has ended");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! A store that lives as long as its process.
+//! A session store that lives as long as its process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +9,8 @@ use shardkeeper_proto::{ShardCount, ShardId};
 
 use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
 
-/// Keeps sessions in memory: for tests, and for managers that follow each other within one process. Clones share what
-/// they hold.
+/// Stores sessions in memory: for tests, and for managers that follow each other in one process. Clones share
+/// their content.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore(Arc<Mutex<Held>>);
 

@@ -1,7 +1,7 @@
-//! Where sessions and the identify budget outlive the process.
+//! Stores that keep sessions and the identify budget for the next process.
 //!
-//! Input: records from the session keeper, some times a second at most. Output: the same records to the next process, which
-//! resumes from them. Nothing of it is on the way of an event.
+//! Input: records from the session keeper, at most a few times per second. Output: the same records to the
+//! next process, which resumes from them. No event waits for a store.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -21,75 +21,85 @@ pub use self::memory::MemoryStore;
 pub use self::record::{BudgetRecord, RecordError, SessionRecord};
 pub(crate) use self::record::{budget_record, since, unix_ms};
 
-/// Why a store could not do its work. It is shown with its sources, and must not contain secrets.
+/// Error of a session store. It is logged with its sources, and must not contain secrets.
 pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Keeps the sessions of one bot, and what it has spent of the day's Identify. One manager uses it at a time: processes that
-/// run at the same time need a store each (in a database: rows of their own), for the budget is one value, and a shard that
-/// moves is removed here after the other process may have saved it.
+/// Stores the sessions of one bot, and how much of the identify budget is spent.
 ///
-/// What it holds is as secret as the token: whoever has both can resume the sessions. Make it readable to the bot alone.
-/// It never holds the token itself, nor anything of an event.
+/// A store is used by one manager at a time. Processes that run at the same time need a store each (in a
+/// database: rows of their own), because the budget is one value, and because a shard that moves is removed
+/// here after the other process may have saved it.
+///
+/// The content is as secret as the token: with both, anyone can resume the sessions. Make it readable only to
+/// the bot. The store never holds the token itself, nor any part of an event.
 ///
 /// # Errors
 ///
-/// An error of [`save`](Self::save) is told once as [`Lifecycle::StoreFailed`](crate::Lifecycle::StoreFailed), and tried again
-/// with growing waits; no shard is stopped by it. Until it works again, a crash of the process repeats more events, or costs
-/// sessions. A save is given up after 60 s. A panic counts as an error.
+/// An error of [`save`](Self::save) is reported once as
+/// [`Lifecycle::StoreFailed`](crate::Lifecycle::StoreFailed), and the save is retried with growing waits; no
+/// shard is stopped. Until it works again, a crash of the process repeats more events, or loses sessions. A
+/// save is cancelled after 60 s. A panic counts as an error.
 ///
 /// # Closing
 ///
-/// The manager has dropped the store before [`stop`](crate::Shardkeeper::stop), [`detach`](crate::Shardkeeper::detach),
-/// [`ended`](crate::Shardkeeper::exit_reason) or a failed [`start`](crate::Builder::start) answers, so that it can be opened again at
-/// once. A call that is under way when the end's deadline has passed is cancelled; a store that does not react to that for
-/// 1 s, or goes on in a thread of its own, stays in use until its call ends, and a warning says so where it can be seen. After
-/// a crash of the manager, or a start that was cancelled, the store is dropped within moments.
+/// The manager has dropped the store before [`stop`](crate::Shardkeeper::stop),
+/// [`detach`](crate::Shardkeeper::detach), [`exit_reason`](crate::Shardkeeper::exit_reason) or a failed
+/// [`start`](crate::Builder::start) returns, so that the store can be opened again at once.
+///
+/// A call still under way when the shutdown timeout has passed is cancelled. A store that does not react to
+/// that within 1 s, or continues in a thread of its own, stays in use until its call ends; the first case is
+/// logged as a warning. After a crash of the manager, or a cancelled start, the store is dropped within
+/// moments.
 pub trait SessionStore: Send + Sync + 'static {
-    /// Everything that is stored, of every layout. Asked when a manager starts, and again every 500 ms after an error. What
-    /// has not come within 10 s is done without, which costs each shard an Identify.
+    /// Loads everything that is stored, of every layout.
+    ///
+    /// Called when a manager starts, and again every 500 ms after an error. If there is no answer within 10
+    /// s, the manager starts without stored sessions, which costs each shard an Identify.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it completes, it has changed nothing.
+    /// Dropping the future before it completes must change nothing.
     fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>>;
 
-    /// Stores the changes: all of them or, with an error, none. When it completes, they survive the end of the process and of
-    /// the machine. The next call comes after this one has completed or was dropped, also when the session keeper crashed in
-    /// between.
+    /// Stores the changes: all of them or, with an error, none.
+    ///
+    /// When the call completes, the changes survive the end of the process and of the machine. The next call
+    /// is made after this one has completed or was dropped, even if the session keeper crashed in between.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it completes, the changes are stored or not, but not some of them; and never after those of a later
-    /// call.
+    /// When the future is dropped before it completes, the changes are stored either completely or not at
+    /// all, and never after those of a later call.
     fn save(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
-/// What a store holds.
+/// Content of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stored {
-    /// The sessions, at most one of each slot of a layout.
+    /// Sessions, at most one for each shard of a layout.
     pub sessions: Vec<SessionRecord>,
-    /// The budget, if it was ever stored.
+    /// Identify budget; `None` if it was never stored.
     pub budget: Option<BudgetRecord>,
 }
 
 impl Stored {
-    /// What a store of one's own has found.
+    /// Makes the content that a custom store has loaded.
     pub fn new(sessions: Vec<SessionRecord>, budget: Option<BudgetRecord>) -> Self {
         Self { sessions, budget }
     }
 }
 
-/// What is to be stored. Nothing else changes.
+/// Changes to be stored. Everything else in the store stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Changes {
-    /// Sessions that are new, or have got on. Each replaces the one of its [slot](SessionRecord::slot).
+    /// Sessions that are new or have advanced. Each replaces the record with the same
+    /// [slot](SessionRecord::slot).
     pub sessions: Vec<SessionRecord>,
-    /// Slots that have no session any more.
+    /// Slots (shard count and shard id) that no longer have a session.
     pub removed: Vec<(ShardCount, ShardId)>,
-    /// The budget, if it has changed.
+    /// Identify budget; `None` if it has not changed.
     pub budget: Option<BudgetRecord>,
 }
 

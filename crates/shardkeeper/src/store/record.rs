@@ -1,69 +1,70 @@
-//! What is stored: versioned values, with times of the wall clock, since they outlive every other one.
+//! Stored values: versioned, and with wall clock times, because only these mean the same in another process.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use shardkeeper_proto::{IdentifyBudget, Session, ShardCount, ShardId};
 
-/// The format that is written. A change that an older version would misread raises it.
+/// Format that is written. A change that an older version would misread has to raise it.
 pub(super) const FORMAT: u32 = 1;
 
-/// A session as another process can resume it. A secret, like the token.
+/// A session as another process can resume it. It is a secret, like the token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SessionRecord {
-    /// The format of this record.
+    /// Format version of this record.
     pub format: u32,
-    /// The session. Its sequence is the watermark: everything up to there was acknowledged by every lossless subscription.
+    /// The session. Its sequence number is the watermark: every lossless subscription has acknowledged the
+    /// dispatches up to it.
     pub session: Session,
-    /// The generation of the layout that the shard belonged to.
+    /// Generation of the layout that the shard belonged to.
     pub generation: u32,
-    /// When it was stored last, in milliseconds of Unix time. The manager stores one that does not get on anew, long before it
-    /// is [too old](crate::Builder::max_session_age), also while its shard has no connection.
+    /// Time of the last save, in milliseconds of Unix time. The manager saves an unchanged session again long
+    /// before it is [too old](crate::Builder::max_session_age), also while its shard has no connection.
     pub stored_at_ms: u64,
 }
 
-/// A stored session is not used.
+/// Reason why a stored session is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// A later version of this library has written it.
-    #[error("it has format {format}, this version reads up to {FORMAT}")]
+    /// A later version of this library wrote the record.
+    #[error("the stored session has format {format}, this version reads up to {FORMAT}")]
     Format {
-        /// Its format.
+        /// Format of the record.
         format: u32,
     },
-    /// It was stored so long ago that Discord has hardly kept it.
-    #[error("it is {age:.0?} old, more than {limit:.0?}")]
+    /// The record is so old that Discord has probably forgotten the session.
+    #[error("the stored session is {age:.0?} old, more than {limit:.0?}")]
     TooOld {
-        /// Its age.
+        /// Age of the record.
         age: Duration,
-        /// What is allowed.
+        /// Largest age ([`Builder::max_session_age`](crate::Builder::max_session_age)).
         limit: Duration,
     },
 }
 
 impl SessionRecord {
-    /// The record of a session, stored at that time.
+    /// Makes the record of a session that is stored at the given time.
     pub fn new(session: Session, generation: u32, stored_at: SystemTime) -> Self {
         Self { format: FORMAT, session, generation, stored_at_ms: unix_ms(stored_at) }
     }
 
-    /// The slot of a layout that it belongs to. A store holds one record of each.
+    /// Shard count and shard id of the session. A store holds one record for each.
     pub fn slot(&self) -> (ShardCount, ShardId) {
         (self.session.count, self.session.shard)
     }
 
-    /// Whether it can be used at all. Whether it fits the shard is [another question](Session::check).
+    /// Checks format and age. Whether the session fits a shard is checked by [`Session::check`].
     ///
     /// # Errors
     ///
-    /// What stands against it.
+    /// The reason why the record cannot be used.
     pub fn check(&self, now: SystemTime, max_age: Duration) -> Result<(), RecordError> {
         if self.format > FORMAT {
             return Err(RecordError::Format { format: self.format });
         }
-        // A clock that was set back makes it young, which costs one vain Resume.
+        // A clock that was set back makes the record look younger, which costs at most one failed Resume.
         let age = since(now, self.stored_at_ms);
         if age > max_age {
             return Err(RecordError::TooOld { age, limit: max_age });
@@ -72,19 +73,20 @@ impl SessionRecord {
     }
 }
 
-/// What the bot has left of the token's daily Identifies (GW-166).
+/// What is left of the token's daily identify budget (GW-166: a token allows 1000 Identifies in 24 h, and
+/// reaching the limit resets it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BudgetRecord {
-    /// The format of this record.
+    /// Format version of this record.
     pub format: u32,
-    /// What a period allows.
+    /// Identifies allowed per period.
     pub total: u32,
-    /// What is left of this one.
+    /// Identifies left in the current period.
     pub remaining: u32,
-    /// When the period ends, in milliseconds of Unix time.
+    /// End of the period, in milliseconds of Unix time.
     pub resets_at_ms: u64,
-    /// When the last Identify was sent, in milliseconds of Unix time; `None` before the first.
+    /// Time of the last Identify, in milliseconds of Unix time; `None` before the first.
     pub last_identify_ms: Option<u64>,
 }
 
@@ -102,18 +104,19 @@ pub(crate) fn budget_record(
     }
 }
 
-/// In milliseconds of Unix time.
+/// Converts to milliseconds of Unix time.
 pub(crate) fn unix_ms(at: SystemTime) -> u64 {
     milliseconds(at.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// A moment of this process as one of the wall clock, by what both say now.
+/// Converts a moment of this process to the wall clock, by the current time of both clocks.
 fn to_wall((now, wall): (Instant, SystemTime), at: Instant) -> u64 {
     let (ahead, behind) = (at.saturating_duration_since(now), now.saturating_duration_since(at));
     unix_ms(wall).saturating_add(milliseconds(ahead)).saturating_sub(milliseconds(behind))
 }
 
-/// How long ago a moment of the wall clock was; nothing when it is still to come, for then the clock was set back.
+/// Time since a moment of the wall clock; zero if the moment is in the future, because the clock was set
+/// back.
 pub(crate) fn since(now: SystemTime, at_ms: u64) -> Duration {
     Duration::from_millis(unix_ms(now).saturating_sub(at_ms))
 }

@@ -1,4 +1,4 @@
-//! What the demo breaks, when, and how it heals.
+//! The demo's faults: what is injected, when, and how the shards recover.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Drill {
-    /// The simulator acknowledges no heartbeat any more.
+    /// The simulator stops acknowledging heartbeats.
     Zombie,
-    /// The simulator asks for a new connection.
+    /// The simulator requests a new connection.
     Reconnect,
     /// The shard's driver panics.
     Panic,
@@ -25,10 +25,10 @@ pub(super) enum Drill {
 }
 
 impl Drill {
-    /// In the order in which they are injected: a zombie takes longest to show.
+    /// All faults, in the order of injection: a zombie takes longest to be noticed.
     pub(super) const ALL: [Self; 4] = [Self::Zombie, Self::Reconnect, Self::Panic, Self::InvalidSession];
 
-    /// Whether the shard must come back with the session that it had.
+    /// Whether the shard must keep its session through this fault.
     pub(super) const fn keeps_session(self) -> bool {
         !matches!(self, Self::InvalidSession)
     }
@@ -45,20 +45,20 @@ impl fmt::Display for Drill {
     }
 }
 
-/// A fault that was injected, and what became of it.
+/// A fault that was injected, and its outcome.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Injected {
     pub(super) drill: Drill,
     pub(super) shard: u32,
     #[serde(skip)]
     at: Instant,
-    /// Whether the shard noticed it: what it came back from must be this, and not something else.
+    /// Whether the shard noticed this fault: it must recover from this one, not from another disturbance.
     #[serde(skip)]
     noticed: bool,
     pub(super) recovery: Option<Recovery>,
 }
 
-/// How a shard came back.
+/// How a shard recovered.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Recovery {
     pub(super) resumed: bool,
@@ -67,12 +67,12 @@ pub(super) struct Recovery {
 }
 
 impl Injected {
-    /// Whether it came back as it should.
+    /// Whether the shard recovered as it should.
     pub(super) fn is_good(&self) -> bool {
         self.recovery.is_some_and(|recovery| recovery.resumed == self.drill.keeps_session())
     }
 
-    /// Whether this is how the fault shows.
+    /// Whether this lifecycle change is how the shard notices the fault.
     fn shows_in(&self, lifecycle: &Lifecycle) -> bool {
         match (self.drill, lifecycle) {
             (Drill::Panic, Lifecycle::Crashed { .. }) => true,
@@ -87,11 +87,11 @@ impl Injected {
     }
 }
 
-/// Which faults are still to come, and which are healing.
+/// The schedule of faults, and those from which shards are still recovering.
 pub(super) struct Plan {
     shards: u32,
     random: fastrand::Rng,
-    /// From the moment everything was ready for the first time: when each fault is due.
+    /// When each fault is due. Set when every shard was ready for the first time.
     due: Option<Vec<(Instant, Drill)>>,
     injected: Vec<Injected>,
 }
@@ -105,13 +105,14 @@ impl Plan {
         &self.injected
     }
 
-    /// Whether every fault was injected, and every shard has come back.
+    /// Whether every fault was injected and every shard recovered.
     pub(super) fn is_healed(&self) -> bool {
         self.due.as_ref().is_some_and(Vec::is_empty)
             && self.injected.iter().all(|fault| fault.recovery.is_some())
     }
 
-    /// Injects what is due. To be called while every shard is ready, so that no fault meets another one's shard.
+    /// Injects the faults that are due. Called while every shard is ready, so that no two faults hit one
+    /// shard at once.
     pub(super) async fn inject_due(
         &mut self,
         now: Instant,
@@ -120,13 +121,13 @@ impl Plan {
         simulator: &Simulator,
     ) -> Vec<String> {
         let due = self.due.get_or_insert_with(|| {
-            // Over the first half of what is left; the second half is for healing.
+            // Spreads the faults over the first half of the remaining time; the second half is for recovery.
             let step = end.saturating_duration_since(now).max(Duration::from_secs(2)) / 8;
             Drill::ALL.into_iter().zip(1..).map(|(drill, place)| (now + step * place, drill)).collect()
         });
         let mut lines = Vec::new();
         while let Some(&(at, drill)) = due.first() {
-            // One at a time on a bot of few shards, each on a shard of its own on a large one.
+            // With few shards, one fault at a time; with many, each fault on a shard of its own.
             let busy: Vec<u32> = self
                 .injected
                 .iter()
@@ -145,7 +146,7 @@ impl Plan {
         lines
     }
 
-    /// Notes how the shards take it.
+    /// Records how the shards react to the faults.
     pub(super) fn watch(&mut self, now: Instant, lifecycle: &Lifecycle) {
         let Some(ShardId(shard)) = lifecycle.shard() else { return };
         let Some(fault) =
@@ -180,7 +181,7 @@ async fn inject(drill: Drill, shard: u32, keeper: &Shardkeeper, simulator: &Simu
     simulator.inject(shard, fault).is_ok()
 }
 
-/// Keeps the panic that the demo asks for from printing itself; any other still does.
+/// Suppresses the output of the panic that the demo injects; any other panic is still printed.
 pub(super) fn hush_drills() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -1,19 +1,20 @@
-//! How late the demo itself was. Its clock runs faster than Discord's, so a machine that is busy for a moment breaks rules of
-//! time which no bot at Discord's pace would break; whoever judges the demo has to know.
+//! Measures how late the demo itself was. Its clock runs faster than Discord's, so a machine that is busy for
+//! a moment breaks timing rules that no bot at Discord's pace would break. The verdict has to take this into
+//! account.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// How often the demo looks at the clock.
+/// How often the demo reads the clock.
 const TICK: Duration = Duration::from_millis(10);
-/// What is shorter than this is no stall: timers are this late on an idle machine.
+/// The shortest stall that is recorded: timers are this late even on an idle machine.
 const NOTED: Duration = Duration::from_millis(20);
-/// How many stalls are kept; beyond that the machine has been busy for a long time.
+/// How many stalls are kept; with more, the machine has been busy for a long time anyway.
 const MAX_STALLS: usize = 10_000;
 
-/// A moment at which the runtime should have run a task, and the one at which it did.
+/// The time at which the runtime should have run a task, and the time at which it did.
 #[derive(Clone, Copy, Debug)]
 struct Stall {
     due: Instant,
@@ -25,7 +26,7 @@ struct Stall {
 pub(super) struct Lateness(Arc<Mutex<Vec<Stall>>>);
 
 impl Lateness {
-    /// Measures from now on, as long as the process lives.
+    /// Starts measuring, which continues until the process ends.
     pub(super) fn measure() -> Self {
         let lateness = Self::default();
         let measured = lateness.clone();
@@ -55,13 +56,13 @@ impl Lateness {
         self.stalls().into_iter().map(Stall::length).max().unwrap_or_default()
     }
 
-    /// The longest stall that touches a span.
+    /// The longest stall that overlaps this span.
     pub(super) fn worst_between(&self, from: Instant, to: Instant) -> Duration {
         let touching = self.stalls().into_iter().filter(|stall| stall.ran >= from && stall.due <= to);
         touching.map(Stall::length).max().unwrap_or_default()
     }
 
-    /// All stalls together: the time that the demo did not have.
+    /// The sum of all stalls: the time that the demo could not use.
     pub(super) fn total(&self) -> Duration {
         self.stalls().into_iter().map(Stall::length).sum()
     }

@@ -1,6 +1,6 @@
-//! `demo`: the shipped supervisor against a simulated Discord, with faults, and a count of what was lost.
+//! `demo`: runs the real supervisor against a simulated Discord, injects faults, and counts lost events.
 //!
-//! Only the clock of the rules is compressed; every code path is the one that `run` takes.
+//! Only the timing of the rules is compressed; the code is the same as in `run`.
 
 mod faults;
 mod lateness;
@@ -30,20 +30,21 @@ use crate::say;
 use crate::terminate::Terminate;
 use crate::wire::Wire;
 
-/// The exit code when the demo could not be judged, since its own clock was late. 1 is a failure, and 2 is wrong usage.
+/// The exit code when there is no verdict, because the demo's own clock was late. 1 means failure, 2 wrong
+/// usage.
 const LATE: u8 = 3;
-/// What the demo's bot calls itself; the simulator is told to expect it.
+/// The token of the demo's bot, which the simulator expects.
 const TOKEN: &str = "demo-token";
-/// How long the last events may take to arrive once the traffic has stopped.
+/// How long the last events may take to arrive after the traffic has stopped.
 const SETTLE: Duration = Duration::from_secs(15);
-/// Added to the window of an identify key, for what the scheduler may do between the two ends.
+/// Added to the identify window, for scheduling delays of the simulator and the bot.
 const IDENTIFY_MARGIN: Duration = Duration::from_millis(75);
-/// The events of the demo's end may wait here; the simulator sends no faster than the demo counts.
+/// The capacity for the last events of the demo; the simulator sends no faster than the demo counts.
 const BACKLOG: usize = 4096;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How many shards.
+    /// The number of shards.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=2048))]
     shards: u32,
     /// How many shards may identify at the same time.
@@ -52,21 +53,22 @@ pub(crate) struct Options {
     /// Events per second, over all shards.
     #[arg(long, default_value_t = 500.0, value_parser = positive)]
     events_per_second: f64,
-    /// How long it lasts. The faults need some seconds to heal, so that it can become longer.
+    /// How long the demo lasts, in seconds. It may last longer, since shards need some seconds to recover
+    /// from the faults.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// What happens is the same for the same seed, but for the machine's own timing.
+    /// The seed of events and faults. The same seed gives the same run, except for the machine's timing.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How much faster than at Discord time passes for heartbeats, windows and waits.
+    /// How many times faster than at Discord time passes for heartbeats, windows and waits.
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     time_scale: f64,
-    /// Where to write the summary as JSON.
+    /// The file to write the summary to, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     #[command(flatten)]
     wire: Wire,
-    /// Plain lines instead of the live table.
+    /// Print plain lines instead of a live table.
     #[arg(long)]
     plain: bool,
 }
@@ -74,7 +76,7 @@ pub(crate) struct Options {
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if (0.001..=1_000_000.0).contains(&number) => Ok(number),
-        _ => Err("a number above zero is needed".to_owned()),
+        _ => Err("the value must be a number above zero".to_owned()),
     }
 }
 
@@ -99,7 +101,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     simulator.start_traffic();
 
     let end = Instant::now() + Duration::from_secs(options.seconds);
-    // However badly it goes, it ends; but not before many shards could identify.
+    // Ends even if recovery fails, but allows enough time for many shards to identify.
     let windows = options.shards.div_ceil(options.max_concurrency);
     let identifying = Duration::from_secs(5).div_f64(options.time_scale) + IDENTIFY_MARGIN;
     let latest = end + identifying * windows + SETTLE;
@@ -111,7 +113,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 
     simulator.stop_traffic();
     if !terminated {
-        // What is under way arrives; a shard that is down comes back and has its events replayed.
+        // Waits for events in progress; a shard that is down reconnects and has its events replayed.
         let (mut delivered, mut since) = (0, Instant::now());
         loop {
             let delivery = simulator.delivery();
@@ -119,7 +121,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             if ready && delivery.delivered == delivery.sent {
                 break;
             }
-            // As long as something arrives, nothing is lost, however slow the machine is.
+            // As long as events arrive, none is counted as lost, however slow the machine is.
             if delivery.delivered > delivered {
                 (delivered, since) = (delivery.delivered, Instant::now());
             } else if since.elapsed() >= SETTLE {
@@ -129,7 +131,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         }
     }
     let status = keeper.status().await.unwrap_or_default();
-    // On a signal the sessions stay: a successor could resume them.
+    // On a signal the sessions are kept, so that another process could resume them.
     let ending = async {
         if terminated {
             drop(keeper.detach().await);
@@ -170,7 +172,7 @@ async fn simulate(options: &Options) -> std::io::Result<Simulator> {
     config.guilds = options.shards * 4;
     config.events_per_second = options.events_per_second;
     config.timings = SimTimings::default().compressed(options.time_scale);
-    // Short enough that a zombie shows within the time there is.
+    // Short enough that a zombie is noticed within the available time.
     let shortest = Duration::from_secs(options.seconds).div_f64(6.0).max(Duration::from_millis(500));
     config.timings.heartbeat_interval = config.timings.heartbeat_interval.min(shortest);
     Simulator::bind(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
@@ -178,13 +180,14 @@ async fn simulate(options: &Options) -> std::io::Result<Simulator> {
 
 fn configure(options: &Options, simulator: &Simulator) -> Builder {
     let mut timings = Timings::default().compressed(options.time_scale);
-    // The way to the simulator is short; the default, for the way to Discord, would be half a compressed window.
+    // The simulator is near; the default margin, meant for the network to Discord, would be half a compressed
+    // window.
     timings.identify_margin = IDENTIFY_MARGIN;
     let builder = Shardkeeper::builder(TOKEN, Intents::all());
     options.wire.apply(builder).api_url(simulator.api_url()).timings(timings).seed(options.seed)
 }
 
-/// Until the end of the show, and until every fault has healed.
+/// Runs until the end of the demo, and until every shard has recovered.
 async fn show(
     keeper: &Shardkeeper,
     simulator: &Simulator,
@@ -219,7 +222,7 @@ async fn show(
     }
 }
 
-/// Takes events for a while.
+/// Takes events for this long.
 async fn take_for(
     span: Duration,
     simulator: &Simulator,
@@ -231,7 +234,7 @@ async fn take_for(
         while let Some(event) = events.next().await {
             observe(&event, simulator, screen, plan);
         }
-        // The stream has ended: wait the rest of the span.
+        // The stream has ended: wait until the time is over.
         std::future::pending::<()>().await;
     };
     let _ = timeout(span, taking).await;
@@ -247,13 +250,14 @@ fn observe(event: &Event, simulator: &Simulator, screen: &mut Screen, plan: &mut
             }
         }
         Event::Lagged { missed } => {
-            screen.line(&format!("the demo itself was too slow: {missed} events dropped"))
+            screen.line(&format!("the demo itself was too slow: its display missed {missed} events"))
         }
         _ => {}
     }
 }
 
-/// The steps of a normal start, and those of the end, would bury what matters.
+/// Whether to print this lifecycle change. The steps of a normal start and of the end would hide the
+/// important ones.
 fn is_worth_a_line(lifecycle: &Lifecycle) -> bool {
     let Lifecycle::Shard { change, .. } = lifecycle else { return true };
     matches!(change, Change::Ready | Change::Resumed { .. } | Change::Refused(_))

@@ -1,4 +1,4 @@
-//! The demo's face: a live table where there is a terminal, plain lines where there is none.
+//! The demo's output: a live table on a terminal, plain lines elsewhere.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Stdout, Write};
@@ -11,16 +11,16 @@ use shardkeeper_sim::Delivery;
 
 use crate::{can_move_cursor, say, wants_colours};
 
-/// How many of the latest lines are kept; on a low terminal the table leaves room for fewer of them.
+/// How many of the latest lines are kept; a small terminal shows fewer of them.
 const LINES: usize = 8;
-/// From this width on the table has all its columns.
+/// The width from which on the table has all its columns, in characters.
 const WIDE: usize = 76;
-/// Without a terminal, how often a line says how things stand.
+/// How often a status line is printed without a terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Screen {
     started: Instant,
-    /// The terminal, if it is one.
+    /// `None` if standard output is not a terminal.
     terminal: Option<Stdout>,
     colours: bool,
     lines: VecDeque<String>,
@@ -38,7 +38,7 @@ impl Screen {
         screen
     }
 
-    /// Something happened.
+    /// Adds a line about an event.
     pub(super) fn line(&mut self, text: &str) {
         let line = format!("{:6.1} s  {text}", self.started.elapsed().as_secs_f64());
         if self.terminal.is_none() {
@@ -51,7 +51,7 @@ impl Screen {
         self.lines.push_back(line);
     }
 
-    /// How things stand.
+    /// Draws the current state.
     pub(super) fn draw(&mut self, status: &ManagerStatus, delivery: &Delivery) {
         if self.terminal.is_none() {
             if self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_EVERY) {
@@ -81,7 +81,7 @@ impl Screen {
         });
     }
 
-    /// Gives the terminal back. The last lines stay readable above the summary.
+    /// Restores the terminal. The last lines stay readable above the summary.
     pub(super) fn finish(&mut self) {
         self.on_terminal(|out| queue!(out, cursor::Show, terminal::LeaveAlternateScreen));
         if self.terminal.take().is_some() {
@@ -89,7 +89,7 @@ impl Screen {
         }
     }
 
-    /// A terminal that is gone takes the picture with it, and nothing else.
+    /// Draws on the terminal. If that fails, the display stops, but the demo continues.
     fn on_terminal(&mut self, draw: impl FnOnce(&mut Stdout) -> io::Result<()>) {
         if let Some(out) = &mut self.terminal {
             let _ = draw(out).and_then(|()| out.flush());
@@ -103,10 +103,10 @@ impl Drop for Screen {
     }
 }
 
-/// A line: pieces of text, each in its colour.
+/// A line: pieces of text, each with its colour.
 type Line = Vec<(String, Option<Color>)>;
 
-/// The whole picture, cut to the size of the terminal.
+/// Composes the whole display, cut to the size of the terminal.
 fn picture(
     status: &ManagerStatus,
     delivery: &Delivery,
@@ -116,7 +116,7 @@ fn picture(
     let mut picture: Vec<Line> = wrapped(&totals(status, delivery), width).into_iter().map(plain).collect();
     picture.push(plain(progress(status, width)));
     picture.push(plain(header(width)));
-    // A third of what is left is for the lines of the log, and a blank one above them.
+    // A third of the remaining height is for the latest lines, with a blank one above them.
     let left = height.saturating_sub(picture.len() + 1);
     let logged = (left / 3).clamp(1, LINES).min(lines.len().max(1));
     picture.extend(table(&status.shards, left.saturating_sub(logged).max(1), width));
@@ -144,7 +144,7 @@ fn cut(line: Line, width: usize) -> Line {
         .collect()
 }
 
-/// Puts as many parts into each line as fit.
+/// Joins as many parts into each line as fit.
 fn wrapped(parts: &[String], width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for part in parts {
@@ -170,7 +170,7 @@ fn totals(status: &ManagerStatus, delivery: &Delivery) -> [String; 4] {
     ]
 }
 
-/// How far the identify queue has come.
+/// A progress bar of the shards' sessions.
 fn progress(status: &ManagerStatus, width: usize) -> String {
     let total = status.shards.len();
     let done = status.shards.iter().filter(|shard| shard.session > 0).count();
@@ -189,7 +189,7 @@ fn header(width: usize) -> String {
     )
 }
 
-/// The shards, those that are not well first when there is no room for all.
+/// Composes the table of shards. If there is no room for all, shards with problems come first.
 fn table(shards: &[ShardStatus], rows: usize, width: usize) -> Vec<Line> {
     let mut shown: Vec<&ShardStatus> = shards.iter().collect();
     let hidden = shown.len().saturating_sub(rows);
@@ -236,7 +236,7 @@ fn colour(phase: Phase) -> Color {
 mod tests {
     use super::*;
 
-    /// Everything is there at each size, and nothing is wider or higher than the terminal.
+    /// All parts are shown at each size, and nothing is wider or higher than the terminal.
     #[test]
     fn the_picture_fits_the_terminal() {
         let status: ManagerStatus = ManagerStatus::default();
@@ -261,7 +261,10 @@ mod tests {
                 ] {
                     assert!(all.contains(part), "{width}x{height}: no {part} in {text:#?}");
                 }
-                assert!(all.contains(&format!("line {}", LINES - 1)), "the newest line: {text:#?}");
+                assert!(
+                    all.contains(&format!("line {}", LINES - 1)),
+                    "the newest line is missing: {text:#?}"
+                );
             }
         }
     }

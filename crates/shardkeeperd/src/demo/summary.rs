@@ -1,4 +1,4 @@
-//! What the demo has shown.
+//! The demo's summary and verdict.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -16,22 +16,23 @@ use super::faults::{Drill, Injected};
 use super::lateness::Lateness;
 use super::{IDENTIFY_MARGIN, Options, SETTLE};
 
-/// How many violations, and how much advice, are printed; the report has more of them.
+/// How many violations and notices of advice are printed; the report has more of them.
 const PRINTED: usize = 20;
-/// How long after a stall a rule may still be broken because of it: a heartbeat that was late, and its answer.
+/// How long after a stall a rule may still be broken because of it: a late heartbeat and its answer.
 const AFTERMATH: Duration = Duration::from_secs(10);
 
-/// What is to be thought of a demo.
+/// The verdict on a demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Verdict {
-    /// Nothing lost, doubled or out of order, no rule broken, every fault healed, no Identify wasted.
+    /// No event lost, duplicated or out of order, no rule broken, every shard recovered, no Identify wasted.
     Good,
-    /// Nothing lost, doubled or out of order; but the demo's own clock was so late that rules of time were broken.
+    /// No event lost, duplicated or out of order, but the demo's own clock was so late that timing rules were
+    /// broken.
     Late,
-    /// Something is wrong that lateness does not explain.
+    /// A failure that lateness does not explain.
     Wrong,
-    /// It was ended by a signal.
+    /// The demo was ended by a signal.
     EndedEarly,
 }
 
@@ -42,24 +43,24 @@ pub(super) struct Summary {
     max_concurrency: u32,
     seed: u64,
     terminated: bool,
-    /// Identify that the simulator received.
+    /// How many Identify the simulator received.
     identifies: u64,
     cadence: Cadence,
-    /// Sessions that it resumed.
+    /// How many sessions the simulator resumed.
     resumes: u64,
-    /// Dispatches that it sent again.
+    /// How many dispatches the simulator replayed.
     replayed: u64,
-    /// Dispatches that it sent, each counted once.
+    /// How many dispatches the simulator sent; replays do not count again.
     sent: u64,
-    /// Of those, how many a subscriber received.
+    /// How many of the sent dispatches a subscriber received.
     delivered: u64,
     lost: u64,
     duplicated: u64,
     out_of_order: u64,
     violations: Vec<Violation>,
-    /// What Discord advises against and takes all the same.
+    /// What Discord advises against, but accepts.
     advice: Vec<Violation>,
-    /// By how much the demo's own clock was late, at worst.
+    /// How late the demo's own clock was at worst, in milliseconds.
     late_by_ms: u64,
     verdict: Verdict,
     faults: Vec<Injected>,
@@ -68,7 +69,7 @@ pub(super) struct Summary {
     time: Time,
 }
 
-/// The demo's clock: when its simulator started, how fast it goes, and when it stood still.
+/// The demo's clock: when the simulator started, how fast it runs, and when it stalled.
 struct Time {
     started: Instant,
     scale: f64,
@@ -76,7 +77,8 @@ struct Time {
 }
 
 impl Time {
-    /// How late the demo has to be to break a rule through no fault of the bot's; `None` for what no lateness explains.
+    /// How long a stall must be to break this rule without the bot being at fault; `None` if no stall
+    /// explains it.
     fn slack(&self, rule: &str) -> Option<Duration> {
         let timings = SimTimings::default().compressed(self.scale);
         match rule {
@@ -88,7 +90,7 @@ impl Time {
         }
     }
 
-    /// Whether the demo stood still for so long, shortly before a rule was broken, that this explains it.
+    /// Whether a long enough stall shortly before explains why this rule was broken.
     fn explains(&self, rule: &str, at_ms: u64) -> bool {
         let at = self.started + Duration::from_millis(at_ms);
         self.slack(rule).is_some_and(|slack| {
@@ -97,29 +99,30 @@ impl Time {
     }
 }
 
-/// What a demo is judged by.
+/// The facts that determine the verdict.
 struct Facts {
-    /// Nothing was lost, doubled or out of order.
+    /// Whether no event was lost, duplicated or out of order.
     whole: bool,
-    /// The rules that were broken, and when, in milliseconds since the simulator started.
+    /// The broken rules, each with its time in milliseconds since the simulator started.
     broken: Vec<(&'static str, u64)>,
-    /// Every fault was made, and healed as it should.
+    /// Whether every fault was injected, and every shard recovered as it should.
     healed: bool,
-    /// As many Identify as it took, and not one more.
+    /// Whether exactly the needed number of Identify was used.
     spent: bool,
 }
 
 impl Facts {
     fn verdict(&self, time: &Time) -> Verdict {
-        // Whatever the machine does, no event may be lost, doubled or out of order.
+        // No stall of the machine excuses a lost, duplicated or reordered event.
         if !self.whole {
             return Verdict::Wrong;
         }
         if self.broken.is_empty() && self.healed && self.spent {
             return Verdict::Good;
         }
-        // Each rule that was broken needs its own stall. What did not heal, or identified once more than it had to, may have
-        // lost its time bit by bit: it is explained when the demo stood still for longer than it has to spare in all.
+        // Each broken rule needs a stall of its own. A shard that did not recover, or an additional Identify,
+        // may have lost time in many small stalls: these are explained when all stalls together exceed the
+        // demo's spare time.
         let out_of_time = time.lateness.total() >= SETTLE;
         let refused = self.broken.iter().any(|(rule, _)| matches!(*rule, "GW-111" | "GW-170"));
         let explained = self.broken.iter().all(|(rule, at_ms)| time.explains(rule, *at_ms))
@@ -132,18 +135,19 @@ impl Facts {
 /// How fast the shards identified, by the simulator's clock.
 #[derive(Serialize)]
 struct Cadence {
-    /// The window of a key: 5 s, compressed.
+    /// The window of an identify key, in milliseconds: 5 s, compressed.
     window_ms: u64,
-    /// The least time between two Identify of one key; none when no key had two.
+    /// The shortest time between two Identify of one key, in milliseconds; `None` when no key had two.
     closest_of_one_key_ms: Option<u64>,
-    /// The most Identify in any window.
+    /// The largest number of Identify within any window.
     most_in_a_window: usize,
 }
 
 impl Cadence {
     fn new(log: &[IdentifyRecord], options: &Options) -> Self {
         let window_ms = (5000.0 / options.time_scale) as u64;
-        // The log is in the order in which they were judged; two that were read at the same moment may change places.
+        // The log is ordered by when Identify were judged; two that arrived at the same moment may be
+        // swapped.
         let mut log = log.to_vec();
         log.sort_by_key(|record| record.at_ms);
         let mut last = BTreeMap::new();
@@ -162,9 +166,9 @@ impl Cadence {
 
 impl fmt::Display for Cadence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at most {} in any {} ms", self.most_in_a_window, self.window_ms)?;
+        write!(f, "at most {} Identify within any {} ms", self.most_in_a_window, self.window_ms)?;
         match self.closest_of_one_key_ms {
-            Some(gap) => write!(f, ", two of one key at least {gap} ms apart"),
+            Some(gap) => write!(f, ", those of one key at least {gap} ms apart"),
             None => Ok(()),
         }
     }
@@ -223,7 +227,7 @@ impl Summary {
         facts.verdict(&self.time)
     }
 
-    /// One for each shard, and one for each session that was taken away.
+    /// The needed number of Identify: one for each shard, and one for each session that a fault ended.
     fn needed_identifies(&self) -> u64 {
         let taken = self.faults.iter().filter(|fault| !fault.drill.keeps_session()).count();
         u64::from(self.shards) + taken as u64
@@ -251,7 +255,7 @@ impl fmt::Display for Summary {
         for violation in self.violations.iter().take(PRINTED) {
             writeln!(f, "  {violation}")?;
         }
-        writeln!(f, "advice       {:>8}   ignored", self.advice.len())?;
+        writeln!(f, "advice       {:>8}   notices", self.advice.len())?;
         for advice in self.advice.iter().take(PRINTED) {
             writeln!(f, "  {advice}")?;
         }
@@ -263,18 +267,18 @@ impl fmt::Display for Summary {
                     let after = recovery.after_ms as f64 / 1000.0;
                     writeln!(f, "{how} after {after:.1} s, {} replayed", recovery.replayed)?;
                 }
-                None => writeln!(f, "not healed")?,
+                None => writeln!(f, "not recovered")?,
             }
         }
-        writeln!(f, "late by      {:>8}   ms at worst, the demo itself", self.late_by_ms)?;
+        writeln!(f, "late by      {:>8}   ms at worst, by the demo itself", self.late_by_ms)?;
         f.write_str(match self.verdict {
-            Verdict::EndedEarly => "ended early, as asked; the sessions were kept",
-            Verdict::Good => "all is well: nothing lost, nothing doubled, no rule broken",
+            Verdict::EndedEarly => "ended early by a signal; the sessions were kept",
+            Verdict::Good => "success: no event lost or duplicated, no rule broken",
             Verdict::Late => {
-                "not judged: this machine was too busy for the demo's compressed clock, which explains all of the above. \
-                 Nothing was lost or doubled. Try fewer --shards, or a smaller --time-scale"
+                "no verdict: this machine was too busy for the demo's compressed clock, which explains the above. \
+                 No event was lost or duplicated. Try fewer --shards, or a smaller --time-scale"
             }
-            Verdict::Wrong => "something is wrong: see above",
+            Verdict::Wrong => "failure: see the lost or duplicated events, violations or faults above",
         })
     }
 }
@@ -283,7 +287,8 @@ impl fmt::Display for Summary {
 mod tests {
     use super::*;
 
-    /// A demo ten times as fast as Discord, which stood still for so long at some moment.
+    /// The time of a demo that runs ten times as fast as Discord, with stalls given as (start, length) in
+    /// milliseconds.
     fn demo(stalls: &[(u64, u64)]) -> Time {
         let time = Time { started: Instant::now(), scale: 10.0, lateness: Lateness::default() };
         for (at, length) in stalls {
@@ -302,7 +307,7 @@ mod tests {
         let busy = demo(&[(20_000, 1_200)]);
         assert_eq!(facts(&[]).verdict(&busy), Verdict::Good);
         assert_eq!(facts(&[("GW-111", 21_300), ("GW-170", 21_000)]).verdict(&busy), Verdict::Late);
-        // The Identify that follows the refused one.
+        // A refused Identify is followed by another one.
         let again = Facts { spent: false, ..facts(&[("GW-170", 21_000)]) };
         assert_eq!(again.verdict(&busy), Verdict::Late);
         let out_of_time = Facts { healed: false, ..facts(&[]) };
@@ -313,7 +318,7 @@ mod tests {
     fn lateness_hides_no_true_failure() {
         let busy = demo(&[(20_000, 1_200)]);
         for wrong in [
-            // Before the stall, long after it, or beyond what it explains.
+            // The violation is before the stall, long after it, or of another rule.
             facts(&[("GW-111", 19_000)]),
             facts(&[("GW-111", 40_000)]),
             facts(&[("GW-170", 21_000), ("GW-148", 21_000)]),
@@ -325,7 +330,7 @@ mod tests {
         ] {
             assert_eq!(wrong.verdict(&busy), Verdict::Wrong, "{:?}", wrong.broken);
         }
-        // A tolerance of 1 s, and a stall of less.
+        // The stall is shorter than the tolerance of 1 s.
         assert_eq!(facts(&[("GW-111", 21_300)]).verdict(&demo(&[(20_000, 900)])), Verdict::Wrong);
         assert_eq!(facts(&[("GW-170", 21_300)]).verdict(&demo(&[(21_000, 74)])), Verdict::Wrong);
     }

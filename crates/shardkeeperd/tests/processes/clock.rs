@@ -1,7 +1,8 @@
-//! A wall clock that jumps, for one process alone: by `libfaketime`, which is put between it and its clock.
+//! A wall clock that jumps, for one process only, through `libfaketime`.
 //!
-//! Without that library (the package `faketime` of Debian, or of another distribution) these tests say so and pass.
-//! `SHARDKEEPER_FAKETIME` names its file, when it is where nobody looks for it; then it has to be there.
+//! Without that library (package `faketime` in Debian and other distributions) these tests print a note and
+//! pass. If the library is in an unusual place, `SHARDKEEPER_FAKETIME` names its file; then a missing file is
+//! an error.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,16 +20,18 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const SHARDS: u32 = 2;
 
-/// The wall clock of the processes that are given it. Their monotonic one, and with it every timer, stays as it is.
+/// The wall clock of the processes started with it. Their monotonic clock, and so every timer, is not
+/// changed.
 struct Clock {
     library: PathBuf,
     setting: String,
-    /// Of the processes. One that is killed leaves shared memory of the library behind.
+    /// The started processes. A killed process leaves shared memory of the library behind, which has to be
+    /// removed.
     processes: Vec<u32>,
 }
 
 impl Clock {
-    /// `None` without the library.
+    /// Creates a clock; `None` without the library.
     fn new(setting: String) -> Option<Self> {
         let Some(library) = library() else {
             eprintln!("skipped, since libfaketime is missing: install the package `faketime`");
@@ -39,9 +42,9 @@ impl Clock {
         Some(clock)
     }
 
-    /// From now on it is so many seconds ahead of the machine's.
+    /// Sets the clock this many seconds ahead of the machine's.
     fn set(&self, ahead: i64) {
-        // At once: a process reads it each time that it wants to know the time.
+        // Renaming replaces the file in one step: the processes read it each time they ask for the time.
         let new = format!("{}.new", self.setting);
         fs::write(&new, format!("{ahead:+}")).unwrap();
         fs::rename(new, &self.setting).unwrap();
@@ -54,7 +57,7 @@ impl Clock {
         );
     }
 
-    /// The next process of the scene, with this clock.
+    /// Starts the next process of the scene with this clock.
     fn start(&mut self, scene: &Scene) -> Running {
         let running = scene.start_with(|command| self.give(command));
         self.processes.extend(running.child.id());
@@ -95,19 +98,19 @@ async fn scene(name: &str) -> Option<(Scene, Clock)> {
     Some((scene, clock))
 }
 
-/// What the last process has stored. Between two processes only.
+/// Reads what the last process stored. Call it only between two processes.
 async fn stored(scene: &Scene) -> Stored {
     FileStore::open(scene.store()).unwrap().load().await.unwrap()
 }
 
-/// How far ahead of the machine's clock the sessions are that were stored last, in seconds.
+/// How far ahead of the machine's clock the sessions were stored, in seconds.
 async fn stored_ahead(scene: &Scene) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
     let last = stored(scene).await.sessions.iter().map(|record| record.stored_at_ms as i64).max();
     (last.unwrap() - now) / 1000
 }
 
-/// The time of the last line of the log, in seconds since midnight.
+/// The time of the last log line, in seconds since midnight.
 fn logged_at(running: &Running) -> i64 {
     let line = running.seen.lines().last().unwrap();
     let clock = line.split('T').nth(1).unwrap().get(..8).unwrap();
@@ -124,7 +127,7 @@ async fn a_clock_that_jumps_ahead_and_back_under_a_running_process_is_not_notice
     for (ahead, by) in [(2 * HOUR, 2 * HOUR), (0, -2 * HOUR)] {
         scene.until_recorded(200).await;
         clock.set(ahead);
-        // So that there is a line in the log, and connections are made too.
+        // Cutting the connections writes a line to the log, and makes the shards connect again.
         scene.proxy.cut();
         let resumed = Instant::now();
         for _ in 0..SHARDS {
@@ -135,7 +138,7 @@ async fn a_clock_that_jumps_ahead_and_back_under_a_running_process_is_not_notice
         let off = (after - before - by).rem_euclid(24 * HOUR);
         assert!(off < MINUTE, "{before} {after}: the log is {by} s ahead");
         before = after;
-        // Two heartbeats and more.
+        // Wait for more than two heartbeats.
         let (beats, deadline) = (scene.simulator.report().heartbeats, Instant::now() + PATIENCE);
         while scene.simulator.report().heartbeats < beats + 3 * u64::from(SHARDS) {
             assert!(Instant::now() < deadline, "{}", running.seen);
@@ -155,7 +158,7 @@ enum End {
     Detached,
 }
 
-/// A process that runs with one clock, and the next one with another.
+/// Runs one process with one clock, and the next one with another.
 async fn between(name: &str, end: End, (before, after): (i64, i64)) -> Option<(Scene, Clock, Running)> {
     let (mut scene, mut clock) = scene(name).await?;
     clock.set(before);
@@ -174,7 +177,7 @@ async fn between(name: &str, end: End, (before, after): (i64, i64)) -> Option<(S
     Some((scene, clock, running))
 }
 
-/// The sessions go on as if the clock had not jumped.
+/// Checks that the sessions are resumed as if the clock had not jumped.
 async fn resumes(name: &str, end: End, (before, after): (i64, i64)) {
     let killed = end == End::Killed;
     let Some((mut scene, _clock, mut running)) = between(name, end, (before, after)).await else { return };
@@ -209,7 +212,7 @@ async fn a_clock_that_jumps_back_between_processes_holds_up_no_identify_for_long
     scene.simulator.arm(ConnectFault::RefuseResume, SHARDS as usize);
     running = clock.start(&scene);
     let took = scene.ready(&mut running).await;
-    // Up to 5 s each for op 9 and the window.
+    // The resume takes up to 5 s each for op 9 and the identify window.
     assert!(took < Duration::from_secs(20), "{took:?}, {budget:?}");
     scene.settle().await;
     deploy(running).await;
@@ -224,21 +227,22 @@ async fn a_clock_that_jumps_ahead_of_what_sessions_live_costs_an_identify_each_a
     let ready = Instant::now();
     scene.simulator.start_traffic();
     scene.until_recorded(300).await;
-    // From now on nothing happens: what Discord keeps for a session that nobody resumes is lost.
+    // No traffic from here on: events that Discord keeps for a session that is never resumed would be lost.
     scene.settle().await;
-    // A window that runs while the clock jumps is cut short; nobody can know that.
+    // A window that runs while the clock jumps is cut short, which no process can notice, so wait for its
+    // end.
     sleep_until(ready + Duration::from_secs(5)).await;
     kill(running).await;
     clock.set(2 * HOUR);
     running = clock.start(&scene);
     let took = scene.ready(&mut running).await;
     assert!(took < Duration::from_secs(20), "{took:?}");
-    let reason = "stored sessions are not used, the first since it is 72";
+    let reason = "the stored session is 72";
     assert!(running.seen.contains(reason), "{}", running.seen);
     scene.settle().await;
     deploy(running).await;
     assert!(stored_ahead(&scene).await >= 2 * HOUR - MINUTE);
-    // Nor does the way back to the right time cost any.
+    // Setting the clock back to the right time must not cost an Identify either.
     clock.set(0);
     running = clock.start(&scene);
     scene.ready(&mut running).await;
@@ -253,7 +257,7 @@ async fn a_clock_that_jumps_over_quiet_sessions_does_not_make_them_old() {
     let mut running = clock.start(&scene);
     scene.ready(&mut running).await;
     scene.settle().await;
-    // Some looks of the keeper: everything is stored by now.
+    // Long enough for several saves, after which everything is stored.
     sleep(Duration::from_secs(1)).await;
     clock.set(2 * HOUR);
     deploy(running).await;

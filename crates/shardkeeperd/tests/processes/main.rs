@@ -1,7 +1,7 @@
-//! What happens to processes and the network between them, and that no event is lost by it.
+//! Kills, restarts and network failures between real processes, without losing an event.
 //!
-//! The ordinary tests are short. Those at full size take minutes, tell their figures, and want the optimizer:
-//! `cargo test --release -p shardkeeperd --test processes -- --ignored --nocapture --test-threads 1`.
+//! The ordinary tests are short. Those at full size take minutes, print their figures, and need a release
+//! build: `cargo test --release -p shardkeeperd --test processes -- --ignored --nocapture --test-threads 1`.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -27,13 +27,13 @@ struct Lives {
     shards: u32,
     events_per_second: f64,
     times: usize,
-    /// How many events each process records at least.
+    /// The least number of events that each process records.
     events: usize,
-    /// From the end of one process to the start of the next.
+    /// The time from the end of one process to the start of the next.
     pause: Duration,
 }
 
-/// Kills process after process under traffic.
+/// Kills process after process while events arrive.
 async fn killed(name: &str, lives: Lives) {
     let mut scene = Scene::new(name, lives.shards, lives.events_per_second).await;
     let mut running = scene.start();
@@ -80,7 +80,7 @@ async fn full_killed_processes_lose_no_event_and_no_session() {
         .await;
 }
 
-/// Ends process after process in order under traffic.
+/// Replaces process after process with a clean shutdown while events arrive.
 async fn deployed(name: &str, lives: Lives) {
     let mut scene = Scene::new(name, lives.shards, lives.events_per_second).await;
     let mut running = scene.start();
@@ -155,7 +155,7 @@ async fn stopped(name: &str, events_per_second: f64, span: Duration) {
     running.signal("CONT").await;
     let before = Instant::now();
     scene.until_recorded(100).await;
-    // That no heartbeat came meanwhile is what a process that stands still is like.
+    // GW-111 (heartbeats on time) cannot hold while the process is stopped.
     scene.settle_but_for("GW-111").await;
     scene.until_connected().await;
     deploy(running).await;
@@ -171,7 +171,7 @@ async fn stopped(name: &str, events_per_second: f64, span: Duration) {
 
 #[tokio::test]
 async fn a_process_that_stands_still_goes_on_where_it_was() {
-    // Longer than two heartbeats and the patience of the other side.
+    // Longer than two heartbeats and the tolerance of the simulator.
     stopped("stopped", 50.0, Duration::from_secs(8)).await;
 }
 
@@ -181,7 +181,8 @@ async fn full_a_process_that_stands_still_goes_on_where_it_was() {
     stopped("full-stopped", 1000.0, Duration::from_secs(120)).await;
 }
 
-/// Lets the network fail until the log has had a line so many times, and be well again.
+/// Applies this network fault until the log has had a line this many times, then makes the network work
+/// again.
 async fn failing(name: &str, network: Network, (line, times): (&str, usize)) {
     let mut scene = Scene::with_tls(name, 2, 200.0).await;
     let mut running = scene.start();
@@ -196,7 +197,7 @@ async fn failing(name: &str, network: Network, (line, times): (&str, usize)) {
         running.until(line).await;
     }
     scene.proxy.set(Network::Clear);
-    // What was met by it, and is not noticed yet.
+    // Ends the connections that the fault has damaged, but that nobody has noticed yet.
     scene.proxy.cut();
     scene.until_recorded(100).await;
     scene.settle().await;
@@ -278,7 +279,7 @@ async fn a_record_that_cannot_be_written_ends_the_program_and_loses_nothing() {
     assert_eq!((scene.simulator.report().identifies, scene.book.repeated), (2, 0));
 }
 
-// Only Linux can take the disk from a process that runs.
+// Only Linux can limit the disk space of a running process.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_store_on_a_full_disk_is_told_and_stops_no_shard() {
@@ -292,7 +293,7 @@ async fn a_store_on_a_full_disk_is_told_and_stops_no_shard() {
     (running, copying) = scene.start_on_small_disk();
     scene.ready(&mut running).await;
     scene.limit_disk(&running, "1").await;
-    running.until("the session store does not work (I/O error: File too large").await;
+    running.until("the session store failed (I/O error: File too large").await;
     scene.until_recorded(200).await;
     assert_eq!(scene.simulator.report().ready_sessions, 2);
     scene.limit_disk(&running, "unlimited").await;

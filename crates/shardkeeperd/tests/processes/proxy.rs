@@ -9,29 +9,29 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// What the network is like.
+/// The state of the network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Network {
-    /// As it should be.
+    /// The network works.
     Clear,
-    /// New connections end at once; those that are there stay.
+    /// New connections end at once; open ones continue.
     Refusing,
-    /// Each byte takes so long, in either direction.
+    /// Each transfer is delayed by this time, in either direction.
     Slow(Duration),
-    /// What is sent is accepted and goes nowhere. A connection that was met by this never lives again.
+    /// Bytes are accepted and discarded. A connection that lost bytes in this state never works again.
     Void,
-    /// One byte of so many that go to the client is another one.
+    /// Every nth byte on the way to the client is changed.
     Corrupting(usize),
 }
 
-/// A TCP proxy on the loopback.
+/// A TCP proxy on the loopback interface.
 pub(crate) struct Proxy {
     network: watch::Sender<Network>,
     cuts: watch::Sender<u64>,
 }
 
 impl Proxy {
-    /// Passes everything that comes on to `upstream`.
+    /// Forwards all connections to `upstream`.
     pub(crate) fn start(listener: TcpListener, upstream: SocketAddr) -> Self {
         let (network, cuts) = (watch::Sender::new(Network::Clear), watch::Sender::new(0));
         let (weather, cut) = (network.subscribe(), cuts.subscribe());
@@ -45,12 +45,12 @@ impl Proxy {
         Self { network, cuts }
     }
 
-    /// From now on the network is like this.
+    /// Sets the state of the network from now on.
     pub(crate) fn set(&self, network: Network) {
         self.network.send_replace(network);
     }
 
-    /// Ends every connection there is.
+    /// Ends all open connections.
     pub(crate) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
@@ -69,7 +69,7 @@ async fn pass(
     tokio::select! {
         () = one_way(from_client, to_server, network.clone(), false) => {}
         () = one_way(from_server, to_client, network, true) => {}
-        // The proxy is gone, or wants this connection to be.
+        // The proxy was dropped, or cuts this connection.
         _ = cut.changed() => {}
     }
 }
@@ -99,7 +99,7 @@ async fn one_way(
             return;
         }
     }
-    // Whoever does not get what is sent does not hear of its end either.
+    // A side whose peer's bytes were discarded must not see the end of the connection either.
     if swallowed {
         std::future::pending::<()>().await;
     }

@@ -1,4 +1,5 @@
-//! A simulated Discord behind a network, `shardkeeperd run` in process after process, and the books of what came.
+//! A simulated Discord with a faulty network, `shardkeeperd run` in one process after another, and a check of
+//! what they recorded.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -19,9 +20,9 @@ use crate::proxy::Proxy;
 use crate::support::{Directory, LOOPBACK, PATIENCE, Running, shardkeeperd};
 
 pub(crate) const TOKEN: &str = "sim-token";
-/// Every intent.
+/// The bits of all intents.
 pub(crate) const INTENTS: &str = "53608447";
-/// So often a file is looked at that is waited for.
+/// How often a file is read while waiting for a change.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub(crate) struct Scene {
@@ -38,7 +39,7 @@ impl Scene {
         Self::build(name, shards, events_per_second, false).await
     }
 
-    /// With TLS, which alone can tell a byte that was changed on the way.
+    /// Uses TLS, which is needed to detect bytes changed on the way.
     pub(crate) async fn with_tls(name: &str, shards: u32, events_per_second: f64) -> Self {
         Self::build(name, shards, events_per_second, true).await
     }
@@ -55,7 +56,7 @@ impl Scene {
         config.guilds = shards * 2;
         config.events_per_second = events_per_second;
         config.replay_limit = 1 << 20;
-        // So that what is silently gone is noticed soon.
+        // A short heartbeat interval, so that a silently lost connection is noticed soon.
         config.timings.heartbeat_interval = Duration::from_secs(2);
         config.timings.heartbeat_tolerance = Duration::from_secs(4);
         config.public_addr = Some(listener.local_addr().unwrap());
@@ -72,12 +73,12 @@ impl Scene {
         Self { simulator, proxy, book, directory, shards, trust }
     }
 
-    /// The file with this name.
+    /// The path of a file in this scene's directory.
     pub(crate) fn file(&self, name: &str) -> String {
         self.directory.file(name)
     }
 
-    /// The store of the processes. One at a time can open it.
+    /// The path of the session store. Only one process at a time can open it.
     pub(crate) fn store(&self) -> String {
         self.file("sessions")
     }
@@ -92,26 +93,27 @@ impl Scene {
         command
     }
 
-    /// The next process.
+    /// Starts the next process.
     pub(crate) fn start(&self) -> Running {
         Running::spawn(self.command(&self.book.path))
     }
 
-    /// The next process, in another environment.
+    /// Starts the next process in another environment.
     pub(crate) fn start_with(&self, prepare: impl FnOnce(&mut Command)) -> Running {
         let mut command = self.command(&self.book.path);
         prepare(&mut command);
         Running::spawn(command)
     }
 
-    /// The next process, which records elsewhere.
+    /// Starts the next process, which records to another file.
     pub(crate) fn start_recording_to(&self, file: &str) -> Running {
         Running::spawn(self.command(file))
     }
 
-    /// The next process, whose disk can be filled; and what copies its record, which is no file.
+    /// Starts the next process with a disk that can be filled. Its record is a pipe, which the returned task
+    /// copies to the file.
     pub(crate) fn start_on_small_disk(&self) -> (Running, JoinHandle<()>) {
-        // The signal would kill it; what is tested is the error.
+        // Ignore SIGXFSZ, which would kill the process; the test is about the write error.
         let command = self.command("/dev/stdout");
         let mut shell = Command::new("sh");
         shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
@@ -131,21 +133,21 @@ impl Scene {
         (running, copying)
     }
 
-    /// From now on the process can write so many bytes of each file.
+    /// Limits each file of the process to this many bytes from now on.
     pub(crate) async fn limit_disk(&self, running: &Running, bytes: &str) {
-        let id = running.child.id().expect("it runs").to_string();
+        let id = running.child.id().expect("the process runs").to_string();
         let limit = format!("--fsize={bytes}:");
         assert!(Command::new("prlimit").args(["--pid", &id, &limit]).status().await.unwrap().success());
     }
 
-    /// Waits until every shard of a process was ready; how long it took.
+    /// Waits until every shard of a process was ready; returns how long it took.
     pub(crate) async fn ready(&self, running: &mut Running) -> Duration {
         let before = Instant::now();
         running.until(&format!("all {} shards of generation 1 are ready", self.shards)).await;
         before.elapsed()
     }
 
-    /// Waits until so many more events are recorded.
+    /// Waits until this many more events are recorded.
     pub(crate) async fn until_recorded(&mut self, more: usize) {
         let (goal, deadline) = (self.book.seen.len() + more, Instant::now() + PATIENCE);
         while self.book.seen.len() < goal {
@@ -159,15 +161,16 @@ impl Scene {
     pub(crate) async fn until_connected(&self) {
         let shards = u64::from(self.shards);
         let connected = self.simulator.wait_until(|report| report.ready_sessions == shards);
-        tokio::time::timeout(PATIENCE, connected).await.expect("they come back");
+        tokio::time::timeout(PATIENCE, connected).await.expect("the shards reconnect in time");
     }
 
-    /// Waits until everything that was sent is recorded, and checks that nothing was lost, out of order, or against a rule.
+    /// Waits until everything that was sent is recorded, and checks that no event was lost or out of order
+    /// and no rule broken.
     pub(crate) async fn settle(&mut self) {
         self.settle_but_for("").await;
     }
 
-    /// As [`settle`](Self::settle), when this rule cannot be kept.
+    /// The same as [`settle`](Self::settle), except for one rule that cannot hold in this test.
     pub(crate) async fn settle_but_for(&mut self, rule: &str) {
         self.simulator.stop_traffic();
         let deadline = Instant::now() + PATIENCE;
@@ -183,15 +186,15 @@ impl Scene {
         let delivery = self.simulator.delivery();
         assert_eq!((delivery.lost, delivery.duplicated, delivery.out_of_order), (0, 0, 0), "{delivery:?}");
         let report = self.simulator.report();
-        // GW-132: a Resume goes to the URL of its session. A network that lets nobody through makes a shard try the bootstrap URL in
-        // turn (GW-139), and the simulator does not know of the network.
+        // GW-132: a Resume goes to the URL of its session. When the network lets nothing through, a shard
+        // also tries the bootstrap URL (GW-139), and the simulator does not know that the network failed.
         let advice = report.notices.iter().filter(|notice| notice.rule != "GW-132");
         let blamed: Vec<_> = report.violations.iter().chain(advice).collect();
         assert!(blamed.iter().all(|violation| violation.rule == rule), "{blamed:?}");
     }
 }
 
-/// Ends a process in order, and returns its log.
+/// Stops a process with SIGTERM, and returns its log.
 pub(crate) async fn deploy(running: Running) -> String {
     running.signal("TERM").await;
     let before = Instant::now();
@@ -201,21 +204,21 @@ pub(crate) async fn deploy(running: Running) -> String {
     log
 }
 
-/// Ends a process as the machine's memory being short would.
+/// Kills a process with SIGKILL, as the system does when memory runs out.
 pub(crate) async fn kill(mut running: Running) {
     running.child.kill().await.unwrap();
 }
 
-/// The record of all processes, read as it grows.
+/// The record of all processes, read while it grows.
 pub(crate) struct Book {
     path: String,
     offset: u64,
-    /// What is not a whole line yet.
+    /// The bytes of an incomplete line.
     rest: Vec<u8>,
     seen: HashSet<(u32, String)>,
-    /// Events that came again.
+    /// How many events were recorded again.
     pub(crate) repeated: u64,
-    /// Lines that a killed process left incomplete.
+    /// How many lines a killed process left incomplete.
     pub(crate) torn: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What the tests of the program share: processes, and files that go with a test.
+//! Shared by the tests of the program: processes, and temporary files.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// Far beyond what anything here takes; a program that hangs fails the test instead of stalling it.
+/// Far longer than any step here takes, so that a program that hangs fails its test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// So many lines of a log wait for the test to read them: more than any program here writes.
+/// How many log lines may wait for the test to read them: more than any program here writes.
 const LOG_LINES: usize = 1 << 16;
 
-/// A directory of the test's own, which goes with it.
+/// A directory of this test, removed after it.
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
@@ -45,7 +45,7 @@ pub(crate) fn shardkeeperd(arguments: &[&str]) -> Command {
     command
 }
 
-/// A running `run`, and its log.
+/// A running `shardkeeperd run`, and its log.
 pub(crate) struct Running {
     pub(crate) child: Child,
     log: mpsc::Receiver<String>,
@@ -63,7 +63,7 @@ impl Running {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = mpsc::channel(LOG_LINES);
-        // Whether the test reads or not: a pipe holds little, and when it is full the program stands still.
+        // The log is read at all times: a full pipe would block the program.
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let _ = sender.send(line).await;
@@ -72,7 +72,7 @@ impl Running {
         Self { child, log, seen: String::new() }
     }
 
-    /// Reads the log until a line has this in it.
+    /// Reads the log until a line contains this text.
     pub(crate) async fn until(&mut self, text: &str) {
         let reading = async {
             while let Some(line) = self.log.recv().await {
@@ -92,24 +92,24 @@ impl Running {
         signal(&self.child, name).await;
     }
 
-    /// Reads the rest, and returns the exit code and everything that was logged.
+    /// Reads the rest of the log; returns the exit code and the whole log.
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
-        while let Some(line) = timeout(PATIENCE, self.log.recv()).await.expect("it ends") {
+        while let Some(line) = timeout(PATIENCE, self.log.recv()).await.expect("ends in time") {
             self.seen += &line;
             self.seen.push('\n');
         }
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("ends in time").unwrap();
         assert!(!self.seen.contains("panicked"), "{}", self.seen);
         (status.code(), self.seen)
     }
 }
 
 pub(crate) async fn signal(child: &Child, name: &str) {
-    let id = child.id().expect("it runs").to_string();
+    let id = child.id().expect("the process runs").to_string();
     assert!(Command::new("kill").args(["-s", name, &id]).status().await.unwrap().success());
 }
 
-/// A running `sim`, and what it prints.
+/// A running `shardkeeperd sim`, and its output.
 pub(crate) struct Sim {
     pub(crate) child: Child,
     output: Lines<BufReader<ChildStdout>>,
@@ -121,19 +121,21 @@ impl Sim {
         let listen = listen.to_string();
         let mut child = shardkeeperd(&["sim", "--listen", &listen]).args(arguments).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = timeout(PATIENCE, output.next_line()).await.expect("it starts").unwrap().unwrap();
+        let line = timeout(PATIENCE, output.next_line()).await.expect("starts in time").unwrap().unwrap();
         let api_url = line.split("API at ").nth(1).unwrap().split(',').next().unwrap().to_owned();
         Self { child, output, api_url }
     }
 
-    /// Ends it; its exit code and what it said.
+    /// Ends the simulator; returns its exit code and output.
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
         signal(&self.child, "TERM").await;
         let mut said = String::new();
-        while let Some(line) = timeout(PATIENCE, self.output.next_line()).await.expect("it ends").unwrap() {
+        while let Some(line) =
+            timeout(PATIENCE, self.output.next_line()).await.expect("ends in time").unwrap()
+        {
             said += &line;
             said.push('\n');
         }
-        (timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap().code(), said)
+        (timeout(PATIENCE, self.child.wait()).await.expect("ends in time").unwrap().code(), said)
     }
 }

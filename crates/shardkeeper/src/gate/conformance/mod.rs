@@ -1,7 +1,8 @@
-//! What every [`IdentifyGate`] has to keep, as a set of checks. Behind the feature `conformance`.
+//! Checks that every [`IdentifyGate`] has to pass. Behind the feature `conformance`.
 //!
-//! It runs in real time against a real implementation, and under tokio's paused clock against one that lives in memory. For
-//! a window of 200 ms it takes about three seconds. What it cannot see is whether a lease ends: kill a process for that.
+//! The checks run in real time against a real implementation, and under tokio's paused clock against one in
+//! memory. With a window of 200 ms they take about three seconds. They cannot test whether a lease ends: kill
+//! a process for that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,70 +14,71 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest};
 use crate::chain::readable;
 
-/// So many keys, except where their number changes. Each check has keys of its own, and starts with free ones.
+/// Number of keys, except where it changes. Each check has keys of its own, which are free at first.
 const KEYS: u32 = 64;
-/// So many windows anybody may have to wait, at most, for what must come some day.
+/// Longest wait, in windows, for a pass that must come eventually.
 const PATIENCE: u32 = 20;
 
-/// The rule that a gate broke.
+/// A rule of [`IdentifyGate`] that the gate breaks.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Broken {
-    /// The window was not kept.
+    /// A pass came before the window of its key was over.
     #[error(
-        "the window was not kept: a pass came {after:?} after the last one of its key was spent, the window is {window:?}"
+        "the window was not kept: a pass came {after:?} after the last one of its key was spent, \
+         the window is {window:?}"
     )]
     Window {
-        /// How much later it came.
+        /// Time from the last spent pass to the next pass.
         after: Duration,
-        /// How much later it should have come.
+        /// Time that it should have been.
         window: Duration,
     },
-    /// Two passes of one key were out together.
-    #[error("a key had two passes: one was out, and another process was given one")]
+    /// Two passes of one key were out at the same time.
+    #[error("a key had two passes at once: one was out when another process got one")]
     TwoPasses,
-    /// Keys depend on each other.
+    /// A free key had to wait for another key.
     #[error(
         "keys are not independent: a free key had no pass within {waited:?}, since another one was in use"
     )]
     Keys {
-        /// For how long it was waited for.
+        /// Time that was waited.
         waited: Duration,
     },
     /// An unspent pass did not return.
     #[error("an unspent pass did not return: it was dropped, and its key had no other one within {waited:?}")]
     Unspent {
-        /// For how long it was waited for.
+        /// Time that was waited.
         waited: Duration,
     },
-    /// Who went away kept the place.
-    #[error("a dropped future kept its place: its key was free, and nobody had a pass within {waited:?}")]
+    /// A dropped request kept its place.
+    #[error("a dropped future kept its place: its key was free, and no request got a pass within {waited:?}")]
     Place {
-        /// For how long it was waited for.
+        /// Time that was waited.
         waited: Duration,
     },
-    /// Somebody did not get through.
-    #[error("somebody who asked got no pass within {waited:?}: everybody has to get through")]
+    /// A request never got a pass.
+    #[error("a request got no pass within {waited:?}: every request must get one eventually")]
     Starved {
-        /// For how long it was waited for.
+        /// Time that was waited.
         waited: Duration,
     },
-    /// Another `max_concurrency` was not heeded.
-    #[error("a change of max_concurrency was not heeded: {found}")]
+    /// A change of `max_concurrency` was ignored.
+    #[error("a change of max_concurrency was ignored: {found}")]
     MaxConcurrency {
-        /// How it showed.
+        /// What the gate did.
         found: &'static str,
     },
-    /// It failed, so that nothing could be checked.
+    /// The gate returned an error, so nothing could be checked.
     #[error("the gate failed")]
     Failed(#[source] GateError),
 }
 
 /// Checks a gate. Each call of `make` stands for another process of the same bot.
 ///
-/// What has to come at once has three quarters of a `window`, so choose a few times what a call takes. A hundredth of the
-/// window is forgiven where clocks are compared. The very first pass may take twenty windows: those of an earlier run may
-/// have to end.
+/// Passes that have to come at once must come within three quarters of a `window`, so choose a window of a
+/// few times the duration of a call. A hundredth of the window is tolerated where clocks are compared. The
+/// first pass may take twenty windows, since windows of an earlier run may have to end.
 ///
 /// # Errors
 ///
@@ -84,7 +86,7 @@ pub enum Broken {
 ///
 /// # Cancel safety
 ///
-/// Dropped, it leaves nothing behind but spent windows.
+/// Dropping the future leaves only spent windows behind.
 pub async fn check(make: impl Fn() -> Arc<dyn IdentifyGate>, window: Duration) -> Result<(), Broken> {
     let set = Set { here: make(), there: make(), window };
     drop(set.in_the_end(&*set.here, shard(0, KEYS)).await?);
@@ -135,12 +137,12 @@ impl Set {
         asker: Asker,
         otherwise: impl FnOnce(Duration) -> Broken,
     ) -> Result<IdentifyPass, Broken> {
-        // A gate that waits for a window in vain must be told from one that does not.
+        // Shorter than a window, so that a gate that wrongly waits for a window fails the check.
         let waited = self.window * 3 / 4;
         self.within(waited, gate, asker).await?.ok_or_else(|| otherwise(waited))
     }
 
-    /// `spent` is when the last pass was spent; it was measured just before.
+    /// `spent` is the time when the last pass was spent, measured just before.
     fn is_over(&self, spent: Instant, next: Instant) -> Result<(), Broken> {
         let after = next.saturating_duration_since(spent);
         if after + self.window / 100 < self.window {
@@ -152,7 +154,7 @@ impl Set {
     async fn the_window_counts_from_spent(&self) -> Result<(), Broken> {
         let mut pass = self.in_the_end(&*self.here, shard(1, KEYS)).await?;
         for (gate, turn) in [(&self.there, 1), (&self.here, 2)] {
-            // A window that counted from when the pass was given would be over too early.
+            // A window that counted from when the pass was given would end too early.
             sleep(self.window / 2).await;
             let spent = Instant::now();
             pass.spent();
@@ -210,7 +212,7 @@ impl Set {
             let key = 9 + asker % 2;
             let pass = self.in_the_end(&**gate, shard(key + asker / 2 * KEYS, KEYS)).await?;
             let came = Instant::now();
-            // Some time on the way, as in life.
+            // Stands for the time between a pass and its Identify.
             sleep(self.window / 10).await;
             let spent = Instant::now();
             pass.spent();

@@ -1,4 +1,5 @@
-//! The set lets what is right through, and has teeth: it names what is wrong with gates that are broken on purpose.
+//! Tests of the conformance checks: they accept correct gates, and name the fault of gates that are broken on
+//! purpose.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -16,23 +17,23 @@ const WINDOW: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Every process is alone.
+    /// Each process has a gate of its own.
     NotShared,
     WindowIgnored,
     CountsFromGiving,
-    /// It knows the window and nothing else.
+    /// Knows the window and nothing else.
     GivesTwo,
     OneKeyForAll,
-    /// The window of one key shuts all of them.
+    /// The window of one key closes all keys.
     OneWindowForAll,
     AKeyPerShard,
     UnspentCounts,
     UnspentIsLost,
     LostPlace,
     ForgetsSomebody,
-    /// As many keys for ever as there were first.
+    /// Keeps the first number of keys forever.
     SameKeysForEver,
-    /// Each number of keys by itself.
+    /// Treats the keys of each number separately.
     KeysOfEachNumber,
 }
 
@@ -43,7 +44,7 @@ struct BrokenGate {
     others: Arc<Mutex<HashMap<u32, LocalGate>>>,
 }
 
-/// Runs when it is dropped.
+/// Runs a function when it is dropped.
 struct Finally<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for Finally<F> {
@@ -52,7 +53,7 @@ impl<F: FnMut()> Drop for Finally<F> {
     }
 }
 
-/// Shuts the key, if it is free.
+/// Closes the key, if it is free.
 fn spend(gate: &LocalGate, request: IdentifyRequest) {
     if let Some(Ok(pass)) = gate.admit(request).now_or_never() {
         pass.spent();
@@ -69,7 +70,7 @@ impl IdentifyGate for BrokenGate {
                 Fault::WindowIgnored => request.window = Duration::ZERO,
                 Fault::OneKeyForAll => request.shard = ShardId(0),
                 Fault::AKeyPerShard => request.max_concurrency = u32::MAX,
-                // The first request of an asker of which there are ten.
+                // The check for starvation makes ten requests, and this one of them never gets a pass.
                 Fault::ForgetsSomebody if request.shard == ShardId(9 + KEYS) => return pending().await,
                 Fault::ForgetsSomebody => {}
                 Fault::SameKeysForEver => request.max_concurrency = KEYS,
@@ -146,7 +147,7 @@ async fn verdict(fault: Fault) -> String {
 async fn gw_170_174_the_local_gate_conforms() {
     let gate = LocalGate::default();
     check(|| Arc::new(gate.clone()), WINDOW).await.unwrap();
-    // Also when it has been in use.
+    // The checks also pass on a gate that was in use before.
     check(|| Arc::new(gate.clone()), WINDOW / 3).await.unwrap();
 }
 
@@ -164,9 +165,9 @@ async fn broken_gates_are_named_by_what_they_break() {
         (Fault::OneKeyForAll, "keys are not independent"),
         (Fault::OneWindowForAll, "keys are not independent"),
         (Fault::LostPlace, "a dropped future kept its place"),
-        (Fault::ForgetsSomebody, "somebody who asked got no pass within 100s"),
-        (Fault::SameKeysForEver, "a change of max_concurrency was not heeded: a pass came before"),
-        (Fault::KeysOfEachNumber, "a change of max_concurrency was not heeded: a pass came before"),
+        (Fault::ForgetsSomebody, "a request got no pass within 100s"),
+        (Fault::SameKeysForEver, "a change of max_concurrency was ignored: a pass came before"),
+        (Fault::KeysOfEachNumber, "a change of max_concurrency was ignored: a pass came before"),
     ] {
         let found = verdict(fault).await;
         assert!(found.starts_with(named), "{fault:?}: {found}");
