@@ -11,7 +11,7 @@ pub const MAX_NONCE_BYTES: usize = 32;
 pub const MAX_REQUESTED_MEMBERS: usize = 100;
 
 /// A request for members of a guild (op 8, GW-062). The answer is GUILD_MEMBERS_CHUNK events of at most 1000
-/// members each (GW-217). [`command`](Self::command) validates it.
+/// members each (GW-217). [`Command::members`] validates it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestMembers {
     guild_id: u64,
