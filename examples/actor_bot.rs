@@ -37,7 +37,7 @@ impl Actor for Bot {
         config: ManagerArguments,
     ) -> Result<BotState, ActorProcessingErr> {
         let (manager, _) = Actor::spawn_linked(None, ShardManager, config, myself.get_cell()).await?;
-        let keeper = Shardkeeper::of(manager.clone()).await.ok_or("the manager has ended")?;
+        let keeper = Shardkeeper::of(manager.clone()).await?;
         let messages = Topic::events([EventName::MessageCreate]);
         keeper.subscribe_actor(messages, SubscriptionOptions::default(), myself, BotMessage::Event);
         Ok(BotState { manager, counts: BTreeMap::new() })

@@ -55,7 +55,7 @@ async fn run(bot: Builder) -> Result<Vec<Session>, Box<dyn std::error::Error>> {
     }
     println!("{read} events were handled");
     match detaching {
-        Some(detaching) => Ok(detaching.await),
+        Some(detaching) => Ok(detaching.await?),
         None => Err(format!("the bot ended without a request to stop: {:?}", bot.exit_reason().await).into()),
     }
 }

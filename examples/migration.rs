@@ -54,7 +54,7 @@ async fn give() -> Result<(), Box<dyn std::error::Error>> {
     drop(pipe);
     other.wait().await?;
 
-    let left = bot.status().await.map_or(0, |status| status.shards.len());
+    let left = bot.status().await?.shards.len();
     println!("{left} shard stays here");
     bot.stop().await;
     if let Some(simulator) = discord.simulator() {

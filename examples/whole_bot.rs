@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ending = bot.clone();
     tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
-            ending.detach().await;
+            let _ = ending.detach().await;
         }
     });
     loop {

@@ -78,7 +78,7 @@ async fn nothing_secret_is_logged_or_printed() {
     running.simulator.inject(1, Fault::Close { code: 4009 }).unwrap();
     running.until_shard(1, |change| matches!(change, shardkeeper::status::Change::Ready)).await;
     let printed = format!("{:?} {:?} {:?}", running.keeper, running.keeper.status().await, running.events);
-    let sessions = running.keeper.detach().await;
+    let sessions = running.keeper.detach().await.unwrap();
     let log = log.0.lock().unwrap().clone() + &printed + &format!("{sessions:?}");
     assert!(log.contains("resumed"), "something is logged: {log}");
     assert!(log.contains("tungstenite"), "records of `log` are seen: {log}");

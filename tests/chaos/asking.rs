@@ -34,8 +34,9 @@ pub(crate) async fn ask(world: Arc<World>, ask: Ask) {
     let answers = &world.answers;
     let answer = match ask {
         Ask::Status => {
-            let status = answers.within(AT_ONCE, "status", keeper.status()).await.flatten();
-            let sessions = answers.within(AT_ONCE, "sessions", keeper.sessions()).await.unwrap_or_default();
+            let status = answers.within(AT_ONCE, "status", keeper.status()).await.and_then(Result::ok);
+            let sessions = answers.within(AT_ONCE, "sessions", keeper.sessions()).await;
+            let sessions = sessions.and_then(Result::ok).unwrap_or_default();
             let phases = status
                 .map(|status| status.shards.iter().map(|shard| shard.phase.to_string()).collect::<Vec<_>>());
             format!("{phases:?}, {} sessions", sessions.len())

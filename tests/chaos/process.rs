@@ -185,7 +185,8 @@ impl Process {
     pub(crate) async fn detach(self, world: &Arc<World>, shards: &[u32]) -> Vec<Session> {
         self.note(world, "detaches");
         let begun = Instant::now();
-        let sessions = world.answers.within(ENDING, "detach", self.keeper.detach()).await.unwrap_or_default();
+        let sessions = world.answers.within(ENDING, "detach", self.keeper.detach()).await;
+        let sessions = sessions.and_then(Result::ok).unwrap_or_default();
         self.is_over(world);
         if begun.elapsed() >= world.pace.shutdown_timeout() {
             // Some subscriber had unfinished deliveries when the time was over.
@@ -254,7 +255,8 @@ impl Process {
     }
 
     async fn sessions(&self, world: &World) -> Vec<Session> {
-        world.answers.within(AT_ONCE, "sessions", self.keeper.sessions()).await.unwrap_or_default()
+        let sessions = world.answers.within(AT_ONCE, "sessions", self.keeper.sessions()).await;
+        sessions.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Waits until all of the process's actors have ended: on several threads they end one after the other.

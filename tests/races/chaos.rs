@@ -117,7 +117,7 @@ async fn storm(round: Round) {
     assert_eq!(report.violations, []);
     let counted = keeper.status().await.unwrap().identify;
     assert_eq!((report.identifies, counted.sent), (u64::from(SHARDS), u64::from(SHARDS)));
-    assert_eq!(keeper.detach().await.len(), SHARDS as usize);
+    assert_eq!(keeper.detach().await.unwrap().len(), SHARDS as usize);
     reading.await.unwrap();
 }
 

@@ -139,5 +139,5 @@ fn an_identify_that_was_asked_for_is_not_undone_by_a_driver_that_was_killed() {
 }
 
 async fn session_ids(keeper: &Shardkeeper) -> Vec<String> {
-    keeper.sessions().await.into_iter().map(|session| session.id).collect()
+    keeper.sessions().await.unwrap().into_iter().map(|session| session.id).collect()
 }

@@ -88,7 +88,7 @@ fn saves_of_keepers_that_are_killed_do_not_overlap() {
             kill_keeper(&keeper);
             sleep(Duration::from_millis(1)).await;
         }
-        keeper.detach().await;
+        keeper.detach().await.unwrap();
         assert!(!store.overlapped.load(Ordering::SeqCst), "two calls overlap");
     });
 }
@@ -138,7 +138,7 @@ fn a_file_store_can_be_opened_again_as_soon_as_its_manager_has_ended() {
                     1 => drop(keeper.detach().await),
                     _ => {
                         let detaching = keeper.clone();
-                        tokio::spawn(async move { detaching.detach().await });
+                        tokio::spawn(async move { detaching.detach().await.unwrap() });
                         keeper.exit_reason().await;
                     }
                 }

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use shardkeeper::error::ExitReason;
+use shardkeeper::command::{MembersError, RequestMembers};
+use shardkeeper::config::RestartBy;
+use shardkeeper::error::{CommandError, ExitReason, ManagerEnded, ShardChangeError};
 use shardkeeper::status::{Change, Phase};
+use shardkeeper::{OnlineStatus, Presence, ShardId, Shardkeeper};
 use shardkeeper_sim::{Action, ConnectFault, Fault, Host, RestFault};
 use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
 use tokio::time::Instant;
@@ -26,7 +29,7 @@ async fn gw_142_a_successor_resumes_what_was_detached_and_nothing_is_lost() {
     running.simulator.wait_until(|report| report.sent > 300).await;
     let keeper = running.keeper.clone();
     // GW-099: a detach closes with a code that keeps the sessions (any except 1000 and 1001).
-    let detaching = tokio::spawn(async move { keeper.detach().await });
+    let detaching = tokio::spawn(async move { keeper.detach().await.unwrap() });
     // The loop reads the remaining events, because the detach waits for them.
     while let Some(event) = running.events.next().await {
         if let Some(dispatch) = event.dispatch() {
@@ -64,7 +67,7 @@ async fn what_was_not_dealt_with_before_a_hand_over_comes_again_after_it() {
     let working = tokio::spawn(async move { (events.next().await.unwrap(), events) });
     let in_work = working.await.unwrap();
     let start = Instant::now();
-    let sessions = keeper.detach().await;
+    let sessions = keeper.detach().await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(10), "the deadline, and no longer");
     drop(in_work);
     let builder = bot(&simulator).sessions(sessions);
@@ -80,7 +83,7 @@ async fn a_gateway_that_does_not_answer_the_close_cannot_delay_the_end_for_long(
     running.simulator.inject(0, Fault::HalfOpen).unwrap();
     running.simulator.inject(1, Fault::HalfOpen).unwrap();
     let start = Instant::now();
-    assert_eq!(running.keeper.detach().await.len(), 2);
+    assert_eq!(running.keeper.detach().await.unwrap().len(), 2);
     // GW-102: the wait for the closing handshake is limited to a few seconds.
     assert!(start.elapsed() <= Duration::from_secs(4), "{:?}", start.elapsed());
 }
@@ -95,7 +98,7 @@ async fn a_subscriber_that_reads_nothing_cannot_delay_the_end_beyond_its_deadlin
     running.simulator.emit(0, 50);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let start = Instant::now();
-    let sessions = running.keeper.detach().await;
+    let sessions = running.keeper.detach().await.unwrap();
     assert_eq!(sessions.len(), 1, "what it did not take is replayed to the successor");
     assert!(start.elapsed() <= Duration::from_secs(10), "{:?}", start.elapsed());
     drop(slow);
@@ -114,8 +117,41 @@ async fn an_end_in_the_middle_of_connecting_cancels_it() {
         let connections = simulator.report().connections;
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(simulator.report().connections, connections, "{fault:?}: nothing comes back");
-        assert!(keeper.status().await.is_none());
+        assert!(keeper.status().await.is_err());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_after_the_end_reports_the_end_in_the_same_way() {
+    let keeper = bot(&simulator(1, |_| {})).start().await.unwrap();
+    keeper.stop().await;
+    assert_eq!(keeper.status().await.unwrap_err(), ManagerEnded);
+    assert_eq!(keeper.sessions().await.unwrap_err(), ManagerEnded);
+    assert_eq!(keeper.detach().await.unwrap_err(), ManagerEnded);
+    assert_eq!(Shardkeeper::of(keeper.manager().clone()).await.unwrap_err(), ManagerEnded);
+    let ended = CommandError::from(ManagerEnded);
+    let presence = || Presence::new(OnlineStatus::Idle);
+    assert_eq!(keeper.shard_status(0).await.unwrap_err(), ended);
+    assert_eq!(keeper.shard(0).await.unwrap_err(), ended);
+    assert_eq!(keeper.owner_of(1).await.unwrap_err(), ended);
+    assert_eq!(keeper.update_presence(presence()).await.unwrap_err(), ended);
+    assert_eq!(keeper.update_presence_on([0], presence()).await.unwrap_err(), ended);
+    assert_eq!(keeper.request_soundboard_sounds(&[1]).await.unwrap_err(), ended);
+    assert!(matches!(
+        keeper.members(RequestMembers::users(1, [2])).await,
+        Err(MembersError::Rejected(CommandError::ManagerEnded(ManagerEnded)))
+    ));
+    let ended = ShardChangeError::from(ManagerEnded);
+    assert_eq!(keeper.add_shards([0], []).await.unwrap_err(), ended);
+    assert_eq!(keeper.remove_shards([ShardId(0)]).await.unwrap_err(), ended);
+    assert_eq!(keeper.restart_shard(0, RestartBy::Resume).await.unwrap_err(), ended);
+    // Nothing is left to do, so these are no errors.
+    keeper.stop().await;
+    keeper.wait().await.unwrap();
+    assert_eq!(
+        ended.to_string(),
+        "the manager has ended: Shardkeeper::wait() returns the cause; start a new one"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde::Deserialize;
-use shardkeeper::command::{MembersError, RequestMembers};
+use shardkeeper::command::{Command, MembersError, RequestMembers};
 use shardkeeper::config::{Direction, WirePayload};
 use shardkeeper::status::Change;
 use shardkeeper_sim::{ConnectFault, Fault, Simulator};
@@ -136,7 +136,7 @@ async fn equal_requests_share_one_answer_and_a_later_one_waits_for_its_turn() {
 async fn gw_164_when_somebody_else_has_asked_the_answer_comes_when_discord_says() {
     let mut running = Running::start(large(50)).await;
     // Sent without the members service, as another process of the bot would do.
-    running.keeper.command(RequestMembers::all(GUILD).command().unwrap()).await.unwrap();
+    running.keeper.command(Command::members(&RequestMembers::all(GUILD)).unwrap()).await.unwrap();
     let keeper = running.keeper.clone();
     let start = Instant::now();
     let all = meanwhile(&mut running, keeper.members(RequestMembers::all(GUILD))).await.unwrap();
@@ -216,7 +216,7 @@ async fn a_request_may_wait_for_the_limits_for_minutes() {
     let mut running = Running::start(large(50)).await;
     let keeper = running.keeper.clone();
     for _ in 0..400 {
-        keeper.command(RequestMembers::prefix(GUILD, "m", 1).command().unwrap()).await.unwrap();
+        keeper.command(Command::members(&RequestMembers::prefix(GUILD, "m", 1)).unwrap()).await.unwrap();
     }
     let start = Instant::now();
     let all = meanwhile(&mut running, keeper.members(RequestMembers::all(GUILD))).await.unwrap();

@@ -216,7 +216,7 @@ async fn configurations_that_cannot_work_are_refused_by_name() {
     assert!(matches!(Shardkeeper::builder("", Intents::GUILDS).build(), Err(ConfigError::Token(_))));
     assert!(matches!(builder().api_url("discord.com").build(), Err(ConfigError::ApiUrl { .. })));
     assert!(matches!(builder().shards(0).build(), Err(ConfigError::NoShards)));
-    assert!(matches!(builder().shard_ids([], 4).build(), Err(ConfigError::NoShards)));
+    assert!(matches!(builder().shard_ids([0; 0], 4).build(), Err(ConfigError::NoShards)));
     // GW-072: `large_threshold` is from 50 to 250.
     assert!(matches!(builder().large_threshold(10).build(), Err(ConfigError::LargeThreshold { value: 10 })));
     // GW-073: a shard id is below the number of shards.

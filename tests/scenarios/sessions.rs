@@ -134,7 +134,7 @@ async fn a_deploy_hands_everything_over_without_a_repetition() {
         for shard in 0..4 {
             simulator.emit(shard, 50);
         }
-        let ending = tokio::spawn(async move { keeper.detach().await });
+        let ending = tokio::spawn(async move { keeper.detach().await.unwrap() });
         log.read(&simulator, &mut events, |_| false).await;
         assert_eq!(ending.await.unwrap().len(), 4);
         sleep(Duration::from_secs(20)).await;
@@ -156,12 +156,12 @@ async fn a_stored_session_that_does_not_fit_is_refused_with_its_reason() {
     simulator.wait_until(|report| report.ready_sessions == 2).await;
     sleep(Duration::from_secs(1)).await;
     drop(events);
-    keeper.detach().await;
+    keeper.detach().await.unwrap();
     // GW-181: intents are fixed for a session, so a bot with other intents cannot resume these sessions.
     let builder = bot_with(&simulator, Intents::GUILDS).session_store(Arc::new(store.clone()));
     let mut running = Running::start_with(simulator.clone(), builder).await;
     assert_eq!((simulator.report().identifies, simulator.report().resumes), (4, 0));
-    running.keeper.detach().await;
+    running.keeper.detach().await.unwrap();
     // Make a stored session too old to be resumed.
     let mut stored = store.load().await.unwrap();
     assert_eq!(stored.sessions.len(), 2);
@@ -192,7 +192,7 @@ async fn what_another_process_has_stored_is_left_alone() {
     let left = store.load().await.unwrap().sessions;
     assert_eq!(left.iter().map(|record| record.session.shard).collect::<Vec<_>>(), [ShardId(1)]);
     first.stop().await;
-    second.detach().await;
+    second.detach().await.unwrap();
     assert_eq!(store.load().await.unwrap().sessions.len(), 1);
 }
 
@@ -265,7 +265,7 @@ async fn a_store_that_fails_or_hangs_is_told_and_stops_nobody() {
         running.until(is_store_recovery).await;
     }
     running.check().await;
-    running.keeper.detach().await;
+    running.keeper.detach().await.unwrap();
     assert_eq!(store.store.load().await.unwrap().sessions.len(), 2);
 }
 
@@ -279,7 +279,7 @@ async fn an_end_does_not_wait_for_a_store_that_hangs_beyond_its_deadline() {
     running.simulator.emit(0, 10);
     drop(running.events);
     let before = Instant::now();
-    assert_eq!(running.keeper.detach().await.len(), 1);
+    assert_eq!(running.keeper.detach().await.unwrap().len(), 1);
     assert_eq!(before.elapsed().as_secs(), 10);
 }
 
@@ -307,7 +307,7 @@ async fn a_store_that_could_not_be_read_holds_nothing_of_a_shard_that_is_given_a
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
     let first = Running::start_with(simulator.clone(), builder).await;
     sleep(Duration::from_secs(1)).await;
-    first.keeper.detach().await;
+    first.keeper.detach().await.unwrap();
     store.fails.store(true, Ordering::Relaxed);
     let second = bot(&simulator).session_store(Arc::new(store.clone()));
     let mut lifecycle = second.subscribe(Topic::lifecycle());
@@ -370,7 +370,8 @@ async fn a_store_that_has_recovered_is_used_as_before() {
         running.simulator.emit(0, 1);
         while running.next().await.dispatch().is_none() {}
         sleep(Duration::from_millis(300)).await;
-        let (stored, now) = (store.store.load().await.unwrap().sessions, running.keeper.sessions().await);
+        let (stored, now) =
+            (store.store.load().await.unwrap().sessions, running.keeper.sessions().await.unwrap());
         assert_eq!(stored[0].session.sequence, now[0].sequence);
     }
 }
@@ -405,7 +406,7 @@ async fn a_new_session_is_stored_at_once_after_a_save_that_was_under_way() {
         running.simulator.emit(0, 1);
         running.simulator.inject(0, Fault::InvalidSession { resumable: false }).unwrap();
         running.until_shard(0, |change| matches!(change, Change::Ready)).await;
-        let new = running.keeper.sessions().await.remove(0).id;
+        let new = running.keeper.sessions().await.unwrap().remove(0).id;
         store.hangs.store(false, Ordering::Relaxed);
         let released = Instant::now();
         while !store.store.load().await.unwrap().sessions.iter().any(|record| record.session.id == new) {
@@ -438,7 +439,7 @@ async fn a_session_keeper_that_dies_is_replaced_and_goes_on() {
 async fn until_stored(running: &Running, store: &Moody) {
     loop {
         let stored = store.store.load().await.unwrap().sessions.into_iter().map(|record| record.session);
-        if stored.collect::<Vec<_>>() == running.keeper.sessions().await {
+        if stored.collect::<Vec<_>>() == running.keeper.sessions().await.unwrap() {
             return;
         }
         sleep(Duration::from_millis(1)).await;
@@ -467,7 +468,7 @@ async fn an_end_waits_for_a_session_keeper_that_is_just_being_replaced() {
         let Running { keeper, events, .. } = running;
         drop(events);
         let before = Instant::now();
-        let sessions = keeper.detach().await;
+        let sessions = keeper.detach().await.unwrap();
         assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
         let stored = store.store.load().await.unwrap().sessions.into_iter().map(|record| record.session);
         assert_eq!(stored.collect::<Vec<_>>(), sessions, "after crash {crashes}");
@@ -489,7 +490,7 @@ async fn whoever_finds_out_a_store_that_fails_is_told_once_and_so_is_its_recover
     sleep(Duration::from_secs(60)).await;
     store.fails.store(false, Ordering::Relaxed);
     sleep(Duration::from_secs(60)).await;
-    running.keeper.detach().await;
+    running.keeper.detach().await.unwrap();
     let mut of_store = Vec::new();
     let mut told = told;
     while let Some(event) = told.next().await {
@@ -523,7 +524,7 @@ async fn sessions_that_a_process_is_given_are_stored_before_their_shards_connect
     let first = Running::start(simulator.clone()).await;
     let Running { keeper, events, .. } = first;
     drop(events);
-    let sessions = keeper.detach().await;
+    let sessions = keeper.detach().await.unwrap();
     let (store, network) = (MemoryStore::default(), Network::new(&simulator));
     let (url, token) =
         (simulator.api_url().parse().unwrap(), shardkeeper::config::Token::new("sim-token").unwrap());
@@ -535,7 +536,7 @@ async fn sessions_that_a_process_is_given_are_stored_before_their_shards_connect
     sleep(Duration::from_millis(1)).await;
     let stored = store.load().await.unwrap().sessions.into_iter().map(|record| record.session);
     assert_eq!(stored.collect::<Vec<_>>(), sessions);
-    second.detach().await;
+    second.detach().await.unwrap();
 }
 
 #[tokio::test]
@@ -565,7 +566,7 @@ async fn the_last_word_is_stored_though_the_session_keeper_has_just_died() {
         running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;
         running.simulator.emit(0, 10);
         running.check().await;
-        let sessions = running.keeper.detach().await;
+        let sessions = running.keeper.detach().await.unwrap();
         let stored = store.load().await.unwrap().sessions;
         assert_eq!(stored[0].session, sessions[0], "after {crashes}");
     }

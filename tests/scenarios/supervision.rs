@@ -249,7 +249,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
             running.keeper.update_presence_on(on_it, presence("before")).await.unwrap();
             running.check().await;
             moment.reach(&mut running).await;
-            let before = running.keeper.sessions().await;
+            let before = running.keeper.sessions().await.unwrap();
             assert_eq!(session_of(&before).is_some(), moment.has_session(), "{what}");
             strike(&running, &store, part, manner).await;
             let struck = Instant::now();
@@ -305,7 +305,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
             simulator.emit(0, 20);
             simulator.emit(SHARD, 20);
             running.check().await;
-            let after = running.keeper.sessions().await;
+            let after = running.keeper.sessions().await.unwrap();
             let (old, new) = (session_of(&before), session_of(&after).unwrap());
             assert_eq!(old.is_some_and(|old| old.id == new.id), moment.has_session(), "{what}");
             assert!(old.is_none_or(|old| old.sequence < new.sequence), "{what}");

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::FutureExt;
-use shardkeeper::command::{
-    ChannelInfoField, RequestMembers, VoiceStateUpdate, request_channel_info, request_soundboard_sounds,
-};
+use shardkeeper::command::{ChannelInfoField, Command, RequestMembers, VoiceStateUpdate};
 use shardkeeper::{Dispatch, Event, EventName};
 use shardkeeper_sim::{Action, Fault, Mix};
 use shardkeeper_tests::{Running, simulator};
@@ -48,7 +46,7 @@ async fn everything() -> (Running, Vec<Dispatch>) {
     // Events during the start were read before this; a new session sends READY and the guilds again.
     running.simulator.inject(0, Fault::Close { code: 4009 }).unwrap();
     let mut heard = Vec::new();
-    let all = || RequestMembers::all(GUILD).with_presences().command().unwrap();
+    let all = || Command::members(&RequestMembers::all(GUILD).with_presences()).unwrap();
     let mut is_asked = false;
     loop {
         if let Event::Dispatch(dispatch) = &*running.next().await {
@@ -65,12 +63,12 @@ async fn everything() -> (Running, Vec<Dispatch>) {
                 let id = guild["id"].as_str().unwrap().parse().unwrap();
                 let join = VoiceStateUpdate::join(id, voice.unwrap().parse().unwrap());
                 running.keeper.command(join).await.unwrap();
-                for command in request_soundboard_sounds(&[GUILD]) {
+                for command in Command::sounds(&[GUILD]) {
                     running.keeper.command(command).await.unwrap();
                 }
                 running
                     .keeper
-                    .command(request_channel_info(GUILD, &[ChannelInfoField::Status]))
+                    .command(Command::channel_info(GUILD, &[ChannelInfoField::Status]))
                     .await
                     .unwrap();
                 running.simulator.act(&Action::GuildOutage { guild: 1, lasts_ms: 1000 }).unwrap();

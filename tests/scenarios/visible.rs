@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shardkeeper::command::RequestMembers;
+use shardkeeper::command::{Command, RequestMembers};
 use shardkeeper::config::{Direction, RestartBy};
 use shardkeeper::status::{Change, Next, Phase};
 use shardkeeper::{Event, Lifecycle, ShardId, Topic};
@@ -30,7 +30,7 @@ async fn a_status_shows_heartbeats_what_waits_and_where_the_connection_goes() {
         "{status:?}"
     );
     for _ in 0..200 {
-        let command = RequestMembers::prefix(GUILD, "m", 1).command().unwrap();
+        let command = Command::members(&RequestMembers::prefix(GUILD, "m", 1)).unwrap();
         drop(running.keeper.command(command).await.unwrap());
     }
     sleep(Duration::from_millis(10)).await;

@@ -10,6 +10,7 @@ use crate::LONGEST_WAIT;
 /// ensures that an endpoint that closes each connection at once is contacted about once per second at first
 /// (GW-153); with full jitter there would be bursts of attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "users construct it")]
 pub struct Backoff {
     /// The unit of growth: the first wait is between this and twice this.
     pub base: Duration,

@@ -4,10 +4,12 @@ use std::fmt;
 
 /// A close code that Discord sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "a number, and nothing else")]
 pub struct CloseCode(pub u16);
 
 /// What to do after Discord closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recovery {
     /// Resume the session. If a Resume ends in such a code again, the session still exists: Discord ends a
     /// session with op 9 or a code of [`NewSession`](Self::NewSession).
@@ -20,6 +22,7 @@ pub enum Recovery {
 
 /// What a fatal code affects: the layout, or the whole bot (GW-096).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a fatal close ends either one or the other")]
 pub enum Scope {
     /// Discord does not accept the number of shards or this shard's id: a new layout is needed.
     Layout,

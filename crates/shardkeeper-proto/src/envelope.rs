@@ -16,6 +16,7 @@ use crate::{EventName, Opcode};
 
 /// A payload split into its fields. Borrows from the message it came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Envelope<'a> {
     /// The opcode's number; see [`opcode`](Self::opcode).
     pub op: u64,

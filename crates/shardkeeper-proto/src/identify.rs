@@ -22,6 +22,7 @@ impl IdentifyPermit {
 
 /// Who goes first, within a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Priority {
     /// A shard that had a session and lost it: its guilds are without events.
     LostSession,
@@ -133,6 +134,7 @@ impl IdentifyBudget {
 
 /// What the limiter allows next.
 #[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "who drives the limiter has to serve every grant")]
 pub enum Grant {
     /// The shard may open its connection: its turn is near.
     Connect(ShardId),

@@ -8,7 +8,14 @@ use serde::{Deserialize, Serialize};
 /// The number of a shard within its layout, counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
+#[expect(clippy::exhaustive_structs, reason = "a number, and nothing else")]
 pub struct ShardId(pub u32);
+
+impl From<u32> for ShardId {
+    fn from(number: u32) -> Self {
+        Self(number)
+    }
+}
 
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,6 +9,8 @@
 //! Comments and tests cite the rules of the Gateway as `GW-nnn`; the repository's `docs/gateway-rules.md`
 //! lists them.
 
+#![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
+
 mod backoff;
 pub mod close;
 mod command;
@@ -35,8 +37,7 @@ pub use backoff::Backoff;
 pub use close::CloseCode;
 pub use command::{
     ChannelInfoField, Command, CommandClass, CommandContentError, CommandId, CommandQueueError,
-    MAX_NONCE_BYTES, MAX_REQUESTED_MEMBERS, RequestMembers, VoiceStateUpdate, request_channel_info,
-    request_soundboard_sounds,
+    MAX_NONCE_BYTES, MAX_REQUESTED_MEMBERS, RequestMembers, VoiceStateUpdate,
 };
 pub use envelope::{Envelope, MalformedPayload};
 pub use event::{EventGroup, EventName, EventSet};

@@ -65,6 +65,7 @@ impl SlidingWindow {
 
 /// The priority of a payload in the limiter. Each priority leaves room for the ones above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Urgency {
     /// A periodic heartbeat, Identify or Resume: may use the whole limit.
     Vital,

@@ -16,6 +16,7 @@ pub const MAX_PRESENCE_BYTES: usize = 3072;
 
 /// A payload to send. `Debug` shows only the opcode and size, since Identify and Resume hold the token.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Payload {
     /// The opcode's number: that of an [`Opcode`], or any other in a raw command.
     pub opcode: u8,
@@ -42,6 +43,7 @@ impl fmt::Debug for Payload {
 /// A command is larger than Discord accepts.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {} has {bytes} bytes, above the limit of {limit}", self.name())]
+#[non_exhaustive]
 pub struct PayloadSizeError {
     /// The opcode of the command.
     pub opcode: u8,

@@ -13,6 +13,7 @@ const STREAMING_SITES: [&str; 3] = ["twitch.tv", "youtube.com", "youtu.be"];
 /// The bot's online status: one of the five values that Discord accepts (GW-193).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum OnlineStatus {
     /// Online.
     #[default]

@@ -14,6 +14,7 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// A duration outside the bounds of its setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{setting} is {value:?}: it has to be between {min:?} and {max:?}")]
+#[non_exhaustive]
 pub struct DurationError {
     /// The name of the setting.
     pub setting: &'static str,

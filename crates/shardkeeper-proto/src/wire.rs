@@ -27,6 +27,7 @@ impl Encoding {
 
 /// How the payloads of a shard are encoded and compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "drivers construct it, and decide about every field")]
 pub struct Wire {
     /// The encoding of payloads in both directions.
     pub encoding: Encoding,

@@ -30,6 +30,7 @@ const MAX_REASON_BYTES: usize = 123;
 
 /// Whether [`Connection::next`] reads further messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reading {
     /// Read and write.
     On,
@@ -40,6 +41,7 @@ pub enum Reading {
 
 /// What happened on a connection.
 #[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "callers have to handle every event")]
 pub enum Event<'a> {
     /// A whole payload, inflated if the connection is compressed. Borrowed until the next call, so copy
     /// what must last longer. At most [`max_message_bytes`](TransportConfig::max_message_bytes) long.

@@ -53,6 +53,8 @@
 //! # }
 //! ```
 
+#![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
+
 mod compression;
 mod config;
 mod connect;

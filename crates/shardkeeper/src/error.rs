@@ -13,6 +13,15 @@ pub use shardkeeper_transport::{CertificateError, ConnectError};
 use crate::chain::readable;
 pub use crate::gateway_info::GatewayInfoError;
 
+/// The manager has ended, so it cannot answer. [`Shardkeeper::wait`](crate::Shardkeeper::wait) returns the cause.
+///
+/// Every call of [`Shardkeeper`](crate::Shardkeeper) that needs the manager returns this error, alone or as the variant
+/// `ManagerEnded` of its own error.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("the manager has ended: Shardkeeper::wait() returns the cause; start a new one")]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to add: wait() has the cause")]
+pub struct ManagerEnded;
+
 /// Error of [`Builder::build`](crate::Builder::build): the configuration is not valid. Each variant names the
 /// setting.
 #[derive(thiserror::Error)]
@@ -128,7 +137,7 @@ pub enum StartError {
     },
     /// The manager's actor could not be spawned, or ended during the start.
     #[error("the manager ended before it had started: see the log for the cause")]
-    Ended,
+    ManagerEnded(#[from] ManagerEnded),
 }
 
 /// Error of a command or presence that was not accepted.
@@ -168,8 +177,8 @@ pub enum CommandError {
     #[error("the manager is still starting: its shard count is not known yet")]
     Starting,
     /// The manager has ended.
-    #[error("the manager has ended")]
-    ManagerEnded,
+    #[error(transparent)]
+    ManagerEnded(#[from] ManagerEnded),
 }
 
 /// Error of adding, removing or restarting shards. None of the shards given was changed.
@@ -220,8 +229,8 @@ pub enum ShardChangeError {
     #[error("the manager is still starting: its shard count is not known yet")]
     Starting,
     /// The manager has ended, or is about to end.
-    #[error("the manager has ended")]
-    ManagerEnded,
+    #[error(transparent)]
+    ManagerEnded(#[from] ManagerEnded),
 }
 
 /// How a manager ended.
@@ -266,7 +275,7 @@ pub enum ExitError {
     Crashed,
 }
 
-readable!(CommandError, ConfigError, ExitError, ShardChangeError, StartError);
+readable!(CommandError, ConfigError, ExitError, ManagerEnded, ShardChangeError, StartError);
 
 #[cfg(test)]
 mod tests {

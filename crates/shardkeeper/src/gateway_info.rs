@@ -38,6 +38,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Answer of `GET /gateway/bot`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "processes construct it from what another one was told")]
 pub struct GatewayInfo {
     /// Bootstrap URL: the address for connections without a session to resume.
     pub url: Url,
@@ -49,6 +50,7 @@ pub struct GatewayInfo {
 
 /// Limits on starting sessions. All four fields are needed, and the time is in milliseconds (GW-007).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "processes construct it from what another one was told")]
 pub struct SessionStartLimit {
     /// Identifies allowed per period.
     pub total: u32,
@@ -107,7 +109,7 @@ pub enum GatewayInfoError {
         /// Host of the API URL.
         host: String,
         /// Error of the HTTP client.
-        source: hyper::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// No answer came within 15 s.
     #[error("{host} did not answer within {} s", DEADLINE.as_secs())]
@@ -189,7 +191,7 @@ pub async fn gateway_info(
 }
 
 async fn request(dialer: &dyn Dialer, api_url: &Url, token: &Token) -> Result<GatewayInfo, GatewayInfoError> {
-    let http = |source| GatewayInfoError::Http { host: host(api_url), source };
+    let http = |source: hyper::Error| GatewayInfoError::Http { host: host(api_url), source: source.into() };
     let malformed = |source| GatewayInfoError::Malformed { host: host(api_url), source };
     // A panic in a custom dialer must become an error: the caller of `start` waits for an answer.
     let dialing = AssertUnwindSafe(async { dialer.dial(api_url).await }).catch_unwind().await;

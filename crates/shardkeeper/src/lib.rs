@@ -90,6 +90,8 @@
 //! | `songbird` | songbird's `VoiceUpdate` for [`Shardkeeper`] | songbird |
 //! | `conformance` | checks for an [identify gate](gate) or [session store](store) of your own | |
 
+#![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
+
 mod bot;
 mod chain;
 pub mod command;

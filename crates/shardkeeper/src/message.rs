@@ -11,7 +11,7 @@ use shardkeeper_proto::{
 use tokio::sync::watch;
 use url::Url;
 
-use crate::command::{AcceptedCommand, MembersDesk};
+use crate::command::{AcceptedCommand, MembersRequests};
 use crate::dispatch::{Hub, Service};
 use crate::error::{CommandError, ExitReason, ShardChangeError, StartError};
 use crate::gate::IdentifyPass;
@@ -117,12 +117,13 @@ pub enum ManagerMessage {
 #[derive(Clone, Debug)]
 pub struct Shared {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) members: Arc<MembersDesk>,
+    pub(crate) members: Arc<MembersRequests>,
     pub(crate) ended: watch::Receiver<Option<ExitReason>>,
 }
 
 /// How a shard shuts down, and what happens to its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ShutdownMode {
     /// Close for good: the session is given up, and Discord shows the bot as offline at once.
     Stop,
@@ -203,6 +204,7 @@ fn unawaited<T: Send + 'static, F: Future<Output = Result<(), BoxError>> + Send>
 
 /// How a shard makes a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RestartBy {
     /// Resume the current session. No event is lost.
     Resume,

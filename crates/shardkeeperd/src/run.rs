@@ -126,7 +126,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
                 tracing::info!("detaching");
                 // Events in progress are taken and acknowledged, so that the next process does not receive
                 // them again.
-                let detaching = async { Ok(keeper.detach().await) };
+                let detaching = async { keeper.detach().await.map_err(|error| error.to_string()) };
                 let (sessions, ()) = tokio::try_join!(detaching, taker.take_all())?;
                 tracing::info!(sessions = sessions.len(), dispatches = taker.dispatches, "detached");
                 return Ok(ExitCode::SUCCESS);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use shardkeeper_proto::shard::{Change, Context};
 use shardkeeper_proto::{
-    CommandId, Envelope, Grant, IdentifyBudget, IdentifyLimiter, IdentifyPermit, Input, Intents, Opcode,
-    Output, Priority, RequestMembers, Shard, ShardConfig, ShardCount, ShardId, Timings, Token,
+    Command, CommandId, Envelope, Grant, IdentifyBudget, IdentifyLimiter, IdentifyPermit, Input, Intents,
+    Opcode, Output, Priority, RequestMembers, Shard, ShardConfig, ShardCount, ShardId, Timings, Token,
     VoiceStateUpdate, Wire,
 };
 
@@ -133,7 +133,8 @@ fuzz_target!(|bytes: &[u8]| {
             }
             9 => world.feed(Input::ConnectDelayed(Duration::from_millis(u64::from(value) * 10)), chance),
             10 => {
-                let command = RequestMembers::all(u64::from(value) << 22).command().expect("it is sound");
+                let command =
+                    Command::members(&RequestMembers::all(u64::from(value) << 22)).expect("it is sound");
                 world.feed(Input::Command(CommandId(0), command), chance);
             }
             11 => {

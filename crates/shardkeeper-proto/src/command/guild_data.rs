@@ -14,23 +14,6 @@ const GUILDS_PER_SOUNDS_REQUEST: usize = 160;
 const _: () =
     assert!(MAX_PAYLOAD_BYTES >= GUILDS_PER_SOUNDS_REQUEST * 25 + 64, "every list of guilds has to fit");
 
-/// Requests the sounds of guilds that one shard owns (op 31, GW-066), in as many commands of at most 4096
-/// bytes as needed (GW-222). The sounds arrive as one SOUNDBOARD_SOUNDS event per guild. Each command goes to
-/// the shard that owns its first guild, and Discord answers only for that shard's guilds. Without guilds the
-/// result is empty.
-pub fn request_soundboard_sounds(guild_ids: &[u64]) -> Vec<Command> {
-    #[derive(Serialize)]
-    struct Data {
-        guild_ids: Vec<Id>,
-    }
-    let command = |ids: &[u64]| {
-        let data = Data { guild_ids: ids.iter().copied().map(Id).collect() };
-        Command::new(Opcode::RequestSoundboardSounds, ids[0], CommandClass::Bulk, &data)
-            .expect("GUILDS_PER_SOUNDS_REQUEST ids fit")
-    };
-    guild_ids.chunks(GUILDS_PER_SOUNDS_REQUEST).map(command).collect()
-}
-
 /// A field of a guild's channels that has to be requested separately (GW-224).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,18 +25,37 @@ pub enum ChannelInfoField {
     VoiceStartTime,
 }
 
-/// Requests these fields of a guild's channels (op 43, GW-067). The answer is a CHANNEL_INFO event.
-pub fn request_channel_info(guild_id: u64, fields: &[ChannelInfoField]) -> Command {
-    #[derive(Serialize)]
-    struct Data<'a> {
-        guild_id: Id,
-        fields: &'a [ChannelInfoField],
+impl Command {
+    /// Requests the sounds of guilds that one shard owns (op 31, GW-066), in as many commands of at most 4096
+    /// bytes as needed (GW-222). The sounds arrive as one SOUNDBOARD_SOUNDS event per guild. Each command goes to
+    /// the shard that owns its first guild, and Discord answers only for that shard's guilds. Without guilds the
+    /// result is empty.
+    pub fn sounds(guild_ids: &[u64]) -> Vec<Self> {
+        #[derive(Serialize)]
+        struct Data {
+            guild_ids: Vec<Id>,
+        }
+        let command = |ids: &[u64]| {
+            let data = Data { guild_ids: ids.iter().copied().map(Id).collect() };
+            Self::new(Opcode::RequestSoundboardSounds, ids[0], CommandClass::Bulk, &data)
+                .expect("GUILDS_PER_SOUNDS_REQUEST ids fit")
+        };
+        guild_ids.chunks(GUILDS_PER_SOUNDS_REQUEST).map(command).collect()
     }
-    let wanted = |field: &ChannelInfoField| fields.contains(field);
-    let fields: Vec<ChannelInfoField> =
-        [ChannelInfoField::Status, ChannelInfoField::VoiceStartTime].into_iter().filter(wanted).collect();
-    let data = Data { guild_id: Id(guild_id), fields: &fields };
-    Command::new(Opcode::RequestChannelInfo, guild_id, CommandClass::Bulk, &data).expect("two fields fit")
+
+    /// Requests these fields of a guild's channels (op 43, GW-067). The answer is a CHANNEL_INFO event.
+    pub fn channel_info(guild_id: u64, fields: &[ChannelInfoField]) -> Self {
+        #[derive(Serialize)]
+        struct Data<'a> {
+            guild_id: Id,
+            fields: &'a [ChannelInfoField],
+        }
+        let wanted = |field: &ChannelInfoField| fields.contains(field);
+        let fields: Vec<ChannelInfoField> =
+            [ChannelInfoField::Status, ChannelInfoField::VoiceStartTime].into_iter().filter(wanted).collect();
+        let data = Data { guild_id: Id(guild_id), fields: &fields };
+        Self::new(Opcode::RequestChannelInfo, guild_id, CommandClass::Bulk, &data).expect("two fields fit")
+    }
 }
 
 #[cfg(test)]
@@ -67,18 +69,18 @@ mod tests {
     #[test]
     fn gw_066_222_sounds_of_many_guilds_are_asked_for_in_parts() {
         let guilds: Vec<u64> = (0..400).map(|number| u64::MAX - number).collect();
-        let commands = request_soundboard_sounds(&guilds);
+        let commands = Command::sounds(&guilds);
         assert_eq!(commands.len(), 3);
         assert!(commands.iter().all(|command| text(command).len() <= MAX_PAYLOAD_BYTES));
         assert_eq!(text(&commands[0]).len(), 160 * 23 + 29);
-        assert_eq!(text(&request_soundboard_sounds(&[5])[0]), r#"{"op":31,"d":{"guild_ids":["5"]}}"#);
-        assert_eq!(request_soundboard_sounds(&[]), []);
+        assert_eq!(text(&Command::sounds(&[5])[0]), r#"{"op":31,"d":{"guild_ids":["5"]}}"#);
+        assert_eq!(Command::sounds(&[]), []);
     }
 
     #[test]
     fn gw_067_224_channel_info() {
         use ChannelInfoField::{Status, VoiceStartTime};
-        let both = request_channel_info(7, &[VoiceStartTime, Status, Status]);
+        let both = Command::channel_info(7, &[VoiceStartTime, Status, Status]);
         assert_eq!(text(&both), r#"{"op":43,"d":{"guild_id":"7","fields":["status","voice_start_time"]}}"#);
     }
 }

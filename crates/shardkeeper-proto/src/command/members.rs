@@ -11,7 +11,7 @@ pub const MAX_NONCE_BYTES: usize = 32;
 pub const MAX_REQUESTED_MEMBERS: usize = 100;
 
 /// A request for members of a guild (op 8, GW-062). The answer is GUILD_MEMBERS_CHUNK events of at most 1000
-/// members each (GW-217). [`command`](Self::command) validates it.
+/// members each (GW-217). [`Command::members`] validates it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestMembers {
     guild_id: u64,
@@ -72,13 +72,15 @@ impl RequestMembers {
     pub fn is_for_all(&self) -> bool {
         self.whom == Whom::All
     }
+}
 
-    /// Validates the request and creates its command.
+impl Command {
+    /// Validates a request for members of a guild and creates its command.
     ///
     /// # Errors
     ///
     /// The first problem that makes Discord reject or silently ignore the request.
-    pub fn command(&self) -> Result<Command, CommandContentError> {
+    pub fn members(request: &RequestMembers) -> Result<Self, CommandContentError> {
         #[derive(Serialize)]
         struct Data<'a> {
             guild_id: Id,
@@ -92,18 +94,18 @@ impl RequestMembers {
             #[serde(skip_serializing_if = "Option::is_none")]
             nonce: Option<&'a str>,
         }
-        if let Some(nonce) = self.nonce.as_ref().filter(|nonce| nonce.len() > MAX_NONCE_BYTES) {
+        if let Some(nonce) = request.nonce.as_ref().filter(|nonce| nonce.len() > MAX_NONCE_BYTES) {
             return Err(CommandContentError::NonceTooLong { bytes: nonce.len() });
         }
         let mut data = Data {
-            guild_id: Id(self.guild_id),
+            guild_id: Id(request.guild_id),
             query: None,
             limit: None,
             user_ids: None,
-            presences: self.presences,
-            nonce: self.nonce.as_deref(),
+            presences: request.presences,
+            nonce: request.nonce.as_deref(),
         };
-        match &self.whom {
+        match &request.whom {
             Whom::All => (data.query, data.limit) = (Some(""), Some(0)),
             Whom::Prefix { prefix, .. } if prefix.is_empty() => return Err(CommandContentError::EmptyPrefix),
             Whom::Prefix { limit, .. } if !(1..=MAX_REQUESTED_MEMBERS).contains(limit) => {
@@ -118,11 +120,11 @@ impl RequestMembers {
             }
             Whom::Users(users) => data.user_ids = Some(users.iter().copied().map(Id).collect()),
         }
-        let command = Command::new(Opcode::RequestGuildMembers, self.guild_id, CommandClass::Bulk, &data)?;
+        let command = Self::new(Opcode::RequestGuildMembers, request.guild_id, CommandClass::Bulk, &data)?;
         let mut needs = Intents::empty();
-        needs.set(Intents::GUILD_MEMBERS, self.is_for_all());
-        needs.set(Intents::GUILD_PRESENCES, self.presences);
-        Ok(Command { needs, ..command })
+        needs.set(Intents::GUILD_MEMBERS, request.is_for_all());
+        needs.set(Intents::GUILD_PRESENCES, request.presences);
+        Ok(Self { needs, ..command })
     }
 }
 
@@ -137,29 +139,30 @@ mod tests {
 
     #[test]
     fn gw_062_209_210_members_by_exactly_one_of_query_and_ids() {
-        let all = RequestMembers::all(7).nonce("n").command().unwrap();
+        let all = Command::members(&RequestMembers::all(7).nonce("n")).unwrap();
         let expected = r#"{"op":8,"d":{"guild_id":"7","query":"","limit":0,"presences":false,"nonce":"n"}}"#;
         assert_eq!(text(&all), expected);
-        let some = RequestMembers::prefix(7, "ma", 5).with_presences().command().unwrap();
+        let some = Command::members(&RequestMembers::prefix(7, "ma", 5).with_presences()).unwrap();
         assert_eq!(text(&some), r#"{"op":8,"d":{"guild_id":"7","query":"ma","limit":5,"presences":true}}"#);
-        let users = RequestMembers::users(7, [1, 2]).command().unwrap();
+        let users = Command::members(&RequestMembers::users(7, [1, 2])).unwrap();
         assert_eq!(text(&users), r#"{"op":8,"d":{"guild_id":"7","user_ids":["1","2"],"presences":false}}"#);
     }
 
     #[test]
     fn gw_211_214_what_discord_would_ignore_is_refused_here() {
-        let nonce = |nonce: &str| RequestMembers::all(7).nonce(nonce).command().map(drop);
+        let nonce = |nonce: &str| Command::members(&RequestMembers::all(7).nonce(nonce)).map(drop);
         assert_eq!(nonce(&"n".repeat(32)), Ok(()));
         assert_eq!(nonce(&"n".repeat(33)), Err(CommandContentError::NonceTooLong { bytes: 33 }));
         assert_eq!(nonce(&"ü".repeat(17)), Err(CommandContentError::NonceTooLong { bytes: 34 }));
-        let users = |count: u64| RequestMembers::users(7, 0..count).command().map(drop);
+        let users = |count: u64| Command::members(&RequestMembers::users(7, 0..count)).map(drop);
         assert_eq!((users(0), users(100)), (Err(CommandContentError::NoUsers), Ok(())));
         assert_eq!(users(101), Err(CommandContentError::TooManyUsers { count: 101 }));
-        let prefix = |prefix: &str, limit| RequestMembers::prefix(7, prefix, limit).command().map(drop);
+        let prefix =
+            |prefix: &str, limit| Command::members(&RequestMembers::prefix(7, prefix, limit)).map(drop);
         assert_eq!(prefix("", 5), Err(CommandContentError::EmptyPrefix));
         assert_eq!(prefix("a", 0), Err(CommandContentError::Limit { limit: 0 }));
         assert_eq!(prefix("a", 101), Err(CommandContentError::Limit { limit: 101 }));
-        let long = RequestMembers::prefix(7, "a".repeat(5000), 1).command().unwrap_err();
+        let long = Command::members(&RequestMembers::prefix(7, "a".repeat(5000), 1)).unwrap_err();
         assert!(
             matches!(long, CommandContentError::TooLarge(PayloadSizeError { limit: 4096, .. })),
             "{long}"
@@ -170,12 +173,12 @@ mod tests {
     fn gw_027_the_largest_requests_fit() {
         let ids = 10_000_000_000_000_000_000_u64..;
         let users = RequestMembers::users(u64::MAX, ids.take(100)).with_presences().nonce("n".repeat(32));
-        assert_eq!(text(&users.command().unwrap()).len(), 2421);
+        assert_eq!(text(&Command::members(&users).unwrap()).len(), 2421);
     }
 
     #[test]
     fn gw_212_213_a_request_knows_the_intents_it_needs() {
-        let needs = |request: RequestMembers| request.command().unwrap().needs();
+        let needs = |request: RequestMembers| Command::members(&request).unwrap().needs();
         assert_eq!(needs(RequestMembers::all(1)), Intents::GUILD_MEMBERS);
         assert_eq!(needs(RequestMembers::users(1, [2]).with_presences()), Intents::GUILD_PRESENCES);
         assert_eq!(needs(RequestMembers::prefix(1, "a", 5)), Intents::empty());

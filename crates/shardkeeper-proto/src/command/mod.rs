@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-pub use self::guild_data::{ChannelInfoField, request_channel_info, request_soundboard_sounds};
+pub use self::guild_data::ChannelInfoField;
 pub use self::members::{MAX_NONCE_BYTES, MAX_REQUESTED_MEMBERS, RequestMembers};
 pub use self::queue::CommandId;
 pub(crate) use self::queue::CommandQueue;
@@ -73,7 +73,11 @@ impl Command {
     ///
     /// When the opcode is not for bots to send, or belongs to the session or the presence, which shardkeeper
     /// sends itself; when `data` cannot be encoded as JSON, or is larger than Discord accepts.
-    pub fn raw(shard: ShardId, opcode: u8, data: &impl Serialize) -> Result<Self, CommandContentError> {
+    pub fn raw(
+        shard: impl Into<ShardId>,
+        opcode: u8,
+        data: &impl Serialize,
+    ) -> Result<Self, CommandContentError> {
         use Opcode::{RequestChannelInfo, RequestGuildMembers, RequestSoundboardSounds, VoiceStateUpdate};
         let known = Opcode::from_number(opcode.into());
         let sendable = matches!(
@@ -88,7 +92,7 @@ impl Command {
         let payload = payload::raw(opcode, data)?;
         Ok(Self {
             payload,
-            address: Address::Shard(shard),
+            address: Address::Shard(shard.into()),
             class: CommandClass::Bulk,
             needs: Intents::empty(),
         })
@@ -239,7 +243,7 @@ mod tests {
     #[test]
     fn gw_208_215_a_command_belongs_on_the_shard_of_its_guild() {
         let count = ShardCount::new(16).unwrap();
-        let command = request_channel_info(41_771_983_423_143_937, &[ChannelInfoField::Status]);
+        let command = Command::channel_info(41_771_983_423_143_937, &[ChannelInfoField::Status]);
         assert_eq!(command.shard(count), ShardId(6));
     }
 

@@ -8,6 +8,7 @@ use crate::payload::Payload;
 
 /// The number of a command, unique within its shard. The caller of the state machine assigns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_structs, reason = "a number, and nothing else")]
 pub struct CommandId(pub u64);
 
 /// The commands that wait in a shard.

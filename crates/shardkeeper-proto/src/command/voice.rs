@@ -11,6 +11,7 @@ use crate::Opcode;
 /// Discord answers with a VOICE_STATE_UPDATE and, when joining, a VOICE_SERVER_UPDATE, in any order (GW-202).
 /// For a full channel there is no answer (GW-205), so wait with a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "users construct it; Discord takes these four fields (GW-201)")]
 pub struct VoiceStateUpdate {
     /// The guild's id.
     pub guild_id: u64,
@@ -47,8 +48,9 @@ impl VoiceStateUpdate {
     }
 }
 
-impl From<VoiceStateUpdate> for Command {
-    fn from(update: VoiceStateUpdate) -> Self {
+impl Command {
+    /// Joins a voice channel, moves to another one, or leaves.
+    pub fn voice(update: VoiceStateUpdate) -> Self {
         #[derive(Serialize)]
         struct Data {
             guild_id: Id,
@@ -67,6 +69,12 @@ impl From<VoiceStateUpdate> for Command {
     }
 }
 
+impl From<VoiceStateUpdate> for Command {
+    fn from(update: VoiceStateUpdate) -> Self {
+        Self::voice(update)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,10 +82,10 @@ mod tests {
     #[test]
     fn gw_059_201_voice_state_has_all_four_fields() {
         let update = VoiceStateUpdate { guild_id: 7, channel_id: Some(8), self_mute: false, self_deaf: true };
-        let join = Command::from(update);
+        let join = Command::voice(update);
         let expected = r#"{"op":4,"d":{"guild_id":"7","channel_id":"8","self_mute":false,"self_deaf":true}}"#;
         assert_eq!((join.payload.text.as_str(), join.class()), (expected, CommandClass::Voice));
-        let leave = Command::from(VoiceStateUpdate { channel_id: None, ..update });
+        let leave = Command::voice(VoiceStateUpdate { channel_id: None, ..update });
         assert!(leave.payload.text.contains(r#""channel_id":null"#));
     }
 }

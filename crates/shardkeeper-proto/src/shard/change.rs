@@ -99,6 +99,7 @@ pub enum Reason {
 
 /// Who ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Initiator {
     /// Discord.
     Gateway,

@@ -52,6 +52,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// What a shard needs to know. It does not change while the shard lives.
 #[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "drivers construct it, and decide about every field")]
 pub struct ShardConfig {
     /// The bot's token.
     pub token: Token,

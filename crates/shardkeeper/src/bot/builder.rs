@@ -42,7 +42,7 @@ pub struct Builder {
     token: String,
     api_url: String,
     shards: Option<u32>,
-    ids: Option<BTreeSet<u32>>,
+    ids: Option<BTreeSet<ShardId>>,
     presence: Option<Presence>,
     settings: Settings,
     live: Live,
@@ -116,8 +116,8 @@ impl Builder {
     /// Each process limits its own Identifies, and knows nothing of the others. Share the limit with an
     /// [`identify_gate`](Self::identify_gate), or give each process the shards of different rate-limit keys
     /// (`shard_id % max_concurrency`, GW-174), or start the processes one after the other.
-    pub fn shard_ids(mut self, ids: impl IntoIterator<Item = u32>, count: u32) -> Self {
-        self.ids = Some(ids.into_iter().collect());
+    pub fn shard_ids(mut self, ids: impl IntoIterator<Item = impl Into<ShardId>>, count: u32) -> Self {
+        self.ids = Some(ids.into_iter().map(Into::into).collect());
         self.shards = Some(count);
         self
     }
@@ -452,7 +452,6 @@ impl Builder {
             (None, _) => Layout::Recommended,
             (Some(count), None) => Layout::All(count),
             (Some(count), Some(ids)) => {
-                let ids: BTreeSet<ShardId> = ids.into_iter().map(ShardId).collect();
                 if ids.is_empty() {
                     return Err(ConfigError::NoShards);
                 }

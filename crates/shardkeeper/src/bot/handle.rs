@@ -11,15 +11,13 @@ use crate::dispatch::{
     self, Delivery, EventModel, Hub, Lifecycle, Overflow, Subscription, SubscriptionOptions, Topic,
     TypedSubscription, await_end,
 };
-use crate::error::{CommandError, ExitError, ExitReason, ShardChangeError, StartError};
+use crate::error::{CommandError, ExitError, ExitReason, ManagerEnded, ShardChangeError, StartError};
 use crate::manager::{ManagerArguments, ShardManager};
 use crate::message::{ManagerMessage, RestartBy, ShardMessage, Shared, ShutdownMode};
 use crate::status::{ManagerStatus, ShardStatus};
 use futures_util::{FutureExt, Stream};
 use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
-use shardkeeper_proto::{
-    Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId, request_soundboard_sounds,
-};
+use shardkeeper_proto::{Command, Intents, Presence, PresenceUpdate, RequestMembers, Session, ShardId};
 
 /// A running manager. Clones are cheap and refer to the same manager; dropping all of them does not end it.
 #[derive(Clone, Debug)]
@@ -100,11 +98,10 @@ impl Shardkeeper {
         let shared = config.live.share();
         let timeout = config.config.settings.start_timeout;
         let timeout = timeout.map(|after| StartTimeout::new(after, &shared.hub));
-        let (manager, _) = Actor::spawn(None, ShardManager, config).await.map_err(|_| StartError::Ended)?;
+        let (manager, _) = Actor::spawn(None, ShardManager, config).await.map_err(|_| ManagerEnded)?;
         let mut guard = EndOnDrop(Some(manager.get_cell()));
         let keeper = Self { manager, shared };
-        let started =
-            async { keeper.ask(ManagerMessage::AwaitStart).await.unwrap_or(Err(StartError::Ended)) };
+        let started = async { keeper.ask(ManagerMessage::AwaitStart).await? };
         match timeout {
             Some(timeout) => timeout.run(started).await?,
             None => started.await?,
@@ -113,14 +110,18 @@ impl Shardkeeper {
         Ok(keeper)
     }
 
-    /// Makes a handle on a manager that was spawned as an actor; `None` once the manager has ended.
+    /// Makes a handle on a manager that was spawned as an actor.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has ended.
     ///
     /// # Cancel safety
     ///
     /// Safe: the call only asks.
-    pub async fn of(manager: ActorRef<ManagerMessage>) -> Option<Self> {
-        let shared = ask(&manager, ManagerMessage::Share).await?;
-        Some(Self { manager, shared })
+    pub async fn of(manager: ActorRef<ManagerMessage>) -> Result<Self, ManagerEnded> {
+        let shared = ask(&manager, ManagerMessage::Share).await.ok_or(ManagerEnded)?;
+        Ok(Self { manager, shared })
     }
 
     /// Subscribes to a topic without losing events. Every matching event from now on is delivered. When 1024
@@ -187,9 +188,10 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Safe: the call only asks.
-    pub async fn shard(&self, shard: ShardId) -> Result<ActorRef<ShardMessage>, CommandError> {
-        let actor = self.ask(|reply| ManagerMessage::Shard(shard, reply)).await;
-        actor.ok_or(CommandError::ManagerEnded)?.ok_or(CommandError::NoSuchShard { shard })
+    pub async fn shard(&self, shard: impl Into<ShardId>) -> Result<ActorRef<ShardMessage>, CommandError> {
+        let shard = shard.into();
+        let actor = self.ask(|reply| ManagerMessage::Shard(shard, reply)).await?;
+        actor.ok_or(CommandError::NoSuchShard { shard })
     }
 
     /// Shows a presence on every shard, now and after each later Identify or restart. The newest presence
@@ -204,8 +206,7 @@ impl Shardkeeper {
     /// Once polled, the update has been sent to the manager.
     pub async fn update_presence(&self, presence: Presence) -> Result<(), CommandError> {
         let update = PresenceUpdate::new(presence)?;
-        let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(None, update, reply)).await;
-        accepted.ok_or(CommandError::ManagerEnded)?
+        self.ask(|reply| ManagerMessage::UpdatePresence(None, update, reply)).await?
     }
 
     /// Shows a presence on these shards, now and after each later Identify or restart, until another one is
@@ -221,17 +222,15 @@ impl Shardkeeper {
     /// Once polled, the update has been sent to the manager.
     pub async fn update_presence_on(
         &self,
-        shards: impl IntoIterator<Item = ShardId>,
+        shards: impl IntoIterator<Item = impl Into<ShardId>>,
         presence: Presence,
     ) -> Result<(), CommandError> {
-        let (update, shards) = (PresenceUpdate::new(presence)?, shards.into_iter().collect());
-        let accepted = self.ask(|reply| ManagerMessage::UpdatePresence(Some(shards), update, reply)).await;
-        accepted.ok_or(CommandError::ManagerEnded)?
+        let (update, shards) = (PresenceUpdate::new(presence)?, ids(shards));
+        self.ask(|reply| ManagerMessage::UpdatePresence(Some(shards), update, reply)).await?
     }
 
-    /// Sends a command on the shard that owns its guild:
-    /// [`VoiceStateUpdate`](crate::command::VoiceStateUpdate), [`RequestMembers`],
-    /// [`request_soundboard_sounds`], [`request_channel_info`](crate::command::request_channel_info).
+    /// Sends a command on the shard that owns its guild: [`Command::voice`], [`Command::members`],
+    /// [`Command::sounds`], [`Command::channel_info`], or [`Command::raw`] on a shard of the caller's choice.
     ///
     /// `Ok` means accepted for sending: the shard sends the command when it is ready and the rate limits
     /// allow, if necessary after a reconnect. [`AcceptedCommand::written`] waits for that.
@@ -261,7 +260,7 @@ impl Shardkeeper {
     pub async fn command(&self, command: impl Into<Command>) -> Result<AcceptedCommand, CommandError> {
         let command = command.into();
         let (guild_id, raw_shard) = (command.guild_id(), command.raw_shard());
-        if let Some(accepted) = self.ask(|reply| ManagerMessage::Command(command, reply)).await {
+        if let Ok(accepted) = self.ask(|reply| ManagerMessage::Command(command, reply)).await {
             return accepted;
         }
         // No answer: the shard ended before it handled the command, or the manager ended; in the second case
@@ -289,7 +288,7 @@ impl Shardkeeper {
         for &guild_id in guild_ids {
             owned.entry(self.owner_of(guild_id).await?).or_default().push(guild_id);
         }
-        for command in owned.values().flat_map(|guild_ids| request_soundboard_sounds(guild_ids)) {
+        for command in owned.values().flat_map(|guild_ids| Command::sounds(guild_ids)) {
             self.command(command).await?;
         }
         Ok(())
@@ -305,8 +304,8 @@ impl Shardkeeper {
     ///
     /// Safe: the call only asks.
     pub async fn owner_of(&self, guild_id: u64) -> Result<ShardId, CommandError> {
-        let owner = self.ask(|reply| ManagerMessage::OwnerOf(guild_id, reply)).await;
-        owner.ok_or(CommandError::ManagerEnded)?.ok_or(CommandError::Starting)
+        let owner = self.ask(|reply| ManagerMessage::OwnerOf(guild_id, reply)).await?;
+        owner.ok_or(CommandError::Starting)
     }
 
     /// Requests members of a guild and collects the whole answer, also across a resume.
@@ -358,23 +357,34 @@ impl Shardkeeper {
         members::chunks(self, &self.shared.members, request)
     }
 
-    /// Returns the current state of all shards and of the identify queue; `None` once the manager has ended.
-    /// A shard that hangs does not delay the answer.
+    /// Returns the current state of all shards and of the identify queue. A shard that hangs does not delay the
+    /// answer.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has ended.
     ///
     /// # Cancel safety
     ///
     /// Safe: the call only asks.
-    pub async fn status(&self) -> Option<ManagerStatus> {
+    pub async fn status(&self) -> Result<ManagerStatus, ManagerEnded> {
         self.ask(ManagerMessage::Status).await
     }
 
-    /// Returns the current state of one shard; `None` when this manager does not run it, or has ended.
+    /// Returns the current state of one shard.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchShard`](CommandError::NoSuchShard) when this manager does not run the shard,
+    /// [`ManagerEnded`](CommandError::ManagerEnded) when it has ended.
     ///
     /// # Cancel safety
     ///
     /// Safe: the call only asks.
-    pub async fn shard_status(&self, shard: ShardId) -> Option<ShardStatus> {
-        self.ask(|reply| ManagerMessage::ShardStatus(shard, reply)).await?
+    pub async fn shard_status(&self, shard: impl Into<ShardId>) -> Result<ShardStatus, CommandError> {
+        let shard = shard.into();
+        let status = self.ask(|reply| ManagerMessage::ShardStatus(shard, reply)).await?;
+        status.ok_or(CommandError::NoSuchShard { shard })
     }
 
     /// Runs more shards of the layout from now on.
@@ -393,12 +403,11 @@ impl Shardkeeper {
     /// Once polled, the shards are added even if the caller is cancelled.
     pub async fn add_shards(
         &self,
-        shards: impl IntoIterator<Item = ShardId>,
+        shards: impl IntoIterator<Item = impl Into<ShardId>>,
         sessions: impl IntoIterator<Item = Session>,
     ) -> Result<(), ShardChangeError> {
-        let (shards, sessions) = (shards.into_iter().collect(), sessions.into_iter().collect());
-        let added = self.ask(|reply| ManagerMessage::AddShards(shards, sessions, reply)).await;
-        added.unwrap_or(Err(ShardChangeError::ManagerEnded))
+        let (shards, sessions) = (ids(shards), sessions.into_iter().collect());
+        self.ask(|reply| ManagerMessage::AddShards(shards, sessions, reply)).await?
     }
 
     /// Stops running these shards, and returns their sessions for another process to [add](Self::add_shards).
@@ -418,7 +427,7 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// The removal goes on; a cancelled caller loses the sessions.
-    pub fn remove_shards<I: IntoIterator<Item = ShardId>>(
+    pub fn remove_shards<I: IntoIterator<Item: Into<ShardId>>>(
         &self,
         shards: I,
     ) -> impl Future<Output = Result<Vec<Session>, ShardChangeError>> + Send + use<I> {
@@ -436,15 +445,15 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// The removal goes on; a cancelled caller loses the sessions.
-    pub fn remove_shards_with<I: IntoIterator<Item = ShardId>>(
+    pub fn remove_shards_with<I: IntoIterator<Item: Into<ShardId>>>(
         &self,
         shards: I,
         mode: ShutdownMode,
     ) -> impl Future<Output = Result<Vec<Session>, ShardChangeError>> + Send + use<I> {
-        let shards = shards.into_iter().collect();
+        let shards = ids(shards);
         let removed = begin(&self.manager, |reply| ManagerMessage::RemoveShards(shards, mode, reply));
         let hub = Arc::clone(&self.shared.hub);
-        async move { await_end(hub, removed.wait()).await.unwrap_or(Err(ShardChangeError::ManagerEnded)) }
+        async move { await_end(hub, removed.wait()).await.ok_or(ManagerEnded)? }
     }
 
     /// Makes a new connection for a shard, even if it is in quarantine or was refused by Discord. A shard
@@ -457,26 +466,34 @@ impl Shardkeeper {
     /// # Cancel safety
     ///
     /// Once polled, the shard is restarted even if the caller is cancelled.
-    pub async fn restart_shard(&self, shard: ShardId, by: RestartBy) -> Result<(), ShardChangeError> {
-        let restarted = self.ask(|reply| ManagerMessage::RestartShard(shard, by, reply)).await;
-        restarted.unwrap_or(Err(ShardChangeError::ManagerEnded))
+    pub async fn restart_shard(
+        &self,
+        shard: impl Into<ShardId>,
+        by: RestartBy,
+    ) -> Result<(), ShardChangeError> {
+        let shard = shard.into();
+        self.ask(|reply| ManagerMessage::RestartShard(shard, by, reply)).await?
     }
 
     /// Returns the sessions as another process could resume them if this one ended now, to be stored in case
     /// of a crash.
     ///
-    /// They contain secrets, like the token. Empty once the manager has ended.
+    /// They contain secrets, like the token.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has ended.
     ///
     /// # Cancel safety
     ///
     /// Safe: the call only asks.
-    pub async fn sessions(&self) -> Vec<Session> {
-        self.ask(ManagerMessage::Sessions).await.unwrap_or_default()
+    pub async fn sessions(&self) -> Result<Vec<Session>, ManagerEnded> {
+        self.ask(ManagerMessage::Sessions).await
     }
 
     /// Shuts the bot down for good: each shard closes with 1000, which gives its session up and shows the bot
     /// as offline. The shutdown begins with the call; the returned future waits until all shards have closed
-    /// or the shutdown timeout has passed.
+    /// or the shutdown timeout has passed. A manager that has already ended is not an error here.
     ///
     /// # Cancel safety
     ///
@@ -491,7 +508,7 @@ impl Shardkeeper {
     /// its session resumable for some minutes.
     ///
     /// Pass the sessions to the next process with [`Builder::sessions`]; they contain secrets, like the
-    /// token. The list is empty when the manager had already ended.
+    /// token.
     ///
     /// Subscribers may finish the events they have until the shutdown timeout passes. Events that they do not
     /// acknowledge are delivered again in the next process. So a loop that reads events must not wait for the
@@ -499,9 +516,12 @@ impl Shardkeeper {
     /// the subscription ends.
     ///
     /// ```no_run
+    /// # use shardkeeper::error::ManagerEnded;
     /// # use shardkeeper::{Delivery, Session, Shardkeeper, Subscription};
     /// # async fn deal_with(delivery: &Delivery) {}
-    /// # async fn run(bot: Shardkeeper, mut events: Subscription, term: impl Future<Output = ()>) -> Vec<Session> {
+    /// # async fn run(
+    /// #     bot: Shardkeeper, mut events: Subscription, term: impl Future<Output = ()>,
+    /// # ) -> Result<Vec<Session>, ManagerEnded> {
     /// let mut term = std::pin::pin!(term);
     /// let mut detaching = None;
     /// loop {
@@ -516,8 +536,7 @@ impl Shardkeeper {
     /// }
     /// match detaching {
     ///     Some(detaching) => detaching.await,
-    ///     // It ended for another reason.
-    ///     None => Vec::new(),
+    ///     None => Err(ManagerEnded),
     /// }
     /// # }
     /// ```
@@ -530,13 +549,17 @@ impl Shardkeeper {
     /// subscription acknowledges everything in it. The manual gives the reasons in the chapter on
     /// [delivery](crate::manual::_03_delivery).
     ///
+    /// # Errors
+    ///
+    /// When the manager had ended before, or crashes meanwhile.
+    ///
     /// # Cancel safety
     ///
     /// The shutdown goes on; a cancelled caller loses the sessions.
-    pub fn detach(&self) -> impl Future<Output = Vec<Session>> + Send + use<> {
+    pub fn detach(&self) -> impl Future<Output = Result<Vec<Session>, ManagerEnded>> + Send + use<> {
         let ended = begin(&self.manager, |reply| ManagerMessage::Shutdown(ShutdownMode::Detach, reply));
         let hub = Arc::clone(&self.shared.hub);
-        async move { await_end(hub, ended.wait()).await.unwrap_or_default() }
+        async move { await_end(hub, ended.wait()).await.ok_or(ManagerEnded) }
     }
 
     /// Waits for the end of the bot: `Ok` when it ended on request, otherwise the cause.
@@ -589,7 +612,11 @@ impl Shardkeeper {
     async fn ask<T: Send + 'static>(
         &self,
         message: impl FnOnce(RpcReplyPort<T>) -> ManagerMessage,
-    ) -> Option<T> {
-        ask(&self.manager, message).await
+    ) -> Result<T, ManagerEnded> {
+        ask(&self.manager, message).await.ok_or(ManagerEnded)
     }
+}
+
+fn ids(shards: impl IntoIterator<Item = impl Into<ShardId>>) -> Vec<ShardId> {
+    shards.into_iter().map(Into::into).collect()
 }

@@ -19,13 +19,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shardkeeper;
 use crate::command::{
-    ALL_MEMBERS_WINDOW, Members, MembersAnswer, MembersChunk, MembersDesk, MembersError, SharedAnswer,
+    ALL_MEMBERS_WINDOW, Members, MembersAnswer, MembersChunk, MembersError, MembersRequests, SharedAnswer,
     WriteError,
 };
 use crate::dispatch::{
     Delivery, Event, JsonError, Lifecycle, STALLED_AFTER, Subscription, SubscriptionOptions, Topic,
 };
-use crate::error::CommandError;
+use crate::error::{CommandError, ManagerEnded};
 
 /// Longest time without a chunk. Discord sends chunks at once, one after the other; a resume takes seconds.
 const IDLE: Duration = Duration::from_secs(30);
@@ -33,27 +33,35 @@ const IDLE: Duration = Duration::from_secs(30);
 const BACKLOG: usize = 64;
 
 /// Returns the answer under way of an equal request, or starts a new request.
-pub(super) fn ask(keeper: &Shardkeeper, desk: &Arc<MembersDesk>, request: RequestMembers) -> SharedAnswer {
-    desk.share(request, |request| collect(keeper.clone(), Arc::clone(desk), request).boxed().shared())
+pub(super) fn ask(
+    keeper: &Shardkeeper,
+    requests: &Arc<MembersRequests>,
+    request: RequestMembers,
+) -> SharedAnswer {
+    requests.share(request, |request| collect(keeper.clone(), Arc::clone(requests), request).boxed().shared())
 }
 
 /// Requests members, and yields one chunk after the other. Equal requests are not shared, since each caller
 /// reads at its own pace.
 pub(super) fn chunks(
     keeper: &Shardkeeper,
-    desk: &Arc<MembersDesk>,
+    requests: &Arc<MembersRequests>,
     request: RequestMembers,
 ) -> BoxStream<'static, Result<MembersChunk, MembersError>> {
-    let (desk, keeper) = (Arc::clone(desk), keeper.clone());
-    let begun = async move { Asked::begin(desk, keeper, request).await };
-    let chunks = begun.map_ok(|asked| stream::try_unfold(asked, Asked::next));
+    let (requests, keeper) = (Arc::clone(requests), keeper.clone());
+    let begun = async move { OpenRequest::begin(requests, keeper, request).await };
+    let chunks = begun.map_ok(|open| stream::try_unfold(open, OpenRequest::next));
     chunks.try_flatten_stream().boxed()
 }
 
-async fn collect(keeper: Shardkeeper, desk: Arc<MembersDesk>, request: RequestMembers) -> MembersAnswer {
+async fn collect(
+    keeper: Shardkeeper,
+    requests: Arc<MembersRequests>,
+    request: RequestMembers,
+) -> MembersAnswer {
     let mut all = Members::default();
     // Sorted by index: chunks may come in any order (GW-218).
-    let mut chunks: Vec<MembersChunk> = chunks(&keeper, &desk, request).try_collect().await?;
+    let mut chunks: Vec<MembersChunk> = chunks(&keeper, &requests, request).try_collect().await?;
     chunks.sort_unstable_by_key(|chunk| chunk.chunk_index);
     for chunk in chunks {
         all.raw_members.extend(chunk.members.raw_members);
@@ -64,41 +72,41 @@ async fn collect(keeper: Shardkeeper, desk: Arc<MembersDesk>, request: RequestMe
 }
 
 /// A request that is being answered.
-struct Asked {
+struct OpenRequest {
     keeper: Shardkeeper,
     command: Command,
     shard: ShardId,
-    turn: Option<OwnedMutexGuard<Instant>>,
+    window: Option<OwnedMutexGuard<Instant>>,
     nonce: String,
     answers: Answers,
     seen: BTreeSet<u64>,
     complete: bool,
 }
 
-impl Asked {
+impl OpenRequest {
     async fn begin(
-        desk: Arc<MembersDesk>,
+        requests: Arc<MembersRequests>,
         keeper: Shardkeeper,
         request: RequestMembers,
     ) -> Result<Self, MembersError> {
-        let nonce = desk.nonce();
+        let nonce = requests.nonce();
         let guild_id = request.guild_id();
         let everybody = request.is_for_all();
-        let command = request.nonce(nonce.as_str()).command().map_err(CommandError::from)?;
+        let command = Command::members(&request.nonce(nonce.as_str())).map_err(CommandError::from)?;
         let shard = keeper.owner_of(guild_id).await?;
-        let mut turn = None;
+        let mut window = None;
         if everybody {
-            turn = Some(desk.turn(guild_id).await);
+            window = Some(requests.reserve_window(guild_id).await);
         }
         let answers = Answers::to(&keeper, &command, shard, &nonce).await?;
-        let mut asked =
-            Self { keeper, command, shard, turn, nonce, answers, seen: BTreeSet::new(), complete: false };
-        asked.next_turn_at(Instant::now() + ALL_MEMBERS_WINDOW);
-        Ok(asked)
+        let mut open =
+            Self { keeper, command, shard, window, nonce, answers, seen: BTreeSet::new(), complete: false };
+        open.keep_window_until(Instant::now() + ALL_MEMBERS_WINDOW);
+        Ok(open)
     }
 
-    fn next_turn_at(&mut self, at: Instant) {
-        if let Some(free_at) = &mut self.turn {
+    fn keep_window_until(&mut self, at: Instant) {
+        if let Some(free_at) = &mut self.window {
             **free_at = at;
         }
     }
@@ -122,7 +130,7 @@ impl Asked {
                     let chunk: Chunk = dispatch.parse().map_err(malformed)?;
                     let mine = chunk.nonce.as_deref() == Some(self.nonce.as_str());
                     if mine {
-                        self.turn = None;
+                        self.window = None;
                     }
                     if mine && chunk.chunk_index < chunk.chunk_count && self.seen.insert(chunk.chunk_index) {
                         self.complete = self.seen.len() as u64 == chunk.chunk_count;
@@ -132,7 +140,7 @@ impl Asked {
                 Event::Lifecycle(Lifecycle::Shard { change: Change::Ready | Change::Stopped, .. }) => {
                     return Err(MembersError::SessionLost { shard: self.shard });
                 }
-                Event::Lifecycle(Lifecycle::Ended) => return Err(MembersError::ManagerEnded),
+                Event::Lifecycle(Lifecycle::Ended) => return Err(ManagerEnded.into()),
                 _ => {}
             }
         }
@@ -147,10 +155,10 @@ impl Asked {
         // the shard.
         let nothing = self.keeper.subscribe(Topic::events([]));
         self.answers = Answers { subscription: nothing, first: None };
-        self.next_turn_at(at + ALL_MEMBERS_WINDOW);
+        self.keep_window_until(at + ALL_MEMBERS_WINDOW);
         sleep_until(at).await;
         self.answers = Answers::to(&self.keeper, &self.command, self.shard, &self.nonce).await?;
-        self.next_turn_at(Instant::now() + ALL_MEMBERS_WINDOW);
+        self.keep_window_until(Instant::now() + ALL_MEMBERS_WINDOW);
         Ok(())
     }
 }
@@ -218,7 +226,7 @@ impl Answers {
         let deadline = Instant::now() + IDLE;
         while Instant::now() < deadline {
             match timeout(STALLED_AFTER, self.subscription.next()).await {
-                Ok(delivery) => return delivery.ok_or(MembersError::ManagerEnded),
+                Ok(delivery) => return delivery.ok_or(ManagerEnded.into()),
                 Err(_) => {
                     if let Some(error) = held_up(keeper, shard).await {
                         return Err(error);
@@ -233,7 +241,7 @@ impl Answers {
 /// Returns the error that names the full subscription, if it has kept the shard from reading for as long as
 /// is reported as stalled.
 async fn held_up(keeper: &Shardkeeper, shard: ShardId) -> Option<MembersError> {
-    let status = keeper.shard_status(shard).await?;
+    let status = keeper.shard_status(shard).await.ok()?;
     let held_up = status.held_up.filter(|_| status.reading_paused)?;
     let stalled = Instant::now().into_std().saturating_duration_since(held_up.since) >= STALLED_AFTER;
     stalled.then_some(MembersError::HeldUp { shard, subscription: held_up.subscription })

@@ -45,15 +45,15 @@ impl CommandSender {
     /// from here.
     pub(crate) fn send(&self, command: Command, reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>) {
         let shard = self.shard;
-        let (asked, rejection) = match self.sender.try_send(PendingCommand { command, reply }) {
+        let (pending, rejection) = match self.sender.try_send(PendingCommand { command, reply }) {
             Ok(()) => return,
-            Err(TrySendError::Closed(asked)) => (asked, CommandError::ShardEnded { shard }),
-            Err(TrySendError::Full(asked)) => {
-                let class = asked.command.class();
+            Err(TrySendError::Closed(pending)) => (pending, CommandError::ShardEnded { shard }),
+            Err(TrySendError::Full(pending)) => {
+                let class = pending.command.class();
                 let full = CommandQueueError::QueueFull { shard, class, capacity: class.capacity() };
-                (asked, full.into())
+                (pending, full.into())
             }
         };
-        let _ = asked.reply.send(Err(rejection));
+        let _ = pending.reply.send(Err(rejection));
     }
 }

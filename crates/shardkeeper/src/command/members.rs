@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::chain::readable;
 use crate::dispatch::{JsonError, SubscriptionLabel, parse};
-use crate::error::CommandError;
+use crate::error::{CommandError, ManagerEnded};
 
 /// Time between two requests for all members of one guild (GW-162: Discord allows one in 30 s).
 pub(crate) const ALL_MEMBERS_WINDOW: Duration = Duration::from_secs(30);
@@ -92,8 +92,8 @@ pub enum MembersError {
     #[error("a GUILD_MEMBERS_CHUNK cannot be parsed")]
     Malformed(#[source] Arc<JsonError>),
     /// The manager has ended.
-    #[error("the manager has ended")]
-    ManagerEnded,
+    #[error(transparent)]
+    ManagerEnded(#[from] ManagerEnded),
 }
 
 pub(crate) type MembersAnswer = Result<Arc<Members>, MembersError>;
@@ -101,7 +101,7 @@ pub(crate) type MembersAnswer = Result<Arc<Members>, MembersError>;
 pub(crate) type SharedAnswer = Shared<BoxFuture<'static, MembersAnswer>>;
 
 /// Requests under way, and the time at which each guild may be asked again.
-pub(crate) struct MembersDesk {
+pub(crate) struct MembersRequests {
     last_nonce: AtomicU64,
     state: Mutex<State>,
 }
@@ -109,14 +109,14 @@ pub(crate) struct MembersDesk {
 #[derive(Default)]
 struct State {
     /// Answers under way by request, so that equal requests share one answer.
-    asking: HashMap<RequestMembers, WeakShared<BoxFuture<'static, MembersAnswer>>>,
-    turns: HashMap<u64, Arc<Turn>>,
+    answers: HashMap<RequestMembers, WeakShared<BoxFuture<'static, MembersAnswer>>>,
+    windows: HashMap<u64, Arc<Window>>,
 }
 
 /// Lock for asking for all members of a guild. The value is the time at which the next request is allowed.
-type Turn = tokio::sync::Mutex<Instant>;
+type Window = tokio::sync::Mutex<Instant>;
 
-impl Default for MembersDesk {
+impl Default for MembersRequests {
     fn default() -> Self {
         // Nonces start at a random number: a session taken over from another process also brings the answers
         // to that process's requests, which must not be taken for answers to ours.
@@ -124,13 +124,13 @@ impl Default for MembersDesk {
     }
 }
 
-impl std::fmt::Debug for MembersDesk {
+impl std::fmt::Debug for MembersRequests {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MembersDesk").finish_non_exhaustive()
+        f.debug_struct("MembersRequests").finish_non_exhaustive()
     }
 }
 
-impl MembersDesk {
+impl MembersRequests {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,28 +147,28 @@ impl MembersDesk {
         begin: impl FnOnce(RequestMembers) -> SharedAnswer,
     ) -> SharedAnswer {
         let mut state = self.state();
-        state.asking.retain(|_, asking| asking.upgrade().is_some());
-        if let Some(asking) = state.asking.get(&request).and_then(WeakShared::upgrade) {
-            return asking;
+        state.answers.retain(|_, answer| answer.upgrade().is_some());
+        if let Some(answer) = state.answers.get(&request).and_then(WeakShared::upgrade) {
+            return answer;
         }
-        let asking = begin(request.clone());
-        state.asking.extend(asking.downgrade().map(|weak| (request, weak)));
-        asking
+        let answer = begin(request.clone());
+        state.answers.extend(answer.downgrade().map(|weak| (request, weak)));
+        answer
     }
 
     /// Waits until all members of the guild may be requested (GW-162: once in 30 s), so that Discord does not
     /// have to reject a request. The caller keeps the lock until Discord has answered, since the request
     /// itself may have to wait to be sent.
-    pub(crate) async fn turn(&self, guild_id: u64) -> OwnedMutexGuard<Instant> {
+    pub(crate) async fn reserve_window(&self, guild_id: u64) -> OwnedMutexGuard<Instant> {
         let now = Instant::now();
-        let turn = {
+        let window = {
             let mut state = self.state();
-            state.turns.retain(|_, turn| {
-                Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|free_at| *free_at > now)
+            state.windows.retain(|_, window| {
+                Arc::strong_count(window) > 1 || window.try_lock().is_ok_and(|free_at| *free_at > now)
             });
-            Arc::clone(state.turns.entry(guild_id).or_insert_with(|| Arc::new(Turn::new(now))))
+            Arc::clone(state.windows.entry(guild_id).or_insert_with(|| Arc::new(Window::new(now))))
         };
-        let mut free_at = turn.lock_owned().await;
+        let mut free_at = window.lock_owned().await;
         sleep_until(*free_at).await;
         *free_at = Instant::now() + ALL_MEMBERS_WINDOW;
         free_at
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_nonce_is_not_one_of_the_process_that_had_the_session_before() {
-        let (before, after) = (MembersDesk::default(), MembersDesk::default());
+        let (before, after) = (MembersRequests::default(), MembersRequests::default());
         let nonces: BTreeSet<String> = (0..50).flat_map(|_| [before.nonce(), after.nonce()]).collect();
         assert_eq!(nonces.len(), 100);
         assert!(nonces.iter().all(|nonce| nonce.len() <= 32));

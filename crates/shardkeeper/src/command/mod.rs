@@ -9,11 +9,10 @@ mod members;
 
 pub use shardkeeper_proto::{
     ChannelInfoField, Command, CommandClass, PresenceUpdate, RequestMembers, VoiceStateUpdate,
-    request_channel_info, request_soundboard_sounds,
 };
 
 pub use self::accepted::{AcceptedCommand, WriteError};
 pub(crate) use self::accepted::{Receipt, receipt};
 pub(crate) use self::channel::{CommandInbox, CommandSender, PendingCommand, channel};
-pub(crate) use self::members::{ALL_MEMBERS_WINDOW, MembersAnswer, MembersDesk, SharedAnswer};
+pub(crate) use self::members::{ALL_MEMBERS_WINDOW, MembersAnswer, MembersRequests, SharedAnswer};
 pub use self::members::{Members, MembersChunk, MembersError};

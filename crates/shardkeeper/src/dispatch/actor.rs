@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use ractor::{ActorRef, Message};
 use tokio::sync::Semaphore;
 
-use super::{Delivery, LentDebt, Subscription};
+use super::{Delivery, RevocableAck, Subscription};
 
 /// Sends each event to an actor as a message, until the subscription or the actor ends.
 ///
@@ -19,7 +19,7 @@ pub(crate) async fn forward<M: Message>(
 ) {
     let credit = credit.clamp(1, Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(credit));
-    let mut lent: Vec<Weak<LentDebt>> = Vec::new();
+    let mut revocable: Vec<Weak<RevocableAck>> = Vec::new();
     let actor_ended = loop {
         let next = async {
             let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
@@ -32,11 +32,11 @@ pub(crate) async fn forward<M: Message>(
             // dropped.
             _ = actor.wait(None) => break true,
         };
-        let Some((delivery, debt)) = next else { break false };
-        if lent.len() / 2 >= credit {
-            lent.retain(|debt| debt.strong_count() > 0);
+        let Some((delivery, ack)) = next else { break false };
+        if revocable.len() / 2 >= credit {
+            revocable.retain(|ack| ack.strong_count() > 0);
         }
-        lent.extend(debt);
+        revocable.extend(ack);
         if actor.cast(into(delivery)).is_err() {
             break true;
         }
@@ -47,8 +47,8 @@ pub(crate) async fn forward<M: Message>(
         let _ = actor.wait(None).await;
         // A message sent while the mailbox closed stays in it as long as the actor's address exists
         // somewhere, so its debt is taken back here.
-        for debt in lent.iter().filter_map(Weak::upgrade) {
-            drop(debt.lock().unwrap_or_else(PoisonError::into_inner).0.take());
+        for ack in revocable.iter().filter_map(Weak::upgrade) {
+            drop(ack.lock().unwrap_or_else(PoisonError::into_inner).0.take());
         }
     }
 }

@@ -33,7 +33,7 @@ impl Reader {
 struct Held {
     reader: Reader,
     /// Shard and number of the acknowledgement owed for the event, if any is owed.
-    owed: Option<(ShardId, u64)>,
+    unacknowledged: Option<(ShardId, u64)>,
     /// When the reader began to await a shutdown; `None` when it does not await one.
     awaits_end: Option<Instant>,
 }
@@ -48,8 +48,8 @@ impl Hand {
     }
 
     /// Notes that the reader receives an event.
-    pub(super) fn take(&self, owed: Option<(ShardId, u64)>) {
-        *self.held() = Some(Held { reader: Reader::current(), owed, awaits_end: None });
+    pub(super) fn take(&self, unacknowledged: Option<(ShardId, u64)>) {
+        *self.held() = Some(Held { reader: Reader::current(), unacknowledged, awaits_end: None });
     }
 
     /// Notes that the reader asks for the next event while there is no event to read.
@@ -64,7 +64,7 @@ impl Hand {
 
     /// Whether the event that was read last is the one with this number.
     pub(super) fn holds(&self, shard: ShardId, number: u64) -> bool {
-        self.held().as_ref().is_some_and(|held| held.owed == Some((shard, number)))
+        self.held().as_ref().is_some_and(|held| held.unacknowledged == Some((shard, number)))
     }
 
     fn mark(&self, reader: Reader, awaits: bool) {

@@ -298,13 +298,13 @@ mod tests {
             hub.announce(&Lifecycle::IdentifyGateRecovered);
             tokio::task::yield_now().await;
         }
-        let (mut told, mut missed) = (0, 0);
-        while told + missed < 200 {
+        let (mut heard, mut missed) = (0, 0);
+        while heard + missed < 200 {
             match subscription.next().await.unwrap().into_event() {
                 Event::Lagged { missed: count } => missed += count,
-                _ => told += 1,
+                _ => heard += 1,
             }
         }
-        assert_eq!(told, 1 + LATE_ANNOUNCEMENTS as u64);
+        assert_eq!(heard, 1 + LATE_ANNOUNCEMENTS as u64);
     }
 }

@@ -246,20 +246,20 @@ impl Event {
 struct Queued {
     event: Event,
     /// The acknowledgement that the subscription owes for the event, if it must not lose any.
-    ticket: Option<AckToken>,
+    token: Option<AckToken>,
 }
 
 impl Queued {
     /// Marks the event as read. Returns shard and number of the acknowledgement that is owed for it, if any.
     fn mark_read(&self) -> Option<(ShardId, u64)> {
-        let number = self.ticket.as_ref()?.mark_read();
+        let number = self.token.as_ref()?.mark_read();
         self.event.dispatch().map(|dispatch| (dispatch.shard(), number))
     }
 }
 
 impl From<Event> for Queued {
     fn from(event: Event) -> Self {
-        Self { event, ticket: None }
+        Self { event, token: None }
     }
 }
 
@@ -272,15 +272,15 @@ impl From<Event> for Queued {
 #[must_use = "dropping a delivery acknowledges it"]
 pub struct Delivery {
     event: Event,
-    debt: Debt,
+    ack: PendingAck,
     credit: Option<Credit>,
 }
 
 /// The acknowledgement that is owed for a delivery. It is given on drop, unless a panic is the cause of the
 /// drop.
-struct Debt(Option<AckToken>);
+struct PendingAck(Option<AckToken>);
 
-impl Drop for Debt {
+impl Drop for PendingAck {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.give_up();
@@ -288,10 +288,10 @@ impl Drop for Debt {
     }
 }
 
-impl Debt {
+impl PendingAck {
     fn give_up(&mut self) {
-        if let Some(ticket) = self.0.take() {
-            ticket.give_up();
+        if let Some(token) = self.0.take() {
+            token.give_up();
         }
     }
 }
@@ -299,12 +299,12 @@ impl Debt {
 /// Credit that an actor returns by dropping a delivery.
 struct Credit {
     _permit: OwnedSemaphorePermit,
-    debt: Option<Arc<LentDebt>>,
+    ack: Option<Arc<RevocableAck>>,
 }
 
 /// The debt of a delivery that was sent to an actor. It can be taken back, because a message caught in the
 /// mailbox by the actor's end is never dropped.
-type LentDebt = Mutex<Debt>;
+type RevocableAck = Mutex<PendingAck>;
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -314,16 +314,16 @@ impl fmt::Debug for Delivery {
 
 impl Delivery {
     fn new(queued: Queued) -> Self {
-        Self { event: queued.event, debt: Debt(queued.ticket), credit: None }
+        Self { event: queued.event, ack: PendingAck(queued.token), credit: None }
     }
 
     /// Attaches the actor's credit to the delivery. Also returns the debt, if there is one, so that it can be
     /// taken back.
-    fn on_credit(mut self, permit: OwnedSemaphorePermit) -> (Self, Option<Weak<LentDebt>>) {
-        let debt = self.debt.0.take().map(|ticket| Arc::new(Mutex::new(Debt(Some(ticket)))));
-        let lent = debt.as_ref().map(Arc::downgrade);
-        self.credit = Some(Credit { _permit: permit, debt });
-        (self, lent)
+    fn on_credit(mut self, permit: OwnedSemaphorePermit) -> (Self, Option<Weak<RevocableAck>>) {
+        let ack = self.ack.0.take().map(|token| Arc::new(Mutex::new(PendingAck(Some(token)))));
+        let revocable = ack.as_ref().map(Arc::downgrade);
+        self.credit = Some(Credit { _permit: permit, ack });
+        (self, revocable)
     }
 
     /// Drops the delivery without acknowledging the event: it is delivered again to the process that resumes
@@ -334,9 +334,9 @@ impl Delivery {
     /// repeat soon; after a minute [`Lifecycle::WatermarkStuck`] reports it. Subscriptions that may lose
     /// events owe no acknowledgement, so for them this is a plain drop.
     pub fn abandon(mut self) {
-        self.debt.give_up();
-        if let Some(lent) = self.credit.as_ref().and_then(|credit| credit.debt.as_ref()) {
-            lent.lock().unwrap_or_else(PoisonError::into_inner).give_up();
+        self.ack.give_up();
+        if let Some(revocable) = self.credit.as_ref().and_then(|credit| credit.ack.as_ref()) {
+            revocable.lock().unwrap_or_else(PoisonError::into_inner).give_up();
         }
     }
 

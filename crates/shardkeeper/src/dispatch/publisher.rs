@@ -14,7 +14,7 @@ use super::label::SubscriptionLabel;
 use super::lifecycle::Lifecycle;
 use super::spill::{InheritedSpill, Spill};
 use super::topic::Candidate;
-use super::watermark::{AckToken, Debtor};
+use super::watermark::{AckHolder, AckToken};
 use super::{Dispatch, Event, Hub, Queued, Watermark, now};
 
 pub(crate) struct Publisher {
@@ -23,8 +23,8 @@ pub(crate) struct Publisher {
     generation: u32,
     version: u64,
     subscribers: Arc<[Arc<Subscriber>]>,
-    /// Debtor of each subscriber that owes acknowledgements.
-    debtors: Vec<Option<Arc<Debtor>>>,
+    /// Holder of the acknowledgements of each subscriber, if it is lossless.
+    holders: Vec<Option<Arc<AckHolder>>>,
     /// Whether a subscriber waits for an answer from this shard.
     awaited: bool,
     /// All events that any subscriber wants of this shard.
@@ -50,7 +50,7 @@ impl Publisher {
             generation,
             version: 0,
             subscribers: Arc::default(),
-            debtors: Vec::new(),
+            holders: Vec::new(),
             awaited: false,
             wanted: EventSet::EMPTY,
             spill: Spill::default(),
@@ -76,33 +76,34 @@ impl Publisher {
         self.chosen.clear();
         if self.wanted.contains(event) {
             let mut candidate = Candidate::new(envelope);
-            for (place, subscriber) in self.subscribers.iter().enumerate() {
+            for (index, subscriber) in self.subscribers.iter().enumerate() {
                 let topic = &subscriber.topic;
                 if topic.events_of(self.shard).contains(event) && topic.admits(&mut candidate) {
-                    self.chosen.push(place);
+                    self.chosen.push(index);
                 }
             }
         }
-        let debtors = self.chosen.iter().filter_map(|place| self.debtors[*place].as_ref());
-        let (owed, bits) = debtors.fold((0, 0), |(owed, bits), debtor| (owed + 1, bits | debtor.bit));
+        let holders = self.chosen.iter().filter_map(|index| self.holders[*index].as_ref());
+        let (outstanding, bits) =
+            holders.fold((0, 0), |(outstanding, bits), holder| (outstanding + 1, bits | holder.bit));
         // Counted before the first subscriber can acknowledge it.
-        let number = match owed {
+        let number = match outstanding {
             0 => {
                 self.watermark.pass(sequence);
                 0
             }
-            owed => self.watermark.owe(sequence, owed, bits),
+            outstanding => self.watermark.expect(sequence, outstanding, bits),
         };
         if self.chosen.is_empty() {
             return;
         }
         let dispatch = Dispatch::new((self.shard, self.generation), (sequence, replayed), event, envelope);
-        for place in &self.chosen {
+        for index in &self.chosen {
             let queued = Queued {
                 event: Event::Dispatch(dispatch.clone()),
-                ticket: self.debtors[*place].as_ref().map(|debtor| AckToken::new(debtor, number)),
+                token: self.holders[*index].as_ref().map(|holder| AckToken::new(holder, number)),
             };
-            self.spill.offer(self.shard, &self.subscribers[*place], queued);
+            self.spill.offer(self.shard, &self.subscribers[*index], queued);
         }
     }
 
@@ -197,16 +198,16 @@ impl Publisher {
 
     fn reload(&mut self) {
         let (version, subscribers) = self.hub.subscribers();
-        let debtors = subscribers.iter().map(|subscriber| {
+        let holders = subscribers.iter().map(|subscriber| {
             if !subscriber.is_lossless() {
                 return None;
             }
             let known = self.subscribers.iter().position(|known| Arc::ptr_eq(known, subscriber));
             known
-                .and_then(|place| self.debtors[place].clone())
+                .and_then(|index| self.holders[index].clone())
                 .or_else(|| Some(self.watermark.enroll(&subscriber.tag)))
         });
-        self.debtors = debtors.collect();
+        self.holders = holders.collect();
         (self.version, self.subscribers) = (version, subscribers);
         let events = |subscriber: &Arc<Subscriber>| subscriber.topic.events_of(self.shard);
         self.wanted = self.subscribers.iter().map(events).fold(EventSet::EMPTY, EventSet::union);

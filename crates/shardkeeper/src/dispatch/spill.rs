@@ -157,8 +157,8 @@ impl Drop for InheritedSpill {
     fn drop(&mut self) {
         for queue in &mut self.take().queues {
             for queued in queue.queued.drain(..) {
-                match queued.ticket {
-                    Some(ticket) if ticket.comes_again() => ticket.give_up(),
+                match queued.token {
+                    Some(token) if token.comes_again() => token.give_up(),
                     // Lifecycle changes, READY, and events of an earlier session: no resume repeats them, so
                     // they count as missed.
                     _ => queue.subscriber.miss(1),

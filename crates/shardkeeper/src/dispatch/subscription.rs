@@ -35,6 +35,7 @@ pub(super) const MAX_CAPACITY: usize = 1 << 20;
 
 /// Capacity and overflow policy of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "users construct it, with `..Default::default()`")]
 pub struct SubscriptionOptions {
     /// Number of events that may wait to be read. Default: 1024, some seconds of a busy shard.
     ///

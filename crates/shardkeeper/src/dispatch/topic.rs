@@ -110,8 +110,8 @@ impl Topic {
 
     /// Limits the topic to these shards. Lifecycle changes that concern the whole bot are still delivered.
     #[must_use]
-    pub fn of_shards(mut self, shards: impl IntoIterator<Item = ShardId>) -> Self {
-        self.shards = Some(shards.into_iter().collect());
+    pub fn of_shards(mut self, shards: impl IntoIterator<Item = impl Into<ShardId>>) -> Self {
+        self.shards = Some(shards.into_iter().map(Into::into).collect());
         self
     }
 

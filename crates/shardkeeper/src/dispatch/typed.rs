@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_tells_the_event_and_the_place_and_nothing_of_the_content() {
+    fn an_error_names_the_event_and_the_place_and_nothing_of_the_content() {
         for (data, what) in [
             (r#""secret""#, "a value is missing or has the wrong type, before line 1 column 8"),
             (

@@ -44,11 +44,11 @@ struct State {
     /// Number of the next entry. Numbers continue over sessions, so a late acknowledgement never matches a
     /// new dispatch.
     next: u64,
-    /// Subscriptions that can owe acknowledgements. Their positions are the bits of [`Open::debtors`].
-    debtors: Vec<(Weak<Debtor>, Arc<Tag>)>,
+    /// Subscriptions that can owe acknowledgements. Their positions are the bits of [`Open::holders`].
+    holders: Vec<(Weak<AckHolder>, Arc<Tag>)>,
     /// Subscription that abandoned a dispatch first, as long as the watermark is held back by it.
     abandoned_by: Option<Arc<Tag>>,
-    /// Number and [bit](Debtor::bit) of each token that has a clone, which is on its way into a subscription.
+    /// Number and [bit](AckHolder::bit) of each token that has a clone, which is on its way into a subscription.
     cloned: Vec<(u64, u64)>,
     watch: Watch,
 }
@@ -60,9 +60,9 @@ struct Open {
     sequence: u64,
     /// Highest sequence number before the next entry.
     up_to: u64,
-    /// Bits of those of the first 64 debtors that still owe the acknowledgement.
-    debtors: u64,
-    owed: u32,
+    /// Bits of those of the first 64 holders that still owe the acknowledgement.
+    holders: u64,
+    outstanding: u32,
     /// Whether a subscription abandoned the dispatch. It has to be delivered again, so the watermark cannot
     /// pass it.
     abandoned: bool,
@@ -108,18 +108,18 @@ impl State {
 
     /// Notes that one subscription no longer owes an acknowledgement for this dispatch. `false` when it did
     /// not owe one.
-    fn settle(&mut self, number: u64, debtor: u64, abandoned: bool) -> bool {
-        let cloned = self.cloned.iter().position(|cloned| *cloned == (number, debtor));
+    fn settle(&mut self, number: u64, holder: u64, abandoned: bool) -> bool {
+        let cloned = self.cloned.iter().position(|cloned| *cloned == (number, holder));
         if let Some(place) = cloned {
             self.cloned.swap_remove(place);
         }
-        let Some(entry) = self.entry(number).filter(|entry| entry.owed > 0) else { return false };
-        entry.owed -= 1;
+        let Some(entry) = self.entry(number).filter(|entry| entry.outstanding > 0) else { return false };
+        entry.outstanding -= 1;
         if cloned.is_none() {
-            entry.debtors &= !debtor;
+            entry.holders &= !holder;
         }
         entry.abandoned |= abandoned;
-        self.settled += usize::from(entry.owed == 0);
+        self.settled += usize::from(entry.outstanding == 0);
         true
     }
 
@@ -127,7 +127,7 @@ impl State {
     /// entries were removed, if there were any.
     fn pass_settled(&mut self) -> Option<u64> {
         let mut passed = None;
-        while let Some(first) = self.open.front().filter(|entry| entry.owed == 0 && !entry.abandoned) {
+        while let Some(first) = self.open.front().filter(|entry| entry.outstanding == 0 && !entry.abandoned) {
             passed = Some(first.up_to);
             self.open.pop_front();
             self.settled -= 1;
@@ -146,9 +146,9 @@ impl State {
     fn merge(&mut self) {
         let (mut kept, mut blocked) = (0, false);
         for place in 0..self.open.len() {
-            let Open { owed, abandoned, up_to, .. } = self.open[place];
+            let Open { outstanding, abandoned, up_to, .. } = self.open[place];
             // After the first abandoned entry further abandoned entries make no difference.
-            if kept > 0 && owed == 0 && (blocked || !abandoned) {
+            if kept > 0 && outstanding == 0 && (blocked || !abandoned) {
                 let before = &mut self.open[kept - 1];
                 before.up_to = before.up_to.max(up_to);
                 self.settled -= 1;
@@ -168,8 +168,8 @@ impl State {
     /// Returns the entry that the watermark waits for, and the subscription whose acknowledgement is missing.
     fn first(&self) -> Option<(&Open, Option<&Arc<Tag>>)> {
         let first = self.open.front()?;
-        let debtor = self.debtors.get(first.debtors.trailing_zeros() as usize).map(|(_, tag)| tag);
-        Some((first, debtor.or(self.abandoned_by.as_ref())))
+        let holder = self.holders.get(first.holders.trailing_zeros() as usize).map(|(_, tag)| tag);
+        Some((first, holder.or(self.abandoned_by.as_ref())))
     }
 
     fn stuck(&self) -> Option<WatermarkStuck> {
@@ -186,24 +186,24 @@ impl Watermark {
     }
 
     /// Registers a subscription that will owe acknowledgements.
-    pub(super) fn enroll(self: &Arc<Self>, tag: &Arc<Tag>) -> Arc<Debtor> {
+    pub(super) fn enroll(self: &Arc<Self>, tag: &Arc<Tag>) -> Arc<AckHolder> {
         let mut state = self.state();
-        let free = state.debtors.iter().position(|(debtor, _)| debtor.strong_count() == 0);
-        let place = free.unwrap_or(state.debtors.len());
+        let free = state.holders.iter().position(|(holder, _)| holder.strong_count() == 0);
+        let place = free.unwrap_or(state.holders.len());
         let bit = u32::try_from(place).ok().and_then(|place| 1_u64.checked_shl(place)).unwrap_or_default();
-        let debtor = Arc::new(Debtor {
+        let holder = Arc::new(AckHolder {
             watermark: Arc::clone(self),
             tag: Arc::clone(tag),
             bit,
             read: AtomicU64::new(0),
         });
-        let entry = (Arc::downgrade(&debtor), Arc::clone(tag));
-        match state.debtors.get_mut(place) {
+        let entry = (Arc::downgrade(&holder), Arc::clone(tag));
+        match state.holders.get_mut(place) {
             Some(free) => *free = entry,
-            None if bit != 0 => state.debtors.push(entry),
+            None if bit != 0 => state.holders.push(entry),
             None => {}
         }
-        debtor
+        holder
     }
 
     /// Starts again with another session; open acknowledgements of earlier sessions no longer count.
@@ -226,8 +226,8 @@ impl Watermark {
         let mut newly_settled = 0;
         for entry in &mut state.open {
             if entry.sequence > sequence {
-                newly_settled += usize::from(entry.owed > 0);
-                (entry.owed, entry.debtors, entry.abandoned) = (0, 0, false);
+                newly_settled += usize::from(entry.outstanding > 0);
+                (entry.outstanding, entry.holders, entry.abandoned) = (0, 0, false);
             }
             entry.up_to = entry.up_to.min(sequence);
         }
@@ -252,13 +252,20 @@ impl Watermark {
         self.acknowledged.fetch_max(sequence, Ordering::AcqRel);
     }
 
-    /// Notes a dispatch that `owed` subscriptions (at least one) with these [bits](Debtor::bit) have to
+    /// Notes a dispatch that `outstanding` subscriptions (at least one) with these [bits](AckHolder::bit) have to
     /// acknowledge. Each must receive an [`AckToken`] with the returned number.
-    pub(super) fn owe(&self, sequence: u64, owed: u32, debtors: u64) -> u64 {
+    pub(super) fn expect(&self, sequence: u64, outstanding: u32, holders: u64) -> u64 {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.open.push_back(Open { number, sequence, up_to: sequence, debtors, owed, abandoned: false });
+        state.open.push_back(Open {
+            number,
+            sequence,
+            up_to: sequence,
+            holders,
+            outstanding,
+            abandoned: false,
+        });
         self.is_open.store(true, Ordering::Release);
         number
     }
@@ -269,27 +276,27 @@ impl Watermark {
         self.state().entry(number).is_some_and(|entry| entry.sequence > acknowledged)
     }
 
-    fn owe_again(&self, number: u64, debtor: u64) {
+    fn expect_another(&self, number: u64, holder: u64) {
         let mut state = self.state();
-        state.cloned.push((number, debtor));
+        state.cloned.push((number, holder));
         if let Some(entry) = state.entry(number) {
-            let was_settled = entry.owed == 0;
-            entry.owed += 1;
-            entry.debtors |= debtor;
+            let was_settled = entry.outstanding == 0;
+            entry.outstanding += 1;
+            entry.holders |= holder;
             state.settled -= usize::from(was_settled);
         }
     }
 
-    fn acknowledge(&self, number: u64, debtor: u64) {
+    fn acknowledge(&self, number: u64, holder: u64) {
         let mut state = self.state();
-        state.settle(number, debtor, false);
+        state.settle(number, holder, false);
         self.forget_settled(state);
     }
 
-    fn abandon(&self, number: u64, debtor: &Debtor) {
+    fn abandon(&self, number: u64, holder: &AckHolder) {
         let mut state = self.state();
-        if state.settle(number, debtor.bit, true) && state.abandoned_by.is_none() {
-            state.abandoned_by = Some(Arc::clone(&debtor.tag));
+        if state.settle(number, holder.bit, true) && state.abandoned_by.is_none() {
+            state.abandoned_by = Some(Arc::clone(&holder.tag));
         }
         self.forget_settled(state);
     }
@@ -336,26 +343,26 @@ impl Watermark {
     /// `None` when another task owes an acknowledgement, or none is open.
     pub(crate) fn held_by_asker(&self, shard: ShardId) -> Option<HeldByAsker> {
         let state = self.state();
-        // With 64 debtors or more, they cannot be told apart.
-        if state.debtors.len() >= u64::BITS as usize {
+        // With 64 holders or more, they cannot be told apart.
+        if state.holders.len() >= u64::BITS as usize {
             return None;
         }
         let mut held: Option<HeldByAsker> = None;
-        for entry in state.open.iter().filter(|entry| entry.owed > 0) {
-            let mut debtors = entry.debtors;
-            if debtors == 0 {
+        for entry in state.open.iter().filter(|entry| entry.outstanding > 0) {
+            let mut holders = entry.holders;
+            if holders == 0 {
                 return None;
             }
-            while debtors != 0 {
-                let (debtor, tag) = state.debtors.get(debtors.trailing_zeros() as usize)?;
-                let unread = entry.number >= debtor.upgrade()?.read.load(Ordering::Acquire);
+            while holders != 0 {
+                let (holder, tag) = state.holders.get(holders.trailing_zeros() as usize)?;
+                let unread = entry.number >= holder.upgrade()?.read.load(Ordering::Acquire);
                 let since = tag.hand.awaits_end_since()?;
                 if !unread && !tag.hand.holds(shard, entry.number) {
                     return None;
                 }
                 let held = held.get_or_insert_with(|| HeldByAsker { since, subscription: tag.label() });
                 held.since = held.since.max(since);
-                debtors &= debtors - 1;
+                holders &= holders - 1;
             }
         }
         held
@@ -394,10 +401,10 @@ impl Watermark {
 
 /// A lossless subscription, as seen by the watermark of one shard.
 #[derive(Debug)]
-pub(super) struct Debtor {
+pub(super) struct AckHolder {
     watermark: Arc<Watermark>,
     tag: Arc<Tag>,
-    /// Bit of this subscription in [`Open::debtors`]; zero when all bits are in use.
+    /// Bit of this subscription in [`Open::holders`]; zero when all bits are in use.
     pub(super) bit: u64,
     /// All dispatches with a lower number have been read by the subscriber.
     read: AtomicU64,
@@ -406,7 +413,7 @@ pub(super) struct Debtor {
 /// The acknowledgement that a lossless subscription owes for one dispatch. Dropping the token acknowledges.
 #[derive(Debug)]
 pub(super) struct AckToken {
-    debtor: Arc<Debtor>,
+    holder: Arc<AckHolder>,
     number: u64,
 }
 
@@ -414,26 +421,26 @@ pub(super) struct AckToken {
 const GIVEN_UP: u64 = u64::MAX;
 
 impl AckToken {
-    pub(super) fn new(debtor: &Arc<Debtor>, number: u64) -> Self {
-        Self { debtor: Arc::clone(debtor), number }
+    pub(super) fn new(holder: &Arc<AckHolder>, number: u64) -> Self {
+        Self { holder: Arc::clone(holder), number }
     }
 
     /// Marks the dispatch as read by the subscriber. Returns its number.
     pub(super) fn mark_read(&self) -> u64 {
-        self.debtor.read.fetch_max(self.number + 1, Ordering::AcqRel);
+        self.holder.read.fetch_max(self.number + 1, Ordering::AcqRel);
         self.number
     }
 
     /// Whether a resume of the session replays the dispatch. READY is sent only once, and dispatches of an
     /// earlier session are never replayed.
     pub(super) fn comes_again(&self) -> bool {
-        self.debtor.watermark.is_replayed(self.number)
+        self.holder.watermark.is_replayed(self.number)
     }
 
     /// Drops the token without acknowledging: a resume of the session in another process replays the
     /// dispatch.
     pub(super) fn give_up(mut self) {
-        self.debtor.watermark.abandon(self.number, &self.debtor);
+        self.holder.watermark.abandon(self.number, &self.holder);
         self.number = GIVEN_UP;
     }
 }
@@ -441,15 +448,15 @@ impl AckToken {
 impl Clone for AckToken {
     /// A clone counts as one more acknowledgement that is owed.
     fn clone(&self) -> Self {
-        self.debtor.watermark.owe_again(self.number, self.debtor.bit);
-        Self { debtor: Arc::clone(&self.debtor), number: self.number }
+        self.holder.watermark.expect_another(self.number, self.holder.bit);
+        Self { holder: Arc::clone(&self.holder), number: self.number }
     }
 }
 
 impl Drop for AckToken {
     fn drop(&mut self) {
         if self.number != GIVEN_UP {
-            self.debtor.watermark.acknowledge(self.number, self.debtor.bit);
+            self.holder.watermark.acknowledge(self.number, self.holder.bit);
         }
     }
 }
@@ -460,18 +467,18 @@ mod tests {
 
     use super::*;
 
-    fn debtor(watermark: &Arc<Watermark>) -> Arc<Debtor> {
+    fn holder(watermark: &Arc<Watermark>) -> Arc<AckHolder> {
         watermark.enroll(&Arc::new(Tag::new(std::panic::Location::caller())))
     }
 
-    fn owe(watermark: &Watermark, sequence: u64, debtors: &[&Arc<Debtor>]) -> Vec<AckToken> {
-        let bits = debtors.iter().fold(0, |bits, debtor| bits | debtor.bit);
-        let number = watermark.owe(sequence, u32::try_from(debtors.len()).unwrap(), bits);
-        debtors.iter().map(|debtor| AckToken::new(debtor, number)).collect()
+    fn tokens(watermark: &Watermark, sequence: u64, holders: &[&Arc<AckHolder>]) -> Vec<AckToken> {
+        let bits = holders.iter().fold(0, |bits, holder| bits | holder.bit);
+        let number = watermark.expect(sequence, u32::try_from(holders.len()).unwrap(), bits);
+        holders.iter().map(|holder| AckToken::new(holder, number)).collect()
     }
 
-    fn ticket(watermark: &Arc<Watermark>, sequence: u64) -> AckToken {
-        owe(watermark, sequence, &[&debtor(watermark)]).remove(0)
+    fn token(watermark: &Arc<Watermark>, sequence: u64) -> AckToken {
+        tokens(watermark, sequence, &[&holder(watermark)]).remove(0)
     }
 
     /// Number of entries, and number of entries for which memory is allocated.
@@ -484,7 +491,7 @@ mod tests {
     fn it_stays_before_the_first_that_is_not_acknowledged() {
         let watermark = Arc::new(Watermark::default());
         watermark.pass(1);
-        let (second, third) = (ticket(&watermark, 2), ticket(&watermark, 3));
+        let (second, third) = (token(&watermark, 2), token(&watermark, 3));
         watermark.pass(4);
         drop(third);
         assert_eq!(watermark.acknowledged(), 1);
@@ -495,10 +502,10 @@ mod tests {
     #[test]
     fn what_is_abandoned_outlives_the_merging_of_what_is_settled() {
         let watermark = Arc::new(Watermark::default());
-        let first = ticket(&watermark, 1);
-        ticket(&watermark, 2).give_up();
+        let first = token(&watermark, 1);
+        token(&watermark, 2).give_up();
         for sequence in 3..200 {
-            drop(ticket(&watermark, sequence));
+            drop(token(&watermark, sequence));
         }
         assert!(size(&watermark).0 < 2 + MERGE_FROM, "what is settled was merged");
         drop(first);
@@ -508,7 +515,7 @@ mod tests {
     #[test]
     fn every_subscription_has_to_acknowledge() {
         let watermark = Arc::new(Watermark::default());
-        let mut both = owe(&watermark, 7, &[&debtor(&watermark), &debtor(&watermark)]);
+        let mut both = tokens(&watermark, 7, &[&holder(&watermark), &holder(&watermark)]);
         drop(both.pop());
         assert_eq!(watermark.acknowledged(), 0);
         drop(both.pop());
@@ -518,9 +525,9 @@ mod tests {
     #[test]
     fn what_belongs_to_an_earlier_session_counts_no_more() {
         let watermark = Arc::new(Watermark::default());
-        let old = ticket(&watermark, 900);
+        let old = token(&watermark, 900);
         watermark.restart(1);
-        let new = ticket(&watermark, 2);
+        let new = token(&watermark, 2);
         drop(old);
         assert_eq!(watermark.acknowledged(), 1);
         drop(new);
@@ -528,15 +535,15 @@ mod tests {
     }
 
     #[test]
-    fn a_dispatch_that_had_to_wait_for_room_still_names_its_debtor() {
+    fn a_dispatch_that_had_to_wait_for_room_still_names_its_holder() {
         let watermark = Arc::new(Watermark::default());
-        let debtor = debtor(&watermark);
-        let ticket = owe(&watermark, 1, &[&debtor]).remove(0);
+        let holder = holder(&watermark);
+        let token = tokens(&watermark, 1, &[&holder]).remove(0);
         // Each attempt to deliver an event clones its token, and the last clone replaces the original.
-        drop(ticket.clone());
-        let delivered = ticket.clone();
-        drop(ticket);
-        assert_eq!(watermark.waits_for(), Some((1, Some(debtor.tag.label()))));
+        drop(token.clone());
+        let delivered = token.clone();
+        drop(token);
+        assert_eq!(watermark.waits_for(), Some((1, Some(holder.tag.label()))));
         drop(delivered);
         assert_eq!((watermark.waits_for(), watermark.acknowledged()), (None, 1));
     }
@@ -545,26 +552,26 @@ mod tests {
     async fn settled_means_that_nobody_owes_anything() {
         let watermark = Arc::new(Watermark::default());
         watermark.settled().await;
-        let owed = ticket(&watermark, 1);
+        let outstanding = token(&watermark, 1);
         let mut settled = std::pin::pin!(watermark.settled());
         assert!(futures_util::poll!(&mut settled).is_pending());
-        drop(owed);
+        drop(outstanding);
         settled.await;
     }
 
     #[test]
     fn what_a_crash_in_publishing_has_dropped_is_owed_again() {
         let watermark = Arc::new(Watermark::default());
-        let (taken, untaken) = (ticket(&watermark, 1), ticket(&watermark, 2));
+        let (taken, untaken) = (token(&watermark, 1), token(&watermark, 2));
         drop(untaken);
         watermark.rewind(1);
-        let again = ticket(&watermark, 2);
+        let again = token(&watermark, 2);
         drop(taken);
         assert_eq!(watermark.acknowledged(), 1);
         drop(again);
         assert_eq!(watermark.acknowledged(), 2);
         // When nothing else is open, the dispatch was acknowledged already.
-        drop(ticket(&watermark, 3));
+        drop(token(&watermark, 3));
         watermark.rewind(2);
         assert_eq!(watermark.acknowledged(), 2);
     }
@@ -572,12 +579,12 @@ mod tests {
     #[test]
     fn a_million_events_behind_one_that_is_held_cost_no_memory() {
         let watermark = Arc::new(Watermark::default());
-        let debtor = debtor(&watermark);
-        let held = owe(&watermark, 1, &[&debtor]);
+        let holder = holder(&watermark);
+        let held = tokens(&watermark, 1, &[&holder]);
         for sequence in 2..=1_000_000 {
             match sequence % 3 {
                 0 => watermark.pass(sequence),
-                _ => drop(owe(&watermark, sequence, &[&debtor])),
+                _ => drop(tokens(&watermark, sequence, &[&holder])),
             }
             let (entries, capacity) = size(&watermark);
             assert!(entries <= 2 * MERGE_FROM && capacity <= 4 * MERGE_FROM, "{entries} of {capacity}");
@@ -590,8 +597,9 @@ mod tests {
     #[test]
     fn memory_follows_what_is_open() {
         let watermark = Arc::new(Watermark::default());
-        let debtor = debtor(&watermark);
-        let mut open: Vec<_> = (1..=100_000).map(|sequence| owe(&watermark, sequence, &[&debtor])).collect();
+        let holder = holder(&watermark);
+        let mut open: Vec<_> =
+            (1..=100_000).map(|sequence| tokens(&watermark, sequence, &[&holder])).collect();
         assert!(size(&watermark).1 >= 100_000);
         // Each hundredth token stays open.
         let mut number = 0;
@@ -609,37 +617,37 @@ mod tests {
     #[tokio::test]
     async fn what_is_abandoned_holds_the_watermark_and_nobody_waits_for_it() {
         let watermark = Arc::new(Watermark::default());
-        let mut tickets: Vec<_> = (1..=4).map(|sequence| ticket(&watermark, sequence)).collect();
-        tickets.remove(1).give_up();
-        tickets.remove(1).give_up();
-        drop(tickets);
+        let mut tokens: Vec<_> = (1..=4).map(|sequence| token(&watermark, sequence)).collect();
+        tokens.remove(1).give_up();
+        tokens.remove(1).give_up();
+        drop(tokens);
         assert_eq!(watermark.acknowledged(), 1);
         watermark.settled().await;
         for sequence in 5..10_000 {
-            ticket(&watermark, sequence).give_up();
-            drop(ticket(&watermark, 10_000 + sequence));
+            token(&watermark, sequence).give_up();
+            drop(token(&watermark, 10_000 + sequence));
         }
         assert!(size(&watermark).0 <= 2 * MERGE_FROM, "{:?}", size(&watermark));
         assert_eq!(watermark.acknowledged(), 1);
         // After a resume from an earlier sequence number the abandoned dispatch is replayed in this process,
         // too.
         watermark.rewind(1);
-        drop(ticket(&watermark, 2));
+        drop(token(&watermark, 2));
         assert_eq!(watermark.acknowledged(), 2);
     }
 
     #[test]
     fn a_watermark_that_stands_still_is_reported_once_with_the_one_who_holds_it() {
         let watermark = Arc::new(Watermark::default());
-        let (good, bad) = (debtor(&watermark), debtor(&watermark));
+        let (good, bad) = (holder(&watermark), holder(&watermark));
         bad.tag.set_name("bad".into());
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
-        let mut held = owe(&watermark, 7, &[&good, &bad]);
+        let mut held = tokens(&watermark, 7, &[&good, &bad]);
         assert_eq!(watermark.look(now), None);
         assert_eq!(watermark.look(after(59)), None);
         drop(held.remove(0));
-        drop(owe(&watermark, 8, &[&good, &bad]));
+        drop(tokens(&watermark, 8, &[&good, &bad]));
         assert_eq!(watermark.stuck(), None);
         let stuck = WatermarkStuck { sequence: 7, since: now, subscription: Some(bad.tag.label()) };
         assert_eq!(watermark.look(after(61)), Some(Found::Stuck(stuck.clone())));
@@ -651,7 +659,7 @@ mod tests {
         assert_eq!(watermark.look(after(700)), None);
         // A subscription that abandons is named as well, even after it was dropped.
         let label = bad.tag.label();
-        owe(&watermark, 9, &[&bad]).remove(0).give_up();
+        tokens(&watermark, 9, &[&bad]).remove(0).give_up();
         drop((good, bad));
         assert_eq!(watermark.look(after(800)), None);
         let found = watermark.look(after(900));
@@ -663,17 +671,17 @@ mod tests {
     #[test]
     fn more_subscriptions_than_can_be_told_apart_still_have_to_acknowledge() {
         let watermark = Arc::new(Watermark::default());
-        let debtors: Vec<_> = (0..100).map(|_| debtor(&watermark)).collect();
-        let mut tickets = owe(&watermark, 1, &debtors.iter().collect::<Vec<_>>());
-        let last = tickets.pop();
-        drop(tickets);
+        let holders: Vec<_> = (0..100).map(|_| holder(&watermark)).collect();
+        let mut tokens = tokens(&watermark, 1, &holders.iter().collect::<Vec<_>>());
+        let last = tokens.pop();
+        drop(tokens);
         assert_eq!(watermark.acknowledged(), 0);
         assert_eq!(watermark.waits_for(), Some((1, None)));
         drop(last);
         assert_eq!(watermark.acknowledged(), 1);
         // The bits of dropped subscriptions are used again.
-        drop(debtors);
-        assert_ne!(debtor(&watermark).bit, 0);
+        drop(holders);
+        assert_ne!(holder(&watermark).bit, 0);
     }
 
     proptest! {
@@ -683,7 +691,7 @@ mod tests {
             let mut open = Vec::new();
             for (sequence, owes) in (1..).zip(&owing) {
                 if *owes {
-                    open.push((sequence, ticket(&watermark, sequence)));
+                    open.push((sequence, token(&watermark, sequence)));
                 } else {
                     watermark.pass(sequence);
                 }

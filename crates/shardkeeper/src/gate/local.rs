@@ -31,14 +31,14 @@ struct Shared {
 struct State {
     arrivals: u64,
     /// Waiting requests and passes that are out, in the order of service.
-    places: BTreeMap<(Priority, u64), Holder>,
+    claims: BTreeMap<(Priority, u64), ClaimState>,
     /// Time until which each key is closed.
     shut: HashMap<Key, Instant>,
     budget: Option<IdentifyBudget>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Holder {
+struct ClaimState {
     key: Key,
     admitted: bool,
 }
@@ -64,7 +64,7 @@ struct BudgetUsedUp {
     resets_after: Duration,
 }
 
-enum Turn {
+enum Admission {
     Now,
     /// The request may pass at this time, if nothing changes before.
     At(Instant),
@@ -74,17 +74,17 @@ enum Turn {
 impl IdentifyGate for LocalGate {
     fn admit(&self, request: IdentifyRequest) -> BoxFuture<'_, Result<IdentifyPass, GateError>> {
         Box::pin(async move {
-            let place = self.shared.enter(&request);
+            let claim = self.shared.enter(&request);
             loop {
                 // Registered before the check, so that no change in between is missed.
                 let changed = self.shared.changed.notified();
-                match place.turn()? {
-                    Turn::Now => break,
-                    Turn::At(at) => drop(timeout_at(at, changed).await),
-                    Turn::AfterOthers => changed.await,
+                match claim.try_admit()? {
+                    Admission::Now => break,
+                    Admission::At(at) => drop(timeout_at(at, changed).await),
+                    Admission::AfterOthers => changed.await,
                 }
             }
-            Ok(IdentifyPass::new(move || place.spent(request.window)))
+            Ok(IdentifyPass::new(move || claim.spent(request.window)))
         })
     }
 }
@@ -94,49 +94,49 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(self: &Arc<Self>, request: &IdentifyRequest) -> Place {
+    fn enter(self: &Arc<Self>, request: &IdentifyRequest) -> Claim {
         let mut state = self.state();
         state.learn(request.budget);
         state.arrivals += 1;
         let number = (request.priority, state.arrivals);
         let key = Key { number: request.key(), max_concurrency: request.max_concurrency };
-        state.places.insert(number, Holder { key, admitted: false });
-        Place { shared: Arc::clone(self), number, key }
+        state.claims.insert(number, ClaimState { key, admitted: false });
+        Claim { shared: Arc::clone(self), number, key }
     }
 }
 
-/// A place in the gate, from the request until the pass is over.
-struct Place {
+/// One request at the gate, from its arrival until its pass is gone.
+struct Claim {
     shared: Arc<Shared>,
     number: (Priority, u64),
     key: Key,
 }
 
-impl Place {
-    fn turn(&self) -> Result<Turn, BudgetUsedUp> {
+impl Claim {
+    fn try_admit(&self) -> Result<Admission, BudgetUsedUp> {
         let mut state = self.shared.state();
-        let before = |number: &(Priority, u64), holder: &Holder| {
+        let before = |number: &(Priority, u64), claim: &ClaimState| {
             *number != self.number
-                && holder.key.is_one_with(self.key)
-                && (holder.admitted || *number < self.number)
+                && claim.key.is_one_with(self.key)
+                && (claim.admitted || *number < self.number)
         };
-        if state.places.iter().any(|(number, holder)| before(number, holder)) {
-            return Ok(Turn::AfterOthers);
+        if state.claims.iter().any(|(number, claim)| before(number, claim)) {
+            return Ok(Admission::AfterOthers);
         }
         let now = Instant::now();
         let shut = state.shut.iter().filter(|(key, at)| key.is_one_with(self.key) && **at > now);
         if let Some(at) = shut.map(|(_, at)| *at).max() {
-            return Ok(Turn::At(at));
+            return Ok(Admission::At(at));
         }
-        let out = state.places.values().filter(|holder| holder.admitted).count();
+        let out = state.claims.values().filter(|claim| claim.admitted).count();
         if let Some(budget) = &mut state.budget
             && !budget.affords(now.into_std(), out)
         {
             let now = now.into_std();
             return Err(BudgetUsedUp { resets_after: budget.resets_at(now).saturating_duration_since(now) });
         }
-        state.places.insert(self.number, Holder { key: self.key, admitted: true });
-        Ok(Turn::Now)
+        state.claims.insert(self.number, ClaimState { key: self.key, admitted: true });
+        Ok(Admission::Now)
     }
 
     fn spent(&self, window: Duration) {
@@ -150,9 +150,9 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Claim {
     fn drop(&mut self) {
-        self.shared.state().places.remove(&self.number);
+        self.shared.state().claims.remove(&self.number);
         self.shared.changed.notify_waiters();
     }
 }

@@ -96,8 +96,8 @@ impl IdentifyLedger {
     }
 
     /// Takes over the budget in an answer of `GET /gateway/bot`.
-    pub(crate) fn reconcile(&self, now: Instant, told: IdentifyBudget) {
-        self.state().budget.reconcile(now, told);
+    pub(crate) fn reconcile(&self, now: Instant, reported: IdentifyBudget) {
+        self.state().budget.reconcile(now, reported);
     }
 
     pub(crate) fn status(&self) -> IdentifyStatus {

@@ -21,6 +21,7 @@ use crate::gate::{IdentifyPass, IdentifyRequest};
 use crate::message::{Incarnation, QueueMessage, ShardMessage};
 
 /// The identify queue of a bot.
+#[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
 pub struct IdentifyQueue;
 
 /// Start arguments of an [`IdentifyQueue`]. Only the manager can make them.
@@ -30,7 +31,7 @@ pub struct QueueArguments {
     pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) hub: Arc<Hub>,
     /// Client of the identify gate; `None` without a gate.
-    pub(crate) asking: Option<GateClient>,
+    pub(crate) gate: Option<GateClient>,
 }
 
 /// State of an [`IdentifyQueue`].
@@ -42,7 +43,7 @@ pub struct QueueState {
     ledger: Arc<IdentifyLedger>,
     hub: Arc<Hub>,
     shards: HashMap<ShardId, Known>,
-    asking: Option<GateClient>,
+    gate: Option<GateClient>,
     alarm: Option<AbortHandle>,
     frozen: bool,
     scarcity: u8,
@@ -77,7 +78,7 @@ impl Actor for IdentifyQueue {
         myself: ActorRef<QueueMessage>,
         arguments: QueueArguments,
     ) -> Result<QueueState, ActorProcessingErr> {
-        let QueueArguments { max_concurrency, window, ledger, hub, asking } = arguments;
+        let QueueArguments { max_concurrency, window, ledger, hub, gate } = arguments;
         let mut limiter = IdentifyLimiter::new(max_concurrency, window, ledger.budget());
         let id = myself.get_id();
         ledger.open(myself).into_iter().for_each(|shard| limiter.hold(shard));
@@ -94,7 +95,7 @@ impl Actor for IdentifyQueue {
             ledger,
             hub,
             shards: HashMap::new(),
-            asking,
+            gate,
             alarm: None,
             frozen: false,
             scarcity: 0,
@@ -136,24 +137,24 @@ impl Actor for IdentifyQueue {
                 state.limiter.update(now(), max_concurrency, budget);
                 state.limiter.set_budget(state.ledger.budget());
                 if std::mem::replace(&mut state.max_concurrency, max_concurrency) != max_concurrency {
-                    state.ask_anew(&myself);
+                    state.ask_again(&myself);
                 }
             }
             QueueMessage::Passed { shard, ask, pass } => state.passed(shard, ask, pass),
             QueueMessage::GateFailed { shard, ask, error, retry_after } => {
-                if state.asking.as_mut().is_some_and(|asking| asking.failed(shard, ask)) {
+                if state.gate.as_mut().is_some_and(|gate| gate.failed(shard, ask)) {
                     state.hub.announce(&Lifecycle::IdentifyGateFailed { error, retry_after });
                 }
             }
             QueueMessage::Freeze => {
                 state.frozen = true;
-                state.asking.as_mut().map(GateClient::take_asks);
+                state.gate.as_mut().map(GateClient::take_pending);
                 state.ledger.revoke_all();
             }
             QueueMessage::Wake => {}
         }
         state.grant(&myself, at);
-        let waiting = state.limiter.waiting() + state.asking.as_ref().map_or(0, GateClient::waiting);
+        let waiting = state.limiter.waiting() + state.gate.as_ref().map_or(0, GateClient::waiting);
         state.ledger.report(waiting, state.max_concurrency);
         state.warn();
         state.set_alarm(&myself, at);
@@ -197,9 +198,9 @@ impl QueueState {
     /// Sends the permit to the shard; with a gate, once there is a pass for it.
     fn permit(&mut self, myself: &ActorRef<QueueMessage>, shard: ShardId, permit: IdentifyPermit) {
         let Some(&(priority, _)) = self.asker(shard) else { return self.leave(shard) };
-        match &mut self.asking {
+        match &mut self.gate {
             None => self.hand_over(shard, permit, None),
-            Some(asking) => {
+            Some(gate) => {
                 let request = IdentifyRequest {
                     shard,
                     max_concurrency: self.max_concurrency,
@@ -207,7 +208,7 @@ impl QueueState {
                     priority,
                     budget: *self.limiter.budget(),
                 };
-                asking.ask(myself, request, permit);
+                gate.ask(myself, request, permit);
             }
         }
     }
@@ -219,9 +220,9 @@ impl QueueState {
     }
 
     fn passed(&mut self, shard: ShardId, ask: u64, pass: IdentifyPass) {
-        let Some(asking) = &mut self.asking else { return };
-        let passed = asking.passed(shard, ask, pass);
-        if asking.recovered() {
+        let Some(gate) = &mut self.gate else { return };
+        let passed = gate.passed(shard, ask, pass);
+        if gate.recovered() {
             self.hub.announce(&Lifecycle::IdentifyGateRecovered);
         }
         if let Some((permit, pass)) = passed {
@@ -231,8 +232,8 @@ impl QueueState {
 
     /// Repeats all requests to the gate after a change of the number of keys, since shards then wait for the
     /// wrong key.
-    fn ask_anew(&mut self, myself: &ActorRef<QueueMessage>) {
-        for (shard, permit) in self.asking.as_mut().map(GateClient::take_asks).unwrap_or_default() {
+    fn ask_again(&mut self, myself: &ActorRef<QueueMessage>) {
+        for (shard, permit) in self.gate.as_mut().map(GateClient::take_pending).unwrap_or_default() {
             self.permit(myself, shard, permit);
         }
     }
@@ -272,7 +273,7 @@ impl QueueState {
             return false;
         }
         self.shards.entry(shard).or_default().asker = Some((priority, actor));
-        if self.asking.as_ref().is_some_and(|asking| asking.is_asking(shard)) {
+        if self.gate.as_ref().is_some_and(|gate| gate.is_waiting(shard)) {
             // The shard already waits for a pass of the gate, and keeps that place.
             return false;
         }
@@ -287,8 +288,8 @@ impl QueueState {
         if let Some(known) = self.shards.get_mut(&shard) {
             known.asker = None;
         }
-        if let Some(asking) = &mut self.asking {
-            asking.left(shard);
+        if let Some(gate) = &mut self.gate {
+            gate.left(shard);
         }
         self.limiter.withdraw(shard);
         if self.ledger.revoke(shard) {
@@ -434,11 +435,11 @@ mod tests {
         /// Starts a queue with one key.
         async fn queue(ledger: &Arc<IdentifyLedger>) -> ActorRef<QueueMessage> {
             let (ledger, hub) = (Arc::clone(ledger), Arc::default());
-            let arguments = QueueArguments { max_concurrency: 1, window: WINDOW, ledger, hub, asking: None };
+            let arguments = QueueArguments { max_concurrency: 1, window: WINDOW, ledger, hub, gate: None };
             Actor::spawn(None, IdentifyQueue, arguments).await.unwrap().0
         }
 
-        fn tell(&self, message: QueueMessage) {
+        fn send(&self, message: QueueMessage) {
             self.queue.cast(message).unwrap();
         }
 
@@ -470,13 +471,13 @@ mod tests {
     async fn once_frozen_it_grants_nothing() {
         let bench = Bench::new().await;
         let (mut first, mut second) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-        bench.tell(first.claim());
+        bench.send(first.claim());
         assert!(first.permitted().await);
-        bench.tell(second.claim());
-        bench.tell(QueueMessage::Freeze);
+        bench.send(second.claim());
+        bench.send(QueueMessage::Freeze);
         bench.settled().await;
         assert!(bench.ledger.take(SHARD, 1).is_none(), "a permit that was not taken is revoked");
-        bench.tell(first.claim());
+        bench.send(first.claim());
         assert!(!first.permitted().await && !second.permitted().await);
     }
 
@@ -487,7 +488,7 @@ mod tests {
             let (old, mut new) = (Life::new(SHARD, 1).await, Life::new(SHARD, 2).await);
             let mut other = Life::new(OTHER, 3).await;
             for message in &order {
-                bench.tell(match message {
+                bench.send(match message {
                     0 => old.join(),
                     1 => old.claim(),
                     2 => old.leave(),
@@ -498,10 +499,10 @@ mod tests {
             bench.settled().await;
             assert!(bench.ledger.take(SHARD, 1).is_none(), "{order:?}: it is gone");
             // The new incarnation is in the queue, and on its way to Hello.
-            bench.tell(other.claim());
+            bench.send(other.claim());
             assert!(other.permitted().await, "{order:?}: the key is closed");
             bench.identify(&other);
-            bench.tell(new.claim());
+            bench.send(new.claim());
             assert!(new.permitted().await, "{order:?}: the new one waits for ever");
             bench.identify(&new);
             assert_eq!(bench.ledger.status().sent, 2);
@@ -512,14 +513,14 @@ mod tests {
     async fn gw_173_a_shard_that_asks_again_gives_its_permit_back() {
         let bench = Bench::new().await;
         let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-        bench.tell(shard.claim());
+        bench.send(shard.claim());
         assert!(shard.permitted().await);
-        bench.tell(shard.join());
-        bench.tell(other.claim());
+        bench.send(shard.join());
+        bench.send(other.claim());
         assert!(other.permitted().await);
         assert!(bench.ledger.take(SHARD, 1).is_none());
         bench.identify(&other);
-        bench.tell(shard.claim());
+        bench.send(shard.claim());
         assert!(shard.permitted().await);
         bench.identify(&shard);
     }
@@ -528,14 +529,14 @@ mod tests {
     async fn gw_172_a_key_stays_closed_as_long_as_any_driver_may_write() {
         let bench = Bench::new().await;
         let (mut old, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-        bench.tell(old.claim());
+        bench.send(old.claim());
         assert!(old.permitted().await);
         let mut permit = bench.ledger.take(SHARD, 1).unwrap();
         let new = Life::new(SHARD, 3).await;
         [old.leave(), old.gone(), new.claim(), new.leave()]
             .into_iter()
-            .for_each(|message| bench.tell(message));
-        bench.tell(other.claim());
+            .for_each(|message| bench.send(message));
+        bench.send(other.claim());
         assert!(!other.permitted().await, "the driver still has it");
         permit.spend();
         assert!(!other.permitted().await, "the driver may still be writing");
@@ -549,11 +550,11 @@ mod tests {
     async fn gw_173_a_permit_that_a_dying_driver_did_not_use_is_free_at_once() {
         let bench = Bench::new().await;
         let (mut old, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-        bench.tell(old.claim());
+        bench.send(old.claim());
         assert!(old.permitted().await);
         let permit = bench.ledger.take(SHARD, 1).unwrap();
-        bench.tell(old.gone());
-        bench.tell(other.claim());
+        bench.send(old.gone());
+        bench.send(other.claim());
         bench.settled().await;
         drop(permit);
         let begun = now();
@@ -567,18 +568,18 @@ mod tests {
         for at_hello in [true, false] {
             let bench = Bench::new().await;
             let (mut old, mut new) = (Life::new(SHARD, 1).await, Life::new(SHARD, 3).await);
-            bench.tell(old.claim());
+            bench.send(old.claim());
             assert!(old.permitted().await);
             let mut permit = bench.ledger.take(SHARD, 1).unwrap();
-            bench.tell(old.gone());
-            bench.tell(if at_hello { new.claim() } else { new.join() });
+            bench.send(old.gone());
+            bench.send(if at_hello { new.claim() } else { new.join() });
             bench.settled().await;
             permit.spend();
             drop(permit);
             let written = now();
             bench.settled().await;
             assert_eq!(bench.ledger.status().waiting, 1, "at Hello: {at_hello}");
-            bench.tell(new.claim());
+            bench.send(new.claim());
             assert!(new.permitted().await, "at Hello: {at_hello}");
             assert!(now() - written >= WINDOW, "at Hello: {at_hello}");
         }
@@ -615,9 +616,9 @@ mod tests {
         // The first Identify leaves less than half of the budget, which is logged.
         let bench = Bench::with(IdentifyBudget::new(now(), 4, 2, BUDGET_PERIOD, 0)).await;
         let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-        bench.tell(shard.claim());
+        bench.send(shard.claim());
         assert!(shard.permitted().await);
-        bench.tell(other.claim());
+        bench.send(other.claim());
         bench.settled().await;
         let written = now();
         bench.identify(&shard);
@@ -633,7 +634,7 @@ mod tests {
         for dies_at in 0..4 {
             let mut bench = Bench::new().await;
             let (mut shard, mut other) = (Life::new(SHARD, 1).await, Life::new(OTHER, 2).await);
-            bench.tell(shard.claim());
+            bench.send(shard.claim());
             assert!(shard.permitted().await);
             let before = bench.queue.clone();
             let mut permit = None;
@@ -642,7 +643,7 @@ mod tests {
                     // As can happen with threads: the old queue's state ends when the new queue already
                     // works.
                     bench.queue = Bench::queue(&bench.ledger).await;
-                    bench.tell(other.claim());
+                    bench.send(other.claim());
                     bench.settled().await;
                     before.kill();
                     bench.settled().await;

@@ -12,7 +12,7 @@ use shardkeeper_transport::{Compression, Dialer, TransportConfig};
 use tokio::sync::watch;
 use url::Url;
 
-use crate::command::MembersDesk;
+use crate::command::MembersRequests;
 use crate::dispatch::OwnHub;
 use crate::error::ExitReason;
 use crate::gate::IdentifyGate;
@@ -45,7 +45,7 @@ impl fmt::Debug for ManagerArguments {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) hub: OwnHub,
-    pub(crate) members: Arc<MembersDesk>,
+    pub(crate) members: Arc<MembersRequests>,
     pub(crate) ended: watch::Sender<Option<ExitReason>>,
 }
 

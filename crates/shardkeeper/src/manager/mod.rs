@@ -44,6 +44,7 @@ const GENERATION: u32 = 1;
 
 /// The manager of one bot's shards. Start it with [`Shardkeeper::builder`](crate::Shardkeeper::builder), or
 /// like any actor: `Actor::spawn(None, ShardManager, config)`.
+#[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
 pub struct ShardManager;
 
 /// The state of a [`ShardManager`]: what every phase needs.

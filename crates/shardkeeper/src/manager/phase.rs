@@ -7,7 +7,7 @@ use shardkeeper_proto::Session;
 
 use super::shards::Shards;
 use super::silence::SilenceWatch;
-use crate::error::{ExitReason, ShardChangeError, StartError};
+use crate::error::{ExitReason, ManagerEnded, ShardChangeError, StartError};
 use crate::gateway_info::GatewayInfo;
 use crate::identify::IdentifyLedger;
 use crate::message::{QueueMessage, ShutdownMode};
@@ -143,7 +143,7 @@ impl Phase {
         match self {
             Self::Starting(_) => Err(ShardChangeError::Starting),
             Self::Running(fleet) => Ok(fleet),
-            Self::Stopping(_) => Err(ShardChangeError::ManagerEnded),
+            Self::Stopping(_) => Err(ManagerEnded.into()),
         }
     }
 

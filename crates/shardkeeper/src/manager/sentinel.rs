@@ -23,6 +23,7 @@ use crate::task::AbortOnDrop;
 const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 
 /// The sentinel of a bot.
+#[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
 pub struct ReshardSentinel;
 
 /// What a [`ReshardSentinel`] is started with. Only the manager makes one.

@@ -43,7 +43,7 @@ impl ManagerState {
         ledger: &Arc<IdentifyLedger>,
     ) -> Result<ActorRef<QueueMessage>, ActorProcessingErr> {
         let timings = &self.config.settings.timings;
-        let asking = self.config.settings.identify_gate.as_ref().map(|gate| {
+        let gate = self.config.settings.identify_gate.as_ref().map(|gate| {
             let random = self.config.settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
             GateClient::new(Arc::clone(gate), timings.reconnect, random)
         });
@@ -52,7 +52,7 @@ impl ManagerState {
             window: timings.identify_window + timings.identify_margin,
             ledger: Arc::clone(ledger),
             hub: Arc::clone(&self.live.hub),
-            asking,
+            gate,
         };
         let (queue, _) = Actor::spawn_linked(None, IdentifyQueue, arguments, myself.get_cell()).await?;
         Ok(queue)

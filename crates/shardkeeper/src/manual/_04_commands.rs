@@ -4,15 +4,15 @@
 //!
 //! | to … | call | shard | class | needs |
 //! |---|---|---|---|---|
-//! | join, move in or leave a voice channel | [`VoiceStateUpdate`] | the guild's shard | voice |  |
+//! | join, move in or leave a voice channel | [`Command::voice`] | the guild's shard | voice |  |
 //! | show a presence everywhere | [`Shardkeeper::update_presence`] | every shard | presence |  |
 //! | … on some shards | [`Shardkeeper::update_presence_on`] | these | presence |  |
 //! | collect members of a guild | [`Shardkeeper::members`] | the guild's shard | bulk | `GUILD_MEMBERS` for all, `GUILD_PRESENCES` for presences |
 //! | … one chunk after the other | [`Shardkeeper::members_chunks`] | the guild's shard | bulk | the same |
-//! | request members, and receive the events | [`RequestMembers::command`] | the guild's shard | bulk | the same |
+//! | request members, and receive the events | [`Command::members`] | the guild's shard | bulk | the same |
 //! | request soundboard sounds of any guilds | [`Shardkeeper::request_soundboard_sounds`] | each guild's shard | bulk |  |
-//! | … of guilds of one shard | [`request_soundboard_sounds()`](crate::command::request_soundboard_sounds) | the first guild's shard | bulk |  |
-//! | request the status and start time of voice channels | [`request_channel_info()`](crate::command::request_channel_info) | the guild's shard | bulk |  |
+//! | … of guilds of one shard | [`Command::sounds`] | the first guild's shard | bulk |  |
+//! | request the status and start time of voice channels | [`Command::channel_info`] | the guild's shard | bulk |  |
 //! | send any other payload that Discord accepts | [`Command::raw`] | a shard of your choice | bulk |  |
 //!
 //! All commands except presences and the collecting ones go through [`Shardkeeper::command`]. With the cargo
@@ -122,17 +122,17 @@
 //! # An example
 //!
 //! ```no_run
-//! use shardkeeper::command::{RequestMembers, VoiceStateUpdate};
+//! use shardkeeper::command::{Command, RequestMembers, VoiceStateUpdate};
 //! use shardkeeper::Shardkeeper;
 //!
 //! async fn greet(bot: &Shardkeeper, guild_id: u64, channel_id: u64) -> Result<(), Box<dyn std::error::Error>> {
-//!     let joined = bot.command(VoiceStateUpdate::join(guild_id, channel_id).deafened()).await?;
+//!     let joined = bot.command(Command::voice(VoiceStateUpdate::join(guild_id, channel_id).deafened())).await?;
 //!     joined.written().await?;
 //!
 //!     let found = bot.members(RequestMembers::prefix(guild_id, "duck", 10)).await?;
 //!     println!("{} members are called duck", found.raw_members.len());
 //!
-//!     bot.command(VoiceStateUpdate::leave(guild_id)).await?;
+//!     bot.command(Command::voice(VoiceStateUpdate::leave(guild_id))).await?;
 //!     Ok(())
 //! }
 //! ```

@@ -152,6 +152,9 @@
 //! end, however it happens. [`Shardkeeper::wait`] returns the same as a `Result`: an error if the bot ended
 //! although nobody asked for it.
 //!
+//! After the end every call that needs the manager returns the error [`ManagerEnded`], alone or as the variant `ManagerEnded`
+//! of its own error. Only `stop`, `wait` and `exit_reason` succeed, since they wait for the end; a subscription yields `None`.
+//!
 //! # Several processes
 //!
 //! Each process runs a part of the layout: the same count, different ids. Routing by guild works in each of
@@ -184,7 +187,7 @@
 //!
 //! /// The same for a whole process: the next one resumes everything.
 //! async fn replace(old: &Shardkeeper, token: String) -> Result<Shardkeeper, Box<dyn std::error::Error>> {
-//!     let sessions = old.detach().await;
+//!     let sessions = old.detach().await?;
 //!     Ok(Shardkeeper::builder(token, Intents::GUILDS).sessions(sessions).start().await?)
 //! }
 //! ```

@@ -233,6 +233,34 @@
 //!
 //! **Rejected.** A collector in the driver: its memory and its time-outs would be the shard's.
 //!
+//! # Types of other crates in the public API
+//!
+//! **Context.** A bot that uses a type of another crate together with shardkeeper needs the same major version of
+//! that crate.
+//!
+//! **Decision.** The public API shows types of these crates only. A new major version of one of them (a new minor
+//! version where the version begins with `0.`) is a breaking change of shardkeeper.
+//!
+//! | crate | version | where |
+//! |---|---|---|
+//! | ractor | 0.16 | [`Shardkeeper::manager`], [`Shardkeeper::shard`], [`Shardkeeper::subscribe_actor`] and the module [`actor`]; re-exported as [`shardkeeper::ractor`](crate::ractor) |
+//! | tokio | 1 | every call runs on its runtime; [`Dialer`]s return streams with its `AsyncRead` and `AsyncWrite` |
+//! | futures-core | 0.3 | `Stream` of subscriptions and of [`Shardkeeper::members_chunks`]; `BoxFuture` (of futures-util, an alias for a boxed future) in the traits [`IdentifyGate`], [`SessionStore`](crate::store::SessionStore) and [`Dialer`] |
+//! | serde | 1 | `Serialize` and `Deserialize` of sessions, records, status and lifecycle; `DeserializeOwned` in [`Dispatch::parse`] |
+//! | serde_json | 1 | `RawValue` in [`Members`]; [`JsonError::into_inner`] |
+//! | url | 2 | [`GatewayInfo::url`], [`Dialer::dial`] |
+//! | rustls | 0.23 | [`client_config_trusting`], [`TcpDialer`] |
+//! | bitflags | 2 | the trait `Flags` of [`Intents`] |
+//! | twilight-model | 0.18 | feature `twilight`: `subscribe_to` and `Dispatch::event()` |
+//! | songbird | 0.6 | feature `songbird`: its traits for [`Shardkeeper`] |
+//!
+//! The crate shardkeeper-transport, used without shardkeeper, also shows bytes 1.
+//!
+//! **Consequences.** Everything else behind the API, such as redb, hyper, tungstenite, governor and simd-json, may
+//! change at any time.
+//!
+//! **Rejected.** Types of our own for all of it: every user would convert them back.
+//!
 //! # Where Discord's documentation says nothing
 //!
 //! | topic | what shardkeeper does | to change it |

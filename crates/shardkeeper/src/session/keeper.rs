@@ -61,6 +61,7 @@ pub(crate) struct SessionTable {
 
 /// The actor that saves a bot's sessions. It runs when the manager has a
 /// [store](crate::Builder::session_store).
+#[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
 pub struct SessionKeeper;
 
 /// Start arguments of a [`SessionKeeper`]. Only the manager can make them.

@@ -22,6 +22,7 @@ use crate::task::{AbortOnDrop, panic_message};
 const CONTROL_CAPACITY: usize = 64;
 
 /// The actor of one shard. It holds nothing that would be missed: sessions, layout and presence are the manager's.
+#[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
 pub struct ShardActor;
 
 /// What a [`ShardActor`] is started with. Only the manager makes one.

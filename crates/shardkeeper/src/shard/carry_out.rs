@@ -34,7 +34,7 @@ impl Driver {
         match (output, &mut self.link) {
             (Output::Connect(url), _) => {
                 self.core.parts.board.set_url(self.core.parts.incarnation(), &url);
-                let wait = self.core.parts.pacer.take_turn();
+                let wait = self.core.parts.pacer.reserve();
                 if wait.is_zero() {
                     self.open(url);
                 } else {
@@ -104,12 +104,12 @@ impl Driver {
     }
 
     /// Once per driver; the log has it once for all of them.
-    pub(super) fn tell_uncompressed(&mut self) {
+    pub(super) fn log_uncompressed(&mut self) {
         if let Link::Up(connection) = &self.link
             && connection.is_uncompressed()
             && !std::mem::replace(&mut self.uncompressed_told, true)
         {
-            self.core.parts.oddities.tell(self.core.parts.shard, Oddity::Uncompressed);
+            self.core.parts.oddities.log_once(self.core.parts.shard, Oddity::Uncompressed);
         }
     }
 }

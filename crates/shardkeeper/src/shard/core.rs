@@ -113,7 +113,7 @@ impl Core {
             if rest.is_empty() {
                 return;
             }
-            self.parts.oddities.tell(self.parts.shard, Oddity::SeveralPayloads);
+            self.parts.oddities.log_once(self.parts.shard, Oddity::SeveralPayloads);
         }
         self.feed(Input::Unreadable("more payloads in one message than are taken"));
     }
@@ -136,7 +136,7 @@ impl Core {
                 }
                 Output::SessionChanged(session) => self.parts.slot.store(self.parts.incarnation(), session),
                 Output::Changed(change) => self.changed(now, change),
-                Output::Odd(oddity) => self.parts.oddities.tell(self.parts.shard, oddity),
+                Output::Odd(oddity) => self.parts.oddities.log_once(self.parts.shard, oddity),
                 Output::Enqueue(priority) => {
                     let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
                     let actor = self.peers.actor.clone();

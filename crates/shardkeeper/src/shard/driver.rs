@@ -116,8 +116,8 @@ impl Driver {
                 self.feed(Input::Timeout);
             }
             // 5. Commands: before messages, of which there may always be more.
-            Some(asked) = self.inputs.commands.recv() => {
-                self.command(asked);
+            Some(pending) = self.inputs.commands.recv() => {
+                self.command(pending);
                 // Whoever asks without end does not keep us from reading.
                 self.receive_pending(1);
             }
@@ -132,7 +132,7 @@ impl Driver {
                         self.core.take(event, &mut self.codec);
                         self.carry_out();
                         self.receive_pending(MESSAGES_PER_STEP);
-                        self.tell_uncompressed();
+                        self.log_uncompressed();
                     }
                 }
             }

@@ -11,6 +11,7 @@ use shardkeeper_proto::{Envelope, Opcode, Payload, ShardId};
 
 /// Which way a payload goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "there is no third one")]
 pub enum Direction {
     /// From the shard to Discord.
     Sent,

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stores_that_get_it_wrong_are_told_what() {
+    async fn a_store_that_gets_it_wrong_is_reported_with_what_it_broke() {
         type Spoil = fn(&mut Changes);
         let spoils: [(Spoil, &str); 4] = [
             (|changes| changes.sessions.truncate(2), "each slot of each layout"),

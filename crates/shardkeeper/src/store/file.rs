@@ -72,7 +72,7 @@ pub enum OpenError {
         /// Path of the file.
         path: PathBuf,
         /// Error of the database.
-        source: redb::DatabaseError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -112,7 +112,7 @@ impl OpenError {
             DatabaseError::Storage(StorageError::Io(source)) if source.kind() != ErrorKind::InvalidData => {
                 Self::File { path, source }
             }
-            source => Self::NoStore { path, source },
+            source => Self::NoStore { path, source: source.into() },
         }
     }
 }
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_store_is_told_by_name_and_left_as_it_is() {
+    fn what_is_no_store_is_named_and_left_as_it_is() {
         let directory = Directory::new("foreign");
         let path = directory.0.join("notes");
         let notes = "somebody else's notes ".repeat(1000);

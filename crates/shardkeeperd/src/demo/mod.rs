@@ -117,7 +117,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         let (mut delivered, mut since) = (0, Instant::now());
         loop {
             let delivery = simulator.delivery();
-            let ready = keeper.status().await.is_some_and(|status| all_ready(&status));
+            let ready = keeper.status().await.is_ok_and(|status| all_ready(&status));
             if ready && delivery.delivered == delivery.sent {
                 break;
             }
@@ -134,7 +134,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     // On a signal the sessions are kept, so that another process could resume them.
     let ending = async {
         if terminated {
-            keeper.detach().await;
+            drop(keeper.detach().await);
         } else {
             keeper.stop().await;
         }
@@ -203,7 +203,7 @@ async fn show(
             biased;
             () = sleep_until(latest) => return,
             _ = frame.tick() => {
-                let Some(status) = keeper.status().await else { return };
+                let Ok(status) = keeper.status().await else { return };
                 screen.draw(&status, &simulator.delivery());
                 if all_ready(&status) {
                     for line in plan.inject_due(Instant::now(), end, keeper, simulator).await {

@@ -243,7 +243,7 @@ fn guild(number: u64) -> u64 {
 }
 
 fn members(number: u64) -> Command {
-    RequestMembers::prefix(guild(number), "a", 1).command().unwrap()
+    Command::members(&RequestMembers::prefix(guild(number), "a", 1)).unwrap()
 }
 
 fn bulk(number: u64) -> Input<'static> {

@@ -112,7 +112,7 @@ fn a_command_that_is_not_for_this_shard_is_refused() {
     let refused = |command: Command| bench.shard.check_command(&command).unwrap_err().to_string();
     let elsewhere = Command::raw(ShardId(1), 4, &"").unwrap();
     assert_eq!(refused(elsewhere), "the command belongs on shard 1, not on shard 3");
-    let all = RequestMembers::all(guild(1)).with_presences().command().unwrap();
+    let all = Command::members(&RequestMembers::all(guild(1)).with_presences()).unwrap();
     assert_eq!(
         refused(all),
         "the command needs GUILD_MEMBERS | GUILD_PRESENCES, which the bot did not ask for when it started"

@@ -99,13 +99,13 @@ pub async fn check(make: impl Fn() -> Arc<dyn IdentifyGate>, window: Duration) -
     set.max_concurrency_may_change().await
 }
 
-struct Asked {
+struct Asker {
     shard: ShardId,
     max_concurrency: u32,
 }
 
-fn shard(shard: u32, max_concurrency: u32) -> Asked {
-    Asked { shard: ShardId(shard), max_concurrency }
+fn shard(shard: u32, max_concurrency: u32) -> Asker {
+    Asker { shard: ShardId(shard), max_concurrency }
 }
 
 /// Two processes of one bot.
@@ -120,26 +120,26 @@ impl Set {
         &self,
         limit: Duration,
         gate: &dyn IdentifyGate,
-        asked: Asked,
+        asker: Asker,
     ) -> Result<Option<IdentifyPass>, Broken> {
-        let asking = gate.admit(IdentifyRequest::new(asked.shard, asked.max_concurrency, self.window));
+        let asking = gate.admit(IdentifyRequest::new(asker.shard, asker.max_concurrency, self.window));
         timeout(limit, asking).await.ok().transpose().map_err(Broken::Failed)
     }
 
-    async fn in_the_end(&self, gate: &dyn IdentifyGate, asked: Asked) -> Result<IdentifyPass, Broken> {
+    async fn in_the_end(&self, gate: &dyn IdentifyGate, asker: Asker) -> Result<IdentifyPass, Broken> {
         let waited = self.window * PATIENCE;
-        self.within(waited, gate, asked).await?.ok_or(Broken::Starved { waited })
+        self.within(waited, gate, asker).await?.ok_or(Broken::Starved { waited })
     }
 
     async fn at_once(
         &self,
         gate: &dyn IdentifyGate,
-        asked: Asked,
+        asker: Asker,
         otherwise: impl FnOnce(Duration) -> Broken,
     ) -> Result<IdentifyPass, Broken> {
         // Shorter than a window, so that a gate that wrongly waits for a window fails the check.
         let waited = self.window * 3 / 4;
-        self.within(waited, gate, asked).await?.ok_or_else(|| otherwise(waited))
+        self.within(waited, gate, asker).await?.ok_or_else(|| otherwise(waited))
     }
 
     /// `spent` is the time when the last pass was spent, measured just before.

@@ -20,14 +20,14 @@ pub(crate) struct GateClient {
     random: fastrand::Rng,
     /// Number of the last request, so that the answer to an earlier request is not taken for that to a later
     /// one.
-    asked: u64,
+    last_number: u64,
     /// Requests under way, in the order of shards, because they are repeated in this order.
-    asks: BTreeMap<ShardId, Ask>,
+    pending: BTreeMap<ShardId, PendingPass>,
     /// Whether the gate has failed and has not worked since.
     broken: bool,
 }
 
-struct Ask {
+struct PendingPass {
     number: u64,
     permit: IdentifyPermit,
     failed: bool,
@@ -36,7 +36,7 @@ struct Ask {
 
 impl GateClient {
     pub(crate) fn new(gate: Arc<dyn IdentifyGate>, backoff: Backoff, random: fastrand::Rng) -> Self {
-        Self { gate, backoff, random, asked: 0, asks: BTreeMap::new(), broken: false }
+        Self { gate, backoff, random, last_number: 0, pending: BTreeMap::new(), broken: false }
     }
 
     /// Requests a pass, which arrives as [`QueueMessage::Passed`].
@@ -46,22 +46,22 @@ impl GateClient {
         request: IdentifyRequest,
         permit: IdentifyPermit,
     ) {
-        self.asked += 1;
-        let (shard, number) = (request.shard, self.asked);
+        self.last_number += 1;
+        let (shard, number) = (request.shard, self.last_number);
         let (gate, queue) = (Arc::clone(&self.gate), queue.clone());
         let task = tokio::spawn(ask(gate, request, number, queue, self.backoff, self.random.fork()));
         let task = AbortOnDrop(task.abort_handle());
-        self.asks.insert(shard, Ask { number, permit, failed: false, _task: task });
+        self.pending.insert(shard, PendingPass { number, permit, failed: false, _task: task });
     }
 
     /// Cancels all requests and returns their permits, so that they can be requested again.
-    pub(crate) fn take_asks(&mut self) -> Vec<(ShardId, IdentifyPermit)> {
-        std::mem::take(&mut self.asks).into_iter().map(|(shard, ask)| (shard, ask.permit)).collect()
+    pub(crate) fn take_pending(&mut self) -> Vec<(ShardId, IdentifyPermit)> {
+        std::mem::take(&mut self.pending).into_iter().map(|(shard, ask)| (shard, ask.permit)).collect()
     }
 
     /// Number of permits that wait for a pass.
     pub(crate) fn waiting(&self) -> usize {
-        self.asks.len()
+        self.pending.len()
     }
 
     /// Returns the permit that this pass is for, together with the pass. A pass that no request waits for is
@@ -72,14 +72,14 @@ impl GateClient {
         number: u64,
         pass: IdentifyPass,
     ) -> Option<(IdentifyPermit, IdentifyPass)> {
-        self.asks.get(&shard).filter(|ask| ask.number == number)?;
-        let ask = self.asks.remove(&shard)?;
+        self.pending.get(&shard).filter(|ask| ask.number == number)?;
+        let ask = self.pending.remove(&shard)?;
         Some((ask.permit, pass))
     }
 
     /// Notes that a request failed. `true` when this is the first failure since the gate last worked.
     pub(crate) fn failed(&mut self, shard: ShardId, number: u64) -> bool {
-        match self.asks.get_mut(&shard).filter(|ask| ask.number == number) {
+        match self.pending.get_mut(&shard).filter(|ask| ask.number == number) {
             Some(ask) => {
                 ask.failed = true;
                 !std::mem::replace(&mut self.broken, true)
@@ -91,19 +91,19 @@ impl GateClient {
     /// Whether the gate works again after a failure: no request that waits has failed.
     pub(crate) fn recovered(&mut self) -> bool {
         self.broken && {
-            self.broken = self.asks.values().any(|ask| ask.failed);
+            self.broken = self.pending.values().any(|ask| ask.failed);
             !self.broken
         }
     }
 
     /// Notes that the shard no longer waits for a pass.
     pub(crate) fn left(&mut self, shard: ShardId) {
-        self.asks.remove(&shard);
+        self.pending.remove(&shard);
     }
 
     /// Whether the shard waits for a pass.
-    pub(crate) fn is_asking(&self, shard: ShardId) -> bool {
-        self.asks.contains_key(&shard)
+    pub(crate) fn is_waiting(&self, shard: ShardId) -> bool {
+        self.pending.contains_key(&shard)
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
                 window: Duration::from_secs(5),
                 ledger: Arc::clone(&ledger),
                 hub: Arc::default(),
-                asking: Some(GateClient::new(Arc::new(gate.clone()), backoff, fastrand::Rng::with_seed(7))),
+                gate: Some(GateClient::new(Arc::new(gate.clone()), backoff, fastrand::Rng::with_seed(7))),
             };
             let (queue, _) = Actor::spawn(None, IdentifyQueue, arguments).await.unwrap();
             let permits = Arc::default();
@@ -252,10 +252,10 @@ mod tests {
 
         fn claim(&self, shard: u32) {
             let (shard, priority, actor) = (ShardId(shard), Priority::ColdStart, self.actor.clone());
-            self.tell(QueueMessage::Claim { shard, incarnation: 1, priority, actor });
+            self.send(QueueMessage::Claim { shard, incarnation: 1, priority, actor });
         }
 
-        fn tell(&self, message: QueueMessage) {
+        fn send(&self, message: QueueMessage) {
             self.queue.cast(message).unwrap();
         }
 
@@ -272,7 +272,7 @@ mod tests {
         let bench = Bench::start(&gate).await;
         bench.claim(0);
         bench.permits(1).await;
-        bench.tell(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
+        bench.send(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
         gate.until(&["shard 0 returned it"]).await;
         bench.claim(1);
         bench.permits(2).await;
@@ -286,18 +286,18 @@ mod tests {
         here.permits(1).await;
         there.claim(1);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        there.tell(QueueMessage::Gone { shard: ShardId(1), incarnation: 1 });
+        there.send(QueueMessage::Gone { shard: ShardId(1), incarnation: 1 });
         gate.until(&["shard 1 of 1 left"]).await;
         let mut permit = here.ledger.take(ShardId(0), 1).unwrap();
         permit.spend();
-        here.tell(QueueMessage::Gone { shard: ShardId(0), incarnation: 1 });
+        here.send(QueueMessage::Gone { shard: ShardId(0), incarnation: 1 });
         tokio::time::sleep(Duration::from_secs(1)).await;
         gate.until(&["shard 1 of 1 left"]).await;
         drop(permit);
         gate.until(&["shard 1 of 1 left", "shard 0 spent it"]).await;
         // No Identify was sent, so the only window is that of the gate.
         let start = tokio::time::Instant::now();
-        there.tell(QueueMessage::Claim {
+        there.send(QueueMessage::Claim {
             shard: ShardId(1),
             incarnation: 2,
             priority: Priority::ColdStart,
@@ -345,10 +345,10 @@ mod tests {
         here.permits(1).await;
         there.claim(1);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        there.tell(QueueMessage::Update { max_concurrency: 1, budget: budget() });
-        there.tell(QueueMessage::Update { max_concurrency: 2, budget: budget() });
+        there.send(QueueMessage::Update { max_concurrency: 1, budget: budget() });
+        there.send(QueueMessage::Update { max_concurrency: 2, budget: budget() });
         gate.until(&["shard 1 of 1 left"]).await;
-        here.tell(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
+        here.send(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
         there.permits(1).await;
     }
 
@@ -360,7 +360,7 @@ mod tests {
         here.permits(1).await;
         there.claim(1);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        there.tell(QueueMessage::Freeze);
+        there.send(QueueMessage::Freeze);
         gate.until(&["shard 1 of 1 left"]).await;
     }
 }
