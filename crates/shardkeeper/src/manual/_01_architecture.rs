@@ -162,7 +162,7 @@
 //!     orders](super::_02_supervision#which-orders-the-code-relies-on)). Tests:
 //!     `what_a_killed_shard_said_may_come_in_any_order_and_closes_no_key`,
 //!     `what_an_earlier_incarnation_says_late_changes_nothing`,
-//!     `a_shard_that_ended_as_it_was_told_has_not_crashed`.
+//!     `a_shard_that_ended_as_ordered_has_not_crashed`.
 //!
 //! # One shard, from start to end
 //!
