@@ -1,65 +1,70 @@
-//! When which shard may identify: the keys of `max_concurrency`, and the allowance of a day.
+//! The identify limiter: when each shard may identify, by the keys of `max_concurrency` and the daily budget.
 //!
-//! Input: shards that join, connect, identify or leave. Output: who may connect, who may send Identify. Pure: the
-//! `IdentifyQueue` actor and its clock are elsewhere.
+//! Input: shards that join, connect, identify or leave. Output: shards that may connect, and shards that may
+//! send Identify. The limiter has no I/O and no clock; the `IdentifyQueue` actor in `shardkeeper` supplies
+//! both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::{LONGEST_WAIT, ShardId};
 
-/// The right to send one Identify. It cannot be copied, and sending takes it.
+/// The right to send one Identify. A permit cannot be copied, and sending the Identify consumes it.
 #[derive(Debug)]
 #[must_use = "a permit that is not used has to be given back"]
 pub struct IdentifyPermit(());
 
 impl IdentifyPermit {
-    /// For identify queues only: each permit that is made must be paid for by a key's window and the budget.
+    /// Issues a permit. Only identify queues may call this: the window of a key and the budget have to
+    /// account for each permit.
     pub const fn issue() -> Self {
         Self(())
     }
 }
 
-/// Who goes first, within a key.
+/// The order in which the shards of one key are served: smaller values first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Priority {
-    /// A shard that had a session and lost it: its guilds are without events.
+    /// The shard had a session and lost it, so its guilds receive no events.
     LostSession,
-    /// A shard that starts for the first time.
+    /// The shard starts for the first time.
     ColdStart,
-    /// A shard of a new generation, beside one that still works.
+    /// The shard belongs to a new generation, while one of the old generation still works.
     Reshard,
 }
 
-/// How many of the token's daily Identifies are left, and until when; at 0 Discord resets the token (GW-166).
+/// The Identifies that are left to the token in the current period. At 0 Discord resets the token (GW-166).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdentifyBudget {
     total: u32,
     remaining: u32,
-    /// `None` as long as nothing was spent: a period begins with its first Identify.
+    /// When the period ends; `None` before the first Identify, which begins the period.
     ends_at: Option<Instant>,
     floor: u32,
 }
 
-/// A day: the period of the budget.
+/// The period of the budget: one day.
 pub const BUDGET_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
-/// By so much two ends of the same period may be apart: the answer that tells of one is under way meanwhile.
+/// How far apart two reported ends of the same period may be, because of the time for which an answer
+/// travels.
 const ANSWER_TAKES: Duration = Duration::from_secs(60);
 
 impl IdentifyBudget {
-    /// The budget as `GET /gateway/bot` told it. The last `floor` are kept: reaching zero resets the token.
+    /// Creates the budget from the answer of `GET /gateway/bot`. The last `floor` Identifies are never used,
+    /// because Discord resets the token at zero. `floor` is at most half of `total`, so that a small bot can
+    /// start.
     ///
-    /// A `reset_after` of zero means that no Identify was spent in the current period: it begins with the next one
-    /// (GW-008).
+    /// A `reset_after` of zero means that no Identify was sent in the current period: the period begins with
+    /// the next one (GW-008).
     pub fn new(now: Instant, total: u32, remaining: u32, reset_after: Duration, floor: u32) -> Self {
         let ends_at = match (reset_after, remaining < total) {
             (Duration::ZERO, false) => None,
-            // It contradicts itself; a whole period is the safe reading.
+            // The answer contradicts itself; a whole period is the safe interpretation.
             (Duration::ZERO, true) => Some(now + BUDGET_PERIOD),
             (reset_after, _) => Some(now + reset_after.min(LONGEST_WAIT)),
         };
-        // A bot whose whole allowance is smaller than the floor could never start.
+        // Without this, a bot whose total is smaller than the floor could never start.
         let floor = floor.min(total / 2);
         Self { total, remaining: remaining.min(total), ends_at, floor }
     }
@@ -70,33 +75,33 @@ impl IdentifyBudget {
         }
     }
 
-    /// When the next Identify is allowed; `now` or earlier means at once.
+    /// When the next Identify is allowed; `now` or an earlier time means at once.
     pub fn free_at(&mut self, now: Instant) -> Instant {
         self.refresh(now);
         if self.remaining > self.floor { now } else { self.resets_at(now) }
     }
 
-    /// Whether one more Identify is allowed now, while `out` permits may still be spent: they count as spent, else
-    /// several could be had for the last one.
+    /// Whether one more Identify is allowed now. The `out` permits that are issued and not yet spent count as
+    /// spent; otherwise several shards could get the last one.
     pub fn affords(&mut self, now: Instant, out: usize) -> bool {
         self.left(now).saturating_sub(self.floor) > u32::try_from(out).unwrap_or(u32::MAX)
     }
 
-    /// What is left now: a period that is over is forgotten.
+    /// The Identifies that are left now, or the full total if the period has ended.
     pub fn left(&mut self, now: Instant) -> u32 {
         self.refresh(now);
         self.remaining
     }
 
-    /// Counts one Identify (GW-169). Saturates: one that was sent counts, whatever the budget says.
+    /// Counts one sent Identify (GW-169), even if the budget is already at zero.
     pub fn spend(&mut self, now: Instant) {
         self.refresh(now);
         self.ends_at.get_or_insert(now + BUDGET_PERIOD);
         self.remaining = self.remaining.saturating_sub(1);
     }
 
-    /// Takes what `GET /gateway/bot` tells anew. Within a period the lower count holds: what was spent while the answer was
-    /// under way is not in it, and what somebody else has spent is not in ours.
+    /// Applies a new answer of `GET /gateway/bot`. Within one period the lower count applies: the answer may
+    /// not include recent Identifies of this process, and our own count does not include those of others.
     pub fn reconcile(&mut self, now: Instant, told: Self) {
         self.refresh(now);
         let apart = |one: Instant, other: Instant| one.max(other) - one.min(other);
@@ -108,22 +113,25 @@ impl IdentifyBudget {
         *self = Self { remaining, ..told };
     }
 
-    /// What is left.
+    /// The Identifies that were left at the last update. Unlike [`left`](Self::left), this does not notice
+    /// the end of the period.
     pub const fn remaining(&self) -> u32 {
         self.remaining
     }
 
-    /// What a whole period allows.
+    /// The Identifies that Discord allows per period.
     pub const fn total(&self) -> u32 {
         self.total
     }
 
-    /// When the period ends; before its first Identify, when it would end if that were sent now.
+    /// When the period ends. Before the first Identify of a period: when the period would end if it began
+    /// now.
     pub fn resets_at(&self, now: Instant) -> Instant {
         self.ends_at.unwrap_or(now + BUDGET_PERIOD)
     }
 
-    /// How scarce it is: 0 as long as half of it is left, 1 below that, 2 below a quarter, 3 below a tenth.
+    /// How scarce Identifies are: 0 while at least half of the budget is left, 1 below half, 2 below a
+    /// quarter, 3 below a tenth.
     pub const fn scarcity(&self) -> u8 {
         let left = self.remaining;
         (left < self.total.div_ceil(2)) as u8
@@ -132,22 +140,22 @@ impl IdentifyBudget {
     }
 }
 
-/// What the limiter allows next.
+/// A permission that the limiter grants.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "who drives the limiter has to serve every grant")]
 pub enum Grant {
-    /// The shard may open its connection: its turn is near.
+    /// The shard may open its connection, because its Identify is near.
     Connect(ShardId),
-    /// The shard, which sits at Hello, may send Identify.
+    /// The shard, which has received Hello, may send Identify.
     Identify(ShardId, IdentifyPermit),
 }
 
-/// One Identify per key and window (GW-170), in order, within the budget.
+/// Allows one Identify per key and window (GW-170), in order of [`Priority`] and id, within the budget.
 ///
-/// A shard goes through it so: [`join`](Self::join), [`Grant::Connect`], Hello, [`claim`](Self::claim),
-/// [`Grant::Identify`], [`sent`](Self::sent). With [`leave`](Self::leave) it goes away at any point and what was
-/// not spent is free again. A shard connects while the window of the one before it still runs, so that the cadence
-/// of a key is its window, and not the window plus a handshake.
+/// The steps of a shard: [`join`](Self::join), [`Grant::Connect`], Hello, [`claim`](Self::claim),
+/// [`Grant::Identify`], [`sent`](Self::sent). A shard can [`leave`](Self::leave) at any point, which frees a
+/// permit that it has not spent. A shard already connects during the window of the shard before it, so a key
+/// serves one shard per window and loses no time to handshakes.
 #[derive(Debug)]
 pub struct IdentifyLimiter {
     window: Duration,
@@ -158,11 +166,11 @@ pub struct IdentifyLimiter {
 
 #[derive(Debug, Default)]
 struct Key {
-    /// When the window of the last Identify ends (GW-172: counted from when it was written).
+    /// When the window of the last Identify ends, counted from when the Identify was written (GW-172).
     free_at: Option<Instant>,
-    /// Who holds a permit that is out: one shard, unless several keys have become one.
+    /// The shards that hold an unspent permit: at most one, unless several keys were merged.
     granted: BTreeSet<ShardId>,
-    /// Everyone else, in the order of service.
+    /// All other shards of the key, in the order of service.
     queue: BTreeMap<(Priority, ShardId), Place>,
 }
 
@@ -174,15 +182,17 @@ enum Place {
 }
 
 impl IdentifyLimiter {
-    /// A limiter for `max_concurrency` keys with `window` between two Identify of one key.
+    /// Creates a limiter for `max_concurrency` keys, with at least `window` between two Identifies of one
+    /// key.
     pub fn new(max_concurrency: u32, window: Duration, budget: IdentifyBudget) -> Self {
         let keys = (0..max_concurrency.max(1)).map(|_| Key::default()).collect();
         Self { window: window.min(LONGEST_WAIT), keys, waiting: 0, budget }
     }
 
-    /// The key of a shard. It has no shard count in it: all generations share the keys (GW-174).
+    /// The key of a shard. The number of shards does not matter, because all generations share the keys
+    /// (GW-174).
     pub fn key_of(&self, shard: ShardId) -> u32 {
-        // The remainder of a u32 fits into a u32.
+        // The remainder of a division of two `u32` fits into a `u32`.
         shard.0 % self.keys.len() as u32
     }
 
@@ -191,7 +201,8 @@ impl IdentifyLimiter {
         &mut self.keys[key]
     }
 
-    /// The shard wants to identify. Asking again keeps its place. As long as it holds a permit it gets no other one.
+    /// Adds the shard to the queue. A shard that asks again keeps its place. While it holds a permit it gets
+    /// no second one.
     pub fn join(&mut self, shard: ShardId, priority: Priority) {
         let key = self.key(shard);
         if key.queue.keys().any(|(_, queued)| *queued == shard) {
@@ -201,7 +212,7 @@ impl IdentifyLimiter {
         self.waiting += 1;
     }
 
-    /// The shard has its Hello and waits for the permit. Joins it if it had not.
+    /// Records that the shard received Hello and waits for the permit. Joins the queue if the shard has not.
     pub fn claim(&mut self, shard: ShardId, priority: Priority) {
         self.join(shard, priority);
         let place = self.key(shard).queue.iter_mut().find(|((_, queued), _)| *queued == shard);
@@ -210,18 +221,18 @@ impl IdentifyLimiter {
         }
     }
 
-    /// The shard goes away. A permit that it held and did not spend is free again (GW-173).
+    /// Removes the shard. A permit that it held and did not spend is free again (GW-173).
     pub fn leave(&mut self, shard: ShardId) {
         self.withdraw(shard);
         self.give_back(shard);
     }
 
-    /// A permit that the shard held and did not spend is free again (GW-173).
+    /// Takes back the permit that the shard held and did not spend; the permit is free again (GW-173).
     pub fn give_back(&mut self, shard: ShardId) {
         self.key(shard).granted.remove(&shard);
     }
 
-    /// The shard no longer waits. A permit that it holds stays out.
+    /// Removes the shard from the queue. A permit that it holds stays issued.
     pub fn withdraw(&mut self, shard: ShardId) {
         let key = self.key(shard);
         let before = key.queue.len();
@@ -230,18 +241,18 @@ impl IdentifyLimiter {
         self.waiting -= left;
     }
 
-    /// Counts a permit as out that an earlier limiter has issued to this shard.
+    /// Counts a permit that an earlier limiter issued to this shard and that may still be spent.
     pub fn hold(&mut self, shard: ShardId) {
         self.key(shard).granted.insert(shard);
     }
 
-    /// Whether a permit is out to this shard, and neither spent nor given back.
+    /// Whether the shard holds a permit that is neither spent nor given back.
     pub fn holds_permit(&self, shard: ShardId) -> bool {
         self.keys[self.key_of(shard) as usize].granted.contains(&shard)
     }
 
-    /// The shard wrote its Identify at `at`; also to be called when it may have. If it waits for another one by now, its place
-    /// stays.
+    /// Records that the shard wrote its Identify at `at`. Call this also when the shard may have written it.
+    /// If the shard already waits for another Identify, it keeps its place.
     pub fn sent(&mut self, shard: ShardId, at: Instant) {
         self.give_back(shard);
         let window = self.window;
@@ -251,14 +262,15 @@ impl IdentifyLimiter {
         self.budget.spend(at);
     }
 
-    /// The next thing that is allowed now; call it until `None`.
+    /// Returns the next grant that is allowed now. Call this method until it returns `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Grant> {
         if self.waiting == 0 || self.budget.free_at(now) > now {
             return None;
         }
         let out = self.keys.iter().map(|key| key.granted.len()).sum();
         let affordable = self.budget.affords(now, out);
-        // A shard that identifies again and again does not spend what the others need to start at all.
+        // A shard that repeatedly loses its session must not use the budget that other shards need to start
+        // at all.
         let starting = self.keys.iter().flat_map(|key| key.queue.keys());
         let starting = starting.filter(|(priority, _)| *priority == Priority::ColdStart).count();
         let plenty = self.budget.affords(now, out + starting);
@@ -274,8 +286,9 @@ impl IdentifyLimiter {
         None
     }
 
-    /// When to call [`poll`](Self::poll) again, if nothing happens before. `now` is the time of the last `poll`: what has become
-    /// free since then would be left out.
+    /// When to call [`poll`](Self::poll) again if nothing happens before; `None` if there is nothing to wait
+    /// for. `now` must be the time of the last `poll`: with a later time, anything that became free in
+    /// between would be missed.
     pub fn wakes_at(&mut self, now: Instant) -> Option<Instant> {
         if self.waiting == 0 {
             return None;
@@ -287,8 +300,9 @@ impl IdentifyLimiter {
         self.keys.iter().flat_map(|key| key.wake_times(self.window)).filter(|at| *at > now).min()
     }
 
-    /// Takes a new answer of `GET /gateway/bot`: the budget, and the number of keys (GW-177). When that changes,
-    /// every waiting shard moves to its new key, and each new key stays shut as long as any old one would.
+    /// Applies a new answer of `GET /gateway/bot`: the budget, and the number of keys (GW-177). When that
+    /// number changes, every waiting shard moves to its new key, and each new key stays closed as long as any
+    /// old key would have been.
     pub fn update(&mut self, now: Instant, max_concurrency: u32, budget: IdentifyBudget) {
         self.budget.reconcile(now, budget);
         let count = max_concurrency.max(1) as usize;
@@ -310,25 +324,25 @@ impl IdentifyLimiter {
         }
     }
 
-    /// Shuts every key for the window of an Identify at this time: for a limiter that does not know whose it was, since it
-    /// was sent before it was made.
+    /// Closes every key for one window starting at `at`. Used by a new limiter when an earlier one may have
+    /// sent an Identify on an unknown key.
     pub fn hold_all(&mut self, at: Instant) {
         for key in &mut self.keys {
             key.free_at = Some(at + self.window);
         }
     }
 
-    /// How many shards wait for a permit.
+    /// The number of shards that wait for a permit.
     pub const fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Replaces the budget, where somebody else counts what is spent.
+    /// Replaces the budget. Used when another process counts the Identifies.
     pub const fn set_budget(&mut self, budget: IdentifyBudget) {
         self.budget = budget;
     }
 
-    /// The budget as it stands.
+    /// The current budget.
     pub const fn budget(&self) -> &IdentifyBudget {
         &self.budget
     }
@@ -345,15 +359,17 @@ impl Key {
         Some(place.1)
     }
 
-    /// The queue, without those who have to leave what there is to the others.
+    /// The shards to serve, in order. Without `plenty`, shards that lost their session are left out, because
+    /// the rest of the budget belongs to shards that have yet to start.
     fn served(&self, plenty: bool) -> impl Iterator<Item = ((Priority, ShardId), Place)> {
         let may = move |priority| plenty || priority != Priority::LostSession;
         let queue = self.queue.iter().map(|(place, state)| (*place, *state));
         queue.filter(move |((priority, _), _)| may(*priority))
     }
 
-    /// Lets the first waiting shard connect, if nobody better or as good is already on the way. One that has been
-    /// on the way for a whole window is not waited for.
+    /// Lets the first waiting shard connect, unless a shard of the same or a better priority is already
+    /// connecting or at Hello. The limiter stops waiting for a shard that has been connecting for a whole
+    /// window.
     fn call_up(&mut self, now: Instant, window: Duration, plenty: bool) -> Option<ShardId> {
         let (first, _) = self.served(plenty).find(|(_, state)| *state == Place::Waiting)?;
         let ahead = self.served(plenty).any(|((priority, _), state)| {
@@ -392,12 +408,13 @@ mod tests {
         IdentifyBudget::new(now, 1000, remaining, Duration::from_secs(3600), 0)
     }
 
-    /// Runs a start to its end with shards that connect in 100 ms; returns (second, shard) of each Identify.
+    /// Runs a complete start of shards that connect within 100 ms. Returns the time in ms and the shard of
+    /// each Identify.
     fn start(shards: u32, max_concurrency: u32) -> Vec<(u64, u32)> {
         let begin = Instant::now();
         let mut now = begin;
         let mut limiter = IdentifyLimiter::new(max_concurrency, WINDOW, budget(now, 1000));
-        // In the worst order.
+        // The shards join in the worst order.
         for shard in (0..shards).rev() {
             limiter.join(ShardId(shard), Priority::ColdStart);
         }
@@ -469,7 +486,8 @@ mod tests {
         assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(0)))));
         limiter.claim(ShardId(0), Priority::ColdStart);
         limiter.join(ShardId(9), Priority::LostSession);
-        // The one at Hello is served at once, since nobody better is there yet; the lost one is called up meanwhile.
+        // The shard at Hello is served at once, since no better one has its Hello yet; the lost shard is
+        // called up meanwhile.
         assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(0), _))));
         limiter.sent(ShardId(0), now);
         assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(9)))));
@@ -556,7 +574,7 @@ mod tests {
         assert_eq!(budget.free_at(hours(24)), hours(44), "not a day after the start");
         assert_eq!(budget.free_at(hours(44)), hours(44));
         assert_eq!(budget.remaining(), 1000);
-        // And so does each later one.
+        // So does each later period.
         for _ in 0..990 {
             budget.spend(hours(60));
         }

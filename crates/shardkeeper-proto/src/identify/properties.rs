@@ -1,11 +1,11 @@
-//! What holds for the limiter whatever shards do in whatever order.
+//! Property tests of the limiter: its limits hold whatever shards do, in any order.
 
 use proptest::prelude::*;
 
 use super::*;
 
 const WINDOW: Duration = Duration::from_secs(5);
-/// From a grant to connect to Hello, for a shard that does what it should.
+/// The time from a grant to connect until Hello, for a shard that works.
 const HELLO: Duration = Duration::from_millis(100);
 const SHARDS: u32 = 8;
 const TOTAL: u32 = 20;
@@ -18,7 +18,7 @@ enum Step {
     Leave(u32),
     Withdraw(u32),
     GiveBack(u32),
-    /// The shard writes the Identify of the permit that it holds, and the limiter hears of it this much later.
+    /// The shard writes the Identify of its permit, and the limiter learns of it this much later.
     Send(u32, Duration),
     /// An earlier limiter issued a permit to this shard.
     Hold(u32),
@@ -51,24 +51,24 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A shard that waits, as the limiter has been told of it.
+/// A waiting shard, as known from the calls of the limiter.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     priority: Priority,
     at_hello: bool,
-    /// It was let connect.
+    /// Whether the shard was allowed to connect.
     called: bool,
 }
 
-/// A limiter, and what is known of it from outside alone: what it was told, and what it granted.
+/// A limiter, and what its calls and grants show from outside.
 struct Bench {
     limiter: IdentifyLimiter,
     max_concurrency: u32,
     now: Instant,
     waiting: BTreeMap<u32, Waiting>,
-    /// Who holds a permit.
+    /// The shards that hold a permit.
     out: BTreeSet<u32>,
-    /// When which shard sent Identify; `None` stands for a shard that is not known.
+    /// The time and shard of each Identify; `None` for an unknown shard.
     sent: Vec<(Instant, Option<u32>)>,
 }
 
@@ -147,8 +147,8 @@ impl Bench {
         self.sent.push((at, Some(shard)));
     }
 
-    /// Polls until nothing more is allowed, and judges each grant. Returns the shards that may connect and those that may
-    /// identify.
+    /// Polls until nothing more is allowed, and checks each grant. Returns the shards that may connect and
+    /// those that may identify.
     fn poll(&mut self) -> (Vec<u32>, Vec<u32>) {
         let (mut connect, mut identify) = (Vec::new(), Vec::new());
         while let Some(grant) = self.limiter.poll(self.now) {
@@ -177,7 +177,7 @@ impl Bench {
         (connect, identify)
     }
 
-    /// A permit was granted to this shard.
+    /// Checks the grant of a permit to this shard.
     fn judge(&mut self, shard: u32) {
         let is_same_key = |other: u32| other % self.max_concurrency == shard % self.max_concurrency;
         let starting =
@@ -202,15 +202,16 @@ impl Bench {
         self.out.insert(shard);
     }
 
-    /// Shards that were let connect and have not come to Hello yet.
+    /// The shards that were allowed to connect and have not received Hello.
     fn on_their_way(&self) -> impl Iterator<Item = u32> {
         let on_their_way = self.waiting.iter().filter(|(_, waiting)| waiting.called && !waiting.at_hello);
         on_their_way.map(|(shard, _)| *shard)
     }
 
-    /// Lets everyone who waits identify, and returns how long that takes: shards connect and identify at once, nobody new
-    /// comes, and the limiter is polled only when a shard has its Hello and when the limiter asked to be woken. If `some_hang`,
-    /// those that are on their way now never have their Hello, and nobody waits for them.
+    /// Lets every waiting shard identify, and returns how long that takes. Shards connect and identify at
+    /// once, no new shard comes, and the limiter is polled only when a shard receives Hello and when the
+    /// limiter asked for it. If `some_hang`, the shards that are connecting now never receive Hello, and the
+    /// loop does not wait for them.
     fn run_out(&mut self, some_hang: bool) -> Duration {
         let start = self.now;
         for shard in std::mem::take(&mut self.out) {
@@ -246,10 +247,11 @@ impl Bench {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
-    /// One permit per key and window, the reserve untouched, better places first, each wake-up in the future. And nobody
-    /// waits for ever: as soon as nobody else comes, everyone has had a turn after as many windows as shards wait, one more for
-    /// the window that runs, one more for shards that hang on their way, and the time of two handshakes. If the budget does not
-    /// suffice for all of them, its reset comes on top.
+    /// The limiter keeps one permit per key and window, leaves the reserve untouched, serves better places
+    /// first, and asks to be polled only in the future. No shard waits for ever: once no new shard comes,
+    /// every shard has had its turn after one window per waiting shard, plus one for the running window, one
+    /// for shards that hang while connecting, and the time of two handshakes. If the budget is not sufficient
+    /// for all, the time until its reset is added.
     #[test]
     fn whatever_shards_do_the_limiter_keeps_its_limits_and_serves_everyone(
         max_concurrency in 1_u32..=5,
@@ -265,7 +267,7 @@ proptest! {
         let suffices = bench.limiter.budget.left(bench.now) > FLOOR + shards + out;
         let reset = bench.limiter.budget().resets_at(bench.now) - bench.now;
         let bound = WINDOW * (shards + 2) + HELLO * 2 + if suffices { Duration::ZERO } else { reset };
-        // A shard that must leave the budget to those that hang learns of the reset only by asking again.
+        // A shard that must leave the budget to hanging shards learns of the reset only when it asks again.
         let took = bench.run_out(some_hang && suffices);
         prop_assert!(took <= bound, "{took:?} instead of {bound:?}");
     }

@@ -1,4 +1,4 @@
-//! What a shard tells about itself: each change of state, and why.
+//! Changes of a shard's state, and their causes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,23 +7,24 @@ use std::time::Duration;
 use crate::Intents;
 use crate::close::{CloseCode, Scope};
 
-/// A change of state. Comes before the dispatches that belong to the new state.
+/// A change of a shard's state. A change is reported before the dispatches that belong to the new state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// It waits in the identify queue for its turn to connect.
+    /// The shard waits in the identify queue until it may connect.
     Queued,
-    /// It opens a connection.
+    /// The shard opens a connection.
     Connecting {
-        /// Whether to resume a session, or to start one.
+        /// Whether the shard will resume a session; otherwise it starts a new one.
         resuming: bool,
     },
-    /// Too many shards connect at once: opening the connection begins after this wait (GW-138).
+    /// Opening the connection is delayed, because too many shards connect at once (GW-138: clients spread new
+    /// connections).
     Paced {
-        /// How long.
+        /// The delay before the connection is opened.
         wait: Duration,
     },
-    /// Hello came.
+    /// Hello was received.
     Hello {
         /// The time between heartbeats.
         heartbeat_interval: Duration,
@@ -32,33 +33,34 @@ pub enum Change {
     Identifying,
     /// Resume was handed to the transport.
     Resuming {
-        /// From which sequence number on.
+        /// The last sequence number received: Discord replays the dispatches after it.
         sequence: u64,
     },
     /// A new session began.
     Ready,
-    /// The session goes on.
+    /// The session continues on this connection.
     Resumed {
-        /// How many dispatches were replayed.
+        /// The number of replayed dispatches.
         replayed: u64,
     },
-    /// The connection is given up, or was lost.
+    /// The connection ended: it was lost, closed, or could not be opened.
     Disconnected {
-        /// Why.
+        /// The cause of the end.
         reason: Reason,
-        /// What the gateway or the transport said about it, in words and for people: the reason in the close frame, or
-        /// the cause of what could not be read. Control characters are escaped. `None` when nothing more is known.
+        /// Details from the gateway or the transport, as text for people: the reason in the close frame, or
+        /// why received data could not be read. Control characters are escaped. `None` when nothing more is
+        /// known.
         detail: Option<Arc<str>>,
-        /// What happens next.
+        /// The step that follows.
         next: Next,
     },
-    /// It will do nothing more, as it was told.
+    /// The shard ended on request.
     Stopped,
-    /// It will do nothing more, since Discord refuses it.
+    /// The shard ended because Discord refuses it.
     Refused(FatalClose),
 }
 
-/// Why a connection ended.
+/// The cause of the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -66,46 +68,46 @@ pub enum Reason {
     ReconnectRequested,
     /// Discord declared the session invalid (op 9).
     InvalidSession {
-        /// Whether it may still be resumable.
+        /// Whether the session may still be resumable.
         resumable: bool,
     },
     /// A heartbeat was not acknowledged.
     Zombied,
-    /// Discord closed it.
+    /// Discord closed the connection.
     Closed(CloseCode),
-    /// It ended without a close frame.
+    /// The connection ended without a close frame.
     Lost,
-    /// It could not be opened.
+    /// The connection could not be opened.
     ConnectFailed,
-    /// It was not open in time.
+    /// The connection was not open in time.
     ConnectTimeout,
-    /// Hello did not come in time.
+    /// Hello was not received in time.
     HelloTimeout,
-    /// READY did not come in time.
+    /// READY was not received in time.
     ReadyTimeout,
     /// The resume made no progress in time.
     ResumedTimeout,
-    /// What came in could not be read.
+    /// Received data could not be read.
     Unreadable,
-    /// READY names another shard than Identify did (GW-129).
+    /// READY is for another shard than Identify was (GW-129: clients compare the two).
     OtherShard,
-    /// The shard was told to make another one.
+    /// The application requested a new connection.
     Requested,
-    /// The shard was told to stop, and gives the session up.
+    /// The shard stops, and its session ends.
     Stopping,
-    /// The shard was told to stop, and keeps the session.
+    /// The shard stops, and its session stays resumable.
     Detaching,
 }
 
-/// Who ended a connection.
+/// The side that ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Initiator {
-    /// Discord.
+    /// Discord ended the connection.
     Gateway,
-    /// This shard.
+    /// This shard ended the connection.
     Shard,
-    /// Whatever lies between.
+    /// The network or the transport lost the connection, or could not open it.
     Transport,
 }
 
@@ -120,7 +122,7 @@ impl fmt::Display for Initiator {
 }
 
 impl Reason {
-    /// The close code that Discord sent, if it did.
+    /// The close code that Discord sent; `None` if the connection ended for another reason.
     pub const fn close_code(self) -> Option<CloseCode> {
         match self {
             Self::Closed(code) => Some(code),
@@ -128,7 +130,7 @@ impl Reason {
         }
     }
 
-    /// Who ended the connection.
+    /// The side that ended the connection.
     pub const fn initiator(self) -> Initiator {
         match self {
             Self::ReconnectRequested | Self::InvalidSession { .. } | Self::Closed(_) => Initiator::Gateway,
@@ -153,27 +155,28 @@ impl fmt::Display for Reason {
             Self::ReadyTimeout => f.write_str("no answer to identify in time"),
             Self::ResumedTimeout => f.write_str("no answer to resume in time"),
             Self::Unreadable => f.write_str("received something unreadable"),
-            Self::OtherShard => f.write_str("the session begun is that of another shard"),
-            Self::Requested => f.write_str("told to connect anew"),
+            Self::OtherShard => f.write_str("READY is for another shard"),
+            Self::Requested => f.write_str("a reconnect was requested"),
             Self::Stopping => f.write_str("stopped"),
             Self::Detaching => f.write_str("detached"),
         }
     }
 }
 
-/// Something in which a gateway differs from Discord's, and which is put up with.
+/// A difference from Discord's gateway that the shard tolerates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Oddity {
-    /// A dispatch has no sequence number that can be read. It is delivered with that of the dispatch before it.
+    /// A dispatch has no readable sequence number. The dispatch is delivered with the number of the one
+    /// before.
     Unnumbered,
-    /// READY has no URL to resume at that can be used. The session is resumed at the bootstrap URL.
+    /// READY has no usable URL for resuming. The session is resumed at the bootstrap URL.
     NoResumeUrl,
-    /// The shard in READY cannot be read. It is taken for the one that was asked for.
+    /// The shard in READY cannot be read. The shard assumes that READY is for it.
     UnreadableShard,
-    /// Payloads come uncompressed on a connection whose URL asks for compression. They are taken as they are.
+    /// Payloads arrive uncompressed although the connection's URL asks for compression. They are processed.
     Uncompressed,
-    /// Several payloads come in one message. They are taken in their order.
+    /// Several payloads arrive in one message. They are processed in order.
     SeveralPayloads,
 }
 
@@ -186,47 +189,49 @@ impl fmt::Display for Oddity {
             Self::NoResumeUrl => {
                 "READY has no usable resume_gateway_url: sessions are resumed at the bootstrap URL"
             }
-            Self::UnreadableShard => "the shard in READY cannot be read: it is taken for the one asked for",
+            Self::UnreadableShard => "the shard in READY cannot be read: the requested shard is assumed",
             Self::Uncompressed => {
-                "payloads come uncompressed, though the URL asks for compression: the server does not know it, or something in between undoes it"
+                "payloads come uncompressed, though the URL asks for compression: \
+                 the server does not support it, or a proxy decompresses them"
             }
-            Self::SeveralPayloads => "several payloads come in one message: each is taken",
+            Self::SeveralPayloads => "several payloads come in one message: each is processed",
         })
     }
 }
 
-/// What follows a disconnect.
+/// The step that follows a disconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Next {
-    /// Another connection that resumes the session.
+    /// The shard connects again and resumes the session.
     Resume {
-        /// After this wait, counted from the end of the connection.
+        /// The wait before that, counted from the end of the connection.
         after: Duration,
     },
-    /// Another session, through the identify queue.
+    /// The shard starts a new session, through the identify queue.
     Identify {
-        /// After this wait, counted from the end of the connection.
+        /// The wait before that, counted from the end of the connection.
         after: Duration,
     },
-    /// Nothing.
+    /// The shard has ended and does nothing more.
     End,
 }
 
-/// Discord refuses the shard for good: trying again unchanged is pointless (GW-095).
+/// Discord refused the shard permanently: never try again with the same parameters (GW-095).
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("discord refuses the connection: {code}{}", Culprits(*.code, *.intents))]
 #[non_exhaustive]
 pub struct FatalClose {
-    /// The close code.
+    /// The close code that Discord sent.
     pub code: CloseCode,
-    /// How far it reaches.
+    /// The reach of the code: the layout, or the whole bot.
     pub scope: Scope,
-    /// What the shard asked for.
+    /// The intents that the shard requested.
     pub intents: Intents,
 }
 
-/// The intents among which the culprit is, when it is one (GW-089, GW-090).
+/// Lists the requested intents for 4013 (GW-089: unknown bits), and the privileged ones among them for 4014
+/// (GW-090: an intent that is not enabled), since one of them is the cause.
 struct Culprits(CloseCode, Intents);
 
 impl fmt::Display for Culprits {

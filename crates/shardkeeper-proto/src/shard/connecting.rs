@@ -1,4 +1,4 @@
-//! From nothing to an open connection, by way of the identify queue.
+//! The way to an open connection, through the identify queue for shards without a session.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ impl Shard {
     pub(super) fn connect(&mut self, now: Instant) {
         let session = self.session.as_ref().filter(|_| !self.avoid_resume_url);
         let resume_url = session.and_then(|session| session.resume_url(&self.config.gateway_url));
-        // Never the resume URL for an Identify (GW-140).
+        // An Identify never goes to a resume URL (GW-140).
         let base = resume_url.as_ref().unwrap_or(&self.config.gateway_url);
         let url = gateway_url(base, self.config.wire);
         let deadline = now + self.config.timings.connect;
@@ -53,7 +53,7 @@ impl Shard {
         }
     }
 
-    /// The host may ask to be left alone for `retry_after`.
+    /// Plans the next attempt. `retry_after` is the wait that the host asked for; zero if it asked for none.
     pub(super) fn connect_failed(&mut self, cx: &mut Context<'_>, retry_after: Duration) {
         if !matches!(self.state, State::Connecting { .. }) {
             return;

@@ -1,4 +1,4 @@
-//! How a connection ends, and what follows.
+//! The end of a connection, and what follows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::{Change, Context, FatalClose, Next, Output, Reason, Shard, State, The
 use crate::close::{CloseCode, Recovery, Scope, ours};
 
 impl Shard {
-    /// We end the connection: close it, and wait for the handshake.
+    /// Closes the connection from this side, and waits for the closing handshake.
     pub(super) fn end_connection(&mut self, cx: &mut Context<'_>, reason: Reason) {
         if self.ending_session.is_some() {
             self.give_up_ending();
@@ -32,7 +32,8 @@ impl Shard {
         State::Closing { deadline: now + self.config.timings.close, then, replaying }
     }
 
-    /// Somebody wants another connection. An attempt to make one goes on, for the session that it was begun for.
+    /// Replaces the connection on request. An attempt to connect continues for the session that it was
+    /// started for.
     pub(super) fn reconnect(&mut self, cx: &mut Context<'_>, fresh: bool) {
         if self.is_ending_session() {
             return;
@@ -46,8 +47,9 @@ impl Shard {
         }
     }
 
-    /// The connection is over, or never was. The next one waits for `at_least` this long, and a little more, so that those
-    /// who were asked to wait for the same time do not come back together.
+    /// Handles a connection that ended or could not be opened. The next attempt waits for at least `at_least`
+    /// and a random extra time, so that shards that a host asked to wait equally long do not all return at
+    /// once.
     pub(super) fn connection_over(&mut self, cx: &mut Context<'_>, reason: Reason, at_least: Duration) {
         if self.ending_session.is_some() {
             self.give_up_ending();
@@ -86,7 +88,8 @@ impl Shard {
         }
         match self.state {
             State::Closing { .. } => {
-                // The usual code here is the echo of our own; one that ends the session ends it (GW-083, GW-085).
+                // The code is usually the echo of our own. A code that ends the session still counts (GW-083
+                // and GW-085: discard the session and identify).
                 if let Reason::Closed(code) = reason
                     && code.recovery() == Recovery::NewSession
                 {
@@ -101,7 +104,7 @@ impl Shard {
         }
     }
 
-    /// Trying again is pointless.
+    /// Ends the shard after a refusal, because trying again with the same parameters is pointless.
     pub(super) fn refuse(&mut self, reason: Reason, code: CloseCode, scope: Scope) {
         self.forget_connection();
         self.drop_session();
@@ -111,8 +114,8 @@ impl Shard {
         self.changed(Change::Refused(FatalClose { code, scope, intents: self.config.intents }));
     }
 
-    /// Discord says, while we close the connection, that the session is invalid. Whatever was to follow waits as long as
-    /// it would have after such a word before (GW-149).
+    /// Handles an op 9 or a code that ends the session, received while the connection is being closed. The
+    /// next attempt then waits as long as after any op 9 (GW-149: a random time between 1 and 5 s).
     pub(super) fn invalidated_while_closing(&mut self, cx: &mut Context<'_>, resumable: bool) {
         if !resumable {
             self.drop_session();
@@ -125,7 +128,7 @@ impl Shard {
         }
     }
 
-    /// What was to follow the closing handshake.
+    /// Does what was planned for after the closing handshake.
     pub(super) fn after_close(&mut self, now: Instant) {
         let State::Closing { then, .. } = self.state else { return };
         match then {
@@ -146,7 +149,8 @@ impl Shard {
         }
         let gives_up = reason == Reason::Stopping;
         if gives_up && self.session.is_some() {
-            // To us it is over from here on, also if the process dies before Discord has heard of it.
+            // Remove the stored session at once: it must not be resumed if the process dies before Discord
+            // learns of the end.
             self.outputs.push_back(Output::SessionChanged(None));
             match &mut self.state {
                 State::Closing { then, .. } => {
@@ -168,20 +172,20 @@ impl Shard {
         let connected = self.is_connected();
         self.forget_connection();
         if let State::Closing { then, .. } = &mut self.state {
-            // Its close frame is sent already; the handshake goes on to its deadline.
+            // The close frame was already sent; the handshake continues until its deadline.
             *then = Then::Stop;
         } else if connected {
             self.disconnected(reason, Next::End);
             self.state = self.closing(now, Then::Stop);
             self.outputs.push_back(Output::Close(code));
         } else {
-            // Cancels an attempt to connect, too.
+            // `Disconnect` also cancels an attempt to connect.
             self.outputs.push_back(Output::Disconnect);
             self.stopped();
         }
     }
 
-    /// The shard was told to stop, and its session has yet to be ended at Discord.
+    /// Whether the shard is stopping and still has to end its session at Discord.
     pub(super) fn is_ending_session(&self) -> bool {
         self.ending_session.is_some() || matches!(self.state, State::Closing { then: Then::EndSession, .. })
     }
@@ -192,13 +196,14 @@ impl Shard {
         self.connect(now);
     }
 
-    /// Discord answered the Resume that was only to end the session.
+    /// Closes the connection after Discord answered the Resume that was sent only to end the session.
     pub(super) fn end_session(&mut self, now: Instant) {
         self.ending_session = None;
         self.stop(now, Reason::Stopping);
     }
 
-    /// The session cannot be ended at Discord in time, which forgets it by itself.
+    /// Ends the shard although the session could not be ended at Discord in time. Discord discards an unused
+    /// session by itself.
     pub(super) fn give_up_ending(&mut self) {
         self.forget_connection();
         self.ending_session = None;
@@ -207,7 +212,7 @@ impl Shard {
         self.stopped();
     }
 
-    /// Decides whether the session is still good and how long to wait, and counts the failure.
+    /// Decides whether the session is kept and how long to wait, and counts the failure.
     pub(super) fn plan_retry(&mut self, cx: &mut Context<'_>, reason: Reason) -> Duration {
         if let State::Ready { since } = self.state
             && cx.now.saturating_duration_since(since) >= self.config.timings.stable
@@ -228,12 +233,14 @@ impl Shard {
             self.drop_session();
         }
         if let (State::Identifying { .. }, Reason::InvalidSession { .. }) = (&self.state, reason) {
-            // A limit of Identify may have been hit (GW-146), and `max_concurrency` may have changed (GW-177).
+            // The Identify may have exceeded a limit (GW-146: op 9 can mean that), and `max_concurrency` may
+            // have changed (GW-177: the number of keys follows it).
             self.outputs.push_back(Output::AskGateway);
         }
         let timings = self.config.timings;
         let mut after = match reason {
-            // What failed before counts no more: the connection that brought op 9 worked. Only more of them do.
+            // Earlier failures do not count here, because the connection that brought op 9 worked. Only
+            // repeated op 9 make the wait longer.
             Reason::InvalidSession { .. } => {
                 let again = timings.reconnect.delay(self.invalidated, cx.random());
                 self.invalidated = self.invalidated.saturating_add(1);
@@ -259,18 +266,19 @@ impl Shard {
         timings.invalid_session_min + spread.mul_f64(cx.random())
     }
 
-    /// Whether the connection that ends did anything for the session; if not, at which URL the next one is tried.
+    /// Records whether the connection that ends made progress with the session. If not, decides which URL the
+    /// next connection uses.
     fn weigh_connection(&mut self, now: Instant, reason: Reason) {
         let leaves_url = match self.state {
-            // Nothing proved that there is a Gateway (GW-139): what cannot be opened, and what opens and says no Hello, is
-            // the same.
+            // Nothing showed that a Gateway is there (GW-139: return to the bootstrap URL if no connection
+            // can be opened). A connection without Hello counts like one that could not be opened.
             State::Connecting { at_gateway_url, .. } | State::AwaitingHello { at_gateway_url, .. } => {
                 if at_gateway_url {
                     self.outputs.push_back(Output::AskGateway);
                 }
                 true
             }
-            // A Resume that was not let finish proves nothing.
+            // A Resume that a reconnect request interrupted proves nothing.
             State::Resuming { .. } if reason == Reason::Requested => return,
             State::Resuming { .. } if reason == Reason::ResumedTimeout => true,
             State::Resuming { replayed: 0, .. } => {
@@ -289,14 +297,15 @@ impl Shard {
         }
     }
 
-    /// Session, sequence number and resume URL are discarded together (GW-125, GW-140).
+    /// Discards the session, its sequence number and its resume URL together (GW-125 and GW-140: the three
+    /// belong together, and op 9 `false` ends all of them).
     pub(super) fn drop_session(&mut self) {
         if self.session.take().is_some() {
             self.outputs.push_back(Output::SessionChanged(None));
         }
     }
 
-    /// Ends what lives as long as a connection does.
+    /// Discards everything that belongs to the connection.
     pub(super) fn forget_connection(&mut self) {
         self.leave_queue();
         self.heartbeat = None;
@@ -304,7 +313,7 @@ impl Shard {
         self.flush_at = self.commands.next_expiry();
     }
 
-    /// In the states in which the identify queue may know this shard, tells it to forget it.
+    /// Asks the identify queue to forget this shard, in the states in which the queue may know it.
     pub(super) fn leave_queue(&mut self) {
         let known = match self.state {
             State::Queued { .. } | State::AwaitingPermit { .. } => true,
@@ -316,7 +325,7 @@ impl Shard {
         }
     }
 
-    /// There is a connection, and we are not closing it.
+    /// Whether a connection is open and not being closed from this side.
     pub(super) fn is_open(&self) -> bool {
         matches!(
             self.state,

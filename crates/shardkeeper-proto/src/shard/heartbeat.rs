@@ -2,24 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-/// What the periodic timer finds.
+/// The action that is due when the periodic timer fires.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Tick {
     /// Send a heartbeat.
     Beat,
-    /// The last one was not acknowledged: the connection is dead (GW-114).
+    /// The last heartbeat was not acknowledged, so the connection is dead (GW-114).
     Zombied,
 }
 
-/// How the heartbeats of a connection stand.
+/// The state of the heartbeats on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeartbeatState {
-    /// The time between them, as Hello said.
+    /// The time between two heartbeats, from Hello.
     pub interval: Duration,
-    /// When the last acknowledgement came; `None` before the first.
+    /// The time of the last acknowledgement; `None` before the first.
     pub acknowledged_at: Option<Instant>,
-    /// When the first heartbeat was due that is not acknowledged yet; `None` when all are.
+    /// When the oldest unacknowledged heartbeat was due; `None` when all are acknowledged.
     pub outstanding_since: Option<Instant>,
 }
 
@@ -27,21 +27,22 @@ pub struct HeartbeatState {
 pub(super) struct Heartbeat {
     interval: Duration,
     next_at: Instant,
-    /// When the last periodic one was sent, until an acknowledgement comes.
+    /// When the last periodic heartbeat was sent; `None` once an acknowledgement was received.
     unacknowledged: Option<Instant>,
-    /// When the first one was sent that is not acknowledged yet.
+    /// When the oldest unacknowledged heartbeat was due; `None` when all are acknowledged.
     owed_since: Option<Instant>,
-    /// For how long nobody has read since then: an acknowledgement that lies unread is not missing.
+    /// For how long reading was paused since `owed_since`: an acknowledgement may have come and not been
+    /// read.
     unread: Duration,
     paused_since: Option<Instant>,
     latency: Option<Duration>,
     acknowledged_at: Option<Instant>,
-    /// Discord asked for one that the limiter has not let through yet.
+    /// Whether Discord requested a heartbeat that the limiter still holds back.
     pub(super) requested: bool,
 }
 
 impl Heartbeat {
-    /// `random` in `[0, 1)` places the first one within the interval (GW-110).
+    /// Starts the timer. `random` in `[0, 1)` places the first heartbeat within the interval (GW-110).
     pub(super) fn new(now: Instant, interval: Duration, random: f64) -> Self {
         Self {
             interval,
@@ -72,7 +73,8 @@ impl Heartbeat {
         }
     }
 
-    /// The periodic timer is due. Requested heartbeats have no say in it (GW-116).
+    /// Handles the periodic timer. Requested heartbeats do not affect it (GW-116: only the periodic timer
+    /// checks for a missing acknowledgement).
     pub(super) fn tick(&mut self, now: Instant) -> Tick {
         let paused = self.paused_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if let Some(owed_since) = self.owed_since
@@ -80,7 +82,8 @@ impl Heartbeat {
         {
             return Tick::Zombied;
         }
-        // The interval counts from the previous tick (GW-111); after a sleep of the whole machine, from now.
+        // The interval counts from the previous tick (GW-111). After the computer was suspended, it counts
+        // from now.
         self.next_at += self.interval;
         if self.next_at <= now {
             self.next_at = now + self.interval;
@@ -88,19 +91,21 @@ impl Heartbeat {
         Tick::Beat
     }
 
-    /// The periodic one was sent, and owes an acknowledgement. It also serves a request that waits.
+    /// Records that the periodic heartbeat was sent and awaits an acknowledgement. This heartbeat also
+    /// answers a pending request.
     pub(super) fn sent(&mut self, now: Instant) {
         self.requested = false;
         self.unacknowledged = Some(now);
         if self.owed_since.is_none() {
-            // When it was due: one that went out late is not owed for less than an interval at the next tick.
+            // Counts from when the heartbeat was due: one that was sent late would otherwise be less than an
+            // interval old at the next tick, and its missing acknowledgement overlooked.
             (self.owed_since, self.unread) = (Some(self.next_at - self.interval), Duration::ZERO);
             self.paused_since = self.paused_since.map(|_| now);
         }
     }
 
-    /// A heartbeat was acknowledged; the ACK of a requested one counts as well (GW-117). Returns when the periodic
-    /// heartbeat was sent, if its ACK was missing.
+    /// Handles an acknowledgement; that of a requested heartbeat counts as well (GW-117). Returns when the
+    /// periodic heartbeat was sent, if it was still unacknowledged.
     pub(super) fn acknowledged(&mut self, now: Instant) -> Option<Instant> {
         self.owed_since = None;
         self.acknowledged_at = Some(now);
@@ -109,7 +114,7 @@ impl Heartbeat {
         Some(sent)
     }
 
-    /// Reading stopped or goes on.
+    /// Records that reading was paused or continues.
     pub(super) fn set_paused(&mut self, now: Instant, paused: bool) {
         match self.paused_since {
             None if paused => self.paused_since = Some(now),

@@ -1,8 +1,8 @@
 //! The machine of one shard.
 //!
-//! Its contract: **every call of [`Shard::handle_input`] is followed by calls of [`Shard::poll_output`] until one
-//! returns [`Output::Timeout`]**; outputs are carried out in their order, and at the time that `Timeout` names
-//! [`Input::Timeout`] is due.
+//! The contract: **every call of [`Shard::handle_input`] is followed by calls of [`Shard::poll_output`] until
+//! one returns [`Output::Timeout`]**. The caller carries out the outputs in their order, and feeds
+//! [`Input::Timeout`] at the time that the output `Timeout` names.
 //!
 //! ```text
 //!            Start                Connected            op 10
@@ -12,8 +12,9 @@
 //!          Queued  └── Closing ◀── op 7, op 9, no ack, deadlines, unreadable input, Stop, Detach
 //! ```
 //!
-//! A connection that ends leads through `Closing` (when we close it) to `Disconnected`, where it waits and tries
-//! again; a fatal close code to `Refused`; `Stop` and `Detach` to `Stopped`.
+//! When a connection ends, the shard goes to `Disconnected`, where it waits and then tries again; if the
+//! shard closes the connection itself, it goes through `Closing` first. A fatal close code leads to
+//! `Refused`; `Stop` and `Detach` lead to `Stopped`.
 
 mod change;
 mod connecting;
@@ -41,47 +42,49 @@ use crate::{
     PresenceUpdate, Priority, Session, ShardCount, ShardId, Timings, Token, Wire,
 };
 
-/// So many unreadable payloads in a row and the connection is given up.
+/// The number of unreadable payloads in a row after which the connection is closed.
 const MALFORMED_LIMIT: u32 = 5;
-/// After this many Resumes in a row at one URL that its host answered with nothing but an end, the other URL is tried. With
-/// the waits between them these take half a minute: a shorter disturbance most likely concerns the other host as well, and
-/// connections at the bootstrap URL are lost more often (GW-132).
+/// The number of Resumes in a row at one URL that end before anything is replayed, after which the other URL
+/// is tried. With the waits between them, five take half a minute: a shorter outage most likely affects the
+/// other host as well, and connections at the bootstrap URL are lost more often (GW-132).
 const VAIN_RESUMES: u32 = 5;
-/// The longest wait before the next attempt that a host may ask for. One that names a longer time is asked again by then.
+/// The longest wait before the next attempt that a host may ask for. If a host asks for more, the shard tries
+/// again after this time.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// What a shard needs to know. It does not change while the shard lives.
+/// The configuration of a shard, fixed for its lifetime except for the bootstrap URL ([`Input::GatewayUrl`]).
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "drivers construct it, and decide about every field")]
 pub struct ShardConfig {
     /// The bot's token.
     pub token: Token,
-    /// Which shard it is.
+    /// The id of this shard.
     pub shard: ShardId,
-    /// Of how many.
+    /// The number of shards of the whole bot.
     pub count: ShardCount,
-    /// What it asks to receive.
+    /// The intents to request.
     pub intents: Intents,
-    /// From how many members on a guild is sent without those offline: 50 to 250 (GW-072).
+    /// The number of members above which Discord omits a guild's offline members: 50 to 250 (GW-072).
     pub large_threshold: u8,
-    /// The name that Identify gives for `browser` and `device`.
+    /// The name that Identify gives as `browser` and `device`.
     pub library: String,
     /// The bootstrap URL, from `GET /gateway/bot`.
     pub gateway_url: Url,
-    /// How its payloads travel.
+    /// The encoding and compression of payloads.
     pub wire: Wire,
-    /// Deadlines and waits.
+    /// Time limits, waits and windows.
     pub timings: Timings,
 }
 
-/// What the machine cannot know by itself while it takes in one [`Input`].
+/// The time and the randomness that the machine needs to process one [`Input`].
 pub struct Context<'a> {
     now: Instant,
     random: &'a mut dyn FnMut() -> f64,
 }
 
 impl<'a> Context<'a> {
-    /// `now` must not run backwards from one input of a shard to the next. `random` yields numbers in `[0, 1)`.
+    /// Creates a context. `now` must not run backwards from one input of a shard to the next. `random`
+    /// returns numbers in `[0, 1)`.
     pub fn new(now: Instant, random: &'a mut dyn FnMut() -> f64) -> Self {
         Self { now, random }
     }
@@ -97,71 +100,72 @@ impl fmt::Debug for Context<'_> {
     }
 }
 
-/// What happened.
+/// An event or a request that the caller feeds to the machine.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input<'a> {
-    /// Begin. Once, first.
+    /// Start the shard. This is the first input, and comes once.
     Start,
     /// The connection is open.
     Connected,
-    /// Opening the connection begins only after this wait: its deadline moves.
+    /// Opening the connection begins only after this wait, so its time limit is extended by it.
     ConnectDelayed(Duration),
     /// The connection could not be opened.
     ConnectFailed,
-    /// The host refused the connection, and wants no other one before this time has passed. Up to five minutes of it are
-    /// waited for.
+    /// The host refused the connection and asks for a wait before the next one. The shard waits for at most
+    /// five minutes of it.
     ConnectRefused {
-        /// From now on.
+        /// The wait that the host asks for, counted from now.
         retry_after: Duration,
     },
-    /// A payload came.
+    /// A payload was received.
     Payload(&'a Envelope<'a>),
-    /// A payload came that cannot be read.
+    /// A payload was received that cannot be read.
     Malformed,
-    /// More came than can be taken, and what is left would be lost: the connection is given up, for this cause.
+    /// Part of a message cannot be processed and would be lost, so the shard closes the connection. The text
+    /// is the cause.
     Unreadable(&'static str),
-    /// The connection is over: with this close code, or without any. `corrupt` when what came in could not be
-    /// decoded, and the transport gave up for that reason.
+    /// The connection ended, with or without a close code.
     Closed {
-        /// The close code that Discord sent.
+        /// The close code that Discord sent; `None` if it sent none.
         code: Option<u16>,
-        /// Whether the received stream was unreadable.
+        /// Whether the transport ended the connection because it could not decode the received stream.
         corrupt: bool,
-        /// What is known beyond that, for [`Change::Disconnected`].
+        /// Further details, which [`Change::Disconnected`] reports; `None` when nothing more is known.
         detail: Option<Arc<str>>,
     },
-    /// The identify queue lets it connect.
+    /// The identify queue allows the shard to connect.
     ConnectGrant,
-    /// The identify queue lets it identify.
+    /// The identify queue allows the shard to identify.
     Permit(IdentifyPermit),
-    /// The identify queue was replaced: a shard that waits for it asks again.
+    /// The identify queue was replaced, so a shard that waits in it repeats its request.
     QueueReplaced,
-    /// The bootstrap URL is another one now.
+    /// The bootstrap URL has changed. The next connection that needs it uses the new one.
     GatewayUrl(Url),
-    /// Set the presence, now and in each later Identify.
+    /// Set the presence now, and in each later Identify.
     Presence(PresenceUpdate),
-    /// Send a command, as soon as the session and the limits allow, if [`Shard::check_command`] has nothing against it;
-    /// otherwise it is expired at once.
+    /// Send a command as soon as the session and the limits allow. A command that [`Shard::check_command`]
+    /// rejects expires at once.
     Command(CommandId, Command),
-    /// The driver stopped reading from the connection, or reads again.
+    /// The driver paused reading from the connection (`true`), or continues to read (`false`).
     ReadingPaused(bool),
-    /// The time that [`Output::Timeout`] named has come.
+    /// The time that [`Output::Timeout`] named has been reached.
     Timeout,
-    /// Give the connection up and make another one: for the same session, or a fresh one. Without a connection nothing
-    /// happens but that a session is dropped which is not to be resumed.
+    /// Close the connection and open another one, for the same session or for a new one. An attempt to
+    /// connect that has not reached Hello continues for the session that it was started for. Without a
+    /// connection, `fresh` only discards the session.
     Reconnect {
-        /// Whether to start another session.
+        /// Whether to start a new session instead of resuming the present one.
         fresh: bool,
     },
-    /// End, and give the session up. Discord ends a session when its own connection is closed with 1000: a shard that has
-    /// a session and no such connection resumes it once more for that, within [`Timings::close`].
+    /// End the shard and its session. Discord ends a session when its connection is closed with 1000, so a
+    /// shard whose session has no connection resumes once more for that purpose, within [`Timings::close`].
     Stop,
-    /// End, and leave the session for another process to resume.
+    /// End the shard, and keep the session for another process to resume.
     Detach,
 }
 
-/// What to do.
+/// An action that the caller has to carry out.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Output {
@@ -169,56 +173,58 @@ pub enum Output {
     Connect(Url),
     /// Send a payload.
     Send(Payload),
-    /// The payload just put out was this command.
+    /// The payload of the previous [`Output::Send`] was this command.
     CommandSent(CommandId),
-    /// This command has waited too long, and is not sent any more.
+    /// This command waited too long and will not be sent.
     CommandExpired(CommandId),
-    /// Close with this code; go on reading until [`Input::Closed`] or [`Output::Disconnect`].
+    /// Close the connection with this code, and continue reading until [`Input::Closed`] or
+    /// [`Output::Disconnect`].
     Close(u16),
-    /// Drop the connection, or the attempt to open one, now.
+    /// Drop the connection, or the attempt to open one, at once.
     Disconnect,
-    /// Publish the dispatch that was just fed; then its sequence number may be stored.
+    /// Publish the dispatch of the current [`Input::Payload`]; then its sequence number may be stored.
     Deliver {
-        /// The sequence number; that of the dispatch before it, when it has none of its own.
+        /// The sequence number. A dispatch without a readable one gets that of the dispatch before it.
         sequence: u64,
-        /// Whether it came again as part of a resume, before RESUMED.
+        /// Whether the dispatch is part of a replay, before RESUMED.
         replayed: bool,
     },
-    /// Ask the identify queue for a turn to connect.
+    /// Ask the identify queue for permission to connect.
     Enqueue(Priority),
-    /// Tell the identify queue that Hello came, and ask for the permit.
+    /// Report to the identify queue that Hello was received, and ask for the permit.
     ClaimPermit(Priority),
-    /// Ask `GET /gateway/bot` again: what it said may be out of date (GW-002, GW-004). The answer may bring an
-    /// [`Input::GatewayUrl`].
+    /// Ask `GET /gateway/bot` again, since the last answer may be out of date (GW-002: ask for the URL again
+    /// after a failed connection; GW-004: the other numbers change with every call). The answer may lead to
+    /// an [`Input::GatewayUrl`].
     AskGateway,
-    /// Tell the identify queue that this shard no longer waits. What it held is unspent.
+    /// Report to the identify queue that this shard no longer waits. A permit that it held is unspent.
     LeaveQueue,
-    /// The session to store; `None` when it is gone.
+    /// Store this session; `None` means that the session is gone.
     SessionChanged(Option<Session>),
     /// The state changed.
     Changed(Change),
-    /// The gateway differs from Discord's. Once per shard and oddity.
+    /// The gateway differs from Discord's. Reported once per shard and oddity.
     Odd(Oddity),
-    /// Nothing more to do until then, or until something happens.
+    /// Nothing more to do until this time or the next input; `None` means only until the next input.
     Timeout(Option<Instant>),
 }
 
-/// What a shard has sent of late, and what waits to be sent.
+/// How many payloads a shard sent recently, and how many wait to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sending {
-    /// Payloads sent on this connection in the last window of the limit, of at most
+    /// Payloads sent on this connection in the last window of the limit, at most
     /// [`COMMANDS_PER_WINDOW`](crate::COMMANDS_PER_WINDOW).
     pub sent: usize,
-    /// Voice commands that wait for the session or the limits.
+    /// Voice commands that wait for the session or for the limits.
     pub voice_waiting: usize,
-    /// Bulk commands that wait for the session or the limits.
+    /// Bulk commands that wait for the session or for the limits.
     pub bulk_waiting: usize,
-    /// Whether a presence waits.
+    /// Whether a presence waits to be sent.
     pub presence_waiting: bool,
 }
 
-/// Where a shard stands. The data of a state lives in it and ends with it.
+/// The state of a shard. Data that belongs to one state is stored in it and ends with it.
 #[derive(Debug)]
 enum State {
     Idle,
@@ -242,7 +248,7 @@ enum State {
     Identifying {
         deadline: Instant,
     },
-    /// Each replayed dispatch moves the deadline, up to `until`.
+    /// Each replayed dispatch extends the deadline, at most to `until`.
     Resuming {
         deadline: Instant,
         until: Instant,
@@ -251,7 +257,7 @@ enum State {
     Ready {
         since: Instant,
     },
-    /// `replaying` when it had not been told the end of a replay.
+    /// `replaying` means that RESUMED has not come yet, so dispatches still belong to the replay.
     Closing {
         deadline: Instant,
         then: Then,
@@ -261,56 +267,61 @@ enum State {
     Refused,
 }
 
-/// What follows a closing handshake.
+/// The step that follows the closing handshake.
 #[derive(Clone, Copy, Debug)]
 enum Then {
     Retry {
         after: Duration,
     },
     Stop,
-    /// Resume once more, to end the session at Discord.
+    /// Connect and resume once more, to end the session at Discord.
     EndSession,
 }
 
-/// The machine of one shard. See the [module](self) for its contract.
+/// The machine of one shard: its protocol without I/O. The [module](self) documents the contract.
 pub struct Shard {
     config: ShardConfig,
     state: State,
     session: Option<Session>,
-    /// From Hello to the end of the connection.
+    /// `Some` from Hello to the end of the connection.
     heartbeat: Option<Heartbeat>,
     limiter: CommandLimiter,
     presence: Option<PresenceUpdate>,
-    /// Whether Discord does not know of the presence yet.
+    /// Whether the presence still has to be sent.
     presence_unsent: bool,
-    /// When it was sent on this connection, until something shows that it arrived there.
+    /// When the presence was sent on this connection. `None` again as soon as a later heartbeat is
+    /// acknowledged, which shows that the presence arrived.
     presence_unproven: Option<Instant>,
     commands: CommandQueue,
-    /// Connections that ended before they were ready for long.
+    /// Connections that ended in a row. The count starts again when one had been ready for
+    /// [`Timings::stable`].
     failures: u32,
-    /// Identify sent without a session that lasted.
+    /// Identifies sent since a connection was last ready for [`Timings::stable`].
     failed_identifies: u32,
-    /// Connections that op 9 ended, in a row.
+    /// Connections that op 9 ended since one was last ready for [`Timings::stable`].
     invalidated: u32,
-    /// READYs in a row that were those of another shard.
+    /// READYs of another shard, in a row.
     other_shards: u32,
-    /// The next [`Change::Disconnected`] reports it.
+    /// Details for the next [`Change::Disconnected`].
     detail: Option<Arc<str>>,
-    /// What was told by [`Output::Odd`].
+    /// The oddities that [`Output::Odd`] has already reported.
     odd: Vec<Oddity>,
-    /// Resumes in a row that ended without having brought anything, at one URL.
+    /// Resumes in a row, at one URL, that ended before any event was replayed.
     vain_resumes: u32,
-    /// When the first connection ended that did nothing for the session, since one last did.
+    /// The end of the first connection that made no progress with the session; `None` after one that did.
     vain_since: Option<Instant>,
     had_session: bool,
-    /// The host of the resume URL did not answer: use the bootstrap URL next time (GW-139).
+    /// Whether the next connection uses the bootstrap URL, because the host of the resume URL did not answer
+    /// (GW-139: return to the bootstrap URL then).
     avoid_resume_url: bool,
-    /// The shard was told to stop and resumes only to end its session at Discord, at most until then.
+    /// The deadline for ending the session at Discord. `Some` while a shard that was stopped connects only
+    /// for that purpose.
     ending_session: Option<Instant>,
     malformed: u32,
-    /// Since when nothing is read. What was sent to us may lie unread: that it has not come proves nothing.
+    /// When reading was paused. What Discord sent since then may be unread, so an answer that is missing
+    /// proves nothing.
     paused_since: Option<Instant>,
-    /// When something that the limits hold back may be sent.
+    /// When to flush next: the limits allow something that waits, or a command expires.
     flush_at: Option<Instant>,
     outputs: VecDeque<Output>,
 }
@@ -326,8 +337,9 @@ impl fmt::Debug for Shard {
 }
 
 impl Shard {
-    /// A shard that does nothing yet. With a session it begins by resuming it; one that [does not
-    /// fit](Session::check) is not used. [`Timings`] that [cannot work](Timings::check) are replaced by the nearest that can.
+    /// Creates a shard that does nothing until [`Input::Start`]. With a session, the shard begins by resuming
+    /// it; a session that [does not fit](Session::check) is ignored. [`Timings`] that [cannot
+    /// work](Timings::check) are replaced by the nearest that can.
     pub fn new(mut config: ShardConfig, session: Option<Session>) -> Self {
         config.timings = config.timings.bounded();
         let session = session.filter(|session| session.check(&config).is_ok());
@@ -360,21 +372,22 @@ impl Shard {
         }
     }
 
-    /// The session as it stands, with the last sequence number received.
+    /// The current session, with the last sequence number received.
     pub fn session(&self) -> Option<&Session> {
         self.session.as_ref()
     }
 
-    /// Whether commands can be sent.
+    /// Whether the shard is ready, so that commands can be sent.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready { .. })
     }
 
-    /// Whether this shard takes a command now.
+    /// Checks whether this shard accepts a command now.
     ///
     /// # Errors
     ///
-    /// What stands against it.
+    /// The reason why not: another shard owns the command, an intent is missing, or the queue of its class is
+    /// full.
     pub fn check_command(&self, command: &Command) -> Result<(), CommandQueueError> {
         let (shard, owner) = (self.config.shard, command.shard(self.config.count));
         if owner != shard {
@@ -391,18 +404,18 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether dispatches may come now: only then does it help a slow subscriber not to read.
+    /// Whether dispatches may arrive now. Only then does it help a slow subscriber to pause reading.
     pub fn expects_dispatches(&self) -> bool {
         !self.is_ending_session()
             && matches!(self.state, State::Resuming { .. } | State::Ready { .. } | State::Closing { .. })
     }
 
-    /// Whether READY is what comes next.
+    /// Whether READY is expected next.
     pub fn expects_session(&self) -> bool {
         matches!(self.state, State::Identifying { .. })
     }
 
-    /// Whether the shard is at its end, and no input will change that.
+    /// Whether the shard has ended. No input changes that.
     pub fn is_ended(&self) -> bool {
         matches!(self.state, State::Stopped | State::Refused)
     }
@@ -412,12 +425,12 @@ impl Shard {
         self.heartbeat.as_ref()?.latency()
     }
 
-    /// How the heartbeats of this connection stand; `None` before Hello.
+    /// The state of the heartbeats on this connection; `None` before Hello.
     pub fn heartbeat(&self) -> Option<HeartbeatState> {
         self.heartbeat.as_ref().map(Heartbeat::state)
     }
 
-    /// How much was sent of late, and how much waits.
+    /// How many payloads were sent recently, and how many wait.
     pub fn sending(&mut self, now: Instant) -> Sending {
         Sending {
             sent: self.limiter.sent(now),
@@ -427,9 +440,10 @@ impl Shard {
         }
     }
 
-    /// Takes in what happened.
+    /// Processes an input.
     ///
-    /// An input that does not fit the state is ignored; a permit that nobody wants is given back.
+    /// An input that does not fit the state is ignored, except that a permit or a connect grant that the
+    /// shard cannot use is given back with [`Output::LeaveQueue`].
     pub fn handle_input(&mut self, cx: &mut Context<'_>, input: Input<'_>) {
         if self.is_ended() {
             if let Input::Permit(_) | Input::ConnectGrant = input {
@@ -459,7 +473,7 @@ impl Shard {
             Input::Closed { code, corrupt, detail } => self.closed(cx, code, corrupt, detail),
             Input::ConnectGrant => match self.state {
                 State::Queued { .. } => self.connect(cx.now),
-                // It asked twice and was let through twice.
+                // The shard repeated its request and was granted both; the first grant is already in use.
                 State::Connecting { .. } | State::AwaitingHello { .. } | State::AwaitingPermit { .. }
                     if self.session.is_none() => {}
                 _ => self.outputs.push_back(Output::LeaveQueue),
@@ -481,7 +495,7 @@ impl Shard {
         }
     }
 
-    /// The next thing to do.
+    /// Returns the next output. Call this method until it returns [`Output::Timeout`].
     pub fn poll_output(&mut self) -> Output {
         match self.outputs.pop_front() {
             Some(output) => output,
@@ -543,7 +557,7 @@ impl Shard {
         self.flush(cx.now);
     }
 
-    /// Answers that we do not read have all their time again.
+    /// Restarts the time limits of answers, which may have come and not been read while reading is paused.
     fn postpone_answers(&mut self, now: Instant) {
         let timings = self.config.timings;
         match &mut self.state {

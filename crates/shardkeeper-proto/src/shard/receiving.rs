@@ -1,4 +1,4 @@
-//! What Discord says, and what it changes.
+//! Payloads from Discord, and their effect on the shard.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::close::{CloseCode, Scope};
 use crate::session::usable_resume_url;
 use crate::{Envelope, EventName, IdentifyPermit, Opcode, Session, payload};
 
-/// This many READYs of another shard in a row and the shard is refused.
+/// The number of READYs of another shard in a row after which the shard is refused.
 const OTHER_SHARD_LIMIT: u32 = 2;
 
-/// A number, also when it is written as text.
+/// A number, written as a number or as text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Number {
@@ -36,13 +36,13 @@ impl Shard {
         if !self.is_connected() {
             return;
         }
-        // While we close, only what belongs to the session still counts.
+        // While the connection is being closed, only payloads that belong to the session still count.
         let open = self.is_open();
         match envelope.opcode() {
             Some(Opcode::Dispatch) => self.dispatch(cx, envelope),
             Some(Opcode::HeartbeatAck) if open => {
                 let beat_at = self.heartbeat.as_mut().and_then(|heartbeat| heartbeat.acknowledged(cx.now));
-                // What was sent before it has arrived.
+                // Payloads arrive in order, so everything sent before this heartbeat has arrived.
                 if self.presence_unproven.is_some_and(|sent_at| beat_at.is_some_and(|at| at > sent_at)) {
                     self.presence_unproven = None;
                 }
@@ -63,7 +63,7 @@ impl Shard {
                     self.invalidated_while_closing(cx, resumable);
                 }
             }
-            // Opcodes that only clients send, and unknown ones (GW-021).
+            // Opcodes that only clients send, and unknown ones, are ignored (GW-021).
             _ => {}
         }
     }
@@ -96,7 +96,7 @@ impl Shard {
         let interval = serde_json::from_slice::<Hello>(data)
             .ok()
             .and_then(|hello| hello.heartbeat_interval.value())
-            // One beat per millisecond to one per day; anything else is no interval.
+            // From one heartbeat per millisecond to one per day; anything else is not a usable interval.
             .filter(|interval| (1.0..=86_400_000.0).contains(interval));
         let Some(heartbeat_interval) = interval else {
             return self.unreadable(cx, "hello has no heartbeat interval between 1 ms and a day");
@@ -127,7 +127,8 @@ impl Shard {
     pub(super) fn permit(&mut self, now: Instant, _spent: IdentifyPermit) {
         match self.state {
             State::AwaitingPermit { .. } => {}
-            // It crossed our leaving, which gave it back; we wait anew, and must not leave again.
+            // The permit crossed our `LeaveQueue`, which already gave it back. The shard waits again and must
+            // not leave the queue a second time.
             State::Queued { .. } | State::Connecting { .. } | State::AwaitingHello { .. }
                 if self.session.is_none() =>
             {
@@ -182,16 +183,18 @@ impl Shard {
                 } else if sequence > session.sequence || envelope.sequence.is_none() {
                     session.sequence = sequence;
                     if let State::Resuming { deadline, until, replayed } = &mut self.state {
-                        // Progress: the deadline begins again.
+                        // The replay makes progress, so the time limit starts again.
                         *deadline = (cx.now + self.config.timings.resumed).min(*until);
                         *replayed += 1;
                     }
                     self.outputs.push_back(Output::Deliver { sequence, replayed: true });
                 }
-                // Else it was delivered before the connection was lost (GW-020).
+                // Otherwise the dispatch was already delivered before the connection was lost (GW-020:
+                // sequence numbers continue after a Resume).
             }
             State::Ready { .. } | State::Closing { .. } => {
-                // Closing after the session was given up: nothing belongs to it any more.
+                // Without a session the shard is closing after the session was discarded, so its dispatches
+                // are dropped.
                 let Some(session) = &mut self.session else { return };
                 let sequence = envelope.sequence.unwrap_or(session.sequence);
                 session.sequence = session.sequence.max(sequence);
@@ -226,7 +229,7 @@ impl Shard {
         if resume_url.is_none() {
             self.odd(Oddity::NoResumeUrl);
         }
-        // All of the old session is replaced at once (GW-124, GW-125).
+        // READY replaces the whole old session at once (GW-124, GW-125).
         self.session = Some(Session {
             id: ready.session_id,
             resume_url: resume_url.map(str::to_owned),
@@ -241,8 +244,9 @@ impl Shard {
         self.enter_ready(cx.now, Change::Ready, sequence);
     }
 
-    /// A session of another shard would bring the events of other guilds (GW-129). Once may be a mix-up on the way; a
-    /// gateway that repeats it would take an Identify for each further try.
+    /// Handles a READY of another shard, whose session would bring events of other guilds (GW-129). The first
+    /// one may be a mix-up by a proxy; if the gateway repeats it, each further attempt would cost an
+    /// Identify.
     fn other_shard(&mut self, cx: &mut Context<'_>, theirs: [f64; 2]) {
         let ours = [self.config.shard.0, self.config.count.get()];
         self.detail = Some(format!("READY is of shard {theirs:.0?}, not of {ours:?}").into());
@@ -250,7 +254,7 @@ impl Shard {
         if self.other_shards < OTHER_SHARD_LIMIT {
             self.end_connection(cx, Reason::OtherShard);
         } else {
-            // What Discord closes with for a shard that it does not take.
+            // 4010 is the code with which Discord refuses an invalid shard.
             self.refuse(Reason::OtherShard, CloseCode(4010), Scope::Layout);
         }
     }
@@ -272,7 +276,7 @@ impl Shard {
     pub(super) fn enter_ready(&mut self, now: Instant, change: Change, sequence: u64) {
         self.state = State::Ready { since: now };
         self.other_shards = 0;
-        // How long others were in vain is forgotten when this connection ends.
+        // `vain_since` and `vain_resumes` are reset only when this connection ends.
         self.avoid_resume_url = false;
         self.changed(change);
         self.outputs.push_back(Output::Deliver { sequence, replayed: false });

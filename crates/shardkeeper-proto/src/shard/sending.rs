@@ -1,4 +1,4 @@
-//! What goes out, as fast as the limits allow.
+//! Outgoing payloads, sent as fast as the limits allow.
 
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ impl Shard {
         self.flush(now);
     }
 
-    /// Sends what waits, as far as the limits allow, and gives up what has waited too long.
+    /// Sends waiting payloads as far as the limits allow, and expires commands that waited too long.
     pub(super) fn flush(&mut self, now: Instant) {
         if let Some(heartbeat) = &mut self.heartbeat
             && heartbeat.requested
@@ -72,7 +72,7 @@ impl Shard {
         }
     }
 
-    /// When the limits let something pass that waits, or something has waited too long.
+    /// When the limits next allow something that waits, or a command expires.
     fn next_flush(&mut self, now: Instant) -> Option<Instant> {
         let requested = self.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.requested);
         let requested = requested.then(|| self.limiter.free_at(now, Urgency::Requested));

@@ -1,7 +1,7 @@
-//! One shard as an actor: the address of its driver.
+//! The actor of one shard, which is the address of its driver.
 //!
-//! Input: messages from the manager, the identify queue and the bot. Output: controls to the driver task, which
-//! does all the work; and reports to the manager.
+//! Input: messages from the manager, the identify queue and the bot. Output: controls to the driver, which
+//! does all the work, and reports to the manager.
 
 use std::sync::Arc;
 
@@ -18,14 +18,15 @@ use crate::error::CommandError;
 use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::task::{AbortOnDrop, panic_message};
 
-/// How many controls wait for a driver. It takes them before anything else, so that only a burst fills it.
+/// The number of controls that may wait for a driver. The driver takes them before anything else, so only a
+/// burst can fill the queue.
 const CONTROL_CAPACITY: usize = 64;
 
-/// The actor of one shard. It holds nothing that would be missed: sessions, layout and presence are the manager's.
+/// The actor of one shard. A crash costs no session, layout or presence, because the manager keeps them.
 #[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
 pub struct ShardActor;
 
-/// What a [`ShardActor`] is started with. Only the manager makes one.
+/// The arguments that start a [`ShardActor`]. Only the manager creates them.
 pub struct ShardArguments {
     pub(crate) config: ShardConfig,
     pub(crate) parts: Parts,
@@ -41,20 +42,21 @@ pub struct ShardState {
     shard: ShardId,
     life: Arc<Life>,
     manager: ActorRef<ManagerMessage>,
-    /// The identify queue's address, which the driver follows.
+    /// The address of the identify queue, which the driver watches.
     queue: watch::Sender<ActorRef<QueueMessage>>,
-    /// The newest presence. Discord takes 5 updates in 20 s (GW-161), so a driver that is late sends only the newest.
+    /// The newest presence. Discord allows 5 updates in 20 s (GW-161), so a driver that is late sends only
+    /// the newest.
     presence: watch::Sender<Option<PresenceUpdate>>,
     control: mpsc::Sender<Control>,
     commands: CommandSender,
-    /// Until the actor runs.
+    /// The arguments of the driver, until the actor starts it.
     start: Option<driver::Start>,
-    /// However the actor ends, its driver ends, and the connection with it: without a close frame, so that the session
-    /// stays resumable.
+    /// Aborts the driver whenever the actor ends. The connection then closes without a close frame, so the
+    /// session stays resumable.
     driver: Option<AbortOnDrop>,
 }
 
-/// The driver panicked: an invariant of ours is broken.
+/// The driver panicked, so one of shardkeeper's own invariants does not hold.
 #[derive(Debug, thiserror::Error)]
 #[error("driver panicked: {0}")]
 struct DriverPanicked(String);
@@ -92,7 +94,7 @@ impl Actor for ShardActor {
             tokio::spawn(async move {
                 let ended = match driver.await {
                     Err(error) if error.is_panic() => Err(panic_message(error.into_panic().as_ref())),
-                    // Aborted: the actor that would hear of it is gone.
+                    // The driver was aborted together with the actor that would receive this message.
                     Ok(()) | Err(_) => Ok(()),
                 };
                 let _ = myself.cast(ShardMessage::DriverEnded(ended));
@@ -131,7 +133,7 @@ impl Actor for ShardActor {
                 state.report(ShardReport::Ended);
                 myself.stop(None);
             }
-            // The manager hears of it as our supervisor.
+            // The manager learns of the error as the supervisor of this actor.
             ShardMessage::DriverEnded(Err(panic)) => return Err(Box::new(DriverPanicked(panic))),
         }
         Ok(())
@@ -143,7 +145,7 @@ impl ShardState {
         self.control.try_send(control)
     }
 
-    /// What could not be handed on is unspent, and goes back.
+    /// Passes a grant to the driver. If that fails, the grant is unspent and is given back to the queue.
     fn granted(&self, control: Control) {
         if self.control(control).is_err() {
             let (shard, incarnation) = (self.shard, self.life.incarnation());
@@ -151,7 +153,7 @@ impl ShardState {
         }
     }
 
-    /// A driver too busy to be told ends without a mode; its session stays.
+    /// Ends the driver. A driver too busy to take the control is aborted instead, which keeps its session.
     fn end(&mut self, control: Control) {
         if self.control(control).is_err() {
             self.driver = None;

@@ -1,4 +1,4 @@
-//! What a shard shows of itself at any time, without being asked.
+//! The status of a shard, readable at any time without a message to the shard.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,11 @@ use url::Url;
 use crate::message::Incarnation;
 use crate::status::{Disconnect, HeartbeatStatus, LATENCIES, Phase, SendingStatus, ShardStatus};
 
-/// The status of a shard, written by its driver and the manager, read by anyone: no question waits for a shard.
+/// The status of a shard, written by its driver and the manager, and read by anyone without waiting for the
+/// shard.
 ///
-/// A driver that was aborted may still run for a moment, so each driver writes as its [`Incarnation`]: what an earlier one than
-/// the present one says is counted where it counts something, and shows nothing any more.
+/// A driver that was aborted may run on for a moment, so each driver writes as its [`Incarnation`]. What an
+/// earlier incarnation reports still adds to the counters, but no longer changes the rest of the status.
 #[derive(Debug)]
 pub(crate) struct StatusBoard {
     state: Mutex<State>,
@@ -23,7 +24,7 @@ pub(crate) struct StatusBoard {
 
 #[derive(Debug)]
 struct State {
-    /// Whose word counts: 0 for nobody's.
+    /// The incarnation that may write; 0 for none.
     writer: Incarnation,
     status: ShardStatus,
 }
@@ -65,16 +66,16 @@ impl StatusBoard {
     }
 
     pub(crate) fn count_dispatch(&self) {
-        // Of whichever driver: it was published.
+        // An earlier incarnation counts as well, because the dispatch was published.
         self.dispatches.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the shard is ready, and how many dispatches it has got.
+    /// Whether the shard is ready, and the number of dispatches that it has received.
     pub(crate) fn activity(&self) -> (bool, u64) {
         (self.state().status.phase == Phase::Ready, self.dispatches.load(Ordering::Relaxed))
     }
 
-    /// From now on this incarnation writes.
+    /// Makes this incarnation the one that may write.
     pub(crate) fn begin(&self, incarnation: Incarnation) {
         let mut state = self.state();
         state.writer = incarnation;
@@ -93,7 +94,7 @@ impl StatusBoard {
         }
     }
 
-    /// How heartbeats and commands stand.
+    /// Sets the state of heartbeats and of waiting commands.
     pub(crate) fn set_traffic(&self, by: Incarnation, heartbeat: Option<HeartbeatState>, sending: Sending) {
         let mut state = self.state();
         let Some(status) = state.of(by) else { return };
@@ -110,7 +111,8 @@ impl StatusBoard {
         };
     }
 
-    /// A connection goes there. What follows the port is nobody's business.
+    /// Sets the server that the shard connects to. Path and query are left out, since they are not needed in
+    /// a status.
     pub(crate) fn set_url(&self, by: Incarnation, url: &Url) {
         if let Some(status) = self.state().of(by) {
             status.url = Some(url.origin().ascii_serialization());
@@ -148,7 +150,7 @@ impl StatusBoard {
             }
             Change::Resumed { .. } => {
                 status.resumes += 1;
-                // A session that came from another process.
+                // The session may have been started by another process.
                 status.session = status.session.max(1);
                 Phase::Ready
             }
@@ -179,7 +181,7 @@ impl StatusBoard {
         }
     }
 
-    /// The present incarnation has crashed, and writes no more.
+    /// Records that the current incarnation crashed and may no longer write.
     pub(crate) fn crashed(&self, now: Instant, error: &str, quarantined: bool) {
         let mut state = self.state();
         state.writer = 0;
@@ -191,7 +193,7 @@ impl StatusBoard {
         status.last_reason = Some(format!("crashed: {error}"));
     }
 
-    /// The status as of now, except for what subscriptions have to do with.
+    /// The current status, except for the fields that the subscriptions supply.
     pub(crate) fn read(&self) -> ShardStatus {
         let dispatches = self.dispatches.load(Ordering::Relaxed);
         ShardStatus { dispatches, ..self.state().status.clone() }
@@ -227,7 +229,7 @@ mod tests {
         let status = board.read();
         assert_eq!((status.phase, status.latency), (Phase::Quarantined, None));
         assert_eq!(status.last_reason.as_deref(), Some("crashed: killed"));
-        // The session was there all the same.
+        // The session counts all the same.
         assert_eq!((status.session, board.activity().0), (1, false));
         board.begin(2);
         board.changed(1, now, &Change::Ready);

@@ -1,6 +1,7 @@
-//! What a driver does to its connection: paces, opens, writes and drops it, as the machine wants.
+//! The driver's work on its connection: pacing, opening, writing and dropping it for the machine.
 //!
-//! Input: the outputs of the machine that concern the connection. Output: the connection, and what the machine has to know of it.
+//! Input: the outputs of the machine that concern the connection. Output: the connection, and inputs for the
+//! machine.
 
 use std::task::{Context, Poll, Waker};
 
@@ -15,9 +16,10 @@ use super::link::Link;
 use crate::identify::TakenPermit;
 
 impl Driver {
-    /// Carries out what the machine wants done to the link.
+    /// Carries out the outputs of the machine that concern the link.
     pub(super) fn carry_out(&mut self) {
-        // Taken out and put back, so that its memory serves again; carrying out may add more at the end.
+        // The list is taken out and put back to reuse its memory; carrying out an output may add more to the
+        // end.
         while !self.core.for_link.is_empty() {
             let mut outputs = std::mem::take(&mut self.core.for_link);
             for output in outputs.drain(..) {
@@ -53,10 +55,11 @@ impl Driver {
                 }
                 let permit = self.core.permit.as_mut().filter(|_| payload.is(Opcode::Identify));
                 let identifies = permit.map(TakenPermit::spend).is_some();
-                // When its buffer is full, the connection says so as its end.
+                // The result can be ignored: a connection whose buffer is full reports that as its end.
                 let _ = self.codec.enqueue(payload, connection);
                 if identifies {
-                    // Written before anything can end this driver, so that what was counted is what Discord gets.
+                    // Write the Identify before anything can end this driver, so that Discord receives every
+                    // Identify that was counted.
                     let written =
                         connection.poll_next(&mut Context::from_waker(Waker::noop()), Reading::Paused);
                     if let Poll::Ready(Event::Flushed) = written {
@@ -68,7 +71,7 @@ impl Driver {
             (Output::Close(code), Link::Up(connection)) => {
                 let _ = connection.enqueue_close(code, "");
             }
-            // The connection ended in between; the machine is about to hear of it.
+            // The connection has ended in the meantime; the machine is about to receive that as an input.
             _ => {}
         }
     }
@@ -103,7 +106,7 @@ impl Driver {
         }
     }
 
-    /// Once per driver; the log has it once for all of them.
+    /// Reports uncompressed payloads once per driver; the log shows the report once for all shards.
     pub(super) fn log_uncompressed(&mut self) {
         if let Link::Up(connection) = &self.link
             && connection.is_uncompressed()

@@ -1,17 +1,17 @@
-//! Payloads from and to their form on the wire. Above it everything is JSON text.
+//! Converts payloads to and from their form on the wire. All other code uses JSON text.
 
 use shardkeeper_proto::{Encoding, Envelope, MalformedPayload, Payload};
 use shardkeeper_transport::{Connection, TransportError};
 
-/// From this size on the text of a payload is not kept for the next one.
+/// The size in bytes from which the buffer of a payload's text is not reused for the next one.
 const LARGE_BYTES: usize = 64 << 10;
 
 pub(super) struct Codec {
     encoding: Encoding,
-    /// The largest text that a payload may become.
+    /// The maximum size of a payload's text, in bytes.
     #[cfg_attr(not(feature = "etf"), expect(dead_code, reason = "JSON stays as long as it came"))]
     limit: usize,
-    /// The text of the last payload, where it was not text already.
+    /// The text of the last payload, if it had to be converted.
     text: Vec<u8>,
 }
 
@@ -30,8 +30,8 @@ impl Codec {
         Self { encoding, limit, text: Vec::new() }
     }
 
-    /// Splits the first payload of a message, and returns what stands behind it. JSON is taken whatever the encoding: its
-    /// first byte tells.
+    /// Splits off the first payload of a message, and returns the rest of the message. JSON is accepted in
+    /// either encoding, since the first byte of a payload shows which it is.
     pub(super) fn split<'a, 'm: 'a>(
         &'a mut self,
         message: &'m [u8],

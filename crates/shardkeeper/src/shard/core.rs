@@ -1,7 +1,8 @@
-//! The driver's work on the machine: what came in goes to the machine, and what the machine puts out is carried out.
+//! The driver's work on the machine: feeds inputs and carries out outputs.
 //!
-//! Input: events of the connection, orders. Output: dispatches to the publisher, questions to the identify queue, reports to
-//! the shard's actor. What concerns the connection itself is left for the [link](super::link).
+//! Input: events of the connection, and controls. Output: dispatches to the publisher, requests to the
+//! identify queue, reports to the shard's actor. Outputs that concern the connection itself are left for the
+//! [link](super::link).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,22 +20,23 @@ use crate::dispatch::Lifecycle;
 use crate::identify::TakenPermit;
 use crate::message::{QueueMessage, ShardMessage};
 
-/// How many payloads one message may hold. Discord sends one, and proxies that join messages join a few; what they bring
-/// is published without a look at slow subscribers, so it has to be bounded.
+/// The maximum number of payloads in one message. Discord sends one, and proxies that join messages join a
+/// few. They are all published without waiting for slow subscribers, so the number has to be bounded.
 const PAYLOADS_PER_MESSAGE: usize = 64;
 
-/// Everything of a driver except its link and its inputs, so that it can work on a message which the link still holds.
+/// All of a driver except its link and its inputs, so that it can process a message that the link still
+/// holds.
 pub(super) struct Core {
     pub(super) parts: Parts,
     pub(super) peers: Peers,
     pub(super) machine: Shard,
     pub(super) wakes_at: Option<std::time::Instant>,
-    /// The connection has ended, and there is to be no other one.
+    /// Whether the shard gives up because its connection ended and reconnecting is switched off.
     pub(super) gives_up: bool,
-    /// Outputs that concern the link, in order.
+    /// The outputs that concern the link, in order.
     pub(super) for_link: Vec<Output>,
     pub(super) reading_paused: bool,
-    /// From when it is taken until its Identify is written, or never will be.
+    /// The permit, from when it was taken until its Identify is written or can no longer be sent.
     pub(super) permit: Option<TakenPermit>,
     pub(super) receipts: Receipts,
     latency: Option<Duration>,
@@ -67,7 +69,8 @@ impl Core {
         }
     }
 
-    /// Shows on the board what is sent and acknowledged. Not for each event: only what concerns the link changes it.
+    /// Copies the state of sending and of heartbeats to the board. Only outputs that concern the link and
+    /// acknowledgements change it, so this is not called for each event.
     pub(super) fn show_traffic(&mut self) {
         let latency = self.machine.latency();
         if latency != self.latency {
@@ -78,7 +81,7 @@ impl Core {
         self.parts.board.set_traffic(self.parts.incarnation(), self.machine.heartbeat(), sending);
     }
 
-    /// Takes each payload of a message; Discord sends one.
+    /// Processes each payload of a message; Discord sends one per message.
     fn take_message(&mut self, message: &[u8], codec: &mut Codec) {
         let mut rest = message;
         for taken in 0..PAYLOADS_PER_MESSAGE {
@@ -103,10 +106,11 @@ impl Core {
                     } else {
                         tracing::debug!(shard.id = self.parts.shard.0, error, "unreadable payload");
                     }
-                    // What is lost behind a payload comes again with a resume; a payload of its own may be skipped.
+                    // Data that is lost after a payload is replayed by a resume. A whole message that is
+                    // unreadable may be skipped.
                     return self.feed(match taken {
                         0 => Input::Malformed,
-                        _ => Input::Unreadable("what stands behind a payload in the same message is none"),
+                        _ => Input::Unreadable("data after a payload in the same message is not a payload"),
                     });
                 }
             }
@@ -118,7 +122,7 @@ impl Core {
         self.feed(Input::Unreadable("more payloads in one message than are taken"));
     }
 
-    /// Feeds the machine and carries out everything it puts out, except for what concerns the link.
+    /// Feeds the machine, and carries out all outputs except those that concern the link.
     pub(super) fn feed(&mut self, input: Input<'_>) {
         let payload = if let Input::Payload(envelope) = input { Some(envelope) } else { None };
         let now = Instant::now().into_std();
@@ -130,7 +134,7 @@ impl Core {
                     return;
                 }
                 Output::Deliver { sequence, replayed } => {
-                    // What is delivered is the payload that was just fed; nothing else brings a delivery.
+                    // A delivery always belongs to the payload that was just fed.
                     let Some(envelope) = payload else { continue };
                     self.deliver(envelope, sequence, replayed);
                 }
@@ -162,10 +166,10 @@ impl Core {
         }
     }
 
-    /// Whether to read nothing, for the sake of a lossless subscription. Hello is read all the same, or a connection that
-    /// is new would not live; and READY as long as there is room for it, so that the session is known. While somebody awaits an
-    /// answer, or that a command is written, reading goes on as far as the spill has room: it may be the same one who does not
-    /// read.
+    /// Whether to pause reading for a lossless subscription that is full. Hello is always read, since a new
+    /// connection needs it to stay alive. READY is read as long as the spill has room, so that the session is
+    /// known. While a caller waits for an answer or for a command to be written, reading continues as far as
+    /// the spill has room, because that caller may be the one who does not read.
     pub(super) fn holds_back(&mut self) -> bool {
         let holds_back = self.parts.publisher.is_behind()
             && (self.machine.expects_dispatches()
@@ -198,7 +202,8 @@ impl Core {
             _ => tracing::info!("{lifecycle}"),
         }
         self.parts.publisher.announce(&lifecycle);
-        // Only now, so that what the manager makes of it is announced after it.
+        // The report comes after the announcement, so that anything the manager announces in response follows
+        // it.
         let Lifecycle::Shard { change, .. } = lifecycle else { return };
         match change {
             Change::Ready | Change::Resumed { .. } => {
@@ -213,14 +218,15 @@ impl Core {
         }
     }
 
-    /// Everything that was handed to the connection has been written.
+    /// Records that the connection has written everything.
     pub(super) fn flushed(&mut self) {
         self.permit = None;
         self.receipts.flushed();
     }
 }
 
-/// What is known of an end beyond its code. The reason in a close frame is the peer's own, of at most 123 bytes.
+/// Details of the end beyond its close code. The reason in a close frame is the peer's text, at most 123
+/// bytes.
 fn detail(closed: &Closed) -> Option<Arc<str>> {
     match &closed.error {
         Some(error) => Some(crate::chain::chain(error).into()),
@@ -229,7 +235,7 @@ fn detail(closed: &Closed) -> Option<Arc<str>> {
     }
 }
 
-/// Whether an operator may want to know why, since neither side does so as a matter of course.
+/// Whether the cause is worth a warning: neither side does this in normal operation.
 fn is_notable(reason: Reason) -> bool {
     matches!(reason, Reason::Zombied | Reason::Unreadable | Reason::OtherShard | Reason::Closed(_))
 }

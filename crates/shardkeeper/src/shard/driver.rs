@@ -1,11 +1,11 @@
 //! The driver of one shard: the only place where the machine and a connection meet.
 //!
-//! Its contract: **each step waits for one reason to wake up, tells the machine what happened, and carries out everything the
-//! machine puts out for it before the next wait.** The machine's side of that is in [`core`](super::core), what is done to the
-//! connection in [`carry_out`](super::carry_out).
+//! The contract: **each step waits for one reason to wake up, feeds the machine, and carries out every output
+//! of the machine before the next wait.** The [`core`](super::core) works on the machine,
+//! [`carry_out`](super::carry_out) on the connection.
 //!
-//! Input: what the connection receives, what the control plane says, the clock. Output: dispatches to the
-//! publisher, payloads to the connection, reports to the shard's actor.
+//! Input: data from the connection, controls, the clock. Output: dispatches to the publisher, payloads to the
+//! connection, reports to the shard's actor.
 
 use std::panic::AssertUnwindSafe;
 
@@ -24,13 +24,14 @@ use super::receipts::Receipts;
 use crate::command::PendingCommand;
 use crate::error::CommandError;
 
-/// So many messages are taken in one go before the other reasons to wake up get their turn. Larger numbers gain
-/// nothing measurable, smaller ones cost a poll of everything per message.
+/// The number of messages that one step takes before the other reasons to wake up get their turn. Larger
+/// numbers gain nothing measurable, smaller ones cost a poll of everything per message.
 const MESSAGES_PER_STEP: usize = 64;
-/// So many are taken before a timer may judge by what has not come. They take a few milliseconds.
+/// The number of messages that are taken before a timer may act on a message that is missing. They take a few
+/// milliseconds.
 const MESSAGES_BEFORE_TIMEOUT: usize = 1024;
 
-/// What the control plane tells a driver.
+/// An order for a driver, from its actor.
 #[derive(Debug)]
 pub(super) enum Control {
     ConnectGrant,
@@ -42,28 +43,29 @@ pub(super) enum Control {
     Crash,
 }
 
-/// What may wake a driver, besides its connection and its timer.
+/// The channels that wake a driver, besides its connection and its timer.
 pub(super) struct Inputs {
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) commands: mpsc::Receiver<PendingCommand>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
 }
 
-/// What a driver is started with.
+/// The arguments that start a driver.
 pub(super) struct Start {
     pub(super) config: ShardConfig,
     pub(super) parts: Parts,
     pub(super) peers: Peers,
     pub(super) inputs: Inputs,
-    /// The last field, to be dropped behind the others.
+    /// Must be the last field, so that it is dropped after the others.
     pub(super) running: Running,
 }
 
-/// Runs a shard until its machine is at its end.
+/// Runs a shard until its machine has ended.
 pub(super) async fn run(start: Start) {
-    // `_running` is the first variable, to be dropped behind the others.
+    // `_running` must be the first variable, so that it is dropped after the others.
     let Start { running: _running, config, mut parts, peers, inputs } = start;
-    // Until here a predecessor may still have written; from here on its session stands still.
+    // Until the lease is granted, a predecessor may still write the session; from here on, only this driver
+    // does.
     let _writer = parts.slot.lease().await;
     parts.publisher.inherit();
     let codec = Codec::new(config.wire.encoding, parts.connector.config().max_message_bytes);
@@ -84,13 +86,13 @@ pub(super) struct Driver {
     pub(super) link: Link,
     pub(super) codec: Codec,
     inputs: Inputs,
-    /// The session goes to another process.
+    /// Whether the session is left for another process to resume.
     detaching: bool,
     pub(super) uncompressed_told: bool,
 }
 
 impl Driver {
-    /// Waits for the most urgent reason to wake up, and deals with it.
+    /// Waits for the most urgent reason to wake up, and handles it.
     async fn step(&mut self) {
         if std::mem::take(&mut self.core.gives_up) {
             return self.feed(Input::Detach);
@@ -102,26 +104,28 @@ impl Driver {
         let wakes_at = self.core.wakes_at;
         tokio::select! {
             biased;
-            // 1. Orders and permits: they are few, and what a shard does ahead of an order to stop may be in vain.
+            // 1. Controls: they are few, and work done before a control to stop may be wasted.
             Some(control) = self.inputs.control.recv() => self.control(control),
-            // 2. Another identify queue: before the timer, or a shard that waits might ask it twice.
+            // 2. A replaced identify queue: before the timer, or a waiting shard might ask the new queue
+            // twice.
             Ok(()) = self.core.peers.queue.changed() => self.feed(Input::QueueReplaced),
-            // 3. The newest presence: before the timer, which may send an older one that the limits held back.
+            // 3. The newest presence: before the timer, which may send an older one that the limits held
+            // back.
             Ok(()) = self.inputs.presence.changed() => self.take_presence(),
             // 4. The timer: heartbeats are due however many commands and messages there are.
             () = sleep(wakes_at) => {
-                // What is here already comes first: among it may be the acknowledgement whose absence the timer
-                // would take for a zombie.
+                // Messages that were already received come first. One of them may be the acknowledgement
+                // whose absence the timer would take for a dead connection.
                 self.receive_pending(MESSAGES_BEFORE_TIMEOUT);
                 self.feed(Input::Timeout);
             }
             // 5. Commands: before messages, of which there may always be more.
             Some(pending) = self.inputs.commands.recv() => {
                 self.command(pending);
-                // Whoever asks without end does not keep us from reading.
+                // An endless stream of commands must not keep the driver from reading.
                 self.receive_pending(1);
             }
-            // 6. What slow subscribers have room for again: before more is read for them.
+            // 6. Slow subscribers that have room again: before more is read for them.
             () = self.core.parts.publisher.catch_up(), if behind => {}
             // 7. The connection: last, since it may have something at any time.
             event = self.link.next(reading) => {
@@ -154,7 +158,8 @@ impl Driver {
         }
     }
 
-    /// A permit that was revoked on its way is ignored: the key may be another shard's by now.
+    /// Feeds a permit. A permit that was revoked on its way is ignored, because the key may already belong to
+    /// another shard.
     fn permitted(&mut self, permit: IdentifyPermit) {
         let Some(taken) = self.core.parts.ledger.take(self.core.parts.shard, self.core.parts.incarnation())
         else {
@@ -163,7 +168,7 @@ impl Driver {
         self.core.permit = Some(taken);
         self.compute_presence();
         self.feed(Input::Permit(permit));
-        // The machine had no use for it.
+        // The machine did not use the permit.
         self.core.permit.take_if(|permit| !permit.is_spent());
     }
 
@@ -177,7 +182,8 @@ impl Driver {
         self.feed(Input::Command(id, command));
     }
 
-    /// It sends nothing more. Who waits for a command may owe an acknowledgement that the end of this driver waits for.
+    /// Rejects all commands when the driver ends. A task that waits for a command may owe an acknowledgement
+    /// that the end of this driver waits for.
     fn refuse_commands(&mut self) {
         self.core.receipts = Receipts::default();
         self.inputs.commands.close();
@@ -193,7 +199,7 @@ impl Driver {
         }
     }
 
-    /// What the coming Identify shows, unless the bot has set something since.
+    /// Computes the presence for the next Identify, unless the bot has set one.
     fn compute_presence(&mut self) {
         let Some(presence_fn) =
             self.core.parts.presence_fn.as_ref().filter(|_| self.inputs.presence.borrow().is_none())
@@ -201,14 +207,17 @@ impl Driver {
             return;
         };
         let shard = self.core.parts.shard;
-        // It is the bot's own code: what is wrong with it is not to cost the shard.
+        // `presence_fn` is the bot's own code: its panic must not crash the shard.
         let made = std::panic::catch_unwind(AssertUnwindSafe(|| PresenceUpdate::new(presence_fn(shard))));
         match made {
             Ok(Ok(presence)) => self.feed(Input::Presence(presence)),
             Ok(Err(error)) => {
-                tracing::warn!(shard.id = shard.0, "the computed presence cannot be shown: {error}")
+                tracing::warn!(
+                    shard.id = shard.0,
+                    "the presence function returned an invalid presence: {error}"
+                )
             }
-            Err(_) => tracing::warn!(shard.id = shard.0, "computing the presence panicked"),
+            Err(_) => tracing::warn!(shard.id = shard.0, "the presence function panicked"),
         }
     }
 
@@ -226,7 +235,7 @@ impl Driver {
         }
     }
 
-    /// Takes what the connection has received already, up to `limit` messages.
+    /// Processes messages that the connection has already received, up to `limit`.
     fn receive_pending(&mut self, limit: usize) {
         for _ in 0..limit {
             let Link::Up(connection) = &mut self.link else { return };

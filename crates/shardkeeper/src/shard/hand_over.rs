@@ -1,4 +1,4 @@
-//! The end of a driver: subscribers get what was received for them, before the session goes to somebody else.
+//! The end of a driver: subscribers receive all events of the shard before its session is handed over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +8,16 @@ use tokio::time::{Instant, timeout};
 use super::parts::Parts;
 use crate::dispatch::{HeldByAsker, Lifecycle, STALLED_AFTER, SubscriptionLabel};
 
-/// For how long whoever awaits an end may have an event in hand before the end goes on without it. 1 s: a task that has other
-/// work in hand beside is mostly done with it, and nobody takes the wait for a hang.
+/// How long a reader that awaits a shutdown may hold an event before the shutdown continues without it. 1 s:
+/// a task that also does other work has mostly finished it by then, and 1 s does not look like a hang.
 const ASKER_HOLDS: Duration = Duration::from_secs(1);
-/// How often an end looks who is in its way. 250 ms: short against what it looks for.
+/// How often a shutdown checks for such a reader. 250 ms is short compared with `ASKER_HOLDS`.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl Parts {
-    /// Subscribers get what they have not taken yet, and finish what they have in hand if the session goes to another process.
-    /// The manager's deadline ends the wait. Whoever takes long is named.
+    /// Waits until subscribers have taken all events and, if the session goes to another process, until they
+    /// have acknowledged them. The manager's deadline ends the wait. A subscription that takes long is
+    /// reported.
     pub(super) async fn hand_over(&mut self, detaching: bool) {
         let slot = Arc::clone(&self.slot);
         let mut settles_since = None;
@@ -37,9 +38,9 @@ impl Parts {
             {
                 let shard = self.shard.0;
                 tracing::warn!(
-                    "shard {shard}: whoever awaits its end has an event of {subscription} in hand and does not read on: \
-                     the end does not wait for that, and what is not acknowledged comes again. \
-                     Drop the delivery before awaiting the end"
+                    "shard {shard}: the reader of {subscription} awaits the shutdown while it holds a \
+                     delivery: the shutdown does not wait for it, and events that are not acknowledged \
+                     are delivered again. Drop the delivery before awaiting the shutdown"
                 );
                 if let Some(stuck) = self.stuck(ASKER_HOLDS) {
                     self.publisher.announce_aside(&stuck);
@@ -55,8 +56,8 @@ impl Parts {
         }
     }
 
-    /// The subscription whose events stay where they are, because its reader waits for this very end, and since when; `None`
-    /// while anybody else is waited for too.
+    /// The subscription whose reader holds events while it awaits this shutdown, and since when; `None` while
+    /// the shutdown also waits for anyone else.
     fn held_by_asker(&self, detaching: bool) -> Option<(SubscriptionLabel, std::time::Instant)> {
         let (watermark, mut held) = (self.slot.watermark(), None);
         if self.publisher.is_behind() {

@@ -1,4 +1,4 @@
-//! What one incarnation of a shard's actor leaves behind for the manager.
+//! The record of one incarnation of a shard's actor, for the manager.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,14 +12,15 @@ use crate::message::{Incarnation, ManagerMessage, ShardReport};
 /// How an incarnation ended, other than by a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// As it was told.
+    /// The shard ended on request.
     Told,
     /// Discord refuses the shard.
     Refused(FatalClose),
 }
 
-/// One incarnation of a shard's actor. Whatever the manager must know at its end is written here before it is reported:
-/// ractor serves the news of an actor's end before the actor's last messages, so a report alone would come too late.
+/// One incarnation of a shard's actor. What the manager must know when the actor ends is written here before
+/// it is reported: ractor delivers the end of an actor before the actor's last messages, so a report would
+/// come too late.
 #[derive(Debug, Default)]
 pub(crate) struct Life {
     incarnation: Incarnation,
@@ -28,7 +29,7 @@ pub(crate) struct Life {
     is_over: AtomicBool,
 }
 
-/// How many drivers of a shard there are: one that was killed runs on to its next wait.
+/// The number of running drivers of a shard. A driver that was aborted runs on until its next wait.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drivers(Arc<AtomicUsize>);
 
@@ -48,7 +49,7 @@ impl Drivers {
     }
 }
 
-/// Held by a driver until it is gone, and its connection with it.
+/// Held by a driver until the driver and its connection are gone.
 #[derive(Debug)]
 pub(crate) struct Running {
     drivers: Drivers,
@@ -70,12 +71,12 @@ impl Life {
         Self { incarnation, ..Self::default() }
     }
 
-    /// Which incarnation it is; 0 before the first.
+    /// The number of the incarnation; 0 before the first.
     pub(crate) fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
 
-    /// The shard was in service.
+    /// Records that the shard was ready.
     pub(crate) fn set_ready(&self) {
         self.was_ready.store(true, Ordering::Release);
     }
@@ -84,13 +85,13 @@ impl Life {
         self.was_ready.load(Ordering::Acquire)
     }
 
-    /// Discord refuses the shard.
+    /// Records that Discord refuses the shard.
     pub(crate) fn refuse(&self, refusal: FatalClose) {
-        // Only the first one counts: the machine ends with it.
+        // Only the first refusal counts: the machine ends with it.
         let _ = self.refusal.set(refusal);
     }
 
-    /// The driver is gone, and nothing else is left to do.
+    /// Records that the driver has ended and nothing remains to be done.
     pub(crate) fn set_over(&self) {
         self.is_over.store(true, Ordering::Release);
     }
@@ -99,7 +100,7 @@ impl Life {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// How it ended, or is about to end; `None` as long as it goes on, and for a crash.
+    /// How the incarnation ended or is about to end; `None` while it runs, and after a crash.
     pub(crate) fn end(&self) -> Option<End> {
         match self.refusal.get() {
             Some(refusal) => Some(End::Refused(*refusal)),

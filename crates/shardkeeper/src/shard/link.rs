@@ -1,14 +1,14 @@
-//! The connection of a driver, or what there is of it.
+//! The link of a driver: its connection, in every state from down to up.
 
 use futures_util::future::BoxFuture;
 use shardkeeper_transport::{ConnectError, Connection, Event, Reading};
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
-/// The connection, or what there is of it.
+/// A connection, or the attempt to open one.
 pub(super) enum Link {
     Down,
-    /// Waits for the pacer.
+    /// The pacer delays opening the connection.
     Paced {
         until: Instant,
         url: Url,
@@ -24,9 +24,11 @@ pub(super) enum LinkEvent<'a> {
 }
 
 impl Link {
+    /// Waits for the next event of the link.
+    ///
     /// # Cancel safety
     ///
-    /// Safe: each of its parts is.
+    /// Cancel safe, since everything it awaits is.
     pub(super) async fn next(&mut self, reading: Reading) -> LinkEvent<'_> {
         match self {
             Self::Down => std::future::pending().await,

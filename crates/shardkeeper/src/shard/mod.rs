@@ -1,7 +1,7 @@
-//! One shard: the room in which commands and events meet.
+//! One shard: the part of the crate that connects, resumes and sends.
 //!
-//! The [`ShardActor`] is the address of a shard; its driver, a task, holds connection and protocol machine. Commands come in
-//! from above, dispatches go out to the subscribers.
+//! The [`ShardActor`] is the address of a shard; its driver, a task, holds the connection and the protocol
+//! machine. Commands come from the manager and the bot, and dispatches go to the subscribers.
 
 mod actor;
 pub(crate) mod board;
@@ -31,5 +31,5 @@ pub(crate) use self::rate::{OncePer, Warnings};
 pub(crate) use self::tap::Tap;
 pub use self::tap::{Direction, WirePayload};
 
-/// Makes the presence for an Identify.
+/// The function that computes the presence for an Identify.
 pub(crate) type PresenceFn = Arc<dyn Fn(ShardId) -> Presence + Send + Sync>;

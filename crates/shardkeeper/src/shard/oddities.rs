@@ -1,11 +1,11 @@
-//! In what the gateway differs from Discord's, each logged once: of thousands of shards every one meets the same.
+//! Logs each difference from Discord's gateway once, since all of thousands of shards meet the same ones.
 
 use std::sync::{Mutex, PoisonError};
 
 use shardkeeper_proto::ShardId;
 use shardkeeper_proto::shard::Oddity;
 
-/// What was logged. Shared by all shards of a manager.
+/// The differences that were logged. All shards of a manager share them.
 #[derive(Debug, Default)]
 pub(crate) struct Oddities(Mutex<Vec<Oddity>>);
 
@@ -19,7 +19,7 @@ impl Oddities {
         drop(logged);
         tracing::warn!(
             shard.id = shard.0,
-            "the gateway differs from discord's: {oddity}. Said once, for all shards"
+            "the gateway differs from discord's: {oddity} (logged once for all shards)"
         );
     }
 }

@@ -1,8 +1,8 @@
-//! How fast connections may be opened, over all shards.
+//! Limits how fast connections are opened, over all shards.
 //!
-//! Discord sets no limit, but when thousands of shards lose their connections together they should not come back
-//! in one instant (GW-138). Each reserves its time once, and knows from the beginning how long it has to wait: nobody asks
-//! again and again, and the log can say what a shard waits for.
+//! Discord sets no limit, but thousands of shards that lose their connections together should not all return
+//! at once (GW-138). Each shard reserves its time once and knows from the beginning how long it has to wait,
+//! so it need not ask again, and the log can show the wait.
 
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Lets so many connections per second be opened, and as many at once after a pause.
+/// Allows a number of connections per second, and as many at once after a pause.
 #[derive(Debug)]
 pub(crate) struct Pacer {
-    /// Between two connections.
+    /// The time between two connections.
     interval: Duration,
-    /// This far ahead of its reserved time a connection may be opened.
+    /// How long before its reserved time a connection may be opened.
     burst: Duration,
     next: Mutex<Option<Instant>>,
 }
@@ -26,7 +26,8 @@ impl Pacer {
         Self { interval, burst: interval * (connects_per_second.get() - 1), next: Mutex::default() }
     }
 
-    /// Reserves the time of the next connection, and returns how long it is until then. A time that is not used is lost.
+    /// Reserves the time of the next connection, and returns how long to wait for it. A reserved time that is
+    /// not used is lost.
     pub(crate) fn reserve(&self) -> Duration {
         let now = Instant::now();
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);

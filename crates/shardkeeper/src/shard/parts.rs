@@ -1,4 +1,4 @@
-//! What a driver works with, and whom it talks to.
+//! The tools of a driver, and the actors it talks to.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::identify::IdentifyLedger;
 use crate::message::{Incarnation, QueueMessage, ShardMessage};
 use crate::session::SessionCell;
 
-/// What a driver works with.
+/// The tools that a driver works with.
 pub(crate) struct Parts {
     pub(crate) shard: ShardId,
     pub(crate) life: Arc<Life>,
@@ -34,7 +34,7 @@ pub(crate) struct Parts {
     pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) random: fastrand::Rng,
     pub(crate) tap: Option<Arc<Tap>>,
-    /// Whether to make another connection when one ends.
+    /// Whether to connect again when a connection ends.
     pub(crate) reconnect: bool,
 }
 
@@ -51,12 +51,14 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// A queue that is gone is replaced by the manager, and then asked again.
+    /// Sends a message to the identify queue. The message is lost if the queue is gone; the manager then
+    /// starts a new queue, and the driver asks that one.
     pub(super) fn ask(&self, message: QueueMessage) {
         let _ = self.queue.borrow().cast(message);
     }
 
-    /// Without its actor this driver is about to end.
+    /// Sends a message to the shard's actor. The message is lost if the actor is gone, and then this driver
+    /// is about to end.
     pub(super) fn report(&self, message: ShardMessage) {
         let _ = self.actor.cast(message);
     }

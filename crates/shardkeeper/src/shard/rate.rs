@@ -1,7 +1,7 @@
-//! Rates that say no, by governor: whatever comes too often is left out, and nobody waits for it.
+//! Rate limits that drop the excess, with the `governor` crate: nothing waits for them.
 //!
-//! Rates that hand out turns are elsewhere: commands and Identify have exact windows, and connections their
-//! [`Pacer`](crate::shard::pacer::Pacer).
+//! Rate limits that make callers wait are elsewhere: commands and Identify have exact windows, and
+//! connections have their [`Pacer`](crate::shard::pacer::Pacer).
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -13,12 +13,13 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use shardkeeper_proto::ShardId;
 
-/// Warnings of one shard that come at once, before the others are left to the level debug.
+/// The number of warnings that a shard may log in a burst; any excess is logged at level debug.
 const WARNINGS: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
-/// After those, one warning of a shard in this time. An outage lasts minutes, and says the same each time.
+/// After a burst, the interval at which a shard may log one more warning. An outage lasts minutes, and its
+/// warnings are all the same.
 const WARNING_EVERY: Duration = Duration::from_secs(60);
 
-/// tokio's clock, which tests can pause. governor's own ones go on.
+/// The clock of tokio, which tests can pause, unlike the clocks of governor.
 #[derive(Clone, Debug)]
 pub(crate) struct TokioClock;
 
@@ -30,11 +31,13 @@ impl Clock for TokioClock {
     }
 }
 
-/// Admits one in an interval.
+/// Admits one event per interval.
 #[derive(Debug)]
 pub(crate) struct OncePer(RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Instant>>);
 
 impl OncePer {
+    /// Creates the limit.
+    ///
     /// # Panics
     ///
     /// When the interval is zero.
@@ -43,13 +46,13 @@ impl OncePer {
         Self(RateLimiter::new(quota, InMemoryState::default(), TokioClock))
     }
 
-    /// Whether it may be now; if so, the interval begins.
+    /// Whether the event is admitted now; if so, a new interval begins.
     pub(crate) fn admits(&self) -> bool {
         self.0.check().is_ok()
     }
 }
 
-/// How often a shard may warn of the same trouble.
+/// Limits how often a shard logs a warning about repeated trouble.
 #[derive(Debug)]
 pub(crate) struct Warnings(
     RateLimiter<ShardId, HashMapStateStore<ShardId>, TokioClock, NoOpMiddleware<Instant>>,
@@ -61,7 +64,7 @@ impl Warnings {
         Self(RateLimiter::new(quota, HashMapStateStore::default(), TokioClock))
     }
 
-    /// Whether this shard may warn once more.
+    /// Whether this shard may log one more warning.
     pub(crate) fn admit(&self, shard: ShardId) -> bool {
         self.0.check_key(&shard).is_ok()
     }

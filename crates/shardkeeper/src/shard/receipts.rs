@@ -1,4 +1,4 @@
-//! Who waits to hear what became of a command.
+//! The receipts for commands: they report to callers what happened to a command.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use shardkeeper_proto::CommandId;
 
 use crate::command::{AcceptedCommand, Receipt, WriteError, receipt};
 
-/// The receipts of the commands of one shard. Bounded as the machine's queue is.
+/// The receipts of the commands of one shard. Their number is bounded, like the machine's queue.
 #[derive(Debug, Default)]
 pub(super) struct Receipts {
     last: u64,
-    /// In order: those who wait hear of a loss in the order in which they asked.
+    /// Ordered, so that callers learn of a loss in the order of their commands.
     waiting: BTreeMap<CommandId, Receipt>,
-    /// Handed to the connection, and not known to be written yet.
+    /// Receipts of commands that were handed to the connection, and may not be written yet.
     in_flight: Vec<Receipt>,
 }
 
@@ -25,29 +25,29 @@ impl Receipts {
         (id, accepted)
     }
 
-    /// The command was handed to the connection.
+    /// Records that the command was handed to the connection.
     pub(super) fn sent(&mut self, id: CommandId) {
         self.in_flight.extend(self.waiting.remove(&id));
     }
 
-    /// The command is not sent any more.
+    /// Reports to the caller that the command will not be sent.
     pub(super) fn given_up(&mut self, id: CommandId, reason: WriteError) {
         if let Some(receipt) = self.waiting.remove(&id) {
             receipt.not_written(reason);
         }
     }
 
-    /// Whether somebody waits for a command that is not sent yet.
+    /// Whether a caller waits for a command that is not sent yet.
     pub(super) fn are_awaited(&self) -> bool {
         self.waiting.values().any(Receipt::is_awaited)
     }
 
-    /// The connection has written everything.
+    /// Reports that the connection has written everything.
     pub(super) fn flushed(&mut self) {
         self.in_flight.drain(..).for_each(Receipt::written);
     }
 
-    /// The connection is gone, with whatever was on its way.
+    /// Drops the receipts of commands that were lost with the connection.
     pub(super) fn disconnected(&mut self) {
         self.in_flight.clear();
     }

@@ -1,7 +1,7 @@
-//! A tap of the wire: what shards send and receive, for debugging.
+//! The wire tap: shows what shards send and receive, for debugging.
 //!
-//! Input: each payload, as a shard's driver reads or sends it. Output: calls of a function of the bot's. Without a tap the
-//! driver compares one pointer per payload.
+//! Input: each payload that a shard's driver reads or sends. Output: calls of the bot's function. Without a
+//! tap, the driver only compares one pointer per payload.
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use shardkeeper_proto::{Envelope, Opcode, Payload, ShardId};
 
-/// Which way a payload goes.
+/// The direction of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "there is no third one")]
 pub enum Direction {
-    /// From the shard to Discord.
+    /// Sent by the shard to Discord.
     Sent,
-    /// From Discord to the shard.
+    /// Received by the shard from Discord.
     Received,
 }
 
@@ -23,22 +23,23 @@ pub enum Direction {
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct WirePayload<'a> {
-    /// Whose connection it is.
+    /// The shard whose connection carries the payload.
     pub shard: ShardId,
-    /// Which way it goes.
+    /// The direction of the payload.
     pub direction: Direction,
-    /// What it is; `None` when it cannot be read.
+    /// The opcode; `None` when the payload cannot be read.
     pub opcode: Option<u64>,
-    /// The event's name, if it is a dispatch.
+    /// The event's name; `None` when the payload is not a dispatch.
     pub event: Option<&'a str>,
-    /// Its size in bytes, without compression and frames.
+    /// The size in bytes, without compression and WebSocket frames.
     pub bytes: usize,
     data: Option<&'a [u8]>,
 }
 
 impl<'a> WirePayload<'a> {
-    /// The JSON text of `d`, if the tap is [one with content](crate::Builder::wire_tap_with_content): never that of Identify and
-    /// Resume, which hold the token. That of READY holds the session's id.
+    /// The JSON text of `d`, if the tap was created [with content](crate::Builder::wire_tap_with_content).
+    /// The `d` of Identify and Resume is never shown, since it holds the token. The `d` of READY is shown,
+    /// and holds the session's id.
     pub fn data(&self) -> Option<&'a [u8]> {
         self.data
     }
@@ -56,7 +57,7 @@ impl fmt::Debug for WirePayload<'_> {
     }
 }
 
-/// The bot's own code, at work in a shard's task.
+/// The bot's function, which runs in the task of a shard.
 pub(crate) struct Tap {
     listener: Box<dyn Fn(&WirePayload<'_>) + Send + Sync>,
     with_content: bool,
@@ -96,14 +97,14 @@ impl Tap {
         });
     }
 
-    /// One that panicked is not called again.
+    /// Calls the bot's function, unless it has panicked before.
     fn call(&self, payload: &WirePayload<'_>) {
         if self.panicked.load(Ordering::Relaxed) {
             return;
         }
         if panic::catch_unwind(AssertUnwindSafe(|| (self.listener)(payload))).is_err() {
             self.panicked.store(true, Ordering::Relaxed);
-            tracing::error!("the tap of the wire panicked, and is not called any more");
+            tracing::error!("the wire tap panicked and is not called again");
         }
     }
 }
@@ -118,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// What a shard with this session sends first.
+    /// The first payload that a shard with this session sends.
     fn first_payload(mut session: Session) -> Payload {
         let config = ShardConfig {
             token: Token::new("secret").unwrap(),
