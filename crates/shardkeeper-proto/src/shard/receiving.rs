@@ -244,9 +244,9 @@ impl Shard {
         self.enter_ready(cx.now, Change::Ready, sequence);
     }
 
-    /// Handles a READY of another shard, whose session would bring events of other guilds (GW-129). The first
-    /// one may be a mix-up by a proxy; if the gateway repeats it, each further attempt would cost an
-    /// Identify.
+    /// Handles a READY of another shard, whose session would bring events of other guilds (GW-129). The
+    /// first such READY may be a mix-up by a proxy; if the gateway repeats it, each further attempt would cost
+    /// an Identify.
     fn other_shard(&mut self, cx: &mut Context<'_>, theirs: [f64; 2]) {
         let ours = [self.config.shard.0, self.config.count.get()];
         self.detail = Some(format!("READY is of shard {theirs:.0?}, not of {ours:?}").into());

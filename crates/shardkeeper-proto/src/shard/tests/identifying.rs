@@ -151,7 +151,7 @@ fn gw_002_an_unreachable_bootstrap_url_is_asked_for_again() {
     assert!(asks(&bench));
     bench.feed(Input::GatewayUrl("wss://other.example".parse().unwrap())).reconnect();
     assert_eq!(bench.url(), Some("wss://other.example/?v=10&encoding=json"));
-    // One for Resume is not.
+    // A resume URL that cannot be reached is no reason to ask again.
     let mut bench = Bench::with_session(Some(session(42)));
     bench.feed(Input::Start).feed(Input::ConnectFailed);
     assert!(!asks(&bench));
