@@ -68,6 +68,7 @@
 //!    ├▶ status       what a bot can see of shards, queue and manager       ▼        │
 //!    ├▶ dispatch     publisher, topics, subscriptions, watermark ───────────────────┘
 //!    ├▶ error        the errors of calls and of the start
+//!    ├▶ layout       the identity of a shard while two layouts are live
 //!    ├▶ gateway_info GET /gateway/bot
 //!    ├▶ task         what a task leaves behind when it ends
 //!    └▶ chain        an error and its sources in one line

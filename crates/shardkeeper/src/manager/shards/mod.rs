@@ -23,6 +23,7 @@ use super::silence::Reading;
 use crate::command::AcceptedCommand;
 use crate::dispatch::{Found, Hub};
 use crate::error::{CommandError, ShardChangeError};
+use crate::layout::ShardKey;
 use crate::message::{Incarnation, ShardMessage, ShutdownMode};
 use crate::session::{SessionTable, Writer};
 use crate::shard::{Oddities, Pacer, Warnings};
@@ -149,7 +150,8 @@ impl Shards {
         let writer = Arc::clone(self.writers.entry(shard).or_default());
         let of = (shard, self.count, self.generation);
         let entry = Entry::new(of, (session, writer), presence.cloned());
-        self.table().slots.insert((self.count, shard), Arc::clone(&entry.cell));
+        let slot = ShardKey { id: shard, generation: self.generation };
+        self.table().slots.insert(slot, Arc::clone(&entry.cell));
         self.entries.insert(shard, entry);
     }
 

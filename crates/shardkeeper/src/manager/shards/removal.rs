@@ -13,6 +13,7 @@ use shardkeeper_proto::{Session, ShardId};
 use super::entry::{Entry, Stage};
 use super::{Shards, end_message};
 use crate::error::ShardChangeError;
+use crate::layout::ShardKey;
 use crate::message::ShutdownMode;
 
 /// Shards that leave together. Until all of them are gone, each of them belongs to the bot, and a shutdown
@@ -95,7 +96,7 @@ impl Shards {
 
     /// Forgets a shard, and returns its session as another process can resume it.
     fn forget(&mut self, shard: ShardId) -> Option<Session> {
-        let slot = (self.count, shard);
+        let slot = ShardKey { id: shard, generation: self.generation };
         let mut table = self.table();
         table.slots.remove(&slot);
         // So the keeper deletes it from the store. A store that could not be read may hold a session of this
