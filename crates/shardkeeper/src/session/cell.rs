@@ -33,7 +33,7 @@ pub(crate) struct SessionCell {
     /// Sequence number of the session when it was put into the cell: that of READY, or the stored one.
     begins_at: AtomicU64,
     /// Set while another process would have to receive everything since `begins_at` again.
-    held_back: AtomicBool,
+    held: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -94,20 +94,27 @@ impl SessionCell {
 
     fn acknowledged(&self) -> u64 {
         let acknowledged = self.sequence.load(Ordering::Acquire).min(self.watermark.acknowledged());
-        if self.held_back.load(Ordering::Acquire) {
+        if self.held.load(Ordering::Acquire) {
             return acknowledged.min(self.begins_at.load(Ordering::Acquire));
         }
         acknowledged
     }
 
-    /// Sets whether nothing after the start of the session counts as acknowledged.
+    /// Holds the session back: nothing after its READY, or after the point it was resumed from, counts as
+    /// acknowledged, until [`lift`](Self::lift).
     ///
-    /// Holds back a warming shard of a reshard, and a new one whose predecessors still have unacknowledged
-    /// deliveries: its events count as acknowledged with the deliveries of the old shard. After a kill, the
-    /// next process therefore receives them again instead of losing them.
+    /// For a warming shard of a reshard, and a new one whose predecessors have unacknowledged deliveries: its
+    /// events are acknowledged with the deliveries of the old shards. After a kill, the next process receives
+    /// them again instead of losing them.
     #[cfg_attr(not(test), expect(dead_code, reason = "for reshards, which are not in the manager yet"))]
-    pub(crate) fn hold_back(&self, held_back: bool) {
-        self.held_back.store(held_back, Ordering::Release);
+    pub(crate) fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    /// Ends a [`hold`](Self::hold).
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reshards, which are not in the manager yet"))]
+    pub(crate) fn lift(&self) {
+        self.held.store(false, Ordering::Release);
     }
 
     /// Notes that this sequence number was published. A number lower than a later one changes nothing.
@@ -200,13 +207,13 @@ mod tests {
     #[test]
     fn a_session_held_back_is_resumed_from_its_start_by_another_process_only() {
         let slot = SessionCell::new(Some(session(5)), Writer::default());
-        slot.hold_back(true);
+        slot.hold();
         slot.store(1, Some(session(1)));
         slot.watermark().restart(9);
         slot.advance(9);
         assert_eq!((slot.load(), slot.load_acknowledged()), (Some(session(9)), Some(session(1))));
         let stamp = slot.stamp();
-        slot.hold_back(false);
+        slot.lift();
         assert_eq!(slot.load_acknowledged(), Some(session(9)));
         assert_ne!(slot.stamp(), stamp, "the keeper stores it");
     }
