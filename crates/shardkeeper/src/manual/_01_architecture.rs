@@ -69,6 +69,7 @@
 //!    ├▶ dispatch     publisher, topics, subscriptions, watermark ───────────────────┘
 //!    ├▶ error        the errors of calls and of the start
 //!    ├▶ gateway_info GET /gateway/bot
+//!    ├▶ layout       which shards there are, and which owns a guild
 //!    ├▶ task         what a task leaves behind when it ends
 //!    └▶ chain        an error and its sources in one line
 //! ```
