@@ -70,6 +70,7 @@
 //!    ├▶ error        the errors of calls and of the start
 //!    ├▶ layout       the identity of a shard while two layouts are live
 //!    ├▶ gateway_info GET /gateway/bot
+//!    ├▶ layout       which shards there are, and which owns a guild
 //!    ├▶ task         what a task leaves behind when it ends
 //!    └▶ chain        an error and its sources in one line
 //! ```
