@@ -18,10 +18,12 @@ use crate::dispatch::Lifecycle;
 use crate::error::{ConfigError, StartError};
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::identify::IdentifyLedger;
-use crate::layout::{FIRST_GENERATION, Layout};
+use crate::layout::{FIRST_GENERATION, Layout, ShardKey};
 use crate::message::ManagerMessage;
 use crate::session::SessionTable;
-use crate::store::{self, BudgetRecord, RecordError, SessionRecord, StoreError, StoreLease, Stored};
+use crate::store::{
+    self, BudgetRecord, LayoutRecord, RecordError, SessionRecord, StoreError, StoreLease, Stored,
+};
 use crate::task::AbortOnDrop;
 
 /// How long a start waits for the session store. A load that fails is repeated within this time.
@@ -88,7 +90,7 @@ impl ManagerState {
         let table = Arc::new(Mutex::new(SessionTable {
             slots: BTreeMap::new(),
             held: self.to_keep(&stored.sessions, count, &ids, wall),
-            generation: layout.generation,
+            layout: LayoutRecord::new(layout.generation, count),
             ledger: Arc::clone(&ledger),
             degraded: failed,
         }));
@@ -192,9 +194,9 @@ impl ManagerState {
         count: ShardCount,
         ids: &[ShardId],
         wall: SystemTime,
-    ) -> BTreeSet<(ShardCount, ShardId)> {
+    ) -> BTreeSet<ShardKey> {
         let is_ours = |record: &&SessionRecord| {
-            let (of, shard) = record.slot();
+            let (of, shard) = (record.session.count, record.session.shard);
             let checked = record.check(wall, self.config.settings.max_session_age);
             of == count && ids.contains(&shard) || matches!(checked, Err(RecordError::TooOld { .. }))
         };

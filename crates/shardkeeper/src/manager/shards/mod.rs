@@ -156,7 +156,7 @@ impl Shards {
         let writer = Arc::clone(self.writers.entry(shard).or_default());
         let (count, role) = (self.count_of(shard), self.layouts.role(shard));
         let entry = Entry::new((shard, count, role), (session, writer), presence.cloned());
-        self.table().slots.insert((count, shard.id), Arc::clone(&entry.cell));
+        self.table().slots.insert(shard, Arc::clone(&entry.cell));
         self.entries.insert(shard, entry);
     }
 
