@@ -51,7 +51,6 @@ const ROOMS: [&str; 16] = [
     "task",
     "layout",
     "gateway_info",
-    "layout",
     "error",
     "dispatch",
     "status",

@@ -68,7 +68,6 @@
 //!    ├▶ status       what a bot can see of shards, queue and manager       ▼        │
 //!    ├▶ dispatch     publisher, topics, subscriptions, watermark ───────────────────┘
 //!    ├▶ error        the errors of calls and of the start
-//!    ├▶ layout       the identity of a shard while two layouts are live
 //!    ├▶ gateway_info GET /gateway/bot
 //!    ├▶ layout       which shards there are, and which owns a guild
 //!    ├▶ task         what a task leaves behind when it ends
