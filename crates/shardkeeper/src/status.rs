@@ -9,6 +9,7 @@ pub use shardkeeper_proto::shard::{Change, FatalClose, Initiator, Next, Reason};
 use shardkeeper_proto::{ShardCount, ShardId};
 
 use crate::dispatch::{HeldUp, WatermarkStuck, elapsed_since};
+pub use crate::reshard::{GroupPhase, HaltReason};
 
 /// Number of heartbeat latencies that are kept per shard: about eleven minutes of heartbeats.
 pub const LATENCIES: usize = 16;
