@@ -100,6 +100,7 @@ pub mod error;
 pub mod gate;
 mod gateway_info;
 mod identify;
+mod layout;
 mod manager;
 pub mod manual;
 mod message;

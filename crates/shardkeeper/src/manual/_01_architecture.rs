@@ -69,7 +69,9 @@
 //!    ├▶ dispatch     publisher, topics, subscriptions, watermark ───────────────────┘
 //!    ├▶ reshard      plan and phases of a reshard, without I/O
 //!    ├▶ error        the errors of calls and of the start
+//!    ├▶ layout       the identity of a shard while two layouts are live
 //!    ├▶ gateway_info GET /gateway/bot
+//!    ├▶ layout       which shards there are, and which owns a guild
 //!    ├▶ task         what a task leaves behind when it ends
 //!    └▶ chain        an error and its sources in one line
 //! ```

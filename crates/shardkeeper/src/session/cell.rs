@@ -1,6 +1,6 @@
 //! Storage of a shard's session: owned by the manager, so that it survives a crash of the shard.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shardkeeper_proto::Session;
@@ -30,6 +30,10 @@ pub(crate) struct SessionCell {
     version: AtomicU64,
     writer: Writer,
     watermark: Arc<Watermark>,
+    /// Sequence number of the session when it was put into the cell: that of READY, or the stored one.
+    begins_at: AtomicU64,
+    /// Set while another process would have to receive everything since `begins_at` again.
+    held: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +80,7 @@ impl SessionCell {
 
     fn put(&self, stored: &mut Stored, session: Option<Session>) {
         let sequence = session.as_ref().map_or(0, |session| session.sequence);
+        self.begins_at.store(sequence, Ordering::Release);
         self.sequence.store(sequence, Ordering::Release);
         self.watermark.restart(sequence);
         self.version.store(VERSIONS.fetch_add(1, Ordering::Relaxed), Ordering::Release);
@@ -88,7 +93,28 @@ impl SessionCell {
     }
 
     fn acknowledged(&self) -> u64 {
-        self.sequence.load(Ordering::Acquire).min(self.watermark.acknowledged())
+        let acknowledged = self.sequence.load(Ordering::Acquire).min(self.watermark.acknowledged());
+        if self.held.load(Ordering::Acquire) {
+            return acknowledged.min(self.begins_at.load(Ordering::Acquire));
+        }
+        acknowledged
+    }
+
+    /// Holds the session back: nothing after its READY, or after the point it was resumed from, counts as
+    /// acknowledged, until [`lift`](Self::lift).
+    ///
+    /// For a warming shard of a reshard, and a new one whose predecessors have unacknowledged deliveries: its
+    /// events are acknowledged with the deliveries of the old shards. After a kill, the next process receives
+    /// them again instead of losing them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reshards, which are not in the manager yet"))]
+    pub(crate) fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    /// Ends a [`hold`](Self::hold).
+    #[cfg_attr(not(test), expect(dead_code, reason = "for reshards, which are not in the manager yet"))]
+    pub(crate) fn lift(&self) {
+        self.held.store(false, Ordering::Release);
     }
 
     /// Notes that this sequence number was published. A number lower than a later one changes nothing.
@@ -176,6 +202,20 @@ mod tests {
         slot.advance(41);
         assert_ne!(slot.load_acknowledged(), stored);
         assert_ne!(slot.stamp(), stamp);
+    }
+
+    #[test]
+    fn a_session_held_back_is_resumed_from_its_start_by_another_process_only() {
+        let slot = SessionCell::new(Some(session(5)), Writer::default());
+        slot.hold();
+        slot.store(1, Some(session(1)));
+        slot.watermark().restart(9);
+        slot.advance(9);
+        assert_eq!((slot.load(), slot.load_acknowledged()), (Some(session(9)), Some(session(1))));
+        let stamp = slot.stamp();
+        slot.lift();
+        assert_eq!(slot.load_acknowledged(), Some(session(9)));
+        assert_ne!(slot.stamp(), stamp, "the keeper stores it");
     }
 
     #[test]
