@@ -52,6 +52,7 @@ const ROOMS: [&str; 16] = [
     "layout",
     "gateway_info",
     "error",
+    "reshard",
     "dispatch",
     "status",
     "command",
