@@ -7,18 +7,22 @@ use serde_json::{Value, json};
 
 use crate::action::Action;
 use crate::discord::{Discord, State, ends_session};
-use crate::emission::Emission;
+use crate::emission::{Emission, Happenings, check_payload};
 use crate::fault::{Fault, InjectError};
 use crate::judgement;
 use crate::link::{Link, Out, text};
 use crate::script::Script;
+use crate::settings::SessionFilter;
 use crate::world::Member;
 
 /// Carries out an action. If it takes long, other tasks run in between.
 pub(crate) async fn perform(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectError> {
     match emission(action) {
         Some(emission) => emission.send_in_turns(discord).await,
-        None => act(discord, action),
+        None => match happenings(action) {
+            Some(happenings) => happenings.send_in_turns(discord).await,
+            None => act(discord, action),
+        },
     }
 }
 
@@ -26,6 +30,9 @@ pub(crate) async fn perform(discord: &Arc<Discord>, action: &Action) -> Result<(
 pub(crate) fn act(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectError> {
     if let Some(emission) = emission(action) {
         return emission.send(discord);
+    }
+    if let Some(happenings) = happenings(action) {
+        return happenings.send(discord);
     }
     match *action {
         Action::Fault { shard: Some(shard), fault } => return inject(discord, shard, fault),
@@ -37,6 +44,8 @@ pub(crate) fn act(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectE
             }
             return Ok(());
         }
+        Action::SessionFault { of, fault } => return inject_in(discord, of, fault),
+        Action::Dispatch { ref of, ref event, ref data } => return dispatch(discord, of, event, data),
         Action::Traffic { on } => {
             // The lock is the one that events are generated under, so that none comes after `false`.
             let _state = discord.state();
@@ -80,6 +89,13 @@ pub(crate) fn act(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectE
         Action::Limits { shards, max_concurrency, remaining } => {
             state.identifies.change(shards, max_concurrency, remaining);
         }
+        Action::Sharding { least_shards, max_guilds_per_shard, shard_multiple } => {
+            let identifies = &mut state.identifies;
+            identifies.least_shards = least_shards.unwrap_or(identifies.least_shards);
+            identifies.max_guilds = max_guilds_per_shard.unwrap_or(identifies.max_guilds);
+            identifies.multiple = shard_multiple.unwrap_or(identifies.multiple).max(1);
+        }
+        Action::Sessions { of, ref set } => state.sessions.set(of, set),
         Action::AllowIntents { intents } => {
             let withdrawn = state.access.allow_intents(intents);
             if withdrawn != 0 {
@@ -99,17 +115,42 @@ pub(crate) fn act(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectE
     Ok(())
 }
 
-/// Makes a fault on the live connection of a shard.
+/// Makes a fault on the live connection of a shard's newest session.
 pub(crate) fn inject(discord: &Arc<Discord>, shard_id: u32, fault: Fault) -> Result<(), InjectError> {
+    let id = discord.state().sessions.newest(shard_id).cloned().unwrap_or_default();
+    if inject_into(discord, id, fault) { Ok(()) } else { Err(InjectError::NotConnected { shard_id }) }
+}
+
+/// Makes a fault on the live connection of each session that the filter includes.
+fn inject_in(discord: &Arc<Discord>, of: SessionFilter, fault: Fault) -> Result<(), InjectError> {
+    let ids = discord.state().sessions.matching(&of);
+    let made = ids.into_iter().filter(|id| inject_into(discord, id.clone(), fault)).count();
+    if made > 0 { Ok(()) } else { Err(InjectError::NoSuchSession { of }) }
+}
+
+/// Sends exactly this event in each session that the filter includes.
+fn dispatch(discord: &Discord, of: &SessionFilter, event: &str, data: &Value) -> Result<(), InjectError> {
+    check_payload(event, data)?;
+    let mut state = discord.state();
+    let ids = state.sessions.matching(of);
+    for id in &ids {
+        state.answer(id, event, data.clone());
+    }
+    discord.changed(state);
+    if ids.is_empty() { Err(InjectError::NoSuchSession { of: *of }) } else { Ok(()) }
+}
+
+/// Makes a fault on the connection of a session. Returns whether it has one.
+fn inject_into(discord: &Arc<Discord>, id: String, fault: Fault) -> bool {
     let mut guard = discord.state();
     let state = &mut *guard;
-    let id = state.sessions.newest(shard_id).cloned().unwrap_or_default();
     let now = state.now();
     let session = state.sessions.get_mut(&id);
     let Some((session, link)) = session.and_then(|session| session.link.clone().map(|link| (session, link)))
     else {
-        return Err(InjectError::NotConnected { shard_id });
+        return false;
     };
+    let (shard_id, count) = (session.shard, session.count);
     match fault {
         Fault::StopAcking => link.stop_acking(),
         Fault::Silence => link.silence(),
@@ -135,7 +176,7 @@ pub(crate) fn inject(discord: &Arc<Discord>, shard_id: u32, fault: Fault) -> Res
         Fault::Close { code } => {
             session.over |= ends_session(code);
             link.send_later(Out::Close { code, reason: "fault" });
-            state.refusals.close(shard_id, code, now);
+            state.refusals.close((shard_id, count), code, now);
         }
         Fault::Gap { count } => session.sequence += u64::from(count),
         Fault::Duplicate { count } => duplicate(state, &id, count as usize),
@@ -156,7 +197,7 @@ pub(crate) fn inject(discord: &Arc<Discord>, shard_id: u32, fault: Fault) -> Res
         }
     }
     discord.changed(guard);
-    Ok(())
+    true
 }
 
 /// Sends the newest events of a session again, as new dispatches.
@@ -165,7 +206,7 @@ fn duplicate(state: &mut State, id: &str, count: usize) {
     for payload in newest.unwrap_or_default() {
         let payload = serde_json::from_slice::<Value>(&payload).unwrap_or_default();
         let event = payload["t"].as_str().unwrap_or_default().to_owned();
-        state.answer(id, &event, payload["d"].clone());
+        state.repeat(id, &event, payload["d"].clone());
     }
 }
 
@@ -220,6 +261,11 @@ pub(crate) async fn play(discord: Arc<Discord>, script: Script) {
 fn emission(action: &Action) -> Option<Emission<'_>> {
     let Action::Emit { shard, count, event, data } = action else { return None };
     Some(Emission { shard_id: *shard, count: *count, event: event.as_deref(), data: data.as_ref() })
+}
+
+fn happenings(action: &Action) -> Option<Happenings<'_>> {
+    let Action::Happen { guild, count, event, data } = action else { return None };
+    Some(Happenings { guild: *guild, count: *count, event: event.as_deref(), data: data.as_ref() })
 }
 
 /// The index of a guild that an action names by its number.

@@ -91,7 +91,8 @@ impl Desk<'_> {
 
     /// Sets the bot's presence. Other sessions of the same guilds receive it too.
     fn presence(&mut self, presence: &Value) {
-        let Some(session) = self.state.sessions.get(self.session) else { return };
+        let Some(session) = self.state.sessions.get_mut(self.session) else { return };
+        session.presence = Some(presence.clone());
         let (shard, guilds) = (session.shard, session.guilds.clone());
         self.state.report.presences.insert(shard, presence.clone());
         let status = match presence["status"].as_str() {

@@ -114,6 +114,7 @@ mod odd;
 mod report;
 mod rest;
 mod script;
+mod settings;
 mod simulator;
 mod tls;
 mod traffic;
@@ -121,14 +122,17 @@ mod wire;
 mod world;
 
 pub use action::Action;
-pub use config::{Mix, SimConfig, SimTimings};
+pub use config::{Mix, SimConfig, SimTimings, Traces};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
 pub use host::Host;
 pub use judgement::{Grade, JUDGEMENTS, Judgement};
 pub use memory::MemoryStream;
 pub use odd::Odd;
-pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
+pub use report::{
+    Delivery, GuildDelivery, IdentifyRecord, LostEvent, Report, SessionRecord, Violation, WorldDelivery,
+};
 pub use script::{Mistake, Script, ScriptError};
+pub use settings::{SessionFilter, SessionSettings};
 pub use simulator::Simulator;
 
 #[cfg(doctest)]

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::acting::inject;
 use crate::discord::Discord;
-use crate::emission::happen;
+use crate::emission::happen_anywhere;
 use crate::fault::Fault;
 
-/// Generates events and faults on random shards while traffic is on, until the simulator is shut down.
+/// Generates events in random guilds and faults on random shards while traffic is on, until the simulator is shut down.
 pub(crate) async fn generate(discord: Arc<Discord>) {
     /// Events come in small batches: a timer per event would cost more than the event.
     const TICK: Duration = Duration::from_millis(10);
@@ -46,11 +46,11 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
             (owed, faults_owed) = (0.0, 0.0);
             continue;
         }
-        let shards = state.sessions.shards();
+        let has_sessions = !state.sessions.shards().is_empty();
         while owed >= 1.0 {
             owed -= 1.0;
-            if let Some(shard) = state.random.choice(&shards).copied() {
-                happen(&mut state, shard, None);
+            if has_sessions {
+                happen_anywhere(&mut state);
             }
         }
         discord.changed(state);

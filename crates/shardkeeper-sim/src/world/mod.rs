@@ -27,7 +27,7 @@ pub(crate) use self::event_data::{emoji_cleared, reaction_added, reaction_data, 
 use self::events::{EVENTS, Scene};
 pub(crate) use self::guild::{Guild, Voice};
 pub(crate) use self::ids::{BOT, seconds};
-pub(crate) use self::json::without;
+pub(crate) use self::json::{reversed, without};
 pub(crate) use self::member::Member;
 pub(crate) use self::message::{Message, Reaction, Room};
 use crate::config::Mix;
