@@ -13,7 +13,6 @@ use crate::judgement;
 use crate::link::{Link, Out, text};
 use crate::script::Script;
 use crate::settings::SessionFilter;
-use crate::world::Member;
 
 /// Carries out an action. If it takes long, other tasks run in between.
 pub(crate) async fn perform(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectError> {
@@ -287,10 +286,10 @@ fn outage(state: &mut State, place: usize, begins: bool) {
 /// Adds the bot to a guild, or removes it.
 fn set_joined(state: &mut State, guild: u32, joined: bool) -> Result<(), InjectError> {
     let place = place(state, guild)?;
-    let guild = state.world.guild_mut(place);
-    if std::mem::replace(&mut guild.joined, joined) != joined {
+    if std::mem::replace(&mut state.world.guild_mut(place).joined, joined) != joined {
         // The bot leaves voice with the guild, and comes back without a presence.
-        guild.move_voice(Member::Bot, None, 0);
+        state.world.move_bot(place, "", None);
+        let guild = state.world.guild_mut(place);
         guild.bot_presence = None;
         state.publish_guild(place, joined);
     }

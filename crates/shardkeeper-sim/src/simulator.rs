@@ -30,6 +30,7 @@ impl Simulator {
     fn new(config: SimConfig, addr: Option<SocketAddr>, tls: bool) -> Self {
         let discord = Arc::new(Discord::new(config, addr, tls));
         tokio::spawn(traffic::generate(Arc::clone(&discord)));
+        tokio::spawn(Arc::clone(&discord).expire_sessions());
         Self { discord }
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) presence: Option<serde_json::Value>,
     /// The connection of the session; `None` while it has none.
     pub(crate) link: Option<Arc<Link>>,
+    /// Whether another session of its guilds started while this one had a connection.
+    pub(crate) succeeded: bool,
     /// When the session lost its connection.
     pub(crate) lost_at: Option<Instant>,
     /// Whether the session is invalid, so that no more events are sent in it.
@@ -125,11 +127,27 @@ impl Session {
             arriving: VecDeque::new(),
             presence: None,
             link: Some(link),
+            succeeded: false,
             lost_at: None,
             over: false,
             proven: false,
             announced_end: None,
         }
+    }
+
+    /// Whether sessions of this shard and number of shards can have a guild in common with this session: the ids
+    /// of shards of one guild are congruent modulo the greatest common divisor of the numbers of shards.
+    pub(crate) fn may_share(&self, shard: u32, count: u32) -> bool {
+        let (mut divisor, mut rest) = (self.count.max(1), count.max(1));
+        while rest != 0 {
+            (divisor, rest) = (rest, divisor % rest);
+        }
+        self.shard % divisor == shard % divisor
+    }
+
+    /// Whether the session has a connection that is not about to end.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.over && self.link.as_ref().is_some_and(|link| !link.is_gone())
     }
 
     /// Appends a dispatch, which the connection's writer takes from the buffer.

@@ -30,6 +30,9 @@ pub(crate) struct Sessions {
     settings: Vec<(SessionFilter, SessionSettings)>,
     /// When the client closed sessions with 1000 or 1001, by the number of the session.
     closed: BTreeMap<u64, Instant>,
+    /// The shards and numbers of shards of expired sessions whose guilds another session has, until
+    /// [`Self::take_left_behind`].
+    left_behind: Vec<(u32, u32)>,
     /// The numbers of the sessions that Discord dropped, or that the client may never have known.
     dropped: BTreeSet<u64>,
     /// The ids of sessions by number of shards and shard, to find those that receive the events of a guild.
@@ -53,6 +56,7 @@ impl Sessions {
             newest_of: BTreeMap::new(),
             settings: Vec::new(),
             closed: BTreeMap::new(),
+            left_behind: Vec::new(),
             dropped: BTreeSet::new(),
             listeners: BTreeMap::new(),
             lost: VecDeque::new(),
@@ -115,11 +119,8 @@ impl Sessions {
 
     /// Whether a session of this shard and number of shards has a connection that is not about to end.
     pub(crate) fn is_beside(&self, shard: u32, count: u32) -> bool {
-        self.by_id.values().any(|session| {
-            (session.shard, session.count) == (shard, count)
-                && !session.over
-                && session.link.as_ref().is_some_and(|link| !link.is_gone())
-        })
+        let is_same = |session: &Session| (session.shard, session.count) == (shard, count);
+        self.by_id.values().any(|session| is_same(session) && session.is_live())
     }
 
     /// Whether the client can deliver, or could have delivered, an event that this session got at this time.
@@ -165,6 +166,9 @@ impl Sessions {
 
     /// Adds a session with its connection. It receives the events of its guilds from now on.
     pub(crate) fn add(&mut self, id: String, session: Session) {
+        for other in self.by_id.values_mut() {
+            other.succeeded |= other.is_live() && other.may_share(session.shard, session.count);
+        }
         let listeners = self.listeners.entry(session.count).or_default();
         listeners.entry(session.shard).or_default().push(id.clone());
         self.newest.insert(session.shard, id.clone());
@@ -214,7 +218,7 @@ impl Sessions {
     /// Forgets a session, but not how it ended.
     pub(crate) fn end(&mut self, id: &str, ended: Ended) {
         // At a refused Resume, Discord has dropped the session.
-        let is_refused = std::ptr::eq(ended.judgement, judgement::RESUME_AFTER_REFUSAL);
+        let is_refused = ended.judgement == judgement::RESUME_AFTER_REFUSAL;
         if self.forget(id, is_refused).is_some_and(|session| session.link.is_some()) {
             self.connected -= 1;
         }
@@ -238,10 +242,34 @@ impl Sessions {
             let expired = self.by_id.get(id).filter(|session| session.lost_at == Some(*lost));
             let is_proven = expired.map(|session| session.proven);
             let Some((_, id)) = self.lost.pop_front() else { return };
-            if let Some(is_proven) = is_proven {
-                self.forget(&id, !is_proven);
+            if let Some(is_proven) = is_proven
+                && let Some(session) = self.forget(&id, !is_proven)
+                && session.succeeded
+                && !session.over
+                && self
+                    .by_id
+                    .values()
+                    .any(|other| other.is_live() && other.may_share(session.shard, session.count))
+                && self.left_behind.len() < MAX_ENDED
+            {
+                self.left_behind.push((session.shard, session.count));
             }
         }
+    }
+
+    /// When the next session without a connection expires.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.lost.front().and_then(|(lost, _)| lost.checked_add(self.lifetime))
+    }
+
+    /// Whether the client closed the session with 1000 or 1001.
+    pub(crate) fn is_closed_by_client(&self, id: &str) -> bool {
+        let own = |ended: &Ended| ended.judgement == judgement::RESUME_AFTER_OWN_CLOSE;
+        self.ended.get(id).is_some_and(own)
+    }
+
+    pub(crate) fn take_left_behind(&mut self) -> Vec<(u32, u32)> {
+        std::mem::take(&mut self.left_behind)
     }
 
     /// Whether the client could resume a session of this shard, as far as it knows.

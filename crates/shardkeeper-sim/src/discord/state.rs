@@ -18,6 +18,8 @@ use super::waiting::WaitingFaults;
 use crate::buckets::Buckets;
 use crate::config::SimConfig;
 use crate::intents;
+use crate::judge::Finding;
+use crate::judgement;
 use crate::report::{Report, SessionRecord, WorldDelivery};
 use crate::world::{self, Guild, Place, World, reversed};
 
@@ -102,6 +104,36 @@ impl State {
         }
         self.history.end(trace);
         is_received
+    }
+
+    /// Carries out what follows from the end of sessions: the bot's voice connections end with their session
+    /// (GW-207). Returns what the client did wrong, with the shard.
+    pub(crate) fn settle(&mut self) -> Vec<(Option<u32>, Finding)> {
+        let mut findings = Vec::new();
+        for (shard, count) in self.sessions.take_left_behind() {
+            let detail = format!("shard {shard} of {count} was not closed with 1000 after the switch");
+            findings.push((Some(shard), (judgement::SESSION_LEFT_BEHIND, detail)));
+        }
+        let voices: Vec<(usize, String)> =
+            self.world.bot_voices().map(|(place, id)| (place, id.to_owned())).collect();
+        for (place, id) in voices {
+            if self.sessions.live_mut(&id).is_some() {
+                continue;
+            }
+            let Some(update) = self.world.move_bot(place, &id, None) else { continue };
+            self.publish("VOICE_STATE_UPDATE", Some(place), &update);
+            if self.sessions.is_closed_by_client(&id) && self.is_heard(place) {
+                let guild = self.world.guild(place).id;
+                let detail = format!("the bot's voice in guild {guild} ended with the session");
+                findings.push((None, (judgement::VOICE_CUT, detail)));
+            }
+        }
+        findings
+    }
+
+    /// When the next session expires, by tokio's clock.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.sessions.next_expiry().map(|at| self.clock.real(at))
     }
 
     /// A random guild; `None` if there is none.

@@ -295,8 +295,8 @@ async fn gw_248_249_250_255_guilds_come_in_any_order_late_unavailable_or_never()
     client.until(10).await;
     client.identify(0, 1).await;
     let ready = client.until_event("READY").await;
-    let ids: Vec<String> =
-        ready["d"]["guilds"].as_array().unwrap().iter().map(|guild| guild["id"].to_string()).collect();
+    let ids: Vec<&Value> =
+        ready["d"]["guilds"].as_array().unwrap().iter().map(|guild| &guild["id"]).collect();
     let begun = Instant::now();
     for guild in 0..10 {
         simulator.happen_exactly(Some(guild), "TYPING_START", json!({})).unwrap();
@@ -310,7 +310,7 @@ async fn gw_248_249_250_255_guilds_come_in_any_order_late_unavailable_or_never()
             continue;
         }
         assert_eq!(begun.elapsed().as_millis() % 100, 0);
-        let place = ids.iter().position(|id| *id == payload["d"]["id"].to_string()).unwrap();
+        let place = ids.iter().position(|id| **id == payload["d"]["id"]).unwrap();
         came.push((place, event, payload["d"]["unavailable"] == true));
     }
     assert_eq!(came.len(), 9);
@@ -404,4 +404,95 @@ async fn gw_174_the_layouts_share_the_keys_of_the_identify_limit() {
     new.identify(2, 4).await;
     assert_eq!(new.until(9).await["d"], false);
     assert_eq!(rules(&simulator), ["GW-170"]);
+}
+
+async fn join_voice(client: &mut Client, guild: &Value) -> Value {
+    let voice = guild["channels"].as_array().unwrap().iter().find(|channel| channel["type"] == 2).unwrap();
+    let join =
+        json!({"guild_id": guild["id"], "channel_id": voice["id"], "self_mute": false, "self_deaf": false});
+    client.send(&json!({"op": 4, "d": join})).await;
+    client.until_event("VOICE_STATE_UPDATE").await["d"].take()
+}
+
+/// A session of shard 0 with its id and the first guild.
+async fn with_guild(simulator: &Simulator, count: u32) -> (Client, String, Value) {
+    let mut client = Client::connect(simulator).await;
+    let session = client.login(0, count).await;
+    let guilds = rest(&mut client).await;
+    let first = guilds.iter().map(|payload| &payload["d"]).min_by_key(|guild| guild["id"].as_str()).unwrap();
+    (client, session, first.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_207_244_the_bots_voice_ends_with_the_session_that_joined() {
+    let simulator = world(&[], |_| {});
+    let (mut old, session, guild) = with_guild(&simulator, 1).await;
+    let (mut new, ..) = with_guild(&simulator, 2).await;
+    let joined = join_voice(&mut old, &guild).await;
+    assert_eq!(joined["session_id"], session.as_str());
+    assert_eq!(new.until_event("VOICE_STATE_UPDATE").await["d"], joined, "the same for both");
+    old.close(1000).await;
+    let left = new.until_event("VOICE_STATE_UPDATE").await;
+    assert_eq!((&left["d"]["channel_id"], &left["d"]["session_id"]), (&Value::Null, &joined["session_id"]));
+    settle().await;
+    assert_eq!(advice(&simulator), ["GW-244"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_244_a_client_that_moves_its_voice_first_keeps_it() {
+    let simulator = world(&[], |_| {});
+    let (mut old, _, guild) = with_guild(&simulator, 1).await;
+    let (mut new, session, _) = with_guild(&simulator, 2).await;
+    join_voice(&mut old, &guild).await;
+    new.until_event("VOICE_STATE_UPDATE").await;
+    assert_eq!(join_voice(&mut new, &guild).await["session_id"], session.as_str());
+    new.until_event("VOICE_SERVER_UPDATE").await;
+    old.close(1000).await;
+    assert!(rest(&mut new).await.is_empty());
+    assert!(is_spotless(&simulator));
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_207_voice_survives_a_lost_connection_until_the_session_dies() {
+    let simulator = world(&[], |_| {});
+    let (mut old, session, guild) = with_guild(&simulator, 1).await;
+    let (mut new, ..) = with_guild(&simulator, 2).await;
+    join_voice(&mut old, &guild).await;
+    new.until_event("VOICE_STATE_UPDATE").await;
+    let last = rest(&mut old).await.last().unwrap()["s"].clone();
+    drop(old);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let url = "ws://resume.sim.invalid/resume?v=10&encoding=json";
+    let mut old = Client::connect_to(&simulator, url).await;
+    old.until(10).await;
+    old.send(&resume(&session, last.as_u64().unwrap())).await;
+    old.until_event("RESUMED").await;
+    assert!(rest(&mut new).await.is_empty(), "a Resume keeps it");
+    drop(old);
+    let lost = Instant::now();
+    let left = new.until_event("VOICE_STATE_UPDATE").await;
+    assert_eq!(left["d"]["channel_id"], Value::Null);
+    assert!(
+        (Duration::from_secs(180)..Duration::from_secs(181)).contains(&lost.elapsed()),
+        "{:?}",
+        lost.elapsed()
+    );
+    assert_eq!(advice(&simulator), ["GW-243"], "it was left to expire");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gw_243_old_sessions_are_to_be_closed_with_1000() {
+    for (code, noted) in [(1000, vec![]), (4000, vec!["GW-243"])] {
+        let simulator = world(&[], |_| {});
+        let (mut old, _new) = (ready(&simulator, 1, 2).await, ready(&simulator, 1, 2).await);
+        old.close(code).await;
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!(advice(&simulator), noted, "{code}");
+    }
+    // A session that was lost before the next one started is not left behind.
+    let simulator = world(&[], |_| {});
+    ready(&simulator, 1, 2).await.close(4000).await;
+    let _new = ready(&simulator, 1, 2).await;
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(is_spotless(&simulator));
 }
