@@ -36,11 +36,8 @@ pub(crate) fn act(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectE
     match *action {
         Action::Fault { shard: Some(shard), fault } => return inject(discord, shard, fault),
         Action::Fault { shard: None, fault } => {
-            let shards = discord.state().sessions.shards();
-            for shard in shards {
-                // A shard without a connection now gets no fault.
-                let _ = inject(discord, shard, fault);
-            }
+            // Nothing happens if no session has a connection.
+            let _ = inject_in(discord, SessionFilter::all(), fault);
             return Ok(());
         }
         Action::SessionFault { of, fault } => return inject_in(discord, of, fault),
@@ -115,7 +112,7 @@ pub(crate) fn act(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectE
 }
 
 /// Makes a fault on the live connection of a shard's newest session.
-pub(crate) fn inject(discord: &Arc<Discord>, shard_id: u32, fault: Fault) -> Result<(), InjectError> {
+fn inject(discord: &Arc<Discord>, shard_id: u32, fault: Fault) -> Result<(), InjectError> {
     let id = discord.state().sessions.newest(shard_id).cloned().unwrap_or_default();
     if inject_into(discord, id, fault) { Ok(()) } else { Err(InjectError::NotConnected { shard_id }) }
 }
@@ -140,7 +137,7 @@ fn dispatch(discord: &Discord, of: &SessionFilter, event: &str, data: &Value) ->
 }
 
 /// Makes a fault on the connection of a session. Returns whether it has one.
-fn inject_into(discord: &Arc<Discord>, id: String, fault: Fault) -> bool {
+pub(crate) fn inject_into(discord: &Arc<Discord>, id: String, fault: Fault) -> bool {
     let mut guard = discord.state();
     let state = &mut *guard;
     let now = state.now();

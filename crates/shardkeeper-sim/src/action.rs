@@ -21,7 +21,7 @@ pub enum Action {
     /// Makes a fault on the live connection of a shard: that of the session that was identified or resumed last
     /// among all layouts. [`Action::SessionFault`] chooses the session.
     Fault {
-        /// The shard. `None`: every shard that is connected.
+        /// The shard. `None`: every session that is connected.
         #[serde(default)]
         shard: Option<u32>,
         /// The fault.

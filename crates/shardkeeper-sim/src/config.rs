@@ -34,7 +34,7 @@ pub struct SimConfig {
     pub events_per_second: f64,
     /// Which events are generated. Default: [`Mix::Busy`].
     pub mix: Mix,
-    /// How many faults per minute are made on random shards while traffic is on. Default: 0.
+    /// How many faults per minute are made on random sessions while traffic is on. Default: 0.
     pub faults_per_minute: f64,
     /// The intents that are enabled in the developer portal, as a bit set. An Identify with a privileged
     /// intent that is not enabled is closed with 4014. Default: all documented intents.

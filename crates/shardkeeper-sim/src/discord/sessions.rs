@@ -89,11 +89,13 @@ impl Sessions {
         self.by_id.values_mut().find(has_link)
     }
 
-    /// The ids of the sessions that a filter includes and that are not over.
+    /// The ids of the sessions that a filter includes and that are not over, by shard and number.
     pub(crate) fn matching(&self, of: &SessionFilter) -> Vec<String> {
         let is_meant =
             |session: &Session| !session.over && of.includes(session.shard, session.count, session.ordinal);
-        self.by_id.iter().filter(|(_, session)| is_meant(session)).map(|(id, _)| id.clone()).collect()
+        let mut meant: Vec<_> = self.by_id.iter().filter(|(_, session)| is_meant(session)).collect();
+        meant.sort_by_key(|(_, session)| (session.shard, session.ordinal));
+        meant.into_iter().map(|(id, _)| id.clone()).collect()
     }
 
     /// Changes how the sessions are treated that a filter includes, and those that start later.

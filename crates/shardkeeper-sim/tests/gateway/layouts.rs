@@ -354,6 +354,36 @@ async fn faults_and_dispatches_can_name_the_layout_or_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fault_for_all_reaches_both_layouts() {
+    let simulator = world(&[], |_| {});
+    let mut clients = Vec::new();
+    for (shard, count) in [(0, 1), (0, 2), (0, 2)] {
+        clients.push(ready(&simulator, shard, count).await);
+    }
+    simulator.act(&Action::Fault { shard: None, fault: Fault::Close { code: 4000 } }).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.end().await, Some(4000));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_fault_sends_twice_is_not_held_against_the_client() {
+    let simulator = world(&["PRESENCE_UPDATE"], |_| {});
+    let mut client = ready(&simulator, 0, 1).await;
+    simulator.happen(Some(0), 3).unwrap();
+    simulator.happen_exactly(Some(0), "PRESENCE_UPDATE", json!({"status": "idle"})).unwrap();
+    simulator.inject(0, Fault::Duplicate { count: 3 }).unwrap();
+    simulator.inject(0, Fault::Reorder).unwrap();
+    simulator.happen(Some(0), 2).unwrap();
+    let events = rest(&mut client).await;
+    observe(&simulator, &events, false);
+    let verdict = simulator.world_delivery();
+    assert!(verdict.is_flawless() && verdict.doubled == 0, "{verdict:?}");
+    observe(&simulator, &events[..1], false);
+    assert_eq!(simulator.world_delivery().doubled, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn presences_are_known_by_session() {
     let simulator = world(&[], |_| {});
     let (mut old, mut new) = (ready(&simulator, 0, 1).await, ready(&simulator, 0, 1).await);
