@@ -101,7 +101,9 @@ impl Shards {
 
     /// Does not wait for an old shard any more, whose actor has ended.
     pub(super) fn gives_up_no_more(&mut self, shard: ShardKey) {
-        self.hand_overs.iter_mut().for_each(|hand_over| drop(hand_over.awaited.remove(&shard)));
+        for hand_over in &mut self.hand_overs {
+            hand_over.awaited.remove(&shard);
+        }
         self.finish_hand_overs();
     }
 
@@ -175,7 +177,7 @@ mod tests {
             if !matches!(message, ManagerMessage::RemovalDeadline(CUT_OVER)) {
                 return ShardManager.handle(myself, message, state).await;
             }
-            let fleet = state.fleet_of_test();
+            let fleet = state.phase.fleet_mut().unwrap();
             fleet.shards.begin_next(ShardCount::new(4).unwrap(), Intents::GUILDS);
             for shard in fleet.shards.add_group(1, None) {
                 let random = fastrand::Rng::with_seed(1);
