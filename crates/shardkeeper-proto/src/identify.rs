@@ -221,6 +221,16 @@ impl IdentifyLimiter {
         }
     }
 
+    /// Records that the connection of the shard begins only at `at`, for example because connections are
+    /// paced. The limiter then waits for the shard one window longer than that (GW-171: shards start in the
+    /// order of their ids).
+    pub fn connects_at(&mut self, shard: ShardId, at: Instant) {
+        let mut places = self.key(shard).queue.iter_mut();
+        if let Some((_, Place::Connecting { since })) = places.find(|((_, queued), _)| *queued == shard) {
+            *since = at.max(*since);
+        }
+    }
+
     /// Removes the shard. A permit that it held and did not spend is free again (GW-173).
     pub fn leave(&mut self, shard: ShardId) {
         self.withdraw(shard);
@@ -369,7 +379,7 @@ impl Key {
 
     /// Lets the first waiting shard connect, unless a shard of the same or a better priority is already
     /// connecting or at Hello. The limiter stops waiting for a shard that has been connecting for a whole
-    /// window.
+    /// window, counted from when its connection begins.
     fn call_up(&mut self, now: Instant, window: Duration, plenty: bool) -> Option<ShardId> {
         let (first, _) = self.served(plenty).find(|(_, state)| *state == Place::Waiting)?;
         let ahead = self.served(plenty).any(|((priority, _), state)| {
@@ -508,6 +518,24 @@ mod tests {
         assert!(limiter.poll(now).is_none());
         assert_eq!(limiter.wakes_at(now), Some(now + WINDOW));
         assert!(matches!(limiter.poll(now + WINDOW), Some(Grant::Connect(ShardId(1)))));
+    }
+
+    #[test]
+    fn gw_171_a_shard_whose_connection_is_delayed_is_passed_one_window_after_it_begins() {
+        let now = Instant::now();
+        let begins = now + WINDOW * 3;
+        let mut limiter = IdentifyLimiter::new(1, WINDOW, budget(now, 1000));
+        limiter.join(ShardId(0), Priority::ColdStart);
+        limiter.join(ShardId(1), Priority::ColdStart);
+        assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(0)))));
+        limiter.connects_at(ShardId(0), begins);
+        assert_eq!(limiter.wakes_at(now), Some(begins + WINDOW));
+        assert!(limiter.poll(begins + WINDOW / 2).is_none(), "it may still come");
+        assert!(matches!(limiter.poll(begins + WINDOW), Some(Grant::Connect(ShardId(1)))));
+        // No effect on a shard that does not connect.
+        limiter.claim(ShardId(0), Priority::ColdStart);
+        limiter.connects_at(ShardId(0), begins + WINDOW * 9);
+        assert!(matches!(limiter.poll(begins + WINDOW), Some(Grant::Identify(ShardId(0), _))));
     }
 
     #[test]

@@ -293,6 +293,16 @@ pub enum QueueMessage {
         /// Actor that receives the answer.
         actor: ActorRef<ShardMessage>,
     },
+    /// From a shard that was granted to connect: its connection begins only after this wait, because
+    /// connections are paced.
+    ConnectDelayed {
+        /// Id of the shard.
+        shard: ShardId,
+        /// Incarnation of the shard's actor.
+        incarnation: Incarnation,
+        /// Time until the connection begins, counted from now.
+        wait: Duration,
+    },
     /// From a shard: it has received Hello and asks for its permit. The answer is [`ShardMessage::Permit`].
     Claim {
         /// Id of the shard.

@@ -41,6 +41,9 @@ impl Driver {
                     self.open(url);
                 } else {
                     self.link = Link::Paced { until: Instant::now() + wait, url };
+                    if self.core.machine.session().is_none() {
+                        self.core.delay_connect(wait);
+                    }
                     self.feed(Input::ConnectDelayed(wait));
                 }
             }

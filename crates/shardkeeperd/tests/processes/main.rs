@@ -249,9 +249,7 @@ async fn full_a_thousand_shards_that_are_cut_at_once_come_back() {
     scene.simulator.wait_until(|report| report.resumes == 1000).await;
     scene.until_connected().await;
     let elapsed = before.elapsed();
-    // GW-171: shards start in the order of their ids. A shard that takes longer than a window to come to its
-    // Hello, as one of a thousand that share 50 connects per second may, does not hold up the next of its key.
-    scene.settle_but_for("GW-171").await;
+    scene.settle().await;
     let log = deploy(running).await;
     let report = scene.simulator.report();
     assert_eq!((report.identifies, scene.book.repeated), (1000, 0));
