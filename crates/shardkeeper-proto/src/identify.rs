@@ -277,13 +277,8 @@ impl IdentifyLimiter {
         if self.waiting == 0 || self.budget.free_at(now) > now {
             return None;
         }
-        let out = self.keys.iter().map(|key| key.granted.len()).sum();
-        let affordable = self.budget.affords(now, out);
-        // A shard that repeatedly loses its session must not use the budget that other shards need to start
-        // at all.
-        let starting = self.keys.iter().flat_map(|key| key.queue.keys());
-        let starting = starting.filter(|(priority, _)| *priority == Priority::ColdStart).count();
-        let plenty = self.budget.affords(now, out + starting);
+        let affordable = self.budget.affords(now, self.out());
+        let plenty = self.has_plenty(now);
         for key in &mut self.keys {
             if affordable && let Some(shard) = key.grant(now, plenty) {
                 self.waiting -= 1;
@@ -294,6 +289,19 @@ impl IdentifyLimiter {
             }
         }
         None
+    }
+
+    /// The number of permits that are issued and not yet spent.
+    fn out(&self) -> usize {
+        self.keys.iter().map(|key| key.granted.len()).sum()
+    }
+
+    /// Whether the budget suffices for more than the shards that have yet to start. A shard that repeatedly
+    /// loses its session must not use what they need.
+    fn has_plenty(&mut self, now: Instant) -> bool {
+        let starting = self.keys.iter().flat_map(|key| key.queue.keys());
+        let starting = starting.filter(|(priority, _)| *priority == Priority::ColdStart).count();
+        self.budget.affords(now, self.out() + starting)
     }
 
     /// When to call [`poll`](Self::poll) again if nothing happens before; `None` if there is nothing to wait
@@ -307,7 +315,10 @@ impl IdentifyLimiter {
         if budget > now {
             return Some(budget);
         }
-        self.keys.iter().flat_map(|key| key.wake_times(self.window)).filter(|at| *at > now).min()
+        // Shards that leave the rest of the budget to others are served after its reset.
+        let reset = (!self.has_plenty(now)).then(|| self.budget.resets_at(now));
+        let keys = self.keys.iter().flat_map(|key| key.wake_times(self.window));
+        keys.chain(reset).filter(|at| *at > now).min()
     }
 
     /// Applies a new answer of `GET /gateway/bot`: the budget, and the number of keys (GW-177). When that
@@ -657,6 +668,21 @@ mod tests {
             limiter.claim(ShardId(1), Priority::ColdStart);
             assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(1), _))));
         }
+    }
+
+    #[test]
+    fn gw_166_a_shard_that_leaves_the_budget_to_one_that_hangs_is_woken_at_the_reset() {
+        let now = Instant::now();
+        let reset = Duration::from_secs(3600);
+        let mut limiter = IdentifyLimiter::new(1, WINDOW, IdentifyBudget::new(now, 1000, 11, reset, 10));
+        limiter.join(ShardId(1), Priority::ColdStart);
+        assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(1)))));
+        limiter.claim(ShardId(0), Priority::LostSession);
+        // The shard that starts never receives Hello.
+        let later = now + WINDOW;
+        assert!(limiter.poll(later).is_none());
+        assert_eq!(limiter.wakes_at(later), Some(now + reset));
+        assert!(matches!(limiter.poll(now + reset), Some(Grant::Identify(ShardId(0), _))));
     }
 
     #[test]
