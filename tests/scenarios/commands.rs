@@ -12,7 +12,7 @@ use shardkeeper::error::{CommandError, ManagerEnded};
 use shardkeeper::status::Change;
 use shardkeeper::{Activity, Event, EventName, Intents, OnlineStatus, Presence, ShardId, Topic};
 use shardkeeper_sim::{ConnectFault, Fault};
-use shardkeeper_tests::{Running, bot, bot_with, in_both_worlds, simulator};
+use shardkeeper_tests::{Running, bot, bot_with, eventually, in_both_worlds, simulator};
 use tokio::time::Instant;
 
 fn playing(name: &str) -> Presence {
@@ -384,11 +384,16 @@ async fn whoever_waits_for_a_command_with_a_delivery_in_hand_does_not_hold_up_a_
     for _ in 0..120 {
         keeper.command(ask_for(1)).await.unwrap();
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    running.simulator.emit(0, 1);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The limits allow no more, and everything that they allowed is answered.
+    let simulator = running.simulator.clone();
+    eventually(async || {
+        let waiting = keeper.shard_status(ShardId(0)).await.unwrap().sending.bulk_waiting;
+        waiting > 0 && simulator.report().commands + waiting as u64 == 120
+    })
+    .await;
+    simulator.emit(0, 1);
     let mut last = running.next().await;
-    while running.events.backlog() > 0 {
+    while simulator.delivery().delivered < simulator.delivery().sent {
         last = running.next().await;
     }
     let sequence = last.dispatch().unwrap().sequence();

@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join};
 use shardkeeper::actor::{QueueMessage, ShardMessage};
 use shardkeeper::gate::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest, LocalGate};
-use shardkeeper::status::Change;
+use shardkeeper::status::{Change, Phase};
 use shardkeeper::{Builder, Event, Lifecycle, ShardId, Topic};
 use shardkeeper_sim::{IdentifyRecord, Simulator};
-use shardkeeper_tests::{Running, bot, in_both_worlds, no_violations_except, service, simulator};
+use shardkeeper_tests::{Running, bot, eventually, in_both_worlds, no_violations_except, service, simulator};
 use tokio::time::Instant;
 
 /// Two bots: one with the even shards of `count`, one with the odd ones.
@@ -121,8 +121,11 @@ async fn a_manager_that_stops_at_the_gate_frees_its_place() {
     let (even, odd) = halves(&simulator, 2);
     let first = even.identify_gate(gate.clone()).start().await.unwrap();
     // The shard waits at Hello, and requests a permit before the other one does.
-    simulator.wait_until(|report| report.connections == 1).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    eventually(async || {
+        let shards = first.status().await.unwrap().shards;
+        shards.iter().any(|shard| shard.phase == Phase::AwaitingPermit)
+    })
+    .await;
     let second = tokio::spawn(Running::start_with(simulator.clone(), odd.identify_gate(gate)));
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(simulator.report().identifies, 0);

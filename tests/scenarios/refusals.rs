@@ -8,7 +8,7 @@ use shardkeeper::error::{ConfigError, ExitReason, GatewayInfoError, StartError};
 use shardkeeper::status::{Change, Phase, Reason};
 use shardkeeper::{Intents, Lifecycle, ShardId, Shardkeeper, Topic};
 use shardkeeper_sim::{ConnectFault, Fault, RestFault};
-use shardkeeper_tests::{Network, Running, SimDialer, bot, bot_with, in_both_worlds, simulator};
+use shardkeeper_tests::{Network, Running, SimDialer, bot, bot_with, eventually, in_both_worlds, simulator};
 
 #[test]
 fn gw_006_a_wrong_token_ends_the_start() {
@@ -110,9 +110,7 @@ async fn gw_080_096_after_4004_no_shard_in_whatever_state_identifies_or_resumes(
     simulator.arm(ConnectFault::NoHello, 1);
     for (shard, phase) in [(5, Phase::Connecting), (6, Phase::AwaitingPermit), (7, Phase::Queued)] {
         simulator.inject(shard, Fault::Close { code: 4009 }).unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let status = running.keeper.shard_status(ShardId(shard)).await.unwrap();
-        assert_eq!(status.phase, phase, "shard {shard}");
+        eventually(async || running.keeper.shard_status(ShardId(shard)).await.unwrap().phase == phase).await;
     }
     let phases: Vec<_> =
         running.keeper.status().await.unwrap().shards.iter().map(|shard| shard.phase).collect();

@@ -6,7 +6,7 @@ use shardkeeper::actor::{ManagerMessage, SentinelMessage, ShardManager};
 use shardkeeper::config::{RestartBy, Token, gateway_info};
 use shardkeeper::{Lifecycle, ShardId, Topic};
 use shardkeeper_sim::{Action, RestFault, Simulator};
-use shardkeeper_tests::{Running, SimDialer, bot, service, simulator};
+use shardkeeper_tests::{Running, SimDialer, bot, eventually, service, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -150,9 +150,7 @@ async fn a_sentinel_that_dies_before_its_first_answer_is_replaced_and_the_bot_st
     let (actor, manager) =
         ractor::Actor::spawn(None, ShardManager, bot(&simulator).build().unwrap()).await.unwrap();
     let keeper = shardkeeper::Shardkeeper::of(actor.clone()).await.unwrap();
-    while simulator.report().rest_requests == 0 {
-        sleep(Duration::from_millis(10)).await;
-    }
+    eventually(async || simulator.report().rest_requests > 0).await;
     let killed = Instant::now();
     service::<SentinelMessage>(&keeper).unwrap().kill();
     ractor::call!(actor, ManagerMessage::AwaitStart).unwrap().unwrap();

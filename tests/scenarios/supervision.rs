@@ -14,7 +14,7 @@ use shardkeeper::status::{Change, Phase};
 use shardkeeper::store::{Changes, MemoryStore, SessionStore, StoreError, Stored};
 use shardkeeper::{Activity, Lifecycle, OnlineStatus, Presence, Session, ShardId};
 use shardkeeper_sim::{ConnectFault, Fault};
-use shardkeeper_tests::{Network, Running, bot, no_violations_except, service, simulator};
+use shardkeeper_tests::{Network, Running, bot, eventually, no_violations_except, service, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The shard that is hit; shard 0 must not be affected.
@@ -108,8 +108,6 @@ impl Moment {
         if self != Ready {
             running.until_shard(SHARD, told).await;
         }
-        sleep(Duration::from_millis(300)).await;
-        let phase = running.keeper.shard_status(ShardId(SHARD)).await.unwrap().phase;
         let expected = match self {
             Connecting | Returning => Phase::Connecting,
             AwaitingPermit => Phase::AwaitingPermit,
@@ -118,7 +116,8 @@ impl Moment {
             Ready => Phase::Ready,
             Closing => Phase::Disconnected,
         };
-        assert_eq!(phase, expected, "{self:?}");
+        eventually(async || running.keeper.shard_status(ShardId(SHARD)).await.unwrap().phase == expected)
+            .await;
     }
 }
 
@@ -226,6 +225,17 @@ async fn recover(running: &mut Running, what: &str) -> Vec<String> {
     told
 }
 
+/// Waits until the store holds this session of the shard, or none.
+async fn until_stored(store: &Fragile, session: Option<&Session>) {
+    let key = |session: &Session| (session.id.clone(), session.sequence);
+    eventually(async || {
+        let stored = store.store.load().await.unwrap().sessions;
+        let stored = stored.iter().find(|record| record.session.shard.0 == SHARD);
+        stored.map(|stored| key(&stored.session)) == session.map(key)
+    })
+    .await;
+}
+
 fn session_of(sessions: &[Session]) -> Option<&Session> {
     sessions.iter().find(|session| session.shard.0 == SHARD)
 }
@@ -251,6 +261,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
             moment.reach(&mut running).await;
             let before = running.keeper.sessions().await.unwrap();
             assert_eq!(session_of(&before).is_some(), moment.has_session(), "{what}");
+            until_stored(&store, session_of(&before)).await;
             strike(&running, &store, part, manner).await;
             let struck = Instant::now();
 
@@ -260,8 +271,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
                     .await
                     .unwrap_or_else(|_| panic!("{what}: still heard"));
                 assert_eq!(running.keeper.exit_reason().await, ExitReason::Crashed, "{what}");
-                sleep(Duration::from_secs(1)).await;
-                assert_eq!(network.open(), 0, "{what}");
+                eventually(async || network.open() == 0).await;
                 network.take_dials();
                 sleep(Duration::from_secs(60)).await;
                 assert!(network.take_dials().is_empty(), "{what}: something goes on");
@@ -311,10 +321,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
             assert!(old.is_none_or(|old| old.sequence < new.sequence), "{what}");
             assert_eq!(simulator.report().identifies, moment.identifies(), "{what}");
             // The session is stored, also if the keeper was replaced.
-            sleep(Duration::from_secs(3)).await;
-            let stored = store.store.load().await.unwrap().sessions;
-            let stored = stored.iter().find(|record| record.session.shard.0 == SHARD).unwrap();
-            assert_eq!((&stored.session.id, stored.session.sequence), (&new.id, new.sequence), "{what}");
+            until_stored(&store, Some(new)).await;
         }
     }
 }
