@@ -281,16 +281,20 @@ async fn a_computed_presence_is_in_every_identify_until_another_is_set() {
     assert_eq!(shows(&running.simulator, 0).as_deref(), Some("0 at 0"));
     assert_eq!(shows(&running.simulator, 1).as_deref(), Some("1 at 1"));
     let keeper = running.keeper.clone();
-    let mut anew = async |shard| {
+    let mut identify_again = async |shard| {
         running.simulator.inject(shard, Fault::InvalidSession { resumable: false }).unwrap();
         running.until_shard(shard, |change| matches!(change, Change::Ready)).await;
         shows(&running.simulator, shard)
     };
-    assert_eq!(anew(1).await.as_deref(), Some("1 at 1"), "the panic costs nothing, and leaves the last one");
-    assert_eq!(anew(1).await.as_deref(), Some("1 at 3"));
+    assert_eq!(
+        identify_again(1).await.as_deref(),
+        Some("1 at 1"),
+        "the panic costs nothing, and leaves the last one"
+    );
+    assert_eq!(identify_again(1).await.as_deref(), Some("1 at 3"));
     keeper.update_presence_on([ShardId(1)], playing("set")).await.unwrap();
-    assert_eq!(anew(1).await.as_deref(), Some("set"));
-    assert_eq!(anew(0).await.as_deref(), Some("0 at 4"));
+    assert_eq!(identify_again(1).await.as_deref(), Some("set"));
+    assert_eq!(identify_again(0).await.as_deref(), Some("0 at 4"));
     assert_eq!(identifies.load(Ordering::Relaxed), 5);
     running.no_violations();
 }

@@ -222,7 +222,7 @@ async fn a_stalled_subscriber_that_goes_away_releases_the_shard() {
 }
 
 #[test]
-fn subscribers_that_may_lose_are_told_what_they_lost_and_stop_nobody() {
+fn subscribers_that_may_lose_learn_what_they_lost_and_stop_nobody() {
     in_both_worlds(|| async {
         let mut running = Running::start(simulator(1, |_| {})).await;
         for overflow in [Overflow::DropOldest, Overflow::DropNewest] {

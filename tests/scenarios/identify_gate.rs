@@ -90,7 +90,7 @@ impl IdentifyGate for Failing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gate_that_fails_for_a_minute_lets_nobody_identify_and_is_told_once() {
+async fn a_gate_that_fails_for_a_minute_lets_nobody_identify_and_is_reported_once() {
     let simulator = simulator(4, |_| {});
     let gate = Failing { gate: LocalGate::default(), until: Instant::now() + Duration::from_secs(60) };
     let builder = bot(&simulator).identify_gate(Arc::new(gate));
@@ -98,15 +98,17 @@ async fn a_gate_that_fails_for_a_minute_lets_nobody_identify_and_is_told_once() 
     let mut running = Running::start_with(simulator, builder).await;
     let log = running.simulator.report().identify_log;
     assert!(log[0].at_ms >= 60_000, "{log:?}");
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(event) = lifecycle.next().await {
         match &*event {
             Event::Lifecycle(Lifecycle::AllReady { .. }) => break,
-            Event::Lifecycle(lifecycle) if lifecycle.shard().is_none() => told.push(lifecycle.to_string()),
+            Event::Lifecycle(lifecycle) if lifecycle.shard().is_none() => {
+                reported.push(lifecycle.to_string())
+            }
             _ => {}
         }
     }
-    let [failed, recovered] = &told[..] else { panic!("once each: {told:?}") };
+    let [failed, recovered] = &reported[..] else { panic!("once each: {reported:?}") };
     assert!(failed.starts_with("identify gate: failed (panicked: it is broken), next try in 1."), "{failed}");
     assert_eq!(recovered, "identify gate: works again");
     running.check().await;

@@ -247,7 +247,7 @@ fn is_store_recovery(lifecycle: &Lifecycle) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_or_hangs_is_told_and_stops_nobody() {
+async fn a_store_that_fails_or_hangs_is_reported_and_stops_nobody() {
     let simulator = simulator(2, |_| {});
     let store = Moody::default();
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
@@ -389,8 +389,8 @@ async fn a_save_that_is_never_answered_is_given_up_and_tried_again() {
     let saves = store.saves.load(Ordering::Relaxed);
     store.hangs.store(true, Ordering::Relaxed);
     running.simulator.emit(0, 1);
-    let told = running.until(is_store_failure).await.to_string();
-    assert_eq!(told, "the session store failed (no answer for 10 s), next try in 49.8s");
+    let reported = running.until(is_store_failure).await.to_string();
+    assert_eq!(reported, "the session store failed (no answer for 10 s), next try in 49.8s");
     sleep(Duration::from_secs(300)).await;
     let saves = store.saves.load(Ordering::Relaxed) - saves;
     assert!((3..=5).contains(&saves), "{saves}");
@@ -477,12 +477,12 @@ async fn an_end_waits_for_a_session_keeper_that_is_just_being_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_finds_out_a_store_that_fails_is_told_once_and_so_is_its_recovery() {
+async fn a_store_that_fails_is_reported_once_whoever_notices_and_so_is_its_recovery() {
     let simulator = simulator(1, |_| {});
     let store = Moody::default();
     store.fails.store(true, Ordering::Relaxed);
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
-    let told = builder.subscribe(Topic::lifecycle());
+    let reported = builder.subscribe(Topic::lifecycle());
     let running = Running::start_with(simulator, builder).await;
     // The manager could not load, its keeper cannot save, and neither can the next keeper.
     sleep(Duration::from_secs(60)).await;
@@ -493,10 +493,11 @@ async fn whoever_finds_out_a_store_that_fails_is_told_once_and_so_is_its_recover
     sleep(Duration::from_secs(60)).await;
     running.keeper.detach().await.unwrap();
     let mut of_store = Vec::new();
-    let mut told = told;
-    while let Some(event) = told.next().await {
+    let mut reported = reported;
+    while let Some(event) = reported.next().await {
         let lifecycle = event.lifecycle().cloned();
-        of_store.extend(lifecycle.filter(|told| is_store_failure(told) || is_store_recovery(told)));
+        of_store
+            .extend(lifecycle.filter(|reported| is_store_failure(reported) || is_store_recovery(reported)));
     }
     assert_eq!(of_store.len(), 2, "{of_store:?}");
     assert!(is_store_failure(&of_store[0]) && is_store_recovery(&of_store[1]), "{of_store:?}");

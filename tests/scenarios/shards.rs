@@ -177,8 +177,9 @@ fn a_shard_starts_again_by_resume_or_by_identify() {
         let mut running = Running::start(simulator(2, |_| {})).await;
         let keeper = running.keeper.clone();
         keeper.restart_shard(ShardId(1), RestartBy::Resume).await.unwrap();
-        let told = |change: &Change| matches!(change, Change::Disconnected { reason: Reason::Requested, .. });
-        running.until_shard(1, told).await;
+        let reported =
+            |change: &Change| matches!(change, Change::Disconnected { reason: Reason::Requested, .. });
+        running.until_shard(1, reported).await;
         running.until_resumed(1).await;
         keeper.restart_shard(ShardId(1), RestartBy::Identify).await.unwrap();
         running.until_shard(1, |change| matches!(change, Change::Ready)).await;

@@ -282,7 +282,7 @@ async fn a_start_that_the_budget_does_not_suffice_for_can_be_refused_as_a_whole(
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_166_a_scarce_budget_is_told_by_level() {
+async fn gw_166_a_scarce_budget_is_reported_by_level() {
     let simulator = simulator(16, |config| {
         (config.identify_total, config.identify_remaining) = (40, 25);
         config.max_concurrency = 1;

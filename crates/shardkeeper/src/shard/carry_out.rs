@@ -113,7 +113,7 @@ impl Driver {
     pub(super) fn log_uncompressed(&mut self) {
         if let Link::Up(connection) = &self.link
             && connection.is_uncompressed()
-            && !std::mem::replace(&mut self.uncompressed_told, true)
+            && !std::mem::replace(&mut self.uncompressed_reported, true)
         {
             self.core.parts.oddities.log_once(self.core.parts.shard, Oddity::Uncompressed);
         }

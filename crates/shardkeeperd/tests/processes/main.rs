@@ -120,7 +120,7 @@ async fn full_deploys_lose_nothing_and_repeat_nothing() {
 }
 
 #[tokio::test]
-async fn a_discord_that_dies_and_comes_back_is_identified_to_anew() {
+async fn a_discord_that_dies_and_comes_back_is_identified_to_again() {
     let few = ["--shards", "2", "--max-concurrency", "2", "--strict", "--token", TOKEN];
     let mut sim = Sim::start(LOOPBACK, &few).await;
     let addr: SocketAddr =
@@ -284,7 +284,7 @@ async fn a_record_that_cannot_be_written_ends_the_program_and_loses_nothing() {
 // Only Linux can limit the disk space of a running process.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_store_on_a_full_disk_is_told_and_stops_no_shard() {
+async fn a_store_on_a_full_disk_is_reported_and_stops_no_shard() {
     let mut scene = Scene::new("full-store", 2, 100.0).await;
     let mut running = scene.start();
     scene.ready(&mut running).await;
