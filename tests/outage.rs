@@ -206,7 +206,7 @@ async fn gw_138_175_a_thousand_shards_cut_at_once_resume_in_turn_and_say_what_th
     assert!(LINES.get() - before.0 <= 6 * 1000, "{} lines", LINES.get() - before.0);
     let mut stories: BTreeMap<u32, Story> = BTreeMap::new();
     for (at, lifecycle) in reported {
-        let Lifecycle::Shard { shard, change } = lifecycle else { panic!("{lifecycle}") };
+        let Lifecycle::Shard { shard, change, .. } = lifecycle else { panic!("{lifecycle}") };
         let story = stories.entry(shard.0).or_default();
         match change {
             Change::Disconnected { reason: Reason::Lost, next: Next::Resume { after }, .. } => {

@@ -55,7 +55,7 @@ async fn gw_171_a_shard_whose_connection_is_paced_is_not_passed() {
     let (mut hellos, mut waits) = (BTreeSet::new(), Vec::new());
     while let Some(event) = events.next().await {
         match &*event {
-            Event::Lifecycle(Lifecycle::Shard { shard: ShardId(shard), change }) => match change {
+            Event::Lifecycle(Lifecycle::Shard { shard: ShardId(shard), change, .. }) => match change {
                 Change::Connecting { .. } => {
                     assert!(*shard < 16 || hellos.contains(&(shard - 16)), "shard {shard} does not wait");
                 }

@@ -10,7 +10,7 @@ use shardkeeper::actor::{
 };
 use shardkeeper::config::RestartBy;
 use shardkeeper::error::ExitReason;
-use shardkeeper::status::{Change, Phase};
+use shardkeeper::status::{Change, Phase, ShardKey};
 use shardkeeper::store::{Changes, MemoryStore, SessionStore, StoreError, Stored};
 use shardkeeper::{Activity, Lifecycle, OnlineStatus, Presence, Session, ShardId};
 use shardkeeper_sim::{ConnectFault, Fault};
@@ -339,13 +339,14 @@ async fn what_an_earlier_incarnation_says_late_changes_nothing() {
     assert!(old.cast(ShardMessage::Stop).is_err(), "nobody is there to be told");
     let refusal = refusal().await;
     let manager = running.keeper.manager().clone();
+    let shard = ShardKey { id: ShardId(SHARD), generation: 1 };
     for incarnation in [0, 1] {
         for report in
             [ShardReport::Ended, ShardReport::Refused(refusal), ShardReport::AskGateway, ShardReport::Ready]
         {
-            manager.cast(ManagerMessage::Report { shard: ShardId(SHARD), incarnation, report }).unwrap();
+            manager.cast(ManagerMessage::Report { shard, incarnation, report }).unwrap();
         }
-        manager.cast(ManagerMessage::Restart { shard: ShardId(SHARD), incarnation }).unwrap();
+        manager.cast(ManagerMessage::Restart { shard, incarnation }).unwrap();
     }
     sleep(Duration::from_secs(3600)).await;
     let status = running.keeper.status().await.unwrap();

@@ -206,7 +206,8 @@ async fn more_payloads_in_one_message_than_are_taken_cost_a_resume_and_no_event(
         let mut running = Running::start_with(simulator, builder).await;
         running.simulator.emit(0, 100);
         let ended = running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
-        let line = Lifecycle::Shard { shard: shardkeeper::ShardId(0), change: ended }.to_string();
+        let line =
+            Lifecycle::Shard { shard: shardkeeper::ShardId(0), generation: 1, change: ended }.to_string();
         assert!(line.contains("more payloads in one message than are taken"), "{line}");
         running.until_resumed(0).await;
         running.check().await;
@@ -220,7 +221,7 @@ async fn the_reason_of_a_close_frame_is_shown_with_its_code() {
     let mut running = Running::start(simulator(1, |_| {})).await;
     running.simulator.inject(0, Fault::Close { code: 4000 }).unwrap();
     let change = running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
-    let line = Lifecycle::Shard { shard: shardkeeper::ShardId(0), change }.to_string();
+    let line = Lifecycle::Shard { shard: shardkeeper::ShardId(0), generation: 1, change }.to_string();
     assert!(line.contains(r#"(closed by discord with 4000 (unknown error): "fault")"#), "{line}");
     let status = running.keeper.shard_status(shardkeeper::ShardId(0)).await.unwrap();
     let last = status.last_disconnect.unwrap();
@@ -264,7 +265,7 @@ async fn a_shard_to_which_nothing_comes_any_more_is_reported() {
     }
     running.simulator.act(&Action::Fault { shard: Some(1), fault: Fault::Silence }).unwrap();
     let reported = running.until(|lifecycle| matches!(lifecycle, Lifecycle::Silent { .. })).await;
-    let Lifecycle::Silent { shard, quiet_for } = &reported else { unreachable!("just matched") };
+    let Lifecycle::Silent { shard, quiet_for, .. } = &reported else { unreachable!("just matched") };
     assert_eq!(shard.0, 1);
     assert!((60..120).contains(&quiet_for.as_secs()), "{quiet_for:?}");
     running.no_violations();

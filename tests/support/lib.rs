@@ -206,7 +206,7 @@ impl Running {
     pub async fn until_shard(&mut self, shard: u32, mut matches: impl FnMut(&Change) -> bool) -> Change {
         let found = self
             .until(|lifecycle| match lifecycle {
-                Lifecycle::Shard { shard: ShardId(id), change } => *id == shard && matches(change),
+                Lifecycle::Shard { shard: ShardId(id), change, .. } => *id == shard && matches(change),
                 _ => false,
             })
             .await;

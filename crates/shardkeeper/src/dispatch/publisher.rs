@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use shardkeeper_proto::{Envelope, EventSet, ShardId};
+use shardkeeper_proto::{Envelope, EventSet};
 
 use super::hub::Subscriber;
 use super::label::SubscriptionLabel;
@@ -16,11 +16,11 @@ use super::spill::{InheritedSpill, Spill};
 use super::topic::Candidate;
 use super::watermark::{AckHolder, AckToken};
 use super::{Dispatch, Event, Hub, Queued, Watermark, now};
+use crate::layout::ShardKey;
 
 pub(crate) struct Publisher {
     hub: Arc<Hub>,
-    shard: ShardId,
-    generation: u32,
+    key: ShardKey,
     version: u64,
     subscribers: Arc<[Arc<Subscriber>]>,
     /// Holder of the acknowledgements of each subscriber, if it is lossless.
@@ -39,15 +39,13 @@ pub(crate) struct Publisher {
 impl Publisher {
     pub(crate) fn new(
         hub: Arc<Hub>,
-        shard: ShardId,
-        generation: u32,
+        key: ShardKey,
         watermark: Arc<Watermark>,
         inherited_spill: Arc<InheritedSpill>,
     ) -> Self {
         let mut publisher = Self {
             hub,
-            shard,
-            generation,
+            key,
             version: 0,
             subscribers: Arc::default(),
             holders: Vec::new(),
@@ -78,7 +76,7 @@ impl Publisher {
             let mut candidate = Candidate::new(envelope);
             for (index, subscriber) in self.subscribers.iter().enumerate() {
                 let topic = &subscriber.topic;
-                if topic.events_of(self.shard).contains(event) && topic.admits(&mut candidate) {
+                if topic.events_of(self.key.id).contains(event) && topic.admits(&mut candidate) {
                     self.chosen.push(index);
                 }
             }
@@ -97,13 +95,13 @@ impl Publisher {
         if self.chosen.is_empty() {
             return;
         }
-        let dispatch = Dispatch::new((self.shard, self.generation), (sequence, replayed), event, envelope);
+        let dispatch = Dispatch::new(self.key, (sequence, replayed), event, envelope);
         for index in &self.chosen {
             let queued = Queued {
                 event: Event::Dispatch(dispatch.clone()),
                 token: self.holders[*index].as_ref().map(|holder| AckToken::new(holder, number)),
             };
-            self.spill.offer(self.shard, &self.subscribers[*index], queued);
+            self.spill.offer(self.key, &self.subscribers[*index], queued);
         }
     }
 
@@ -113,8 +111,8 @@ impl Publisher {
             self.reload();
         }
         for subscriber in self.subscribers.iter() {
-            if subscriber.topic.wants_lifecycle(Some(self.shard)) {
-                self.spill.offer(self.shard, subscriber, Event::Lifecycle(lifecycle.clone()).into());
+            if subscriber.topic.wants_lifecycle(Some(self.key.id)) {
+                self.spill.offer(self.key, subscriber, Event::Lifecycle(lifecycle.clone()).into());
             }
         }
     }
@@ -165,7 +163,7 @@ impl Publisher {
     pub(crate) async fn catch_up(&mut self) {
         while self.is_behind() {
             let tags = self.spill.subscribers().map(|subscriber| &subscriber.tag);
-            let report_at = tags.filter_map(|tag| tag.report_at(self.shard)).min();
+            let report_at = tags.filter_map(|tag| tag.report_at(self.key)).min();
             let reports = async {
                 match report_at {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -187,9 +185,9 @@ impl Publisher {
 
     fn report_stalls(&self) {
         for subscriber in self.spill.subscribers() {
-            if let Some(stalled_for) = subscriber.tag.take_report(now(), self.shard) {
+            if let Some(stalled_for) = subscriber.tag.take_report(now(), self.key) {
                 let subscription = subscriber.tag.label();
-                let shard = self.shard;
+                let shard = self.key.id;
                 let lifecycle = Lifecycle::SubscriptionStalled { subscription, shard, stalled_for };
                 self.announce_aside(&lifecycle);
             }
@@ -209,12 +207,12 @@ impl Publisher {
         });
         self.holders = holders.collect();
         (self.version, self.subscribers) = (version, subscribers);
-        let events = |subscriber: &Arc<Subscriber>| subscriber.topic.events_of(self.shard);
+        let events = |subscriber: &Arc<Subscriber>| subscriber.topic.events_of(self.key.id);
         self.wanted = self.subscribers.iter().map(events).fold(EventSet::EMPTY, EventSet::union);
         self.awaited = self
             .subscribers
             .iter()
-            .any(|subscriber| subscriber.is_awaited() && !subscriber.topic.events_of(self.shard).is_empty());
+            .any(|subscriber| subscriber.is_awaited() && !subscriber.topic.events_of(self.key.id).is_empty());
     }
 }
 
@@ -229,9 +227,12 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use futures_util::FutureExt;
+    use shardkeeper_proto::ShardId;
 
     use super::*;
     use crate::dispatch::{SubscriptionOptions, Topic};
+
+    const KEY: ShardKey = ShardKey { id: ShardId(0), generation: 1 };
 
     fn publish(publisher: &mut Publisher, sequence: u64) {
         let payload = format!(r#"{{"t":"X","s":{sequence},"op":0,"d":{{}}}}"#);
@@ -245,9 +246,8 @@ mod tests {
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let subscription = hub.subscribe(Topic::all(), options);
         let inherited_spill = Arc::new(InheritedSpill::default());
-        let (to, shard) = (Arc::clone(&hub), ShardId(0));
-        let mut publisher =
-            Publisher::new(to, shard, 1, Arc::clone(&watermark), Arc::clone(&inherited_spill));
+        let to = Arc::clone(&hub);
+        let mut publisher = Publisher::new(to, KEY, Arc::clone(&watermark), Arc::clone(&inherited_spill));
         publish(&mut publisher, 1);
         publish(&mut publisher, 2);
         hub.close();
@@ -266,8 +266,7 @@ mod tests {
         let topic = Topic::all().matching(move |_| count.fetch_add(1, Ordering::Relaxed) < u32::MAX);
         let subscription = hub.subscribe(topic, SubscriptionOptions::default());
         let inherited_spill = Arc::new(InheritedSpill::default());
-        let mut publisher =
-            Publisher::new(Arc::clone(&hub), ShardId(0), 1, Arc::clone(&watermark), inherited_spill);
+        let mut publisher = Publisher::new(Arc::clone(&hub), KEY, Arc::clone(&watermark), inherited_spill);
         publish(&mut publisher, 1);
         drop(subscription);
         publish(&mut publisher, 2);
@@ -280,15 +279,8 @@ mod tests {
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let _subscription = hub.subscribe(Topic::all(), options);
         let inherited_spill = Arc::new(InheritedSpill::default());
-        let publisher = || {
-            Publisher::new(
-                Arc::clone(&hub),
-                ShardId(0),
-                1,
-                Arc::clone(&watermark),
-                Arc::clone(&inherited_spill),
-            )
-        };
+        let publisher =
+            || Publisher::new(Arc::clone(&hub), KEY, Arc::clone(&watermark), Arc::clone(&inherited_spill));
         let mut first = publisher();
         publish(&mut first, 1);
         publish(&mut first, 2);
@@ -305,9 +297,8 @@ mod tests {
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let mut subscription = hub.subscribe(Topic::all(), options);
         let inherited_spill = Arc::new(InheritedSpill::default());
-        let (to, shard) = (Arc::clone(&hub), ShardId(0));
-        let mut publisher =
-            Publisher::new(to, shard, 1, Arc::clone(&watermark), Arc::clone(&inherited_spill));
+        let to = Arc::clone(&hub);
+        let mut publisher = Publisher::new(to, KEY, Arc::clone(&watermark), Arc::clone(&inherited_spill));
         publish(&mut publisher, 5);
         // A new session begins: a resume would start from the sequence number of its READY.
         publish(&mut publisher, 6);

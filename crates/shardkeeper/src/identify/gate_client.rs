@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ractor::ActorRef;
-use shardkeeper_proto::{Backoff, IdentifyPermit, ShardId};
+use shardkeeper_proto::{Backoff, IdentifyPermit};
 
 use crate::gate::{IdentifyGate, IdentifyPass, IdentifyRequest};
+use crate::layout::ShardKey;
 use crate::message::QueueMessage;
 use crate::task::{AbortOnDrop, catching};
 
@@ -22,7 +23,7 @@ pub(crate) struct GateClient {
     /// one.
     last_number: u64,
     /// Requests under way, in the order of shards, because they are repeated in this order.
-    pending: BTreeMap<ShardId, PendingPass>,
+    pending: BTreeMap<ShardKey, PendingPass>,
     /// Whether the gate has failed and has not worked since.
     broken: bool,
 }
@@ -43,19 +44,20 @@ impl GateClient {
     pub(crate) fn ask(
         &mut self,
         queue: &ActorRef<QueueMessage>,
+        shard: ShardKey,
         request: IdentifyRequest,
         permit: IdentifyPermit,
     ) {
         self.last_number += 1;
-        let (shard, number) = (request.shard, self.last_number);
+        let number = self.last_number;
         let (gate, queue) = (Arc::clone(&self.gate), queue.clone());
-        let task = tokio::spawn(ask(gate, request, number, queue, self.backoff, self.random.fork()));
+        let task = tokio::spawn(ask(gate, (shard, request), number, queue, self.backoff, self.random.fork()));
         let task = AbortOnDrop(task.abort_handle());
         self.pending.insert(shard, PendingPass { number, permit, failed: false, _task: task });
     }
 
     /// Cancels all requests and returns their permits, so that they can be requested again.
-    pub(crate) fn take_pending(&mut self) -> Vec<(ShardId, IdentifyPermit)> {
+    pub(crate) fn take_pending(&mut self) -> Vec<(ShardKey, IdentifyPermit)> {
         std::mem::take(&mut self.pending).into_iter().map(|(shard, ask)| (shard, ask.permit)).collect()
     }
 
@@ -68,7 +70,7 @@ impl GateClient {
     /// dropped, and so returns to the gate unspent.
     pub(crate) fn passed(
         &mut self,
-        shard: ShardId,
+        shard: ShardKey,
         number: u64,
         pass: IdentifyPass,
     ) -> Option<(IdentifyPermit, IdentifyPass)> {
@@ -78,7 +80,7 @@ impl GateClient {
     }
 
     /// Notes that a request failed. `true` when this is the first failure since the gate last worked.
-    pub(crate) fn failed(&mut self, shard: ShardId, number: u64) -> bool {
+    pub(crate) fn failed(&mut self, shard: ShardKey, number: u64) -> bool {
         match self.pending.get_mut(&shard).filter(|ask| ask.number == number) {
             Some(ask) => {
                 ask.failed = true;
@@ -97,12 +99,12 @@ impl GateClient {
     }
 
     /// Notes that the shard no longer waits for a pass.
-    pub(crate) fn left(&mut self, shard: ShardId) {
+    pub(crate) fn left(&mut self, shard: ShardKey) {
         self.pending.remove(&shard);
     }
 
     /// Whether the shard waits for a pass.
-    pub(crate) fn is_waiting(&self, shard: ShardId) -> bool {
+    pub(crate) fn is_waiting(&self, shard: ShardKey) -> bool {
         self.pending.contains_key(&shard)
     }
 }
@@ -110,13 +112,12 @@ impl GateClient {
 /// Asks the gate until there is a pass.
 async fn ask(
     gate: Arc<dyn IdentifyGate>,
-    request: IdentifyRequest,
+    (shard, request): (ShardKey, IdentifyRequest),
     number: u64,
     queue: ActorRef<QueueMessage>,
     backoff: Backoff,
     mut random: fastrand::Rng,
 ) {
-    let shard = request.shard;
     let mut failed: u32 = 0;
     loop {
         let error = match catching(async { gate.admit(request.clone()).await }).await {
@@ -201,6 +202,10 @@ mod tests {
         }
     }
 
+    fn key(shard: u32) -> ShardKey {
+        ShardKey { id: ShardId(shard), generation: 1 }
+    }
+
     /// A shard that does nothing.
     struct Silent;
 
@@ -259,7 +264,7 @@ mod tests {
         }
 
         fn claim(&self, shard: u32) {
-            let (shard, priority, actor) = (ShardId(shard), Priority::ColdStart, self.actor.clone());
+            let (shard, priority, actor) = (key(shard), Priority::ColdStart, self.actor.clone());
             self.send(QueueMessage::Claim { shard, incarnation: 1, priority, actor });
         }
 
@@ -295,7 +300,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn gw_173_a_pass_that_is_not_needed_returns() {
         let (gate, bench) = one_admitted().await;
-        bench.send(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
+        bench.send(QueueMessage::Leave { shard: key(0), incarnation: 1 });
         gate.until(&["shard 0 returned it"]).await;
         bench.claim(1);
         bench.permits(2).await;
@@ -304,11 +309,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_driver_that_dies_after_its_identify_has_spent_its_pass_and_one_that_waits_has_not() {
         let (gate, here, there) = one_at_the_gate().await;
-        there.send(QueueMessage::Gone { shard: ShardId(1), incarnation: 1 });
+        there.send(QueueMessage::Gone { shard: key(1), incarnation: 1 });
         gate.until(&["shard 1 of 1 left"]).await;
-        let mut permit = here.ledger.take(ShardId(0), 1).unwrap();
+        let mut permit = here.ledger.take(key(0), 1).unwrap();
         permit.spend();
-        here.send(QueueMessage::Gone { shard: ShardId(0), incarnation: 1 });
+        here.send(QueueMessage::Gone { shard: key(0), incarnation: 1 });
         tokio::time::sleep(Duration::from_secs(1)).await;
         gate.until(&["shard 1 of 1 left"]).await;
         drop(permit);
@@ -316,7 +321,7 @@ mod tests {
         // No Identify was sent, so the only window is that of the gate.
         let start = tokio::time::Instant::now();
         there.send(QueueMessage::Claim {
-            shard: ShardId(1),
+            shard: key(1),
             incarnation: 2,
             priority: Priority::ColdStart,
             actor: there.actor.clone(),
@@ -332,13 +337,13 @@ mod tests {
         gate.until(&["shard 1 of 1 left"]).await;
         here.queue.kill();
         gate.until(&["shard 1 of 1 left", "shard 0 returned it"]).await;
-        assert!(here.ledger.take(ShardId(0), 1).is_none());
+        assert!(here.ledger.take(key(0), 1).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_driver_outlives_its_queue_and_spends_its_pass_all_the_same() {
         let (gate, here) = one_admitted().await;
-        let mut permit = here.ledger.take(ShardId(0), 1).unwrap();
+        let mut permit = here.ledger.take(key(0), 1).unwrap();
         here.queue.kill();
         while here.queue.get_status() != ActorStatus::Stopped {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -355,7 +360,7 @@ mod tests {
         there.send(QueueMessage::Update { max_concurrency: 1, budget: budget() });
         there.send(QueueMessage::Update { max_concurrency: 2, budget: budget() });
         gate.until(&["shard 1 of 1 left"]).await;
-        here.send(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
+        here.send(QueueMessage::Leave { shard: key(0), incarnation: 1 });
         there.permits(1).await;
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardkeeper_proto::shard::{Change, Context, Next, Oddity, Reason};
-use shardkeeper_proto::{Envelope, Input, Opcode, Output, Shard, ShardConfig};
+use shardkeeper_proto::{Envelope, Input, Opcode, Output, Priority, Shard, ShardConfig};
 use shardkeeper_transport::{Closed, Event, TransportError};
 use tokio::time::Instant;
 
@@ -18,6 +18,7 @@ use super::receipts::Receipts;
 use crate::command::WriteError;
 use crate::dispatch::Lifecycle;
 use crate::identify::TakenPermit;
+use crate::layout::{Role, ShardKey};
 use crate::message::{QueueMessage, ShardMessage};
 
 /// The maximum number of payloads in one message. Discord sends one, and proxies that join messages join a
@@ -45,7 +46,7 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(config: ShardConfig, parts: Parts, peers: Peers) -> Self {
         Self {
-            machine: Shard::new(config, parts.slot.load()),
+            machine: Shard::new(config, parts.cell.load()),
             parts,
             peers,
             wakes_at: None,
@@ -88,7 +89,7 @@ impl Core {
             match codec.split(rest) {
                 Ok((envelope, behind)) => {
                     if let Some(tap) = &self.parts.tap {
-                        tap.received(self.parts.shard, rest.len() - behind.len(), Some(&envelope));
+                        tap.received(self.parts.shard.id, rest.len() - behind.len(), Some(&envelope));
                     }
                     self.feed(Input::Payload(&envelope));
                     if envelope.opcode() == Some(Opcode::HeartbeatAck) {
@@ -98,13 +99,13 @@ impl Core {
                 }
                 Err(error) => {
                     if let Some(tap) = &self.parts.tap {
-                        tap.received(self.parts.shard, rest.len(), None);
+                        tap.received(self.parts.shard.id, rest.len(), None);
                     }
                     let error = crate::chain::chain(&error);
                     if self.parts.warnings.admit(self.parts.shard) {
-                        tracing::warn!(shard.id = self.parts.shard.0, error, "unreadable payload");
+                        tracing::warn!(shard.id = self.parts.shard.id.0, error, "unreadable payload");
                     } else {
-                        tracing::debug!(shard.id = self.parts.shard.0, error, "unreadable payload");
+                        tracing::debug!(shard.id = self.parts.shard.id.0, error, "unreadable payload");
                     }
                     // Data that is lost after a payload is replayed by a resume. A whole message that is
                     // unreadable may be skipped.
@@ -138,15 +139,17 @@ impl Core {
                     let Some(envelope) = payload else { continue };
                     self.deliver(envelope, sequence, replayed);
                 }
-                Output::SessionChanged(session) => self.parts.slot.store(self.parts.incarnation(), session),
+                Output::SessionChanged(session) => self.parts.cell.store(self.parts.incarnation(), session),
                 Output::Changed(change) => self.changed(now, change),
                 Output::Odd(oddity) => self.parts.oddities.log_once(self.parts.shard, oddity),
                 Output::Enqueue(priority) => {
+                    let priority = self.priority(priority);
                     let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
                     let actor = self.peers.actor.clone();
                     self.peers.ask(QueueMessage::Join { shard, incarnation, priority, actor });
                 }
                 Output::ClaimPermit(priority) => {
+                    let priority = self.priority(priority);
                     let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
                     let actor = self.peers.actor.clone();
                     self.peers.ask(QueueMessage::Claim { shard, incarnation, priority, actor });
@@ -172,6 +175,15 @@ impl Core {
         self.peers.ask(QueueMessage::ConnectDelayed { shard, incarnation, wait });
     }
 
+    /// The urgency of an Identify. As long as a shard of the old layout serves the guilds, every shard that has
+    /// none to serve them goes first, whatever has become of this one's session.
+    fn priority(&self, of_machine: Priority) -> Priority {
+        match self.parts.board.role() {
+            Role::Warming => Priority::Reshard,
+            _ => of_machine,
+        }
+    }
+
     /// Whether to pause reading for a lossless subscription that is full. Hello is always read, since a new
     /// connection needs it to stay alive. READY is read as long as the spill has room, so that the session is
     /// known. While a caller waits for an answer or for a command to be written, reading continues as far as
@@ -186,7 +198,7 @@ impl Core {
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
         self.parts.board.count_dispatch();
         self.parts.publisher.publish(envelope, sequence, replayed);
-        self.parts.slot.advance(sequence);
+        self.parts.cell.advance(sequence);
     }
 
     fn changed(&mut self, now: std::time::Instant, mut change: Change) {
@@ -197,7 +209,8 @@ impl Core {
             self.gives_up = true;
         }
         self.parts.board.changed(self.parts.incarnation(), now, &change);
-        let lifecycle = Lifecycle::Shard { shard: self.parts.shard, change };
+        let ShardKey { id: shard, generation } = self.parts.shard;
+        let lifecycle = Lifecycle::Shard { shard, generation, change };
         match &lifecycle {
             Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
             Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. }

@@ -66,7 +66,7 @@ pub(super) async fn run(start: Start) {
     let Start { running: _running, config, mut parts, peers, inputs } = start;
     // Until the lease is granted, a predecessor may still write the session; from here on, only this driver
     // does.
-    let _writer = parts.slot.lease().await;
+    let _writer = parts.cell.lease().await;
     parts.publisher.inherit();
     let codec = Codec::new(config.wire.encoding, parts.connector.config().max_message_bytes);
     let core = Core::new(config, parts, peers);
@@ -188,7 +188,7 @@ impl Driver {
         self.core.receipts = Receipts::default();
         self.inputs.commands.close();
         while let Ok(PendingCommand { reply, .. }) = self.inputs.commands.try_recv() {
-            let _ = reply.send(Err(CommandError::ShardEnded { shard: self.core.parts.shard }));
+            let _ = reply.send(Err(CommandError::ShardEnded { shard: self.core.parts.shard.id }));
         }
     }
 
@@ -206,7 +206,7 @@ impl Driver {
         else {
             return;
         };
-        let shard = self.core.parts.shard;
+        let shard = self.core.parts.shard.id;
         // `presence_fn` is the bot's own code: its panic must not crash the shard.
         let made = std::panic::catch_unwind(AssertUnwindSafe(|| PresenceUpdate::new(presence_fn(shard))));
         match made {

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::parts::Parts;
 use crate::dispatch::{HeldByAsker, Lifecycle, STALLED_AFTER, SubscriptionLabel};
+use crate::layout::ShardKey;
 
 /// How long a reader that awaits a shutdown may hold an event before the shutdown continues without it. 1 s:
 /// a task that also does other work has mostly finished it by then, and 1 s does not look like a hang.
@@ -19,7 +20,7 @@ impl Parts {
     /// have acknowledged them. The manager's deadline ends the wait. A subscription that takes long is
     /// reported.
     pub(super) async fn hand_over(&mut self, detaching: bool) {
-        let slot = Arc::clone(&self.slot);
+        let cell = Arc::clone(&self.cell);
         let mut settles_since = None;
         let mut reported = false;
         loop {
@@ -27,7 +28,7 @@ impl Parts {
                 self.publisher.catch_up().await;
                 if detaching {
                     settles_since.get_or_insert_with(Instant::now);
-                    slot.watermark().settled().await;
+                    cell.watermark().settled().await;
                 }
             };
             if timeout(LOOK_EVERY, taken).await.is_ok() {
@@ -36,7 +37,7 @@ impl Parts {
             if let Some((subscription, since)) = self.held_by_asker(detaching)
                 && Instant::now().into_std().saturating_duration_since(since) >= ASKER_HOLDS
             {
-                let shard = self.shard.0;
+                let shard = self.shard;
                 tracing::warn!(
                     "shard {shard}: the reader of {subscription} awaits the shutdown while it holds a \
                      delivery: the shutdown does not wait for it, and events that are not acknowledged \
@@ -59,7 +60,7 @@ impl Parts {
     /// The subscription whose reader holds events while it awaits this shutdown, and since when; `None` while
     /// the shutdown also waits for anyone else.
     fn held_by_asker(&self, detaching: bool) -> Option<(SubscriptionLabel, std::time::Instant)> {
-        let (watermark, mut held) = (self.slot.watermark(), None);
+        let (watermark, mut held) = (self.cell.watermark(), None);
         if self.publisher.is_behind() {
             held = Some(self.publisher.left_by_asker()?);
         }
@@ -72,7 +73,8 @@ impl Parts {
     }
 
     fn stuck(&self, stuck_for: Duration) -> Option<Lifecycle> {
-        let (sequence, subscription) = self.slot.watermark().waits_for()?;
-        Some(Lifecycle::WatermarkStuck { shard: self.shard, subscription, sequence, stuck_for })
+        let (sequence, subscription) = self.cell.watermark().waits_for()?;
+        let ShardKey { id: shard, generation } = self.shard;
+        Some(Lifecycle::WatermarkStuck { shard, generation, subscription, sequence, stuck_for })
     }
 }

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ractor::ActorRef;
-use shardkeeper_proto::ShardId;
 use shardkeeper_proto::shard::FatalClose;
 
+use crate::layout::ShardKey;
 use crate::message::{Incarnation, ManagerMessage, ShardReport};
 
 /// How an incarnation ended, other than by a crash.
@@ -36,7 +36,7 @@ pub(crate) struct Drivers(Arc<AtomicUsize>);
 impl Drivers {
     pub(crate) fn begin(
         &self,
-        shard: ShardId,
+        shard: ShardKey,
         incarnation: Incarnation,
         manager: ActorRef<ManagerMessage>,
     ) -> Running {
@@ -53,7 +53,7 @@ impl Drivers {
 #[derive(Debug)]
 pub(crate) struct Running {
     drivers: Drivers,
-    shard: ShardId,
+    shard: ShardKey,
     incarnation: Incarnation,
     manager: ActorRef<ManagerMessage>,
 }
