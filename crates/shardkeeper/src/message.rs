@@ -294,6 +294,16 @@ pub enum QueueMessage {
         /// Actor that receives the answer.
         actor: ActorRef<ShardMessage>,
     },
+    /// From a shard that was granted to connect: its connection begins only after this wait, because
+    /// connections are paced.
+    ConnectDelayed {
+        /// The shard.
+        shard: ShardKey,
+        /// Incarnation of the shard's actor.
+        incarnation: Incarnation,
+        /// Time until the connection begins, counted from now.
+        wait: Duration,
+    },
     /// From a shard: it has received Hello and asks for its permit. The answer is [`ShardMessage::Permit`].
     Claim {
         /// The shard.

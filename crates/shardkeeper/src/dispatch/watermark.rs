@@ -669,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn more_subscriptions_than_can_be_told_apart_still_have_to_acknowledge() {
+    fn more_subscriptions_than_can_be_distinguished_still_have_to_acknowledge() {
         let watermark = Arc::new(Watermark::default());
         let holders: Vec<_> = (0..100).map(|_| holder(&watermark)).collect();
         let mut tokens = tokens(&watermark, 1, &holders.iter().collect::<Vec<_>>());

@@ -136,7 +136,7 @@
 //! 3. Each queue, buffer and retry has a bound, and a rule for what happens when it is full. A loss is always
 //!    reported. Tests: `under_any_policy_a_stalled_subscriber_costs_bounded_memory_and_no_session`,
 //!    `announcements_that_wait_for_a_full_subscription_have_a_bound`,
-//!    `subscribers_that_may_lose_are_told_what_they_lost_and_stop_nobody`,
+//!    `subscribers_that_may_lose_learn_what_they_lost_and_stop_nobody`,
 //!    `a_queue_has_a_bound_and_a_lifetime_per_class`.
 //! 4. What the network and Discord do are states of the machine. A crash is a bug, and only a crash is
 //!    restarted. Tests: `any_order_of_inputs_keeps_the_invariants`,

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_slots_have_the_same_stamp() {
+    fn no_two_cells_have_the_same_stamp() {
         let slot = || SessionCell::new(Some(session(5)), Writer::default());
         assert_ne!(slot().stamp(), slot().stamp(), "a shard that left, and another one in its place");
     }

@@ -178,6 +178,12 @@ impl Core {
         }
     }
 
+    /// Lets the identify queue wait longer for a shard whose connection is paced.
+    pub(super) fn delay_connect(&mut self, wait: Duration) {
+        let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
+        self.peers.ask(QueueMessage::ConnectDelayed { shard, incarnation, wait });
+    }
+
     /// Whether to pause reading for a lossless subscription that is full. Hello is always read, since a new
     /// connection needs it to stay alive. READY is read as long as the spill has room, so that the session is
     /// known. While a caller waits for an answer or for a command to be written, reading continues as far as

@@ -71,7 +71,7 @@ pub(super) async fn run(start: Start) {
     let codec = Codec::new(config.wire.encoding, parts.connector.config().max_message_bytes);
     let core = Core::new(config, parts, peers);
     let mut driver =
-        Driver { core, link: Link::Down, codec, inputs, detaching: false, uncompressed_told: false };
+        Driver { core, link: Link::Down, codec, inputs, detaching: false, uncompressed_reported: false };
     driver.take_presence();
     driver.feed(Input::Start);
     while !driver.core.machine.is_ended() {
@@ -88,7 +88,7 @@ pub(super) struct Driver {
     inputs: Inputs,
     /// Whether the session is left for another process to resume.
     detaching: bool,
-    pub(super) uncompressed_told: bool,
+    pub(super) uncompressed_reported: bool,
 }
 
 impl Driver {
