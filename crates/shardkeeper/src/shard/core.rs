@@ -169,12 +169,6 @@ impl Core {
         }
     }
 
-    /// Lets the identify queue wait longer for a shard whose connection is paced.
-    pub(super) fn delay_connect(&mut self, wait: Duration) {
-        let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
-        self.peers.ask(QueueMessage::ConnectDelayed { shard, incarnation, wait });
-    }
-
     /// The urgency of an Identify. As long as a shard of the old layout serves the guilds, every shard that has
     /// none to serve them goes first, whatever has become of this one's session.
     fn priority(&self, of_machine: Priority) -> Priority {
@@ -182,6 +176,12 @@ impl Core {
             Role::Warming => Priority::Reshard,
             _ => of_machine,
         }
+    }
+
+    /// Lets the identify queue wait longer for a shard whose connection is paced.
+    pub(super) fn delay_connect(&mut self, wait: Duration) {
+        let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
+        self.peers.ask(QueueMessage::ConnectDelayed { shard, incarnation, wait });
     }
 
     /// Whether to pause reading for a lossless subscription that is full. Hello is always read, since a new
