@@ -96,8 +96,14 @@ mod tests {
         // With a credit of one, forwarding would wait forever.
         let forwarding = tokio::spawn(forward(subscription, 1, actor.clone(), |delivery| delivery));
         let inherited_spill = Arc::new(InheritedSpill::default());
-        let mut publisher =
-            Publisher::new(Arc::clone(&hub), ShardId(0), 1, Arc::clone(&watermark), inherited_spill);
+        let mut publisher = Publisher::new(
+            Arc::clone(&hub),
+            ShardId(0),
+            1,
+            Arc::clone(&watermark),
+            inherited_spill,
+            Arc::default(),
+        );
         for sequence in 1..=3 {
             let payload = format!(r#"{{"t":"X","s":{sequence},"op":0,"d":{{}}}}"#);
             publisher.publish(&Envelope::split(payload.as_bytes()).unwrap(), sequence, false);

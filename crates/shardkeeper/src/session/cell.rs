@@ -28,6 +28,7 @@ pub(crate) struct SessionCell {
     /// Identifies the session in the cell: no other session has the same version, in this cell or another
     /// one.
     version: AtomicU64,
+    floor: Floor,
     writer: Writer,
     watermark: Arc<Watermark>,
 }
@@ -37,6 +38,18 @@ struct Stored {
     session: Option<Session>,
     /// First incarnation that may store a session; earlier ones are ignored.
     not_before: Incarnation,
+    /// Whether each session is handed over from its beginning.
+    is_held: bool,
+}
+
+/// Highest sequence number with which the session is handed over.
+#[derive(Debug)]
+struct Floor(AtomicU64);
+
+impl Default for Floor {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
 }
 
 impl SessionCell {
@@ -77,6 +90,7 @@ impl SessionCell {
     fn put(&self, stored: &mut Stored, session: Option<Session>) {
         let sequence = session.as_ref().map_or(0, |session| session.sequence);
         self.sequence.store(sequence, Ordering::Release);
+        self.floor.0.store(if stored.is_held { sequence } else { u64::MAX }, Ordering::Release);
         self.watermark.restart(sequence);
         self.version.store(VERSIONS.fetch_add(1, Ordering::Relaxed), Ordering::Release);
         stored.session = session;
@@ -88,7 +102,26 @@ impl SessionCell {
     }
 
     fn acknowledged(&self) -> u64 {
-        self.sequence.load(Ordering::Acquire).min(self.watermark.acknowledged())
+        let acknowledged = self.sequence.load(Ordering::Acquire).min(self.watermark.acknowledged());
+        acknowledged.min(self.floor.0.load(Ordering::Acquire))
+    }
+
+    /// Holds the session that is handed over at the point that is acknowledged now, and each later session at
+    /// its READY, until [`lift`](Self::lift). For a shard of a reshard that does not answer for its guilds
+    /// yet: after a kill everything comes again, since nobody knows what the old shard had delivered.
+    #[allow(dead_code, reason = "the manager of a reshard uses it")]
+    pub(crate) fn hold(&self) {
+        let mut stored = self.stored();
+        stored.is_held = true;
+        self.floor.0.fetch_min(self.acknowledged(), Ordering::AcqRel);
+    }
+
+    /// Ends what [`hold`](Self::hold) began.
+    #[allow(dead_code, reason = "the manager of a reshard uses it")]
+    pub(crate) fn lift(&self) {
+        let mut stored = self.stored();
+        stored.is_held = false;
+        self.floor.0.store(u64::MAX, Ordering::Release);
     }
 
     /// Notes that this sequence number was published. A number lower than a later one changes nothing.
@@ -176,6 +209,31 @@ mod tests {
         slot.advance(41);
         assert_ne!(slot.load_acknowledged(), stored);
         assert_ne!(slot.stamp(), stamp);
+    }
+
+    #[test]
+    fn a_shard_that_warms_is_handed_over_from_its_ready() {
+        let slot = SessionCell::new(Some(session(40)), Writer::default());
+        slot.hold();
+        let stamp = slot.stamp();
+        slot.watermark().restart(50);
+        slot.advance(50);
+        assert_eq!((slot.load_acknowledged(), slot.stamp()), (Some(session(40)), stamp));
+        assert_eq!(slot.load(), Some(session(50)), "in this process it goes on where it is");
+        // The session was lost, and another one began.
+        slot.store(1, None);
+        slot.store(1, Some(session(3)));
+        slot.watermark().restart(9);
+        slot.advance(9);
+        assert_eq!(slot.load_acknowledged(), Some(session(3)));
+        let stamp = slot.stamp();
+        slot.lift();
+        assert_eq!(slot.load_acknowledged(), Some(session(9)));
+        assert_ne!(slot.stamp(), stamp, "what is to be stored has changed");
+        slot.store(1, Some(session(70)));
+        slot.watermark().restart(80);
+        slot.advance(80);
+        assert_eq!(slot.load_acknowledged(), Some(session(80)));
     }
 
     #[test]
