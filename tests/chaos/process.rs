@@ -102,7 +102,7 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
     while let Some(delivery) = lifecycle.next().await {
         let Event::Lifecycle(lifecycle) = &*delivery else { continue };
         world.trace.note(format_args!("process {number}"), lifecycle);
-        if let Lifecycle::Shard { shard, change } = lifecycle {
+        if let Lifecycle::Shard { shard, change, .. } = lifecycle {
             world.state().logins.note(number, shard.0, change);
         }
         match lifecycle {
@@ -112,10 +112,10 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
                 world.log.note(number, Entry::KeeperGone);
                 world.keeper_died(number, *restart_after);
             }
-            Lifecycle::Shard { shard, change: Change::Queued } => {
+            Lifecycle::Shard { shard, change: Change::Queued, .. } => {
                 world.state().logins.see(number, shard.0, false);
             }
-            Lifecycle::Shard { shard, change: Change::Connecting { resuming } } => {
+            Lifecycle::Shard { shard, change: Change::Connecting { resuming }, .. } => {
                 world.state().logins.see(number, shard.0, *resuming);
             }
             _ => {}
@@ -127,7 +127,7 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
             }
             let ours = ["driver panicked: crash drill", "killed", "stopped"];
             if !ours.contains(&error.as_str()) {
-                world.trace.complain(format_args!("a shard crashed that was not told to: {error}"));
+                world.trace.complain(format_args!("a shard crashed that was not asked to: {error}"));
             }
         }
     }
@@ -171,7 +171,7 @@ fn expect_logins(
         let is_newest =
             known.iter().any(|session| session.shard.0 == *shard && newest.get(shard) == Some(&session.id));
         if resumes != Some(true) || !is_newest {
-            state.logins.begins_anew(*shard);
+            state.logins.begins_again(*shard);
         }
     }
 }

@@ -182,16 +182,18 @@ async fn gw_129_a_gateway_that_always_answers_as_another_shard_costs_two_identif
     let builder = bot(&simulator);
     let mut events = builder.subscribe(shardkeeper::Topic::lifecycle());
     let _keeper = builder.start().await.unwrap();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(event) = events.next().await {
-        told.extend(event.lifecycle().cloned());
+        reported.extend(event.lifecycle().cloned());
     }
     assert!(
-        matches!(&told[..], [.., Lifecycle::Refused(refusal), Lifecycle::Ended] if refusal.code.0 == 4010),
-        "{told:?}"
+        matches!(&reported[..], [.., Lifecycle::Refused(refusal), Lifecycle::Ended] if refusal.code.0 == 4010),
+        "{reported:?}"
     );
-    let why = told.iter().any(|told| told.to_string().contains("READY is of shard [7, 16], not of [0, 1]"));
-    assert!(why, "{told:?}");
+    let why = reported
+        .iter()
+        .any(|reported| reported.to_string().contains("READY is of shard [7, 16], not of [0, 1]"));
+    assert!(why, "{reported:?}");
     assert_eq!(simulator.report().identifies, 2);
 }
 
@@ -204,7 +206,8 @@ async fn more_payloads_in_one_message_than_are_taken_cost_a_resume_and_no_event(
         let mut running = Running::start_with(simulator, builder).await;
         running.simulator.emit(0, 100);
         let ended = running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
-        let line = Lifecycle::Shard { shard: shardkeeper::ShardId(0), change: ended }.to_string();
+        let line =
+            Lifecycle::Shard { shard: shardkeeper::ShardId(0), generation: 1, change: ended }.to_string();
         assert!(line.contains("more payloads in one message than are taken"), "{line}");
         running.until_resumed(0).await;
         running.check().await;
@@ -218,7 +221,7 @@ async fn the_reason_of_a_close_frame_is_shown_with_its_code() {
     let mut running = Running::start(simulator(1, |_| {})).await;
     running.simulator.inject(0, Fault::Close { code: 4000 }).unwrap();
     let change = running.until_shard(0, |change| matches!(change, Change::Disconnected { .. })).await;
-    let line = Lifecycle::Shard { shard: shardkeeper::ShardId(0), change }.to_string();
+    let line = Lifecycle::Shard { shard: shardkeeper::ShardId(0), generation: 1, change }.to_string();
     assert!(line.contains(r#"(closed by discord with 4000 (unknown error): "fault")"#), "{line}");
     let status = running.keeper.shard_status(shardkeeper::ShardId(0)).await.unwrap();
     let last = status.last_disconnect.unwrap();
@@ -253,7 +256,7 @@ async fn events_arrive_in_the_same_form_whatever_the_encoding() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_to_which_nothing_comes_any_more_is_told() {
+async fn a_shard_to_which_nothing_comes_any_more_is_reported() {
     let mut running = Running::start(simulator(3, |_| {})).await;
     running.simulator.start_traffic();
     let twenty_minutes = tokio::time::Instant::now() + Duration::from_secs(1200);
@@ -261,8 +264,8 @@ async fn a_shard_to_which_nothing_comes_any_more_is_told() {
         drop(running.next().await);
     }
     running.simulator.act(&Action::Fault { shard: Some(1), fault: Fault::Silence }).unwrap();
-    let told = running.until(|lifecycle| matches!(lifecycle, Lifecycle::Silent { .. })).await;
-    let Lifecycle::Silent { shard, quiet_for } = &told else { unreachable!("just matched") };
+    let reported = running.until(|lifecycle| matches!(lifecycle, Lifecycle::Silent { .. })).await;
+    let Lifecycle::Silent { shard, quiet_for, .. } = &reported else { unreachable!("just matched") };
     assert_eq!(shard.0, 1);
     assert!((60..120).contains(&quiet_for.as_secs()), "{quiet_for:?}");
     running.no_violations();

@@ -25,7 +25,7 @@ use shardkeeper::{
     Topic,
 };
 use shardkeeper_sim::{SimConfig, Simulator, Violation};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 /// The longest wait of a scenario, in virtual time; what has not happened by then never happens.
@@ -113,6 +113,17 @@ pub fn wall_clock() -> SystemTime {
     wall + now.saturating_duration_since(origin) - origin.saturating_duration_since(now)
 }
 
+/// Waits until the condition holds, which it must within an hour. On the paused clock this takes only as long
+/// as the tasks need to get there.
+pub async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(3600), waiting).await.expect("the condition holds in time");
+}
+
 /// The manager's child service that receives messages of this type; `None` while it is being replaced.
 pub fn service<M: ractor::Message>(keeper: &Shardkeeper) -> Option<ActorCell> {
     let takes = |child: &ActorCell| child.is_message_type_of::<M>() == Some(true);
@@ -195,7 +206,7 @@ impl Running {
     pub async fn until_shard(&mut self, shard: u32, mut matches: impl FnMut(&Change) -> bool) -> Change {
         let found = self
             .until(|lifecycle| match lifecycle {
-                Lifecycle::Shard { shard: ShardId(id), change } => *id == shard && matches(change),
+                Lifecycle::Shard { shard: ShardId(id), change, .. } => *id == shard && matches(change),
                 _ => false,
             })
             .await;

@@ -143,35 +143,44 @@ impl IdentifyBudget {
 /// A permission that the limiter grants.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "who drives the limiter has to serve every grant")]
-pub enum Grant {
+pub enum Grant<S = ShardId> {
     /// The shard may open its connection, because its Identify is near.
-    Connect(ShardId),
+    Connect(S),
     /// The shard, which has received Hello, may send Identify.
-    Identify(ShardId, IdentifyPermit),
+    Identify(S, IdentifyPermit),
 }
 
-/// Allows one Identify per key and window (GW-170), in order of [`Priority`] and id, within the budget.
+/// Allows one Identify per key and window (GW-170), in order of [`Priority`] and shard, within the budget.
+///
+/// `S` names a shard. Where shards of several layouts use one limiter, a [`ShardId`] is not enough: two of them
+/// may have the same id.
 ///
 /// The steps of a shard: [`join`](Self::join), [`Grant::Connect`], Hello, [`claim`](Self::claim),
 /// [`Grant::Identify`], [`sent`](Self::sent). A shard can [`leave`](Self::leave) at any point, which frees a
 /// permit that it has not spent. A shard already connects during the window of the shard before it, so a key
 /// serves one shard per window and loses no time to handshakes.
 #[derive(Debug)]
-pub struct IdentifyLimiter {
+pub struct IdentifyLimiter<S = ShardId> {
     window: Duration,
-    keys: Vec<Key>,
+    keys: Vec<Key<S>>,
     waiting: usize,
     budget: IdentifyBudget,
 }
 
-#[derive(Debug, Default)]
-struct Key {
+#[derive(Debug)]
+struct Key<S> {
     /// When the window of the last Identify ends, counted from when the Identify was written (GW-172).
     free_at: Option<Instant>,
     /// The shards that hold an unspent permit: at most one, unless several keys were merged.
-    granted: BTreeSet<ShardId>,
+    granted: BTreeSet<S>,
     /// All other shards of the key, in the order of service.
-    queue: BTreeMap<(Priority, ShardId), Place>,
+    queue: BTreeMap<(Priority, S), Place>,
+}
+
+impl<S> Key<S> {
+    const fn new(free_at: Option<Instant>) -> Self {
+        Self { free_at, granted: BTreeSet::new(), queue: BTreeMap::new() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,29 +190,29 @@ enum Place {
     AtHello,
 }
 
-impl IdentifyLimiter {
+impl<S: Copy + Ord + Into<ShardId>> IdentifyLimiter<S> {
     /// Creates a limiter for `max_concurrency` keys, with at least `window` between two Identifies of one
     /// key.
     pub fn new(max_concurrency: u32, window: Duration, budget: IdentifyBudget) -> Self {
-        let keys = (0..max_concurrency.max(1)).map(|_| Key::default()).collect();
+        let keys = (0..max_concurrency.max(1)).map(|_| Key::new(None)).collect();
         Self { window: window.min(LONGEST_WAIT), keys, waiting: 0, budget }
     }
 
     /// The key of a shard. The number of shards does not matter, because all generations share the keys
     /// (GW-174).
-    pub fn key_of(&self, shard: ShardId) -> u32 {
+    pub fn key_of(&self, shard: S) -> u32 {
         // The remainder of a division of two `u32` fits into a `u32`.
-        shard.0 % self.keys.len() as u32
+        shard.into().0 % self.keys.len() as u32
     }
 
-    fn key(&mut self, shard: ShardId) -> &mut Key {
+    fn key(&mut self, shard: S) -> &mut Key<S> {
         let key = self.key_of(shard) as usize;
         &mut self.keys[key]
     }
 
     /// Adds the shard to the queue. A shard that asks again keeps its place. While it holds a permit it gets
     /// no second one.
-    pub fn join(&mut self, shard: ShardId, priority: Priority) {
+    pub fn join(&mut self, shard: S, priority: Priority) {
         let key = self.key(shard);
         if key.queue.keys().any(|(_, queued)| *queued == shard) {
             return;
@@ -213,7 +222,7 @@ impl IdentifyLimiter {
     }
 
     /// Records that the shard received Hello and waits for the permit. Joins the queue if the shard has not.
-    pub fn claim(&mut self, shard: ShardId, priority: Priority) {
+    pub fn claim(&mut self, shard: S, priority: Priority) {
         self.join(shard, priority);
         let place = self.key(shard).queue.iter_mut().find(|((_, queued), _)| *queued == shard);
         if let Some((_, place)) = place {
@@ -221,19 +230,29 @@ impl IdentifyLimiter {
         }
     }
 
+    /// Records that the connection of the shard begins only at `at`, for example because connections are
+    /// paced. The limiter then waits for the shard one window longer than that (GW-171: shards start in the
+    /// order of their ids).
+    pub fn connects_at(&mut self, shard: S, at: Instant) {
+        let mut places = self.key(shard).queue.iter_mut();
+        if let Some((_, Place::Connecting { since })) = places.find(|((_, queued), _)| *queued == shard) {
+            *since = at.max(*since);
+        }
+    }
+
     /// Removes the shard. A permit that it held and did not spend is free again (GW-173).
-    pub fn leave(&mut self, shard: ShardId) {
+    pub fn leave(&mut self, shard: S) {
         self.withdraw(shard);
         self.give_back(shard);
     }
 
     /// Takes back the permit that the shard held and did not spend; the permit is free again (GW-173).
-    pub fn give_back(&mut self, shard: ShardId) {
+    pub fn give_back(&mut self, shard: S) {
         self.key(shard).granted.remove(&shard);
     }
 
     /// Removes the shard from the queue. A permit that it holds stays issued.
-    pub fn withdraw(&mut self, shard: ShardId) {
+    pub fn withdraw(&mut self, shard: S) {
         let key = self.key(shard);
         let before = key.queue.len();
         key.queue.retain(|(_, queued), _| *queued != shard);
@@ -242,18 +261,18 @@ impl IdentifyLimiter {
     }
 
     /// Counts a permit that an earlier limiter issued to this shard and that may still be spent.
-    pub fn hold(&mut self, shard: ShardId) {
+    pub fn hold(&mut self, shard: S) {
         self.key(shard).granted.insert(shard);
     }
 
     /// Whether the shard holds a permit that is neither spent nor given back.
-    pub fn holds_permit(&self, shard: ShardId) -> bool {
+    pub fn holds_permit(&self, shard: S) -> bool {
         self.keys[self.key_of(shard) as usize].granted.contains(&shard)
     }
 
     /// Records that the shard wrote its Identify at `at`. Call this also when the shard may have written it.
     /// If the shard already waits for another Identify, it keeps its place.
-    pub fn sent(&mut self, shard: ShardId, at: Instant) {
+    pub fn sent(&mut self, shard: S, at: Instant) {
         self.give_back(shard);
         let window = self.window;
         let key = self.key(shard);
@@ -263,17 +282,12 @@ impl IdentifyLimiter {
     }
 
     /// Returns the next grant that is allowed now. Call this method until it returns `None`.
-    pub fn poll(&mut self, now: Instant) -> Option<Grant> {
+    pub fn poll(&mut self, now: Instant) -> Option<Grant<S>> {
         if self.waiting == 0 || self.budget.free_at(now) > now {
             return None;
         }
-        let out = self.keys.iter().map(|key| key.granted.len()).sum();
-        let affordable = self.budget.affords(now, out);
-        // A shard that repeatedly loses its session must not use the budget that other shards need to start
-        // at all.
-        let starting = self.keys.iter().flat_map(|key| key.queue.keys());
-        let starting = starting.filter(|(priority, _)| *priority == Priority::ColdStart).count();
-        let plenty = self.budget.affords(now, out + starting);
+        let affordable = self.budget.affords(now, self.out());
+        let plenty = self.has_plenty(now);
         for key in &mut self.keys {
             if affordable && let Some(shard) = key.grant(now, plenty) {
                 self.waiting -= 1;
@@ -284,6 +298,19 @@ impl IdentifyLimiter {
             }
         }
         None
+    }
+
+    /// The number of permits that are issued and not yet spent.
+    fn out(&self) -> usize {
+        self.keys.iter().map(|key| key.granted.len()).sum()
+    }
+
+    /// Whether the budget suffices for more than the shards that have yet to start. A shard that repeatedly
+    /// loses its session must not use what they need.
+    fn has_plenty(&mut self, now: Instant) -> bool {
+        let starting = self.keys.iter().flat_map(|key| key.queue.keys());
+        let starting = starting.filter(|(priority, _)| *priority == Priority::ColdStart).count();
+        self.budget.affords(now, self.out() + starting)
     }
 
     /// When to call [`poll`](Self::poll) again if nothing happens before; `None` if there is nothing to wait
@@ -297,7 +324,10 @@ impl IdentifyLimiter {
         if budget > now {
             return Some(budget);
         }
-        self.keys.iter().flat_map(|key| key.wake_times(self.window)).filter(|at| *at > now).min()
+        // Shards that leave the rest of the budget to others are served after its reset.
+        let reset = (!self.has_plenty(now)).then(|| self.budget.resets_at(now));
+        let keys = self.keys.iter().flat_map(|key| key.wake_times(self.window));
+        keys.chain(reset).filter(|at| *at > now).min()
     }
 
     /// Applies a new answer of `GET /gateway/bot`: the budget, and the number of keys (GW-177). When that
@@ -310,10 +340,7 @@ impl IdentifyLimiter {
             return;
         }
         let free_at = self.keys.iter().filter_map(|key| key.free_at).max();
-        let old = std::mem::replace(
-            &mut self.keys,
-            (0..count).map(|_| Key { free_at, ..Key::default() }).collect(),
-        );
+        let old = std::mem::replace(&mut self.keys, (0..count).map(|_| Key::new(free_at)).collect());
         for key in old {
             for shard in key.granted {
                 self.key(shard).granted.insert(shard);
@@ -348,8 +375,8 @@ impl IdentifyLimiter {
     }
 }
 
-impl Key {
-    fn grant(&mut self, now: Instant, plenty: bool) -> Option<ShardId> {
+impl<S: Copy + Ord> Key<S> {
+    fn grant(&mut self, now: Instant, plenty: bool) -> Option<S> {
         if !self.granted.is_empty() || self.free_at.is_some_and(|at| at > now) {
             return None;
         }
@@ -361,7 +388,7 @@ impl Key {
 
     /// The shards to serve, in order. Without `plenty`, shards that lost their session are left out, because
     /// the rest of the budget belongs to shards that have yet to start.
-    fn served(&self, plenty: bool) -> impl Iterator<Item = ((Priority, ShardId), Place)> {
+    fn served(&self, plenty: bool) -> impl Iterator<Item = ((Priority, S), Place)> {
         let may = move |priority| plenty || priority != Priority::LostSession;
         let queue = self.queue.iter().map(|(place, state)| (*place, *state));
         queue.filter(move |((priority, _), _)| may(*priority))
@@ -369,8 +396,8 @@ impl Key {
 
     /// Lets the first waiting shard connect, unless a shard of the same or a better priority is already
     /// connecting or at Hello. The limiter stops waiting for a shard that has been connecting for a whole
-    /// window.
-    fn call_up(&mut self, now: Instant, window: Duration, plenty: bool) -> Option<ShardId> {
+    /// window, counted from when its connection begins.
+    fn call_up(&mut self, now: Instant, window: Duration, plenty: bool) -> Option<S> {
         let (first, _) = self.served(plenty).find(|(_, state)| *state == Place::Waiting)?;
         let ahead = self.served(plenty).any(|((priority, _), state)| {
             priority <= first.0
@@ -511,6 +538,24 @@ mod tests {
     }
 
     #[test]
+    fn gw_171_a_shard_whose_connection_is_delayed_is_passed_one_window_after_it_begins() {
+        let now = Instant::now();
+        let begins = now + WINDOW * 3;
+        let mut limiter = IdentifyLimiter::new(1, WINDOW, budget(now, 1000));
+        limiter.join(ShardId(0), Priority::ColdStart);
+        limiter.join(ShardId(1), Priority::ColdStart);
+        assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(0)))));
+        limiter.connects_at(ShardId(0), begins);
+        assert_eq!(limiter.wakes_at(now), Some(begins + WINDOW));
+        assert!(limiter.poll(begins + WINDOW / 2).is_none(), "it may still come");
+        assert!(matches!(limiter.poll(begins + WINDOW), Some(Grant::Connect(ShardId(1)))));
+        // No effect on a shard that does not connect.
+        limiter.claim(ShardId(0), Priority::ColdStart);
+        limiter.connects_at(ShardId(0), begins + WINDOW * 9);
+        assert!(matches!(limiter.poll(begins + WINDOW), Some(Grant::Identify(ShardId(0), _))));
+    }
+
+    #[test]
     fn gw_169_an_answer_does_not_give_back_what_was_spent_while_it_was_under_way() {
         let now = Instant::now();
         let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
@@ -629,6 +674,47 @@ mod tests {
             limiter.claim(ShardId(1), Priority::ColdStart);
             assert!(matches!(limiter.poll(now), Some(Grant::Identify(ShardId(1), _))));
         }
+    }
+
+    #[test]
+    fn gw_174_two_generations_share_the_keys() {
+        /// A shard of one of two layouts: first its id, then the generation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        struct Of(u32, u32);
+
+        impl From<Of> for ShardId {
+            fn from(Of(id, _): Of) -> Self {
+                Self(id)
+            }
+        }
+
+        let mut now = Instant::now();
+        let mut limiter = IdentifyLimiter::new(2, WINDOW, budget(now, 1000));
+        for shard in [Of(3, 2), Of(1, 2), Of(1, 1)] {
+            limiter.claim(shard, Priority::Reshard);
+        }
+        // Of the same urgency: by id, then by generation. All three have key 1.
+        for shard in [Of(1, 1), Of(1, 2), Of(3, 2)] {
+            assert!(matches!(limiter.poll(now), Some(Grant::Identify(granted, _)) if granted == shard));
+            limiter.sent(shard, now);
+            assert!(limiter.poll(now).is_none());
+            now += WINDOW;
+        }
+    }
+
+    #[test]
+    fn gw_166_a_shard_that_leaves_the_budget_to_one_that_hangs_is_woken_at_the_reset() {
+        let now = Instant::now();
+        let reset = Duration::from_secs(3600);
+        let mut limiter = IdentifyLimiter::new(1, WINDOW, IdentifyBudget::new(now, 1000, 11, reset, 10));
+        limiter.join(ShardId(1), Priority::ColdStart);
+        assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(1)))));
+        limiter.claim(ShardId(0), Priority::LostSession);
+        // The shard that starts never receives Hello.
+        let later = now + WINDOW;
+        assert!(limiter.poll(later).is_none());
+        assert_eq!(limiter.wakes_at(later), Some(now + reset));
+        assert!(matches!(limiter.poll(now + reset), Some(Grant::Identify(ShardId(0), _))));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::dispatch::{Hub, Service};
 use crate::error::{CommandError, ExitReason, ShardChangeError, StartError};
 use crate::gate::IdentifyPass;
 use crate::gateway_info::{GatewayInfo, GatewayInfoError};
+use crate::layout::ShardKey;
 use crate::status::{ManagerStatus, ShardStatus};
 use crate::store::{StoreError, Stored};
 
@@ -74,8 +75,8 @@ pub enum ManagerMessage {
     Shutdown(ShutdownMode, RpcReplyPort<Vec<Session>>),
     /// From a shard's actor or driver: an event in the life of the shard.
     Report {
-        /// Id of the shard that reports.
-        shard: ShardId,
+        /// Shard that reports.
+        shard: ShardKey,
         /// Incarnation of the shard's actor that reports.
         incarnation: Incarnation,
         /// Event that is reported.
@@ -100,8 +101,8 @@ pub enum ManagerMessage {
     Replace(Service),
     /// From its own timer: start a crashed shard again.
     Restart {
-        /// Id of the shard.
-        shard: ShardId,
+        /// The shard.
+        shard: ShardKey,
         /// Incarnation of the actor that crashed.
         incarnation: Incarnation,
     },
@@ -286,8 +287,8 @@ pub enum QueueMessage {
     /// From a shard: join the queue in order to identify. The answer is [`ShardMessage::ConnectGrant`], when
     /// the shard may connect.
     Join {
-        /// Id of the shard.
-        shard: ShardId,
+        /// The shard.
+        shard: ShardKey,
         /// Incarnation of the shard's actor. A later incarnation replaces an earlier one, whose messages are
         /// ignored from then on.
         incarnation: Incarnation,
@@ -296,10 +297,20 @@ pub enum QueueMessage {
         /// Actor that receives the answer.
         actor: ActorRef<ShardMessage>,
     },
+    /// From a shard that was granted to connect: its connection begins only after this wait, because
+    /// connections are paced.
+    ConnectDelayed {
+        /// The shard.
+        shard: ShardKey,
+        /// Incarnation of the shard's actor.
+        incarnation: Incarnation,
+        /// Time until the connection begins, counted from now.
+        wait: Duration,
+    },
     /// From a shard: it has received Hello and asks for its permit. The answer is [`ShardMessage::Permit`].
     Claim {
-        /// Id of the shard.
-        shard: ShardId,
+        /// The shard.
+        shard: ShardKey,
         /// Incarnation of the shard's actor.
         incarnation: Incarnation,
         /// Urgency of this Identify compared with others.
@@ -309,15 +320,15 @@ pub enum QueueMessage {
     },
     /// From a shard: it stops waiting, and has not sent an Identify.
     Leave {
-        /// Id of the shard.
-        shard: ShardId,
+        /// The shard.
+        shard: ShardKey,
         /// Incarnation of the shard's actor.
         incarnation: Incarnation,
     },
     /// From the manager: the shard's actor has ended.
     Gone {
-        /// Id of the shard.
-        shard: ShardId,
+        /// The shard.
+        shard: ShardKey,
         /// Incarnation of the actor that ended. Messages of this and earlier incarnations that arrive later
         /// are ignored.
         incarnation: Incarnation,
@@ -331,8 +342,8 @@ pub enum QueueMessage {
     },
     /// From a task that asks the identify gate: the gate has granted a pass.
     Passed {
-        /// Id of the shard.
-        shard: ShardId,
+        /// The shard.
+        shard: ShardKey,
         /// Number of the request to the gate.
         ask: u64,
         /// Pass that the gate granted.
@@ -340,8 +351,8 @@ pub enum QueueMessage {
     },
     /// From a task that asks the identify gate: the gate failed, and the task will ask again.
     GateFailed {
-        /// Id of the shard.
-        shard: ShardId,
+        /// The shard.
+        shard: ShardKey,
         /// Number of the request to the gate.
         ask: u64,
         /// Error text of the gate.

@@ -8,7 +8,10 @@ pub use shardkeeper_proto::CloseCode;
 pub use shardkeeper_proto::shard::{Change, FatalClose, Initiator, Next, Reason};
 use shardkeeper_proto::{ShardCount, ShardId};
 
+pub use crate::layout::{Role, ShardKey};
+
 use crate::dispatch::{HeldUp, WatermarkStuck, elapsed_since};
+pub use crate::reshard::{GroupPhase, HaltReason};
 
 /// Number of heartbeat latencies that are kept per shard: about eleven minutes of heartbeats.
 pub const LATENCIES: usize = 16;
@@ -70,6 +73,8 @@ pub struct ShardStatus {
     pub count: ShardCount,
     /// Generation of the layout.
     pub generation: u32,
+    /// Part of the shard in a reshard; [`Role::Active`] when there is none.
+    pub role: Role,
     /// Number of times the shard's actor was restarted after a crash.
     pub restarts: u32,
     /// Current phase.
@@ -220,7 +225,7 @@ pub struct IdentifyStatus {
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct ManagerStatus {
-    /// State of each shard, in the order of ids. Empty until the layout is known.
+    /// State of each shard, in the order of [`ShardKey`]. Empty until the layout is known.
     pub shards: Vec<ShardStatus>,
     /// State of the identify queue.
     pub identify: IdentifyStatus,

@@ -157,7 +157,7 @@ pub enum Input<'a> {
     Timeout,
     /// Close the connection and open another one, for the same session or for a new one. An attempt to
     /// connect that has not reached Hello continues for the session that it was started for. Without a
-    /// connection, `fresh` only discards the session.
+    /// connection, `fresh` only discards the session. Ignored after [`Input::Stop`] and [`Input::Detach`].
     Reconnect {
         /// Whether to start a new session instead of resuming the present one.
         fresh: bool,

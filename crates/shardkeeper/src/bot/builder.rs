@@ -15,7 +15,7 @@ use crate::dispatch::{EventModel, Subscription, SubscriptionOptions, Topic, Type
 use crate::error::ConfigError;
 use crate::gate::IdentifyGate;
 use crate::gateway_info::GatewayInfo;
-use crate::manager::config::{Config, Layout, Live, ManagerArguments, Settings};
+use crate::manager::config::{Config, LayoutChoice, Live, ManagerArguments, Settings};
 use crate::manager::restart::RestartPolicy;
 use crate::shard::{Tap, WirePayload};
 use crate::store::SessionStore;
@@ -449,8 +449,8 @@ impl Builder {
         let count =
             self.shards.map(|count| ShardCount::new(count).ok_or(ConfigError::NoShards)).transpose()?;
         let layout = match (count, self.ids) {
-            (None, _) => Layout::Recommended,
-            (Some(count), None) => Layout::All(count),
+            (None, _) => LayoutChoice::Recommended,
+            (Some(count), None) => LayoutChoice::All(count),
             (Some(count), Some(ids)) => {
                 if ids.is_empty() {
                     return Err(ConfigError::NoShards);
@@ -459,7 +459,7 @@ impl Builder {
                     Some(&shard) if !count.contains(shard) => {
                         return Err(ConfigError::NoSuchShard { shard, count });
                     }
-                    _ => Layout::Some { ids, count },
+                    _ => LayoutChoice::Some { ids, count },
                 }
             }
         };

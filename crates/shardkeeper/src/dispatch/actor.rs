@@ -63,6 +63,7 @@ mod tests {
     use super::*;
     use crate::dispatch::{Hub, InheritedSpill, Publisher, Watermark};
     use crate::dispatch::{SubscriptionOptions, Topic};
+    use crate::layout::ShardKey;
 
     /// Keeps every delivery from being dropped, as a mailbox that closes over it does.
     struct Leaks;
@@ -98,8 +99,7 @@ mod tests {
         let inherited_spill = Arc::new(InheritedSpill::default());
         let mut publisher = Publisher::new(
             Arc::clone(&hub),
-            ShardId(0),
-            1,
+            ShardKey { id: ShardId(0), generation: 1 },
             Arc::clone(&watermark),
             inherited_spill,
             Arc::default(),

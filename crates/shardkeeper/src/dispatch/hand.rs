@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Instant;
 
-use futures_util::future::poll_fn;
-use shardkeeper_proto::ShardId;
-
 use super::Hub;
+use crate::layout::ShardKey;
+use futures_util::future::poll_fn;
 
 /// Identity of the code that polls: a task, or the thread that runs a future outside of any task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +32,7 @@ impl Reader {
 struct Held {
     reader: Reader,
     /// Shard and number of the acknowledgement owed for the event, if any is owed.
-    unacknowledged: Option<(ShardId, u64)>,
+    unacknowledged: Option<(ShardKey, u64)>,
     /// When the reader began to await a shutdown; `None` when it does not await one.
     awaits_end: Option<Instant>,
 }
@@ -48,7 +47,7 @@ impl Hand {
     }
 
     /// Notes that the reader receives an event.
-    pub(super) fn take(&self, unacknowledged: Option<(ShardId, u64)>) {
+    pub(super) fn take(&self, unacknowledged: Option<(ShardKey, u64)>) {
         *self.held() = Some(Held { reader: Reader::current(), unacknowledged, awaits_end: None });
     }
 
@@ -63,7 +62,7 @@ impl Hand {
     }
 
     /// Whether the event that was read last is the one with this number.
-    pub(super) fn holds(&self, shard: ShardId, number: u64) -> bool {
+    pub(super) fn holds(&self, shard: ShardKey, number: u64) -> bool {
         self.held().as_ref().is_some_and(|held| held.unacknowledged == Some((shard, number)))
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Sender, TrySendError};
-use shardkeeper_proto::{Intents, ShardId};
+use shardkeeper_proto::Intents;
 use tokio::sync::Semaphore;
 
 use super::label::HeldUp;
@@ -15,6 +15,7 @@ use super::label::Tag;
 use super::lifecycle::Lifecycle;
 use super::subscription::MAX_CAPACITY;
 use super::{Event, Overflow, Queued, Subscription, SubscriptionOptions, Topic};
+use crate::layout::ShardKey;
 
 /// Announcements that may wait for a full lossless subscription. Announcements are rare; a subscriber that
 /// reads at all never reaches this bound.
@@ -182,8 +183,8 @@ impl Hub {
 
     /// Returns the shards that wait for room in a lossless subscription, each with the subscription that it
     /// has waited for longest.
-    pub(crate) fn held_up(&self) -> BTreeMap<ShardId, HeldUp> {
-        let mut held_up: BTreeMap<ShardId, HeldUp> = BTreeMap::new();
+    pub(crate) fn held_up(&self) -> BTreeMap<ShardKey, HeldUp> {
+        let mut held_up: BTreeMap<ShardKey, HeldUp> = BTreeMap::new();
         let subscribers = Arc::clone(&self.list().subscribers);
         for subscriber in subscribers.iter() {
             for (shard, since) in subscriber.tag.waiting() {

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
-use shardkeeper_proto::ShardId;
 
 use super::hand::Hand;
+use crate::layout::ShardKey;
 
 /// Time after which a lossless subscription that keeps a shard waiting is reported. 5 s: longer than the
 /// usual hiccup of a database, far shorter than what costs a shard its connection.
@@ -99,7 +99,7 @@ pub(crate) struct Tag {
 /// Shards that wait for room in the subscription, each with the start of its wait.
 #[derive(Debug, Default)]
 struct Stall {
-    shards: BTreeMap<ShardId, Instant>,
+    shards: BTreeMap<ShardKey, Instant>,
     /// Start of the stall that was reported, if any. A stall is reported once, until no shard waits any more.
     reported: Option<Instant>,
 }
@@ -124,13 +124,13 @@ impl Tag {
     }
 
     /// Notes that a shard begins to wait for room.
-    pub(super) fn begin_wait(&self, now: Instant, shard: ShardId) {
+    pub(super) fn begin_wait(&self, now: Instant, shard: ShardKey) {
         self.stall().shards.entry(shard).or_insert(now);
     }
 
     /// Notes that a shard no longer waits. Returns how long the subscription had stalled, if that was
     /// reported and is now over.
-    pub(super) fn end_wait(&self, now: Instant, shard: ShardId) -> Option<Duration> {
+    pub(super) fn end_wait(&self, now: Instant, shard: ShardKey) -> Option<Duration> {
         let mut stall = self.stall();
         stall.shards.remove(&shard);
         let over = stall.shards.is_empty();
@@ -140,14 +140,14 @@ impl Tag {
 
     /// Time at which the wait of this shard has to be reported; `None` when it was reported, or this shard
     /// does not wait.
-    pub(super) fn report_at(&self, shard: ShardId) -> Option<Instant> {
+    pub(super) fn report_at(&self, shard: ShardKey) -> Option<Instant> {
         let stall = self.stall();
         let since = stall.shards.get(&shard).filter(|_| stall.reported.is_none())?;
         Some(*since + STALLED_AFTER)
     }
 
     /// Marks the wait as reported if it is due. Returns how long this shard has waited.
-    pub(super) fn take_report(&self, now: Instant, shard: ShardId) -> Option<Duration> {
+    pub(super) fn take_report(&self, now: Instant, shard: ShardKey) -> Option<Duration> {
         let mut stall = self.stall();
         let since = stall.shards.get(&shard).copied().filter(|_| stall.reported.is_none())?;
         let waited = now.saturating_duration_since(since);
@@ -158,7 +158,7 @@ impl Tag {
     }
 
     /// Returns the shards that wait, each with the start of its wait.
-    pub(super) fn waiting(&self) -> Vec<(ShardId, Instant)> {
+    pub(super) fn waiting(&self) -> Vec<(ShardKey, Instant)> {
         self.stall().shards.iter().map(|(shard, since)| (*shard, *since)).collect()
     }
 }

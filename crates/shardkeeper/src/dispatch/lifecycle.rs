@@ -8,6 +8,7 @@ use shardkeeper_proto::shard::{Change, FatalClose, Next};
 use shardkeeper_proto::{ShardCount, ShardId};
 
 use super::label::SubscriptionLabel;
+use crate::layout::ShardKey;
 
 /// A child actor of the manager that serves all shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +48,8 @@ pub enum Lifecycle {
     Shard {
         /// Id of the shard.
         shard: ShardId,
+        /// Generation of the shard's layout.
+        generation: u32,
         /// The change.
         change: Change,
     },
@@ -61,6 +64,8 @@ pub enum Lifecycle {
     Crashed {
         /// Id of the shard.
         shard: ShardId,
+        /// Generation of the shard's layout.
+        generation: u32,
         /// Text of the panic or error.
         error: String,
         /// Time until the restart.
@@ -73,6 +78,8 @@ pub enum Lifecycle {
     Silent {
         /// Id of the shard.
         shard: ShardId,
+        /// Generation of the shard's layout.
+        generation: u32,
         /// Time since the last dispatch.
         quiet_for: Duration,
     },
@@ -109,6 +116,8 @@ pub enum Lifecycle {
     WatermarkStuck {
         /// Id of the shard.
         shard: ShardId,
+        /// Generation of the shard's layout.
+        generation: u32,
         /// Subscription whose acknowledgement is missing; `None` when the shard has more than 64 lossless
         /// subscriptions, which cannot be told apart.
         subscription: Option<SubscriptionLabel>,
@@ -121,6 +130,8 @@ pub enum Lifecycle {
     WatermarkMoves {
         /// Id of the shard.
         shard: ShardId,
+        /// Generation of the shard's layout.
+        generation: u32,
     },
     /// A child of the manager that serves all shards crashed, and will be replaced. The shards go on.
     ServiceCrashed {
@@ -207,8 +218,23 @@ impl Lifecycle {
             | Self::Silent { shard, .. }
             | Self::SubscriptionStalled { shard, .. }
             | Self::WatermarkStuck { shard, .. }
-            | Self::WatermarkMoves { shard }
+            | Self::WatermarkMoves { shard, .. }
             | Self::LayoutRefused { shard, .. } => Some(*shard),
+            _ => None,
+        }
+    }
+
+    /// Returns the shard of a change that says which generation the shard belongs to: with that, shards with
+    /// the same id are told apart during a reshard.
+    pub fn key(&self) -> Option<ShardKey> {
+        match self {
+            Self::Shard { shard, generation, .. }
+            | Self::Crashed { shard, generation, .. }
+            | Self::Silent { shard, generation, .. }
+            | Self::WatermarkStuck { shard, generation, .. }
+            | Self::WatermarkMoves { shard, generation } => {
+                Some(ShardKey { id: *shard, generation: *generation })
+            }
             _ => None,
         }
     }
@@ -247,20 +273,20 @@ impl Lifecycle {
 
 impl fmt::Display for Lifecycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(key) = self.key() {
+            write!(f, "shard {key}: ")?;
+        }
         match self {
-            Self::Shard { shard, change } => {
-                write!(f, "shard {shard}: ")?;
-                describe(change, f)
-            }
+            Self::Shard { change, .. } => describe(change, f),
             Self::AllReady { generation, shards } => {
                 write!(f, "all {shards} shards of generation {generation} are ready")
             }
-            Self::Crashed { shard, error, restart_after, quarantined } => {
+            Self::Crashed { error, restart_after, quarantined, .. } => {
                 let place = if *quarantined { ", in quarantine" } else { "" };
-                write!(f, "shard {shard}: crashed ({error}), back {}{place}", In(*restart_after))
+                write!(f, "crashed ({error}), back {}{place}", In(*restart_after))
             }
-            Self::Silent { shard, quiet_for } => {
-                write!(f, "shard {shard}: silent for {quiet_for:.0?}, though its heartbeats are acknowledged")
+            Self::Silent { quiet_for, .. } => {
+                write!(f, "silent for {quiet_for:.0?}, though its heartbeats are acknowledged")
             }
             Self::SubscriptionStalled { subscription, shard, stalled_for } => {
                 write!(
@@ -272,17 +298,14 @@ impl fmt::Display for Lifecycle {
             Self::SubscriptionResumed { subscription, stalled_for } => {
                 write!(f, "{subscription} has room again after {stalled_for:.0?}")
             }
-            Self::WatermarkStuck { shard, subscription, sequence, stuck_for } => {
-                write!(
-                    f,
-                    "shard {shard}: sequence {sequence} has not been acknowledged for {stuck_for:.0?} by "
-                )?;
+            Self::WatermarkStuck { subscription, sequence, stuck_for, .. } => {
+                write!(f, "sequence {sequence} has not been acknowledged for {stuck_for:.0?} by ")?;
                 match subscription {
                     Some(subscription) => write!(f, "{subscription}"),
                     None => f.write_str("a subscription"),
                 }
             }
-            Self::WatermarkMoves { shard } => write!(f, "shard {shard}: acknowledgements continue"),
+            Self::WatermarkMoves { .. } => f.write_str("acknowledgements continue"),
             Self::ServiceCrashed { service, error, restart_after } => {
                 write!(f, "{service}: crashed ({error}), replaced {}", In(*restart_after))
             }

@@ -55,6 +55,7 @@ pub use self::topic::Topic;
 pub use self::typed::MalformedEvent;
 use self::watermark::AckToken;
 pub(crate) use self::watermark::{Found, HeldByAsker, Watermark};
+use crate::layout::ShardKey;
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -63,8 +64,7 @@ fn now() -> Instant {
 /// A dispatch of the Gateway: one event with its shard and sequence number. Clones share the data.
 #[derive(Clone)]
 pub struct Dispatch {
-    shard: ShardId,
-    generation: u32,
+    key: ShardKey,
     sequence: u64,
     replayed: bool,
     marks: Marks,
@@ -81,7 +81,7 @@ enum Name {
 
 impl Dispatch {
     pub(crate) fn new(
-        (shard, generation): (ShardId, u32),
+        key: ShardKey,
         (sequence, replayed): (u64, bool),
         event: Option<EventName>,
         envelope: &Envelope<'_>,
@@ -91,7 +91,7 @@ impl Dispatch {
             None => Name::Unknown(envelope.event.as_deref().unwrap_or_default().into()),
         };
         let marks = Marks::default();
-        Self { shard, generation, sequence, replayed, marks, name, data: envelope.data.into() }
+        Self { key, sequence, replayed, marks, name, data: envelope.data.into() }
     }
 
     /// Makes a dispatch that no shard received, for tests of code that handles dispatches. Shard, generation
@@ -101,18 +101,18 @@ impl Dispatch {
             Some(event) => Name::Known(event),
             None => Name::Unknown(name.into()),
         };
-        let (shard, marks) = (ShardId(0), Marks::default());
-        Self { shard, generation: 0, sequence: 0, replayed: false, marks, name, data: data.into() }
+        let key = ShardKey { id: ShardId(0), generation: 0 };
+        Self { key, sequence: 0, replayed: false, marks: Marks::default(), name, data: data.into() }
     }
 
     /// Shard that received the dispatch.
     pub fn shard(&self) -> ShardId {
-        self.shard
+        self.key.id
     }
 
-    /// Generation of the layout that the shard belongs to.
+    /// Generation of the layout that the shard belongs to: 1 for a bot's first, and one more with each reshard.
     pub fn generation(&self) -> u32 {
-        self.generation
+        self.key.generation
     }
 
     /// Sequence number of the dispatch within its session. The numbers rise, with gaps. When the gateway
@@ -232,7 +232,8 @@ impl Dispatch {
 impl fmt::Debug for Dispatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dispatch")
-            .field("shard", &self.shard)
+            .field("shard", &self.key.id)
+            .field("generation", &self.key.generation)
             .field("sequence", &self.sequence)
             .field("name", &self.name())
             .field("bytes", &self.data.len())
@@ -283,9 +284,9 @@ struct Queued {
 
 impl Queued {
     /// Marks the event as read. Returns shard and number of the acknowledgement that is owed for it, if any.
-    fn mark_read(&self) -> Option<(ShardId, u64)> {
+    fn mark_read(&self) -> Option<(ShardKey, u64)> {
         let number = self.token.as_ref()?.mark_read();
-        self.event.dispatch().map(|dispatch| (dispatch.shard(), number))
+        self.event.dispatch().map(|dispatch| (dispatch.key, number))
     }
 }
 

@@ -14,16 +14,16 @@ const BATCH: usize = 64;
 impl Publisher {
     pub(super) fn publish_overlapping(&mut self, envelope: &Envelope<'_>, numbers: (u64, bool)) {
         let Some(part) = self.part.clone() else { return };
-        let (shard, generation, sequence) = (self.shard, self.generation, numbers.0);
+        let (key, sequence) = (self.key, numbers.0);
         let event = envelope.event_name();
         let make = |marks| {
-            let dispatch = Dispatch::new((shard, generation), numbers, event, envelope);
+            let dispatch = Dispatch::new(key, numbers, event, envelope);
             Dispatch { marks, ..dispatch }
         };
         if part.side == Side::Old {
             // Chosen before the overlap is locked: a topic may run code of the bot.
             self.choose(event, envelope);
-            let verdict = part.old_event(shard, envelope, numbers, || {
+            let verdict = part.old_event(key.id, envelope, numbers, || {
                 self.deliver(sequence, || make(Marks::default()));
                 !self.spill.is_empty()
             });
@@ -34,7 +34,7 @@ impl Publisher {
         }
         let is_wanted = self.wanted.contains(event);
         let hold = || HeldDispatch { sequence, dispatch: is_wanted.then(|| make(Marks::default())) };
-        match part.new_event(shard, envelope, numbers, hold) {
+        match part.new_event(key.id, envelope, numbers, hold) {
             NewVerdict::Publish(marks) => {
                 self.choose(event, envelope);
                 self.deliver(sequence, || make(marks));
@@ -58,7 +58,7 @@ impl Publisher {
             if !self.spill.is_empty() {
                 return;
             }
-            let Some((held, marks, owes)) = part.take(self.shard) else { return };
+            let Some((held, marks, owes)) = part.take(self.key.id) else { return };
             let HeldDispatch { sequence, dispatch } = held;
             let Some(dispatch) = dispatch else {
                 self.watermark.pass(sequence);
@@ -78,7 +78,7 @@ impl Publisher {
     /// Notes in the overlap whether a subscription is behind. Until then it counts as being behind.
     pub(super) fn note_behind(&self) {
         if let Some(part) = &self.part {
-            part.set_behind(self.shard, !self.spill.is_empty());
+            part.set_behind(self.key.id, !self.spill.is_empty());
         }
     }
 
@@ -86,7 +86,7 @@ impl Publisher {
     pub(crate) fn session_changed(&mut self, begins: bool) {
         self.refresh();
         if let Some(part) = &self.part {
-            part.session_changed(self.shard, begins);
+            part.session_changed(self.key.id, begins);
         }
     }
 
@@ -95,7 +95,7 @@ impl Publisher {
         self.refresh();
         self.note_behind();
         if let Some(part) = &self.part {
-            part.probed(self.shard, number);
+            part.probed(self.key.id, number);
         }
     }
 
@@ -120,7 +120,7 @@ impl Publisher {
             return self.catch_up().await;
         }
         match &self.part {
-            Some(part) if part.side == Side::New => part.moved(self.shard, paused).await,
+            Some(part) if part.side == Side::New => part.moved(self.key.id, paused).await,
             _ => std::future::pending().await,
         }
     }

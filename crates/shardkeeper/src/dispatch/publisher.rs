@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use shardkeeper_proto::{Envelope, EventName, EventSet, ShardId};
+use shardkeeper_proto::{Envelope, EventName, EventSet};
 
 use super::hub::Subscriber;
 use super::label::SubscriptionLabel;
@@ -17,11 +17,11 @@ use super::spill::{InheritedSpill, Spill};
 use super::topic::Candidate;
 use super::watermark::{AckHolder, AckToken};
 use super::{Dispatch, Event, Hub, Part, Queued, Watermark, now};
+use crate::layout::ShardKey;
 
 pub(crate) struct Publisher {
     hub: Arc<Hub>,
-    pub(super) shard: ShardId,
-    pub(super) generation: u32,
+    pub(super) key: ShardKey,
     version: u64,
     subscribers: Arc<[Arc<Subscriber>]>,
     /// Holder of the acknowledgements of each subscriber, if it is lossless.
@@ -43,16 +43,14 @@ pub(crate) struct Publisher {
 impl Publisher {
     pub(crate) fn new(
         hub: Arc<Hub>,
-        shard: ShardId,
-        generation: u32,
+        key: ShardKey,
         watermark: Arc<Watermark>,
         inherited_spill: Arc<InheritedSpill>,
         overlap: Arc<OverlapSlot>,
     ) -> Self {
         let mut publisher = Self {
             hub,
-            shard,
-            generation,
+            key,
             version: 0,
             subscribers: Arc::default(),
             holders: Vec::new(),
@@ -83,8 +81,8 @@ impl Publisher {
         }
         let event = envelope.event_name();
         self.choose(event, envelope);
-        let ids = ((self.shard, self.generation), (sequence, replayed));
-        self.deliver(sequence, || Dispatch::new(ids.0, ids.1, event, envelope));
+        let key = self.key;
+        self.deliver(sequence, || Dispatch::new(key, (sequence, replayed), event, envelope));
     }
 
     /// Reads the list of subscribers and the part in an overlap again, if they have changed.
@@ -101,7 +99,7 @@ impl Publisher {
             let mut candidate = Candidate::new(envelope);
             for (index, subscriber) in self.subscribers.iter().enumerate() {
                 let topic = &subscriber.topic;
-                if topic.events_of(self.shard).contains(event) && topic.admits(&mut candidate) {
+                if topic.events_of(self.key.id).contains(event) && topic.admits(&mut candidate) {
                     self.chosen.push(index);
                 }
             }
@@ -130,7 +128,7 @@ impl Publisher {
                 event: Event::Dispatch(dispatch.clone()),
                 token: self.holders[*index].as_ref().map(|holder| AckToken::new(holder, number)),
             };
-            self.spill.offer(self.shard, &self.subscribers[*index], queued);
+            self.spill.offer(self.key, &self.subscribers[*index], queued);
         }
     }
 
@@ -140,7 +138,7 @@ impl Publisher {
         for index in &self.chosen {
             let subscriber = &self.subscribers[*index];
             if wants(subscriber) {
-                self.spill.offer(self.shard, subscriber, Event::Dispatch(dispatch.clone()).into());
+                self.spill.offer(self.key, subscriber, Event::Dispatch(dispatch.clone()).into());
             }
         }
     }
@@ -149,8 +147,8 @@ impl Publisher {
     pub(crate) fn announce(&mut self, lifecycle: &Lifecycle) {
         self.refresh();
         for subscriber in self.subscribers.iter() {
-            if subscriber.topic.wants_lifecycle(Some(self.shard)) {
-                self.spill.offer(self.shard, subscriber, Event::Lifecycle(lifecycle.clone()).into());
+            if subscriber.topic.wants_lifecycle(Some(self.key.id)) {
+                self.spill.offer(self.key, subscriber, Event::Lifecycle(lifecycle.clone()).into());
             }
         }
         self.note_behind();
@@ -163,7 +161,7 @@ impl Publisher {
 
     /// Whether a lossless subscription has not taken every event yet.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.spill.is_empty() || self.part.as_ref().is_some_and(|part| part.has_out(self.shard))
+        !self.spill.is_empty() || self.part.as_ref().is_some_and(|part| part.has_out(self.key.id))
     }
 
     /// Whether the spill is full, so that not even READY may be read.
@@ -206,7 +204,7 @@ impl Publisher {
                 continue;
             }
             let tags = self.spill.subscribers().map(|subscriber| &subscriber.tag);
-            let report_at = tags.filter_map(|tag| tag.report_at(self.shard)).min();
+            let report_at = tags.filter_map(|tag| tag.report_at(self.key)).min();
             let reports = async {
                 match report_at {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -229,9 +227,9 @@ impl Publisher {
 
     fn report_stalls(&self) {
         for subscriber in self.spill.subscribers() {
-            if let Some(stalled_for) = subscriber.tag.take_report(now(), self.shard) {
+            if let Some(stalled_for) = subscriber.tag.take_report(now(), self.key) {
                 let subscription = subscriber.tag.label();
-                let shard = self.shard;
+                let shard = self.key.id;
                 let lifecycle = Lifecycle::SubscriptionStalled { subscription, shard, stalled_for };
                 self.announce_aside(&lifecycle);
             }
@@ -252,12 +250,12 @@ impl Publisher {
         self.holders = holders.collect();
         (self.version, self.subscribers) = (version, subscribers);
         self.part = self.overlap.part();
-        let events = |subscriber: &Arc<Subscriber>| subscriber.topic.events_of(self.shard);
+        let events = |subscriber: &Arc<Subscriber>| subscriber.topic.events_of(self.key.id);
         self.wanted = self.subscribers.iter().map(events).fold(EventSet::EMPTY, EventSet::union);
         self.awaited = self
             .subscribers
             .iter()
-            .any(|subscriber| subscriber.is_awaited() && !subscriber.topic.events_of(self.shard).is_empty());
+            .any(|subscriber| subscriber.is_awaited() && !subscriber.topic.events_of(self.key.id).is_empty());
     }
 }
 
@@ -272,9 +270,12 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use futures_util::FutureExt;
+    use shardkeeper_proto::ShardId;
 
     use super::*;
     use crate::dispatch::{SubscriptionOptions, Topic};
+
+    const KEY: ShardKey = ShardKey { id: ShardId(0), generation: 1 };
 
     fn publish(publisher: &mut Publisher, sequence: u64) {
         let payload = format!(r#"{{"t":"X","s":{sequence},"op":0,"d":{{}}}}"#);
@@ -288,15 +289,9 @@ mod tests {
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let subscription = hub.subscribe(Topic::all(), options);
         let inherited_spill = Arc::new(InheritedSpill::default());
-        let (to, shard) = (Arc::clone(&hub), ShardId(0));
-        let mut publisher = Publisher::new(
-            to,
-            shard,
-            1,
-            Arc::clone(&watermark),
-            Arc::clone(&inherited_spill),
-            Arc::default(),
-        );
+        let to = Arc::clone(&hub);
+        let mut publisher =
+            Publisher::new(to, KEY, Arc::clone(&watermark), Arc::clone(&inherited_spill), Arc::default());
         publish(&mut publisher, 1);
         publish(&mut publisher, 2);
         hub.close();
@@ -315,14 +310,8 @@ mod tests {
         let topic = Topic::all().matching(move |_| count.fetch_add(1, Ordering::Relaxed) < u32::MAX);
         let subscription = hub.subscribe(topic, SubscriptionOptions::default());
         let inherited_spill = Arc::new(InheritedSpill::default());
-        let mut publisher = Publisher::new(
-            Arc::clone(&hub),
-            ShardId(0),
-            1,
-            Arc::clone(&watermark),
-            inherited_spill,
-            Arc::default(),
-        );
+        let mut publisher =
+            Publisher::new(Arc::clone(&hub), KEY, Arc::clone(&watermark), inherited_spill, Arc::default());
         publish(&mut publisher, 1);
         drop(subscription);
         publish(&mut publisher, 2);
@@ -338,8 +327,7 @@ mod tests {
         let publisher = || {
             Publisher::new(
                 Arc::clone(&hub),
-                ShardId(0),
-                1,
+                KEY,
                 Arc::clone(&watermark),
                 Arc::clone(&inherited_spill),
                 Arc::default(),
@@ -361,15 +349,9 @@ mod tests {
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let mut subscription = hub.subscribe(Topic::all(), options);
         let inherited_spill = Arc::new(InheritedSpill::default());
-        let (to, shard) = (Arc::clone(&hub), ShardId(0));
-        let mut publisher = Publisher::new(
-            to,
-            shard,
-            1,
-            Arc::clone(&watermark),
-            Arc::clone(&inherited_spill),
-            Arc::default(),
-        );
+        let to = Arc::clone(&hub);
+        let mut publisher =
+            Publisher::new(to, KEY, Arc::clone(&watermark), Arc::clone(&inherited_spill), Arc::default());
         publish(&mut publisher, 5);
         // A new session begins: a resume would start from the sequence number of its READY.
         publish(&mut publisher, 6);

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use shardkeeper_proto::ShardId;
 
 use super::hub::Subscriber;
 use super::label::SubscriptionLabel;
 use super::{Event, Queued, now};
+use crate::layout::ShardKey;
 
 /// Lifecycle changes that the spill holds, and the number of events from which READY is not read. Reading
 /// pauses with the first dispatch, so more come only from a shard that loses its connection again and again
@@ -36,7 +36,7 @@ pub(super) struct Spill {
 #[derive(Debug)]
 struct Queue {
     subscriber: Arc<Subscriber>,
-    shard: ShardId,
+    shard: ShardKey,
     queued: VecDeque<Queued>,
 }
 
@@ -48,7 +48,7 @@ impl Drop for Queue {
 
 impl Spill {
     /// Delivers an event, or keeps it behind those that the subscription has not taken yet.
-    pub(super) fn offer(&mut self, shard: ShardId, subscriber: &Arc<Subscriber>, queued: Queued) {
+    pub(super) fn offer(&mut self, shard: ShardKey, subscriber: &Arc<Subscriber>, queued: Queued) {
         let known = self.queues.iter().position(|queue| Arc::ptr_eq(&queue.subscriber, subscriber));
         let queued = match known {
             Some(_) => queued,

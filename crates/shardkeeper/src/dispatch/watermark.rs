@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use shardkeeper_proto::ShardId;
 use tokio::sync::Notify;
 
 use super::label::WatermarkStuck;
 use super::label::{SubscriptionLabel, Tag};
+use crate::layout::ShardKey;
 
 /// Time without progress after which a watermark is reported as stuck. 60 s: nearly every handler is done by
 /// then, and Discord can still replay the events since then.
@@ -341,7 +341,7 @@ impl Watermark {
     /// Detects a shutdown that would wait forever: every open acknowledgement is owed by a task that awaits
     /// the shutdown, and so cannot give it. Each of these tasks holds the delivery or will not read it.
     /// `None` when another task owes an acknowledgement, or none is open.
-    pub(crate) fn held_by_asker(&self, shard: ShardId) -> Option<HeldByAsker> {
+    pub(crate) fn held_by_asker(&self, shard: ShardKey) -> Option<HeldByAsker> {
         let state = self.state();
         // With 64 holders or more, they cannot be told apart.
         if state.holders.len() >= u64::BITS as usize {
@@ -669,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn more_subscriptions_than_can_be_told_apart_still_have_to_acknowledge() {
+    fn more_subscriptions_than_can_be_distinguished_still_have_to_acknowledge() {
         let watermark = Arc::new(Watermark::default());
         let holders: Vec<_> = (0..100).map(|_| holder(&watermark)).collect();
         let mut tokens = tokens(&watermark, 1, &holders.iter().collect::<Vec<_>>());

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ractor::ActorRef;
-use shardkeeper_proto::{Backoff, IdentifyPermit, ShardId};
+use shardkeeper_proto::{Backoff, IdentifyPermit};
 
 use crate::gate::{IdentifyGate, IdentifyPass, IdentifyRequest};
+use crate::layout::ShardKey;
 use crate::message::QueueMessage;
 use crate::task::{AbortOnDrop, catching};
 
@@ -22,7 +23,7 @@ pub(crate) struct GateClient {
     /// one.
     last_number: u64,
     /// Requests under way, in the order of shards, because they are repeated in this order.
-    pending: BTreeMap<ShardId, PendingPass>,
+    pending: BTreeMap<ShardKey, PendingPass>,
     /// Whether the gate has failed and has not worked since.
     broken: bool,
 }
@@ -43,19 +44,20 @@ impl GateClient {
     pub(crate) fn ask(
         &mut self,
         queue: &ActorRef<QueueMessage>,
+        shard: ShardKey,
         request: IdentifyRequest,
         permit: IdentifyPermit,
     ) {
         self.last_number += 1;
-        let (shard, number) = (request.shard, self.last_number);
+        let number = self.last_number;
         let (gate, queue) = (Arc::clone(&self.gate), queue.clone());
-        let task = tokio::spawn(ask(gate, request, number, queue, self.backoff, self.random.fork()));
+        let task = tokio::spawn(ask(gate, (shard, request), number, queue, self.backoff, self.random.fork()));
         let task = AbortOnDrop(task.abort_handle());
         self.pending.insert(shard, PendingPass { number, permit, failed: false, _task: task });
     }
 
     /// Cancels all requests and returns their permits, so that they can be requested again.
-    pub(crate) fn take_pending(&mut self) -> Vec<(ShardId, IdentifyPermit)> {
+    pub(crate) fn take_pending(&mut self) -> Vec<(ShardKey, IdentifyPermit)> {
         std::mem::take(&mut self.pending).into_iter().map(|(shard, ask)| (shard, ask.permit)).collect()
     }
 
@@ -68,7 +70,7 @@ impl GateClient {
     /// dropped, and so returns to the gate unspent.
     pub(crate) fn passed(
         &mut self,
-        shard: ShardId,
+        shard: ShardKey,
         number: u64,
         pass: IdentifyPass,
     ) -> Option<(IdentifyPermit, IdentifyPass)> {
@@ -78,7 +80,7 @@ impl GateClient {
     }
 
     /// Notes that a request failed. `true` when this is the first failure since the gate last worked.
-    pub(crate) fn failed(&mut self, shard: ShardId, number: u64) -> bool {
+    pub(crate) fn failed(&mut self, shard: ShardKey, number: u64) -> bool {
         match self.pending.get_mut(&shard).filter(|ask| ask.number == number) {
             Some(ask) => {
                 ask.failed = true;
@@ -97,12 +99,12 @@ impl GateClient {
     }
 
     /// Notes that the shard no longer waits for a pass.
-    pub(crate) fn left(&mut self, shard: ShardId) {
+    pub(crate) fn left(&mut self, shard: ShardKey) {
         self.pending.remove(&shard);
     }
 
     /// Whether the shard waits for a pass.
-    pub(crate) fn is_waiting(&self, shard: ShardId) -> bool {
+    pub(crate) fn is_waiting(&self, shard: ShardKey) -> bool {
         self.pending.contains_key(&shard)
     }
 }
@@ -110,13 +112,12 @@ impl GateClient {
 /// Asks the gate until there is a pass.
 async fn ask(
     gate: Arc<dyn IdentifyGate>,
-    request: IdentifyRequest,
+    (shard, request): (ShardKey, IdentifyRequest),
     number: u64,
     queue: ActorRef<QueueMessage>,
     backoff: Backoff,
     mut random: fastrand::Rng,
 ) {
-    let shard = request.shard;
     let mut failed: u32 = 0;
     loop {
         let error = match catching(async { gate.admit(request.clone()).await }).await {
@@ -139,7 +140,7 @@ mod tests {
     use std::time::Duration;
 
     use futures_util::future::BoxFuture;
-    use ractor::{Actor, ActorProcessingErr};
+    use ractor::{Actor, ActorProcessingErr, ActorStatus};
     use shardkeeper_proto::{IdentifyBudget, Priority};
 
     use super::*;
@@ -148,10 +149,11 @@ mod tests {
     use crate::message::ShardMessage;
     use shardkeeper_proto::ShardId;
 
-    /// A local gate that records its calls.
+    /// A local gate that records which shards asked, and what became of the requests.
     #[derive(Clone, Default)]
     struct Witness {
         gate: LocalGate,
+        asked: Arc<Mutex<Vec<u32>>>,
         seen: Arc<Mutex<Vec<String>>>,
     }
 
@@ -171,6 +173,12 @@ mod tests {
     }
 
     impl Witness {
+        async fn until_asked_by(&self, shard: u32) {
+            while !self.asked.lock().unwrap().contains(&shard) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+
         async fn until(&self, seen: &[&str]) {
             while *self.seen.lock().unwrap() != seen {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -182,6 +190,7 @@ mod tests {
         fn admit(&self, request: IdentifyRequest) -> BoxFuture<'_, Result<IdentifyPass, GateError>> {
             Box::pin(async move {
                 let (shard, keys) = (request.shard, request.max_concurrency);
+                self.asked.lock().unwrap().push(shard.0);
                 let mut note = Note(self.clone(), format!("shard {shard} of {keys} left"));
                 let pass = self.gate.admit(request).await?;
                 note.change(format!("shard {shard} returned it"));
@@ -191,6 +200,10 @@ mod tests {
                 }))
             })
         }
+    }
+
+    fn key(shard: u32) -> ShardKey {
+        ShardKey { id: ShardId(shard), generation: 1 }
     }
 
     /// A shard that does nothing.
@@ -251,7 +264,7 @@ mod tests {
         }
 
         fn claim(&self, shard: u32) {
-            let (shard, priority, actor) = (ShardId(shard), Priority::ColdStart, self.actor.clone());
+            let (shard, priority, actor) = (key(shard), Priority::ColdStart, self.actor.clone());
             self.send(QueueMessage::Claim { shard, incarnation: 1, priority, actor });
         }
 
@@ -266,13 +279,28 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn gw_173_a_pass_that_is_not_needed_returns() {
+    /// A queue whose shard 0 has a pass of the gate.
+    async fn one_admitted() -> (Witness, Bench) {
         let gate = Witness::default();
         let bench = Bench::start(&gate).await;
         bench.claim(0);
         bench.permits(1).await;
-        bench.send(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
+        (gate, bench)
+    }
+
+    /// Two queues of one gate: shard 0 of the first has a pass, shard 1 of the second waits for one.
+    async fn one_at_the_gate() -> (Witness, Bench, Bench) {
+        let (gate, here) = one_admitted().await;
+        let there = Bench::start(&gate).await;
+        there.claim(1);
+        gate.until_asked_by(1).await;
+        (gate, here, there)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_173_a_pass_that_is_not_needed_returns() {
+        let (gate, bench) = one_admitted().await;
+        bench.send(QueueMessage::Leave { shard: key(0), incarnation: 1 });
         gate.until(&["shard 0 returned it"]).await;
         bench.claim(1);
         bench.permits(2).await;
@@ -280,17 +308,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_driver_that_dies_after_its_identify_has_spent_its_pass_and_one_that_waits_has_not() {
-        let gate = Witness::default();
-        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
-        here.claim(0);
-        here.permits(1).await;
-        there.claim(1);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        there.send(QueueMessage::Gone { shard: ShardId(1), incarnation: 1 });
+        let (gate, here, there) = one_at_the_gate().await;
+        there.send(QueueMessage::Gone { shard: key(1), incarnation: 1 });
         gate.until(&["shard 1 of 1 left"]).await;
-        let mut permit = here.ledger.take(ShardId(0), 1).unwrap();
+        let mut permit = here.ledger.take(key(0), 1).unwrap();
         permit.spend();
-        here.send(QueueMessage::Gone { shard: ShardId(0), incarnation: 1 });
+        here.send(QueueMessage::Gone { shard: key(0), incarnation: 1 });
         tokio::time::sleep(Duration::from_secs(1)).await;
         gate.until(&["shard 1 of 1 left"]).await;
         drop(permit);
@@ -298,7 +321,7 @@ mod tests {
         // No Identify was sent, so the only window is that of the gate.
         let start = tokio::time::Instant::now();
         there.send(QueueMessage::Claim {
-            shard: ShardId(1),
+            shard: key(1),
             incarnation: 2,
             priority: Priority::ColdStart,
             actor: there.actor.clone(),
@@ -309,28 +332,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_dies_returns_what_no_driver_has_and_leaves_the_gate() {
-        let gate = Witness::default();
-        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
-        here.claim(0);
-        here.permits(1).await;
-        there.claim(1);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (gate, here, there) = one_at_the_gate().await;
         there.queue.kill();
         gate.until(&["shard 1 of 1 left"]).await;
         here.queue.kill();
         gate.until(&["shard 1 of 1 left", "shard 0 returned it"]).await;
-        assert!(here.ledger.take(ShardId(0), 1).is_none());
+        assert!(here.ledger.take(key(0), 1).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_driver_outlives_its_queue_and_spends_its_pass_all_the_same() {
-        let gate = Witness::default();
-        let here = Bench::start(&gate).await;
-        here.claim(0);
-        here.permits(1).await;
-        let mut permit = here.ledger.take(ShardId(0), 1).unwrap();
+        let (gate, here) = one_admitted().await;
+        let mut permit = here.ledger.take(key(0), 1).unwrap();
         here.queue.kill();
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        while here.queue.get_status() != ActorStatus::Stopped {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         permit.spend();
         gate.until(&[]).await;
         drop(permit);
@@ -338,28 +355,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn gw_177_who_waits_at_the_gate_asks_anew_when_the_keys_change() {
-        let gate = Witness::default();
-        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
-        here.claim(0);
-        here.permits(1).await;
-        there.claim(1);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    async fn gw_177_shards_at_the_gate_ask_again_when_the_keys_change() {
+        let (gate, here, there) = one_at_the_gate().await;
         there.send(QueueMessage::Update { max_concurrency: 1, budget: budget() });
         there.send(QueueMessage::Update { max_concurrency: 2, budget: budget() });
         gate.until(&["shard 1 of 1 left"]).await;
-        here.send(QueueMessage::Leave { shard: ShardId(0), incarnation: 1 });
+        here.send(QueueMessage::Leave { shard: key(0), incarnation: 1 });
         there.permits(1).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_frozen_queue_leaves_the_gate() {
-        let gate = Witness::default();
-        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
-        here.claim(0);
-        here.permits(1).await;
-        there.claim(1);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (gate, _here, there) = one_at_the_gate().await;
         there.send(QueueMessage::Freeze);
         gate.until(&["shard 1 of 1 left"]).await;
     }

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ractor::{ActorId, ActorRef};
-use shardkeeper_proto::{IdentifyBudget, ShardId};
+use shardkeeper_proto::IdentifyBudget;
 
 use crate::gate::IdentifyPass;
+use crate::layout::ShardKey;
 use crate::message::{Incarnation, QueueMessage};
 use crate::status::IdentifyStatus;
 
@@ -29,7 +30,7 @@ struct State {
     sent: u64,
     last_identify: Option<Instant>,
     /// At most one permit per shard. The queue adds and removes permits; a driver only changes their stage.
-    permits: BTreeMap<ShardId, Permit>,
+    permits: BTreeMap<ShardKey, Permit>,
     /// Number of waiting shards that the queue last reported.
     waiting: usize,
     max_concurrency: u32,
@@ -60,7 +61,7 @@ impl State {
         self.queue.as_ref().is_some_and(|open| open.get_id() == queue)
     }
 
-    fn remove_if(&mut self, gone: impl Fn(&Permit) -> bool) -> BTreeMap<ShardId, Permit> {
+    fn remove_if(&mut self, gone: impl Fn(&Permit) -> bool) -> BTreeMap<ShardKey, Permit> {
         let permits = std::mem::take(&mut self.permits);
         let (gone, kept) = permits.into_iter().partition(|(_, permit)| gone(permit));
         self.permits = kept;
@@ -119,7 +120,7 @@ impl IdentifyLedger {
 
     /// Registers the queue that is to be woken, and returns the shards whose drivers still hold a permit of
     /// the previous queue.
-    pub(crate) fn open(&self, queue: ActorRef<QueueMessage>) -> Vec<ShardId> {
+    pub(crate) fn open(&self, queue: ActorRef<QueueMessage>) -> Vec<ShardKey> {
         self.revoke_all();
         let mut state = self.state();
         state.queue = Some(queue);
@@ -138,7 +139,7 @@ impl IdentifyLedger {
     }
 
     /// Records a permit that is about to be sent to this incarnation of the shard.
-    pub(crate) fn grant(&self, shard: ShardId, incarnation: Incarnation, pass: Option<IdentifyPass>) {
+    pub(crate) fn grant(&self, shard: ShardKey, incarnation: Incarnation, pass: Option<IdentifyPass>) {
         let before = self.state().permits.insert(shard, Permit { incarnation, stage: Stage::Granted, pass });
         // Dropped after the lock was released, because dropping a pass runs code of the bot.
         drop(before);
@@ -146,7 +147,7 @@ impl IdentifyLedger {
 
     /// Revokes a permit; its pass returns unspent. `false` when it is too late: the driver holds the permit,
     /// or its outcome has not been [settled](Self::settle) yet.
-    pub(crate) fn revoke(&self, shard: ShardId) -> bool {
+    pub(crate) fn revoke(&self, shard: ShardKey) -> bool {
         let mut state = self.state();
         let revoked = match state.permits.get(&shard).map(|permit| permit.stage) {
             None => None,
@@ -166,13 +167,13 @@ impl IdentifyLedger {
 
     /// Removes the permits that are over, and returns each shard with the time of its Identify, or `None` for
     /// an unused permit. Returns nothing to a queue that has been replaced.
-    pub(crate) fn settle(&self, queue: ActorId) -> Vec<(ShardId, Incarnation, Option<Instant>)> {
+    pub(crate) fn settle(&self, queue: ActorId) -> Vec<(ShardKey, Incarnation, Option<Instant>)> {
         let mut state = self.state();
         if !state.is_open(queue) {
             return Vec::new();
         }
         let over = state.remove_if(|permit| matches!(permit.stage, Stage::Over(_)));
-        let outcome = |(shard, permit): (ShardId, Permit)| match permit.stage {
+        let outcome = |(shard, permit): (ShardKey, Permit)| match permit.stage {
             Stage::Over(written) => Some((shard, permit.incarnation, written)),
             Stage::Granted | Stage::Taken => None,
         };
@@ -180,7 +181,7 @@ impl IdentifyLedger {
     }
 
     /// Takes the permit of this incarnation for its driver. `None` when the permit was revoked.
-    pub(crate) fn take(self: &Arc<Self>, shard: ShardId, incarnation: Incarnation) -> Option<TakenPermit> {
+    pub(crate) fn take(self: &Arc<Self>, shard: ShardKey, incarnation: Incarnation) -> Option<TakenPermit> {
         let mut state = self.state();
         let permit = state.permits.get_mut(&shard)?;
         if permit.stage != Stage::Granted || permit.incarnation != incarnation {
@@ -196,7 +197,7 @@ impl IdentifyLedger {
 #[derive(Debug)]
 pub(crate) struct TakenPermit {
     ledger: Arc<IdentifyLedger>,
-    shard: ShardId,
+    shard: ShardKey,
     incarnation: Incarnation,
     spent: bool,
 }
@@ -252,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    const SHARD: ShardId = ShardId(0);
+    const SHARD: ShardKey = ShardKey { id: shardkeeper_proto::ShardId(0), generation: 1 };
 
     #[test]
     fn a_permit_belongs_to_one_incarnation_alone() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
-use shardkeeper_proto::{Grant, IdentifyLimiter, IdentifyPermit, Priority, ShardId};
+use shardkeeper_proto::{Grant, IdentifyLimiter, IdentifyPermit, Priority};
 use tokio::task::AbortHandle;
 
 use super::GateClient;
@@ -18,6 +18,7 @@ use super::IdentifyLedger;
 use crate::dispatch::Hub;
 use crate::dispatch::Lifecycle;
 use crate::gate::{IdentifyPass, IdentifyRequest};
+use crate::layout::ShardKey;
 use crate::message::{Incarnation, QueueMessage, ShardMessage};
 
 /// The identify queue of a bot.
@@ -37,12 +38,12 @@ pub struct QueueArguments {
 /// State of an [`IdentifyQueue`].
 pub struct QueueState {
     id: ActorId,
-    limiter: IdentifyLimiter,
+    limiter: IdentifyLimiter<ShardKey>,
     max_concurrency: u32,
     window: Duration,
     ledger: Arc<IdentifyLedger>,
     hub: Arc<Hub>,
-    shards: HashMap<ShardId, Known>,
+    shards: HashMap<ShardKey, Known>,
     gate: Option<GateClient>,
     alarm: Option<AbortHandle>,
     frozen: bool,
@@ -124,6 +125,11 @@ impl Actor for IdentifyQueue {
                     state.limiter.claim(shard, priority);
                 }
             }
+            QueueMessage::ConnectDelayed { shard, incarnation, wait } => {
+                if state.hears(shard, incarnation) {
+                    state.limiter.connects_at(shard, at + wait);
+                }
+            }
             QueueMessage::Leave { shard, incarnation } => {
                 if state.hears(shard, incarnation) {
                     state.leave(shard);
@@ -196,30 +202,30 @@ impl QueueState {
     }
 
     /// Sends the permit to the shard; with a gate, once there is a pass for it.
-    fn permit(&mut self, myself: &ActorRef<QueueMessage>, shard: ShardId, permit: IdentifyPermit) {
+    fn permit(&mut self, myself: &ActorRef<QueueMessage>, shard: ShardKey, permit: IdentifyPermit) {
         let Some(&(priority, _)) = self.asker(shard) else { return self.leave(shard) };
         match &mut self.gate {
             None => self.hand_over(shard, permit, None),
             Some(gate) => {
                 let request = IdentifyRequest {
-                    shard,
+                    shard: shard.id,
                     max_concurrency: self.max_concurrency,
                     window: self.window,
                     priority,
                     budget: *self.limiter.budget(),
                 };
-                gate.ask(myself, request, permit);
+                gate.ask(myself, shard, request, permit);
             }
         }
     }
 
-    fn hand_over(&mut self, shard: ShardId, permit: IdentifyPermit, pass: Option<IdentifyPass>) {
+    fn hand_over(&mut self, shard: ShardKey, permit: IdentifyPermit, pass: Option<IdentifyPass>) {
         let incarnation = self.shards.get(&shard).map_or(0, |known| known.incarnation);
         self.ledger.grant(shard, incarnation, pass);
         self.send(shard, ShardMessage::Permit(permit));
     }
 
-    fn passed(&mut self, shard: ShardId, ask: u64, pass: IdentifyPass) {
+    fn passed(&mut self, shard: ShardKey, ask: u64, pass: IdentifyPass) {
         let Some(gate) = &mut self.gate else { return };
         let passed = gate.passed(shard, ask, pass);
         if gate.recovered() {
@@ -238,12 +244,12 @@ impl QueueState {
         }
     }
 
-    fn asker(&self, shard: ShardId) -> Option<&(Priority, ActorRef<ShardMessage>)> {
+    fn asker(&self, shard: ShardKey) -> Option<&(Priority, ActorRef<ShardMessage>)> {
         self.shards.get(&shard)?.asker.as_ref()
     }
 
     /// Sends a message to the shard's actor. A permit that cannot be delivered counts as unspent.
-    fn send(&mut self, shard: ShardId, message: ShardMessage) {
+    fn send(&mut self, shard: ShardKey, message: ShardMessage) {
         if self.asker(shard).is_none_or(|(_, actor)| actor.cast(message).is_err()) {
             self.leave(shard);
         }
@@ -251,7 +257,11 @@ impl QueueState {
 
     /// Whether messages of this incarnation still count. Only the newest incarnation counts, even if its
     /// messages arrive first: an earlier one has ended by then.
-    fn hears(&mut self, shard: ShardId, incarnation: Incarnation) -> bool {
+    fn hears(&mut self, shard: ShardKey, incarnation: Incarnation) -> bool {
+        if !self.shards.contains_key(&shard) {
+            // There are at most two generations at a time, so nothing more comes from an earlier one.
+            self.shards.retain(|known, _| known.generation.saturating_add(2) > shard.generation);
+        }
         let known = self.shards.entry(shard).or_default();
         if incarnation > known.incarnation {
             known.incarnation = incarnation;
@@ -264,7 +274,7 @@ impl QueueState {
     /// Whether the shard gets a place in the queue. Answers go to the actor that asked last.
     fn admits(
         &mut self,
-        shard: ShardId,
+        shard: ShardKey,
         incarnation: Incarnation,
         priority: Priority,
         actor: ActorRef<ShardMessage>,
@@ -284,7 +294,7 @@ impl QueueState {
         true
     }
 
-    fn leave(&mut self, shard: ShardId) {
+    fn leave(&mut self, shard: ShardKey) {
         if let Some(known) = self.shards.get_mut(&shard) {
             known.asker = None;
         }
@@ -337,7 +347,7 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use shardkeeper_proto::{BUDGET_PERIOD, IdentifyBudget};
+    use shardkeeper_proto::{BUDGET_PERIOD, IdentifyBudget, ShardId};
     use tokio::sync::mpsc;
     use tokio::time::timeout;
     use tracing::span::{Attributes, Id, Record};
@@ -346,8 +356,8 @@ mod tests {
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(5);
-    const SHARD: ShardId = ShardId(0);
-    const OTHER: ShardId = ShardId(1);
+    const SHARD: ShardKey = ShardKey { id: ShardId(0), generation: 1 };
+    const OTHER: ShardKey = ShardKey { id: ShardId(1), generation: 1 };
 
     /// A shard's actor that passes its permits on to the test, which plays the driver.
     struct Shard;
@@ -380,14 +390,14 @@ mod tests {
 
     /// A shard in one of its incarnations.
     struct Life {
-        shard: ShardId,
+        shard: ShardKey,
         incarnation: Incarnation,
         actor: ActorRef<ShardMessage>,
         permits: mpsc::Receiver<Incarnation>,
     }
 
     impl Life {
-        async fn new(shard: ShardId, incarnation: Incarnation) -> Self {
+        async fn new(shard: ShardKey, incarnation: Incarnation) -> Self {
             let (sender, permits) = mpsc::channel(16);
             let (actor, _) = Actor::spawn(None, Shard, sender).await.unwrap();
             Self { shard, incarnation, actor, permits }

@@ -83,6 +83,7 @@ impl ManagerState {
             Ok(fleet) => fleet,
             Err(error) => return Ok(Err(error)),
         };
+        let shard = fleet.shards.active(shard);
         match fleet.shards.restart(shard, by) {
             Ok(true) => fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?,
             Ok(false) => {}

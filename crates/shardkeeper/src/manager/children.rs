@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use ractor::{ActorCell, ActorId, ActorProcessingErr, ActorRef};
-use shardkeeper_proto::ShardId;
 
 use super::phase::{Fleet, Phase};
 use super::{ManagerState, now};
 use crate::dispatch::{Lifecycle, Service};
+use crate::layout::ShardKey;
 use crate::message::{Incarnation, ManagerMessage, QueueMessage, ShardMessage, ShutdownMode};
 
 impl ManagerState {
@@ -37,7 +37,8 @@ impl ManagerState {
         }
         let restart = fleet.shards.crashed(now(), shard, &error, self.random.f64());
         self.live.hub.announce(&Lifecycle::Crashed {
-            shard,
+            shard: shard.id,
+            generation: shard.generation,
             error,
             restart_after: restart.after,
             quarantined: restart.quarantined,
@@ -68,7 +69,7 @@ impl ManagerState {
     pub(super) async fn restart(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
-        shard: ShardId,
+        shard: ShardKey,
         incarnation: Incarnation,
     ) -> Result<(), ActorProcessingErr> {
         match &mut self.phase {

@@ -65,7 +65,7 @@ impl Live {
 pub(crate) struct Config {
     pub(crate) token: Token,
     pub(crate) api_url: Url,
-    pub(crate) layout: Layout,
+    pub(crate) layout: LayoutChoice,
     pub(crate) presence: Option<PresenceUpdate>,
     pub(crate) settings: Settings,
 }
@@ -122,7 +122,7 @@ impl Settings {
 
 /// Which shards a manager runs.
 #[derive(Clone, Debug)]
-pub(crate) enum Layout {
+pub(crate) enum LayoutChoice {
     Recommended,
     All(ShardCount),
     Some { ids: BTreeSet<ShardId>, count: ShardCount },

@@ -70,7 +70,7 @@ impl ManagerState {
     /// Announces that Discord recommends more shards than the layout has, once for each new maximum.
     pub(super) fn announce_advice(&mut self) {
         let Phase::Running(fleet) = &mut self.phase else { return };
-        let (advised, count) = (fleet.info.shards, fleet.shards.count());
+        let (advised, count) = (fleet.info.shards, fleet.shards.layouts().newest().count);
         if advised > fleet.advised.max(count.get()) {
             fleet.advised = advised;
             self.live.hub.announce(&Lifecycle::MoreShardsAdvised { count, advised });

@@ -39,9 +39,6 @@ pub use self::config::ManagerArguments;
 pub use self::restart::RestartPolicy;
 pub use self::sentinel::{ReshardSentinel, SentinelArguments, SentinelState};
 
-/// The generation of every layout, as long as a bot cannot be resharded.
-const GENERATION: u32 = 1;
-
 /// The manager of one bot's shards. Start it with [`Shardkeeper::builder`](crate::Shardkeeper::builder), or
 /// like any actor: `Actor::spawn(None, ShardManager, config)`.
 #[expect(clippy::exhaustive_structs, reason = "names the actor; what it knows is in its state")]
@@ -132,16 +129,19 @@ impl Actor for ShardManager {
             ManagerMessage::Gateway(info) => state.gateway(&myself, info).await?,
             ManagerMessage::NoGateway { error, retry_after } => state.no_gateway(&myself, error, retry_after),
             ManagerMessage::Shard(shard, reply) => {
-                let actor = state.phase.fleet().and_then(|fleet| fleet.shards.actor(shard));
+                let actor =
+                    state.phase.fleet().and_then(|fleet| fleet.shards.actor(fleet.shards.active(shard)));
                 let _ = reply.send(actor);
             }
             ManagerMessage::OwnerOf(guild_id, reply) => {
-                let _ = reply.send(state.phase.fleet().map(|fleet| fleet.shards.owner_of(guild_id)));
+                let _ =
+                    reply.send(state.phase.fleet().map(|fleet| fleet.shards.layouts().owner_of(guild_id).id));
             }
             ManagerMessage::Share(reply) => drop(reply.send(state.live.share())),
             ManagerMessage::Status(reply) => drop(reply.send(state.status())),
             ManagerMessage::ShardStatus(shard, reply) => {
-                let status = state.phase.fleet().and_then(|fleet| fleet.shards.status_of(shard));
+                let status =
+                    state.phase.fleet().and_then(|fleet| fleet.shards.status_of(fleet.shards.active(shard)));
                 let _ = reply.send(status);
             }
             ManagerMessage::UpdatePresence(None, presence, reply) => {

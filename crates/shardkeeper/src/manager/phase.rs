@@ -88,7 +88,8 @@ pub(super) struct Fleet {
     /// `None` without a session store, and while a crashed keeper waits for its replacement.
     pub(super) keeper: Option<ActorRef<KeeperMessage>>,
     pub(super) shards: Shards,
-    pub(super) all_ready_announced: bool,
+    /// The last generation whose shards were announced to be ready; 0 for none.
+    pub(super) all_ready_announced: u32,
     /// The largest recommended number of shards that was announced.
     pub(super) advised: u32,
     pub(super) silence: SilenceWatch,

@@ -1,13 +1,13 @@
 //! What shards report, and what follows when one ends or is refused by Discord.
 
 use ractor::ActorRef;
-use shardkeeper_proto::ShardId;
 use shardkeeper_proto::close::Scope;
 use shardkeeper_proto::shard::FatalClose;
 
-use super::{GENERATION, ManagerState};
+use super::ManagerState;
 use crate::dispatch::Lifecycle;
 use crate::error::ExitReason;
+use crate::layout::ShardKey;
 use crate::message::{Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardReport, ShutdownMode};
 use crate::session::KeeperMessage;
 use crate::shard::life::End;
@@ -16,7 +16,7 @@ impl ManagerState {
     pub(super) fn report(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
-        shard: ShardId,
+        shard: ShardKey,
         incarnation: Incarnation,
         report: ShardReport,
     ) {
@@ -47,7 +47,7 @@ impl ManagerState {
 
     /// Handles that a shard has ended or is about to end. Called at its report and at the end of its actor,
     /// which come in either order: only the first call has an effect.
-    pub(super) fn shard_ended(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId) {
+    pub(super) fn shard_ended(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardKey) {
         let end = self.phase.fleet_mut().and_then(|fleet| fleet.shards.take_end(shard));
         if let Some(End::Refused(refusal)) = end {
             self.refused(myself, shard, refusal);
@@ -65,27 +65,26 @@ impl ManagerState {
 
     pub(super) fn announce_if_all_ready(&mut self) {
         let Some(fleet) = self.phase.fleet_mut() else { return };
-        let shards = fleet.shards.len();
-        if !fleet.all_ready_announced && shards > 0 && fleet.shards.all_were_ready() {
-            fleet.all_ready_announced = true;
-            self.live.hub.announce(&Lifecycle::AllReady { generation: GENERATION, shards });
+        let generation = fleet.shards.layouts().current.generation;
+        let shards = fleet.shards.len(generation);
+        if generation > fleet.all_ready_announced && shards > 0 && fleet.shards.all_were_ready(generation) {
+            fleet.all_ready_announced = generation;
+            self.live.hub.announce(&Lifecycle::AllReady { generation, shards });
         }
     }
 
     /// Discord refuses a shard. If the code concerns the token, every shard ends; otherwise the layout is
     /// wrong (GW-096).
-    fn refused(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardId, refusal: FatalClose) {
+    fn refused(&mut self, myself: &ActorRef<ManagerMessage>, shard: ShardKey, refusal: FatalClose) {
         let Some(fleet) = self.phase.fleet() else { return };
         if refusal.scope == Scope::Layout {
-            let lifecycle =
-                Lifecycle::LayoutRefused { shard, count: fleet.shards.count(), code: refusal.code };
-            self.live.hub.announce(&lifecycle);
+            let count = fleet.shards.count_of(shard);
+            self.live.hub.announce(&Lifecycle::LayoutRefused { shard: shard.id, count, code: refusal.code });
         }
         let hopeless = match refusal.scope {
             Scope::Bot => true,
-            // A layout under which no shard was ever ready is wrong as a whole: more Identifies would be
-            // wasted.
-            Scope::Layout => !fleet.shards.any_was_ready() || fleet.shards.all_ended(),
+            // More Identifies would be wasted. A layout that a reshard leads to can be given up instead.
+            Scope::Layout => fleet.shards.is_wrong_as_a_whole(shard.generation),
         };
         // Several shards may be refused before the first refusal has stopped them.
         let stopping = self.phase.stopping();

@@ -118,6 +118,12 @@ impl<Name: Ord + Copy> CrashHistory<Name> {
         }
         Restart { after, quarantined }
     }
+
+    /// Forgets the crashes of all other children.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Name) -> bool) {
+        self.crashes.retain(|child, _| keep(child));
+        self.quarantines.retain(|child, _| keep(child));
+    }
 }
 
 /// Adds a crash to those within the window, of which up to `matter` are kept. Returns how many there were

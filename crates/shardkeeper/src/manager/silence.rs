@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use shardkeeper_proto::ShardId;
+use crate::layout::ShardKey;
 
 /// How often the manager checks. Often enough for a report within a few minutes, rarely enough to cost
 /// nothing.
@@ -26,7 +26,7 @@ const BURST: f64 = 3.0;
 
 /// What a check knows of one shard.
 pub(crate) struct Reading {
-    pub(crate) shard: ShardId,
+    pub(crate) shard: ShardKey,
     pub(crate) ready: bool,
     /// How many dispatches the shard has got since it was added.
     pub(crate) dispatches: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Reading {
 
 #[derive(Default)]
 pub(crate) struct SilenceWatch {
-    shards: BTreeMap<ShardId, History>,
+    shards: BTreeMap<ShardKey, History>,
 }
 
 struct History {
@@ -51,9 +51,11 @@ struct History {
 }
 
 impl SilenceWatch {
-    /// Compares all shards, and returns those found to be silent since the last check, with how long each has
+    /// Compares all shards, in the order of their keys, and returns those found to be silent since the last check, with how long each has
     /// been silent.
-    pub(crate) fn check(&mut self, now: Instant, readings: &[Reading]) -> Vec<(ShardId, Duration)> {
+    pub(crate) fn check(&mut self, now: Instant, readings: &[Reading]) -> Vec<(ShardKey, Duration)> {
+        // Shards that were removed, or retired by a reshard.
+        self.shards.retain(|shard, _| readings.binary_search_by_key(shard, |reading| reading.shard).is_ok());
         let fresh = |reading: &Reading| {
             let before = self.shards.get(&reading.shard).map_or(reading.dispatches, |known| known.dispatches);
             reading.dispatches.saturating_sub(before)
@@ -108,6 +110,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use shardkeeper_proto::ShardId;
+
     use super::*;
 
     /// Checks shards that get these numbers of dispatches between two checks. Returns which shard was
@@ -125,12 +129,12 @@ mod tests {
             let readings: Vec<Reading> = (0..)
                 .zip(&counts)
                 .map(|(id, count)| Reading {
-                    shard: ShardId(id),
+                    shard: ShardKey { id: ShardId(id), generation: 1 },
                     ready: ready(check, id),
                     dispatches: *count,
                 })
                 .collect();
-            reported.extend(watch.check(now, &readings).into_iter().map(|(shard, _)| (check, shard.0)));
+            reported.extend(watch.check(now, &readings).into_iter().map(|(shard, _)| (check, shard.id.0)));
             now += CHECK_EVERY;
         }
         reported

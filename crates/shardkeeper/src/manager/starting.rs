@@ -8,19 +8,22 @@ use std::time::{Duration, SystemTime};
 use ractor::{ActorProcessingErr, ActorRef};
 use shardkeeper_proto::{Session, ShardCount, ShardId};
 
-use super::config::Layout;
+use super::config::LayoutChoice;
 use super::gateway::budget;
 use super::phase::{Fleet, Phase, StartStep, Starting, StoreContents};
 use super::shards::Shards;
 use super::silence::{CHECK_EVERY, SilenceWatch};
-use super::{GENERATION, ManagerState, now};
+use super::{ManagerState, now};
 use crate::dispatch::Lifecycle;
 use crate::error::{ConfigError, StartError};
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::identify::IdentifyLedger;
+use crate::layout::{FIRST_GENERATION, Layout, ShardKey};
 use crate::message::ManagerMessage;
 use crate::session::SessionTable;
-use crate::store::{self, BudgetRecord, RecordError, SessionRecord, StoreError, StoreLease, Stored};
+use crate::store::{
+    self, BudgetRecord, LayoutRecord, RecordError, SessionRecord, StoreError, StoreLease, Stored,
+};
 use crate::task::AbortOnDrop;
 
 /// How long a start waits for the session store. A load that fails is repeated within this time.
@@ -82,18 +85,19 @@ impl ManagerState {
             remaining = limit.remaining,
             "starting"
         );
+        let layout = Layout { generation: FIRST_GENERATION, count };
         let sessions = self.usable(&stored.sessions, wall);
         let table = Arc::new(Mutex::new(SessionTable {
             slots: BTreeMap::new(),
             held: self.to_keep(&stored.sessions, count, &ids, wall),
-            generation: GENERATION,
+            layout: LayoutRecord::new(layout.generation, count),
             ledger: Arc::clone(&ledger),
             degraded: failed,
         }));
         let mut shards = Shards::new(
             (Arc::clone(&self.config), Arc::clone(&self.live.hub)),
             info.url.clone(),
-            (GENERATION, count),
+            layout,
             Arc::clone(&table),
         );
         shards.add_first(&ids, &sessions, self.presence.as_ref());
@@ -117,11 +121,11 @@ impl ManagerState {
             table,
             keeper,
             shards,
-            all_ready_announced: false,
+            all_ready_announced: 0,
             advised: 0,
             silence,
         });
-        for shard in ids {
+        for shard in ids.into_iter().map(|id| layout.key(id)) {
             fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
         }
         let before = std::mem::replace(&mut self.phase, Phase::Running(fleet));
@@ -154,12 +158,12 @@ impl ManagerState {
 
     fn layout(&self, info: &GatewayInfo) -> Result<(ShardCount, Vec<ShardId>), ConfigError> {
         match &self.config.layout {
-            Layout::Recommended => {
+            LayoutChoice::Recommended => {
                 let count = ShardCount::new(info.shards).ok_or(ConfigError::NoShards)?;
                 Ok((count, count.ids().collect()))
             }
-            Layout::All(count) => Ok((*count, count.ids().collect())),
-            Layout::Some { ids, count } => Ok((*count, ids.iter().copied().collect())),
+            LayoutChoice::All(count) => Ok((*count, count.ids().collect())),
+            LayoutChoice::Some { ids, count } => Ok((*count, ids.iter().copied().collect())),
         }
     }
 
@@ -190,9 +194,9 @@ impl ManagerState {
         count: ShardCount,
         ids: &[ShardId],
         wall: SystemTime,
-    ) -> BTreeSet<(ShardCount, ShardId)> {
+    ) -> BTreeSet<ShardKey> {
         let is_ours = |record: &&SessionRecord| {
-            let (of, shard) = record.slot();
+            let (of, shard) = (record.session.count, record.session.shard);
             let checked = record.check(wall, self.config.settings.max_session_age);
             of == count && ids.contains(&shard) || matches!(checked, Err(RecordError::TooOld { .. }))
         };

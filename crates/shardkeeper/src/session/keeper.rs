@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use shardkeeper_proto::{Backoff, ShardCount, ShardId};
+use shardkeeper_proto::Backoff;
 use tokio::time::{Instant, timeout};
 
 use super::SessionCell;
@@ -18,7 +18,8 @@ use crate::chain::chain;
 use crate::dispatch::Hub;
 use crate::dispatch::Lifecycle;
 use crate::identify::IdentifyLedger;
-use crate::store::{self, BudgetRecord, Changes, SessionRecord, StoreError, StoreLease};
+use crate::layout::ShardKey;
+use crate::store::{self, BudgetRecord, Changes, LayoutRecord, SessionRecord, StoreError, StoreLease};
 use crate::task::AbortOnDrop;
 
 /// Interval of the checks; a new session is checked at once. After a kill, the next process repeats the
@@ -34,10 +35,8 @@ const JUMP_MS: u64 = 1000;
 /// Waits between failed saves.
 const RETRY: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
-/// Shard count of a layout, and shard id.
-pub(crate) type LayoutShard = (ShardCount, ShardId);
 /// Last saved state of each shard.
-type Kept = BTreeMap<LayoutShard, SessionStamp>;
+type Kept = BTreeMap<ShardKey, SessionStamp>;
 
 #[derive(Clone, Copy, Debug)]
 struct SessionStamp {
@@ -49,11 +48,13 @@ struct SessionStamp {
 /// State to be stored, and state already stored: shared by the manager and the current keeper.
 #[derive(Debug)]
 pub(crate) struct SessionTable {
-    pub(crate) slots: BTreeMap<LayoutShard, Arc<SessionCell>>,
+    pub(crate) slots: BTreeMap<ShardKey, Arc<SessionCell>>,
     /// Shards that the store may have a record of. The keeper adds what it saves, the manager what it hands
     /// over.
-    pub(crate) held: BTreeSet<LayoutShard>,
-    pub(crate) generation: u32,
+    pub(crate) held: BTreeSet<ShardKey>,
+    /// Layout of these shards. Whoever changes it wakes the keeper, and waits for a
+    /// [flush](KeeperMessage::Flush) where the change has to be durable.
+    pub(crate) layout: LayoutRecord,
     pub(crate) ledger: Arc<IdentifyLedger>,
     /// Whether a failure of the store was reported, and no recovery since.
     pub(crate) degraded: bool,
@@ -85,6 +86,7 @@ pub struct KeeperState {
     fresh_for: Duration,
     wall_clock: WallClock,
     saved: Kept,
+    saved_layout: Option<LayoutRecord>,
     saved_budget: Option<BudgetRecord>,
     saving: Option<Saving>,
     /// Whether there may be a new session since the save under way began.
@@ -92,14 +94,18 @@ pub struct KeeperState {
     failures: u32,
     /// Time of the next attempt after a failed save.
     not_before: Instant,
-    flushing: Vec<RpcReplyPort<()>>,
+    /// Callers that wait for a save that has not begun.
+    flushing: Vec<RpcReplyPort<bool>>,
 }
 
 struct Saving {
     since: Instant,
     kept: Kept,
-    removed: Vec<LayoutShard>,
+    removed: Vec<ShardKey>,
+    layout: Option<LayoutRecord>,
     budget: Option<BudgetRecord>,
+    /// Callers that wait for this save.
+    flushing: Vec<RpcReplyPort<bool>>,
     _task: AbortOnDrop,
 }
 
@@ -114,8 +120,9 @@ pub enum KeeperMessage {
     LookNow,
     /// From its own save: the result.
     Saved(Result<(), StoreError>),
-    /// From the manager: answer when the current state is stored, or could not be stored.
-    Flush(RpcReplyPort<()>),
+    /// From the manager: store the current state, and answer when the save has ended. `true`: what the
+    /// [table](SessionTable) held when this message was handled is durable; `false`: the save failed.
+    Flush(RpcReplyPort<bool>),
 }
 
 impl Actor for SessionKeeper {
@@ -177,6 +184,7 @@ impl KeeperState {
             // A quarter: most of the allowed age is left for the time between two processes.
             fresh_for: (arguments.max_age / 4).max(LOOK_EVERY),
             wall_clock: arguments.wall_clock,
+            saved_layout: None,
             saved_budget: None,
             saving: None,
             urgent: false,
@@ -204,11 +212,12 @@ impl KeeperState {
         }
         self.urgent = false;
         let (changes, kept) = self.changes((self.wall_clock)());
-        let (budget, removed) = (changes.budget, changes.removed.clone());
+        let flushing = std::mem::take(&mut self.flushing);
         if changes.is_empty() {
-            self.flushed();
+            answer(flushing, true);
             return;
         }
+        let (removed, layout, budget) = (changes.removed.clone(), changes.layout.clone(), changes.budget);
         self.book().held.extend(kept.keys());
         let (store, myself) = (Arc::clone(&self.store), myself.clone());
         let save = tokio::spawn(async move {
@@ -218,7 +227,7 @@ impl KeeperState {
             let _ = myself.cast(KeeperMessage::Saved(saved));
         });
         let _task = AbortOnDrop(save.abort_handle());
-        self.saving = Some(Saving { since: Instant::now(), kept, removed, budget, _task });
+        self.saving = Some(Saving { since: Instant::now(), kept, removed, layout, budget, flushing, _task });
     }
 
     fn saved(&mut self, myself: &ActorRef<KeeperMessage>, result: Result<(), StoreError>) {
@@ -231,12 +240,14 @@ impl KeeperState {
                     book.held.remove(slot);
                 }
                 drop(book);
+                self.saved_layout = saving.layout.or(self.saved_layout.take());
                 self.saved_budget = saving.budget.or(self.saved_budget);
                 self.failures = 0;
                 let degraded = std::mem::take(&mut self.book().degraded);
                 if degraded {
                     self.hub.announce(&Lifecycle::StoreRecovered);
                 }
+                answer(saving.flushing, true);
                 if self.urgent || !self.flushing.is_empty() {
                     // Changes during the save have to be stored, too.
                     self.look(myself);
@@ -247,7 +258,8 @@ impl KeeperState {
                 let retry_after = RETRY.delay(self.failures, self.random.f64());
                 self.not_before = Instant::now() + retry_after;
                 self.degrade(chain(error.as_ref()), retry_after);
-                self.flushed();
+                answer(saving.flushing, false);
+                answer(std::mem::take(&mut self.flushing), false);
             }
         }
     }
@@ -271,7 +283,7 @@ impl KeeperState {
             }
             match session.load_acknowledged() {
                 Some(session) => {
-                    changes.sessions.push(SessionRecord::new(session, book.generation, wall));
+                    changes.sessions.push(SessionRecord::new(session, slot.generation, wall));
                     kept.insert(*slot, stamp);
                 }
                 None if book.held.contains(slot) => changes.removed.push(*slot),
@@ -280,6 +292,8 @@ impl KeeperState {
         }
         // A shard that this bot no longer runs: another process has its session.
         changes.removed.extend(book.held.iter().filter(|slot| !book.slots.contains_key(slot)));
+        changes.layout =
+            Some(&book.layout).filter(|layout| self.saved_layout.as_ref() != Some(*layout)).cloned();
         let now = Instant::now().into_std();
         let last_identify = book.ledger.last_identify();
         let budget = store::budget_record((now, wall), &book.ledger.budget(), last_identify);
@@ -287,11 +301,6 @@ impl KeeperState {
             last_identify.is_some() && self.saved_budget.is_none_or(|saved| differ(budget, &saved))
         });
         (changes, kept)
-    }
-
-    /// Answers the callers that wait: nothing more can be done.
-    fn flushed(&mut self) {
-        self.flushing.drain(..).for_each(|reply| drop(reply.send(())));
     }
 
     /// Reports the failure once, until the store works again.
@@ -307,6 +316,10 @@ impl KeeperState {
     }
 }
 
+fn answer(callers: Vec<RpcReplyPort<bool>>, is_stored: bool) {
+    callers.into_iter().for_each(|reply| drop(reply.send(is_stored)));
+}
+
 /// Whether two records differ. Their times are converted from another clock on each save, so a small
 /// difference is not a change; a large one means that the clock jumped. The end of a period that has not
 /// begun moves with the clock, so only the time of the last Identify is compared.
@@ -318,30 +331,42 @@ fn differ(budget: &BudgetRecord, saved: &BudgetRecord) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::time::UNIX_EPOCH;
 
-    use shardkeeper_proto::{IdentifyBudget, Session};
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use shardkeeper_proto::{IdentifyBudget, Session, ShardCount, ShardId};
+    use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::store::MemoryStore;
+    use crate::store::{MemoryStore, SessionStore, Stored};
 
     const WALL_MS: u64 = 1_700_000_000_000;
     const MINUTE_MS: u64 = 60_000;
 
+    fn lease(store: impl SessionStore) -> Arc<StoreLease> {
+        Arc::new(StoreLease::new(Arc::new(store)))
+    }
+
     /// Makes a keeper of one shard whose session may be an hour old.
     fn keeper() -> KeeperState {
+        KeeperState::new(arguments())
+    }
+
+    fn arguments() -> KeeperArguments {
         let count = ShardCount::new(1).unwrap();
         let slot = Arc::new(SessionCell::new(Some(Session::sample(ShardId(0), count)), Arc::default()));
         let now = Instant::now().into_std();
         let budget = IdentifyBudget::new(now, 1000, 990, Duration::from_secs(3600), 10);
         let ledger = Arc::new(IdentifyLedger::new(budget, Some(now)));
-        let slots = BTreeMap::from([((count, ShardId(0)), slot)]);
-        KeeperState::new(KeeperArguments {
-            store: Arc::new(StoreLease::new(Arc::new(MemoryStore::default()))),
+        let slots = BTreeMap::from([(ShardKey { id: ShardId(0), generation: 1 }, slot)]);
+        KeeperArguments {
+            store: lease(MemoryStore::default()),
             book: Arc::new(Mutex::new(SessionTable {
                 slots,
                 held: BTreeSet::new(),
-                generation: 1,
+                layout: LayoutRecord::new(1, count),
                 ledger,
                 degraded: false,
             })),
@@ -349,7 +374,7 @@ mod tests {
             random: fastrand::Rng::with_seed(0),
             max_age: Duration::from_secs(3600),
             wall_clock: Arc::new(SystemTime::now),
-        })
+        }
     }
 
     /// Checks and saves; returns the stored times of the session and of the last Identify, if they were
@@ -357,6 +382,7 @@ mod tests {
     fn look(keeper: &mut KeeperState, wall_ms: u64) -> (Option<u64>, Option<u64>) {
         let (changes, kept) = keeper.changes(UNIX_EPOCH + Duration::from_millis(wall_ms));
         keeper.saved = kept;
+        keeper.saved_layout = changes.layout.clone().or(keeper.saved_layout.take());
         keeper.saved_budget = changes.budget.or(keeper.saved_budget);
         let session = changes.sessions.first().map(|record| record.stored_at_ms);
         (session, changes.budget.and_then(|budget| budget.last_identify_ms))
@@ -371,16 +397,96 @@ mod tests {
             let mut session = Session::sample(shard, count);
             session.resume_url = Some(format!("wss://resume-{shard}.example"));
             let slot = Arc::new(SessionCell::new(Some(session.clone()), Arc::default()));
-            keeper.book().slots.insert((count, shard), slot);
+            keeper.book().slots.insert(ShardKey { id: shard, generation: 2 }, slot);
             sessions.push(session);
         }
         let (changes, _) = keeper.changes(UNIX_EPOCH);
-        let stored = changes.sessions.into_iter().map(|record| record.session);
-        assert_eq!(stored.filter(|session| session.count == count).collect::<Vec<_>>(), sessions);
+        let stored = changes.sessions.into_iter().filter(|record| record.generation == 2);
+        assert_eq!(stored.map(|record| record.session).collect::<Vec<_>>(), sessions);
+        assert_eq!(changes.layout, Some(keeper.book().layout.clone()));
+    }
+
+    #[tokio::test]
+    async fn a_layout_is_stored_when_it_changes_together_with_the_sessions() {
+        let mut keeper = keeper();
+        let wall = UNIX_EPOCH + Duration::from_millis(WALL_MS);
+        assert!(keeper.changes(wall).0.layout.is_some());
+        look(&mut keeper, WALL_MS);
+        assert_eq!(keeper.changes(wall).0, Changes::default());
+        let resharding = keeper.book().layout.clone().with_reshard(2, ShardCount::new(2).unwrap(), vec![0]);
+        keeper.book().layout = resharding.clone();
+        let session = Some(Session::sample(ShardId(1), ShardCount::new(2).unwrap()));
+        let cell = Arc::new(SessionCell::new(session, Arc::default()));
+        keeper.book().slots.insert(ShardKey { id: ShardId(1), generation: 2 }, cell);
+        let (changes, _) = keeper.changes(wall);
+        assert_eq!((changes.layout, changes.sessions.len()), (Some(resharding), 1));
+        look(&mut keeper, WALL_MS);
+        assert_eq!(keeper.changes(wall).0, Changes::default());
+    }
+
+    /// A store whose saves each wait until the test lets them end.
+    #[derive(Clone)]
+    struct Held {
+        begun: Arc<Semaphore>,
+        /// Whether each save works.
+        results: Arc<Mutex<VecDeque<bool>>>,
+        ends: Arc<Semaphore>,
+    }
+
+    impl SessionStore for Held {
+        fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>> {
+            std::future::ready(Ok(Stored::default())).boxed()
+        }
+
+        fn save(&self, _: Changes) -> BoxFuture<'_, Result<(), StoreError>> {
+            async {
+                self.begun.add_permits(1);
+                self.ends.acquire().await.unwrap().forget();
+                let works = self.results.lock().unwrap().pop_front();
+                if works == Some(true) { Ok(()) } else { Err("the disk is gone".into()) }
+            }
+            .boxed()
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_that_does_not_get_on_is_stored_anew_before_it_looks_old() {
+    async fn a_flush_waits_for_a_save_that_began_after_it_and_says_whether_it_worked() {
+        let saves = || Arc::new(Semaphore::new(0));
+        let results = Arc::new(Mutex::new(VecDeque::from([true, true, true, false])));
+        let store = Held { begun: saves(), results, ends: saves() };
+        let arguments = KeeperArguments { store: lease(store.clone()), ..arguments() };
+        let cell =
+            Arc::clone(&arguments.book.lock().unwrap().slots[&ShardKey { id: ShardId(0), generation: 1 }]);
+        let (keeper, _) = Actor::spawn(None, SessionKeeper, arguments).await.unwrap();
+        let flush = || {
+            // There is something new to save at every moment, as in a bot that receives events.
+            cell.store(1, cell.load());
+            let (reply, answer) = ractor::concurrency::oneshot();
+            keeper.cast(KeeperMessage::Flush(reply.into())).unwrap();
+            answer
+        };
+        let begun = async || store.begun.acquire().await.unwrap().forget();
+        begun().await;
+        let mut first = flush();
+        store.ends.add_permits(1);
+        begun().await;
+        assert!(first.try_recv().is_err(), "the first save began before the flush");
+        let mut second = flush();
+        store.ends.add_permits(1);
+        assert!(first.await.unwrap());
+        begun().await;
+        assert!(second.try_recv().is_err());
+        let third = flush();
+        store.ends.add_permits(1);
+        assert!(second.await.unwrap());
+        begun().await;
+        store.ends.add_permits(1);
+        assert!(!third.await.unwrap());
+        keeper.kill();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_does_not_get_on_is_stored_again_before_it_looks_old() {
         let mut keeper = keeper();
         assert_eq!(look(&mut keeper, WALL_MS).0, Some(WALL_MS));
         let mut stored = vec![WALL_MS];

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use shardkeeper_proto::{PresenceUpdate, ShardConfig, ShardId};
+use shardkeeper_proto::{PresenceUpdate, ShardConfig};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
@@ -15,6 +15,7 @@ use super::life::{Life, Running};
 use super::parts::{Parts, Peers};
 use crate::command::{CommandInbox, CommandSender};
 use crate::error::CommandError;
+use crate::layout::ShardKey;
 use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::task::{AbortOnDrop, panic_message};
 
@@ -39,7 +40,7 @@ pub struct ShardArguments {
 
 /// The state of a [`ShardActor`].
 pub struct ShardState {
-    shard: ShardId,
+    shard: ShardKey,
     life: Arc<Life>,
     manager: ActorRef<ManagerMessage>,
     /// The address of the identify queue, which the driver watches.
@@ -112,7 +113,7 @@ impl Actor for ShardActor {
         match message {
             ShardMessage::UpdatePresence(presence, reply) => {
                 let accepted = state.presence.send(Some(presence));
-                let _ = reply.send(accepted.map_err(|_| CommandError::ShardEnded { shard: state.shard }));
+                let _ = reply.send(accepted.map_err(|_| CommandError::ShardEnded { shard: state.shard.id }));
             }
             ShardMessage::Command(command, reply) => state.commands.send(command, reply),
             ShardMessage::Restart(by) => {

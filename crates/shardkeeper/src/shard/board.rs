@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use shardkeeper_proto::ShardCount;
 use shardkeeper_proto::shard::{Change, HeartbeatState, Reason, Sending};
-use shardkeeper_proto::{ShardCount, ShardId};
 use url::Url;
 
+use crate::layout::{Role, ShardKey};
 use crate::message::Incarnation;
 use crate::status::{Disconnect, HeartbeatStatus, LATENCIES, Phase, SendingStatus, ShardStatus};
 
@@ -30,14 +31,15 @@ struct State {
 }
 
 impl StatusBoard {
-    pub(crate) fn new(shard: ShardId, count: ShardCount, generation: u32) -> Self {
+    pub(crate) fn new(key: ShardKey, count: ShardCount, role: Role) -> Self {
         Self {
             state: Mutex::new(State {
                 writer: 0,
                 status: ShardStatus {
-                    shard,
+                    shard: key.id,
                     count,
-                    generation,
+                    generation: key.generation,
+                    role,
                     restarts: 0,
                     phase: Phase::Starting,
                     since: None,
@@ -73,6 +75,15 @@ impl StatusBoard {
     /// Whether the shard is ready, and the number of dispatches that it has received.
     pub(crate) fn activity(&self) -> (bool, u64) {
         (self.state().status.phase == Phase::Ready, self.dispatches.load(Ordering::Relaxed))
+    }
+
+    /// The shard's part in a reshard, which the manager sets.
+    pub(crate) fn role(&self) -> Role {
+        self.state().status.role
+    }
+
+    pub(crate) fn set_role(&self, role: Role) {
+        self.state().status.role = role;
     }
 
     /// Makes this incarnation the one that may write.
@@ -213,11 +224,15 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use shardkeeper_proto::ShardId;
+
     use super::*;
+
+    const KEY: ShardKey = ShardKey { id: ShardId(0), generation: 1 };
 
     #[test]
     fn a_driver_that_outlives_its_actor_shows_nothing_any_more() {
-        let board = StatusBoard::new(ShardId(0), ShardCount::new(1).unwrap(), 1);
+        let board = StatusBoard::new(KEY, ShardCount::new(1).unwrap(), Role::Active);
         let now = Instant::now();
         board.begin(1);
         board.changed(1, now, &Change::Identifying);

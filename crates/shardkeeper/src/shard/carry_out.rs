@@ -41,6 +41,9 @@ impl Driver {
                     self.open(url);
                 } else {
                     self.link = Link::Paced { until: Instant::now() + wait, url };
+                    if self.core.machine.session().is_none() {
+                        self.core.delay_connect(wait);
+                    }
                     self.feed(Input::ConnectDelayed(wait));
                 }
             }
@@ -51,7 +54,7 @@ impl Driver {
             }
             (Output::Send(payload), Link::Up(connection)) => {
                 if let Some(tap) = &self.core.parts.tap {
-                    tap.sent(self.core.parts.shard, &payload);
+                    tap.sent(self.core.parts.shard.id, &payload);
                 }
                 let permit = self.core.permit.as_mut().filter(|_| payload.is(Opcode::Identify));
                 let identifies = permit.map(TakenPermit::spend).is_some();
@@ -93,9 +96,9 @@ impl Driver {
                 let error = crate::chain::chain(&error);
                 let shard = self.core.parts.shard;
                 if self.core.parts.warnings.admit(shard) {
-                    tracing::warn!(shard.id = shard.0, error, ?retry_after, "could not connect");
+                    tracing::warn!(shard.id = shard.id.0, error, ?retry_after, "could not connect");
                 } else {
-                    tracing::debug!(shard.id = shard.0, error, ?retry_after, "could not connect");
+                    tracing::debug!(shard.id = shard.id.0, error, ?retry_after, "could not connect");
                 }
                 self.feed(match retry_after {
                     Some(retry_after) => Input::ConnectRefused { retry_after },
@@ -110,7 +113,7 @@ impl Driver {
     pub(super) fn log_uncompressed(&mut self) {
         if let Link::Up(connection) = &self.link
             && connection.is_uncompressed()
-            && !std::mem::replace(&mut self.uncompressed_told, true)
+            && !std::mem::replace(&mut self.uncompressed_reported, true)
         {
             self.core.parts.oddities.log_once(self.core.parts.shard, Oddity::Uncompressed);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardkeeper_proto::shard::{Change, Context, Next, Oddity, Reason};
-use shardkeeper_proto::{Envelope, Input, Opcode, Output, Shard, ShardConfig};
+use shardkeeper_proto::{Envelope, Input, Opcode, Output, Priority, Shard, ShardConfig};
 use shardkeeper_transport::{Closed, Event, TransportError};
 use tokio::time::Instant;
 
@@ -18,6 +18,7 @@ use super::receipts::Receipts;
 use crate::command::WriteError;
 use crate::dispatch::Lifecycle;
 use crate::identify::TakenPermit;
+use crate::layout::{Role, ShardKey};
 use crate::message::{QueueMessage, ShardMessage};
 
 /// The maximum number of payloads in one message. Discord sends one, and proxies that join messages join a
@@ -88,7 +89,7 @@ impl Core {
             match codec.split(rest) {
                 Ok((envelope, behind)) => {
                     if let Some(tap) = &self.parts.tap {
-                        tap.received(self.parts.shard, rest.len() - behind.len(), Some(&envelope));
+                        tap.received(self.parts.shard.id, rest.len() - behind.len(), Some(&envelope));
                     }
                     self.feed(Input::Payload(&envelope));
                     if envelope.opcode() == Some(Opcode::HeartbeatAck) {
@@ -98,13 +99,13 @@ impl Core {
                 }
                 Err(error) => {
                     if let Some(tap) = &self.parts.tap {
-                        tap.received(self.parts.shard, rest.len(), None);
+                        tap.received(self.parts.shard.id, rest.len(), None);
                     }
                     let error = crate::chain::chain(&error);
                     if self.parts.warnings.admit(self.parts.shard) {
-                        tracing::warn!(shard.id = self.parts.shard.0, error, "unreadable payload");
+                        tracing::warn!(shard.id = self.parts.shard.id.0, error, "unreadable payload");
                     } else {
-                        tracing::debug!(shard.id = self.parts.shard.0, error, "unreadable payload");
+                        tracing::debug!(shard.id = self.parts.shard.id.0, error, "unreadable payload");
                     }
                     // Data that is lost after a payload is replayed by a resume. A whole message that is
                     // unreadable may be skipped.
@@ -146,11 +147,13 @@ impl Core {
                 Output::Changed(change) => self.changed(now, change),
                 Output::Odd(oddity) => self.parts.oddities.log_once(self.parts.shard, oddity),
                 Output::Enqueue(priority) => {
+                    let priority = self.priority(priority);
                     let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
                     let actor = self.peers.actor.clone();
                     self.peers.ask(QueueMessage::Join { shard, incarnation, priority, actor });
                 }
                 Output::ClaimPermit(priority) => {
+                    let priority = self.priority(priority);
                     let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
                     let actor = self.peers.actor.clone();
                     self.peers.ask(QueueMessage::Claim { shard, incarnation, priority, actor });
@@ -168,6 +171,21 @@ impl Core {
                 for_link => self.for_link.push(for_link),
             }
         }
+    }
+
+    /// The urgency of an Identify. As long as a shard of the old layout serves the guilds, every shard that has
+    /// none to serve them goes first, whatever has become of this one's session.
+    fn priority(&self, of_machine: Priority) -> Priority {
+        match self.parts.board.role() {
+            Role::Warming => Priority::Reshard,
+            _ => of_machine,
+        }
+    }
+
+    /// Lets the identify queue wait longer for a shard whose connection is paced.
+    pub(super) fn delay_connect(&mut self, wait: Duration) {
+        let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
+        self.peers.ask(QueueMessage::ConnectDelayed { shard, incarnation, wait });
     }
 
     /// Whether to pause reading for a lossless subscription that is full. Hello is always read, since a new
@@ -199,7 +217,8 @@ impl Core {
             self.gives_up = true;
         }
         self.parts.board.changed(self.parts.incarnation(), now, &change);
-        let lifecycle = Lifecycle::Shard { shard: self.parts.shard, change };
+        let ShardKey { id: shard, generation } = self.parts.shard;
+        let lifecycle = Lifecycle::Shard { shard, generation, change };
         match &lifecycle {
             Lifecycle::Shard { change: Change::Refused(_), .. } => tracing::error!("{lifecycle}"),
             Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. }

@@ -72,7 +72,7 @@ pub(super) async fn run(start: Start) {
     let codec = Codec::new(config.wire.encoding, parts.connector.config().max_message_bytes);
     let core = Core::new(config, parts, peers);
     let mut driver =
-        Driver { core, link: Link::Down, codec, inputs, detaching: false, uncompressed_told: false };
+        Driver { core, link: Link::Down, codec, inputs, detaching: false, uncompressed_reported: false };
     driver.take_presence();
     driver.feed(Input::Start);
     while !driver.core.machine.is_ended() {
@@ -89,7 +89,7 @@ pub(super) struct Driver {
     inputs: Inputs,
     /// Whether the session is left for another process to resume.
     detaching: bool,
-    pub(super) uncompressed_told: bool,
+    pub(super) uncompressed_reported: bool,
 }
 
 impl Driver {
@@ -192,7 +192,7 @@ impl Driver {
         self.core.receipts = Receipts::default();
         self.inputs.commands.close();
         while let Ok(PendingCommand { reply, .. }) = self.inputs.commands.try_recv() {
-            let _ = reply.send(Err(CommandError::ShardEnded { shard: self.core.parts.shard }));
+            let _ = reply.send(Err(CommandError::ShardEnded { shard: self.core.parts.shard.id }));
         }
     }
 
@@ -210,7 +210,7 @@ impl Driver {
         else {
             return;
         };
-        let shard = self.core.parts.shard;
+        let shard = self.core.parts.shard.id;
         // `presence_fn` is the bot's own code: its panic must not crash the shard.
         let made = std::panic::catch_unwind(AssertUnwindSafe(|| PresenceUpdate::new(presence_fn(shard))));
         match made {

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::parts::Parts;
 use crate::dispatch::{HeldByAsker, Lifecycle, STALLED_AFTER, SubscriptionLabel};
+use crate::layout::ShardKey;
 
 /// How long a reader that awaits a shutdown may hold an event before the shutdown continues without it. 1 s:
 /// a task that also does other work has mostly finished it by then, and 1 s does not look like a hang.
@@ -36,7 +37,7 @@ impl Parts {
             if let Some((subscription, since)) = self.held_by_asker(detaching)
                 && Instant::now().into_std().saturating_duration_since(since) >= ASKER_HOLDS
             {
-                let shard = self.shard.0;
+                let shard = self.shard;
                 tracing::warn!(
                     "shard {shard}: the reader of {subscription} awaits the shutdown while it holds a \
                      delivery: the shutdown does not wait for it, and events that are not acknowledged \
@@ -73,6 +74,7 @@ impl Parts {
 
     fn stuck(&self, stuck_for: Duration) -> Option<Lifecycle> {
         let (sequence, subscription) = self.slot.watermark().waits_for()?;
-        Some(Lifecycle::WatermarkStuck { shard: self.shard, subscription, sequence, stuck_for })
+        let ShardKey { id: shard, generation } = self.shard;
+        Some(Lifecycle::WatermarkStuck { shard, generation, subscription, sequence, stuck_for })
     }
 }

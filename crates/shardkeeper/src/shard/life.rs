@@ -4,16 +4,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ractor::ActorRef;
-use shardkeeper_proto::ShardId;
 use shardkeeper_proto::shard::FatalClose;
 
+use crate::layout::ShardKey;
 use crate::message::{Incarnation, ManagerMessage, ShardReport};
 
 /// How an incarnation ended, other than by a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The shard ended on request.
-    Told,
+    Requested,
     /// Discord refuses the shard.
     Refused(FatalClose),
 }
@@ -36,7 +36,7 @@ pub(crate) struct Drivers(Arc<AtomicUsize>);
 impl Drivers {
     pub(crate) fn begin(
         &self,
-        shard: ShardId,
+        shard: ShardKey,
         incarnation: Incarnation,
         manager: ActorRef<ManagerMessage>,
     ) -> Running {
@@ -53,7 +53,7 @@ impl Drivers {
 #[derive(Debug)]
 pub(crate) struct Running {
     drivers: Drivers,
-    shard: ShardId,
+    shard: ShardKey,
     incarnation: Incarnation,
     manager: ActorRef<ManagerMessage>,
 }
@@ -104,7 +104,7 @@ impl Life {
     pub(crate) fn end(&self) -> Option<End> {
         match self.refusal.get() {
             Some(refusal) => Some(End::Refused(*refusal)),
-            None => self.is_over().then_some(End::Told),
+            None => self.is_over().then_some(End::Requested),
         }
     }
 }

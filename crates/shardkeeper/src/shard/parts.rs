@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use ractor::ActorRef;
-use shardkeeper_proto::ShardId;
 use shardkeeper_transport::Connector;
 use tokio::sync::watch;
 
@@ -16,12 +15,13 @@ use super::rate::Warnings;
 use super::tap::Tap;
 use crate::dispatch::Publisher;
 use crate::identify::IdentifyLedger;
+use crate::layout::ShardKey;
 use crate::message::{Incarnation, QueueMessage, ShardMessage};
 use crate::session::SessionCell;
 
 /// The tools that a driver works with.
 pub(crate) struct Parts {
-    pub(crate) shard: ShardId,
+    pub(crate) shard: ShardKey,
     pub(crate) life: Arc<Life>,
     pub(crate) connector: Connector,
     pub(crate) pacer: Arc<Pacer>,

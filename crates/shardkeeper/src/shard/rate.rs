@@ -11,7 +11,8 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use shardkeeper_proto::ShardId;
+
+use crate::layout::ShardKey;
 
 /// The number of warnings that a shard may log in a burst; any excess is logged at level debug.
 const WARNINGS: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
@@ -55,7 +56,7 @@ impl OncePer {
 /// Limits how often a shard logs a warning about repeated trouble.
 #[derive(Debug)]
 pub(crate) struct Warnings(
-    RateLimiter<ShardId, HashMapStateStore<ShardId>, TokioClock, NoOpMiddleware<Instant>>,
+    RateLimiter<ShardKey, HashMapStateStore<ShardKey>, TokioClock, NoOpMiddleware<Instant>>,
 );
 
 impl Warnings {
@@ -65,7 +66,7 @@ impl Warnings {
     }
 
     /// Whether this shard may log one more warning.
-    pub(crate) fn admit(&self, shard: ShardId) -> bool {
+    pub(crate) fn admit(&self, shard: ShardKey) -> bool {
         self.0.check_key(&shard).is_ok()
     }
 }
@@ -77,7 +78,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_shard_warns_three_times_and_then_once_a_minute() {
         let warnings = Warnings::new();
-        let admitted = |shard| (0..50).filter(|_| warnings.admit(ShardId(shard))).count();
+        let admitted = |shard| {
+            (0..50)
+                .filter(|_| warnings.admit(ShardKey { id: shardkeeper_proto::ShardId(shard), generation: 1 }))
+                .count()
+        };
         assert_eq!((admitted(0), admitted(1)), (3, 3), "each shard by itself");
         tokio::time::advance(Duration::from_secs(61)).await;
         assert_eq!(admitted(0), 1);

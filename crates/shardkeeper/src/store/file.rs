@@ -10,15 +10,24 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+    TableHandle, WriteTransaction,
+};
+use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
-use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
+use super::{Changes, SessionRecord, SessionStore, ShardKey, StoreError, Stored};
 use crate::chain::readable;
 
-/// Key: shard count and shard id.
-const SESSIONS: TableDefinition<'_, (u32, u32), &[u8]> = TableDefinition::new("sessions");
+/// Key: generation of the layout and shard id.
+const SESSIONS: Sessions = TableDefinition::new("sessions by generation");
+/// The sessions of format 1. Key: shard count and shard id.
+const SESSIONS_1: Sessions = TableDefinition::new("sessions");
+const LAYOUT: TableDefinition<'_, (), &[u8]> = TableDefinition::new("layout");
 const BUDGET: TableDefinition<'_, (), &[u8]> = TableDefinition::new("budget");
+
+type Sessions = TableDefinition<'static, (u32, u32), &'static [u8]>;
 
 /// Stores sessions in a file that only its owner may read. A file can be open in one process at a time.
 ///
@@ -178,58 +187,108 @@ impl SessionStore for FileStore {
 
 fn load(database: &Database) -> Result<Stored, StoreError> {
     let transaction = database.begin_read()?;
-    let mut stored = Stored::default();
-    match transaction.open_table(SESSIONS) {
-        Ok(table) => {
-            for entry in table.iter()? {
-                let ((count, shard), record) = entry.map(|(slot, record)| (slot.value(), record))?;
-                match serde_json::from_slice::<SessionRecord>(record.value()) {
-                    Ok(record) => stored.sessions.push(record),
-                    // Written by a later version, or damaged; the other records may be valid.
-                    Err(error) => {
-                        let at = error.column();
-                        tracing::warn!(
-                            shard.id = shard,
-                            shard.count = count,
-                            "a stored session cannot be parsed from byte {at} on: it is ignored"
-                        );
-                    }
-                }
+    let mut sessions = sessions_1(read(&transaction, SESSIONS_1)?.as_ref())?;
+    if let Some(table) = read(&transaction, SESSIONS)? {
+        sessions.extend(records(&table)?);
+    }
+    Ok(Stored::new(sessions, value(&transaction, LAYOUT)?, value(&transaction, BUDGET)?))
+}
+
+/// Opens a table. `None` before the first save.
+fn read<K: redb::Key + 'static>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<'_, K, &'static [u8]>,
+) -> Result<Option<ReadOnlyTable<K, &'static [u8]>>, StoreError> {
+    match transaction.open_table(table) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads a table of one value. A value of a later version, or a damaged one, counts as missing.
+fn value<T: DeserializeOwned>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<'_, (), &'static [u8]>,
+) -> Result<Option<T>, StoreError> {
+    let Some(table) = read(transaction, table)? else { return Ok(None) };
+    let record = table.get(())?;
+    Ok(record.and_then(|record| serde_json::from_slice(record.value()).ok()))
+}
+
+/// Reads the sessions of a table, in the order of their keys.
+fn records(table: &impl ReadableTable<(u32, u32), &'static [u8]>) -> Result<Vec<SessionRecord>, StoreError> {
+    let mut records = Vec::new();
+    for entry in table.iter()? {
+        let (key, record) = entry.map(|(key, record)| (key.value(), record))?;
+        match serde_json::from_slice(record.value()) {
+            Ok(record) => records.push(record),
+            // Written by a later version, or damaged; the other records may be valid.
+            Err(error) => {
+                let at = error.column();
+                tracing::warn!(
+                    shard.id = key.1,
+                    "a stored session cannot be parsed from byte {at} on: it is ignored"
+                );
             }
         }
-        // Nothing has been stored yet.
-        Err(TableError::TableDoesNotExist(_)) => {}
-        Err(error) => return Err(error.into()),
     }
-    match transaction.open_table(BUDGET) {
-        Ok(table) => {
-            let record = table.get(())?;
-            stored.budget =
-                record.and_then(|record| serde_json::from_slice::<BudgetRecord>(record.value()).ok());
-        }
-        Err(TableError::TableDoesNotExist(_)) => {}
-        Err(error) => return Err(error.into()),
+    Ok(records)
+}
+
+/// Reads the sessions of format 1, in which every layout had generation 1. Each shard count gets a generation
+/// of its own here, so that the sessions of two layouts have different keys.
+fn sessions_1(
+    table: Option<&impl ReadableTable<(u32, u32), &'static [u8]>>,
+) -> Result<Vec<SessionRecord>, StoreError> {
+    let Some(table) = table else { return Ok(Vec::new()) };
+    let (mut generation, mut of) = (0, None);
+    let mut records = records(table)?;
+    for record in &mut records {
+        let count = record.session.count;
+        generation += u32::from(of.replace(count) != Some(count));
+        record.generation = generation;
     }
-    Ok(stored)
+    Ok(records)
 }
 
 fn save(database: &Database, changes: &Changes) -> Result<(), StoreError> {
     let transaction = database.begin_write()?;
+    let sessions_1 = take_sessions_1(&transaction)?;
     {
         let mut sessions = transaction.open_table(SESSIONS)?;
-        for (count, shard) in &changes.removed {
-            sessions.remove((count.get(), shard.0))?;
+        for record in &sessions_1 {
+            sessions.insert(key(record.slot()), serde_json::to_vec(record)?.as_slice())?;
+        }
+        for slot in &changes.removed {
+            sessions.remove(key(*slot))?;
         }
         for record in &changes.sessions {
-            let (count, shard) = record.slot();
-            sessions.insert((count.get(), shard.0), serde_json::to_vec(record)?.as_slice())?;
+            sessions.insert(key(record.slot()), serde_json::to_vec(record)?.as_slice())?;
         }
+    }
+    if let Some(layout) = &changes.layout {
+        transaction.open_table(LAYOUT)?.insert((), serde_json::to_vec(layout)?.as_slice())?;
     }
     if let Some(budget) = &changes.budget {
         transaction.open_table(BUDGET)?.insert((), serde_json::to_vec(budget)?.as_slice())?;
     }
     transaction.commit()?;
     Ok(())
+}
+
+fn key(slot: ShardKey) -> (u32, u32) {
+    (slot.generation, slot.id.0)
+}
+
+/// Removes the sessions of format 1, which the caller stores in the present format.
+fn take_sessions_1(transaction: &WriteTransaction) -> Result<Vec<SessionRecord>, StoreError> {
+    if !transaction.list_tables()?.any(|table| table.name() == SESSIONS_1.name()) {
+        return Ok(Vec::new());
+    }
+    let sessions = sessions_1(Some(&transaction.open_table(SESSIONS_1)?))?;
+    transaction.delete_table(SESSIONS_1)?;
+    Ok(sessions)
 }
 
 readable!(OpenError);
@@ -244,7 +303,7 @@ mod tests {
     use shardkeeper_proto::{Session, ShardCount, ShardId};
 
     use super::*;
-    use crate::store::conformance;
+    use crate::store::{LayoutRecord, conformance};
 
     /// A directory of the test, which is removed at the end.
     struct Directory(PathBuf);
@@ -287,6 +346,57 @@ mod tests {
         assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
         drop(store);
         FileStore::open(&path).unwrap();
+    }
+
+    /// Writes these sessions, each of a shard count and a shard, as version 0.1 did in format 1.
+    fn save_format_1(database: &Database, slots: &[(u32, u32)]) -> Result<(), StoreError> {
+        let transaction = database.begin_write()?;
+        let mut table = transaction.open_table(SESSIONS_1)?;
+        for &(count, shard) in slots {
+            let session = Session::sample(ShardId(shard), ShardCount::new(count).unwrap());
+            let record = SessionRecord { format: 1, ..SessionRecord::new(session, 1, SystemTime::now()) };
+            table.insert((count, shard), serde_json::to_vec(&record)?.as_slice())?;
+        }
+        drop(table);
+        transaction.commit()?;
+        Ok(())
+    }
+
+    #[test]
+    fn sessions_of_format_1_are_read_and_kept_apart_by_their_count() {
+        let mut store = on(&Disk::default()).unwrap();
+        store.work(|database| save_format_1(database, &[(2, 0), (2, 1), (4, 0), (4, 1), (4, 3)])).unwrap();
+        let before = store.work(load).unwrap();
+        let keys = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 3)];
+        assert_eq!(before.sessions.iter().map(|record| key(record.slot())).collect::<Vec<_>>(), keys);
+        let counts = before.sessions.iter().map(|record| record.session.count.get());
+        assert_eq!(counts.collect::<Vec<_>>(), [2, 2, 4, 4, 4]);
+        assert_eq!(before.layout, None);
+        // The first save converts them, and changes them by the keys that they were loaded with.
+        let layout = LayoutRecord::new(2, ShardCount::new(4).unwrap());
+        let removed =
+            vec![ShardKey { id: ShardId(1), generation: 1 }, ShardKey { id: ShardId(3), generation: 2 }];
+        let changes = Changes { removed, layout: Some(layout.clone()), ..Changes::default() };
+        for _ in 0..2 {
+            store.work(|database| save(database, &changes)).unwrap();
+            let after = store.work(load).unwrap();
+            let left = [0, 2, 3].map(|index: usize| before.sessions[index].clone());
+            assert_eq!((after.sessions.as_slice(), after.layout), (&left[..], Some(layout.clone())));
+        }
+    }
+
+    #[test]
+    fn a_layout_that_cannot_be_parsed_is_ignored_and_replaced() {
+        let mut store = on(&Disk::default()).unwrap();
+        let garble = |database: &Database| {
+            let transaction = database.begin_write()?;
+            transaction.open_table(LAYOUT)?.insert((), b"{\"format\":99".as_slice())?;
+            Ok(transaction.commit()?)
+        };
+        store.work(garble).unwrap();
+        assert_eq!(store.work(load).unwrap().layout, None);
+        store.work(|database| save(database, &changes(7))).unwrap();
+        assert_eq!(store.work(load).unwrap().layout.unwrap().generation, 7);
     }
 
     #[test]
@@ -475,7 +585,8 @@ mod tests {
             session.sequence = sequence;
             SessionRecord { stored_at_ms: 0, ..SessionRecord::new(session, 1, SystemTime::now()) }
         };
-        Changes { sessions: (0..64).map(record).collect(), ..Changes::default() }
+        let layout = LayoutRecord::new(sequence as u32, ShardCount::new(64).unwrap());
+        Changes { sessions: (0..64).map(record).collect(), layout: Some(layout), ..Changes::default() }
     }
 
     proptest! {
@@ -495,11 +606,13 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let after = disk.after_failure(|| (random.bool(), if random.bool() { 1.0 } else { random.f64() }));
             drop(store);
-            let found = on(&after).unwrap().work(load).unwrap().sessions;
+            let stored = on(&after).unwrap().work(load).unwrap();
+            let found = stored.sessions;
             prop_assert_eq!(found.len(), 64);
             let sequence = found[0].session.sequence;
             prop_assert!(sequence == saved || sequence == saved + 1, "{} of {}", sequence, saved);
             prop_assert!(found.iter().all(|record| record.session.sequence == sequence), "a part of it");
+            prop_assert_eq!(stored.layout.unwrap().generation as u64, sequence, "the layout of these sessions");
         }
     }
 }

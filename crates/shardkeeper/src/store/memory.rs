@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use shardkeeper_proto::{ShardCount, ShardId};
 
-use super::{BudgetRecord, Changes, SessionRecord, SessionStore, StoreError, Stored};
+use super::{BudgetRecord, Changes, LayoutRecord, SessionRecord, SessionStore, StoreError, Stored};
+use crate::layout::ShardKey;
 
 /// Stores sessions in memory: for tests, and for managers that follow each other in one process. Clones share
 /// their content.
@@ -16,14 +16,16 @@ pub struct MemoryStore(Arc<Mutex<Held>>);
 
 #[derive(Debug, Default)]
 struct Held {
-    sessions: BTreeMap<(ShardCount, ShardId), SessionRecord>,
+    sessions: BTreeMap<ShardKey, SessionRecord>,
+    layout: Option<LayoutRecord>,
     budget: Option<BudgetRecord>,
 }
 
 impl SessionStore for MemoryStore {
     fn load(&self) -> BoxFuture<'_, Result<Stored, StoreError>> {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = Stored::new(held.sessions.values().cloned().collect(), held.budget);
+        let sessions = held.sessions.values().cloned().collect();
+        let stored = Stored::new(sessions, held.layout.clone(), held.budget);
         std::future::ready(Ok(stored)).boxed()
     }
 
@@ -34,6 +36,7 @@ impl SessionStore for MemoryStore {
                 held.sessions.remove(slot);
             }
             held.sessions.extend(changes.sessions.into_iter().map(|record| (record.slot(), record)));
+            held.layout = changes.layout.or(held.layout.take());
             held.budget = changes.budget.or(held.budget);
             Ok(())
         }

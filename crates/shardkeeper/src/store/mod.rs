@@ -12,14 +12,14 @@ mod memory;
 mod record;
 
 use futures_util::future::BoxFuture;
-use shardkeeper_proto::{ShardCount, ShardId};
 
 #[cfg(feature = "file-store")]
 pub use self::file::{FileStore, OpenError};
 pub(crate) use self::lease::StoreLease;
 pub use self::memory::MemoryStore;
-pub use self::record::{BudgetRecord, RecordError, SessionRecord};
+pub use self::record::{BudgetRecord, LayoutRecord, RecordError, ReshardRecord, SessionRecord};
 pub(crate) use self::record::{budget_record, since, unix_ms};
+pub use crate::layout::ShardKey;
 
 /// Error of a session store. It is logged with its sources, and must not contain secrets.
 pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
@@ -79,14 +79,20 @@ pub trait SessionStore: Send + Sync + 'static {
 pub struct Stored {
     /// Sessions, at most one for each shard of a layout.
     pub sessions: Vec<SessionRecord>,
+    /// Layout of the process that used the store last; `None` if it was never stored.
+    pub layout: Option<LayoutRecord>,
     /// Identify budget; `None` if it was never stored.
     pub budget: Option<BudgetRecord>,
 }
 
 impl Stored {
     /// Makes the content that a custom store has loaded.
-    pub fn new(sessions: Vec<SessionRecord>, budget: Option<BudgetRecord>) -> Self {
-        Self { sessions, budget }
+    pub fn new(
+        sessions: Vec<SessionRecord>,
+        layout: Option<LayoutRecord>,
+        budget: Option<BudgetRecord>,
+    ) -> Self {
+        Self { sessions, layout, budget }
     }
 }
 
@@ -97,8 +103,11 @@ pub struct Changes {
     /// Sessions that are new or have advanced. Each replaces the record with the same
     /// [slot](SessionRecord::slot).
     pub sessions: Vec<SessionRecord>,
-    /// Slots (shard count and shard id) that no longer have a session.
-    pub removed: Vec<(ShardCount, ShardId)>,
+    /// [Slots](SessionRecord::slot) that no longer have a session.
+    pub removed: Vec<ShardKey>,
+    /// Layout; `None` if it has not changed. It must be stored together with the sessions: a layout without
+    /// its sessions, or sessions without their layout, would cost the next process an Identify per shard.
+    pub layout: Option<LayoutRecord>,
     /// Identify budget; `None` if it has not changed.
     pub budget: Option<BudgetRecord>,
 }
@@ -106,6 +115,6 @@ pub struct Changes {
 impl Changes {
     /// Whether there is nothing to store.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.removed.is_empty() && self.budget.is_none()
+        self.sessions.is_empty() && self.removed.is_empty() && self.layout.is_none() && self.budget.is_none()
     }
 }

@@ -3,10 +3,15 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use shardkeeper_proto::{IdentifyBudget, Session, ShardCount, ShardId};
+use shardkeeper_proto::{IdentifyBudget, Session, ShardCount};
+
+use crate::layout::ShardKey;
 
 /// Format that is written. A change that an older version would misread has to raise it.
-pub(super) const FORMAT: u32 = 1;
+///
+/// - 1: sessions were stored by shard count and id, without a layout.
+/// - 2: sessions are stored by [`ShardKey`], with a [`LayoutRecord`].
+pub(super) const FORMAT: u32 = 2;
 
 /// A session as another process can resume it. It is a secret, like the token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +55,9 @@ impl SessionRecord {
         Self { format: FORMAT, session, generation, stored_at_ms: unix_ms(stored_at) }
     }
 
-    /// Shard count and shard id of the session. A store holds one record for each.
-    pub fn slot(&self) -> (ShardCount, ShardId) {
-        (self.session.count, self.session.shard)
+    /// The shard whose session it is. A store holds one record for each.
+    pub fn slot(&self) -> ShardKey {
+        ShardKey { id: self.session.shard, generation: self.generation }
     }
 
     /// Checks format and age. Whether the session fits a shard is checked by [`Session::check`].
@@ -70,6 +75,48 @@ impl SessionRecord {
             return Err(RecordError::TooOld { age, limit: max_age });
         }
         Ok(())
+    }
+}
+
+/// The layout that the stored sessions belong to, and how far it is resharded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LayoutRecord {
+    /// Format version of this record.
+    pub format: u32,
+    /// Number of the layout, counted up by one at each reshard.
+    pub generation: u32,
+    /// Shard count of the layout.
+    pub count: ShardCount,
+    /// Whether Discord has refused the layout (close code 4010 or 4011). No process starts from it again.
+    #[serde(default)]
+    pub refused: bool,
+    /// The reshard under way.
+    pub reshard: Option<ReshardRecord>,
+}
+
+/// A reshard that has begun, so that the next process can continue it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ReshardRecord {
+    /// Generation of the new layout.
+    pub generation: u32,
+    /// Shard count of the new layout.
+    pub count: ShardCount,
+    /// Groups that have been cut over, in ascending order: the new shards own the guilds of these groups, the
+    /// old ones own the rest. A group is a residue modulo the greatest common divisor of both counts.
+    pub moved: Vec<u32>,
+}
+
+impl LayoutRecord {
+    /// Makes the record of a layout that is not being resharded.
+    pub fn new(generation: u32, count: ShardCount) -> Self {
+        Self { format: FORMAT, generation, count, refused: false, reshard: None }
+    }
+
+    /// Adds a reshard to the layout `generation` with `count` shards, in which these groups are cut over.
+    pub fn with_reshard(self, generation: u32, count: ShardCount, moved: Vec<u32>) -> Self {
+        Self { reshard: Some(ReshardRecord { generation, count, moved }), ..self }
     }
 }
 
@@ -127,6 +174,8 @@ fn milliseconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use shardkeeper_proto::ShardId;
+
     use super::*;
 
     fn record() -> SessionRecord {
@@ -169,10 +218,16 @@ mod tests {
         let text = r#"{"format":1,"session":{"id":"S","resume_url":"wss://resume.example","sequence":42,"shard":3,
             "count":16,"intents":1,"query":"v=10&encoding=json"},"generation":1,"stored_at_ms":7}"#;
         let read: SessionRecord = serde_json::from_str(text).unwrap();
-        assert_eq!(read, SessionRecord { stored_at_ms: 7, ..record() });
+        assert_eq!(read, SessionRecord { format: 1, stored_at_ms: 7, ..record() });
+        assert_eq!(read.check(UNIX_EPOCH, Duration::ZERO), Ok(()));
         let text = r#"{"format":1,"total":1000,"remaining":990,"resets_at_ms":9,"last_identify_ms":null}"#;
         let budget: BudgetRecord = serde_json::from_str(text).unwrap();
         assert_eq!((budget.remaining, budget.last_identify_ms), (990, None));
+        let count = |count| ShardCount::new(count).unwrap();
+        let text =
+            r#"{"format":2,"generation":3,"count":4,"reshard":{"generation":4,"count":6,"moved":[1]}}"#;
+        let layout: LayoutRecord = serde_json::from_str(text).unwrap();
+        assert_eq!(layout, LayoutRecord::new(3, count(4)).with_reshard(4, count(6), vec![1]));
     }
 
     #[test]

@@ -63,13 +63,13 @@ fn a_hello_is_read_however_it_is_written() {
         let mut bench = Bench::new();
         bench.connect().clear();
         bench.receive(&format!(r#"{{"op":10,"d":{data}}}"#));
-        let told = bench.out.iter().find_map(|out| match out {
+        let reported = bench.out.iter().find_map(|out| match out {
             Output::Changed(Change::Hello { heartbeat_interval }) => {
                 Some(heartbeat_interval.as_secs_f64() * 1000.0)
             }
             _ => None,
         });
-        assert_eq!(told, interval, "{data}");
+        assert_eq!(reported, interval, "{data}");
         assert_eq!(bench.close_code(), interval.is_none().then_some(ours::UNREADABLE), "{data}");
     }
 }

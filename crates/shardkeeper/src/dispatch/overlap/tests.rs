@@ -10,6 +10,7 @@ use super::*;
 use crate::dispatch::{
     Event, InheritedSpill, Publisher, Subscription, SubscriptionOptions, Topic, Watermark,
 };
+use crate::layout::ShardKey;
 
 /// The events of the true stream, as Discord would write them.
 fn message(id: u64, guild: u64) -> (&'static str, String) {
@@ -54,13 +55,16 @@ impl Shard {
         }
         let publisher = Publisher::new(
             Arc::clone(hub),
-            ShardId(id),
-            generation,
+            ShardKey { id: ShardId(id), generation },
             Arc::clone(&watermark),
             Arc::clone(&spill),
             Arc::clone(&slot),
         );
         Self { id: ShardId(id), publisher, watermark, slot, spill, sequence: 0 }
+    }
+
+    fn key(&self) -> ShardKey {
+        ShardKey { id: self.id, generation: 1 }
     }
 
     fn publish(&mut self, (name, data): &(&'static str, String)) {
@@ -394,7 +398,7 @@ async fn an_old_publisher_that_crashed_is_behind_until_the_next_one_has_caught_u
     let (hub, slot) = (Arc::clone(&rig.hub), Arc::clone(&rig.old.slot));
     let (watermark, spill) = (Arc::clone(&rig.old.watermark), Arc::clone(&rig.old.spill));
     // As the manager does: the next one is made while the last one may still run.
-    let next = Publisher::new(hub, ShardId(0), 1, watermark, spill, slot);
+    let next = Publisher::new(hub, rig.old.key(), watermark, spill, slot);
     assert_eq!(rig.overlap.cut_over(rig.now), Err(NotYet::Behind(ShardId(0))));
     drop(std::mem::replace(&mut rig.old.publisher, next));
     rig.old.publisher.inherit();

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use ractor::ActorRef;
-use shardkeeper_proto::{PresenceUpdate, Session, ShardCount, ShardId};
+use shardkeeper_proto::{PresenceUpdate, Session, ShardCount};
 
 use crate::command::CommandSender;
 use crate::dispatch::{HeldUp, InheritedSpill, OverlapSlot};
+use crate::layout::{Role, ShardKey};
 use crate::message::ShardMessage;
 use crate::session::{SessionCell, Writer};
 use crate::shard::board::StatusBoard;
@@ -86,7 +87,7 @@ impl Stage {
 
 impl Entry {
     pub(super) fn new(
-        (shard, count, generation): (ShardId, ShardCount, u32),
+        (shard, count, role): (ShardKey, ShardCount, Role),
         (session, writer): (Option<Session>, Writer),
         presence: Option<PresenceUpdate>,
     ) -> Self {
@@ -94,7 +95,7 @@ impl Entry {
             cell: Arc::new(SessionCell::new(session, writer)),
             inherited_spill: Arc::default(),
             overlap: Arc::default(),
-            board: Arc::new(StatusBoard::new(shard, count, generation)),
+            board: Arc::new(StatusBoard::new(shard, count, role)),
             life: Arc::default(),
             drivers: Drivers::default(),
             presence,

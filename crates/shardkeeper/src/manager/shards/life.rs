@@ -3,26 +3,26 @@
 use std::time::Instant;
 
 use ractor::ActorId;
-use shardkeeper_proto::ShardId;
 
 use super::super::restart::Restart;
 use super::entry::{Entry, Stage};
 use super::{Shards, end_message};
 use crate::error::ShardChangeError;
+use crate::layout::ShardKey;
 use crate::message::{Incarnation, RestartBy, ShardMessage, ShutdownMode};
 use crate::shard::life::End;
 
 impl Shards {
-    pub(crate) fn is_current(&self, shard: ShardId, incarnation: Incarnation) -> bool {
+    pub(crate) fn is_current(&self, shard: ShardKey, incarnation: Incarnation) -> bool {
         self.incarnation(shard) == Some(incarnation)
     }
 
-    pub(crate) fn incarnation(&self, shard: ShardId) -> Option<Incarnation> {
+    pub(crate) fn incarnation(&self, shard: ShardKey) -> Option<Incarnation> {
         self.entries.get(&shard).map(|entry| entry.life.incarnation())
     }
 
     /// Whether a shard that crashed in this incarnation still waits for its restart.
-    pub(crate) fn awaits_restart(&self, shard: ShardId, incarnation: Incarnation) -> bool {
+    pub(crate) fn awaits_restart(&self, shard: ShardKey, incarnation: Incarnation) -> bool {
         let is_down = |entry: &Entry| matches!(entry.stage, Stage::Down);
         self.is_current(shard, incarnation)
             && self.entries.get(&shard).is_some_and(is_down)
@@ -31,11 +31,11 @@ impl Shards {
 
     /// Makes a shard open another connection. Returns `true` if the shard has no actor in service, so that
     /// the caller has to spawn one.
-    pub(crate) fn restart(&mut self, shard: ShardId, by: RestartBy) -> Result<bool, ShardChangeError> {
+    pub(crate) fn restart(&mut self, shard: ShardKey, by: RestartBy) -> Result<bool, ShardChangeError> {
         if self.is_leaving(shard) {
-            return Err(ShardChangeError::Leaving { shard });
+            return Err(ShardChangeError::Leaving { shard: shard.id });
         }
-        let entry = self.entries.get_mut(&shard).ok_or(ShardChangeError::NoSuchShard { shard })?;
+        let entry = self.entries.get_mut(&shard).ok_or(ShardChangeError::NoSuchShard { shard: shard.id })?;
         if let Stage::Up { actor, .. } = &entry.stage {
             let _ = actor.cast(ShardMessage::Restart(by));
             return Ok(false);
@@ -49,7 +49,7 @@ impl Shards {
     }
 
     /// Returns whose actor this was, now that it has ended or crashed.
-    pub(crate) fn actor_gone(&mut self, actor: ActorId) -> Option<ShardId> {
+    pub(crate) fn actor_gone(&mut self, actor: ActorId) -> Option<ShardKey> {
         let is_it = |entry: &Entry| entry.stage.actor().is_some_and(|known| known.get_id() == actor);
         let (shard, entry) = self.entries.iter_mut().find(|(_, entry)| is_it(entry))?;
         entry.stage.drop_actor();
@@ -58,7 +58,7 @@ impl Shards {
 
     /// How a shard has ended or is about to end, and takes it out of service. `None` if the shard goes on or
     /// has crashed, and if this was returned before.
-    pub(crate) fn take_end(&mut self, shard: ShardId) -> Option<End> {
+    pub(crate) fn take_end(&mut self, shard: ShardKey) -> Option<End> {
         let entry = self.entries.get_mut(&shard).filter(|entry| !entry.stage.has_ended())?;
         let end = entry.life.end()?;
         entry.stage.end();
@@ -67,7 +67,7 @@ impl Shards {
 
     /// Takes a shard out of service that was ordered to end, even if it crashed instead. After a stop its
     /// session is given up.
-    pub(crate) fn set_ended(&mut self, shard: ShardId, mode: ShutdownMode) {
+    pub(crate) fn set_ended(&mut self, shard: ShardKey, mode: ShutdownMode) {
         if let Some(entry) = self.entries.get_mut(&shard) {
             entry.stage.end();
             if mode == ShutdownMode::Stop {
@@ -77,7 +77,7 @@ impl Shards {
         }
     }
 
-    pub(crate) fn crashed(&mut self, now: Instant, shard: ShardId, error: &str, random: f64) -> Restart {
+    pub(crate) fn crashed(&mut self, now: Instant, shard: ShardKey, error: &str, random: f64) -> Restart {
         let restart = self.restarts.crashed(now, shard, random);
         if let Some(entry) = self.entries.get(&shard) {
             entry.board.crashed(now, error, restart.quarantined);
@@ -103,12 +103,8 @@ impl Shards {
         self.for_each_actor(|actor| actor.kill());
     }
 
-    pub(crate) fn has_ended(&self, shard: ShardId) -> bool {
+    pub(crate) fn has_ended(&self, shard: ShardKey) -> bool {
         self.entries.get(&shard).is_none_or(|entry| entry.stage.has_ended())
-    }
-
-    pub(crate) fn all_ended(&self) -> bool {
-        self.entries.values().all(|entry| entry.stage.has_ended())
     }
 
     /// Whether all shards have ended, and none has anything left to do.
@@ -116,11 +112,16 @@ impl Shards {
         self.entries.values().all(|entry| entry.stage.has_ended() && entry.is_gone())
     }
 
-    pub(crate) fn all_were_ready(&self) -> bool {
-        self.entries.values().all(Entry::was_ready)
+    pub(crate) fn all_were_ready(&self, generation: u32) -> bool {
+        self.of_generation(generation).all(Entry::was_ready)
     }
 
-    pub(crate) fn any_was_ready(&self) -> bool {
-        self.entries.values().any(Entry::was_ready)
+    /// Whether the layout in use is wrong as a whole: Discord has refused a shard of it, and no shard was ever
+    /// ready or none is left.
+    pub(crate) fn is_wrong_as_a_whole(&self, generation: u32) -> bool {
+        let has_ended = |entry: &Entry| entry.stage.has_ended();
+        generation == self.layouts.current.generation
+            && (!self.of_generation(generation).any(Entry::was_ready)
+                || self.of_generation(generation).all(has_ended))
     }
 }

@@ -1,6 +1,8 @@
 //! The manager's table of shards: what each shard is, and what survives its actor.
 
 mod entry;
+#[cfg_attr(not(test), expect(dead_code, reason = "the reshard itself calls it"))]
+mod generations;
 mod life;
 mod removal;
 mod spawn;
@@ -11,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ractor::{ActorRef, RpcReplyPort};
-use shardkeeper_proto::{Command, PresenceUpdate, Session, ShardCount, ShardId};
+use shardkeeper_proto::{Command, Intents, PresenceUpdate, Session, ShardCount, ShardId};
 use shardkeeper_transport::Connector;
 use url::Url;
 
@@ -23,6 +25,7 @@ use super::silence::Reading;
 use crate::command::AcceptedCommand;
 use crate::dispatch::{Found, Hub};
 use crate::error::{CommandError, ShardChangeError};
+use crate::layout::{Layout, Layouts, ShardKey};
 use crate::message::{Incarnation, ShardMessage, ShutdownMode};
 use crate::session::{SessionTable, Writer};
 use crate::shard::{Oddities, Pacer, Warnings};
@@ -32,22 +35,23 @@ pub(super) struct Shards {
     config: Arc<Config>,
     hub: Arc<Hub>,
     gateway_url: Url,
-    generation: u32,
-    count: ShardCount,
+    layouts: Layouts,
+    /// What each generation asks Discord for, if a reshard changed it.
+    intents: BTreeMap<u32, Intents>,
     connector: Connector,
     pacer: Arc<Pacer>,
     warnings: Arc<Warnings>,
     oddities: Arc<Oddities>,
-    restarts: CrashHistory<ShardId>,
+    restarts: CrashHistory<ShardKey>,
     /// Shared with the session keeper.
     table: Arc<Mutex<SessionTable>>,
-    entries: BTreeMap<ShardId, Entry>,
+    entries: BTreeMap<ShardKey, Entry>,
     /// Open removals. Each shard is in one of them at most.
     removals: Vec<Removal>,
     last_removal: u64,
     /// The right to write of each shard that is or was here. A shard that is added again waits for a driver
     /// of its earlier time that still runs, since otherwise two drivers would use the same session.
-    writers: BTreeMap<ShardId, Writer>,
+    writers: BTreeMap<ShardKey, Writer>,
     /// Counted over all shards, so that a shard that was removed and added again has an incarnation of its
     /// own.
     last_incarnation: Incarnation,
@@ -64,7 +68,7 @@ impl Shards {
     pub(super) fn new(
         (config, hub): (Arc<Config>, Arc<Hub>),
         gateway_url: Url,
-        (generation, count): (u32, ShardCount),
+        layout: Layout,
         table: Arc<Mutex<SessionTable>>,
     ) -> Self {
         let rate = NonZeroU32::new(config.settings.connects_per_second).unwrap_or(NonZeroU32::MIN);
@@ -82,8 +86,8 @@ impl Shards {
             restarts: CrashHistory::new(config.settings.restart_policy),
             config,
             gateway_url,
-            generation,
-            count,
+            layouts: Layouts::new(layout),
+            intents: BTreeMap::new(),
             table,
         }
     }
@@ -96,7 +100,8 @@ impl Shards {
         sessions: &[Session],
         presence: Option<&PresenceUpdate>,
     ) {
-        let check = |session: &Session| session.check(&self.shard_config(session.shard));
+        let layout = self.layouts.current;
+        let check = |session: &Session| session.check(&self.shard_config(layout.key(session.shard)));
         let misfits: Vec<_> = sessions.iter().filter_map(|session| check(session).err()).collect();
         if let Some(misfit) = misfits.first() {
             tracing::warn!(
@@ -104,7 +109,7 @@ impl Shards {
                 "sessions cannot be resumed, the first because {misfit}"
             );
         }
-        for &shard in ids {
+        for shard in ids.iter().map(|id| layout.key(*id)) {
             let fits = |session: &&Session| session.check(&self.shard_config(shard)).is_ok();
             let session = sessions.iter().find(fits).cloned();
             self.insert(shard, session, presence);
@@ -117,26 +122,28 @@ impl Shards {
         ids: &[ShardId],
         sessions: Vec<Session>,
         presence: Option<&PresenceUpdate>,
-    ) -> Result<BTreeSet<ShardId>, ShardChangeError> {
-        let mut new: BTreeMap<ShardId, Option<Session>> = BTreeMap::new();
+    ) -> Result<BTreeSet<ShardKey>, ShardChangeError> {
+        let mut new: BTreeMap<ShardKey, Option<Session>> = BTreeMap::new();
         for &shard in ids {
-            if !self.count.contains(shard) {
-                return Err(ShardChangeError::NotInLayout { shard, count: self.count });
+            let key = self.active(shard);
+            if self.layouts.layout_with(key).is_none() {
+                return Err(ShardChangeError::NotInLayout { shard, count: self.layouts.current.count });
             }
-            if self.is_leaving(shard) {
+            if self.is_leaving(key) {
                 return Err(ShardChangeError::Leaving { shard });
             }
-            if self.entries.contains_key(&shard) {
+            if self.entries.contains_key(&key) {
                 return Err(ShardChangeError::AlreadyHere { shard });
             }
-            new.insert(shard, None);
+            new.insert(key, None);
         }
         for session in sessions {
             let shard = session.shard;
+            let key = self.active(shard);
             session
-                .check(&self.shard_config(shard))
+                .check(&self.shard_config(key))
                 .map_err(|source| ShardChangeError::Session { shard, source })?;
-            *new.get_mut(&shard).ok_or(ShardChangeError::UnwantedSession { shard })? = Some(session);
+            *new.get_mut(&key).ok_or(ShardChangeError::UnwantedSession { shard })? = Some(session);
         }
         let added = new.keys().copied().collect();
         for (shard, session) in new {
@@ -145,11 +152,11 @@ impl Shards {
         Ok(added)
     }
 
-    fn insert(&mut self, shard: ShardId, session: Option<Session>, presence: Option<&PresenceUpdate>) {
+    fn insert(&mut self, shard: ShardKey, session: Option<Session>, presence: Option<&PresenceUpdate>) {
         let writer = Arc::clone(self.writers.entry(shard).or_default());
-        let of = (shard, self.count, self.generation);
-        let entry = Entry::new(of, (session, writer), presence.cloned());
-        self.table().slots.insert((self.count, shard), Arc::clone(&entry.cell));
+        let (count, role) = (self.count_of(shard), self.layouts.role(shard));
+        let entry = Entry::new((shard, count, role), (session, writer), presence.cloned());
+        self.table().slots.insert(shard, Arc::clone(&entry.cell));
         self.entries.insert(shard, entry);
     }
 
@@ -165,7 +172,7 @@ impl Shards {
         }
     }
 
-    pub(super) fn actor(&self, shard: ShardId) -> Option<ActorRef<ShardMessage>> {
+    pub(super) fn actor(&self, shard: ShardKey) -> Option<ActorRef<ShardMessage>> {
         self.entries.get(&shard)?.stage.actor().cloned()
     }
 
@@ -181,12 +188,13 @@ impl Shards {
         presence: &PresenceUpdate,
     ) -> Result<(), CommandError> {
         for &shard in shards {
-            if !self.entries.contains_key(&shard) || self.is_leaving(shard) {
+            let key = self.active(shard);
+            if !self.entries.contains_key(&key) || self.is_leaving(key) {
                 return Err(CommandError::NoSuchShard { shard });
             }
         }
-        for shard in shards {
-            if let Some(entry) = self.entries.get_mut(shard) {
+        for key in shards.iter().flat_map(|shard| self.with_presence_of(*shard)).collect::<Vec<_>>() {
+            if let Some(entry) = self.entries.get_mut(&key) {
                 entry.set_presence(presence);
             }
         }
@@ -197,12 +205,18 @@ impl Shards {
         self.entries.values_mut().for_each(|entry| entry.set_presence(presence));
     }
 
-    pub(super) fn count(&self) -> ShardCount {
-        self.count
+    pub(super) fn layouts(&self) -> &Layouts {
+        &self.layouts
     }
 
-    pub(super) fn owner_of(&self, guild_id: u64) -> ShardId {
-        self.count.owner_of(guild_id)
+    /// The shard that callers mean by this id.
+    pub(super) fn active(&self, shard: ShardId) -> ShardKey {
+        self.layouts.active(shard)
+    }
+
+    /// The shard count of a shard's layout.
+    pub(super) fn count_of(&self, shard: ShardKey) -> ShardCount {
+        self.layouts.layout_with(shard).unwrap_or(self.layouts.current).count
     }
 
     /// Passes a command to the driver of the shard that owns its guild. The driver answers.
@@ -211,8 +225,9 @@ impl Shards {
         command: Command,
         reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>,
     ) {
-        let shard = command.shard(self.count);
-        match self.entries.get(&shard).filter(|_| !self.is_leaving(shard)).map(|entry| &entry.stage) {
+        let key = self.layouts.sender_of(&command);
+        let shard = key.id;
+        match self.entries.get(&key).filter(|_| !self.is_leaving(key)).map(|entry| &entry.stage) {
             Some(Stage::Up { commands, .. }) => commands.send(command, reply),
             Some(_) => drop(reply.send(Err(CommandError::ShardEnded { shard }))),
             None => {
@@ -225,8 +240,14 @@ impl Shards {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+    /// The number of shards of a generation in this process.
+    pub(super) fn len(&self, generation: u32) -> usize {
+        self.of_generation(generation).count()
+    }
+
+    fn of_generation(&self, generation: u32) -> impl Iterator<Item = &Entry> {
+        let entries = self.entries.iter();
+        entries.filter(move |(shard, _)| shard.generation == generation).map(|(_, entry)| entry)
     }
 
     /// How many shards have to identify.
@@ -241,7 +262,7 @@ impl Shards {
 
     /// What the [`SilenceWatch`](super::silence::SilenceWatch) compares.
     pub(super) fn readings(&self) -> Vec<Reading> {
-        let reading = |(shard, entry): (&ShardId, &Entry)| {
+        let reading = |(shard, entry): (&ShardKey, &Entry)| {
             let (ready, dispatches) = entry.board.activity();
             Reading { shard: *shard, ready, dispatches }
         };
@@ -249,8 +270,8 @@ impl Shards {
     }
 
     /// Checks each watermark, and returns what there is to report.
-    pub(super) fn watermarks(&self, now: Instant) -> Vec<(ShardId, Found)> {
-        let check = |(shard, entry): (&ShardId, &Entry)| Some((*shard, entry.cell.watermark().look(now)?));
+    pub(super) fn watermarks(&self, now: Instant) -> Vec<(ShardKey, Found)> {
+        let check = |(shard, entry): (&ShardKey, &Entry)| Some((*shard, entry.cell.watermark().look(now)?));
         self.entries.iter().filter_map(check).collect()
     }
 
@@ -259,7 +280,7 @@ impl Shards {
         self.entries.iter().map(|(shard, entry)| entry.status(held_up.remove(shard))).collect()
     }
 
-    pub(super) fn status_of(&self, shard: ShardId) -> Option<ShardStatus> {
+    pub(super) fn status_of(&self, shard: ShardKey) -> Option<ShardStatus> {
         Some(self.entries.get(&shard)?.status(self.hub.held_up().remove(&shard)))
     }
 }

@@ -15,16 +15,19 @@ use shardkeeper_proto::{
 use shardkeeper_transport::{BoxedIo, ConnectError, Dialer};
 use url::Url;
 
+use super::Shards;
 use crate::bot::Shardkeeper;
 use crate::dispatch::{Event, Lifecycle, Subscription, Topic};
 use crate::error::{ExitReason, StartError};
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
+use crate::layout::ShardKey;
 use crate::manager::{ManagerState, ShardManager};
 use crate::message::{ManagerMessage, RestartBy, ShardReport, ShutdownMode};
 use crate::shard::life::Life;
 use crate::status::Phase;
 
-const SHARD: ShardId = ShardId(1);
+const SHARD: ShardKey = ShardKey { id: ShardId(1), generation: 1 };
+const OTHER: ShardKey = ShardKey { id: ShardId(0), generation: 1 };
 
 /// Has the manager's address and ignores every message: the test calls the manager's state itself.
 struct Nobody;
@@ -58,9 +61,9 @@ impl Dialer for Nowhere {
 }
 
 /// The state of a manager with two shards that are connecting.
-struct Bench {
+pub(super) struct Bench {
     state: ManagerState,
-    myself: ActorRef<ManagerMessage>,
+    pub(super) myself: ActorRef<ManagerMessage>,
     lifecycle: Subscription,
 }
 
@@ -79,13 +82,23 @@ enum First {
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let builder = Shardkeeper::builder("T", Intents::GUILDS).shards(2).dialer(Arc::new(Nowhere)).seed(7);
         let lifecycle = builder.subscribe(Topic::lifecycle());
         let (myself, _) = Actor::spawn(None, Nobody, ()).await.unwrap();
         let mut state = ShardManager.pre_start(myself.clone(), builder.build().unwrap()).await.unwrap();
         state.gateway(&myself, answer(2)).await.unwrap();
         Self { state, myself, lifecycle }
+    }
+
+    pub(super) fn shards(&mut self) -> &mut Shards {
+        &mut self.state.phase.fleet_mut().unwrap().shards
+    }
+
+    /// Makes the shard end as ordered.
+    pub(super) async fn end_orderly(&mut self) {
+        self.life().set_over();
+        self.end(First::End, ShardReport::Ended).await;
     }
 
     fn life(&self) -> Arc<Life> {
@@ -162,11 +175,14 @@ async fn a_refusal_of_the_layout_is_announced_once() {
         bench.end(first, ShardReport::Refused(refusal)).await;
         assert!(bench.state.phase.stopping().is_none(), "{first:?}");
         let heard = bench.heard();
-        assert!(matches!(heard[..], [Lifecycle::LayoutRefused { shard: SHARD, .. }]), "{first:?}: {heard:?}");
+        assert!(
+            matches!(heard[..], [Lifecycle::LayoutRefused { shard: ShardId(1), .. }]),
+            "{first:?}: {heard:?}"
+        );
         assert_eq!(bench.life().incarnation(), life.incarnation(), "{first:?}");
         // An operator can try again, and a late report of the earlier incarnation does not end the new one.
         let Bench { state, myself, .. } = &mut bench;
-        state.restart_shard(myself, SHARD, RestartBy::Resume).await.unwrap().unwrap();
+        state.restart_shard(myself, SHARD.id, RestartBy::Resume).await.unwrap().unwrap();
         state.report(myself, SHARD, life.incarnation(), ShardReport::Ended);
         assert!(!state.phase.fleet().unwrap().shards.has_ended(SHARD), "{first:?}");
     }
@@ -187,7 +203,7 @@ async fn a_shard_that_ended_as_ordered_has_not_crashed() {
 async fn a_shard_that_was_ready_until_its_crash_counts_as_ready() {
     for first in [First::Report, First::End] {
         let mut bench = Bench::new().await;
-        bench.state.phase.fleet().unwrap().shards.entries[&ShardId(0)].life.set_ready();
+        bench.state.phase.fleet().unwrap().shards.entries[&OTHER].life.set_ready();
         let life = bench.life();
         life.set_ready();
         bench.end(first, ShardReport::Ready).await;
@@ -196,7 +212,7 @@ async fn a_shard_that_was_ready_until_its_crash_counts_as_ready() {
             panic!("{first:?}: {heard:?}")
         };
         assert!(bench.life().incarnation() > life.incarnation(), "{first:?}: it comes back");
-        assert!(bench.state.phase.fleet().unwrap().shards.all_were_ready(), "{first:?}");
+        assert!(bench.state.phase.fleet().unwrap().shards.all_were_ready(1), "{first:?}");
     }
 }
 
@@ -225,7 +241,7 @@ async fn a_removal_is_answered_once_the_shard_is_gone() {
     for first in [First::Report, First::End] {
         let mut bench = Bench::new().await;
         let (reply, answer) = ractor::concurrency::oneshot();
-        bench.state.remove_shards(&bench.myself, &[SHARD], ShutdownMode::Detach, reply.into());
+        bench.state.remove_shards(&bench.myself, &[SHARD.id], ShutdownMode::Detach, reply.into());
         bench.life().set_over();
         bench.end(first, ShardReport::Ended).await;
         assert_eq!(answer.await.unwrap().unwrap(), [], "{first:?}");
@@ -239,9 +255,9 @@ async fn a_shard_that_crashes_during_a_stop_leaves_no_session_even_if_its_driver
     let life = bench.life();
     let (cell, count) = {
         let shards = &bench.state.phase.fleet().unwrap().shards;
-        (Arc::clone(&shards.entries[&SHARD].cell), shards.count())
+        (Arc::clone(&shards.entries[&SHARD].cell), shards.count_of(SHARD))
     };
-    let session = Session::sample(SHARD, count);
+    let session = Session::sample(SHARD.id, count);
     cell.store(life.incarnation(), Some(session.clone()));
     bench.state.begin_shutdown(&bench.myself, ShutdownMode::Stop, ExitReason::Stopped, None);
     bench.end(First::End, ShardReport::Ended).await;
@@ -262,7 +278,7 @@ async fn a_shard_that_is_being_removed_is_not_restarted_by_its_timer() {
         }
     }
     let (reply, _answer) = ractor::concurrency::oneshot();
-    bench.state.remove_shards(&bench.myself, &[SHARD, ShardId(0)], ShutdownMode::Detach, reply.into());
+    bench.state.remove_shards(&bench.myself, &[SHARD.id, OTHER.id], ShutdownMode::Detach, reply.into());
     bench.state.restart(&bench.myself, SHARD, incarnation).await.unwrap();
     assert!(bench.state.phase.fleet().unwrap().shards.actor(SHARD).is_none());
 }
@@ -271,7 +287,7 @@ async fn a_shard_that_is_being_removed_is_not_restarted_by_its_timer() {
 async fn a_shard_that_is_added_again_waits_for_its_old_driver() {
     let mut bench = Bench::new().await;
     let (reply, answer) = ractor::concurrency::oneshot();
-    bench.state.remove_shards(&bench.myself, &[SHARD], ShutdownMode::Detach, reply.into());
+    bench.state.remove_shards(&bench.myself, &[SHARD.id], ShutdownMode::Detach, reply.into());
     let shards = &bench.state.phase.fleet().unwrap().shards;
     shards.actor(SHARD).unwrap().kill();
     // As held by a driver that runs on after the deadline of the removal.
@@ -283,7 +299,7 @@ async fn a_shard_that_is_added_again_waits_for_its_old_driver() {
     }
     bench.state.report(&bench.myself, SHARD, incarnation, ShardReport::DriverGone);
     let sessions = answer.await.unwrap().unwrap();
-    bench.state.add_shards(&bench.myself, &[SHARD], sessions).await.unwrap().unwrap();
+    bench.state.add_shards(&bench.myself, &[SHARD.id], sessions).await.unwrap().unwrap();
     let phase = async |bench: &Bench| {
         tokio::time::sleep(Duration::from_millis(1)).await;
         bench.state.phase.fleet().unwrap().shards.status_of(SHARD).unwrap().phase

@@ -13,13 +13,14 @@ use shardkeeper_proto::{Session, ShardId};
 use super::entry::{Entry, Stage};
 use super::{Shards, end_message};
 use crate::error::ShardChangeError;
+use crate::layout::ShardKey;
 use crate::message::ShutdownMode;
 
 /// Shards that leave together. Until all of them are gone, each of them belongs to the bot, and a shutdown
 /// ends it.
 pub(super) struct Removal {
     number: u64,
-    shards: BTreeSet<ShardId>,
+    shards: BTreeSet<ShardKey>,
     mode: ShutdownMode,
     /// The deadline has passed.
     overdue: bool,
@@ -27,27 +28,28 @@ pub(super) struct Removal {
 }
 
 impl Shards {
-    pub(crate) fn is_leaving(&self, shard: ShardId) -> bool {
+    pub(crate) fn is_leaving(&self, shard: ShardKey) -> bool {
         self.removals.iter().any(|removal| removal.shards.contains(&shard))
     }
 
     /// Checks that all of these shards can be removed, and returns each of them once.
-    pub(crate) fn check_removal(&self, ids: &[ShardId]) -> Result<BTreeSet<ShardId>, ShardChangeError> {
+    pub(crate) fn check_removal(&self, ids: &[ShardId]) -> Result<BTreeSet<ShardKey>, ShardChangeError> {
         for &shard in ids {
-            if !self.entries.contains_key(&shard) {
+            let key = self.active(shard);
+            if !self.entries.contains_key(&key) {
                 return Err(ShardChangeError::NoSuchShard { shard });
             }
-            if self.is_leaving(shard) {
+            if self.is_leaving(key) {
                 return Err(ShardChangeError::Leaving { shard });
             }
         }
-        Ok(ids.iter().copied().collect())
+        Ok(ids.iter().map(|shard| self.active(*shard)).collect())
     }
 
     /// Ends shards that [can be removed](Self::check_removal). Returns the number of the removal.
     pub(crate) fn begin_removal(
         &mut self,
-        shards: BTreeSet<ShardId>,
+        shards: BTreeSet<ShardKey>,
         mode: ShutdownMode,
         reply: RpcReplyPort<Result<Vec<Session>, ShardChangeError>>,
     ) -> u64 {
@@ -94,13 +96,12 @@ impl Shards {
     }
 
     /// Forgets a shard, and returns its session as another process can resume it.
-    fn forget(&mut self, shard: ShardId) -> Option<Session> {
-        let slot = (self.count, shard);
+    fn forget(&mut self, shard: ShardKey) -> Option<Session> {
         let mut table = self.table();
-        table.slots.remove(&slot);
+        table.slots.remove(&shard);
         // So the keeper deletes it from the store. A store that could not be read may hold a session of this
         // shard too.
-        table.held.insert(slot);
+        table.held.insert(shard);
         drop(table);
         self.entries.remove(&shard)?.cell.load_acknowledged()
     }

@@ -3,23 +3,24 @@
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use shardkeeper_proto::{ShardConfig, ShardId};
+use shardkeeper_proto::ShardConfig;
 
 use super::Shards;
 use super::entry::Stage;
 use crate::command;
 use crate::dispatch::Publisher;
+use crate::layout::ShardKey;
 use crate::message::{ManagerMessage, QueueMessage};
 use crate::shard::life::Life;
 use crate::shard::{Parts, ShardActor, ShardArguments};
 
 impl Shards {
-    pub(super) fn shard_config(&self, shard: ShardId) -> ShardConfig {
+    pub(super) fn shard_config(&self, shard: ShardKey) -> ShardConfig {
         ShardConfig {
             token: self.config.token.clone(),
-            shard,
-            count: self.count,
-            intents: self.config.settings.intents,
+            shard: shard.id,
+            count: self.count_of(shard),
+            intents: self.intents.get(&shard.generation).copied().unwrap_or(self.config.settings.intents),
             large_threshold: self.config.settings.large_threshold,
             library: self.config.settings.library.clone(),
             gateway_url: self.gateway_url.clone(),
@@ -32,7 +33,7 @@ impl Shards {
     pub(crate) async fn spawn(
         &mut self,
         manager: &ActorRef<ManagerMessage>,
-        shard: ShardId,
+        shard: ShardKey,
         queue: &ActorRef<QueueMessage>,
         random: fastrand::Rng,
     ) -> Result<(), ActorProcessingErr> {
@@ -43,7 +44,7 @@ impl Shards {
         entry.was_ready_before = entry.was_ready();
         entry.life = Arc::new(Life::new(self.last_incarnation));
         entry.board.begin(self.last_incarnation);
-        let (commands, inbox) = command::channel(shard);
+        let (commands, inbox) = command::channel(shard.id);
         let parts = Parts {
             shard,
             life: Arc::clone(&entry.life),
@@ -53,7 +54,6 @@ impl Shards {
             publisher: Publisher::new(
                 Arc::clone(&self.hub),
                 shard,
-                self.generation,
                 Arc::clone(entry.cell.watermark()),
                 Arc::clone(&entry.inherited_spill),
                 Arc::clone(&entry.overlap),
