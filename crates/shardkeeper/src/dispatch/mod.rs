@@ -54,7 +54,7 @@ pub use self::topic::Topic;
 #[cfg(feature = "twilight")]
 pub use self::typed::MalformedEvent;
 use self::watermark::AckToken;
-pub(crate) use self::watermark::{Found, HeldByAsker, Watermark};
+pub(crate) use self::watermark::{Found, HeldByWaiter, Watermark};
 use crate::layout::ShardKey;
 
 fn now() -> Instant {

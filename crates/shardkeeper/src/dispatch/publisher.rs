@@ -179,7 +179,7 @@ impl Publisher {
     /// Returns one of the subscriptions that are behind, and when the last of their readers began to await a
     /// shutdown. `None` unless every one of these subscriptions has a reader that awaits a shutdown instead
     /// of reading on.
-    pub(crate) fn left_by_asker(&self) -> Option<(SubscriptionLabel, Instant)> {
+    pub(crate) fn left_by_waiter(&self) -> Option<(SubscriptionLabel, Instant)> {
         let mut left = None;
         for subscriber in self.spill.subscribers() {
             let since = subscriber.tag.hand.awaits_end_since()?;

@@ -46,7 +46,7 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(config: ShardConfig, parts: Parts, peers: Peers) -> Self {
         Self {
-            machine: Shard::new(config, parts.slot.load()),
+            machine: Shard::new(config, parts.cell.load()),
             parts,
             peers,
             wakes_at: None,
@@ -141,7 +141,7 @@ impl Core {
                 }
                 Output::SessionChanged(session) => {
                     self.parts.publisher.session_changed(session.is_some());
-                    self.parts.slot.store(self.parts.incarnation(), session);
+                    self.parts.cell.store(self.parts.incarnation(), session);
                 }
                 Output::Probed(number) => self.parts.publisher.probed(number),
                 Output::Changed(change) => self.changed(now, change),
@@ -206,7 +206,7 @@ impl Core {
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
         self.parts.board.count_dispatch();
         self.parts.publisher.publish(envelope, sequence, replayed);
-        self.parts.slot.advance(sequence);
+        self.parts.cell.advance(sequence);
     }
 
     fn changed(&mut self, now: std::time::Instant, mut change: Change) {

@@ -67,7 +67,7 @@ pub(super) async fn run(start: Start) {
     let Start { running: _running, config, mut parts, peers, inputs } = start;
     // Until the lease is granted, a predecessor may still write the session; from here on, only this driver
     // does.
-    let _writer = parts.slot.lease().await;
+    let _writer = parts.cell.lease().await;
     parts.publisher.inherit();
     let codec = Codec::new(config.wire.encoding, parts.connector.config().max_message_bytes);
     let core = Core::new(config, parts, peers);

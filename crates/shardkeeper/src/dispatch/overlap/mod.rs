@@ -50,6 +50,17 @@ pub(crate) struct OverlapSide {
     pub(crate) intents: Intents,
 }
 
+/// Events that the new side holds: minutes of a busy group, since most of what is held leaves within a round
+/// trip.
+const HELD_EVENTS: usize = 65_536;
+/// The same in bytes.
+const HELD_BYTES: usize = 64 << 20;
+/// Fingerprints of what the old side has delivered: 32 MiB, some minutes of a hundred thousand guilds.
+const FINGERPRINTS: usize = 2_097_152;
+/// How long after the cut-over events are compared. 60 s: a connection is replaced in less, and by then
+/// whatever the new side lagged behind has come.
+const TAIL: Duration = Duration::from_secs(60);
+
 /// Bounds of an overlap.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OverlapLimits {
@@ -64,16 +75,9 @@ pub(crate) struct OverlapLimits {
 }
 
 impl Default for OverlapLimits {
-    /// 65,536 events and 64 MiB: minutes of a busy group, since most of what is held leaves within a round trip.
-    /// 2,097,152 fingerprints: 32 MiB, some minutes of a hundred thousand guilds. 60 s of tail: longer than a
-    /// connection takes to be replaced, after which whatever the new side lagged behind has come.
     fn default() -> Self {
-        Self {
-            held_events: 65_536,
-            held_bytes: 64 << 20,
-            fingerprints: 1 << 21,
-            tail: Duration::from_secs(60),
-        }
+        let (held_events, held_bytes) = (HELD_EVENTS, HELD_BYTES);
+        Self { held_events, held_bytes, fingerprints: FINGERPRINTS, tail: TAIL }
     }
 }
 

@@ -58,7 +58,7 @@ impl Shards {
                 Arc::clone(&entry.inherited_spill),
                 Arc::clone(&entry.overlap),
             ),
-            slot: Arc::clone(&entry.cell),
+            cell: Arc::clone(&entry.cell),
             board: Arc::clone(&entry.board),
             oddities: Arc::clone(&self.oddities),
             presence_fn: self.config.settings.presence_fn.clone(),
