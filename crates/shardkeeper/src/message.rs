@@ -249,6 +249,9 @@ pub enum ShardMessage {
     Command(Command, RpcReplyPort<Result<AcceptedCommand, CommandError>>),
     /// From the manager: make a new connection.
     Restart(RestartBy),
+    /// From the manager: send a heartbeat now. Its acknowledgement proves to a reshard that the shard has
+    /// received everything that was under way.
+    Probe(u64),
     /// From an operator: make the driver panic, as a drill of the supervision. The shard restarts and
     /// resumes.
     CrashDrill,

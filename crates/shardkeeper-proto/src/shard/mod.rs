@@ -149,6 +149,10 @@ pub enum Input<'a> {
     Command(CommandId, Command),
     /// The driver paused reading from the connection (`true`), or continues to read (`false`).
     ReadingPaused(bool),
+    /// Send a heartbeat now, and report its acknowledgement with [`Output::Probed`] and this number. Ignored
+    /// unless the shard is ready; lost with the connection. The same number again sends one more heartbeat
+    /// and changes nothing else; another number replaces the present one.
+    Probe(u64),
     /// The time that [`Output::Timeout`] named has been reached.
     Timeout,
     /// Close the connection and open another one, for the same session or for a new one. An attempt to
@@ -205,6 +209,9 @@ pub enum Output {
     Changed(Change),
     /// The gateway differs from Discord's. Reported once per shard and oddity.
     Odd(Oddity),
+    /// A heartbeat that was sent after [`Input::Probe`] with this number was acknowledged, so everything that
+    /// Discord had sent to the session before has been delivered.
+    Probed(u64),
     /// Nothing more to do until this time or the next input; `None` means only until the next input.
     Timeout(Option<Instant>),
 }
@@ -488,6 +495,7 @@ impl Shard {
             }
             Input::Command(id, command) => self.take_command(cx.now, id, command),
             Input::ReadingPaused(paused) => self.pause_reading(cx.now, paused),
+            Input::Probe(number) => self.probe(cx.now, number),
             Input::Timeout => self.timeout(cx),
             Input::Reconnect { fresh } => self.reconnect(cx, fresh),
             Input::Stop => self.stop(cx.now, Reason::Stopping),
@@ -578,6 +586,15 @@ impl Shard {
         }
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.set_paused(now, paused);
+        }
+    }
+
+    fn probe(&mut self, now: Instant, number: u64) {
+        if self.is_ready()
+            && let Some(heartbeat) = &mut self.heartbeat
+        {
+            heartbeat.probe(number);
+            self.flush(now);
         }
     }
 

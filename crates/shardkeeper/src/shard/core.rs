@@ -139,7 +139,11 @@ impl Core {
                     let Some(envelope) = payload else { continue };
                     self.deliver(envelope, sequence, replayed);
                 }
-                Output::SessionChanged(session) => self.parts.cell.store(self.parts.incarnation(), session),
+                Output::SessionChanged(session) => {
+                    self.parts.publisher.session_changed(session.is_some());
+                    self.parts.cell.store(self.parts.incarnation(), session);
+                }
+                Output::Probed(number) => self.parts.publisher.probed(number),
                 Output::Changed(change) => self.changed(now, change),
                 Output::Odd(oddity) => self.parts.oddities.log_once(self.parts.shard, oddity),
                 Output::Enqueue(priority) => {
@@ -189,6 +193,10 @@ impl Core {
     /// known. While a caller waits for an answer or for a command to be written, reading continues as far as
     /// the spill has room, because that caller may be the one who does not read.
     pub(super) fn holds_back(&mut self) -> bool {
+        // What is held for a reshard leaves without a subscription's doing.
+        if self.parts.publisher.is_held_up() && self.machine.expects_dispatches() {
+            return true;
+        }
         let holds_back = self.parts.publisher.is_behind()
             && (self.machine.expects_dispatches()
                 || self.machine.expects_session() && self.parts.publisher.is_full());

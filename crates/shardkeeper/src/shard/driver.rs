@@ -38,6 +38,7 @@ pub(super) enum Control {
     Permit(IdentifyPermit),
     Reconnect { fresh: bool },
     GatewayUrl(Url),
+    Probe(u64),
     Stop,
     Detach,
     Crash,
@@ -98,6 +99,7 @@ impl Driver {
             return self.feed(Input::Detach);
         }
         let behind = self.core.parts.publisher.is_behind();
+        let on_new_side = self.core.parts.publisher.is_on_new_side();
         let paused = self.core.holds_back();
         self.pause_reading(paused);
         let reading = if paused { Reading::Paused } else { Reading::On };
@@ -126,7 +128,8 @@ impl Driver {
                 self.receive_pending(1);
             }
             // 6. Slow subscribers that have room again: before more is read for them.
-            () = self.core.parts.publisher.catch_up(), if behind => {}
+            // Also events that a new shard of a reshard may publish now.
+            () = self.core.parts.publisher.attend(paused), if behind || on_new_side => {}
             // 7. The connection: last, since it may have something at any time.
             event = self.link.next(reading) => {
                 match event {
@@ -149,6 +152,7 @@ impl Driver {
             Control::Permit(permit) => self.permitted(permit),
             Control::Reconnect { fresh } => self.feed(Input::Reconnect { fresh }),
             Control::GatewayUrl(url) => self.feed(Input::GatewayUrl(url)),
+            Control::Probe(number) => self.feed(Input::Probe(number)),
             Control::Stop => self.feed(Input::Stop),
             Control::Detach => {
                 self.detaching = true;

@@ -56,6 +56,7 @@ impl Shards {
                 shard,
                 Arc::clone(entry.cell.watermark()),
                 Arc::clone(&entry.inherited_spill),
+                Arc::clone(&entry.overlap),
             ),
             cell: Arc::clone(&entry.cell),
             board: Arc::clone(&entry.board),
