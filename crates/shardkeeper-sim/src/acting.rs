@@ -7,18 +7,21 @@ use serde_json::{Value, json};
 
 use crate::action::Action;
 use crate::discord::{Discord, State, ends_session};
-use crate::emission::Emission;
+use crate::emission::{Emission, Happenings, check_payload};
 use crate::fault::{Fault, InjectError};
 use crate::judgement;
 use crate::link::{Link, Out, text};
 use crate::script::Script;
-use crate::world::Member;
+use crate::settings::SessionFilter;
 
 /// Carries out an action. If it takes long, other tasks run in between.
 pub(crate) async fn perform(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectError> {
     match emission(action) {
         Some(emission) => emission.send_in_turns(discord).await,
-        None => act(discord, action),
+        None => match happenings(action) {
+            Some(happenings) => happenings.send_in_turns(discord).await,
+            None => act(discord, action),
+        },
     }
 }
 
@@ -27,16 +30,18 @@ pub(crate) fn act(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectE
     if let Some(emission) = emission(action) {
         return emission.send(discord);
     }
+    if let Some(happenings) = happenings(action) {
+        return happenings.send(discord);
+    }
     match *action {
         Action::Fault { shard: Some(shard), fault } => return inject(discord, shard, fault),
         Action::Fault { shard: None, fault } => {
-            let shards = discord.state().sessions.shards();
-            for shard in shards {
-                // A shard without a connection now gets no fault.
-                let _ = inject(discord, shard, fault);
-            }
+            // Nothing happens if no session has a connection.
+            let _ = inject_in(discord, SessionFilter::all(), fault);
             return Ok(());
         }
+        Action::SessionFault { of, fault } => return inject_in(discord, of, fault),
+        Action::Dispatch { ref of, ref event, ref data } => return dispatch(discord, of, event, data),
         Action::Traffic { on } => {
             // The lock is the one that events are generated under, so that none comes after `false`.
             let _state = discord.state();
@@ -80,6 +85,13 @@ pub(crate) fn act(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectE
         Action::Limits { shards, max_concurrency, remaining } => {
             state.identifies.change(shards, max_concurrency, remaining);
         }
+        Action::Sharding { least_shards, max_guilds_per_shard, shard_multiple } => {
+            let identifies = &mut state.identifies;
+            identifies.least_shards = least_shards.unwrap_or(identifies.least_shards);
+            identifies.max_guilds = max_guilds_per_shard.unwrap_or(identifies.max_guilds);
+            identifies.multiple = shard_multiple.unwrap_or(identifies.multiple).max(1);
+        }
+        Action::Sessions { of, ref set } => state.sessions.set(of, set),
         Action::AllowIntents { intents } => {
             let withdrawn = state.access.allow_intents(intents);
             if withdrawn != 0 {
@@ -99,17 +111,42 @@ pub(crate) fn act(discord: &Arc<Discord>, action: &Action) -> Result<(), InjectE
     Ok(())
 }
 
-/// Makes a fault on the live connection of a shard.
-pub(crate) fn inject(discord: &Arc<Discord>, shard_id: u32, fault: Fault) -> Result<(), InjectError> {
+/// Makes a fault on the live connection of a shard's newest session.
+fn inject(discord: &Arc<Discord>, shard_id: u32, fault: Fault) -> Result<(), InjectError> {
+    let id = discord.state().sessions.newest(shard_id).cloned().unwrap_or_default();
+    if inject_into(discord, id, fault) { Ok(()) } else { Err(InjectError::NotConnected { shard_id }) }
+}
+
+/// Makes a fault on the live connection of each session that the filter includes.
+fn inject_in(discord: &Arc<Discord>, of: SessionFilter, fault: Fault) -> Result<(), InjectError> {
+    let ids = discord.state().sessions.matching(&of);
+    let made = ids.into_iter().filter(|id| inject_into(discord, id.clone(), fault)).count();
+    if made > 0 { Ok(()) } else { Err(InjectError::NoSuchSession { of }) }
+}
+
+/// Sends exactly this event in each session that the filter includes.
+fn dispatch(discord: &Discord, of: &SessionFilter, event: &str, data: &Value) -> Result<(), InjectError> {
+    check_payload(event, data)?;
+    let mut state = discord.state();
+    let ids = state.sessions.matching(of);
+    for id in &ids {
+        state.answer(id, event, data.clone());
+    }
+    discord.changed(state);
+    if ids.is_empty() { Err(InjectError::NoSuchSession { of: *of }) } else { Ok(()) }
+}
+
+/// Makes a fault on the connection of a session. Returns whether it has one.
+pub(crate) fn inject_into(discord: &Arc<Discord>, id: String, fault: Fault) -> bool {
     let mut guard = discord.state();
     let state = &mut *guard;
-    let id = state.sessions.newest(shard_id).cloned().unwrap_or_default();
     let now = state.now();
     let session = state.sessions.get_mut(&id);
     let Some((session, link)) = session.and_then(|session| session.link.clone().map(|link| (session, link)))
     else {
-        return Err(InjectError::NotConnected { shard_id });
+        return false;
     };
+    let (shard_id, count) = (session.shard, session.count);
     match fault {
         Fault::StopAcking => link.stop_acking(),
         Fault::Silence => link.silence(),
@@ -135,7 +172,7 @@ pub(crate) fn inject(discord: &Arc<Discord>, shard_id: u32, fault: Fault) -> Res
         Fault::Close { code } => {
             session.over |= ends_session(code);
             link.send_later(Out::Close { code, reason: "fault" });
-            state.refusals.close(shard_id, code, now);
+            state.refusals.close((shard_id, count), code, now);
         }
         Fault::Gap { count } => session.sequence += u64::from(count),
         Fault::Duplicate { count } => duplicate(state, &id, count as usize),
@@ -156,7 +193,7 @@ pub(crate) fn inject(discord: &Arc<Discord>, shard_id: u32, fault: Fault) -> Res
         }
     }
     discord.changed(guard);
-    Ok(())
+    true
 }
 
 /// Sends the newest events of a session again, as new dispatches.
@@ -165,7 +202,7 @@ fn duplicate(state: &mut State, id: &str, count: usize) {
     for payload in newest.unwrap_or_default() {
         let payload = serde_json::from_slice::<Value>(&payload).unwrap_or_default();
         let event = payload["t"].as_str().unwrap_or_default().to_owned();
-        state.answer(id, &event, payload["d"].clone());
+        state.repeat(id, &event, payload["d"].clone());
     }
 }
 
@@ -222,6 +259,11 @@ fn emission(action: &Action) -> Option<Emission<'_>> {
     Some(Emission { shard_id: *shard, count: *count, event: event.as_deref(), data: data.as_ref() })
 }
 
+fn happenings(action: &Action) -> Option<Happenings<'_>> {
+    let Action::Happen { guild, count, event, data } = action else { return None };
+    Some(Happenings { guild: *guild, count: *count, event: event.as_deref(), data: data.as_ref() })
+}
+
 /// The index of a guild that an action names by its number.
 fn place(state: &State, guild: u32) -> Result<usize, InjectError> {
     let place = guild as usize;
@@ -241,10 +283,10 @@ fn outage(state: &mut State, place: usize, begins: bool) {
 /// Adds the bot to a guild, or removes it.
 fn set_joined(state: &mut State, guild: u32, joined: bool) -> Result<(), InjectError> {
     let place = place(state, guild)?;
-    let guild = state.world.guild_mut(place);
-    if std::mem::replace(&mut guild.joined, joined) != joined {
+    if std::mem::replace(&mut state.world.guild_mut(place).joined, joined) != joined {
         // The bot leaves voice with the guild, and comes back without a presence.
-        guild.move_voice(Member::Bot, None, 0);
+        state.world.move_bot(place, "", None);
+        let guild = state.world.guild_mut(place);
         guild.bot_presence = None;
         state.publish_guild(place, joined);
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::fault::{ConnectFault, Fault, RestFault};
 use crate::host::Host;
+use crate::settings::{SessionFilter, SessionSettings};
 
 /// An action on a running simulator.
 ///
@@ -17,13 +18,34 @@ use crate::host::Host;
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Action {
-    /// Makes a fault on live connections.
+    /// Makes a fault on the live connection of a shard: that of the session that was identified or resumed last
+    /// among all layouts. [`Action::SessionFault`] chooses the session.
     Fault {
-        /// The shard. `None`: every shard that is connected.
+        /// The shard. `None`: every session that is connected.
         #[serde(default)]
         shard: Option<u32>,
         /// The fault.
         fault: Fault,
+    },
+    /// Makes a fault on the live connection of each session that the filter includes.
+    ///
+    /// `{"do": "session-fault", "of": {"count": 6, "shard": 1}, "fault": "cut"}`
+    SessionFault {
+        /// The sessions.
+        of: SessionFilter,
+        /// The fault.
+        fault: Fault,
+    },
+    /// Changes how sessions are treated, those that exist and those that start later. The settings given last
+    /// apply to a session, as a whole.
+    ///
+    /// `{"do": "sessions", "of": {"count": 12}, "set": {"lag_ms": 300, "jitter_ms": 50}}`
+    Sessions {
+        /// The sessions.
+        #[serde(default)]
+        of: SessionFilter,
+        /// How they are treated from now on.
+        set: SessionSettings,
     },
     /// Makes a fault on the next Gateway connections.
     Connect {
@@ -73,6 +95,38 @@ pub enum Action {
         #[serde(default)]
         data: Option<Value>,
     },
+    /// Sends exactly this event in each session that the filter includes, regardless of its intents. Nothing
+    /// changes in the guilds, and the event has a trace of its own in each session.
+    ///
+    /// `{"do": "dispatch", "of": {"session": 7}, "event": "MESSAGE_CREATE", "data": {"id": "1", …}}`
+    Dispatch {
+        /// The sessions.
+        #[serde(default)]
+        of: SessionFilter,
+        /// The name of the event.
+        event: String,
+        /// The data of the event, an object.
+        data: Value,
+    },
+    /// Makes events happen, which all sessions receive that own the guild and have the intents: random ones;
+    /// with `event`, only events of that name; with `data` too, exactly this payload several times. Such a
+    /// payload changes nothing in the guilds.
+    ///
+    /// `{"do": "happen", "guild": 0, "count": 2, "event": "PRESENCE_UPDATE", "data": {"status": "idle", …}}`
+    Happen {
+        /// The number of the guild, from 0. `None`: random guilds; with `data`, outside of guilds (GW-228).
+        #[serde(default)]
+        guild: Option<u32>,
+        /// The number of events. Default: 1.
+        #[serde(default = "once")]
+        count: usize,
+        /// The name of the event. `None`: random events.
+        #[serde(default)]
+        event: Option<String>,
+        /// The data of the event, an object; the guild's id is added. `None`: the simulator generates it.
+        #[serde(default)]
+        data: Option<Value>,
+    },
     /// Starts or stops the generated traffic.
     Traffic {
         /// `true` starts it.
@@ -112,6 +166,20 @@ pub enum Action {
         /// How many Identify are left in this period.
         #[serde(default)]
         remaining: Option<u32>,
+    },
+    /// Changes which numbers of shards are accepted by future Identify. Fields that are not given stay as they
+    /// are. Running sessions continue (GW-247).
+    Sharding {
+        /// The least number of shards: fewer are closed with 4011.
+        #[serde(default)]
+        least_shards: Option<u32>,
+        /// As [`SimConfig::max_guilds_per_shard`](crate::SimConfig::max_guilds_per_shard).
+        #[serde(default)]
+        max_guilds_per_shard: Option<u32>,
+        /// As [`SimConfig::shard_multiple`](crate::SimConfig::shard_multiple): other numbers are closed with
+        /// 4010.
+        #[serde(default)]
+        shard_multiple: Option<u32>,
     },
     /// Changes the enabled intents. Withdrawing a privileged one ends every session with 4003 (GW-189).
     AllowIntents {

@@ -91,7 +91,8 @@ impl Desk<'_> {
 
     /// Sets the bot's presence. Other sessions of the same guilds receive it too.
     fn presence(&mut self, presence: &Value) {
-        let Some(session) = self.state.sessions.get(self.session) else { return };
+        let Some(session) = self.state.sessions.get_mut(self.session) else { return };
+        session.presence = Some(presence.clone());
         let (shard, guilds) = (session.shard, session.guilds.clone());
         self.state.report.presences.insert(shard, presence.clone());
         let status = match presence["status"].as_str() {
@@ -124,8 +125,7 @@ impl Desk<'_> {
         let Some(place) = self.guild(&data["guild_id"], judgement::VOICE_ELSEWHERE) else { return };
         // GW-203: each connection gets a new token, which is made from this number.
         let event = self.state.world.next_event();
-        let now = world::seconds(event);
-        let guild = self.state.world.guild_mut(place);
+        let guild = self.state.world.guild(place);
         let to = match &data["channel_id"] {
             Value::Null => None,
             wanted => match number(wanted).filter(|id| guild.is_spoken(*id)) {
@@ -143,13 +143,11 @@ impl Desk<'_> {
         let in_second = |voice: &&Voice| voice.channel == guild.voice_channels[1];
         let is_full = guild.voice.iter().any(|(user, voice)| *user != world::BOT && in_second(&voice));
         // The second channel takes one member only. A command for a full channel has no answer.
-        if to.as_ref().is_some_and(|voice| in_second(&voice) && is_full)
-            || !guild.move_voice(Member::Bot, to, now)
-        {
+        if to.as_ref().is_some_and(|voice| in_second(&voice) && is_full) {
             return;
         }
-        let update = guild.voice_state(Member::Bot, to);
         let id = guild.id;
+        let Some(update) = self.state.world.move_bot(place, self.session, to) else { return };
         self.state.publish("VOICE_STATE_UPDATE", Some(place), &update);
         if to.is_some() {
             let server = world::voice_server(id, event);

@@ -34,7 +34,7 @@ pub struct SimConfig {
     pub events_per_second: f64,
     /// Which events are generated. Default: [`Mix::Busy`].
     pub mix: Mix,
-    /// How many faults per minute are made on random shards while traffic is on. Default: 0.
+    /// How many faults per minute are made on random sessions while traffic is on. Default: 0.
     pub faults_per_minute: f64,
     /// The intents that are enabled in the developer portal, as a bit set. An Identify with a privileged
     /// intent that is not enabled is closed with 4014. Default: all documented intents.
@@ -67,6 +67,11 @@ pub struct SimConfig {
     /// The address in the URLs that the simulator gives to clients, for a proxy in between. `None`: the
     /// address that the simulator listens on.
     pub public_addr: Option<SocketAddr>,
+    /// How events are recognised when they are observed. Default: [`Traces::Session`].
+    pub traces: Traces,
+    /// How many events the record of [`Traces::World`] keeps. Beyond that the oldest is forgotten, and not
+    /// judged if it was not observed. Default: 200,000.
+    pub history_limit: usize,
     /// Intervals, windows and lifetimes.
     pub timings: SimTimings,
 }
@@ -95,6 +100,8 @@ impl Default for SimConfig {
             split_suffix: false,
             mixed_atoms: false,
             public_addr: None,
+            traces: Traces::Session,
+            history_limit: 200_000,
             timings: SimTimings::default(),
         }
     }
@@ -104,6 +111,26 @@ impl SimConfig {
     pub(crate) fn atoms(&self) -> Atoms {
         if self.mixed_atoms { Atoms::Mixed } else { Atoms::Usual }
     }
+}
+
+/// How the simulator recognises an event that [`Simulator::observe`](crate::Simulator::observe) or
+/// [`Simulator::observe_event`](crate::Simulator::observe_event) reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Traces {
+    /// By the session and the number of the dispatch in it, so the data of an event differs between two
+    /// sessions. [`Simulator::delivery`](crate::Simulator::delivery) judges each session by itself.
+    #[default]
+    Session,
+    /// By the event: its data is the same in each session that receives it, as at Discord.
+    /// [`Simulator::world_delivery`](crate::Simulator::world_delivery) judges what was delivered over all
+    /// sessions. READY, the GUILD_CREATEs after it and answers to commands belong to one session and keep the
+    /// trace of the session.
+    World {
+        /// The names of events that have no trace at all, so that two of them may be the same byte for byte:
+        /// they are counted by their content. The generated traffic sends half of them twice in a row.
+        repeating: Vec<String>,
+    },
 }
 
 /// The mix of events in the generated traffic.

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::odd::Odd;
+use crate::settings::SessionFilter;
 
 /// A fault of a live connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -202,6 +203,12 @@ pub enum InjectError {
     NotConnected {
         /// The shard.
         shard_id: u32,
+    },
+    /// No session that the filter includes has a connection, or can receive events.
+    #[error("no session has a connection now and fits {of:?}")]
+    NoSuchSession {
+        /// The filter.
+        of: SessionFilter,
     },
     /// The shard has no session to send events in.
     #[error("shard {shard_id} has no session now")]

@@ -164,6 +164,8 @@ judgements! {
         "Discord accepts it, and disconnects more often.";
     RESUME_OTHER_QUERY: "GW-012" Advice "a Resume with another version, encoding or compression than the Identify",
         "Discord does not document what it does; in the simulator the session continues.";
+    SESSION_LEFT_BEHIND: "GW-243" Advice "a session that expired, although another one had taken over its guilds",
+        "The session lives on for minutes, and holds the presence.";
     RECONNECT_IGNORED: "GW-144" Violation "op 7 that no new connection followed",
         "Discord closes the connection.";
 
@@ -182,6 +184,8 @@ judgements! {
         "Discord treats a missing flag as false.";
     VOICE_ELSEWHERE: "GW-208" Advice "op 4 for a guild of another session, or for a channel that has no voice",
         "Discord ignores it.";
+    VOICE_CUT: "GW-244" Advice "a session closed with 1000 while it carried the bot's voice in a guild that another session has too",
+        "Discord ends the voice connection with its session.";
     MEMBERS_OF_GUILDS: "GW-209" Violation "op 8 with a list of guilds",
         "Discord closes the connection with 4002.";
     MEMBERS_AMBIGUOUS: "GW-210" Advice "op 8 with both or neither of query and user_ids, or with a query and without limit",

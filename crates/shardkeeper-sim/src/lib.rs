@@ -66,6 +66,24 @@
 //! | An Identify beyond the limit of the day | ends every session and the token with 4004 | |
 //! | The echo of a close code 1000 | does not end the session | |
 //!
+//! # Two layouts at once
+//!
+//! For the time of a reshard a bot has two layouts: sessions with two numbers of shards, or two sessions of each
+//! shard. An event of a guild goes to every session that owns the guild and has the intents, connected or
+//! resumable; events outside of guilds go to each session of a shard 0.
+//!
+//! - With [`Traces::World`] an event has the same data in all of them. Give
+//!   [`Simulator::observe_event`] what a subscriber received, and [`Simulator::world_delivery`] tells which
+//!   events were lost, doubled or out of order over all sessions. Events can be chosen to have repeating
+//!   content, as presences and reactions often do.
+//! - [`SessionSettings`] make a session lag behind, write its objects in another order, and get its guilds late,
+//!   unavailable or never. [`Simulator::treat`] applies them by number of shards, shard or session.
+//! - [`Action::SessionFault`] and [`Action::Dispatch`] name the layout or the session. What takes a shard id alone
+//!   concerns the session of that id that was identified or resumed last.
+//! - [`Action::Limits`] changes the recommended number of shards, and [`Action::Sharding`] which numbers Identify
+//!   accepts (4010 and 4011). A refusal concerns one layout only.
+//! - The bot's voice in a guild belongs to the session that joined last, and ends with that session (GW-207).
+//!
 //! # Gateways that differ from Discord's
 //!
 //! Users put proxies and gateways of their own between Discord and their bots. [`ConnectFault::Odd`] makes
@@ -84,7 +102,8 @@
 //! # Traces
 //!
 //! READY, GUILD_CREATE and each other event have `"_trace":["sim:<shard>:<session>:<number>"]` in their data.
-//! Give [`Simulator::observe`] what a subscriber of the client received, and [`Simulator::delivery`] counts
+//! With [`Traces::World`] this holds for events that belong to one session; all others have
+//! `"_trace":["world:<serial>"]`, or no trace if their content repeats. Give [`Simulator::observe`] what a subscriber of the client received, and [`Simulator::delivery`] counts
 //! which events were lost, repeated or out of order.
 
 // Enum variants and public fields can be added later, except where an item gives a reason against it.
@@ -114,6 +133,7 @@ mod odd;
 mod report;
 mod rest;
 mod script;
+mod settings;
 mod simulator;
 mod tls;
 mod traffic;
@@ -121,14 +141,17 @@ mod wire;
 mod world;
 
 pub use action::Action;
-pub use config::{Mix, SimConfig, SimTimings};
+pub use config::{Mix, SimConfig, SimTimings, Traces};
 pub use fault::{ConnectFault, Fault, InjectError, RestFault};
 pub use host::Host;
 pub use judgement::{Grade, JUDGEMENTS, Judgement};
 pub use memory::MemoryStream;
 pub use odd::Odd;
-pub use report::{Delivery, IdentifyRecord, Report, SessionRecord, Violation};
+pub use report::{
+    Delivery, GuildDelivery, IdentifyRecord, LostEvent, Report, SessionRecord, Violation, WorldDelivery,
+};
 pub use script::{Mistake, Script, ScriptError};
+pub use settings::{SessionFilter, SessionSettings};
 pub use simulator::Simulator;
 
 #[cfg(doctest)]

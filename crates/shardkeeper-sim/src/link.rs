@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 /// How many control payloads may wait for a client that does not read. One more cuts the connection.
 const CAPACITY: usize = 256;
@@ -30,6 +31,8 @@ struct State {
     later: VecDeque<Out>,
     /// The session whose dispatches are written, and how far they are.
     feed: Option<Feed>,
+    /// When the writer asks for [`Link::next`] again without being woken.
+    due: Option<Instant>,
     /// Whether op 9 was sent, and no login has followed.
     logged_out: bool,
     stop_acking: bool,
@@ -257,9 +260,22 @@ impl Link {
         self.writer.notify_one();
     }
 
-    /// Waits for [`Self::wake`]. Only the writer calls this.
+    /// Sets when the writer asks again without being woken.
+    pub(crate) fn due(&self, at: Option<Instant>) {
+        self.state().due = at;
+    }
+
+    /// Waits for [`Self::wake`], or until something is due. Only the writer calls this.
     pub(crate) async fn woken(&self) {
-        self.writer.notified().await;
+        let due = self.state().due.take();
+        match due {
+            Some(at) => tokio::select! {
+                biased;
+                () = self.writer.notified() => {}
+                () = sleep_until(at) => {}
+            },
+            None => self.writer.notified().await,
+        }
     }
 
     /// What the writer has to do next. `drained` means that the last answer was to write dispatches, and none

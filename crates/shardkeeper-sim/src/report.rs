@@ -44,7 +44,8 @@ pub struct Report {
     /// The first 100,000 Identify, in the order of their arrival.
     #[serde(serialize_with = "as_list")]
     pub identify_log: Arc<Vec<IdentifyRecord>>,
-    /// The last presence that the client set, by shard.
+    /// The last presence that the client set, by shard. While a bot has two layouts, shards of both have the
+    /// same ids: [`SessionRecord::presence`] tells them apart.
     pub presences: BTreeMap<u32, serde_json::Value>,
     /// The first 1,000 acts for which Discord would close the connection, refuse the client, or drop the
     /// session ([`Grade::Violation`]).
@@ -101,6 +102,9 @@ pub struct IdentifyRecord {
     /// Whether the client could have resumed a session of this shard instead: the session was alive, the
     /// client knew it, and nothing had told the client that the session was over.
     pub held: bool,
+    /// Whether a session of the same shard and number of shards was connected, so that there are two of them
+    /// from now on (GW-231).
+    pub beside: bool,
 }
 
 /// One case in which a client broke a rule or ignored an advice, with the text of its
@@ -138,6 +142,8 @@ impl fmt::Display for Violation {
 pub struct SessionRecord {
     /// The shard of the session.
     pub shard_id: u32,
+    /// The number of shards that the session identified with.
+    pub shard_count: u32,
     /// The number of the session, counted over the simulator's life. It is the second number in the traces of
     /// its dispatches.
     pub session: u64,
@@ -151,6 +157,97 @@ pub struct SessionRecord {
     pub alive: bool,
     /// Whether the session has a connection.
     pub connected: bool,
+    /// The last presence that the client set in the session; `None` once the session is forgotten.
+    pub presence: Option<serde_json::Value>,
+}
+
+/// What the client's subscribers received of the events in all guilds, over all sessions of all layouts,
+/// according to [`Simulator::observe_event`](crate::Simulator::observe_event).
+///
+/// An event counts if at least one session that receives it was connected or resumable when it happened. Events
+/// that belong to one session (READY, the GUILD_CREATEs after it, answers to commands) do not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct WorldDelivery {
+    /// Events that count.
+    pub happened: u64,
+    /// Events that were observed at least once.
+    pub observed: u64,
+    /// Events that were not observed (yet), though a session that received them could deliver them.
+    pub lost: u64,
+    /// Events that were not observed because Discord dropped every session that had received them, or the
+    /// client had closed the session before.
+    pub excused: u64,
+    /// Repeated observations of the same event, beyond what a fault sent twice.
+    pub doubled: u64,
+    /// Those of `doubled` that the client marked as possible repetitions.
+    pub doubled_marked: u64,
+    /// Events observed for the first time after a later one of the same guild. An event with repeating content
+    /// counts only if it comes after a later event with unique content.
+    pub out_of_order: u64,
+    /// Events that were forgotten before they were observed, because there were more than
+    /// [`SimConfig::history_limit`](crate::SimConfig::history_limit).
+    pub unjudged: u64,
+    /// The guilds in which something is wrong.
+    pub guilds: Vec<GuildDelivery>,
+    /// The first 100 lost events.
+    pub lost_events: Vec<LostEvent>,
+}
+
+impl WorldDelivery {
+    /// Whether each event was observed exactly once, apart from marked repetitions, and in order.
+    pub fn is_flawless(&self) -> bool {
+        (self.lost, self.doubled, self.out_of_order, self.unjudged) == (0, self.doubled_marked, 0, 0)
+    }
+
+    pub(crate) fn add(&mut self, guild: GuildDelivery) {
+        self.happened += guild.happened;
+        self.observed += guild.observed;
+        self.lost += guild.lost;
+        self.doubled += guild.doubled;
+        self.doubled_marked += guild.doubled_marked;
+        self.out_of_order += guild.out_of_order;
+        self.unjudged += guild.unjudged;
+        if (guild.lost, guild.doubled, guild.out_of_order, guild.unjudged) != (0, 0, 0, 0) {
+            self.guilds.push(guild);
+        }
+    }
+}
+
+/// The part of a [`WorldDelivery`] that concerns one guild.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct GuildDelivery {
+    /// The guild; `None` for events outside of guilds.
+    pub guild_id: Option<u64>,
+    /// Events that count.
+    pub happened: u64,
+    /// Events that were observed at least once.
+    pub observed: u64,
+    /// Events that were not observed (yet).
+    pub lost: u64,
+    /// Repeated observations.
+    pub doubled: u64,
+    /// Repeated observations that were marked.
+    pub doubled_marked: u64,
+    /// Events observed after a later one.
+    pub out_of_order: u64,
+    /// Events that were forgotten before they were observed.
+    pub unjudged: u64,
+}
+
+/// An event that no subscriber observed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LostEvent {
+    /// The serial number of the event.
+    pub serial: u64,
+    /// The guild; `None` for an event outside of guilds.
+    pub guild_id: Option<u64>,
+    /// The name of the event.
+    pub event: String,
+    /// The numbers of the sessions that received it.
+    pub sessions: Vec<u64>,
 }
 
 /// How many dispatches reached the client, according to [`Simulator::observe`](crate::Simulator::observe).

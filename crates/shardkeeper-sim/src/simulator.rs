@@ -12,8 +12,9 @@ use crate::config::SimConfig;
 use crate::discord::Discord;
 use crate::fault::{ConnectFault, Fault, InjectError, RestFault};
 use crate::memory::MemoryStream;
-use crate::report::{Delivery, Report, SessionRecord};
+use crate::report::{Delivery, Report, SessionRecord, WorldDelivery};
 use crate::script::Script;
+use crate::settings::{SessionFilter, SessionSettings};
 use crate::tls::Acceptor;
 use crate::{acting, http, memory, traffic};
 
@@ -29,6 +30,7 @@ impl Simulator {
     fn new(config: SimConfig, addr: Option<SocketAddr>, tls: bool) -> Self {
         let discord = Arc::new(Discord::new(config, addr, tls));
         tokio::spawn(traffic::generate(Arc::clone(&discord)));
+        tokio::spawn(Arc::clone(&discord).expire_sessions());
         Self { discord }
     }
 
@@ -124,13 +126,60 @@ impl Simulator {
         self.does(&Action::Traffic { on: false });
     }
 
+    /// Makes this many random events happen in random guilds, or in one guild by its number from 0. Each session
+    /// that owns the guild receives them. Blocks the caller's thread meanwhile, like [`emit`](Self::emit).
+    ///
+    /// # Errors
+    ///
+    /// Fails when the guild does not exist.
+    pub fn happen(&self, guild: Option<u32>, count: usize) -> Result<(), InjectError> {
+        self.act(&Action::Happen { guild, count, event: None, data: None })
+    }
+
+    /// Makes an event with exactly this data happen in a guild, by its number from 0, or outside of guilds. Each
+    /// session that owns the guild and has the intents receives it. Nothing changes in the guild.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the guild does not exist, the name has other characters than capitals, digits and
+    /// underscores, or the data is not an object.
+    pub fn happen_exactly(&self, guild: Option<u32>, event: &str, data: Value) -> Result<(), InjectError> {
+        let (event, data) = (Some(event.to_owned()), Some(data));
+        self.act(&Action::Happen { guild, count: 1, event, data })
+    }
+
+    /// Changes how sessions are treated: those that the filter includes and that exist or start later.
+    pub fn treat(&self, of: SessionFilter, settings: SessionSettings) {
+        self.does(&Action::Sessions { of, set: settings });
+    }
+
+    /// Makes a fault on the live connection of each session that the filter includes.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no such session has a connection.
+    pub fn inject_in(&self, of: SessionFilter, fault: Fault) -> Result<(), InjectError> {
+        self.act(&Action::SessionFault { of, fault })
+    }
+
+    /// Sends exactly this event in each session that the filter includes, regardless of its intents.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such session, the name has other characters than capitals, digits and
+    /// underscores, or the data is not an object.
+    pub fn dispatch_in(&self, of: SessionFilter, event: &str, data: Value) -> Result<(), InjectError> {
+        self.act(&Action::Dispatch { of, event: event.to_owned(), data })
+    }
+
     /// Sends this many random events at once in the newest session of a shard, if it has one. Blocks the
     /// caller's thread meanwhile; to send very many, use [`Action::Emit`] over HTTP or in a script.
     pub fn emit(&self, shard_id: u32, count: usize) {
         let _ = self.act(&Action::Emit { shard: shard_id, count, event: None, data: None });
     }
 
-    /// Sends exactly this event in the newest session of a shard, regardless of its intents. Nothing changes
+    /// Sends exactly this event in the session of a shard that was identified or resumed last, regardless of its
+    /// intents and its number of shards. Nothing changes
     /// in the guilds.
     ///
     /// # Errors
@@ -142,7 +191,8 @@ impl Simulator {
         self.act(&Action::Emit { shard: shard_id, count: 1, event, data })
     }
 
-    /// Makes a fault on the live connection of a shard.
+    /// Makes a fault on the live connection of a shard: that of the session that was identified or resumed last,
+    /// whatever its number of shards. [`inject_in`](Self::inject_in) chooses the session.
     ///
     /// # Errors
     ///
@@ -200,6 +250,22 @@ impl Simulator {
     /// How many dispatches reached the client, according to [`observe`](Self::observe).
     pub fn delivery(&self) -> Delivery {
         self.discord.state().ledger.delivery()
+    }
+
+    /// Reports an event that a subscriber of the client received: its name, the JSON of its data, and whether
+    /// the client said that the event may be a repetition. Needs [`Traces::World`](crate::Traces::World);
+    /// dispatches that belong to one session count in [`delivery`](Self::delivery).
+    pub fn observe_event(&self, event: &str, data: &[u8], marked: bool) {
+        let mut state = self.discord.state();
+        state.history.observe(event, data, marked);
+        state.ledger.observe(data);
+        self.discord.changed(state);
+    }
+
+    /// Which events reached the client's subscribers over all sessions, according to
+    /// [`observe_event`](Self::observe_event).
+    pub fn world_delivery(&self) -> WorldDelivery {
+        self.discord.state().world_delivery()
     }
 
     /// Every session since the start, sorted by shard and number. For tests that count dispatches themselves.

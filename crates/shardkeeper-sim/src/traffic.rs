@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::acting::inject;
-use crate::discord::Discord;
-use crate::emission::happen;
+use crate::acting::inject_into;
+use crate::discord::{Discord, Session};
+use crate::emission::happen_anywhere;
 use crate::fault::Fault;
+use crate::settings::SessionFilter;
 
-/// Generates events and faults on random shards while traffic is on, until the simulator is shut down.
+/// Generates events in random guilds and faults on random sessions while traffic is on, until the simulator is shut down.
 pub(crate) async fn generate(discord: Arc<Discord>) {
     /// Events come in small batches: a timer per event would cost more than the event.
     const TICK: Duration = Duration::from_millis(10);
@@ -46,11 +47,11 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
             (owed, faults_owed) = (0.0, 0.0);
             continue;
         }
-        let shards = state.sessions.shards();
+        let has_sessions = !state.sessions.shards().is_empty();
         while owed >= 1.0 {
             owed -= 1.0;
-            if let Some(shard) = state.random.choice(&shards).copied() {
-                happen(&mut state, shard, None);
+            if has_sessions {
+                happen_anywhere(&mut state);
             }
         }
         discord.changed(state);
@@ -61,11 +62,12 @@ pub(crate) async fn generate(discord: Arc<Discord>) {
     }
 }
 
-/// Makes one of the faults that a client has to survive, on a random shard.
+/// Makes one of the faults that a client has to survive, on a random session.
 fn random_fault(discord: &Arc<Discord>) {
     let mut state = discord.state();
-    let shards = state.sessions.shards();
-    let Some(shard) = state.random.choice(&shards).copied() else { return };
+    let mut sessions = state.sessions.matching(&SessionFilter::all());
+    sessions.retain(|id| state.sessions.get(id).is_some_and(Session::is_live));
+    let Some(session) = state.random.choice(sessions) else { return };
     let random = &mut state.random;
     let fault = match random.u32(0..16) {
         0 | 1 => Fault::Reconnect,
@@ -84,7 +86,6 @@ fn random_fault(discord: &Arc<Discord>) {
         _ => Fault::Odd,
     };
     drop(state);
-    tracing::info!(shard, ?fault, "makes a random fault");
-    // A shard without a connection now gets no fault.
-    let _ = inject(discord, shard, fault);
+    tracing::info!(?fault, "makes a random fault");
+    inject_into(discord, session, fault);
 }

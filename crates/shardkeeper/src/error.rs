@@ -233,6 +233,110 @@ pub enum ShardChangeError {
     ManagerEnded(#[from] ManagerEnded),
 }
 
+/// Error of `Shardkeeper::reshard` and of the calls that control a reshard:
+/// nothing was changed.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReshardRejected {
+    /// The bot has this shard count already.
+    #[error("the bot has {count} shards already: use ReshardTarget::Same to start new sessions")]
+    NothingToDo {
+        /// Shard count of the bot.
+        count: ShardCount,
+    },
+    /// A reshard is running. There is one at a time.
+    #[error("a reshard from {count} to {next} shards is running: wait for its end, or abort it first")]
+    AlreadyRunning {
+        /// Shard count that the bot had before.
+        count: ShardCount,
+        /// Shard count that it will have.
+        next: ShardCount,
+    },
+    /// An earlier reshard to another count stands half way: it was aborted or failed after some groups.
+    #[error(
+        "a reshard from {count} to {next} shards stands half way, {moved} groups are done: finish it first, \
+         by resume_reshard() or with {next} as the count"
+    )]
+    HalfWay {
+        /// Shard count of the groups that are not done.
+        count: ShardCount,
+        /// Shard count of the groups that are done.
+        next: ShardCount,
+        /// Number of groups that are done.
+        moved: usize,
+    },
+    /// No reshard is running.
+    #[error("no reshard is running")]
+    NotRunning,
+    /// With this count, a shard would have more than the 2500 guilds that Discord allows (GW-237).
+    #[error(
+        "{count} shards are too few: discord recommends {recommended} and allows no shard more than 2500 \
+         guilds; choose at least {least}"
+    )]
+    TooFewShards {
+        /// Shard count that was asked for.
+        count: ShardCount,
+        /// Smallest possible count.
+        least: u32,
+        /// Shard count that Discord recommends.
+        recommended: u32,
+    },
+    /// The count is larger than any bot needs.
+    #[error("{count} shards are too many: at most {limit} are allowed")]
+    TooManyShards {
+        /// Shard count that was asked for.
+        count: u32,
+        /// Largest shard count.
+        limit: u32,
+    },
+    /// This process does not run all old shards of any group.
+    #[error(
+        "this process runs no group of the reshard from {count} to {next} shards whole: move the shards with \
+         the same remainder by {groups} into one process, or choose a multiple of {count}"
+    )]
+    NoWholeGroup {
+        /// Present shard count.
+        count: ShardCount,
+        /// Shard count that was asked for.
+        next: ShardCount,
+        /// Number of groups: shards whose ids leave the same remainder by it belong together.
+        groups: u32,
+        /// Remainders of the groups of which this process runs a part.
+        residues: Vec<u32>,
+    },
+    /// The identify budget is too small.
+    #[error(
+        "the identify budget is too small: {needed} identifies are needed at once, {left} of {total} are left, \
+         {reserve} of them are reserved; wait {resets_after:.0?}, lower ReshardPolicy::reserve, or choose a \
+         multiple of the present count"
+    )]
+    Budget {
+        /// Identifies that are needed within one period: those of one group, or of the whole reshard if it
+        /// may not be [spread](crate::config::ReshardPolicy::spread).
+        needed: u32,
+        /// Identifies left in the current period.
+        left: u32,
+        /// Identifies allowed per period.
+        total: u32,
+        /// Identifies that a reshard leaves for other shards.
+        reserve: u32,
+        /// Time until Discord resets the budget.
+        resets_after: Duration,
+    },
+    /// Discord's recommendation could not be asked for.
+    #[error("the recommended shard count is not known: {error}; name a count, or try again later")]
+    GatewayUnavailable {
+        /// Error text of the request.
+        error: String,
+    },
+    /// The layout is not known yet.
+    #[error("the manager is still starting: its shard count is not known yet")]
+    Starting,
+    /// The manager has ended, or is about to end.
+    #[error(transparent)]
+    ManagerEnded(#[from] ManagerEnded),
+}
+
 /// How a manager ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -275,7 +379,7 @@ pub enum ExitError {
     Crashed,
 }
 
-readable!(CommandError, ConfigError, ExitError, ManagerEnded, ShardChangeError, StartError);
+readable!(CommandError, ConfigError, ExitError, ManagerEnded, ReshardRejected, ShardChangeError, StartError);
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use shardkeeper_proto::{ShardCount, ShardId};
 pub use crate::layout::{Role, ShardKey};
 
 use crate::dispatch::{HeldUp, WatermarkStuck, elapsed_since};
+pub use crate::reshard::{GroupPhase, HaltReason};
 
 /// Number of heartbeat latencies that are kept per shard: about eleven minutes of heartbeats.
 pub const LATENCIES: usize = 16;

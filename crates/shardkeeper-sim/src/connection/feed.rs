@@ -19,14 +19,16 @@ pub(super) fn next_dispatch(
 ) -> Result<Option<Arc<[u8]>>, SlowClient> {
     let mut guard = discord.state();
     let state = &mut *guard;
+    let arrival = state.let_guilds_arrive(&feed.session);
     let Some(session) = state.sessions.get(&feed.session) else { return Ok(None) };
     if !session.can_replay_after(feed.cursor) {
         return Err(SlowClient);
     }
     let (sequence, payload) = match session.next_after(feed.cursor, link.id) {
         Ok(next) => next,
-        Err(last) => {
-            link.advance(last.max(feed.cursor));
+        Err(drained) => {
+            link.advance(drained.searched.max(feed.cursor));
+            link.due([drained.due, arrival].into_iter().flatten().min());
             return Ok(None);
         }
     };
@@ -35,6 +37,7 @@ pub(super) fn next_dispatch(
     {
         link.reordered();
         state.ledger.sent_late(&payload);
+        state.history.sent_late(&payload);
         link.send(Out::Text(String::from_utf8_lossy(&payload).into_owned()));
         link.advance(later);
         return Ok(Some(overtaking));
@@ -48,7 +51,7 @@ pub(super) fn sent_invalid(discord: &Discord, session: &str, resumable: bool, at
     let mut guard = discord.state();
     let state = &mut *guard;
     if let Some(session) = state.sessions.get_mut(session) {
-        state.refusals.invalidate(session.shard, at);
+        state.refusals.invalidate((session.shard, session.count), at);
         if !resumable {
             session.announced_end = Some(Ended { since: at, judgement: judgement::RESUME_AFTER_OP_9 });
         }

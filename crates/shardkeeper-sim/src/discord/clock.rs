@@ -20,6 +20,11 @@ impl Clock {
         instant + self.skew
     }
 
+    /// The time of tokio's clock at which this clock shows `instant`.
+    pub(crate) fn real(&self, instant: Instant) -> Instant {
+        instant.checked_sub(self.skew).unwrap_or_else(Instant::now)
+    }
+
     pub(crate) fn jump(&mut self, ahead: Duration) {
         self.skew += ahead;
     }

@@ -16,6 +16,12 @@ pub(crate) struct Identifies {
     pub(crate) max_concurrency: u32,
     pub(crate) total: u32,
     pub(crate) remaining: u32,
+    /// The least number of shards (4011 for fewer).
+    pub(crate) least_shards: u32,
+    /// The most guilds of one session (4011 for more).
+    pub(crate) max_guilds: u32,
+    /// What the number of shards has to be a multiple of (4010 for others).
+    pub(crate) multiple: u32,
     window: Duration,
     period: Duration,
     /// The end of the current period; `None` until its first Identify.
@@ -36,6 +42,9 @@ impl Identifies {
             max_concurrency: config.max_concurrency.max(1),
             total: config.identify_total,
             remaining: config.identify_remaining.min(config.identify_total),
+            least_shards: 1,
+            max_guilds: config.max_guilds_per_shard,
+            multiple: config.shard_multiple.max(1),
             window: config.timings.identify_window,
             period,
             // If some Identify are used up already, a period has begun.

@@ -20,15 +20,20 @@ pub(crate) struct Ledger {
     delivered: u64,
     duplicated: u64,
     out_of_order: u64,
-    /// The last session and number that were observed, by shard.
-    last: BTreeMap<u32, (u64, u64)>,
+    /// The last session and number that were observed, by number of shards and shard.
+    last: BTreeMap<(u32, u32), (u64, u64)>,
     /// Dispatches that were sent after later ones and were not observed yet.
     late: BTreeSet<(u32, u64, u64)>,
 }
 
 #[derive(Debug, Default)]
 struct Account {
+    /// The number of shards of the session.
+    count: u32,
+    /// Dispatches sent, with or without a trace of the ledger.
     sent: u64,
+    /// Dispatches sent with a trace of the ledger.
+    traced: u64,
     /// One bit per dispatch.
     observed: Vec<u64>,
     known: bool,
@@ -37,10 +42,22 @@ struct Account {
 }
 
 impl Ledger {
+    /// Notes the number of shards of a new session.
+    pub(crate) fn open(&mut self, shard: u32, session: u64, count: u32) {
+        self.sessions.entry((shard, session)).or_default().count = count;
+    }
+
+    /// Counts a dispatch of a session that has no trace of the ledger.
+    pub(crate) fn send_untraced(&mut self, shard: u32, session: u64) {
+        self.sessions.entry((shard, session)).or_default().sent += 1;
+        self.sent += 1;
+    }
+
     /// Counts a dispatch of a session, and returns its trace.
     pub(crate) fn send(&mut self, shard: u32, session: u64) -> String {
         let account = self.sessions.entry((shard, session)).or_default();
         account.sent += 1;
+        account.traced += 1;
         self.sent += 1;
         self.sent_to_known += u64::from(account.known);
         format!("sim:{shard}:{session}:{}", account.sent)
@@ -50,7 +67,7 @@ impl Ledger {
     pub(crate) fn known(&mut self, shard: u32, session: u64) {
         let account = self.sessions.entry((shard, session)).or_default();
         if !std::mem::replace(&mut account.known, true) {
-            self.sent_to_known += account.sent;
+            self.sent_to_known += account.traced;
         }
     }
 
@@ -86,9 +103,9 @@ impl Ledger {
         account.observed[word] |= bit;
         self.delivered += 1;
         if !std::mem::replace(&mut account.known, true) {
-            self.sent_to_known += account.sent;
+            self.sent_to_known += account.traced;
         }
-        let last = self.last.entry(shard).or_default();
+        let last = self.last.entry((account.count, shard)).or_default();
         if (session, number) < *last {
             self.out_of_order += u64::from(!self.late.remove(&(shard, session, number)));
         } else {
@@ -101,12 +118,14 @@ impl Ledger {
     pub(crate) fn records(&self) -> Vec<SessionRecord> {
         let record = |(&(shard_id, session), account): (&(u32, u64), &Account)| SessionRecord {
             shard_id,
+            shard_count: account.count,
             session,
             id: String::new(),
             sent: account.sent,
             late: account.late.clone(),
             alive: false,
             connected: false,
+            presence: None,
         };
         self.sessions.iter().map(record).collect()
     }

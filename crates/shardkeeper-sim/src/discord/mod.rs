@@ -2,6 +2,7 @@
 
 mod access;
 mod clock;
+mod history;
 mod identifies;
 mod jitter;
 mod ledger;
@@ -17,4 +18,4 @@ mod waiting;
 pub(crate) use self::jitter::SAMPLE as JITTER_SAMPLE;
 pub(crate) use self::session::{Ended, Owner, Session, ends_session};
 pub(crate) use self::shared::{Discord, Slot};
-pub(crate) use self::state::{State, send};
+pub(crate) use self::state::{State, send_initial};

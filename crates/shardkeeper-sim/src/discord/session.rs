@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use fastrand::Rng;
 use tokio::time::Instant;
 
 use crate::judgement::Judgement;
 use crate::link::Link;
+use crate::settings::SessionSettings;
 use crate::wire::Mode;
 use crate::world::Audience;
 
@@ -32,8 +35,19 @@ pub(crate) struct Session {
     buffer: VecDeque<Entry>,
     /// The highest sequence that was dropped from the buffer and would have been replayed.
     forgotten: u64,
+    /// When the newest dispatch in the buffer may be written.
+    ready_at: Instant,
+    pub(crate) settings: SessionSettings,
+    /// For everything random in how the session is treated.
+    pub(crate) random: Rng,
+    /// The guilds of READY that are still to come, each with its time.
+    pub(crate) arriving: VecDeque<(Instant, usize)>,
+    /// The last presence that the client set.
+    pub(crate) presence: Option<serde_json::Value>,
     /// The connection of the session; `None` while it has none.
     pub(crate) link: Option<Arc<Link>>,
+    /// Whether another session of its guilds started while this one had a connection.
+    pub(crate) succeeded: bool,
     /// When the session lost its connection.
     pub(crate) lost_at: Option<Instant>,
     /// Whether the session is invalid, so that no more events are sent in it.
@@ -47,10 +61,21 @@ pub(crate) struct Session {
 #[derive(Clone, Debug)]
 struct Entry {
     sequence: u64,
+    /// When the dispatch may be written, because of [`SessionSettings::lag_ms`].
+    ready_at: Instant,
     payload: Arc<[u8]>,
     /// The only connection that gets this dispatch. READY and RESUMED belong to one connection and are not
     /// replayed.
     only_for: Option<u64>,
+}
+
+/// There is no dispatch to write now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drained {
+    /// The sequence up to which there is nothing.
+    pub(crate) searched: u64,
+    /// When the next dispatch may be written, if there is one.
+    pub(crate) due: Option<Instant>,
 }
 
 /// The end of a session that the client knows of. A Resume that the client writes after `since` gets the
@@ -82,6 +107,7 @@ impl Session {
         guilds: Vec<usize>,
         link: Arc<Link>,
         replay_limit: usize,
+        settings: SessionSettings,
     ) -> Self {
         Self {
             shard: owner.shard,
@@ -95,12 +121,33 @@ impl Session {
             replay_limit,
             buffer: VecDeque::new(),
             forgotten: 0,
+            ready_at: Instant::now(),
+            settings,
+            random: Rng::with_seed(ordinal),
+            arriving: VecDeque::new(),
+            presence: None,
             link: Some(link),
+            succeeded: false,
             lost_at: None,
             over: false,
             proven: false,
             announced_end: None,
         }
+    }
+
+    /// Whether sessions of this shard and number of shards can have a guild in common with this session: the ids
+    /// of shards of one guild are congruent modulo the greatest common divisor of the numbers of shards.
+    pub(crate) fn may_share(&self, shard: u32, count: u32) -> bool {
+        let (mut divisor, mut rest) = (self.count.max(1), count.max(1));
+        while rest != 0 {
+            (divisor, rest) = (rest, divisor % rest);
+        }
+        self.shard % divisor == shard % divisor
+    }
+
+    /// Whether the session has a connection that is not about to end.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.over && self.link.as_ref().is_some_and(|link| !link.is_gone())
     }
 
     /// Appends a dispatch, which the connection's writer takes from the buffer.
@@ -123,7 +170,13 @@ impl Session {
 
     fn append(&mut self, payload: String, only_for: Option<u64>) {
         let payload = payload.into_bytes().into();
-        self.buffer.push_back(Entry { sequence: self.sequence, payload, only_for });
+        let mut delay = 0;
+        if only_for.is_none() && self.settings.lag_ms + self.settings.jitter_ms > 0 {
+            delay = self.settings.lag_ms + self.random.u64(0..=self.settings.jitter_ms);
+        }
+        self.ready_at = self.ready_at.max(Instant::now() + Duration::from_millis(delay));
+        let ready_at = self.ready_at;
+        self.buffer.push_back(Entry { sequence: self.sequence, ready_at, payload, only_for });
         while self.buffer.len() > self.replay_limit.max(1) {
             if let Some(dropped) = self.buffer.pop_front()
                 && dropped.only_for.is_none()
@@ -155,14 +208,16 @@ impl Session {
         missed.filter(|entry| entry.only_for.is_none()).count() as u64
     }
 
-    /// The first dispatch for this connection after a sequence. If there is none, the error is the last
-    /// sequence, up to which the buffer has been searched.
-    pub(crate) fn next_after(&self, sequence: u64, connection: u64) -> Result<(u64, Arc<[u8]>), u64> {
+    /// The first dispatch for this connection after a sequence that may be written now.
+    pub(crate) fn next_after(&self, sequence: u64, connection: u64) -> Result<(u64, Arc<[u8]>), Drained> {
         let start = self.buffer.partition_point(|entry| entry.sequence <= sequence);
         let mine = |entry: &&Entry| entry.only_for.is_none_or(|only| only == connection);
         match self.buffer.iter().skip(start).find(mine) {
+            Some(entry) if entry.ready_at > Instant::now() => {
+                Err(Drained { searched: sequence, due: Some(entry.ready_at) })
+            }
             Some(entry) => Ok((entry.sequence, Arc::clone(&entry.payload))),
-            None => Err(self.sequence),
+            None => Err(Drained { searched: self.sequence, due: None }),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! All sessions: those that are alive, which connections they have, and how the others ended.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,12 @@ use super::session::{Ended, Session};
 use crate::judgement;
 use crate::link::Link;
 use crate::report::SessionRecord;
+use crate::settings::{SessionFilter, SessionSettings};
 
 /// How many ended sessions are remembered, so that a Resume of one can be judged.
 const MAX_ENDED: usize = 100_000;
+/// How many settings of sessions are kept. Beyond that the oldest is dropped.
+const MAX_SETTINGS: usize = 1_000;
 
 /// The sessions of the bot.
 pub(crate) struct Sessions {
@@ -21,6 +24,17 @@ pub(crate) struct Sessions {
     by_id: BTreeMap<String, Session>,
     /// The newest session of each shard.
     newest: BTreeMap<u32, String>,
+    /// The newest session of each number of shards and shard.
+    newest_of: BTreeMap<(u32, u32), String>,
+    /// The settings of present and future sessions; the last one that includes a session applies.
+    settings: Vec<(SessionFilter, SessionSettings)>,
+    /// When the client closed sessions with 1000 or 1001, by the number of the session.
+    closed: BTreeMap<u64, Instant>,
+    /// The shards and numbers of shards of expired sessions whose guilds another session has, until
+    /// [`Self::take_left_behind`].
+    left_behind: Vec<(u32, u32)>,
+    /// The numbers of the sessions that Discord dropped, or that the client may never have known.
+    dropped: BTreeSet<u64>,
     /// The ids of sessions by number of shards and shard, to find those that receive the events of a guild.
     listeners: BTreeMap<u32, HashMap<u32, Vec<String>>>,
     /// The sessions without a connection, in the order in which they lost it, with the time.
@@ -39,6 +53,11 @@ impl Sessions {
             lifetime,
             by_id: BTreeMap::new(),
             newest: BTreeMap::new(),
+            newest_of: BTreeMap::new(),
+            settings: Vec::new(),
+            closed: BTreeMap::new(),
+            left_behind: Vec::new(),
+            dropped: BTreeSet::new(),
             listeners: BTreeMap::new(),
             lost: VecDeque::new(),
             ended: BTreeMap::new(),
@@ -70,6 +89,62 @@ impl Sessions {
         self.by_id.values_mut().find(has_link)
     }
 
+    /// The ids of the sessions that a filter includes and that are not over, by shard and number.
+    pub(crate) fn matching(&self, of: &SessionFilter) -> Vec<String> {
+        let is_meant =
+            |session: &Session| !session.over && of.includes(session.shard, session.count, session.ordinal);
+        let mut meant: Vec<_> = self.by_id.iter().filter(|(_, session)| is_meant(session)).collect();
+        meant.sort_by_key(|(_, session)| (session.shard, session.ordinal));
+        meant.into_iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Changes how the sessions are treated that a filter includes, and those that start later.
+    pub(crate) fn set(&mut self, of: SessionFilter, settings: &SessionSettings) {
+        self.settings.retain(|(other, _)| *other != of);
+        if self.settings.len() >= MAX_SETTINGS {
+            self.settings.remove(0);
+        }
+        self.settings.push((of, settings.clone()));
+        for session in self.by_id.values_mut() {
+            if of.includes(session.shard, session.count, session.ordinal) {
+                session.settings = settings.clone();
+            }
+        }
+    }
+
+    /// How a new session is treated.
+    pub(crate) fn settings(&self, shard: u32, count: u32, session: u64) -> SessionSettings {
+        let mut newest_first = self.settings.iter().rev();
+        let found = newest_first.find(|(of, _)| of.includes(shard, count, session));
+        found.map(|(_, settings)| settings.clone()).unwrap_or_default()
+    }
+
+    /// Whether a session of this shard and number of shards has a connection that is not about to end.
+    pub(crate) fn is_beside(&self, shard: u32, count: u32) -> bool {
+        let is_same = |session: &Session| (session.shard, session.count) == (shard, count);
+        self.by_id.values().any(|session| is_same(session) && session.is_live())
+    }
+
+    /// Whether the client can deliver, or could have delivered, an event that this session got at this time.
+    pub(crate) fn owes(&self, ended: &BTreeSet<u64>, session: u64, at: Instant) -> bool {
+        !ended.contains(&session) && self.closed.get(&session).is_none_or(|since| at < *since)
+    }
+
+    /// The numbers of the sessions that Discord dropped.
+    pub(crate) fn dropped(&self) -> BTreeSet<u64> {
+        let over = self.by_id.values().filter(|session| session.over).map(|session| session.ordinal);
+        self.dropped.iter().copied().chain(over).collect()
+    }
+
+    /// Forgets a session. Remembers whether the client could not keep it.
+    fn forget(&mut self, id: &str, by_discord: bool) -> Option<Session> {
+        let session = self.by_id.remove(id)?;
+        if (by_discord || session.over) && self.dropped.len() < MAX_ENDED {
+            self.dropped.insert(session.ordinal);
+        }
+        Some(session)
+    }
+
     /// The shards that have ever had a session.
     pub(crate) fn shards(&self) -> Vec<u32> {
         self.newest.keys().copied().collect()
@@ -93,9 +168,13 @@ impl Sessions {
 
     /// Adds a session with its connection. It receives the events of its guilds from now on.
     pub(crate) fn add(&mut self, id: String, session: Session) {
+        for other in self.by_id.values_mut() {
+            other.succeeded |= other.is_live() && other.may_share(session.shard, session.count);
+        }
         let listeners = self.listeners.entry(session.count).or_default();
         listeners.entry(session.shard).or_default().push(id.clone());
         self.newest.insert(session.shard, id.clone());
+        self.newest_of.insert((session.count, session.shard), id.clone());
         self.connected += 1;
         self.by_id.insert(id, session);
     }
@@ -110,6 +189,7 @@ impl Sessions {
         // The client may have lost a later session of this shard. From now on, actions on the shard concern
         // this one.
         self.newest.insert(session.shard, id.to_owned());
+        self.newest_of.insert((session.count, session.shard), id.to_owned());
         older
     }
 
@@ -126,17 +206,22 @@ impl Sessions {
         self.lost.push_back((now, id.to_owned()));
         let (announced_end, over) = (session.announced_end, session.over);
         if let Some((1000 | 1001, since)) = close {
+            if self.closed.len() < MAX_ENDED {
+                self.closed.insert(session.ordinal, since);
+            }
             self.end(id, Ended { since, judgement: judgement::RESUME_AFTER_OWN_CLOSE });
         } else if let Some(ended) = announced_end {
             self.end(id, ended);
         } else if over {
-            self.by_id.remove(id);
+            self.forget(id, true);
         }
     }
 
     /// Forgets a session, but not how it ended.
     pub(crate) fn end(&mut self, id: &str, ended: Ended) {
-        if self.by_id.remove(id).is_some_and(|session| session.link.is_some()) {
+        // At a refused Resume, Discord has dropped the session.
+        let is_refused = ended.judgement == judgement::RESUME_AFTER_REFUSAL;
+        if self.forget(id, is_refused).is_some_and(|session| session.link.is_some()) {
             self.connected -= 1;
         }
         if self.ended.len() < MAX_ENDED {
@@ -156,19 +241,43 @@ impl Sessions {
             && now.saturating_duration_since(*lost) >= self.lifetime
         {
             // A session that was resumed since then has another `lost_at`, or none.
-            if self.by_id.get(id).is_some_and(|session| session.lost_at == Some(*lost)) {
-                self.by_id.remove(id);
+            let expired = self.by_id.get(id).filter(|session| session.lost_at == Some(*lost));
+            let is_proven = expired.map(|session| session.proven);
+            let Some((_, id)) = self.lost.pop_front() else { return };
+            if let Some(is_proven) = is_proven
+                && let Some(session) = self.forget(&id, !is_proven)
+                && session.succeeded
+                && !session.over
+                && self
+                    .by_id
+                    .values()
+                    .any(|other| other.is_live() && other.may_share(session.shard, session.count))
+                && self.left_behind.len() < MAX_ENDED
+            {
+                self.left_behind.push((session.shard, session.count));
             }
-            self.lost.pop_front();
         }
+    }
+
+    /// When the next session without a connection expires.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.lost.front().and_then(|(lost, _)| lost.checked_add(self.lifetime))
+    }
+
+    /// Whether the client closed the session with 1000 or 1001.
+    pub(crate) fn is_closed_by_client(&self, id: &str) -> bool {
+        let own = |ended: &Ended| ended.judgement == judgement::RESUME_AFTER_OWN_CLOSE;
+        self.ended.get(id).is_some_and(own)
+    }
+
+    pub(crate) fn take_left_behind(&mut self) -> Vec<(u32, u32)> {
+        std::mem::take(&mut self.left_behind)
     }
 
     /// Whether the client could resume a session of this shard, as far as it knows.
     pub(crate) fn holds(&self, shard: u32, count: u32) -> bool {
-        let newest = self.newest.get(&shard).and_then(|id| self.by_id.get(id));
-        newest.is_some_and(|session| {
-            session.count == count && session.proven && !session.over && session.announced_end.is_none()
-        })
+        let newest = self.newest_of.get(&(count, shard)).and_then(|id| self.by_id.get(id));
+        newest.is_some_and(|session| session.proven && !session.over && session.announced_end.is_none())
     }
 
     /// The sessions of the shards that `shard_of` gives, by number of shards.
@@ -194,6 +303,7 @@ impl Sessions {
                 records[place].id.clone_from(id);
                 records[place].alive = !session.over && !is_expired;
                 records[place].connected = session.link.is_some();
+                records[place].presence.clone_from(&session.presence);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::state::State;
 use super::urls::Urls;
@@ -24,6 +24,8 @@ pub(crate) struct Discord {
     state: Mutex<State>,
     /// Counts changes of the state, for tasks that wait for one.
     pub(crate) changes: watch::Sender<u64>,
+    /// When the next session expires, by tokio's clock.
+    expiry: watch::Sender<Option<Instant>>,
     /// Whether generated traffic is on.
     pub(crate) traffic: watch::Sender<bool>,
     /// Whether the simulator was shut down.
@@ -46,6 +48,7 @@ impl Discord {
             addr,
             started: Instant::now(),
             changes: watch::Sender::new(0),
+            expiry: watch::Sender::new(None),
             traffic: watch::Sender::new(false),
             over: watch::Sender::new(false),
             links: AtomicU64::new(0),
@@ -56,10 +59,36 @@ impl Discord {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Unlocks the state and wakes the tasks that wait for a change.
-    pub(crate) fn changed(&self, state: MutexGuard<'_, State>) {
+    /// Carries out what follows from the end of sessions, unlocks the state, and wakes the tasks that wait for a
+    /// change.
+    pub(crate) fn changed(&self, mut state: MutexGuard<'_, State>) {
+        let findings = state.settle();
+        let expiry = state.next_expiry();
         drop(state);
+        self.expiry.send_if_modified(|last| std::mem::replace(last, expiry) != expiry);
         self.changes.send_modify(|count| *count += 1);
+        for (shard, (judgement, detail)) in findings {
+            self.judge(judgement, shard, detail);
+        }
+    }
+
+    /// Forgets sessions when their lifetime is over, until the simulator is shut down.
+    pub(crate) async fn expire_sessions(self: Arc<Self>) {
+        let (mut expiry, mut over) = (self.expiry.subscribe(), self.over.subscribe());
+        loop {
+            let due = *expiry.borrow_and_update();
+            tokio::select! {
+                biased;
+                _ = over.wait_for(|over| *over) => return,
+                changed = expiry.changed() => if changed.is_err() { return },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    let mut state = self.state();
+                    let now = state.now();
+                    state.sessions.expire(now);
+                    self.changed(state);
+                }
+            }
+        }
     }
 
     /// Admits one more connection; `None` when there are as many as allowed.

@@ -42,7 +42,7 @@ pub(crate) enum Login {
 /// 9 is not judged.
 pub(super) fn judge_pause(
     state: &State,
-    shard: u32,
+    shard: (u32, u32),
     at: Instant,
     wait: Duration,
     findings: &mut Vec<Finding>,

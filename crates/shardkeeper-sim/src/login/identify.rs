@@ -1,11 +1,13 @@
 //! Identify: its limits, what it asks for, and the session that it starts.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::attempt::{Attempt, Login, judge_pause, report};
 use crate::config::SimConfig;
-use crate::discord::{Discord, Owner, Session, State, send};
+use crate::discord::{Discord, Owner, Session, State, send_initial};
 use crate::fault::ConnectFault;
 use crate::intents;
 use crate::judge::Finding;
@@ -87,7 +89,7 @@ fn judge(
         let detail = "the token of an Identify has the prefix of REST";
         findings.push((judgement::PREFIXED_TOKEN, detail.into()));
     }
-    judge_return(state, config, shard, at, findings);
+    judge_return(state, config, (shard, count), at, findings);
     state.sessions.expire(at);
     state.identifies.renew(at);
     let key = state.identifies.key(shard);
@@ -108,7 +110,7 @@ fn judge(
         reset_token(state);
     }
     state.report.identifies += 1;
-    let invalid = invalid(state, config, identify);
+    let invalid = invalid(state, identify);
     let refused = too_close.is_some() || fault == Some(ConnectFault::InvalidIdentify);
     let at_ms = at.saturating_duration_since(discord.started).as_millis();
     let record = IdentifyRecord {
@@ -118,6 +120,7 @@ fn judge(
         at_ms: u64::try_from(at_ms).unwrap_or(u64::MAX),
         accepted: !refused && invalid.is_none() && fault.is_none(),
         held: !state.access.is_reset() && state.sessions.holds(shard, count),
+        beside: state.sessions.is_beside(shard, count),
     };
     state.report.log_identify(record);
     let now = state.now();
@@ -125,16 +128,16 @@ fn judge(
         if let Some(judgement) = judgement {
             findings.push((judgement, format!("an Identify that was refused: {reason}")));
         }
-        state.refusals.close(shard, code, now);
+        state.refusals.close((shard, count), code, now);
         return Login::Closed { code, reason };
     }
     if let Some(ConnectFault::Close { code }) = fault {
-        state.refusals.close(shard, code, now);
+        state.refusals.close((shard, count), code, now);
         return Login::Closed { code, reason: "fault" };
     }
     if refused {
         state.report.identifies_refused += 1;
-        state.refusals.invalidate(shard, now);
+        state.refusals.invalidate((shard, count), now);
         return Login::Refused;
     }
     if fault == Some(ConnectFault::NoReady) {
@@ -150,7 +153,13 @@ fn judge(
 }
 
 /// Judges whether the shard may log in again at all, and so soon.
-fn judge_return(state: &State, config: &SimConfig, shard: u32, at: Instant, findings: &mut Vec<Finding>) {
+fn judge_return(
+    state: &State,
+    config: &SimConfig,
+    shard: (u32, u32),
+    at: Instant,
+    findings: &mut Vec<Finding>,
+) {
     if let Some(code) = state.refusals.of_shard(shard) {
         findings.push((judgement::RETURN_AFTER_REFUSAL, format!("an Identify after close {code}")));
     } else if let Some((code, since)) = state.refusals.of_bot() {
@@ -176,16 +185,18 @@ fn reset_token(state: &mut State) {
 }
 
 /// Checks what the Identify asks for; `None` if everything is valid.
-fn invalid(state: &State, config: &SimConfig, identify: &Identify) -> Option<Invalid> {
+fn invalid(state: &State, identify: &Identify) -> Option<Invalid> {
     let (shard, count) = (identify.shard_id(), identify.count());
     let intents = identify.audience.intents;
     if !state.access.accepts_token(&identify.token) {
         Some((None, 4004, "Authentication failed."))
     } else if shard >= count {
         Some((Some(judgement::INVALID_SHARD), 4010, "Invalid shard."))
-    } else if count % config.shard_multiple.max(1) != 0 {
+    } else if !count.is_multiple_of(state.identifies.multiple) {
         Some((Some(judgement::SHARDS_NOT_A_MULTIPLE), 4010, "Invalid shard: not a multiple."))
-    } else if state.world.of_shard(shard, count).len() > config.max_guilds_per_shard as usize {
+    } else if count < state.identifies.least_shards
+        || state.world.of_shard(shard, count).len() > state.identifies.max_guilds as usize
+    {
         Some((None, 4011, "Sharding required."))
     } else if intents & !intents::DOCUMENTED != 0 {
         Some((Some(judgement::UNKNOWN_INTENTS), 4013, "Invalid intents."))
@@ -205,7 +216,11 @@ fn start_session(discord: &Discord, state: &mut State, identify: &Identify, atte
     let guilds = state.world.of_shard(shard, count);
     let owner = Owner { shard, count, audience: identify.audience, mode, token: identify.token.clone() };
     let limit = discord.config.replay_limit;
-    let mut session = Session::new(owner, ordinal, guilds.clone(), link.clone(), limit);
+    let settings = state.sessions.settings(shard, count, ordinal);
+    let gap = Duration::from_millis(settings.guild_gap_ms);
+    let mut session = Session::new(owner, ordinal, guilds.clone(), link.clone(), limit, settings);
+    session.presence.clone_from(&identify.presence);
+    state.ledger.open(shard, ordinal, count);
     let unavailable: Vec<Value> = guilds
         .iter()
         .map(|place| json!({"id": state.world.guild(*place).id.to_string(), "unavailable": true}))
@@ -224,17 +239,16 @@ fn start_session(discord: &Discord, state: &mut State, identify: &Identify, atte
     session.push("READY", &ready.to_string(), Some(link.id));
     // GW-253: without the intent GUILDS, READY lists the guilds but no GUILD_CREATE follows.
     if identify.audience.intents & intents::GUILDS != 0 {
-        for place in guilds {
-            let guild = state.world.guild(place);
-            // GW-249, GW-250: a guild in an outage comes as an unavailable GUILD_DELETE or GUILD_CREATE.
-            let (event, data) = match guild.is_available() {
-                true => ("GUILD_CREATE", guild.create(identify.audience, true)),
-                false => {
-                    let event = if place % 2 == 0 { "GUILD_DELETE" } else { "GUILD_CREATE" };
-                    (event, json!({"id": guild.id.to_string(), "unavailable": true}))
-                }
-            };
-            send(&mut session, &mut state.ledger, event, data);
+        if gap.is_zero() {
+            for place in guilds {
+                send_initial(&mut session, &mut state.ledger, state.world.guild(place), place);
+            }
+        } else {
+            // GW-248: in no fixed order, and not at once.
+            let mut guilds = guilds;
+            session.random.shuffle(&mut guilds);
+            let at = |turn: u32| Instant::now() + gap * turn;
+            session.arriving = (1..).map(at).zip(guilds).collect();
         }
     }
     state.sessions.add(id.clone(), session);

@@ -21,7 +21,7 @@ pub(crate) fn resume(discord: &Discord, resume: &Resume<'_>, attempt: Attempt<'_
     let (shard, login) = {
         let mut state = discord.state();
         let attempt = Attempt { at: state.clock.at(attempt.at), ..attempt };
-        let shard = state.sessions.get(resume.session).map(|session| session.shard);
+        let shard = state.sessions.get(resume.session).map(|session| (session.shard, session.count));
         let login = judge(discord, &mut state, resume, attempt, &mut findings);
         if let (Login::Refused, Some(shard)) = (&login, shard) {
             let now = state.now();
@@ -30,7 +30,7 @@ pub(crate) fn resume(discord: &Discord, resume: &Resume<'_>, attempt: Attempt<'_
         discord.changed(state);
         (shard, login)
     };
-    report(discord, shard, findings);
+    report(discord, shard.map(|(shard, _)| shard), findings);
     login
 }
 
@@ -77,7 +77,7 @@ fn judge(
     if let Some(ConnectFault::Close { code } | ConnectFault::CloseResume { code }) = fault {
         if let Some(session) = state.sessions.get_mut(id) {
             session.over |= ends_session(code);
-            state.refusals.close(session.shard, code, now);
+            state.refusals.close((session.shard, session.count), code, now);
         }
         return Login::Closed { code, reason: "fault" };
     }
@@ -102,7 +102,7 @@ fn judge(
     if !session.can_replay_after(resume.sequence) {
         return refuse(state);
     }
-    let (shard, ordinal) = (session.shard, session.ordinal);
+    let (shard, count, ordinal) = (session.shard, session.count, session.ordinal);
     // A session has one connection only, so the older one is closed (GW-141).
     if let Some(older) = state.sessions.resume(id, link).filter(|older| older.id != link.id) {
         older.feed(None);
@@ -114,12 +114,13 @@ fn judge(
     }
     state.report.resumes += 1;
     state.ledger.known(shard, ordinal);
+    let _ = state.let_guilds_arrive(id);
     if let Some(session) = state.sessions.get_mut(id) {
         state.report.replayed += session.replay_length(resume.sequence);
         session.push("RESUMED", r#"{"_trace":[]}"#, Some(link.id));
     }
     link.feed(Some(Feed { session: id.to_owned(), cursor: resume.sequence }));
-    judge_pause(state, shard, at, discord.config.timings.invalid_session_wait, findings);
-    state.refusals.resumed(shard);
+    judge_pause(state, (shard, count), at, discord.config.timings.invalid_session_wait, findings);
+    state.refusals.resumed((shard, count));
     Login::Accepted { session: id.to_owned() }
 }

@@ -50,9 +50,10 @@ pub(super) async fn control(
 /// The report as JSON. It has a part of the Identify log: the newest records, or those from an index on, so
 /// that a client can read a long log in pages.
 fn report(discord: &Discord, from: Option<&str>) -> Value {
-    let (mut report, delivery) = {
+    let (mut report, delivery, world_delivery) = {
         let state = discord.state();
-        (state.report(), state.ledger.known_delivery())
+        let world_delivery = state.history.is_on().then(|| state.world_delivery());
+        (state.report(), state.ledger.known_delivery(), world_delivery)
     };
     let log = std::mem::take(&mut report.identify_log);
     let newest = log.len().saturating_sub(IDENTIFIES_PER_ANSWER);
@@ -62,6 +63,9 @@ fn report(discord: &Discord, from: Option<&str>) -> Value {
     answer["identify_log_from"] = from.into();
     if let Some(delivery) = delivery {
         answer["delivery"] = serde_json::to_value(delivery).unwrap_or_default();
+    }
+    if let Some(delivery) = world_delivery {
+        answer["world_delivery"] = serde_json::to_value(delivery).unwrap_or_default();
     }
     answer
 }

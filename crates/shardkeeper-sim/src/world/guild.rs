@@ -55,6 +55,8 @@ pub(crate) struct Guild {
     pub(super) voice_status: Option<String>,
     /// When the first voice channel stopped being empty, in Unix seconds; `None` while it is empty.
     pub(super) voice_start: Option<u64>,
+    /// The id of the session that the bot's voice connection belongs to (GW-207).
+    pub(super) bot_session: Option<String>,
     /// The data of the bot's last PRESENCE_UPDATE, caused by op 3.
     pub(crate) bot_presence: Option<Value>,
     /// Whether the bot is a member.
@@ -204,6 +206,7 @@ impl Guild {
                 .collect(),
             voice_status: Some("standup".to_owned()),
             voice_start: (in_voice > 0).then(|| ids::seconds(0)),
+            bot_session: None,
             bot_presence: None,
             joined: true,
             outages: 0,

@@ -27,3 +27,18 @@ pub(super) fn with(mut data: Value, more: Value) -> Value {
 pub(super) fn or_null(data: Option<Value>) -> Value {
     data.unwrap_or_default()
 }
+
+/// The text of a value with the keys of each object in reverse order.
+pub(crate) fn reversed(value: &Value) -> String {
+    let (open, parts, close) = match value {
+        Value::Array(values) => ('[', values.iter().map(reversed).collect::<Vec<_>>(), ']'),
+        Value::Object(fields) => {
+            let field = |(key, value): (&String, &Value)| {
+                format!("{}:{}", Value::from(key.as_str()), reversed(value))
+            };
+            ('{', fields.iter().rev().map(field).collect(), '}')
+        }
+        value => return value.to_string(),
+    };
+    format!("{open}{}{close}", parts.join(","))
+}

@@ -15,6 +15,8 @@ mod message;
 mod objects;
 mod words;
 
+use std::collections::BTreeSet;
+
 use fastrand::Rng;
 use serde_json::Value;
 
@@ -27,7 +29,7 @@ pub(crate) use self::event_data::{emoji_cleared, reaction_added, reaction_data, 
 use self::events::{EVENTS, Scene};
 pub(crate) use self::guild::{Guild, Voice};
 pub(crate) use self::ids::{BOT, seconds};
-pub(crate) use self::json::without;
+pub(crate) use self::json::{reversed, without};
 pub(crate) use self::member::Member;
 pub(crate) use self::message::{Message, Reaction, Room};
 use crate::config::Mix;
@@ -37,6 +39,8 @@ use crate::config::Mix;
 pub(crate) struct World {
     guilds: Vec<Guild>,
     account: Account,
+    /// The guilds in which the bot is in voice.
+    bot_voices: BTreeSet<usize>,
     pub(crate) commands: Commands,
     /// How many events have happened. The last one has this number.
     events: u64,
@@ -58,6 +62,7 @@ impl World {
         Self {
             guilds,
             account: Account::default(),
+            bot_voices: BTreeSet::new(),
             commands: Commands::default(),
             events: 0,
             mix,
@@ -109,6 +114,28 @@ impl World {
     pub(crate) fn find_direct(&self, id: u64) -> Option<Member> {
         let user = user_of_direct(id)?;
         self.guilds.iter().any(|guild| guild.joined && guild.has(user)).then_some(user)
+    }
+
+    /// Moves the bot's voice connection in a guild, or, with `None`, ends it. The connection belongs to the session
+    /// that moved it last (GW-207). Returns the data of the VOICE_STATE_UPDATE; `None` if nothing changes.
+    pub(crate) fn move_bot(&mut self, place: usize, session: &str, to: Option<Voice>) -> Option<Value> {
+        let guild = &mut self.guilds[place];
+        let now = seconds(self.events);
+        if !guild.move_voice(Member::Bot, to, now) {
+            return None;
+        }
+        if to.is_some() {
+            guild.bot_session = Some(session.to_owned());
+            self.bot_voices.insert(place);
+        } else {
+            self.bot_voices.remove(&place);
+        }
+        Some(guild.voice_state(Member::Bot, to))
+    }
+
+    /// The guilds in which the bot is in voice, each with the session that its connection belongs to.
+    pub(crate) fn bot_voices(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.bot_voices.iter().filter_map(|place| Some((*place, self.guilds[*place].bot_session.as_deref()?)))
     }
 
     pub(crate) fn account(&mut self) -> &mut Account {

@@ -269,10 +269,12 @@ impl Guild {
     }
 
     pub(crate) fn voice_state(&self, member: Member, voice: Option<Voice>) -> Value {
+        let own = self.bot_session.clone().filter(|_| member == Member::Bot);
+        let session = own.unwrap_or_else(|| format!("{:032x}", member.id()));
         json!({
             "guild_id": self.id.to_string(), "channel_id": voice.map(|voice| voice.channel.to_string()),
             "user_id": member.id().to_string(), "member": self.member_object(member, true),
-            "session_id": format!("{:032x}", member.id()), "deaf": false, "mute": false,
+            "session_id": session, "deaf": false, "mute": false,
             "self_deaf": voice.is_some_and(|voice| voice.self_deaf),
             "self_mute": voice.is_some_and(|voice| voice.self_mute), "self_video": false, "suppress": false,
             "request_to_speak_timestamp": null,

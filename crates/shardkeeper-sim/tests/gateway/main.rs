@@ -10,6 +10,7 @@ mod faults;
 mod guilds;
 mod hostile;
 mod judgement;
+mod layouts;
 mod rest;
 mod support;
 mod wire;

@@ -67,8 +67,8 @@
 //!    ├▶ command      commands on their way to a driver                     │        │
 //!    ├▶ status       what a bot can see of shards, queue and manager       ▼        │
 //!    ├▶ dispatch     publisher, topics, subscriptions, watermark ───────────────────┘
+//!    ├▶ reshard      plan and phases of a reshard, without I/O
 //!    ├▶ error        the errors of calls and of the start
-//!    ├▶ layout       the identity of a shard while two layouts are live
 //!    ├▶ gateway_info GET /gateway/bot
 //!    ├▶ layout       which shards there are, and which owns a guild
 //!    ├▶ task         what a task leaves behind when it ends
@@ -117,6 +117,7 @@
 //! | `crates/shardkeeper/src/shard/` | `actor.rs`: the shard's actor; `driver.rs`: the loop of one shard; `core.rs`: its work on the machine; `link.rs`, `carry_out.rs`: its connection; `hand_over.rs`: its end; `board.rs`: its status; `life.rs`: what an incarnation leaves behind; `pacer.rs`: how fast connections open; `tap.rs`: payloads shown for debugging |
 //! | `crates/shardkeeper/src/dispatch/` | `topic.rs`, `subscription.rs`, `publisher.rs`, `spill.rs`, `watermark.rs` |
 //! | `crates/shardkeeper/src/command/` | `channel.rs`: the way to a driver; `accepted.rs`: what becomes of a command |
+//! | `crates/shardkeeper/src/reshard/` | `plan.rs`: which groups a reshard replaces, and what it costs; `policy.rs`: when it is worth that; `phases.rs`: the phases of each group, and `model.rs`: all of their interleavings |
 //! | `crates/shardkeeper/src/message.rs` | the messages between actors |
 //! | `crates/shardkeeper-proto/src/` | `shard/`: the machine of one shard; `identify.rs`, `limit.rs`: the identify limiter and budget, the command limits; `close.rs`, `event.rs`, `intents.rs`: tables; `envelope.rs`, `etf/`: how payloads are split and translated |
 //! | `crates/shardkeeper-transport/src/` | `dial.rs`, `tls.rs`, `connection.rs`: TCP, TLS, WebSocket; `inflate/`: the compressions |

@@ -97,12 +97,11 @@ impl Shards {
 
     /// Forgets a shard, and returns its session as another process can resume it.
     fn forget(&mut self, shard: ShardKey) -> Option<Session> {
-        let slot = shard;
         let mut table = self.table();
-        table.slots.remove(&slot);
+        table.slots.remove(&shard);
         // So the keeper deletes it from the store. A store that could not be read may hold a session of this
         // shard too.
-        table.held.insert(slot);
+        table.held.insert(shard);
         drop(table);
         self.entries.remove(&shard)?.cell.load_acknowledged()
     }
