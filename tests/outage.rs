@@ -83,16 +83,16 @@ fn cut_all(running: &Running) {
 
 /// Reads events until this time.
 async fn read_until(running: &mut Running, end: Instant) -> Vec<(Instant, Lifecycle)> {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Ok(event) = tokio::time::timeout_at(end, running.next()).await {
-        told.extend(event.lifecycle().map(|lifecycle| (Instant::now(), lifecycle.clone())));
+        reported.extend(event.lifecycle().map(|lifecycle| (Instant::now(), lifecycle.clone())));
     }
-    told
+    reported
 }
 
 /// Reads events until this many shards are ready again.
 async fn read_until_back(running: &mut Running, shards: u32) -> Vec<(Instant, Lifecycle)> {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let mut back = 0;
     while back < shards {
         let event = timeout(Duration::from_secs(24 * 3600), running.next()).await.unwrap();
@@ -101,9 +101,9 @@ async fn read_until_back(running: &mut Running, shards: u32) -> Vec<(Instant, Li
             lifecycle,
             Lifecycle::Shard { change: Change::Ready | Change::Resumed { .. }, .. }
         ));
-        told.push((Instant::now(), lifecycle.clone()));
+        reported.push((Instant::now(), lifecycle.clone()));
     }
-    told
+    reported
 }
 
 /// The largest number of attempts within any second.
@@ -123,7 +123,7 @@ async fn gw_138_153_ten_minutes_without_a_network_cost_no_identify_and_no_storm(
     let (mut running, network) = start(100).await;
     let start = Instant::now();
     cut_all(&running);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let mut seasons = Vec::new();
     for weather in
         [Weather::NoNames, Weather::Cut, Weather::Answers(IN_TROUBLE), Weather::Answers(PAGE), Weather::Hangs]
@@ -131,7 +131,7 @@ async fn gw_138_153_ten_minutes_without_a_network_cost_no_identify_and_no_storm(
         network.set_weather(weather);
         let before = LINES.get();
         let end = Instant::now() + Duration::from_secs(120);
-        told.extend(read_until(&mut running, end).await);
+        reported.extend(read_until(&mut running, end).await);
         let dials = network.take_dials();
         seasons.push((weather, to_gateway(&dials).len(), dials.len(), LINES.get() - before));
         assert!(most_in_a_second(&dials) <= 101, "{weather:?}");
@@ -139,7 +139,7 @@ async fn gw_138_153_ten_minutes_without_a_network_cost_no_identify_and_no_storm(
     network.set_weather(Weather::Fine);
     let end = Instant::now();
     assert_eq!(end - start, Duration::from_secs(600));
-    let told_back = read_until_back(&mut running, 100).await;
+    let reported_back = read_until_back(&mut running, 100).await;
     let took = end.elapsed();
     let dials = to_gateway(&network.take_dials());
     // One attempt of each shard per half minute, and more in the first minute, when the waits are shorter.
@@ -149,8 +149,8 @@ async fn gw_138_153_ten_minutes_without_a_network_cost_no_identify_and_no_storm(
     assert!(asked <= 11, "the API was asked {asked} times");
     // Each attempt logs three lines: the connect, its failure, and the next attempt.
     assert!(LINES.get() <= 3 * tries + 3000, "{} lines", LINES.get());
-    told.extend(told_back);
-    assert!(!told.iter().any(|(_, lifecycle)| matches!(lifecycle, Lifecycle::Crashed { .. })));
+    reported.extend(reported_back);
+    assert!(!reported.iter().any(|(_, lifecycle)| matches!(lifecycle, Lifecycle::Crashed { .. })));
     eprintln!(
         "ten minutes without a network: {tries} connections tried, the API asked {asked} times, {} lines logged, all back \
          after {took:.1?}",
@@ -194,7 +194,7 @@ async fn gw_138_175_a_thousand_shards_cut_at_once_resume_in_turn_and_say_what_th
     network.set_latency(latency);
     let before = (LINES.get(), Instant::now());
     cut_all(&running);
-    let told = read_until_back(&mut running, 1000).await;
+    let reported = read_until_back(&mut running, 1000).await;
     let dials = network.take_dials();
     // Fifty at once, and then fifty per second: each takes 300 ms, and they do not wait for each other.
     assert_eq!(dials.len(), 1000);
@@ -205,7 +205,7 @@ async fn gw_138_175_a_thousand_shards_cut_at_once_resume_in_turn_and_say_what_th
     // Six lines each: disconnected, connecting, paced, hello, resuming, resumed.
     assert!(LINES.get() - before.0 <= 6 * 1000, "{} lines", LINES.get() - before.0);
     let mut stories: BTreeMap<u32, Story> = BTreeMap::new();
-    for (at, lifecycle) in told {
+    for (at, lifecycle) in reported {
         let Lifecycle::Shard { shard, change, .. } = lifecycle else { panic!("{lifecycle}") };
         let story = stories.entry(shard.0).or_default();
         match change {
@@ -258,12 +258,12 @@ async fn gw_140_149_after_an_outage_too_long_for_its_session_a_shard_identifies_
     let end = Instant::now() + Duration::from_secs(600);
     read_until(&mut running, end).await;
     network.set_weather(Weather::Fine);
-    let told = read_until_back(&mut running, 16).await;
-    let told_so = |(_, lifecycle): &&(Instant, Lifecycle)| {
+    let reported = read_until_back(&mut running, 16).await;
+    let is_reported = |(_, lifecycle): &&(Instant, Lifecycle)| {
         let invalid = Reason::InvalidSession { resumable: false };
         matches!(lifecycle, Lifecycle::Shard { change: Change::Disconnected { reason, .. }, .. } if *reason == invalid)
     };
-    assert_eq!(told.iter().filter(told_so).count(), 16);
+    assert_eq!(reported.iter().filter(is_reported).count(), 16);
     // Twice the longest wait: an answer alone does not reset the waits (GW-154).
     assert!(end.elapsed() <= Duration::from_secs(60 + 60 + 6), "{:?}", end.elapsed());
     let report = running.simulator.report();
@@ -389,8 +389,8 @@ async fn gw_002_103_139_when_no_host_works_for_hours_all_are_tried_and_the_sessi
         break_host(&running, Host::Any, fault, hours);
         let end = Instant::now() + hours;
         cut_all(&running);
-        let told = read_until(&mut running, end).await;
-        let let_go = told.iter().filter(|(_, lifecycle)| {
+        let reported = read_until(&mut running, end).await;
+        let let_go = reported.iter().filter(|(_, lifecycle)| {
             let Lifecycle::Shard { change: Change::Disconnected { reason, next, .. }, .. } = lifecycle else {
                 return false;
             };

@@ -48,7 +48,7 @@ async fn act(world: &Arc<World>, operation: Operation) {
         Operation::Restart { shard, by } => {
             let Some(keeper) = world.keeper_of(shard) else { return };
             if by == RestartBy::Identify {
-                world.state().logins.begins_anew(shard);
+                world.state().logins.begins_again(shard);
             }
             let restarted = world
                 .answers
@@ -91,7 +91,7 @@ async fn move_shards(world: &Arc<World>, from: usize, shards: Vec<u32>) {
         let resumes = sessions.iter().any(|session| session.shard.0 == *shard);
         state.logins.expect(number, *shard, resumes);
         if !resumes {
-            state.logins.begins_anew(*shard);
+            state.logins.begins_again(*shard);
         }
     }
     let added = world.answers.within(AT_ONCE, "add_shards", new.add_shards(ids(), sessions)).await;

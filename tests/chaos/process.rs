@@ -127,7 +127,7 @@ async fn report(world: Arc<World>, number: usize, mut lifecycle: Subscription) {
             }
             let ours = ["driver panicked: crash drill", "killed", "stopped"];
             if !ours.contains(&error.as_str()) {
-                world.trace.complain(format_args!("a shard crashed that was not told to: {error}"));
+                world.trace.complain(format_args!("a shard crashed that was not asked to: {error}"));
             }
         }
     }
@@ -171,7 +171,7 @@ fn expect_logins(
         let is_newest =
             known.iter().any(|session| session.shard.0 == *shard && newest.get(shard) == Some(&session.id));
         if resumes != Some(true) || !is_newest {
-            state.logins.begins_anew(*shard);
+            state.logins.begins_again(*shard);
         }
     }
 }

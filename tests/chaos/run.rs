@@ -86,9 +86,9 @@ async fn carry_out(plan: Plan, pace: Pace) -> Outcome {
     let operations = world.plan.steps.iter().filter(|(_, step)| matches!(step, Step::Operate(_))).count();
     let operating = world.pace.late_by() * 2 * u32::try_from(operations).unwrap_or(u32::MAX);
     let bound = recovery::bound(&world.plan, &world.pace) + operating;
-    let (done, told) = oneshot::channel();
+    let (done, reported) = oneshot::channel();
     let _ = orders.send(Order::Report(done)).await;
-    if timeout(bound, told).await.is_err() {
+    if timeout(bound, reported).await.is_err() {
         world.trace.complain("the operator does not come to an end");
     }
     wait_until_well(&world, last_fault + bound).await;
@@ -107,7 +107,7 @@ async fn carry_out(plan: Plan, pace: Pace) -> Outcome {
     finish(&world, &orders).await;
     let report = world.simulator.report();
     protocol::judge(&world.plan, &world.pace, &report, &world.trace);
-    identify::judge(&world.plan, &world.pace, &report, &world.state().logins.anew, &world.trace);
+    identify::judge(&world.plan, &world.pace, &report, &world.state().logins.beginnings, &world.trace);
     world.log.judge(&world.pace, &world.trace);
     world.trace.mark();
     world.simulator.shutdown();
@@ -307,7 +307,7 @@ async fn finish(world: &Arc<World>, orders: &mpsc::Sender<Order>) {
         sleep(world.pace.wait(Duration::from_secs(60)) + world.pace.settling()).await;
         world.state().owners.remove(&last);
     }
-    let (done, told) = oneshot::channel();
+    let (done, reported) = oneshot::channel();
     let _ = orders.send(Order::End(done)).await;
-    let _ = told.await;
+    let _ = reported.await;
 }

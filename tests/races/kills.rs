@@ -81,7 +81,7 @@ fn after_a_storm_of_kills_every_shard_comes_back() {
 }
 
 #[test]
-fn ready_in_the_spill_of_a_shard_that_is_killed_and_removed_is_told_as_missed() {
+fn ready_in_the_spill_of_a_shard_that_is_killed_and_removed_is_reported_as_missed() {
     repeat(100, |round| async move {
         let simulator = round.simulator(1, |_| {});
         let builder = round.bot(&simulator).shutdown_timeout(Duration::from_millis(50));

@@ -67,7 +67,7 @@ fn gw_080_089_090_096_a_running_shard_that_is_refused_ends_the_bot() {
 }
 
 #[test]
-fn gw_086_087_a_refused_layout_is_told_of_each_shard_and_ends_with_the_last() {
+fn gw_086_087_a_refused_layout_is_reported_for_each_shard_and_ends_with_the_last() {
     for code in [4010, 4011] {
         repeat(50, move |round| async move {
             let simulator = round.simulator(2, |_| {});
@@ -84,9 +84,9 @@ fn gw_086_087_a_refused_layout_is_told_of_each_shard_and_ends_with_the_last() {
             simulator.inject(0, Fault::Close { code }).unwrap();
             refused_with(&keeper, code).await;
             let heard = rest(lifecycle).await;
-            let told =
+            let reported =
                 |change: &&Lifecycle| matches!(change, Lifecycle::LayoutRefused { shard: ShardId(0), .. });
-            assert_eq!(heard.iter().filter(told).count(), 1, "{heard:?}");
+            assert_eq!(heard.iter().filter(reported).count(), 1, "{heard:?}");
             assert_eq!(simulator.report().identifies, 2);
         });
     }

@@ -12,7 +12,7 @@ use shardkeeper::error::{CommandError, ManagerEnded};
 use shardkeeper::status::Change;
 use shardkeeper::{Activity, Event, EventName, Intents, OnlineStatus, Presence, ShardId, Topic};
 use shardkeeper_sim::{ConnectFault, Fault};
-use shardkeeper_tests::{Running, bot, bot_with, in_both_worlds, simulator};
+use shardkeeper_tests::{Running, bot, bot_with, eventually, in_both_worlds, simulator};
 use tokio::time::Instant;
 
 fn playing(name: &str) -> Presence {
@@ -281,16 +281,20 @@ async fn a_computed_presence_is_in_every_identify_until_another_is_set() {
     assert_eq!(shows(&running.simulator, 0).as_deref(), Some("0 at 0"));
     assert_eq!(shows(&running.simulator, 1).as_deref(), Some("1 at 1"));
     let keeper = running.keeper.clone();
-    let mut anew = async |shard| {
+    let mut identify_again = async |shard| {
         running.simulator.inject(shard, Fault::InvalidSession { resumable: false }).unwrap();
         running.until_shard(shard, |change| matches!(change, Change::Ready)).await;
         shows(&running.simulator, shard)
     };
-    assert_eq!(anew(1).await.as_deref(), Some("1 at 1"), "the panic costs nothing, and leaves the last one");
-    assert_eq!(anew(1).await.as_deref(), Some("1 at 3"));
+    assert_eq!(
+        identify_again(1).await.as_deref(),
+        Some("1 at 1"),
+        "the panic costs nothing, and leaves the last one"
+    );
+    assert_eq!(identify_again(1).await.as_deref(), Some("1 at 3"));
     keeper.update_presence_on([ShardId(1)], playing("set")).await.unwrap();
-    assert_eq!(anew(1).await.as_deref(), Some("set"));
-    assert_eq!(anew(0).await.as_deref(), Some("0 at 4"));
+    assert_eq!(identify_again(1).await.as_deref(), Some("set"));
+    assert_eq!(identify_again(0).await.as_deref(), Some("0 at 4"));
     assert_eq!(identifies.load(Ordering::Relaxed), 5);
     running.no_violations();
 }
@@ -384,11 +388,16 @@ async fn whoever_waits_for_a_command_with_a_delivery_in_hand_does_not_hold_up_a_
     for _ in 0..120 {
         keeper.command(ask_for(1)).await.unwrap();
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    running.simulator.emit(0, 1);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The limits allow no more, and everything that they allowed is answered.
+    let simulator = running.simulator.clone();
+    eventually(async || {
+        let waiting = keeper.shard_status(ShardId(0)).await.unwrap().sending.bulk_waiting;
+        waiting > 0 && simulator.report().commands + waiting as u64 == 120
+    })
+    .await;
+    simulator.emit(0, 1);
     let mut last = running.next().await;
-    while running.events.backlog() > 0 {
+    while simulator.delivery().delivered < simulator.delivery().sent {
         last = running.next().await;
     }
     let sequence = last.dispatch().unwrap().sequence();

@@ -1,13 +1,10 @@
 //! Internal crashes: drivers, actors and the identify queue restart, and sessions survive.
-
-use std::time::Duration;
-
 use ractor::Actor;
 use shardkeeper::actor::{QueueMessage, ShardMessage};
 use shardkeeper::status::{Change, Phase};
 use shardkeeper::{Event, Lifecycle, ShardId, SubscriptionOptions, Topic};
 use shardkeeper_sim::Fault;
-use shardkeeper_tests::{Running, in_both_worlds, no_violations_except, service, simulator};
+use shardkeeper_tests::{Running, eventually, in_both_worlds, no_violations_except, service, simulator};
 
 #[test]
 fn a_panic_in_a_driver_costs_a_resume_and_nothing_else() {
@@ -156,13 +153,8 @@ async fn a_queue_that_dies_again_and_again_is_replaced_with_growing_waits() {
     let mut running = Running::start(simulator(1, |_| {})).await;
     let mut waits = Vec::new();
     for _ in 0..6 {
-        let queue = loop {
-            match service::<QueueMessage>(&running.keeper) {
-                Some(queue) => break queue,
-                None => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
-        };
-        queue.kill();
+        eventually(async || service::<QueueMessage>(&running.keeper).is_some()).await;
+        service::<QueueMessage>(&running.keeper).unwrap().kill();
         let crashed = running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;
         if let Lifecycle::ServiceCrashed { restart_after, .. } = crashed {
             waits.push(restart_after);

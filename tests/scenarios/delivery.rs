@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shardkeeper::{Delivery, Event, EventName, Overflow, SubscriptionOptions, Topic};
-use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
+use shardkeeper_tests::{Running, bot, eventually, in_both_worlds, simulator};
 use tokio::sync::mpsc;
 
 fn options(capacity: usize, overflow: Overflow) -> SubscriptionOptions {
@@ -196,7 +196,8 @@ async fn a_connection_lost_while_a_subscriber_stalls_is_resumed_and_nothing_is_l
     let mut running = Running::start(simulator(1, |_| {})).await;
     let mut slow = running.keeper.subscribe_with(Topic::all(), options(10, Overflow::Wait));
     running.simulator.emit(0, 1000);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let shard = shardkeeper::ShardId(0);
+    eventually(async || running.keeper.shard_status(shard).await.unwrap().reading_paused).await;
     running.simulator.inject(0, shardkeeper_sim::Fault::Cut).unwrap();
     tokio::time::sleep(Duration::from_secs(120)).await;
     let connections = running.simulator.report().connections;
@@ -214,13 +215,14 @@ async fn a_stalled_subscriber_that_goes_away_releases_the_shard() {
     let mut running = Running::start(simulator(1, |_| {})).await;
     let slow = running.keeper.subscribe_with(Topic::all(), options(1, Overflow::Wait));
     running.simulator.emit(0, 500);
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    let shard = shardkeeper::ShardId(0);
+    eventually(async || running.keeper.shard_status(shard).await.unwrap().reading_paused).await;
     drop(slow);
     running.check().await;
 }
 
 #[test]
-fn subscribers_that_may_lose_are_told_what_they_lost_and_stop_nobody() {
+fn subscribers_that_may_lose_learn_what_they_lost_and_stop_nobody() {
     in_both_worlds(|| async {
         let mut running = Running::start(simulator(1, |_| {})).await;
         for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
@@ -247,7 +249,7 @@ async fn a_crash_while_a_subscriber_is_behind_delivers_everything() {
     let mut running = Running::start(simulator(1, |_| {})).await;
     let mut slow = running.keeper.subscribe_with(Topic::all(), options(10, Overflow::Wait));
     running.simulator.emit(0, 200);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    eventually(async || slow.backlog() == 10).await;
     let shard = running.keeper.shard(shardkeeper::ShardId(0)).await.unwrap();
     shard.cast(shardkeeper::actor::ShardMessage::CrashDrill).unwrap();
     let reader = tokio::spawn(async move {
@@ -301,10 +303,11 @@ async fn what_a_subscription_has_not_read_is_acknowledged_when_it_goes_though_no
     let mut running = Running { simulator, keeper, events: unread };
     while !matches!(*ready.next().await.unwrap(), Event::Lifecycle(shardkeeper::Lifecycle::AllReady { .. })) {
     }
+    let sequence = async || running.keeper.shard_status(shardkeeper::ShardId(0)).await.unwrap().sequence;
+    let before = sequence().await;
     running.simulator.emit(0, 10);
-    running.simulator.wait_until(|report| report.ready_sessions == 2).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let sequence = running.keeper.shard_status(shardkeeper::ShardId(0)).await.unwrap().sequence;
+    eventually(async || sequence().await >= before + 10).await;
+    let sequence = sequence().await;
     assert!(running.keeper.sessions().await.unwrap()[0].sequence < sequence);
     running.events = running.keeper.subscribe(Topic::lifecycle());
     assert_eq!(running.keeper.sessions().await.unwrap()[0].sequence, sequence);

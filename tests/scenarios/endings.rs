@@ -8,7 +8,7 @@ use shardkeeper::error::{CommandError, ExitReason, ManagerEnded, ShardChangeErro
 use shardkeeper::status::{Change, Phase};
 use shardkeeper::{OnlineStatus, Presence, ShardId, Shardkeeper};
 use shardkeeper_sim::{Action, ConnectFault, Fault, Host, RestFault};
-use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
+use shardkeeper_tests::{Running, bot, eventually, in_both_worlds, simulator};
 use tokio::time::Instant;
 
 #[test]
@@ -96,7 +96,7 @@ async fn a_subscriber_that_reads_nothing_cannot_delay_the_end_beyond_its_deadlin
         shardkeeper::SubscriptionOptions { capacity: 1, overflow: shardkeeper::Overflow::Wait },
     );
     running.simulator.emit(0, 50);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    eventually(async || slow.backlog() == 1).await;
     let start = Instant::now();
     let sessions = running.keeper.detach().await.unwrap();
     assert_eq!(sessions.len(), 1, "what it did not take is replayed to the successor");
@@ -106,11 +106,16 @@ async fn a_subscriber_that_reads_nothing_cannot_delay_the_end_beyond_its_deadlin
 
 #[tokio::test(start_paused = true)]
 async fn an_end_in_the_middle_of_connecting_cancels_it() {
-    for fault in [ConnectFault::Hang, ConnectFault::NoHello, ConnectFault::NoReady, ConnectFault::Refuse] {
+    for (fault, phase) in [
+        (ConnectFault::Hang, Phase::Connecting),
+        (ConnectFault::NoHello, Phase::Connecting),
+        (ConnectFault::NoReady, Phase::Identifying),
+        (ConnectFault::Refuse, Phase::Disconnected),
+    ] {
         let simulator = simulator(3, |config| config.max_concurrency = 1);
         simulator.arm(fault, 100);
         let keeper = bot(&simulator).start().await.unwrap();
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        eventually(async || keeper.shard_status(ShardId(0)).await.unwrap().phase == phase).await;
         let start = Instant::now();
         keeper.stop().await;
         assert!(start.elapsed() <= Duration::from_secs(3), "{fault:?}: {:?}", start.elapsed());

@@ -32,7 +32,7 @@ async fn a_bot_that_discord_refuses_says_so_when_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bot_that_was_told_to_end_has_ended_well() {
+async fn a_bot_that_is_shut_down_has_ended_well() {
     let running = Running::start(simulator(1, |_| {})).await;
     assert!(running.keeper.wait().now_or_never().is_none());
     running.keeper.stop().await;

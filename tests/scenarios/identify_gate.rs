@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join};
 use shardkeeper::actor::{QueueMessage, ShardMessage};
 use shardkeeper::gate::{GateError, IdentifyGate, IdentifyPass, IdentifyRequest, LocalGate};
-use shardkeeper::status::Change;
+use shardkeeper::status::{Change, Phase};
 use shardkeeper::{Builder, Event, Lifecycle, ShardId, Topic};
 use shardkeeper_sim::{IdentifyRecord, Simulator};
-use shardkeeper_tests::{Running, bot, in_both_worlds, no_violations_except, service, simulator};
+use shardkeeper_tests::{Running, bot, eventually, in_both_worlds, no_violations_except, service, simulator};
 use tokio::time::Instant;
 
 /// Two bots: one with the even shards of `count`, one with the odd ones.
@@ -90,7 +90,7 @@ impl IdentifyGate for Failing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gate_that_fails_for_a_minute_lets_nobody_identify_and_is_told_once() {
+async fn a_gate_that_fails_for_a_minute_lets_nobody_identify_and_is_reported_once() {
     let simulator = simulator(4, |_| {});
     let gate = Failing { gate: LocalGate::default(), until: Instant::now() + Duration::from_secs(60) };
     let builder = bot(&simulator).identify_gate(Arc::new(gate));
@@ -98,15 +98,17 @@ async fn a_gate_that_fails_for_a_minute_lets_nobody_identify_and_is_told_once() 
     let mut running = Running::start_with(simulator, builder).await;
     let log = running.simulator.report().identify_log;
     assert!(log[0].at_ms >= 60_000, "{log:?}");
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(event) = lifecycle.next().await {
         match &*event {
             Event::Lifecycle(Lifecycle::AllReady { .. }) => break,
-            Event::Lifecycle(lifecycle) if lifecycle.shard().is_none() => told.push(lifecycle.to_string()),
+            Event::Lifecycle(lifecycle) if lifecycle.shard().is_none() => {
+                reported.push(lifecycle.to_string())
+            }
             _ => {}
         }
     }
-    let [failed, recovered] = &told[..] else { panic!("once each: {told:?}") };
+    let [failed, recovered] = &reported[..] else { panic!("once each: {reported:?}") };
     assert!(failed.starts_with("identify gate: failed (panicked: it is broken), next try in 1."), "{failed}");
     assert_eq!(recovered, "identify gate: works again");
     running.check().await;
@@ -121,8 +123,11 @@ async fn a_manager_that_stops_at_the_gate_frees_its_place() {
     let (even, odd) = halves(&simulator, 2);
     let first = even.identify_gate(gate.clone()).start().await.unwrap();
     // The shard waits at Hello, and requests a permit before the other one does.
-    simulator.wait_until(|report| report.connections == 1).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    eventually(async || {
+        let shards = first.status().await.unwrap().shards;
+        shards.iter().any(|shard| shard.phase == Phase::AwaitingPermit)
+    })
+    .await;
     let second = tokio::spawn(Running::start_with(simulator.clone(), odd.identify_gate(gate)));
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(simulator.report().identifies, 0);

@@ -8,7 +8,7 @@ use shardkeeper::error::{ConfigError, ExitReason, GatewayInfoError, StartError};
 use shardkeeper::status::{Change, Phase, Reason};
 use shardkeeper::{Intents, Lifecycle, ShardId, Shardkeeper, Topic};
 use shardkeeper_sim::{ConnectFault, Fault, RestFault};
-use shardkeeper_tests::{Network, Running, SimDialer, bot, bot_with, in_both_worlds, simulator};
+use shardkeeper_tests::{Network, Running, SimDialer, bot, bot_with, eventually, in_both_worlds, simulator};
 
 #[test]
 fn gw_006_a_wrong_token_ends_the_start() {
@@ -110,9 +110,7 @@ async fn gw_080_096_after_4004_no_shard_in_whatever_state_identifies_or_resumes(
     simulator.arm(ConnectFault::NoHello, 1);
     for (shard, phase) in [(5, Phase::Connecting), (6, Phase::AwaitingPermit), (7, Phase::Queued)] {
         simulator.inject(shard, Fault::Close { code: 4009 }).unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let status = running.keeper.shard_status(ShardId(shard)).await.unwrap();
-        assert_eq!(status.phase, phase, "shard {shard}");
+        eventually(async || running.keeper.shard_status(ShardId(shard)).await.unwrap().phase == phase).await;
     }
     let phases: Vec<_> =
         running.keeper.status().await.unwrap().shards.iter().map(|shard| shard.phase).collect();
@@ -153,31 +151,31 @@ fn gw_089_090_refused_intents_are_named() {
             let keeper = builder.start().await.unwrap();
             let ExitReason::Refused(refusal) = keeper.exit_reason().await else { panic!("it is refused") };
             assert!(refusal.to_string().ends_with(named), "{refusal}");
-            let mut told = Vec::new();
+            let mut reported = Vec::new();
             while let Some(event) = lifecycle.next().await {
-                told.push(event.lifecycle().unwrap().to_string());
+                reported.push(event.lifecycle().unwrap().to_string());
             }
             assert_eq!(
-                told.iter().filter(|line| line.ends_with(named)).count(),
+                reported.iter().filter(|line| line.ends_with(named)).count(),
                 2,
-                "of the shard, and of all: {told:?}"
+                "of the shard, and of all: {reported:?}"
             );
         }
     });
 }
 
 #[test]
-fn gw_086_087_a_refused_layout_is_told_as_such() {
+fn gw_086_087_a_refused_layout_is_reported_as_such() {
     in_both_worlds(|| async {
         for code in [4010, 4011] {
             let mut running = Running::start(simulator(2, |_| {})).await;
             for shard in [1, 0] {
                 running.simulator.inject(shard, Fault::Close { code }).unwrap();
-                let told =
+                let reported =
                     running.until(|lifecycle| matches!(lifecycle, Lifecycle::LayoutRefused { .. })).await;
-                assert_eq!(told.shard(), Some(ShardId(shard)));
+                assert_eq!(reported.shard(), Some(ShardId(shard)));
                 let line = format!("shard {shard}: the layout of 2 shards is refused: {code} (");
-                assert!(told.to_string().starts_with(&line), "{told}");
+                assert!(reported.to_string().starts_with(&line), "{reported}");
             }
             // All actors of the bot have ended.
             assert!(

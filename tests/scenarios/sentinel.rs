@@ -6,7 +6,7 @@ use shardkeeper::actor::{ManagerMessage, SentinelMessage, ShardManager};
 use shardkeeper::config::{RestartBy, Token, gateway_info};
 use shardkeeper::{Lifecycle, ShardId, Topic};
 use shardkeeper_sim::{Action, RestFault, Simulator};
-use shardkeeper_tests::{Running, SimDialer, bot, service, simulator};
+use shardkeeper_tests::{Running, SimDialer, bot, eventually, service, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -35,7 +35,7 @@ async fn gw_004_169_177_the_gateway_is_asked_every_few_hours_and_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_005_more_shards_than_the_bot_has_are_told_when_they_are_more_than_ever() {
+async fn gw_005_more_shards_than_the_bot_has_are_reported_when_they_are_more_than_ever() {
     let simulator = quiet(2);
     let builder = bot(&simulator).gateway_check_every(HOUR);
     let mut lifecycle = builder.subscribe(Topic::lifecycle());
@@ -46,14 +46,14 @@ async fn gw_005_more_shards_than_the_bot_has_are_told_when_they_are_more_than_ev
         sleep(HOUR * 5).await;
     }
     running.keeper.stop().await;
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(event) = lifecycle.next().await {
         if let Some(advice @ Lifecycle::MoreShardsAdvised { .. }) = event.lifecycle() {
-            told.push(advice.to_string());
+            reported.push(advice.to_string());
         }
     }
     let expected = [3, 4].map(|advised| format!("discord recommends {advised} shards, the bot has 2"));
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,8 +130,8 @@ async fn gw_290_293_what_the_api_asks_for_goes_before_the_doubts_of_shards() {
 async fn gw_006_297_a_token_that_is_dead_is_not_used_for_asking_again() {
     let mut running = Running::start(quiet(1)).await;
     running.simulator.arm_rest(RestFault::Status(401), usize::MAX);
-    let told = running.until(|lifecycle| matches!(lifecycle, Lifecycle::GatewayUnavailable { .. })).await;
-    assert!(told.to_string().ends_with("portal), no further try"), "{told}");
+    let reported = running.until(|lifecycle| matches!(lifecycle, Lifecycle::GatewayUnavailable { .. })).await;
+    assert!(reported.to_string().ends_with("portal), no further try"), "{reported}");
     sleep(HOUR).await;
     service::<SentinelMessage>(&running.keeper).unwrap().send_message(SentinelMessage::Doubt).unwrap();
     sleep(HOUR * 72).await;
@@ -150,9 +150,7 @@ async fn a_sentinel_that_dies_before_its_first_answer_is_replaced_and_the_bot_st
     let (actor, manager) =
         ractor::Actor::spawn(None, ShardManager, bot(&simulator).build().unwrap()).await.unwrap();
     let keeper = shardkeeper::Shardkeeper::of(actor.clone()).await.unwrap();
-    while simulator.report().rest_requests == 0 {
-        sleep(Duration::from_millis(10)).await;
-    }
+    eventually(async || simulator.report().rest_requests > 0).await;
     let killed = Instant::now();
     service::<SentinelMessage>(&keeper).unwrap().kill();
     ractor::call!(actor, ManagerMessage::AwaitStart).unwrap().unwrap();
@@ -162,7 +160,7 @@ async fn a_sentinel_that_dies_before_its_first_answer_is_replaced_and_the_bot_st
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bot_that_was_told_what_the_gateway_says_asks_hours_later() {
+async fn a_bot_that_was_given_the_gateway_info_asks_hours_later() {
     let simulator = quiet(2);
     let token = Token::new("sim-token").unwrap();
     let dialer = SimDialer(simulator.clone());

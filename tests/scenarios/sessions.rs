@@ -16,7 +16,9 @@ use shardkeeper::{
     Topic,
 };
 use shardkeeper_sim::{Fault, Simulator};
-use shardkeeper_tests::{Network, Running, Weather, bot, bot_with, no_violations_except, service, simulator};
+use shardkeeper_tests::{
+    Network, Running, Weather, bot, bot_with, eventually, no_violations_except, service, simulator,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The events that a bot would record across processes: which came, and which came again.
@@ -153,8 +155,7 @@ async fn a_stored_session_that_does_not_fit_is_refused_with_its_reason() {
     let simulator = simulator(2, |_| {});
     let store = MemoryStore::default();
     let (keeper, events) = start(&simulator, &store).await;
-    simulator.wait_until(|report| report.ready_sessions == 2).await;
-    sleep(Duration::from_secs(1)).await;
+    until_stored_of(&store, &[0, 1]).await;
     drop(events);
     keeper.detach().await.unwrap();
     // GW-181: intents are fixed for a session, so a bot with other intents cannot resume these sessions.
@@ -183,17 +184,22 @@ async fn what_another_process_has_stored_is_left_alone() {
     let process = |shard: u32| bot(&simulator).shard_ids([shard], 2).session_store(Arc::new(store.clone()));
     let first = process(0).start().await.unwrap();
     let second = process(1).start().await.unwrap();
-    simulator.wait_until(|report| report.ready_sessions == 2).await;
-    sleep(Duration::from_secs(1)).await;
-    assert_eq!(store.load().await.unwrap().sessions.len(), 2);
+    until_stored_of(&store, &[0, 1]).await;
     // A shard that moves to another process takes its stored record with it.
     first.remove_shards([ShardId(0)]).await.unwrap();
-    sleep(Duration::from_secs(1)).await;
-    let left = store.load().await.unwrap().sessions;
-    assert_eq!(left.iter().map(|record| record.session.shard).collect::<Vec<_>>(), [ShardId(1)]);
+    until_stored_of(&store, &[1]).await;
     first.stop().await;
     second.detach().await.unwrap();
     assert_eq!(store.load().await.unwrap().sessions.len(), 1);
+}
+
+/// Waits until the store holds the sessions of just these shards.
+async fn until_stored_of(store: &MemoryStore, shards: &[u32]) {
+    eventually(async || {
+        let stored = store.load().await.unwrap().sessions;
+        stored.iter().map(|record| record.session.shard.0).eq(shards.iter().copied())
+    })
+    .await;
 }
 
 /// A store that fails or hangs on demand.
@@ -241,7 +247,7 @@ fn is_store_recovery(lifecycle: &Lifecycle) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_or_hangs_is_told_and_stops_nobody() {
+async fn a_store_that_fails_or_hangs_is_reported_and_stops_nobody() {
     let simulator = simulator(2, |_| {});
     let store = Moody::default();
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
@@ -306,8 +312,8 @@ async fn a_store_that_could_not_be_read_holds_nothing_of_a_shard_that_is_given_a
     let store = Moody::default();
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
     let first = Running::start_with(simulator.clone(), builder).await;
-    sleep(Duration::from_secs(1)).await;
     first.keeper.detach().await.unwrap();
+    assert_eq!(store.store.load().await.unwrap().sessions.len(), 2);
     store.fails.store(true, Ordering::Relaxed);
     let second = bot(&simulator).session_store(Arc::new(store.clone()));
     let mut lifecycle = second.subscribe(Topic::lifecycle());
@@ -327,8 +333,7 @@ async fn gw_170_a_process_that_starts_at_once_waits_for_the_window_of_the_one_be
     let store = MemoryStore::default();
     for _ in 0..4 {
         let (keeper, events) = start(&simulator, &store).await;
-        simulator.wait_until(|report| report.ready_sessions == 1).await;
-        sleep(Duration::from_secs(1)).await;
+        until_stored_of(&store, &[0]).await;
         drop(events);
         // The session ends, so the next process has to identify.
         keeper.stop().await;
@@ -347,7 +352,6 @@ async fn a_prefetched_answer_does_not_give_back_what_was_spent_since() {
     let store = MemoryStore::default();
     let process = || bot(&simulator).gateway(info.clone()).session_store(Arc::new(store.clone()));
     let first = Running::start_with(simulator.clone(), process()).await;
-    sleep(Duration::from_secs(1)).await;
     first.keeper.stop().await;
     let second = Running::start_with(simulator.clone(), process()).await;
     assert_eq!(second.keeper.status().await.unwrap().identify.remaining, 996);
@@ -369,10 +373,9 @@ async fn a_store_that_has_recovered_is_used_as_before() {
     for _ in 0..10 {
         running.simulator.emit(0, 1);
         while running.next().await.dispatch().is_none() {}
-        sleep(Duration::from_millis(300)).await;
-        let (stored, now) =
-            (store.store.load().await.unwrap().sessions, running.keeper.sessions().await.unwrap());
-        assert_eq!(stored[0].session.sequence, now[0].sequence);
+        let before = Instant::now();
+        until_stored(&running, &store).await;
+        assert!(before.elapsed() <= Duration::from_millis(300), "{:?}", before.elapsed());
     }
 }
 
@@ -382,12 +385,12 @@ async fn a_save_that_is_never_answered_is_given_up_and_tried_again() {
     let store = Moody::default();
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
     let mut running = Running::start_with(simulator, builder).await;
-    sleep(Duration::from_secs(1)).await;
+    until_stored(&running, &store).await;
     let saves = store.saves.load(Ordering::Relaxed);
     store.hangs.store(true, Ordering::Relaxed);
     running.simulator.emit(0, 1);
-    let told = running.until(is_store_failure).await.to_string();
-    assert_eq!(told, "the session store failed (no answer for 10 s), next try in 49.8s");
+    let reported = running.until(is_store_failure).await.to_string();
+    assert_eq!(reported, "the session store failed (no answer for 10 s), next try in 49.8s");
     sleep(Duration::from_secs(300)).await;
     let saves = store.saves.load(Ordering::Relaxed) - saves;
     assert!((3..=5).contains(&saves), "{saves}");
@@ -409,9 +412,11 @@ async fn a_new_session_is_stored_at_once_after_a_save_that_was_under_way() {
         let new = running.keeper.sessions().await.unwrap().remove(0).id;
         store.hangs.store(false, Ordering::Relaxed);
         let released = Instant::now();
-        while !store.store.load().await.unwrap().sessions.iter().any(|record| record.session.id == new) {
-            sleep(Duration::from_millis(1)).await;
-        }
+        eventually(async || {
+            let stored = store.store.load().await.unwrap().sessions;
+            stored.iter().any(|record| record.session.id == new)
+        })
+        .await;
         assert!(released.elapsed() <= Duration::from_millis(110), "{:?}", released.elapsed());
     }
 }
@@ -437,13 +442,11 @@ async fn a_session_keeper_that_dies_is_replaced_and_goes_on() {
 
 /// Waits until the store holds the same sessions that a detach would return.
 async fn until_stored(running: &Running, store: &Moody) {
-    loop {
+    eventually(async || {
         let stored = store.store.load().await.unwrap().sessions.into_iter().map(|record| record.session);
-        if stored.collect::<Vec<_>>() == running.keeper.sessions().await.unwrap() {
-            return;
-        }
-        sleep(Duration::from_millis(1)).await;
-    }
+        stored.collect::<Vec<_>>() == running.keeper.sessions().await.unwrap()
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -455,9 +458,7 @@ async fn an_end_waits_for_a_session_keeper_that_is_just_being_replaced() {
         let builder = bot(&simulator).session_store(Arc::new(store.clone()));
         let mut running = Running::start_with(simulator.clone(), builder).await;
         for crash in 1..=crashes {
-            while service::<KeeperMessage>(&running.keeper).is_none() {
-                sleep(Duration::from_millis(10)).await;
-            }
+            eventually(async || service::<KeeperMessage>(&running.keeper).is_some()).await;
             if crash == crashes {
                 running.simulator.emit(0, 10);
                 running.check().await;
@@ -476,12 +477,12 @@ async fn an_end_waits_for_a_session_keeper_that_is_just_being_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_finds_out_a_store_that_fails_is_told_once_and_so_is_its_recovery() {
+async fn a_store_that_fails_is_reported_once_whoever_notices_and_so_is_its_recovery() {
     let simulator = simulator(1, |_| {});
     let store = Moody::default();
     store.fails.store(true, Ordering::Relaxed);
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
-    let told = builder.subscribe(Topic::lifecycle());
+    let reported = builder.subscribe(Topic::lifecycle());
     let running = Running::start_with(simulator, builder).await;
     // The manager could not load, its keeper cannot save, and neither can the next keeper.
     sleep(Duration::from_secs(60)).await;
@@ -492,10 +493,11 @@ async fn whoever_finds_out_a_store_that_fails_is_told_once_and_so_is_its_recover
     sleep(Duration::from_secs(60)).await;
     running.keeper.detach().await.unwrap();
     let mut of_store = Vec::new();
-    let mut told = told;
-    while let Some(event) = told.next().await {
+    let mut reported = reported;
+    while let Some(event) = reported.next().await {
         let lifecycle = event.lifecycle().cloned();
-        of_store.extend(lifecycle.filter(|told| is_store_failure(told) || is_store_recovery(told)));
+        of_store
+            .extend(lifecycle.filter(|reported| is_store_failure(reported) || is_store_recovery(reported)));
     }
     assert_eq!(of_store.len(), 2, "{of_store:?}");
     assert!(is_store_failure(&of_store[0]) && is_store_recovery(&of_store[1]), "{of_store:?}");
@@ -514,8 +516,7 @@ async fn a_session_that_comes_with_its_shard_is_stored_before_that_connects() {
     let sessions = giver.remove_shards([ShardId(0)]).await.unwrap();
     network.set_weather(Weather::Hangs);
     second.keeper.add_shards([ShardId(0)], sessions).await.unwrap();
-    sleep(Duration::from_millis(1)).await;
-    assert_eq!(store.store.load().await.unwrap().sessions.len(), 2);
+    until_stored_of(&store.store, &[0, 1]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -533,7 +534,7 @@ async fn sessions_that_a_process_is_given_are_stored_before_their_shards_connect
     network.set_weather(Weather::Hangs);
     let builder = builder.dialer(Arc::new(network)).session_store(Arc::new(store.clone()));
     let second = builder.start().await.unwrap();
-    sleep(Duration::from_millis(1)).await;
+    until_stored_of(&store, &[0, 1]).await;
     let stored = store.load().await.unwrap().sessions.into_iter().map(|record| record.session);
     assert_eq!(stored.collect::<Vec<_>>(), sessions);
     second.detach().await.unwrap();
@@ -559,7 +560,7 @@ async fn the_last_word_is_stored_though_the_session_keeper_has_just_died() {
         for _ in 1..crashes {
             service::<KeeperMessage>(&running.keeper).unwrap().kill();
             running.until(|lifecycle| matches!(lifecycle, Lifecycle::ServiceCrashed { .. })).await;
-            sleep(Duration::from_millis(10)).await;
+            eventually(async || service::<KeeperMessage>(&running.keeper).is_some()).await;
         }
         running.check().await;
         service::<KeeperMessage>(&running.keeper).unwrap().kill();
@@ -578,12 +579,9 @@ async fn the_session_of_a_shard_that_was_given_away_leaves_the_store_though_the_
     let store = MemoryStore::default();
     let builder = bot(&simulator).session_store(Arc::new(store.clone()));
     let running = Running::start_with(simulator, builder).await;
-    sleep(Duration::from_secs(1)).await;
-    assert_eq!(store.load().await.unwrap().sessions.len(), 2);
+    until_stored_of(&store, &[0, 1]).await;
     running.keeper.remove_shards([ShardId(1)]).await.unwrap();
     service::<KeeperMessage>(&running.keeper).unwrap().kill();
-    sleep(Duration::from_secs(10)).await;
-    let stored = store.load().await.unwrap().sessions;
-    assert_eq!(stored.iter().map(|record| record.session.shard.0).collect::<Vec<_>>(), [0]);
+    until_stored_of(&store, &[0]).await;
     running.keeper.stop().await;
 }

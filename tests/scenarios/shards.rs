@@ -12,7 +12,7 @@ use shardkeeper::{
     SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::{ConnectFault, Fault, RestFault, Simulator};
-use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
+use shardkeeper_tests::{Running, bot, eventually, in_both_worlds, simulator};
 
 /// Reports all events of this bot to the simulator, until the bot ends.
 fn observe(simulator: &Simulator, mut events: Subscription) -> tokio::task::JoinHandle<()> {
@@ -71,9 +71,7 @@ async fn shards_move_to_another_process_under_traffic_without_identify_or_loss()
     assert_eq!(second.status().await.unwrap().shards.len(), 4);
     simulator.stop_traffic();
     simulator.emit(0, 10);
-    while simulator.delivery().delivered < simulator.delivery().sent {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually(async || simulator.delivery().delivered == simulator.delivery().sent).await;
     let delivery = simulator.delivery();
     assert_eq!((delivery.lost, delivery.duplicated, delivery.out_of_order), (0, 0, 0), "{delivery:?}");
     let report = simulator.report();
@@ -153,11 +151,17 @@ async fn a_detach_in_the_middle_of_a_removal_returns_every_session() {
         let keeper = keeper.clone();
         async move { keeper.remove_shards([ShardId(1), ShardId(2)]).await }
     });
-    // Shard 1 has closed, and shard 2 waits for the acknowledgement.
-    running.until_shard(1, |change| matches!(change, Change::Stopped)).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Both have closed, and shard 2 waits for the acknowledgement.
+    let mut closed = 0;
+    running
+        .until(|lifecycle| {
+            closed += u32::from(matches!(lifecycle, Lifecycle::Shard { change: Change::Stopped, .. }));
+            closed == 2
+        })
+        .await;
     let detach = tokio::spawn(async move { keeper.detach().await.unwrap() });
     tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!detach.is_finished() && !removal.is_finished(), "the event is not acknowledged");
     drop(kept);
     let sessions = detach.await.unwrap();
     let shards: Vec<u32> = sessions.iter().map(|session| session.shard.0).collect();
@@ -173,8 +177,9 @@ fn a_shard_starts_again_by_resume_or_by_identify() {
         let mut running = Running::start(simulator(2, |_| {})).await;
         let keeper = running.keeper.clone();
         keeper.restart_shard(ShardId(1), RestartBy::Resume).await.unwrap();
-        let told = |change: &Change| matches!(change, Change::Disconnected { reason: Reason::Requested, .. });
-        running.until_shard(1, told).await;
+        let reported =
+            |change: &Change| matches!(change, Change::Disconnected { reason: Reason::Requested, .. });
+        running.until_shard(1, reported).await;
         running.until_resumed(1).await;
         keeper.restart_shard(ShardId(1), RestartBy::Identify).await.unwrap();
         running.until_shard(1, |change| matches!(change, Change::Ready)).await;
@@ -341,7 +346,7 @@ async fn the_end_of_a_shard_that_has_left_does_not_end_it_when_it_is_back() {
     // about its end.
     running.simulator.inject(1, Fault::Close { code: 4011 }).unwrap();
     running.until_shard(1, |change| matches!(change, Change::Refused(_))).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    eventually(async || keeper.shard_status(ShardId(1)).await.unwrap().phase == Phase::Refused).await;
     keeper.remove_shards([ShardId(1)]).await.unwrap();
     keeper.add_shards([ShardId(1)], []).await.unwrap();
     drop(full);

@@ -1,13 +1,14 @@
 //! Cold starts.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shardkeeper::config::Compression;
 use shardkeeper::error::ExitReason;
 use shardkeeper::status::{Change, Phase};
-use shardkeeper::{Intents, Lifecycle, Shardkeeper};
+use shardkeeper::{Event, Intents, Lifecycle, ShardId, Shardkeeper, SubscriptionOptions, Topic};
 use shardkeeper_sim::{Action, ConnectFault, Fault, IdentifyRecord, RestFault};
-use shardkeeper_tests::{Running, bot, in_both_worlds, simulator};
+use shardkeeper_tests::{Running, bot, in_both_worlds, no_violations_except, simulator};
 
 #[tokio::test(start_paused = true)]
 async fn all_shards_become_ready_and_every_guild_arrives() {
@@ -41,6 +42,34 @@ async fn gw_044_compressed_messages_in_pieces() {
     let mut running = Running::start(simulator(2, |config| config.split_frames = true)).await;
     running.simulator.emit(0, 300);
     running.check().await;
+}
+
+/// A connection that waits for the pacer longer than a window is not one that hangs.
+#[tokio::test(start_paused = true)]
+async fn gw_171_a_shard_whose_connection_is_paced_is_not_passed() {
+    let simulator = simulator(32, |config| config.max_concurrency = 16);
+    let builder = bot(&simulator).connects_per_second(1);
+    let options = SubscriptionOptions { capacity: 1 << 16, ..SubscriptionOptions::default() };
+    let mut events = builder.subscribe_with(Topic::all().with_lifecycle(), options);
+    let keeper = builder.start().await.unwrap();
+    let (mut hellos, mut waits) = (BTreeSet::new(), Vec::new());
+    while let Some(event) = events.next().await {
+        match &*event {
+            Event::Lifecycle(Lifecycle::Shard { shard: ShardId(shard), change, .. }) => match change {
+                Change::Connecting { .. } => {
+                    assert!(*shard < 16 || hellos.contains(&(shard - 16)), "shard {shard} does not wait");
+                }
+                Change::Paced { wait } => waits.push(*wait),
+                Change::Hello { .. } => drop(hellos.insert(*shard)),
+                _ => {}
+            },
+            Event::Lifecycle(Lifecycle::AllReady { .. }) => break,
+            _ => {}
+        }
+    }
+    assert!(waits.iter().filter(|wait| **wait > Duration::from_secs(5)).count() > 8, "{waits:?}");
+    no_violations_except(&simulator, &[]);
+    keeper.stop().await;
 }
 
 /// Checks that Identify of one key are at least a window apart, at most `max_concurrency` fall into any
@@ -253,7 +282,7 @@ async fn a_start_that_the_budget_does_not_suffice_for_can_be_refused_as_a_whole(
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_166_a_scarce_budget_is_told_by_level() {
+async fn gw_166_a_scarce_budget_is_reported_by_level() {
     let simulator = simulator(16, |config| {
         (config.identify_total, config.identify_remaining) = (40, 25);
         config.max_concurrency = 1;

@@ -14,7 +14,7 @@ use shardkeeper::status::{Change, Phase, ShardKey};
 use shardkeeper::store::{Changes, MemoryStore, SessionStore, StoreError, Stored};
 use shardkeeper::{Activity, Lifecycle, OnlineStatus, Presence, Session, ShardId};
 use shardkeeper_sim::{ConnectFault, Fault};
-use shardkeeper_tests::{Network, Running, bot, no_violations_except, service, simulator};
+use shardkeeper_tests::{Network, Running, bot, eventually, no_violations_except, service, simulator};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The shard that is hit; shard 0 must not be affected.
@@ -58,7 +58,7 @@ impl Moment {
     }
 
     /// How long a restarted shard takes to be ready again: at once, or when its key is free.
-    fn begun_anew(self) -> Duration {
+    fn begun_again(self) -> Duration {
         if self.has_session() { Duration::from_millis(100) } else { Duration::from_millis(5400) }
     }
 
@@ -96,7 +96,7 @@ impl Moment {
             _ if self.has_session() => simulator.inject(SHARD, Fault::Cut).unwrap(),
             _ => simulator.inject(SHARD, Fault::Close { code: 4009 }).unwrap(),
         }
-        let told = |change: &Change| match self {
+        let reported = |change: &Change| match self {
             Connecting => matches!(change, Change::Connecting { resuming: false }),
             AwaitingPermit => matches!(change, Change::Hello { .. }),
             Identifying => matches!(change, Change::Identifying),
@@ -106,10 +106,8 @@ impl Moment {
             Closing => matches!(change, Change::Disconnected { .. }),
         };
         if self != Ready {
-            running.until_shard(SHARD, told).await;
+            running.until_shard(SHARD, reported).await;
         }
-        sleep(Duration::from_millis(300)).await;
-        let phase = running.keeper.shard_status(ShardId(SHARD)).await.unwrap().phase;
         let expected = match self {
             Connecting | Returning => Phase::Connecting,
             AwaitingPermit => Phase::AwaitingPermit,
@@ -118,7 +116,8 @@ impl Moment {
             Ready => Phase::Ready,
             Closing => Phase::Disconnected,
         };
-        assert_eq!(phase, expected, "{self:?}");
+        eventually(async || running.keeper.shard_status(ShardId(SHARD)).await.unwrap().phase == expected)
+            .await;
     }
 }
 
@@ -206,24 +205,35 @@ async fn strike(running: &Running, store: &Fragile, part: Part, manner: Manner) 
 /// Reads until the end of the part is reported, and then until both shards are ready. Returns the reported
 /// ends.
 async fn recover(running: &mut Running, what: &str) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let reading = async {
         loop {
             let event = running.next().await;
             let Some(lifecycle) = event.lifecycle() else { continue };
             match lifecycle {
                 Lifecycle::Shard { shard, .. } => assert_eq!(shard.0, SHARD, "{what}: {lifecycle}"),
-                other => told.push(other.to_string()),
+                other => reported.push(other.to_string()),
             }
             drop(event);
             let status = running.keeper.status().await.unwrap();
-            if !told.is_empty() && status.shards.iter().all(|shard| shard.phase == Phase::Ready) {
+            if !reported.is_empty() && status.shards.iter().all(|shard| shard.phase == Phase::Ready) {
                 return;
             }
         }
     };
     timeout(Duration::from_secs(600), reading).await.unwrap_or_else(|_| panic!("{what}: not ready again"));
-    told
+    reported
+}
+
+/// Waits until the store holds this session of the shard, or none.
+async fn until_stored(store: &Fragile, session: Option<&Session>) {
+    let key = |session: &Session| (session.id.clone(), session.sequence);
+    eventually(async || {
+        let stored = store.store.load().await.unwrap().sessions;
+        let stored = stored.iter().find(|record| record.session.shard.0 == SHARD);
+        stored.map(|stored| key(&stored.session)) == session.map(key)
+    })
+    .await;
 }
 
 fn session_of(sessions: &[Session]) -> Option<&Session> {
@@ -251,6 +261,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
             moment.reach(&mut running).await;
             let before = running.keeper.sessions().await.unwrap();
             assert_eq!(session_of(&before).is_some(), moment.has_session(), "{what}");
+            until_stored(&store, session_of(&before)).await;
             strike(&running, &store, part, manner).await;
             let struck = Instant::now();
 
@@ -260,8 +271,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
                     .await
                     .unwrap_or_else(|_| panic!("{what}: still heard"));
                 assert_eq!(running.keeper.exit_reason().await, ExitReason::Crashed, "{what}");
-                sleep(Duration::from_secs(1)).await;
-                assert_eq!(network.open(), 0, "{what}");
+                eventually(async || network.open() == 0).await;
                 network.take_dials();
                 sleep(Duration::from_secs(60)).await;
                 assert!(network.take_dials().is_empty(), "{what}: something goes on");
@@ -269,7 +279,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
             } else {
                 // A presence that is set while the shard is down is shown after it is back.
                 running.keeper.update_presence_on(on_it, presence("after")).await.unwrap();
-                let told = recover(&mut running, &what).await;
+                let reported = recover(&mut running, &what).await;
                 let expected = match part {
                     Part::Driver => "shard 1: crashed (driver panicked: crash drill), back at once",
                     Part::Shard if manner == Manner::Error => {
@@ -288,12 +298,15 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
                     Part::Store => "the session store failed (panicked: the store breaks down)",
                     Part::Manager => unreachable!("dealt with above"),
                 };
-                assert!(told[0].starts_with(expected), "{what}: {told:?}");
+                assert!(reported[0].starts_with(expected), "{what}: {reported:?}");
                 let more: &[&str] =
                     if part == Part::Store { &["the session store works again"] } else { &[] };
-                assert!(told[1..].iter().all(|line| more.contains(&line.as_str())), "{what}: {told:?}");
+                assert!(
+                    reported[1..].iter().all(|line| more.contains(&line.as_str())),
+                    "{what}: {reported:?}"
+                );
                 let allowed = match part {
-                    Part::Driver | Part::Shard => moment.begun_anew(),
+                    Part::Driver | Part::Shard => moment.begun_again(),
                     _ => moment.left_alone(),
                 };
                 assert!(struck.elapsed() <= allowed, "{what}: {:?}", struck.elapsed());
@@ -311,10 +324,7 @@ async fn every_end_of_every_part_at_every_moment_costs_what_the_manual_says() {
             assert!(old.is_none_or(|old| old.sequence < new.sequence), "{what}");
             assert_eq!(simulator.report().identifies, moment.identifies(), "{what}");
             // The session is stored, also if the keeper was replaced.
-            sleep(Duration::from_secs(3)).await;
-            let stored = store.store.load().await.unwrap().sessions;
-            let stored = stored.iter().find(|record| record.session.shard.0 == SHARD).unwrap();
-            assert_eq!((&stored.session.id, stored.session.sequence), (&new.id, new.sequence), "{what}");
+            until_stored(&store, Some(new)).await;
         }
     }
 }

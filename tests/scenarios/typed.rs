@@ -161,7 +161,7 @@ async fn twilights_cache_and_standby_take_what_comes_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_does_not_fit_its_model_is_told_and_nothing_else_happens() {
+async fn an_event_that_does_not_fit_its_model_is_reported_and_nothing_else_happens() {
     let mut running = Running::start(simulator(1, |_| {})).await;
     running.simulator.emit(0, 50);
     // A dispatch with an unknown name, and keys in an unusual order.

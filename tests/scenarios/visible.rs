@@ -9,7 +9,7 @@ use shardkeeper::config::{Direction, RestartBy};
 use shardkeeper::status::{Change, Next, Phase};
 use shardkeeper::{Event, Lifecycle, ShardId, Topic};
 use shardkeeper_sim::Fault;
-use shardkeeper_tests::{Running, bot, simulator};
+use shardkeeper_tests::{Running, bot, eventually, simulator};
 use tokio::time::sleep;
 
 const GUILD: u64 = 281_474_976 << 22;
@@ -33,8 +33,9 @@ async fn a_status_shows_heartbeats_what_waits_and_where_the_connection_goes() {
         let command = Command::members(&RequestMembers::prefix(GUILD, "m", 1)).unwrap();
         drop(running.keeper.command(command).await.unwrap());
     }
-    sleep(Duration::from_millis(10)).await;
-    let sending = running.keeper.shard_status(SHARD).await.unwrap().sending;
+    let sending = async || running.keeper.shard_status(SHARD).await.unwrap().sending;
+    eventually(async || sending().await.sent + sending().await.bulk_waiting >= 200).await;
+    let sending = sending().await;
     assert_eq!((sending.voice_waiting, sending.presence_waiting), (0, false));
     assert!((105..=108).contains(&sending.sent), "{sending:?}");
     let heartbeats = sending.sent - (200 - sending.bulk_waiting);

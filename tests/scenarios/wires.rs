@@ -182,16 +182,18 @@ async fn gw_129_a_gateway_that_always_answers_as_another_shard_costs_two_identif
     let builder = bot(&simulator);
     let mut events = builder.subscribe(shardkeeper::Topic::lifecycle());
     let _keeper = builder.start().await.unwrap();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(event) = events.next().await {
-        told.extend(event.lifecycle().cloned());
+        reported.extend(event.lifecycle().cloned());
     }
     assert!(
-        matches!(&told[..], [.., Lifecycle::Refused(refusal), Lifecycle::Ended] if refusal.code.0 == 4010),
-        "{told:?}"
+        matches!(&reported[..], [.., Lifecycle::Refused(refusal), Lifecycle::Ended] if refusal.code.0 == 4010),
+        "{reported:?}"
     );
-    let why = told.iter().any(|told| told.to_string().contains("READY is of shard [7, 16], not of [0, 1]"));
-    assert!(why, "{told:?}");
+    let why = reported
+        .iter()
+        .any(|reported| reported.to_string().contains("READY is of shard [7, 16], not of [0, 1]"));
+    assert!(why, "{reported:?}");
     assert_eq!(simulator.report().identifies, 2);
 }
 
@@ -254,7 +256,7 @@ async fn events_arrive_in_the_same_form_whatever_the_encoding() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_to_which_nothing_comes_any_more_is_told() {
+async fn a_shard_to_which_nothing_comes_any_more_is_reported() {
     let mut running = Running::start(simulator(3, |_| {})).await;
     running.simulator.start_traffic();
     let twenty_minutes = tokio::time::Instant::now() + Duration::from_secs(1200);
@@ -262,8 +264,8 @@ async fn a_shard_to_which_nothing_comes_any_more_is_told() {
         drop(running.next().await);
     }
     running.simulator.act(&Action::Fault { shard: Some(1), fault: Fault::Silence }).unwrap();
-    let told = running.until(|lifecycle| matches!(lifecycle, Lifecycle::Silent { .. })).await;
-    let Lifecycle::Silent { shard, quiet_for, .. } = &told else { unreachable!("just matched") };
+    let reported = running.until(|lifecycle| matches!(lifecycle, Lifecycle::Silent { .. })).await;
+    let Lifecycle::Silent { shard, quiet_for, .. } = &reported else { unreachable!("just matched") };
     assert_eq!(shard.0, 1);
     assert!((60..120).contains(&quiet_for.as_secs()), "{quiet_for:?}");
     running.no_violations();

@@ -25,7 +25,7 @@ use shardkeeper::{
     Topic,
 };
 use shardkeeper_sim::{SimConfig, Simulator, Violation};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 /// The longest wait of a scenario, in virtual time; what has not happened by then never happens.
@@ -111,6 +111,17 @@ pub fn wall_clock() -> SystemTime {
     let now = Instant::now();
     let (origin, wall) = *ORIGIN.get_or_init(|| (now, SystemTime::now()));
     wall + now.saturating_duration_since(origin) - origin.saturating_duration_since(now)
+}
+
+/// Waits until the condition holds, which it must within an hour. On the paused clock this takes only as long
+/// as the tasks need to get there.
+pub async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(3600), waiting).await.expect("the condition holds in time");
 }
 
 /// The manager's child service that receives messages of this type; `None` while it is being replaced.

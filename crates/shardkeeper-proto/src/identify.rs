@@ -102,15 +102,15 @@ impl IdentifyBudget {
 
     /// Applies a new answer of `GET /gateway/bot`. Within one period the lower count applies: the answer may
     /// not include recent Identifies of this process, and our own count does not include those of others.
-    pub fn reconcile(&mut self, now: Instant, told: Self) {
+    pub fn reconcile(&mut self, now: Instant, answer: Self) {
         self.refresh(now);
         let apart = |one: Instant, other: Instant| one.max(other) - one.min(other);
-        let same_period = match (self.ends_at, told.ends_at) {
-            (Some(ours), Some(theirs)) => self.total == told.total && apart(ours, theirs) < ANSWER_TAKES,
+        let same_period = match (self.ends_at, answer.ends_at) {
+            (Some(ours), Some(theirs)) => self.total == answer.total && apart(ours, theirs) < ANSWER_TAKES,
             _ => false,
         };
-        let remaining = if same_period { self.remaining.min(told.remaining) } else { told.remaining };
-        *self = Self { remaining, ..told };
+        let remaining = if same_period { self.remaining.min(answer.remaining) } else { answer.remaining };
+        *self = Self { remaining, ..answer };
     }
 
     /// The Identifies that were left at the last update. Unlike [`left`](Self::left), this does not notice
@@ -230,6 +230,16 @@ impl<S: Copy + Ord + Into<ShardId>> IdentifyLimiter<S> {
         }
     }
 
+    /// Records that the connection of the shard begins only at `at`, for example because connections are
+    /// paced. The limiter then waits for the shard one window longer than that (GW-171: shards start in the
+    /// order of their ids).
+    pub fn connects_at(&mut self, shard: S, at: Instant) {
+        let mut places = self.key(shard).queue.iter_mut();
+        if let Some((_, Place::Connecting { since })) = places.find(|((_, queued), _)| *queued == shard) {
+            *since = at.max(*since);
+        }
+    }
+
     /// Removes the shard. A permit that it held and did not spend is free again (GW-173).
     pub fn leave(&mut self, shard: S) {
         self.withdraw(shard);
@@ -276,13 +286,8 @@ impl<S: Copy + Ord + Into<ShardId>> IdentifyLimiter<S> {
         if self.waiting == 0 || self.budget.free_at(now) > now {
             return None;
         }
-        let out = self.keys.iter().map(|key| key.granted.len()).sum();
-        let affordable = self.budget.affords(now, out);
-        // A shard that repeatedly loses its session must not use the budget that other shards need to start
-        // at all.
-        let starting = self.keys.iter().flat_map(|key| key.queue.keys());
-        let starting = starting.filter(|(priority, _)| *priority == Priority::ColdStart).count();
-        let plenty = self.budget.affords(now, out + starting);
+        let affordable = self.budget.affords(now, self.out());
+        let plenty = self.has_plenty(now);
         for key in &mut self.keys {
             if affordable && let Some(shard) = key.grant(now, plenty) {
                 self.waiting -= 1;
@@ -293,6 +298,19 @@ impl<S: Copy + Ord + Into<ShardId>> IdentifyLimiter<S> {
             }
         }
         None
+    }
+
+    /// The number of permits that are issued and not yet spent.
+    fn out(&self) -> usize {
+        self.keys.iter().map(|key| key.granted.len()).sum()
+    }
+
+    /// Whether the budget suffices for more than the shards that have yet to start. A shard that repeatedly
+    /// loses its session must not use what they need.
+    fn has_plenty(&mut self, now: Instant) -> bool {
+        let starting = self.keys.iter().flat_map(|key| key.queue.keys());
+        let starting = starting.filter(|(priority, _)| *priority == Priority::ColdStart).count();
+        self.budget.affords(now, self.out() + starting)
     }
 
     /// When to call [`poll`](Self::poll) again if nothing happens before; `None` if there is nothing to wait
@@ -306,7 +324,10 @@ impl<S: Copy + Ord + Into<ShardId>> IdentifyLimiter<S> {
         if budget > now {
             return Some(budget);
         }
-        self.keys.iter().flat_map(|key| key.wake_times(self.window)).filter(|at| *at > now).min()
+        // Shards that leave the rest of the budget to others are served after its reset.
+        let reset = (!self.has_plenty(now)).then(|| self.budget.resets_at(now));
+        let keys = self.keys.iter().flat_map(|key| key.wake_times(self.window));
+        keys.chain(reset).filter(|at| *at > now).min()
     }
 
     /// Applies a new answer of `GET /gateway/bot`: the budget, and the number of keys (GW-177). When that
@@ -375,7 +396,7 @@ impl<S: Copy + Ord> Key<S> {
 
     /// Lets the first waiting shard connect, unless a shard of the same or a better priority is already
     /// connecting or at Hello. The limiter stops waiting for a shard that has been connecting for a whole
-    /// window.
+    /// window, counted from when its connection begins.
     fn call_up(&mut self, now: Instant, window: Duration, plenty: bool) -> Option<S> {
         let (first, _) = self.served(plenty).find(|(_, state)| *state == Place::Waiting)?;
         let ahead = self.served(plenty).any(|((priority, _), state)| {
@@ -517,28 +538,46 @@ mod tests {
     }
 
     #[test]
+    fn gw_171_a_shard_whose_connection_is_delayed_is_passed_one_window_after_it_begins() {
+        let now = Instant::now();
+        let begins = now + WINDOW * 3;
+        let mut limiter = IdentifyLimiter::new(1, WINDOW, budget(now, 1000));
+        limiter.join(ShardId(0), Priority::ColdStart);
+        limiter.join(ShardId(1), Priority::ColdStart);
+        assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(0)))));
+        limiter.connects_at(ShardId(0), begins);
+        assert_eq!(limiter.wakes_at(now), Some(begins + WINDOW));
+        assert!(limiter.poll(begins + WINDOW / 2).is_none(), "it may still come");
+        assert!(matches!(limiter.poll(begins + WINDOW), Some(Grant::Connect(ShardId(1)))));
+        // No effect on a shard that does not connect.
+        limiter.claim(ShardId(0), Priority::ColdStart);
+        limiter.connects_at(ShardId(0), begins + WINDOW * 9);
+        assert!(matches!(limiter.poll(begins + WINDOW), Some(Grant::Identify(ShardId(0), _))));
+    }
+
+    #[test]
     fn gw_169_an_answer_does_not_give_back_what_was_spent_while_it_was_under_way() {
         let now = Instant::now();
         let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
-        let told =
+        let answer =
             |at, total, remaining, reset_after| IdentifyBudget::new(at, total, remaining, reset_after, 10);
         let ours = || {
-            let mut budget = told(now, 1000, 20, hour);
+            let mut budget = answer(now, 1000, 20, hour);
             (0..10).for_each(|_| budget.spend(now));
             budget
         };
-        let after = |told| {
+        let after = |answer| {
             let mut budget = ours();
-            budget.reconcile(now, told);
+            budget.reconcile(now, answer);
             budget.remaining()
         };
-        assert_eq!(after(told(now + minute / 4, 1000, 20, hour)), 10, "computed before");
-        assert_eq!(after(told(now, 1000, 5, hour)), 5, "somebody else spends too");
-        assert_eq!(after(told(now, 2000, 1500, hour)), 1500, "the bot has grown");
-        assert_eq!(after(told(now, 1000, 990, hour * 23)), 990, "another period");
-        assert_eq!(after(told(now, 1000, 1000, Duration::ZERO)), 1000, "none has begun");
+        assert_eq!(after(answer(now + minute / 4, 1000, 20, hour)), 10, "computed before");
+        assert_eq!(after(answer(now, 1000, 5, hour)), 5, "somebody else spends too");
+        assert_eq!(after(answer(now, 2000, 1500, hour)), 1500, "the bot has grown");
+        assert_eq!(after(answer(now, 1000, 990, hour * 23)), 990, "another period");
+        assert_eq!(after(answer(now, 1000, 1000, Duration::ZERO)), 1000, "none has begun");
         let mut budget = ours();
-        budget.reconcile(now + hour, told(now + hour, 1000, 700, hour));
+        budget.reconcile(now + hour, answer(now + hour, 1000, 700, hour));
         assert_eq!(budget.remaining(), 700, "ours is over");
     }
 
@@ -661,6 +700,21 @@ mod tests {
             assert!(limiter.poll(now).is_none());
             now += WINDOW;
         }
+    }
+
+    #[test]
+    fn gw_166_a_shard_that_leaves_the_budget_to_one_that_hangs_is_woken_at_the_reset() {
+        let now = Instant::now();
+        let reset = Duration::from_secs(3600);
+        let mut limiter = IdentifyLimiter::new(1, WINDOW, IdentifyBudget::new(now, 1000, 11, reset, 10));
+        limiter.join(ShardId(1), Priority::ColdStart);
+        assert!(matches!(limiter.poll(now), Some(Grant::Connect(ShardId(1)))));
+        limiter.claim(ShardId(0), Priority::LostSession);
+        // The shard that starts never receives Hello.
+        let later = now + WINDOW;
+        assert!(limiter.poll(later).is_none());
+        assert_eq!(limiter.wakes_at(later), Some(now + reset));
+        assert!(matches!(limiter.poll(now + reset), Some(Grant::Identify(ShardId(0), _))));
     }
 
     #[test]

@@ -653,7 +653,7 @@ async fn binary_payloads_that_were_never_compressed_are_taken() {
 
 /// GW-042: text is a plain payload, and a binary message is a plain payload or a zlib stream.
 #[tokio::test(start_paused = true)]
-async fn gw_042_payload_compression_is_told_per_message() {
+async fn gw_042_payload_compression_is_detected_per_message() {
     let (mut connection, mut server) = pair(&config(Compression::Payload)).await;
     let large = "{\"name\":\"a guild\"}".repeat(20_000);
     let messages = [

@@ -260,6 +260,9 @@ pub enum ShardMessage {
     Command(Command, RpcReplyPort<Result<AcceptedCommand, CommandError>>),
     /// From the manager: make a new connection.
     Restart(RestartBy),
+    /// From the manager: send a heartbeat now. Its acknowledgement proves to a reshard that the shard has
+    /// received everything that was under way.
+    Probe(u64),
     /// From an operator: make the driver panic, as a drill of the supervision. The shard restarts and
     /// resumes.
     CrashDrill,
@@ -307,6 +310,16 @@ pub enum QueueMessage {
         priority: Priority,
         /// Actor that receives the answer.
         actor: ActorRef<ShardMessage>,
+    },
+    /// From a shard that was granted to connect: its connection begins only after this wait, because
+    /// connections are paced.
+    ConnectDelayed {
+        /// The shard.
+        shard: ShardKey,
+        /// Incarnation of the shard's actor.
+        incarnation: Incarnation,
+        /// Time until the connection begins, counted from now.
+        wait: Duration,
     },
     /// From a shard: it has received Hello and asks for its permit. The answer is [`ShardMessage::Permit`].
     Claim {

@@ -309,6 +309,48 @@ async fn a_short_demo_shows_everything_and_writes_its_report() {
     assert_eq!(report["shard_states"].as_array().unwrap().len(), 3);
 }
 
+/// The text blocks that README shows after the command of the demo: the picture, and the summary.
+fn readme_of_the_demo() -> [Vec<String>; 2] {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    let (_, shown) = readme.split_once("run --release -- demo\n").expect("README shows the demo");
+    let mut blocks = shown.split("\n```text\n").skip(1).map(|block| {
+        let (text, _) = block.split_once("\n```").expect("the block is closed");
+        text.lines().map(str::to_owned).collect()
+    });
+    [(); 2].map(|()| blocks.next().expect("README shows a picture and a summary"))
+}
+
+/// The line with one `0` for each number, and one space for each gap.
+fn shape(line: &str) -> String {
+    let mut shape = String::new();
+    for char in line.trim().chars() {
+        let char = if char.is_ascii_digit() { '0' } else { char };
+        if !(char == '0' || char == ' ') || !shape.ends_with(char) {
+            shape.push(char);
+        }
+    }
+    shape
+}
+
+#[tokio::test]
+async fn the_demo_prints_what_readme_shows() {
+    let demo = ["demo", "--shards", "8", "--seconds", "4", "--time-scale", "40", "--seed", "5"];
+    let output = timeout(PATIENCE, shardkeeperd(&demo).output()).await.expect("ends in time").unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let [picture, summary] = readme_of_the_demo();
+    // The numbers, the faults and the verdict depend on the run.
+    let fixed =
+        |line: &String| !["fault ", "  ", "success", "no verdict"].iter().any(|it| line.starts_with(it));
+    let begin = printed.find("identifies  ").expect("a summary is printed");
+    let ours: Vec<String> = printed[begin..].lines().map(str::to_owned).filter(fixed).collect();
+    let shapes = |lines: &[String]| lines.iter().map(|line| shape(line)).collect::<Vec<_>>();
+    let readmes: Vec<String> = summary.into_iter().filter(fixed).collect();
+    assert_eq!(shapes(&ours), shapes(&readmes), "{printed}");
+    // The picture is drawn only on a terminal; elsewhere its first two lines are printed as one.
+    let totals = shape(&picture[..2].join(" · "));
+    assert!(printed.lines().any(|line| shape(line).ends_with(&totals)), "{totals}: {printed}");
+}
+
 #[tokio::test]
 async fn a_reader_that_goes_away_is_no_reason_to_panic() {
     let demo = ["demo", "--shards", "1", "--max-concurrency", "1", "--seconds", "2", "--time-scale", "40"];

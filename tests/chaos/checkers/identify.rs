@@ -12,9 +12,15 @@ use crate::trace::Trace;
 /// How many Identify the library keeps in reserve.
 const RESERVE: u32 = 10;
 
-/// Judges the log. `anew` counts how often each shard had to begin without a session: at its first start,
+/// Judges the log. `beginnings` counts how often each shard had to begin without a session: at its first start,
 /// when its process started without a session to resume, and when the operator requested a new one.
-pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, anew: &BTreeMap<u32, u32>, trace: &Trace) {
+pub(crate) fn judge(
+    plan: &Plan,
+    pace: &Pace,
+    report: &Report,
+    beginnings: &BTreeMap<u32, u32>,
+    trace: &Trace,
+) {
     let window_ms = u64::try_from(pace.sim_timings().identify_window.as_millis()).unwrap_or(u64::MAX);
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
     let mut in_order: Vec<_> = report.identify_log.iter().collect();
@@ -36,7 +42,7 @@ pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, anew: &BTreeMap<u
         trace.complain(format_args!("only {} Identify are left of the day's", report.remaining));
     }
     // A session that has just begun does not survive what an established one does.
-    let again = |shard: u32| anew.get(&shard).map_or(0, |begins| begins.saturating_sub(1)) as usize;
+    let again = |shard: u32| beginnings.get(&shard).map_or(0, |begins| begins.saturating_sub(1)) as usize;
     if plan.class == Class::Gentle
         && (0..plan.shards).all(|shard| again(shard) == 0)
         && report.identifies != u64::from(plan.shards)

@@ -23,7 +23,7 @@ const MAX_AGE_MS: u64 = 3_600_000;
 const LATELY_MS: u64 = MAX_AGE_MS / 4 + 1000;
 /// A save that takes longer is reported at the next check.
 const SLOW: Duration = Duration::from_secs(10);
-const SLOW_IS_TOLD: Duration = Duration::from_millis(10_600);
+const SLOW_IS_REPORTED: Duration = Duration::from_millis(10_600);
 
 /// An event between a process and its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ struct Telling {
     failed_at: Option<Instant>,
     /// When the last save succeeded after failures had been reported.
     recovered_at: Option<Instant>,
-    told: bool,
+    reported: bool,
     /// How late the writer of the log receives reports in real time.
     late_by: Duration,
     last_failed_at: Option<Instant>,
@@ -95,14 +95,14 @@ impl Telling {
         let over = |since: Option<Instant>, wait: Duration| {
             since.is_some_and(|since| now > since + wait + self.late_by)
         };
-        if !self.told && over(self.failed_at, Duration::ZERO) {
-            return Err("a save failed, and nobody was told".to_owned());
+        if !self.reported && over(self.failed_at, Duration::ZERO) {
+            return Err("a save failed, and nobody was notified".to_owned());
         }
-        if !self.told && over(self.saving_since, SLOW_IS_TOLD) {
-            return Err("a save hangs, and nobody was told".to_owned());
+        if !self.reported && over(self.saving_since, SLOW_IS_REPORTED) {
+            return Err("a save hangs, and nobody was notified".to_owned());
         }
         if over(self.recovered_at, Duration::ZERO) {
-            return Err("the store works again, and nobody was told".to_owned());
+            return Err("the store works again, and nobody was notified".to_owned());
         }
         Ok(())
     }
@@ -111,14 +111,14 @@ impl Telling {
         match entry {
             Entry::Loaded => self.loaded = true,
             Entry::SaveBegan => {
-                if !self.loaded && !self.told {
-                    return Err("it goes on without its store, and nobody was told");
+                if !self.loaded && !self.reported {
+                    return Err("it goes on without its store, and nobody was notified");
                 }
                 self.saving_since = Some(at);
             }
             Entry::Saved => {
                 (self.saving_since, self.failed_at, self.loaded) = (None, None, true);
-                self.recovered_at = self.told.then_some(at);
+                self.recovered_at = self.reported.then_some(at);
             }
             Entry::SaveFailed => {
                 (self.saving_since, self.failed_at) = (None, Some(at));
@@ -130,21 +130,21 @@ impl Telling {
             }
             Entry::ToldFailed => {
                 let hangs = self.saving_since.is_some_and(|since| at > since + SLOW);
-                if self.told {
-                    return Err("it was told twice that the store fails");
+                if self.reported {
+                    return Err("it was reported twice that the store fails");
                 }
                 let failed_lately = !self.late_by.is_zero()
                     && self.last_failed_at.is_some_and(|failed| at < failed + self.late_by);
                 if self.loaded && self.failed_at.is_none() && !hangs && !failed_lately {
-                    return Err("it was told without a reason that the store fails");
+                    return Err("it was reported without a reason that the store fails");
                 }
-                self.told = true;
+                self.reported = true;
             }
             Entry::ToldRecovered => {
                 if self.recovered_at.take().is_none() {
-                    return Err("it was told without a reason that the store works again");
+                    return Err("it was reported without a reason that the store works again");
                 }
-                self.told = false;
+                self.reported = false;
             }
             Entry::End => (self.saving_since, self.failed_at, self.recovered_at) = (None, None, None),
         }
@@ -184,7 +184,7 @@ pub(crate) fn not_behind(
                 trace.complain(format_args!("only {sequence} is stored of {before:?}, for long"));
             }
             Some(record) if now_ms.is_some_and(|now_ms| record.stored_at_ms.abs_diff(now_ms) > LATELY_MS) => {
-                trace.complain(format_args!("{record:?} was not stored anew by {now_ms:?}"));
+                trace.complain(format_args!("{record:?} was not stored again by {now_ms:?}"));
             }
             Some(_) => {}
         }
@@ -223,7 +223,7 @@ pub(crate) struct Logins {
     expected: BTreeMap<(usize, u32), bool>,
     seen: BTreeMap<(usize, u32), bool>,
     /// How often each shard had to begin without a session, including the first time.
-    pub(crate) anew: BTreeMap<u32, u32>,
+    pub(crate) beginnings: BTreeMap<u32, u32>,
     /// The shards that were ready in a process.
     ready: BTreeSet<(usize, u32)>,
 }
@@ -245,14 +245,14 @@ impl Logins {
                 if self.expected.get(&(process, shard)) != Some(&false)
                     && !self.ready.contains(&(process, shard)) =>
             {
-                self.begins_anew(shard);
+                self.begins_again(shard);
             }
             _ => {}
         }
     }
 
-    pub(crate) fn begins_anew(&mut self, shard: u32) {
-        *self.anew.entry(shard).or_default() += 1;
+    pub(crate) fn begins_again(&mut self, shard: u32) {
+        *self.beginnings.entry(shard).or_default() += 1;
     }
 
     pub(crate) fn expect(&mut self, process: usize, shard: u32, resumes: bool) {

@@ -168,7 +168,7 @@ async fn it_resumes_after_a_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_resumes_when_told_to_reconnect() {
+async fn it_resumes_when_asked_to_reconnect() {
     resumes_after(Fault::Reconnect).await;
 }
 
@@ -184,7 +184,7 @@ async fn it_resumes_after_a_close() {
 
 /// Checks that a new session begins, because the old one was invalidated or, for serenity, because the
 /// connection was silent.
-async fn starts_anew_after(fault: Fault) {
+async fn starts_again_after(fault: Fault) {
     let bot = Bot::start(1).await;
     bot.traffic(100).await;
     bot.simulator.inject(0, fault).expect("the shard is there");
@@ -206,12 +206,12 @@ async fn starts_anew_after(fault: Fault) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_starts_a_new_session_when_its_own_is_invalid() {
-    starts_anew_after(Fault::InvalidSession { resumable: false }).await;
+    starts_again_after(Fault::InvalidSession { resumable: false }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_starts_a_new_session_when_nothing_comes_any_more() {
-    starts_anew_after(Fault::HalfOpen).await;
+    starts_again_after(Fault::HalfOpen).await;
 }
 
 /// Why the models reject the data of an event; `None` if they accept it.

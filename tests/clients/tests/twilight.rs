@@ -183,7 +183,7 @@ async fn it_resumes_after_a_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_resumes_when_told_to_reconnect() {
+async fn it_resumes_when_asked_to_reconnect() {
     resumes_after(Fault::Reconnect).await;
 }
 

@@ -33,9 +33,10 @@ impl Shard {
     }
 
     /// Replaces the connection on request. An attempt to connect continues for the session that it was
-    /// started for.
+    /// started for. A shard that stops or detaches does not return, and keeps the session that it leaves to
+    /// another process.
     pub(super) fn reconnect(&mut self, cx: &mut Context<'_>, fresh: bool) {
-        if self.is_ending_session() {
+        if self.is_ending_session() || matches!(self.state, State::Closing { then: Then::Stop, .. }) {
             return;
         }
         let attempting = matches!(self.state, State::Connecting { .. } | State::AwaitingHello { .. });

@@ -156,11 +156,15 @@ pub enum Input<'a> {
     GiveUpCommands,
     /// The driver paused reading from the connection (`true`), or continues to read (`false`).
     ReadingPaused(bool),
+    /// Send a heartbeat now, and report its acknowledgement with [`Output::Probed`] and this number. Ignored
+    /// unless the shard is ready; lost with the connection. The same number again sends one more heartbeat
+    /// and changes nothing else; another number replaces the present one.
+    Probe(u64),
     /// The time that [`Output::Timeout`] named has been reached.
     Timeout,
     /// Close the connection and open another one, for the same session or for a new one. An attempt to
     /// connect that has not reached Hello continues for the session that it was started for. Without a
-    /// connection, `fresh` only discards the session.
+    /// connection, `fresh` only discards the session. Ignored after [`Input::Stop`] and [`Input::Detach`].
     Reconnect {
         /// Whether to start a new session instead of resuming the present one.
         fresh: bool,
@@ -215,6 +219,9 @@ pub enum Output {
     Changed(Change),
     /// The gateway differs from Discord's. Reported once per shard and oddity.
     Odd(Oddity),
+    /// A heartbeat that was sent after [`Input::Probe`] with this number was acknowledged, so everything that
+    /// Discord had sent to the session before has been delivered.
+    Probed(u64),
     /// Nothing more to do until this time or the next input; `None` means only until the next input.
     Timeout(Option<Instant>),
 }
@@ -510,6 +517,7 @@ impl Shard {
             }
             Input::GiveUpCommands => self.give_up_commands(cx.now),
             Input::ReadingPaused(paused) => self.pause_reading(cx.now, paused),
+            Input::Probe(number) => self.probe(cx.now, number),
             Input::Timeout => self.timeout(cx),
             Input::Reconnect { fresh } => self.reconnect(cx, fresh),
             Input::Stop => self.stop(cx.now, Reason::Stopping),
@@ -600,6 +608,15 @@ impl Shard {
         }
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.set_paused(now, paused);
+        }
+    }
+
+    fn probe(&mut self, now: Instant, number: u64) {
+        if self.is_ready()
+            && let Some(heartbeat) = &mut self.heartbeat
+        {
+            heartbeat.probe(number);
+            self.flush(now);
         }
     }
 

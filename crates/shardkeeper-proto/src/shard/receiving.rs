@@ -42,6 +42,8 @@ impl Shard {
             Some(Opcode::Dispatch) => self.dispatch(cx, envelope),
             Some(Opcode::HeartbeatAck) if open => {
                 let beat_at = self.heartbeat.as_mut().and_then(|heartbeat| heartbeat.acknowledged(cx.now));
+                let probed = self.heartbeat.as_mut().and_then(Heartbeat::take_probed);
+                self.outputs.extend(probed.map(Output::Probed));
                 // Payloads arrive in order, so everything sent before this heartbeat has arrived.
                 if self.presence_unproven.is_some_and(|sent_at| beat_at.is_some_and(|at| at > sent_at)) {
                     self.presence_unproven = None;

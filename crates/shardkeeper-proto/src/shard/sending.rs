@@ -15,6 +15,9 @@ impl Shard {
     pub(super) fn send_heartbeat(&mut self, now: Instant) {
         let sequence = self.session.as_ref().map(|session| session.sequence);
         self.send(now, payload::heartbeat(sequence));
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.count_sent();
+        }
     }
 
     pub(super) fn take_command(&mut self, now: Instant, id: CommandId, command: Command) {

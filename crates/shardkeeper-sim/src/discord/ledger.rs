@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_doubled_and_reordered_are_told_apart() {
+    fn lost_doubled_and_reordered_are_distinguished() {
         let mut ledger = Ledger::default();
         let traces: Vec<String> = (0..5).map(|_| ledger.send(3, 1)).collect();
         for place in [0, 2, 1, 2] {

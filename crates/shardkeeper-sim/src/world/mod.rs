@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn gw_183_the_bots_own_member_is_told_without_the_intent() {
+    fn gw_183_the_bots_own_member_is_sent_without_the_intent() {
         let of = |member: Member| json!({"user": member.user(), "guild_id": "1"});
         let seen = |member| seen_by("GUILD_MEMBER_UPDATE", &of(member), Place::Guild, intents::GUILDS);
         assert!(seen(Member::Bot).is_some() && seen(Member::Human(3)).is_none());

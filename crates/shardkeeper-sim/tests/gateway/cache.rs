@@ -410,9 +410,9 @@ impl Guild {
         self.present(user)?;
         self.has_roles(member)?;
         for field in ["nick", "roles"] {
-            let told = self.members.get(user).map(|known| &known[field]);
-            check(told.is_none_or(|told| *told == member[field]), || {
-                format!("{field} of {user} is {}, and was told as {told:?}", member[field])
+            let reported = self.members.get(user).map(|known| &known[field]);
+            check(reported.is_none_or(|reported| *reported == member[field]), || {
+                format!("{field} of {user} is {}, and was told as {reported:?}", member[field])
             })?;
         }
         Ok(())
@@ -573,10 +573,10 @@ impl Guild {
                 for info in list(d, "channels")? {
                     let id = text(info, "id")?;
                     self.channel(&id, &[2])?;
-                    let told = self.statuses.get(&id);
+                    let reported = self.statuses.get(&id);
                     let status = info.get("status");
-                    check(told.is_none() || status.is_none() || told == status, || {
-                        format!("the status of {id} was told as {told:?}, and is {status:?}")
+                    check(reported.is_none() || status.is_none() || reported == status, || {
+                        format!("the status of {id} was told as {reported:?}, and is {status:?}")
                     })?;
                 }
                 Ok(())
@@ -619,9 +619,9 @@ impl Guild {
                 }
                 for presence in d["presences"].as_array().into_iter().flatten() {
                     let user = text(&presence["user"], "id")?;
-                    let told = self.presences.get(&user).map(|told| &told["status"]);
-                    check(told.is_none_or(|told| *told == presence["status"]), || {
-                        format!("presence of {user} is {presence}, and was told as {told:?}")
+                    let reported = self.presences.get(&user).map(|reported| &reported["status"]);
+                    check(reported.is_none_or(|reported| *reported == presence["status"]), || {
+                        format!("presence of {user} is {presence}, and was told as {reported:?}")
                     })?;
                 }
                 Ok(())
@@ -691,17 +691,17 @@ impl Guild {
             }
             "THREAD_LIST_SYNC" => {
                 let parents = d["channel_ids"].as_array();
-                let told = by(list(d, "threads")?, "id")?;
+                let reported = by(list(d, "threads")?, "id")?;
                 let concerned =
                     |thread: &Value| parents.is_none_or(|parents| parents.contains(&thread["parent_id"]));
                 let mine: Vec<_> =
                     self.threads.iter().filter(|(_, thread)| concerned(thread)).map(|(id, _)| id).collect();
-                check(mine == told.keys().collect::<Vec<_>>(), || {
-                    format!("threads {:?}, known were {mine:?}", told.keys())
+                check(mine == reported.keys().collect::<Vec<_>>(), || {
+                    format!("threads {:?}, known were {mine:?}", reported.keys())
                 })?;
                 for member in list(d, "members")? {
                     let thread = text(member, "id")?;
-                    check(told.contains_key(&thread) && self.joined_threads.contains(&thread), || {
+                    check(reported.contains_key(&thread) && self.joined_threads.contains(&thread), || {
                         format!("the bot is not in thread {thread}")
                     })?;
                 }
@@ -798,8 +798,10 @@ impl Guild {
                 Ok(())
             }
             "SOUNDBOARD_SOUNDS" => {
-                let told = by(list(d, "soundboard_sounds")?, "sound_id")?;
-                check(without(&told, &["user"]) == without(&self.sounds, &["user"]), || "other sounds".into())
+                let reported = by(list(d, "soundboard_sounds")?, "sound_id")?;
+                check(without(&reported, &["user"]) == without(&self.sounds, &["user"]), || {
+                    "other sounds".into()
+                })
             }
             "GUILD_INTEGRATIONS_UPDATE" => Ok(()),
             "INTEGRATION_CREATE" | "INTEGRATION_UPDATE" => {

@@ -115,7 +115,7 @@ async fn gw_162_163_164_all_members_once_in_thirty_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_025_219_ids_that_are_no_members_are_told() {
+async fn gw_025_219_ids_that_are_no_members_are_reported() {
     let simulator = simulator(|config| config.guilds = 1);
     let (mut client, guilds) = session(&simulator, 1).await;
     let known = guilds[0]["owner_id"].clone();
@@ -221,17 +221,20 @@ async fn gw_224_226_channel_info_has_the_fields_that_were_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_194_200_a_presence_is_told_in_the_guilds_with_what_bots_may_set() {
+async fn gw_194_200_a_presence_is_sent_in_the_guilds_with_what_bots_may_set() {
     let simulator = simulator(|config| config.guilds = 2);
     let (mut client, _) = session(&simulator, 2).await;
     let activity = json!({"name": "chess", "type": 0, "details": "blitz"});
     let presence = json!({"since": null, "activities": [activity], "status": "dnd", "afk": false});
     client.send(&json!({"op": 3, "d": presence})).await;
     for _ in 0..2 {
-        let told = client.until_event("PRESENCE_UPDATE").await["d"].take();
-        assert_eq!((&told["status"], &told["client_status"]), (&json!("dnd"), &json!({"web": "dnd"})));
-        assert_eq!(told["activities"][0]["name"], "chess");
-        assert!(told["activities"][0].get("details").is_none());
+        let reported = client.until_event("PRESENCE_UPDATE").await["d"].take();
+        assert_eq!(
+            (&reported["status"], &reported["client_status"]),
+            (&json!("dnd"), &json!({"web": "dnd"}))
+        );
+        assert_eq!(reported["activities"][0]["name"], "chess");
+        assert!(reported["activities"][0].get("details").is_none());
     }
 }
 

@@ -168,7 +168,7 @@ async fn a_fault_without_a_shard_is_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_gone_was_not_told_that_its_session_is_over() {
+async fn a_client_that_is_gone_did_not_learn_that_its_session_is_over() {
     let simulator = simulator(|_| {});
     let mut client = Client::connect(&simulator).await;
     let session = client.login(0, 1).await;
@@ -300,13 +300,13 @@ async fn outages_that_overlap_are_one_and_a_guild_that_was_left_is_silent() {
     simulator.act(&Action::GuildOutage { guild: 0, lasts_ms: 3000 }).unwrap();
     simulator.act(&Action::GuildOutage { guild: 1, lasts_ms: 2000 }).unwrap();
     simulator.act(&Action::GuildLeave { guild: 1 }).unwrap();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for _ in 0..4 {
         let payload = client.next().await.unwrap();
-        told.push((payload["t"].as_str().unwrap().to_owned(), payload["d"]["unavailable"].clone()));
+        reported.push((payload["t"].as_str().unwrap().to_owned(), payload["d"]["unavailable"].clone()));
     }
     let delete = |unavailable| ("GUILD_DELETE".to_owned(), unavailable);
     let back = ("GUILD_CREATE".to_owned(), json!(false));
-    assert_eq!(told, [delete(json!(true)), delete(json!(true)), delete(Value::Null), back]);
+    assert_eq!(reported, [delete(json!(true)), delete(json!(true)), delete(Value::Null), back]);
     assert_eq!(start.elapsed().as_millis(), 3000);
 }

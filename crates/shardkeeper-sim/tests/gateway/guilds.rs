@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn gw_249_251_252_outages_removals_and_joins_are_told_apart() {
+async fn gw_249_251_252_outages_removals_and_joins_are_distinguished() {
     let simulator = simulator(|config| config.guilds = 2);
     let mut client = Client::connect(&simulator).await;
     client.login(0, 1).await;

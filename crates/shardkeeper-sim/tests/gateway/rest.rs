@@ -71,7 +71,7 @@ async fn a_message_that_is_posted_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gw_283_290_292_limits_are_told_and_enforced() {
+async fn gw_283_290_292_limits_are_announced_and_enforced() {
     let simulator = simulator(|config| config.guilds = 1);
     let path = "/api/v10/channels/1/messages";
     for left in (0..5).rev() {

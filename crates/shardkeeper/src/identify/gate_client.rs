@@ -140,7 +140,7 @@ mod tests {
     use std::time::Duration;
 
     use futures_util::future::BoxFuture;
-    use ractor::{Actor, ActorProcessingErr};
+    use ractor::{Actor, ActorProcessingErr, ActorStatus};
     use shardkeeper_proto::{IdentifyBudget, Priority};
 
     use super::*;
@@ -149,10 +149,11 @@ mod tests {
     use crate::message::ShardMessage;
     use shardkeeper_proto::ShardId;
 
-    /// A local gate that records its calls.
+    /// A local gate that records which shards asked, and what became of the requests.
     #[derive(Clone, Default)]
     struct Witness {
         gate: LocalGate,
+        asked: Arc<Mutex<Vec<u32>>>,
         seen: Arc<Mutex<Vec<String>>>,
     }
 
@@ -172,6 +173,12 @@ mod tests {
     }
 
     impl Witness {
+        async fn until_asked_by(&self, shard: u32) {
+            while !self.asked.lock().unwrap().contains(&shard) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+
         async fn until(&self, seen: &[&str]) {
             while *self.seen.lock().unwrap() != seen {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -183,6 +190,7 @@ mod tests {
         fn admit(&self, request: IdentifyRequest) -> BoxFuture<'_, Result<IdentifyPass, GateError>> {
             Box::pin(async move {
                 let (shard, keys) = (request.shard, request.max_concurrency);
+                self.asked.lock().unwrap().push(shard.0);
                 let mut note = Note(self.clone(), format!("shard {shard} of {keys} left"));
                 let pass = self.gate.admit(request).await?;
                 note.change(format!("shard {shard} returned it"));
@@ -271,12 +279,27 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn gw_173_a_pass_that_is_not_needed_returns() {
+    /// A queue whose shard 0 has a pass of the gate.
+    async fn one_admitted() -> (Witness, Bench) {
         let gate = Witness::default();
         let bench = Bench::start(&gate).await;
         bench.claim(0);
         bench.permits(1).await;
+        (gate, bench)
+    }
+
+    /// Two queues of one gate: shard 0 of the first has a pass, shard 1 of the second waits for one.
+    async fn one_at_the_gate() -> (Witness, Bench, Bench) {
+        let (gate, here) = one_admitted().await;
+        let there = Bench::start(&gate).await;
+        there.claim(1);
+        gate.until_asked_by(1).await;
+        (gate, here, there)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_173_a_pass_that_is_not_needed_returns() {
+        let (gate, bench) = one_admitted().await;
         bench.send(QueueMessage::Leave { shard: key(0), incarnation: 1 });
         gate.until(&["shard 0 returned it"]).await;
         bench.claim(1);
@@ -285,12 +308,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_driver_that_dies_after_its_identify_has_spent_its_pass_and_one_that_waits_has_not() {
-        let gate = Witness::default();
-        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
-        here.claim(0);
-        here.permits(1).await;
-        there.claim(1);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (gate, here, there) = one_at_the_gate().await;
         there.send(QueueMessage::Gone { shard: key(1), incarnation: 1 });
         gate.until(&["shard 1 of 1 left"]).await;
         let mut permit = here.ledger.take(key(0), 1).unwrap();
@@ -314,12 +332,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_dies_returns_what_no_driver_has_and_leaves_the_gate() {
-        let gate = Witness::default();
-        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
-        here.claim(0);
-        here.permits(1).await;
-        there.claim(1);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (gate, here, there) = one_at_the_gate().await;
         there.queue.kill();
         gate.until(&["shard 1 of 1 left"]).await;
         here.queue.kill();
@@ -329,13 +342,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_driver_outlives_its_queue_and_spends_its_pass_all_the_same() {
-        let gate = Witness::default();
-        let here = Bench::start(&gate).await;
-        here.claim(0);
-        here.permits(1).await;
+        let (gate, here) = one_admitted().await;
         let mut permit = here.ledger.take(key(0), 1).unwrap();
         here.queue.kill();
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        while here.queue.get_status() != ActorStatus::Stopped {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         permit.spend();
         gate.until(&[]).await;
         drop(permit);
@@ -343,13 +355,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn gw_177_who_waits_at_the_gate_asks_anew_when_the_keys_change() {
-        let gate = Witness::default();
-        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
-        here.claim(0);
-        here.permits(1).await;
-        there.claim(1);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    async fn gw_177_shards_at_the_gate_ask_again_when_the_keys_change() {
+        let (gate, here, there) = one_at_the_gate().await;
         there.send(QueueMessage::Update { max_concurrency: 1, budget: budget() });
         there.send(QueueMessage::Update { max_concurrency: 2, budget: budget() });
         gate.until(&["shard 1 of 1 left"]).await;
@@ -359,12 +366,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_frozen_queue_leaves_the_gate() {
-        let gate = Witness::default();
-        let (here, there) = (Bench::start(&gate).await, Bench::start(&gate).await);
-        here.claim(0);
-        here.permits(1).await;
-        there.claim(1);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (gate, _here, there) = one_at_the_gate().await;
         there.send(QueueMessage::Freeze);
         gate.until(&["shard 1 of 1 left"]).await;
     }

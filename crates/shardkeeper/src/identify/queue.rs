@@ -125,6 +125,11 @@ impl Actor for IdentifyQueue {
                     state.limiter.claim(shard, priority);
                 }
             }
+            QueueMessage::ConnectDelayed { shard, incarnation, wait } => {
+                if state.hears(shard, incarnation) {
+                    state.limiter.connects_at(shard, at + wait);
+                }
+            }
             QueueMessage::Leave { shard, incarnation } => {
                 if state.hears(shard, incarnation) {
                     state.leave(shard);

@@ -115,7 +115,7 @@
 //! | `crates/shardkeeper/src/session/` | `cell.rs`: the session of a shard; `keeper.rs`: writes sessions to the store |
 //! | `crates/shardkeeper/src/store/` | what a session store is; `file.rs`: on disk; `memory.rs`: in memory |
 //! | `crates/shardkeeper/src/shard/` | `actor.rs`: the shard's actor; `driver.rs`: the loop of one shard; `core.rs`: its work on the machine; `link.rs`, `carry_out.rs`: its connection; `hand_over.rs`: its end; `board.rs`: its status; `life.rs`: what an incarnation leaves behind; `pacer.rs`: how fast connections open; `tap.rs`: payloads shown for debugging |
-//! | `crates/shardkeeper/src/dispatch/` | `topic.rs`, `subscription.rs`, `publisher.rs`, `spill.rs`, `watermark.rs` |
+//! | `crates/shardkeeper/src/dispatch/` | `topic.rs`, `subscription.rs`, `publisher.rs`, `spill.rs`, `watermark.rs`, `overlap/` (two generations deliver each event once) |
 //! | `crates/shardkeeper/src/command/` | `channel.rs`: the way to a driver; `accepted.rs`: what becomes of a command |
 //! | `crates/shardkeeper/src/reshard/` | `plan.rs`: which groups a reshard replaces, and what it costs; `policy.rs`: when it is worth that; `phases.rs`: the phases of each group, and `model.rs`: all of their interleavings |
 //! | `crates/shardkeeper/src/message.rs` | the messages between actors |
@@ -136,7 +136,7 @@
 //! 3. Each queue, buffer and retry has a bound, and a rule for what happens when it is full. A loss is always
 //!    reported. Tests: `under_any_policy_a_stalled_subscriber_costs_bounded_memory_and_no_session`,
 //!    `announcements_that_wait_for_a_full_subscription_have_a_bound`,
-//!    `subscribers_that_may_lose_are_told_what_they_lost_and_stop_nobody`,
+//!    `subscribers_that_may_lose_learn_what_they_lost_and_stop_nobody`,
 //!    `a_queue_has_a_bound_and_a_lifetime_per_class`.
 //! 4. What the network and Discord do are states of the machine. A crash is a bug, and only a crash is
 //!    restarted. Tests: `any_order_of_inputs_keeps_the_invariants`,

@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_that_does_not_get_on_is_stored_anew_before_it_looks_old() {
+    async fn a_session_that_does_not_get_on_is_stored_again_before_it_looks_old() {
         let mut keeper = keeper();
         assert_eq!(look(&mut keeper, WALL_MS).0, Some(WALL_MS));
         let mut stored = vec![WALL_MS];

@@ -128,6 +128,7 @@ impl Actor for ShardActor {
             ShardMessage::Restart(by) => {
                 drop(state.control(Control::Reconnect { fresh: by == RestartBy::Identify }));
             }
+            ShardMessage::Probe(number) => drop(state.control(Control::Probe(number))),
             ShardMessage::CrashDrill => drop(state.control(Control::Crash)),
             ShardMessage::Stop => state.end(Control::Stop),
             ShardMessage::Detach => state.end(Control::Detach),

@@ -41,6 +41,9 @@ impl Driver {
                     self.open(url);
                 } else {
                     self.link = Link::Paced { until: Instant::now() + wait, url };
+                    if self.core.machine.session().is_none() {
+                        self.core.delay_connect(wait);
+                    }
                     self.feed(Input::ConnectDelayed(wait));
                 }
             }
@@ -110,7 +113,7 @@ impl Driver {
     pub(super) fn log_uncompressed(&mut self) {
         if let Link::Up(connection) = &self.link
             && connection.is_uncompressed()
-            && !std::mem::replace(&mut self.uncompressed_told, true)
+            && !std::mem::replace(&mut self.uncompressed_reported, true)
         {
             self.core.parts.oddities.log_once(self.core.parts.shard, Oddity::Uncompressed);
         }

@@ -48,7 +48,7 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(config: ShardConfig, parts: Parts, peers: Peers) -> Self {
         Self {
-            machine: Shard::new(config, parts.slot.load()),
+            machine: Shard::new(config, parts.cell.load()),
             parts,
             peers,
             wakes_at: None,
@@ -142,7 +142,11 @@ impl Core {
                     let Some(envelope) = payload else { continue };
                     self.deliver(envelope, sequence, replayed);
                 }
-                Output::SessionChanged(session) => self.parts.slot.store(self.parts.incarnation(), session),
+                Output::SessionChanged(session) => {
+                    self.parts.publisher.session_changed(session.is_some());
+                    self.parts.cell.store(self.parts.incarnation(), session);
+                }
+                Output::Probed(number) => self.parts.publisher.probed(number),
                 Output::Changed(change) => self.changed(now, change),
                 Output::Odd(oddity) => self.parts.oddities.log_once(self.parts.shard, oddity),
                 Output::Enqueue(priority) => {
@@ -185,11 +189,21 @@ impl Core {
         }
     }
 
+    /// Lets the identify queue wait longer for a shard whose connection is paced.
+    pub(super) fn delay_connect(&mut self, wait: Duration) {
+        let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
+        self.peers.ask(QueueMessage::ConnectDelayed { shard, incarnation, wait });
+    }
+
     /// Whether to pause reading for a lossless subscription that is full. Hello is always read, since a new
     /// connection needs it to stay alive. READY is read as long as the spill has room, so that the session is
     /// known. While a caller waits for an answer or for a command to be written, reading continues as far as
     /// the spill has room, because that caller may be the one who does not read.
     pub(super) fn holds_back(&mut self) -> bool {
+        // What is held for a reshard leaves without a subscription's doing.
+        if self.parts.publisher.is_held_up() && self.machine.expects_dispatches() {
+            return true;
+        }
         let holds_back = self.parts.publisher.is_behind()
             && (self.machine.expects_dispatches()
                 || self.machine.expects_session() && self.parts.publisher.is_full());
@@ -199,7 +213,7 @@ impl Core {
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
         self.parts.board.count_dispatch();
         self.parts.publisher.publish(envelope, sequence, replayed);
-        self.parts.slot.advance(sequence);
+        self.parts.cell.advance(sequence);
     }
 
     fn changed(&mut self, now: std::time::Instant, mut change: Change) {

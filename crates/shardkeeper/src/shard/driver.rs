@@ -39,6 +39,7 @@ pub(super) enum Control {
     Permit(IdentifyPermit),
     Reconnect { fresh: bool },
     GatewayUrl(Url),
+    Probe(u64),
     Stop,
     Detach,
     GiveUpCommands,
@@ -68,7 +69,7 @@ pub(super) async fn run(start: Start) {
     let Start { running: _running, config, mut parts, peers, inputs } = start;
     // Until the lease is granted, a predecessor may still write the session; from here on, only this driver
     // does.
-    let _writer = parts.slot.lease().await;
+    let _writer = parts.cell.lease().await;
     parts.publisher.inherit();
     let codec = Codec::new(config.wire.encoding, parts.connector.config().max_message_bytes);
     let core = Core::new(config, parts, peers);
@@ -79,7 +80,7 @@ pub(super) async fn run(start: Start) {
         inputs,
         commands: Commands::Sent,
         detaching: false,
-        uncompressed_told: false,
+        uncompressed_reported: false,
     };
     driver.take_presence();
     driver.feed(Input::Start);
@@ -108,7 +109,7 @@ pub(super) struct Driver {
     commands: Commands,
     /// Whether the session is left for another process to resume.
     detaching: bool,
-    pub(super) uncompressed_told: bool,
+    pub(super) uncompressed_reported: bool,
 }
 
 impl Driver {
@@ -118,6 +119,7 @@ impl Driver {
             return self.feed(Input::Detach);
         }
         let behind = self.core.parts.publisher.is_behind();
+        let on_new_side = self.core.parts.publisher.is_on_new_side();
         let paused = self.core.holds_back();
         self.pause_reading(paused);
         let reading = if paused { Reading::Paused } else { Reading::On };
@@ -149,7 +151,8 @@ impl Driver {
                 self.receive_pending(1);
             }
             // 6. Slow subscribers that have room again: before more is read for them.
-            () = self.core.parts.publisher.catch_up(), if behind => {}
+            // Also events that a new shard of a reshard may publish now.
+            () = self.core.parts.publisher.attend(paused), if behind || on_new_side => {}
             // 7. The connection: last, since it may have something at any time.
             event = self.link.next(reading) => {
                 match event {
@@ -172,6 +175,7 @@ impl Driver {
             Control::Permit(permit) => self.permitted(permit),
             Control::Reconnect { fresh } => self.feed(Input::Reconnect { fresh }),
             Control::GatewayUrl(url) => self.feed(Input::GatewayUrl(url)),
+            Control::Probe(number) => self.feed(Input::Probe(number)),
             Control::Stop => self.feed(Input::Stop),
             Control::Detach => {
                 self.detaching = true;

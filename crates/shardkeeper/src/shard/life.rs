@@ -13,7 +13,7 @@ use crate::message::{Incarnation, ManagerMessage, ShardReport};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The shard ended on request.
-    Told,
+    Requested,
     /// Discord refuses the shard.
     Refused(FatalClose),
 }
@@ -104,7 +104,7 @@ impl Life {
     pub(crate) fn end(&self) -> Option<End> {
         match self.refusal.get() {
             Some(refusal) => Some(End::Refused(*refusal)),
-            None => self.is_over().then_some(End::Told),
+            None => self.is_over().then_some(End::Requested),
         }
     }
 }

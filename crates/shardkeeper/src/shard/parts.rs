@@ -27,7 +27,7 @@ pub(crate) struct Parts {
     pub(crate) pacer: Arc<Pacer>,
     pub(crate) warnings: Arc<Warnings>,
     pub(crate) publisher: Publisher,
-    pub(crate) slot: Arc<SessionCell>,
+    pub(crate) cell: Arc<SessionCell>,
     pub(crate) board: Arc<StatusBoard>,
     pub(crate) oddities: Arc<Oddities>,
     pub(crate) presence_fn: Option<PresenceFn>,

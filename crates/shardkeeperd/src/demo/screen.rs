@@ -234,7 +234,25 @@ fn colour(phase: Phase) -> Color {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn readme_shows_the_columns_of_the_table() {
+        let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+        let mut lines = readme.lines().skip_while(|line| *line != header(WIDE));
+        lines.next().expect("README shows the header");
+        let rows: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+        assert_eq!(rows.len(), 8);
+        for (shard, row) in rows.into_iter().enumerate() {
+            // Where the gaps are, whatever the numbers.
+            assert_eq!(row[..7], format!("{shard:>5}  "), "{row}");
+            for gap in [19, 27, 37, 47, 56] {
+                assert_eq!(&row[gap..=gap], " ", "{row}");
+            }
+        }
+    }
 
     /// All parts are shown at each size, and nothing is wider or higher than the terminal.
     #[test]

@@ -17,6 +17,7 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use shardkeeper_sim::Action;
 use tokio::time::{Instant, sleep};
 
 use self::proxy::Network;
@@ -80,6 +81,29 @@ async fn full_killed_processes_lose_no_event_and_no_session() {
         .await;
 }
 
+#[tokio::test]
+async fn a_kill_costs_nothing_though_another_shard_count_is_recommended_or_given_afterwards() {
+    let mut scene = Scene::new("followed", 4, 200.0).await;
+    let mut running = scene.start();
+    scene.ready(&mut running).await;
+    scene.simulator.start_traffic();
+    for (recommended, given) in [(9, None), (2, None), (4, Some("6"))] {
+        scene.until_recorded(100).await;
+        kill(running).await;
+        let limits = Action::Limits { shards: Some(recommended), max_concurrency: None, remaining: None };
+        scene.simulator.act(&limits).unwrap();
+        running = scene.start_with(|command| {
+            command.args(given.map(|given| ["--shards", given]).into_iter().flatten());
+        });
+        let wanted = given.map_or(recommended.to_string(), str::to_owned);
+        running.until(&format!("because their sessions can be resumed; {wanted} are wanted")).await;
+        scene.until_connected().await;
+    }
+    scene.settle().await;
+    deploy(running).await;
+    assert_eq!(scene.simulator.report().identifies, 4);
+}
+
 /// Replaces process after process with a clean shutdown while events arrive.
 async fn deployed(name: &str, lives: Lives) {
     let mut scene = Scene::new(name, lives.shards, lives.events_per_second).await;
@@ -120,7 +144,7 @@ async fn full_deploys_lose_nothing_and_repeat_nothing() {
 }
 
 #[tokio::test]
-async fn a_discord_that_dies_and_comes_back_is_identified_to_anew() {
+async fn a_discord_that_dies_and_comes_back_is_identified_to_again() {
     let few = ["--shards", "2", "--max-concurrency", "2", "--strict", "--token", TOKEN];
     let mut sim = Sim::start(LOOPBACK, &few).await;
     let addr: SocketAddr =
@@ -249,8 +273,8 @@ async fn full_a_thousand_shards_that_are_cut_at_once_come_back() {
     scene.simulator.wait_until(|report| report.resumes == 1000).await;
     scene.until_connected().await;
     let elapsed = before.elapsed();
-    // GW-171: shards start in the order of their ids. A shard that takes longer than a window to come to its
-    // Hello, as one of a thousand that share 50 connects per second may, does not hold up the next of its key.
+    // GW-171: shards start in the order of their ids. A thousand shards that start at once join the queue in the
+    // order in which their tasks run, and the first of a key to join connects first.
     scene.settle_but_for("GW-171").await;
     let log = deploy(running).await;
     let report = scene.simulator.report();
@@ -284,7 +308,7 @@ async fn a_record_that_cannot_be_written_ends_the_program_and_loses_nothing() {
 // Only Linux can limit the disk space of a running process.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_store_on_a_full_disk_is_told_and_stops_no_shard() {
+async fn a_store_on_a_full_disk_is_reported_and_stops_no_shard() {
     let mut scene = Scene::new("full-store", 2, 100.0).await;
     let mut running = scene.start();
     scene.ready(&mut running).await;

@@ -98,6 +98,9 @@ proptest! {
                 Step::Feed(fresh @ (12 | 13)) => {
                     bench.feed(Input::Reconnect { fresh: fresh == 12 });
                 }
+                Step::Feed(14) => {
+                    bench.feed(Input::Probe(7));
+                }
                 Step::Feed(_) => {
                     connected |= matches!(bench.shard.state, State::Connecting { .. });
                     bench.feed(Input::Connected);

@@ -87,8 +87,8 @@ fn gw_053_a_corrupt_stream_resumes() {
 }
 
 #[test]
-fn what_the_peer_said_is_told_with_the_disconnect() {
-    let told = |bench: &Bench| {
+fn what_the_peer_said_is_reported_with_the_disconnect() {
+    let reported = |bench: &Bench| {
         bench.out.iter().find_map(|out| match out {
             Output::Changed(Change::Disconnected { detail, .. }) => Some(detail.clone()),
             _ => None,
@@ -96,24 +96,24 @@ fn what_the_peer_said_is_told_with_the_disconnect() {
     };
     let mut bench = Bench::new();
     bench.up().feed(Input::Closed { code: Some(4000), corrupt: false, detail: Some("why".into()) });
-    assert_eq!(told(&bench), Some(Some("why".into())));
+    assert_eq!(reported(&bench), Some(Some("why".into())));
     bench.clear().reconnect().feed(Input::ConnectFailed);
-    assert_eq!(told(&bench), Some(None), "that was another one");
+    assert_eq!(reported(&bench), Some(None), "that was another one");
     bench.clear().reconnect().feed(Input::Connected).feed(Input::Unreadable("too much"));
-    assert_eq!(told(&bench), Some(Some("too much".into())));
+    assert_eq!(reported(&bench), Some(Some("too much".into())));
 }
 
 #[test]
-fn a_shard_that_is_told_to_reconnect_resumes_or_identifies_and_says_why() {
+fn a_shard_that_has_to_reconnect_resumes_or_identifies_and_says_why() {
     for (fresh, next) in [(false, 6), (true, 2)] {
         let mut bench = Bench::new();
         bench.up();
         bench.clear().feed(Input::Reconnect { fresh });
         assert!(bench.has(|out| matches!(out, Output::Close(4000..))), "the session stays good");
-        let told = |out: &Output| {
+        let reported = |out: &Output| {
             matches!(out, Output::Changed(Change::Disconnected { reason: Reason::Requested, .. }))
         };
-        assert!(bench.has(told));
+        assert!(bench.has(reported));
         bench.closed(Some(4000)).reconnect();
         if fresh {
             bench.feed(Input::ConnectGrant);
@@ -127,7 +127,7 @@ fn a_shard_that_is_told_to_reconnect_resumes_or_identifies_and_says_why() {
 }
 
 #[test]
-fn told_to_start_afresh_between_connections_it_identifies_next() {
+fn asked_to_start_afresh_between_connections_it_identifies_next() {
     let mut bench = Bench::new();
     bench.up();
     bench.closed(None).feed(Input::Reconnect { fresh: true });
@@ -137,7 +137,7 @@ fn told_to_start_afresh_between_connections_it_identifies_next() {
 }
 
 #[test]
-fn told_to_reconnect_again_and_again_it_keeps_its_session() {
+fn asked_to_reconnect_again_and_again_it_keeps_its_session() {
     let mut bench = Bench::new();
     bench.up();
     for _ in 0..5 {

@@ -137,12 +137,12 @@ impl Bench {
     /// Sleeps until the shard, which was told to end, has ended: after one closing handshake to the end, or two when it comes
     /// back to end its session at Discord.
     fn end(&mut self) {
-        let (told, bound) = (self.now, Timings::default().close * 2);
+        let (reported, bound) = (self.now, Timings::default().close * 2);
         let mut sleeps = 0;
         while !self.shard.is_ended() {
             self.sleep();
             sleeps += 1;
-            let (state, passed) = (&self.shard.state, self.now - told);
+            let (state, passed) = (&self.shard.state, self.now - reported);
             assert!(passed <= bound && sleeps < 100, "told to end, and still {state:?} after {passed:?}");
         }
     }

@@ -99,8 +99,8 @@ fn dispatches_without_a_number_are_delivered_in_their_place() {
     let mut bench = Bench::new();
     bench.up().dispatch(7, "A").receive(unnumbered).receive(unnumbered).dispatch(8, "A");
     assert_eq!(deliveries(&bench), [(7, false), (7, false), (7, false), (8, false)]);
-    let told = bench.out.iter().filter(|out| matches!(out, Output::Odd(Oddity::Unnumbered))).count();
-    assert_eq!(told, 1);
+    let reported = bench.out.iter().filter(|out| matches!(out, Output::Odd(Oddity::Unnumbered))).count();
+    assert_eq!(reported, 1);
     // Also in a replay, where nothing tells whether it came before.
     bench.clear().closed(None).reconnect().feed(Input::Connected).hello().clear();
     bench.dispatch(8, "A").receive(unnumbered).dispatch(9, "A").dispatch(9, "RESUMED");

@@ -111,6 +111,19 @@ fn gw_099_detach_keeps_the_session_and_has_a_deadline() {
     assert_eq!(bench.shard.session(), Some(&session(43)));
 }
 
+/// A restart that comes too late must not discard what the next process is about to resume.
+#[test]
+fn gw_099_a_shard_that_detaches_keeps_its_session_whatever_is_asked_of_it() {
+    for fresh in [false, true] {
+        let mut bench = Bench::new();
+        bench.up().dispatch(42, "X").feed(Input::Detach).clear().feed(Input::Reconnect { fresh });
+        assert!(bench.out.is_empty(), "fresh: {fresh}");
+        bench.closed(None);
+        assert!(bench.shard.is_ended(), "fresh: {fresh}");
+        assert_eq!(bench.shard.session(), Some(&session(42)), "fresh: {fresh}");
+    }
+}
+
 #[test]
 fn stop_and_detach_end_a_shard_in_every_state() {
     let steps: [fn(&mut Bench); 8] = [

@@ -15,6 +15,7 @@ impl Shards {
     pub(crate) fn begin_next(&mut self, count: ShardCount, intents: Intents) -> Layout {
         let layout = self.layouts.begin(count);
         self.intents.insert(layout.generation, intents);
+        self.record_layouts();
         layout
     }
 
@@ -61,6 +62,7 @@ impl Shards {
     /// shards give up the commands that they have not sent.
     pub(crate) fn cut_over(&mut self, group: u32) {
         self.layouts.cut_over(group);
+        self.record_layouts();
         for (shard, entry) in &self.entries {
             entry.board.set_role(self.layouts.role(*shard));
         }
@@ -83,6 +85,7 @@ impl Shards {
 
     /// Forgets what is kept of shards that were removed, and that cannot be added again.
     fn forget_retired(&mut self) {
+        self.record_layouts();
         let layouts = &self.layouts;
         self.writers.retain(|shard, _| layouts.layout_with(*shard).is_some());
         self.restarts.retain(|shard| layouts.layout_with(*shard).is_some());
