@@ -214,6 +214,8 @@ impl Shard {
             resume_gateway_url: Value,
             #[serde(default)]
             shard: Value,
+            #[serde(default)]
+            user: Value,
         }
         let Ok(ready) = serde_json::from_slice::<Ready>(data) else {
             return self.unreadable(cx, "ready has no session_id that can be read");
@@ -241,6 +243,7 @@ impl Shard {
             intents: self.config.intents,
             query: self.config.wire.query(),
         });
+        self.user_id = ready.user["id"].as_str().and_then(|id| id.parse().ok());
         self.had_session = true;
         self.outputs.push_back(Output::SessionChanged(self.session.clone()));
         self.enter_ready(cx.now, Change::Ready, sequence);

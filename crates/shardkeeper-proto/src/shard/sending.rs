@@ -54,6 +54,16 @@ impl Shard {
         self.flush_at = self.next_flush(now);
     }
 
+    pub(super) fn give_up_commands(&mut self, now: Instant) {
+        while let Some(id) = self.commands.pop_expired(now) {
+            self.outputs.push_back(Output::CommandExpired(id));
+        }
+        while let Some((id, command, expires_at)) = self.commands.pop_any() {
+            self.outputs.push_back(Output::CommandGivenUp(id, command, expires_at));
+        }
+        self.flush_at = self.next_flush(now);
+    }
+
     fn flush_presence(&mut self, now: Instant) {
         if self.presence_unsent
             && self.limiter.presence_free_at(now) <= now

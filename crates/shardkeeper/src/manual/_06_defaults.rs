@@ -7,7 +7,7 @@
 //! | setting | default | why, and what another value costs |
 //! |---|---|---|
 //! | [`Builder::api_url`] | [`DISCORD_API`] | Version 10. Change it for a proxy or a simulator. |
-//! | [`Builder::shards`] | what Discord recommends | Set a fixed number for a bot that keeps sessions, or is spread over processes. |
+//! | [`Builder::shards`] | what Discord recommends | Set a fixed number for a bot that is spread over processes. Sessions that can be resumed come first. |
 //! | [`Builder::shard_ids`] | all of them | Set a part for each of several processes, which share the pace of Identify. |
 //! | [`Builder::gateway`] | asked at the start | An answer given here is believed; an old one may overdraw the budget. |
 //! | [`Builder::gateway_check_every`] | 8 h | Three requests in a period of the identify budget; bots grow over days. |

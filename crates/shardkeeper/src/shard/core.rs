@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::codec::Codec;
 use super::parts::{Parts, Peers};
 use super::receipts::Receipts;
-use crate::command::WriteError;
+use crate::command::{Origin, PendingCommand, WriteError};
 use crate::dispatch::Lifecycle;
 use crate::identify::TakenPermit;
 use crate::layout::{Role, ShardKey};
@@ -40,6 +40,8 @@ pub(super) struct Core {
     /// The permit, from when it was taken until its Identify is written or can no longer be sent.
     pub(super) permit: Option<TakenPermit>,
     pub(super) receipts: Receipts,
+    /// Commands that another shard takes over.
+    pub(super) given_up: Vec<PendingCommand>,
     latency: Option<Duration>,
 }
 
@@ -55,6 +57,7 @@ impl Core {
             reading_paused: false,
             permit: None,
             receipts: Receipts::default(),
+            given_up: Vec::new(),
             latency: None,
         }
     }
@@ -163,6 +166,10 @@ impl Core {
                     let held_up = self.parts.publisher.is_behind() && !self.machine.is_ready();
                     let reason = if held_up { WriteError::HeldUp } else { WriteError::Expired };
                     self.receipts.given_up(id, reason);
+                }
+                Output::CommandGivenUp(id, command, expires_at) => {
+                    let origin = self.receipts.take(id).map(|receipt| Origin::Shard { receipt, expires_at });
+                    self.given_up.extend(origin.map(|origin| PendingCommand { command, origin }));
                 }
                 Output::LeaveQueue => {
                     let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());

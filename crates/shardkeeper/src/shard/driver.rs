@@ -21,8 +21,9 @@ use super::life::Running;
 use super::link::{Link, LinkEvent};
 use super::parts::{Parts, Peers};
 use super::receipts::Receipts;
-use crate::command::PendingCommand;
+use crate::command::{Origin, Parcel, PendingCommand};
 use crate::error::CommandError;
+use crate::message::{GivenUpCommands, ManagerMessage};
 
 /// The number of messages that one step takes before the other reasons to wake up get their turn. Larger
 /// numbers gain nothing measurable, smaller ones cost a poll of everything per message.
@@ -41,13 +42,14 @@ pub(super) enum Control {
     Probe(u64),
     Stop,
     Detach,
+    GiveUpCommands,
     Crash,
 }
 
 /// The channels that wake a driver, besides its connection and its timer.
 pub(super) struct Inputs {
     pub(super) control: mpsc::Receiver<Control>,
-    pub(super) commands: mpsc::Receiver<PendingCommand>,
+    pub(super) commands: mpsc::Receiver<Parcel>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
 }
 
@@ -71,8 +73,15 @@ pub(super) async fn run(start: Start) {
     parts.publisher.inherit();
     let codec = Codec::new(config.wire.encoding, parts.connector.config().max_message_bytes);
     let core = Core::new(config, parts, peers);
-    let mut driver =
-        Driver { core, link: Link::Down, codec, inputs, detaching: false, uncompressed_reported: false };
+    let mut driver = Driver {
+        core,
+        link: Link::Down,
+        codec,
+        inputs,
+        commands: Commands::Sent,
+        detaching: false,
+        uncompressed_reported: false,
+    };
     driver.take_presence();
     driver.feed(Input::Start);
     while !driver.core.machine.is_ended() {
@@ -82,11 +91,22 @@ pub(super) async fn run(start: Start) {
     driver.core.parts.hand_over(driver.detaching).await;
 }
 
+/// What a driver does with commands that reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Commands {
+    Sent,
+    /// Another shard takes over what this one has not sent. The channel is closed, and may not be empty yet.
+    GivenUp,
+    /// No more come.
+    Over,
+}
+
 pub(super) struct Driver {
     pub(super) core: Core,
     pub(super) link: Link,
     pub(super) codec: Codec,
     inputs: Inputs,
+    commands: Commands,
     /// Whether the session is left for another process to resume.
     detaching: bool,
     pub(super) uncompressed_reported: bool,
@@ -122,8 +142,11 @@ impl Driver {
                 self.feed(Input::Timeout);
             }
             // 5. Commands: before messages, of which there may always be more.
-            Some(pending) = self.inputs.commands.recv() => {
-                self.command(pending);
+            parcel = self.inputs.commands.recv(), if self.commands != Commands::Over => {
+                match parcel {
+                    Some(parcel) => parcel.into_iter().for_each(|pending| self.command(pending)),
+                    None => self.commands_over(),
+                }
                 // An endless stream of commands must not keep the driver from reading.
                 self.receive_pending(1);
             }
@@ -158,6 +181,11 @@ impl Driver {
                 self.detaching = true;
                 self.feed(Input::Detach);
             }
+            Control::GiveUpCommands => {
+                self.commands = Commands::GivenUp;
+                self.inputs.commands.close();
+                self.feed(Input::GiveUpCommands);
+            }
             Control::Crash => panic!("crash drill"),
         }
     }
@@ -176,7 +204,18 @@ impl Driver {
         self.core.permit.take_if(|permit| !permit.is_spent());
     }
 
-    fn command(&mut self, PendingCommand { command, reply }: PendingCommand) {
+    fn command(&mut self, PendingCommand { command, origin }: PendingCommand) {
+        if self.commands == Commands::GivenUp {
+            self.core.given_up.push(PendingCommand { command, origin });
+            return;
+        }
+        let reply = match origin {
+            Origin::Bot(reply) => reply,
+            Origin::Shard { receipt, expires_at } => {
+                let id = self.core.receipts.adopt(receipt);
+                return self.feed(Input::TakeOver(id, command, expires_at));
+            }
+        };
         if let Err(refused) = self.core.machine.check_command(&command) {
             let _ = reply.send(Err(refused.into()));
             return;
@@ -186,13 +225,26 @@ impl Driver {
         self.feed(Input::Command(id, command));
     }
 
+    /// Passes the commands that were given up to the manager, now that no more can come.
+    fn commands_over(&mut self) {
+        if std::mem::replace(&mut self.commands, Commands::Over) == Commands::GivenUp {
+            let commands = GivenUpCommands(std::mem::take(&mut self.core.given_up));
+            let shard = self.core.parts.shard;
+            let _ = self.core.peers.manager.cast(ManagerMessage::CommandsGivenUp { shard, commands });
+        }
+    }
+
     /// Rejects all commands when the driver ends. A task that waits for a command may owe an acknowledgement
     /// that the end of this driver waits for.
     fn refuse_commands(&mut self) {
         self.core.receipts = Receipts::default();
         self.inputs.commands.close();
-        while let Ok(PendingCommand { reply, .. }) = self.inputs.commands.try_recv() {
-            let _ = reply.send(Err(CommandError::ShardEnded { shard: self.core.parts.shard.id }));
+        let mut refused = std::mem::take(&mut self.core.given_up);
+        while let Ok(parcel) = self.inputs.commands.try_recv() {
+            refused.extend(parcel);
+        }
+        for pending in refused {
+            pending.refuse(CommandError::ShardEnded { shard: self.core.parts.shard.id });
         }
     }
 

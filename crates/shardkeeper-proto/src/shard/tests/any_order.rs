@@ -92,6 +92,9 @@ proptest! {
                 Step::Feed(11) => {
                     bench.feed(voice());
                 }
+                Step::Feed(15) => {
+                    bench.feed(Input::GiveUpCommands);
+                }
                 Step::Feed(fresh @ (12 | 13)) => {
                     bench.feed(Input::Reconnect { fresh: fresh == 12 });
                 }

@@ -1,5 +1,6 @@
 //! The manager's table of shards: what each shard is, and what survives its actor.
 
+mod commands;
 mod entry;
 #[cfg_attr(not(test), expect(dead_code, reason = "the reshard itself calls it"))]
 mod generations;
@@ -12,24 +13,27 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use ractor::{ActorRef, RpcReplyPort};
-use shardkeeper_proto::{Command, Intents, PresenceUpdate, Session, ShardCount, ShardId};
+use ractor::ActorRef;
+use shardkeeper_proto::{Intents, PresenceUpdate, Session, ShardCount, ShardId};
 use shardkeeper_transport::Connector;
 use url::Url;
 
-use self::entry::{Entry, Stage};
+use self::commands::HandOver;
+use self::entry::Entry;
 use self::removal::Removal;
 use super::config::Config;
+use super::first_layout::FirstLayout;
 use super::restart::CrashHistory;
+use super::resumable::Resumable;
 use super::silence::Reading;
-use crate::command::AcceptedCommand;
 use crate::dispatch::{Found, Hub};
 use crate::error::{CommandError, ShardChangeError};
-use crate::layout::{Layout, Layouts, ShardKey};
+use crate::layout::{Layouts, ShardKey};
 use crate::message::{Incarnation, ShardMessage, ShutdownMode};
 use crate::session::{SessionTable, Writer};
 use crate::shard::{Oddities, Pacer, Warnings};
 use crate::status::ShardStatus;
+use crate::store::LayoutRecord;
 
 pub(super) struct Shards {
     config: Arc<Config>,
@@ -46,6 +50,8 @@ pub(super) struct Shards {
     /// Shared with the session keeper.
     table: Arc<Mutex<SessionTable>>,
     entries: BTreeMap<ShardKey, Entry>,
+    /// The hand-overs of commands that go on, at most one for each group.
+    hand_overs: Vec<HandOver>,
     /// Open removals. Each shard is in one of them at most.
     removals: Vec<Removal>,
     last_removal: u64,
@@ -68,12 +74,13 @@ impl Shards {
     pub(super) fn new(
         (config, hub): (Arc<Config>, Arc<Hub>),
         gateway_url: Url,
-        layout: Layout,
+        (layouts, intents): (Layouts, BTreeMap<u32, Intents>),
         table: Arc<Mutex<SessionTable>>,
     ) -> Self {
         let rate = NonZeroU32::new(config.settings.connects_per_second).unwrap_or(NonZeroU32::MIN);
         Self {
             entries: BTreeMap::new(),
+            hand_overs: Vec::new(),
             removals: Vec::new(),
             last_removal: 0,
             writers: BTreeMap::new(),
@@ -86,33 +93,29 @@ impl Shards {
             restarts: CrashHistory::new(config.settings.restart_policy),
             config,
             gateway_url,
-            layouts: Layouts::new(layout),
-            intents: BTreeMap::new(),
+            layouts,
+            intents,
             table,
         }
     }
 
-    /// Adds the shards of a start, without starting them. Each gets the first of these sessions that it can
-    /// resume.
+    /// Adds the shards of a start with their sessions, without starting them.
     pub(super) fn add_first(
         &mut self,
-        ids: &[ShardId],
-        sessions: &[Session],
+        first: &FirstLayout,
+        sessions: &mut Resumable,
         presence: Option<&PresenceUpdate>,
     ) {
-        let layout = self.layouts.current;
-        let check = |session: &Session| session.check(&self.shard_config(layout.key(session.shard)));
-        let misfits: Vec<_> = sessions.iter().filter_map(|session| check(session).err()).collect();
-        if let Some(misfit) = misfits.first() {
-            tracing::warn!(
-                sessions = misfits.len(),
-                "sessions cannot be resumed, the first because {misfit}"
-            );
-        }
-        for shard in ids.iter().map(|id| layout.key(*id)) {
-            let fits = |session: &&Session| session.check(&self.shard_config(shard)).is_ok();
-            let session = sessions.iter().find(fits).cloned();
+        for &shard in &first.active {
+            let session = sessions.take(shard, self.count_of(shard), true);
             self.insert(shard, session, presence);
+        }
+        for &shard in &first.warming {
+            let session = sessions.take(shard, self.count_of(shard), false);
+            self.insert(shard, session, presence);
+            if let Some(entry) = self.entries.get(&shard) {
+                entry.cell.hold();
+            }
         }
     }
 
@@ -219,27 +222,6 @@ impl Shards {
         self.layouts.layout_with(shard).unwrap_or(self.layouts.current).count
     }
 
-    /// Passes a command to the driver of the shard that owns its guild. The driver answers.
-    pub(super) fn command(
-        &self,
-        command: Command,
-        reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>,
-    ) {
-        let key = self.layouts.sender_of(&command);
-        let shard = key.id;
-        match self.entries.get(&key).filter(|_| !self.is_leaving(key)).map(|entry| &entry.stage) {
-            Some(Stage::Up { commands, .. }) => commands.send(command, reply),
-            Some(_) => drop(reply.send(Err(CommandError::ShardEnded { shard }))),
-            None => {
-                let elsewhere = match command.guild_id() {
-                    Some(guild_id) => CommandError::GuildElsewhere { guild_id, shard },
-                    None => CommandError::NoSuchShard { shard },
-                };
-                let _ = reply.send(Err(elsewhere));
-            }
-        }
-    }
-
     /// The number of shards of a generation in this process.
     pub(super) fn len(&self, generation: u32) -> usize {
         self.of_generation(generation).count()
@@ -255,9 +237,23 @@ impl Shards {
         self.entries.values().filter(|entry| entry.cell.load().is_none()).count()
     }
 
-    /// The sessions as another process can resume them.
+    /// The sessions as another process can resume them: those of the shards that own their guilds.
     pub(super) fn sessions(&self) -> Vec<Session> {
-        self.entries.values().filter_map(|entry| entry.cell.load_acknowledged()).collect()
+        let active = self.entries.iter().filter(|(shard, _)| self.layouts.active(shard.id) == **shard);
+        active.filter_map(|(_, entry)| entry.cell.load_acknowledged()).collect()
+    }
+
+    /// Passes the layouts on to the session keeper, after each change.
+    fn record_layouts(&self) {
+        let mut table = self.table();
+        let refused = table.layout.refused && table.layout.generation == self.layouts.current.generation;
+        table.layout = LayoutRecord::of(&self.layouts, refused);
+    }
+
+    /// Notes that Discord has refused a shard because of the shard count: no later process follows its layout.
+    pub(super) fn set_refused(&self, shard: ShardKey) {
+        let mut table = self.table();
+        table.layout.refused |= table.layout.generation == shard.generation;
     }
 
     /// What the [`SilenceWatch`](super::silence::SilenceWatch) compares.
