@@ -8,6 +8,7 @@ mod delivery;
 mod endings;
 mod faults;
 mod first_hour;
+mod follow;
 mod held_up;
 mod identify_gate;
 mod members;

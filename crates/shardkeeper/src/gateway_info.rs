@@ -27,7 +27,7 @@ pub(crate) const USER_AGENT: &str =
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Largest shard count that an answer may recommend. With the 1,000 guilds per shard that Discord recommends,
 /// it is enough for 65 million guilds; Discord has about 30 million.
-const MAX_SHARDS: u64 = 1 << 16;
+pub(crate) const MAX_SHARDS: u64 = 1 << 16;
 /// Largest `max_concurrency` that is accepted, because each key takes memory. The largest known value at
 /// Discord is 16.
 const MAX_CONCURRENCY: u64 = 1 << 12;

@@ -171,6 +171,14 @@ pub enum Lifecycle {
         /// (GW-297).
         retry_after: Option<Duration>,
     },
+    /// The bot has started with the layout of its last sessions, because it can resume them. The configuration,
+    /// or else Discord's recommendation, wants another shard count. Reported once, at the start.
+    LayoutFollowed {
+        /// Shard count of the bot, over all processes.
+        count: ShardCount,
+        /// Shard count that is wanted.
+        wanted: ShardCount,
+    },
     /// Discord recommends more shards than the bot has (GW-005). Nothing is done about it. Reported each time
     /// that the number is higher than ever before.
     MoreShardsAdvised {
@@ -260,6 +268,7 @@ impl Lifecycle {
             | Self::StoreFailed { .. }
             | Self::StoreRecovered
             | Self::GatewayUnavailable { .. }
+            | Self::LayoutFollowed { .. }
             | Self::MoreShardsAdvised { .. }
             | Self::BudgetLow { .. }
             | Self::BudgetExhausted { .. } => tracing::warn!("{self}"),
@@ -322,6 +331,12 @@ impl fmt::Display for Lifecycle {
             Self::StoreRecovered => f.write_str("the session store works again"),
             Self::GatewayUnavailable { error, retry_after } => {
                 write!(f, "GET /gateway/bot failed ({error}), {}", Again(*retry_after))
+            }
+            Self::LayoutFollowed { count, wanted } => {
+                write!(
+                    f,
+                    "the bot has {count} shards, because their sessions can be resumed; {wanted} are wanted"
+                )
             }
             Self::MoreShardsAdvised { count, advised } => {
                 write!(f, "discord recommends {advised} shards, the bot has {count}")

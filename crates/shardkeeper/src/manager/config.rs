@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardkeeper_proto::{
-    Encoding, Intents, PresenceUpdate, Session, ShardCount, ShardId, Timings, Token, Wire,
+    Encoding, Intents, PresenceUpdate, Session, ShardConfig, ShardCount, ShardId, Timings, Token, Wire,
 };
 use shardkeeper_transport::{Compression, Dialer, TransportConfig};
 use tokio::sync::watch;
@@ -68,6 +68,29 @@ pub(crate) struct Config {
     pub(crate) layout: LayoutChoice,
     pub(crate) presence: Option<PresenceUpdate>,
     pub(crate) settings: Settings,
+}
+
+impl Config {
+    /// The configuration of one shard.
+    pub(crate) fn shard(
+        &self,
+        shard: ShardId,
+        count: ShardCount,
+        intents: Intents,
+        gateway_url: &Url,
+    ) -> ShardConfig {
+        ShardConfig {
+            token: self.token.clone(),
+            shard,
+            count,
+            intents,
+            large_threshold: self.settings.large_threshold,
+            library: self.settings.library.clone(),
+            gateway_url: gateway_url.clone(),
+            wire: self.settings.wire(),
+            timings: self.settings.timings,
+        }
+    }
 }
 
 /// The part of a configuration that a builder stores unchanged.

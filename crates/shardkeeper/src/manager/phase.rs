@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use ractor::{ActorRef, RpcReplyPort};
-use shardkeeper_proto::Session;
+use shardkeeper_proto::{Session, ShardCount};
 
 use super::shards::Shards;
 use super::silence::SilenceWatch;
@@ -92,6 +92,8 @@ pub(super) struct Fleet {
     pub(super) all_ready_announced: u32,
     /// The largest recommended number of shards that was announced.
     pub(super) advised: u32,
+    /// The shard count to reshard to, after a start that resumed the sessions of another layout.
+    pub(super) wanted: Option<ShardCount>,
     pub(super) silence: SilenceWatch,
 }
 

@@ -79,6 +79,10 @@ impl ManagerState {
         let Some(fleet) = self.phase.fleet() else { return };
         if refusal.scope == Scope::Layout {
             let count = fleet.shards.count_of(shard);
+            fleet.shards.set_refused(shard);
+            if let Some(keeper) = &fleet.keeper {
+                let _ = keeper.cast(KeeperMessage::LookNow);
+            }
             self.live.hub.announce(&Lifecycle::LayoutRefused { shard: shard.id, count, code: refusal.code });
         }
         let hopeless = match refusal.scope {

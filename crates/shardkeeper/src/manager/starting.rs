@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use ractor::{ActorProcessingErr, ActorRef};
-use shardkeeper_proto::{Session, ShardCount, ShardId};
+use shardkeeper_proto::ShardCount;
 
 use super::config::LayoutChoice;
+use super::first_layout::{Share, Slice, first_layout};
 use super::gateway::budget;
 use super::phase::{Fleet, Phase, StartStep, Starting, StoreContents};
+use super::resumable::Resumable;
 use super::shards::Shards;
 use super::silence::{CHECK_EVERY, SilenceWatch};
 use super::{ManagerState, now};
@@ -18,7 +20,7 @@ use crate::dispatch::Lifecycle;
 use crate::error::{ConfigError, StartError};
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
 use crate::identify::IdentifyLedger;
-use crate::layout::{FIRST_GENERATION, Layout, ShardKey};
+use crate::layout::ShardKey;
 use crate::message::ManagerMessage;
 use crate::session::SessionTable;
 use crate::store::{
@@ -60,8 +62,8 @@ impl ManagerState {
         info: GatewayInfo,
         contents: StoreContents,
     ) -> Result<(), ActorProcessingErr> {
-        let (count, ids) = match self.layout(&info) {
-            Ok(layout) => layout,
+        let wanted = match self.wanted(&info) {
+            Ok(wanted) => wanted,
             Err(error) => {
                 self.fail_start(myself, StartError::Layout(error));
                 return Ok(());
@@ -78,29 +80,33 @@ impl ManagerState {
         let last_identify = last_identify.and_then(|at| now().checked_sub(store::since(wall, at)));
         let mut budget = budget(&limit, settings.identify_reserve);
         let ledger = Arc::new(IdentifyLedger::new(budget, last_identify));
+        let mut sessions = Resumable::new(&self.config, &info.url, &stored, wall);
+        let first = first_layout(&sessions.known(&self.config, wanted, &stored));
         tracing::info!(
-            shards = ids.len(),
-            count = count.get(),
+            shards = first.active.len(),
+            count = first.layouts.newest().count.get(),
+            generation = first.layouts.newest().generation,
+            wanted = wanted.get(),
             max_concurrency = limit.max_concurrency,
             remaining = limit.remaining,
-            "starting"
+            "starting: {}",
+            first.reason
         );
-        let layout = Layout { generation: FIRST_GENERATION, count };
-        let sessions = self.usable(&stored.sessions, wall);
         let table = Arc::new(Mutex::new(SessionTable {
             slots: BTreeMap::new(),
-            held: self.to_keep(&stored.sessions, count, &ids, wall),
-            layout: LayoutRecord::new(layout.generation, count),
+            held: self.to_keep(&stored.sessions, wall),
+            layout: LayoutRecord::of(&first.layouts, first.refused),
             ledger: Arc::clone(&ledger),
             degraded: failed,
         }));
         let mut shards = Shards::new(
             (Arc::clone(&self.config), Arc::clone(&self.live.hub)),
             info.url.clone(),
-            layout,
+            (first.layouts.clone(), std::mem::take(&mut sessions.intents)),
             Arc::clone(&table),
         );
-        shards.add_first(&ids, &sessions, self.presence.as_ref());
+        shards.add_first(&first, &mut sessions, self.presence.as_ref());
+        sessions.report_unused();
         let needed = shards.without_session();
         if settings.require_full_start && needed > 0 && !budget.affords(now(), needed - 1) {
             let resets_after = budget.resets_at(now()).saturating_duration_since(now());
@@ -123,13 +129,15 @@ impl ManagerState {
             shards,
             all_ready_announced: 0,
             advised: 0,
+            wanted: first.wanted,
             silence,
         });
-        for shard in ids.into_iter().map(|id| layout.key(id)) {
+        for shard in first.active {
             fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
         }
         let before = std::mem::replace(&mut self.phase, Phase::Running(fleet));
         myself.send_after(CHECK_EVERY, || ManagerMessage::Look);
+        self.announce_wanted();
         self.announce_advice();
         if let Phase::Starting(starting) = before {
             starting.callers.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
@@ -156,49 +164,32 @@ impl ManagerState {
         });
     }
 
-    fn layout(&self, info: &GatewayInfo) -> Result<(ShardCount, Vec<ShardId>), ConfigError> {
+    fn wanted(&self, info: &GatewayInfo) -> Result<ShardCount, ConfigError> {
         match &self.config.layout {
-            LayoutChoice::Recommended => {
-                let count = ShardCount::new(info.shards).ok_or(ConfigError::NoShards)?;
-                Ok((count, count.ids().collect()))
-            }
-            LayoutChoice::All(count) => Ok((*count, count.ids().collect())),
-            LayoutChoice::Some { ids, count } => Ok((*count, ids.iter().copied().collect())),
+            LayoutChoice::Recommended => ShardCount::new(info.shards).ok_or(ConfigError::NoShards),
+            LayoutChoice::All(count) | LayoutChoice::Some { count, .. } => Ok(*count),
         }
     }
 
-    /// The sessions to start from: those that the bot was given come before those that were stored.
-    fn usable(&self, stored: &[SessionRecord], wall: SystemTime) -> Vec<Session> {
-        let mut sessions = self.config.settings.sessions.clone();
-        let mut unusable = Vec::new();
-        for record in stored {
-            match record.check(wall, self.config.settings.max_session_age) {
-                Ok(()) => sessions.push(record.session.clone()),
-                Err(reason) => unusable.push(reason),
-            }
+    /// Announces that the shard count is not the wanted one, because sessions were resumed.
+    fn announce_wanted(&self) {
+        let Phase::Running(fleet) = &self.phase else { return };
+        if let Some(wanted) = fleet.wanted {
+            let count = fleet.shards.layouts().newest().count;
+            self.live.hub.announce(&Lifecycle::LayoutFollowed { count, wanted });
         }
-        if let Some(reason) = unusable.first() {
-            tracing::warn!(
-                sessions = unusable.len(),
-                "stored sessions are not used, the first because {reason}"
-            );
-        }
-        sessions
     }
 
-    /// Which stored sessions this process has to keep up to date or delete: those of its own shards, and
-    /// those that are too old for any process. The others belong to the shards of other processes.
-    fn to_keep(
-        &self,
-        stored: &[SessionRecord],
-        count: ShardCount,
-        ids: &[ShardId],
-        wall: SystemTime,
-    ) -> BTreeSet<ShardKey> {
+    /// Which stored sessions this process has to keep up to date or delete: those of its own guilds, and those
+    /// that are too old for any process. The others belong to the shards of other processes.
+    fn to_keep(&self, stored: &[SessionRecord], wall: SystemTime) -> BTreeSet<ShardKey> {
+        let mut slices = BTreeMap::new();
         let is_ours = |record: &&SessionRecord| {
-            let (of, shard) = (record.session.count, record.session.shard);
+            let count = record.session.count;
+            let slice = slices.entry(count).or_insert_with(|| Slice::new(&self.config.layout, count));
             let checked = record.check(wall, self.config.settings.max_session_age);
-            of == count && ids.contains(&shard) || matches!(checked, Err(RecordError::TooOld { .. }))
+            slice.share(record.session.shard) == Share::Whole
+                || matches!(checked, Err(RecordError::TooOld { .. }))
         };
         stored.iter().filter(is_ours).map(SessionRecord::slot).collect()
     }

@@ -106,7 +106,6 @@ impl SessionCell {
     /// For a warming shard of a reshard, and a new one whose predecessors have unacknowledged deliveries: its
     /// events are acknowledged with the deliveries of the old shards. After a kill, the next process receives
     /// them again instead of losing them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for reshards, which are not in the manager yet"))]
     pub(crate) fn hold(&self) {
         self.held.store(true, Ordering::Release);
     }

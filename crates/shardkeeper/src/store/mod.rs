@@ -13,13 +13,14 @@ mod record;
 
 use futures_util::future::BoxFuture;
 
+use crate::layout::ShardKey;
+
 #[cfg(feature = "file-store")]
 pub use self::file::{FileStore, OpenError};
 pub(crate) use self::lease::StoreLease;
 pub use self::memory::MemoryStore;
 pub use self::record::{BudgetRecord, LayoutRecord, RecordError, ReshardRecord, SessionRecord};
 pub(crate) use self::record::{budget_record, since, unix_ms};
-pub use crate::layout::ShardKey;
 
 /// Error of a session store. It is logged with its sources, and must not contain secrets.
 pub type StoreError = Box<dyn std::error::Error + Send + Sync>;

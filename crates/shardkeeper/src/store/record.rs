@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use shardkeeper_proto::{IdentifyBudget, Session, ShardCount};
 
-use crate::layout::ShardKey;
+use crate::layout::{Layouts, ShardKey};
 
 /// Format that is written. A change that an older version would misread has to raise it.
 ///
@@ -112,6 +112,23 @@ impl LayoutRecord {
     /// Makes the record of a layout that is not being resharded.
     pub fn new(generation: u32, count: ShardCount) -> Self {
         Self { format: FORMAT, generation, count, refused: false, reshard: None }
+    }
+
+    /// Makes the record of these layouts.
+    pub(crate) fn of(layouts: &Layouts, refused: bool) -> Self {
+        let record = Self { refused, ..Self::new(layouts.current.generation, layouts.current.count) };
+        match &layouts.next {
+            Some(next) => {
+                let moved = next.moved.iter().copied().collect();
+                record.with_reshard(next.layout.generation, next.layout.count, moved)
+            }
+            None => record,
+        }
+    }
+
+    /// Whether this version understands the record.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.format <= FORMAT
     }
 
     /// Adds a reshard to the layout `generation` with `count` shards, in which these groups are cut over.

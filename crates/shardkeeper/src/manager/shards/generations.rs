@@ -15,6 +15,7 @@ impl Shards {
     pub(crate) fn begin_next(&mut self, count: ShardCount, intents: Intents) -> Layout {
         let layout = self.layouts.begin(count);
         self.intents.insert(layout.generation, intents);
+        self.record_layouts();
         layout
     }
 
@@ -60,6 +61,7 @@ impl Shards {
     /// Gives the guilds of a group to its shards of the next layout: from now on, calls go to them.
     pub(crate) fn cut_over(&mut self, group: u32) {
         self.layouts.cut_over(group);
+        self.record_layouts();
         for (shard, entry) in &self.entries {
             entry.board.set_role(self.layouts.role(*shard));
         }
@@ -81,6 +83,7 @@ impl Shards {
 
     /// Forgets what is kept of shards that were removed, and that cannot be added again.
     fn forget_retired(&mut self) {
+        self.record_layouts();
         let layouts = &self.layouts;
         self.writers.retain(|shard, _| layouts.layout_with(*shard).is_some());
         self.restarts.retain(|shard| layouts.layout_with(*shard).is_some());

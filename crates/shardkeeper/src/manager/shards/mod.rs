@@ -20,16 +20,19 @@ use url::Url;
 use self::entry::{Entry, Stage};
 use self::removal::Removal;
 use super::config::Config;
+use super::first_layout::FirstLayout;
 use super::restart::CrashHistory;
+use super::resumable::Resumable;
 use super::silence::Reading;
 use crate::command::AcceptedCommand;
 use crate::dispatch::{Found, Hub};
 use crate::error::{CommandError, ShardChangeError};
-use crate::layout::{Layout, Layouts, ShardKey};
+use crate::layout::{Layouts, ShardKey};
 use crate::message::{Incarnation, ShardMessage, ShutdownMode};
 use crate::session::{SessionTable, Writer};
 use crate::shard::{Oddities, Pacer, Warnings};
 use crate::status::ShardStatus;
+use crate::store::LayoutRecord;
 
 pub(super) struct Shards {
     config: Arc<Config>,
@@ -68,7 +71,7 @@ impl Shards {
     pub(super) fn new(
         (config, hub): (Arc<Config>, Arc<Hub>),
         gateway_url: Url,
-        layout: Layout,
+        (layouts, intents): (Layouts, BTreeMap<u32, Intents>),
         table: Arc<Mutex<SessionTable>>,
     ) -> Self {
         let rate = NonZeroU32::new(config.settings.connects_per_second).unwrap_or(NonZeroU32::MIN);
@@ -86,33 +89,29 @@ impl Shards {
             restarts: CrashHistory::new(config.settings.restart_policy),
             config,
             gateway_url,
-            layouts: Layouts::new(layout),
-            intents: BTreeMap::new(),
+            layouts,
+            intents,
             table,
         }
     }
 
-    /// Adds the shards of a start, without starting them. Each gets the first of these sessions that it can
-    /// resume.
+    /// Adds the shards of a start with their sessions, without starting them.
     pub(super) fn add_first(
         &mut self,
-        ids: &[ShardId],
-        sessions: &[Session],
+        first: &FirstLayout,
+        sessions: &mut Resumable,
         presence: Option<&PresenceUpdate>,
     ) {
-        let layout = self.layouts.current;
-        let check = |session: &Session| session.check(&self.shard_config(layout.key(session.shard)));
-        let misfits: Vec<_> = sessions.iter().filter_map(|session| check(session).err()).collect();
-        if let Some(misfit) = misfits.first() {
-            tracing::warn!(
-                sessions = misfits.len(),
-                "sessions cannot be resumed, the first because {misfit}"
-            );
-        }
-        for shard in ids.iter().map(|id| layout.key(*id)) {
-            let fits = |session: &&Session| session.check(&self.shard_config(shard)).is_ok();
-            let session = sessions.iter().find(fits).cloned();
+        for &shard in &first.active {
+            let session = sessions.take(shard, self.count_of(shard), true);
             self.insert(shard, session, presence);
+        }
+        for &shard in &first.warming {
+            let session = sessions.take(shard, self.count_of(shard), false);
+            self.insert(shard, session, presence);
+            if let Some(entry) = self.entries.get(&shard) {
+                entry.cell.hold();
+            }
         }
     }
 
@@ -255,9 +254,23 @@ impl Shards {
         self.entries.values().filter(|entry| entry.cell.load().is_none()).count()
     }
 
-    /// The sessions as another process can resume them.
+    /// The sessions as another process can resume them: those of the shards that own their guilds.
     pub(super) fn sessions(&self) -> Vec<Session> {
-        self.entries.values().filter_map(|entry| entry.cell.load_acknowledged()).collect()
+        let active = self.entries.iter().filter(|(shard, _)| self.layouts.active(shard.id) == **shard);
+        active.filter_map(|(_, entry)| entry.cell.load_acknowledged()).collect()
+    }
+
+    /// Passes the layouts on to the session keeper, after each change.
+    fn record_layouts(&self) {
+        let mut table = self.table();
+        let refused = table.layout.refused && table.layout.generation == self.layouts.current.generation;
+        table.layout = LayoutRecord::of(&self.layouts, refused);
+    }
+
+    /// Notes that Discord has refused a shard because of the shard count: no later process follows its layout.
+    pub(super) fn set_refused(&self, shard: ShardKey) {
+        let mut table = self.table();
+        table.layout.refused |= table.layout.generation == shard.generation;
     }
 
     /// What the [`SilenceWatch`](super::silence::SilenceWatch) compares.

@@ -16,17 +16,8 @@ use crate::shard::{Parts, ShardActor, ShardArguments};
 
 impl Shards {
     pub(super) fn shard_config(&self, shard: ShardKey) -> ShardConfig {
-        ShardConfig {
-            token: self.config.token.clone(),
-            shard: shard.id,
-            count: self.count_of(shard),
-            intents: self.intents.get(&shard.generation).copied().unwrap_or(self.config.settings.intents),
-            large_threshold: self.config.settings.large_threshold,
-            library: self.config.settings.library.clone(),
-            gateway_url: self.gateway_url.clone(),
-            wire: self.config.settings.wire(),
-            timings: self.config.settings.timings,
-        }
+        let intents = self.intents.get(&shard.generation).copied().unwrap_or(self.config.settings.intents);
+        self.config.shard(shard.id, self.count_of(shard), intents, &self.gateway_url)
     }
 
     /// Starts the next incarnation of a shard's actor.
