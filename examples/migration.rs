@@ -93,6 +93,7 @@ async fn receive(api_url: &str) -> Result<(), Box<dyn std::error::Error>> {
         if let Event::Lifecycle(Lifecycle::Shard {
             shard,
             change: shardkeeper::status::Change::Resumed { replayed },
+            ..
         }) = &*event
         {
             println!("  shard {shard} continues in the other process, {replayed} events were replayed");

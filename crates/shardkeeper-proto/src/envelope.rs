@@ -43,6 +43,11 @@ pub struct MalformedPayload {
 }
 
 impl<'a> Envelope<'a> {
+    /// The envelope of a dispatch whose fields are known.
+    pub fn dispatch(event: &'a str, sequence: u64, data: &'a [u8]) -> Self {
+        Self { op: 0, sequence: Some(sequence), event: Some(Cow::Borrowed(event)), data }
+    }
+
     /// Splits a message with exactly one payload.
     ///
     /// # Errors

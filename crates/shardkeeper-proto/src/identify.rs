@@ -102,15 +102,15 @@ impl IdentifyBudget {
 
     /// Applies a new answer of `GET /gateway/bot`. Within one period the lower count applies: the answer may
     /// not include recent Identifies of this process, and our own count does not include those of others.
-    pub fn reconcile(&mut self, now: Instant, told: Self) {
+    pub fn reconcile(&mut self, now: Instant, answer: Self) {
         self.refresh(now);
         let apart = |one: Instant, other: Instant| one.max(other) - one.min(other);
-        let same_period = match (self.ends_at, told.ends_at) {
-            (Some(ours), Some(theirs)) => self.total == told.total && apart(ours, theirs) < ANSWER_TAKES,
+        let same_period = match (self.ends_at, answer.ends_at) {
+            (Some(ours), Some(theirs)) => self.total == answer.total && apart(ours, theirs) < ANSWER_TAKES,
             _ => false,
         };
-        let remaining = if same_period { self.remaining.min(told.remaining) } else { told.remaining };
-        *self = Self { remaining, ..told };
+        let remaining = if same_period { self.remaining.min(answer.remaining) } else { answer.remaining };
+        *self = Self { remaining, ..answer };
     }
 
     /// The Identifies that were left at the last update. Unlike [`left`](Self::left), this does not notice
@@ -559,25 +559,25 @@ mod tests {
     fn gw_169_an_answer_does_not_give_back_what_was_spent_while_it_was_under_way() {
         let now = Instant::now();
         let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
-        let told =
+        let answer =
             |at, total, remaining, reset_after| IdentifyBudget::new(at, total, remaining, reset_after, 10);
         let ours = || {
-            let mut budget = told(now, 1000, 20, hour);
+            let mut budget = answer(now, 1000, 20, hour);
             (0..10).for_each(|_| budget.spend(now));
             budget
         };
-        let after = |told| {
+        let after = |answer| {
             let mut budget = ours();
-            budget.reconcile(now, told);
+            budget.reconcile(now, answer);
             budget.remaining()
         };
-        assert_eq!(after(told(now + minute / 4, 1000, 20, hour)), 10, "computed before");
-        assert_eq!(after(told(now, 1000, 5, hour)), 5, "somebody else spends too");
-        assert_eq!(after(told(now, 2000, 1500, hour)), 1500, "the bot has grown");
-        assert_eq!(after(told(now, 1000, 990, hour * 23)), 990, "another period");
-        assert_eq!(after(told(now, 1000, 1000, Duration::ZERO)), 1000, "none has begun");
+        assert_eq!(after(answer(now + minute / 4, 1000, 20, hour)), 10, "computed before");
+        assert_eq!(after(answer(now, 1000, 5, hour)), 5, "somebody else spends too");
+        assert_eq!(after(answer(now, 2000, 1500, hour)), 1500, "the bot has grown");
+        assert_eq!(after(answer(now, 1000, 990, hour * 23)), 990, "another period");
+        assert_eq!(after(answer(now, 1000, 1000, Duration::ZERO)), 1000, "none has begun");
         let mut budget = ours();
-        budget.reconcile(now + hour, told(now + hour, 1000, 700, hour));
+        budget.reconcile(now + hour, answer(now + hour, 1000, 700, hour));
         assert_eq!(budget.remaining(), 700, "ours is over");
     }
 

@@ -134,7 +134,8 @@ pub mod actor {
         ManagerArguments, ManagerState, ReshardSentinel, SentinelArguments, SentinelState, ShardManager,
     };
     pub use crate::message::{
-        Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardMessage, ShardReport, Shared,
+        GivenUpCommands, Incarnation, ManagerMessage, QueueMessage, SentinelMessage, ShardMessage,
+        ShardReport, Shared,
     };
     pub use crate::session::{KeeperArguments, KeeperMessage, KeeperState, SessionKeeper};
     pub use crate::shard::{ShardActor, ShardArguments, ShardState};

@@ -11,7 +11,7 @@ use shardkeeper_proto::{
 use tokio::sync::watch;
 use url::Url;
 
-use crate::command::{AcceptedCommand, MembersRequests};
+use crate::command::{AcceptedCommand, MembersRequests, PendingCommand};
 use crate::dispatch::{Hub, Service};
 use crate::error::{CommandError, ExitReason, ShardChangeError, StartError};
 use crate::gate::IdentifyPass;
@@ -82,6 +82,13 @@ pub enum ManagerMessage {
         /// Event that is reported.
         report: ShardReport,
     },
+    /// From a shard's driver: commands that it has not sent, for the shards that now own their guilds.
+    CommandsGivenUp {
+        /// Shard that had accepted them.
+        shard: ShardKey,
+        /// The commands.
+        commands: GivenUpCommands,
+    },
     /// From its own task: the content of the session store, or the error of reading it.
     Stored(Result<Stored, StoreError>),
     /// From its own task: every change has been written to the session store.
@@ -113,6 +120,10 @@ pub enum ManagerMessage {
     /// From its own timer: the shutdown timeout has passed, kill everything that still runs.
     ShutdownDeadline,
 }
+
+/// Commands that a shard has given up, with the receipts of those that it had accepted.
+#[derive(Debug)]
+pub struct GivenUpCommands(pub(crate) Vec<PendingCommand>);
 
 /// State that a manager shares with its handles, for subscribing, collecting members and waiting for the end.
 #[derive(Clone, Debug)]
@@ -249,9 +260,15 @@ pub enum ShardMessage {
     Command(Command, RpcReplyPort<Result<AcceptedCommand, CommandError>>),
     /// From the manager: make a new connection.
     Restart(RestartBy),
+    /// From the manager: send a heartbeat now. Its acknowledgement proves to a reshard that the shard has
+    /// received everything that was under way.
+    Probe(u64),
     /// From an operator: make the driver panic, as a drill of the supervision. The shard restarts and
     /// resumes.
     CrashDrill,
+    /// From the manager: give up the commands that were not sent yet, because other shards own their guilds
+    /// now. Later commands are rejected. The driver answers with [`ManagerMessage::CommandsGivenUp`].
+    GiveUpCommands,
     /// From the manager: shut down and give up the session.
     Stop,
     /// From the manager: shut down and keep the session resumable.

@@ -39,7 +39,8 @@ pub(crate) struct Options {
     /// The URL of Discord's API, or of a proxy or simulator.
     #[arg(long, default_value = DISCORD_API)]
     api_url: String,
-    /// The number of shards. Default: the number that Discord recommends.
+    /// The number of shards. Default: the number that Discord recommends. A run that can resume the sessions in
+    /// --store begins with their number of shards.
     #[arg(long)]
     shards: Option<u32>,
     /// Which shards run in this process, such as 0,1 or 4-7, when other processes run the rest. Default: all.

@@ -143,6 +143,7 @@ fuzz_target!(|bytes: &[u8]| {
                 world.feed(Input::Command(CommandId(0), update.into()), chance);
             }
             18 => world.feed(Input::Unreadable("fuzz"), chance),
+            19 => world.feed(Input::Probe(u64::from(value)), chance),
             12 => world.feed(Input::Reconnect { fresh: value & 1 == 1 }, chance),
             13 => {
                 let text = format!(r#"{{"t":"TYPING_START","s":{value},"op":0,"d":{{}}}}"#);

@@ -21,7 +21,7 @@ pub(crate) struct CommandQueue {
 #[derive(Debug)]
 struct Waiting {
     id: CommandId,
-    payload: Payload,
+    command: Command,
     /// When the command expires; `None` means never.
     expires_at: Option<Instant>,
 }
@@ -56,12 +56,31 @@ impl CommandQueue {
     /// Adds a command. The caller has checked the capacity, and passes the same lifetime for all commands of
     /// a class.
     pub(crate) fn push(&mut self, now: Instant, id: CommandId, command: Command, lifetime: Duration) {
-        let expires_at = now.checked_add(lifetime);
-        self.of_mut(command.class).push_back(Waiting { id, payload: command.payload, expires_at });
+        self.insert(id, command, now.checked_add(lifetime));
+    }
+
+    /// Adds a command, whatever the capacity, behind those that expire no later. As all commands of a class
+    /// have the same lifetime, this is the order in which shards accepted them.
+    pub(crate) fn insert(&mut self, id: CommandId, command: Command, expires_at: Option<Instant>) {
+        let queue = self.of_mut(command.class);
+        let is_before = |waiting: &Waiting| match (waiting.expires_at, expires_at) {
+            (Some(one), Some(other)) => one <= other,
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        let place = queue.iter().rposition(is_before).map_or(0, |last| last + 1);
+        queue.insert(place, Waiting { id, command, expires_at });
+    }
+
+    /// Removes the first command, of the more urgent class if there is one.
+    pub(crate) fn pop_any(&mut self) -> Option<(CommandId, Command, Option<Instant>)> {
+        let class = CommandClass::ALL.into_iter().find(|class| self.is_waiting(*class))?;
+        let Waiting { id, command, expires_at } = self.of_mut(class).pop_front()?;
+        Some((id, command, expires_at))
     }
 
     pub(crate) fn pop(&mut self, class: CommandClass) -> Option<(CommandId, Payload)> {
-        self.of_mut(class).pop_front().map(|waiting| (waiting.id, waiting.payload))
+        self.of_mut(class).pop_front().map(|waiting| (waiting.id, waiting.command.payload))
     }
 
     /// Removes a command that has expired, if any.

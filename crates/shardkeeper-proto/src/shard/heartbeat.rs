@@ -37,8 +37,22 @@ pub(super) struct Heartbeat {
     paused_since: Option<Instant>,
     latency: Option<Duration>,
     acknowledged_at: Option<Instant>,
-    /// Whether Discord requested a heartbeat that the limiter still holds back.
+    /// Whether a heartbeat was requested, by Discord or by a probe, that the limiter still holds back.
     pub(super) requested: bool,
+    /// Heartbeats sent, of either kind.
+    sent: u64,
+    /// Acknowledgements received, at most as many as `sent`. They come in the order of the heartbeats, so the
+    /// n-th one answers the n-th heartbeat or, if Discord left one out, an earlier one.
+    answered: u64,
+    probe: Option<Probe>,
+}
+
+/// A request to report the acknowledgement of a heartbeat.
+#[derive(Debug)]
+struct Probe {
+    number: u64,
+    /// Which of the heartbeats it is, counted from 1; `None` until it is sent.
+    heartbeat: Option<u64>,
 }
 
 impl Heartbeat {
@@ -54,7 +68,33 @@ impl Heartbeat {
             latency: None,
             acknowledged_at: None,
             requested: false,
+            sent: 0,
+            answered: 0,
+            probe: None,
         }
+    }
+
+    /// Requests a heartbeat at once, whose acknowledgement [`take_probed`](Self::take_probed) reports.
+    pub(super) fn probe(&mut self, number: u64) {
+        self.requested = true;
+        if self.probe.as_ref().is_none_or(|probe| probe.number != number) {
+            self.probe = Some(Probe { number, heartbeat: None });
+        }
+    }
+
+    /// Counts a heartbeat of either kind that is sent now; a probe that waits for one is tied to it.
+    pub(super) fn count_sent(&mut self) {
+        self.sent += 1;
+        if let Some(Probe { heartbeat: heartbeat @ None, .. }) = &mut self.probe {
+            *heartbeat = Some(self.sent);
+        }
+    }
+
+    /// Returns the number of the probe, once its heartbeat is acknowledged.
+    pub(super) fn take_probed(&mut self) -> Option<u64> {
+        let answered = self.answered;
+        let probe = self.probe.take_if(|probe| probe.heartbeat.is_some_and(|sent| sent <= answered))?;
+        Some(probe.number)
     }
 
     pub(super) fn next_at(&self) -> Instant {
@@ -107,6 +147,7 @@ impl Heartbeat {
     /// Handles an acknowledgement; that of a requested heartbeat counts as well (GW-117). Returns when the
     /// periodic heartbeat was sent, if it was still unacknowledged.
     pub(super) fn acknowledged(&mut self, now: Instant) -> Option<Instant> {
+        self.answered = self.sent.min(self.answered + 1);
         self.owed_since = None;
         self.acknowledged_at = Some(now);
         let sent = self.unacknowledged.take()?;

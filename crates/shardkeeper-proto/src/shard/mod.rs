@@ -147,8 +147,19 @@ pub enum Input<'a> {
     /// Send a command as soon as the session and the limits allow. A command that [`Shard::check_command`]
     /// rejects expires at once.
     Command(CommandId, Command),
+    /// Take over a command that another shard has accepted and given up, until it expires (`None` for never).
+    /// It is not checked again, and its place is among the commands accepted at the same time.
+    TakeOver(CommandId, Command, Option<Instant>),
+    /// Give up all commands that were not sent yet, so that another shard can
+    /// [take them over](Self::TakeOver): each is returned with [`Output::CommandGivenUp`], unless it has
+    /// expired.
+    GiveUpCommands,
     /// The driver paused reading from the connection (`true`), or continues to read (`false`).
     ReadingPaused(bool),
+    /// Send a heartbeat now, and report its acknowledgement with [`Output::Probed`] and this number. Ignored
+    /// unless the shard is ready; lost with the connection. The same number again sends one more heartbeat
+    /// and changes nothing else; another number replaces the present one.
+    Probe(u64),
     /// The time that [`Output::Timeout`] named has been reached.
     Timeout,
     /// Close the connection and open another one, for the same session or for a new one. An attempt to
@@ -177,6 +188,9 @@ pub enum Output {
     CommandSent(CommandId),
     /// This command waited too long and will not be sent.
     CommandExpired(CommandId),
+    /// This command was not sent, and can be taken over by another shard until it expires (`None` for never).
+    /// Commands come by urgency, and then in the order in which they were accepted.
+    CommandGivenUp(CommandId, Command, Option<Instant>),
     /// Close the connection with this code, and continue reading until [`Input::Closed`] or
     /// [`Output::Disconnect`].
     Close(u16),
@@ -205,6 +219,9 @@ pub enum Output {
     Changed(Change),
     /// The gateway differs from Discord's. Reported once per shard and oddity.
     Odd(Oddity),
+    /// A heartbeat that was sent after [`Input::Probe`] with this number was acknowledged, so everything that
+    /// Discord had sent to the session before has been delivered.
+    Probed(u64),
     /// Nothing more to do until this time or the next input; `None` means only until the next input.
     Timeout(Option<Instant>),
 }
@@ -311,6 +328,7 @@ pub struct Shard {
     /// The end of the first connection that made no progress with the session; `None` after one that did.
     vain_since: Option<Instant>,
     had_session: bool,
+    user_id: Option<u64>,
     /// Whether the next connection uses the bootstrap URL, because the host of the resume URL did not answer
     /// (GW-139: return to the bootstrap URL then).
     avoid_resume_url: bool,
@@ -347,6 +365,7 @@ impl Shard {
         Self {
             state: State::Idle,
             had_session: session.is_some(),
+            user_id: None,
             session,
             heartbeat: None,
             limiter,
@@ -420,6 +439,11 @@ impl Shard {
         matches!(self.state, State::Stopped | State::Refused)
     }
 
+    /// The id of the bot's user, as the last READY named it; `None` before that, and if it named none.
+    pub fn user_id(&self) -> Option<u64> {
+        self.user_id
+    }
+
     /// The time between the last heartbeat and its acknowledgement, on this connection (GW-123).
     pub fn latency(&self) -> Option<Duration> {
         self.heartbeat.as_ref()?.latency()
@@ -487,7 +511,13 @@ impl Shard {
                 self.flush(cx.now);
             }
             Input::Command(id, command) => self.take_command(cx.now, id, command),
+            Input::TakeOver(id, command, expires_at) => {
+                self.commands.insert(id, command, expires_at);
+                self.flush(cx.now);
+            }
+            Input::GiveUpCommands => self.give_up_commands(cx.now),
             Input::ReadingPaused(paused) => self.pause_reading(cx.now, paused),
+            Input::Probe(number) => self.probe(cx.now, number),
             Input::Timeout => self.timeout(cx),
             Input::Reconnect { fresh } => self.reconnect(cx, fresh),
             Input::Stop => self.stop(cx.now, Reason::Stopping),
@@ -578,6 +608,15 @@ impl Shard {
         }
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.set_paused(now, paused);
+        }
+    }
+
+    fn probe(&mut self, now: Instant, number: u64) {
+        if self.is_ready()
+            && let Some(heartbeat) = &mut self.heartbeat
+        {
+            heartbeat.probe(number);
+            self.flush(now);
         }
     }
 

@@ -42,6 +42,8 @@ impl Shard {
             Some(Opcode::Dispatch) => self.dispatch(cx, envelope),
             Some(Opcode::HeartbeatAck) if open => {
                 let beat_at = self.heartbeat.as_mut().and_then(|heartbeat| heartbeat.acknowledged(cx.now));
+                let probed = self.heartbeat.as_mut().and_then(Heartbeat::take_probed);
+                self.outputs.extend(probed.map(Output::Probed));
                 // Payloads arrive in order, so everything sent before this heartbeat has arrived.
                 if self.presence_unproven.is_some_and(|sent_at| beat_at.is_some_and(|at| at > sent_at)) {
                     self.presence_unproven = None;
@@ -212,6 +214,8 @@ impl Shard {
             resume_gateway_url: Value,
             #[serde(default)]
             shard: Value,
+            #[serde(default)]
+            user: Value,
         }
         let Ok(ready) = serde_json::from_slice::<Ready>(data) else {
             return self.unreadable(cx, "ready has no session_id that can be read");
@@ -239,6 +243,7 @@ impl Shard {
             intents: self.config.intents,
             query: self.config.wire.query(),
         });
+        self.user_id = ready.user["id"].as_str().and_then(|id| id.parse().ok());
         self.had_session = true;
         self.outputs.push_back(Output::SessionChanged(self.session.clone()));
         self.enter_ready(cx.now, Change::Ready, sequence);

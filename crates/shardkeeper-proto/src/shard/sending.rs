@@ -15,6 +15,9 @@ impl Shard {
     pub(super) fn send_heartbeat(&mut self, now: Instant) {
         let sequence = self.session.as_ref().map(|session| session.sequence);
         self.send(now, payload::heartbeat(sequence));
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.count_sent();
+        }
     }
 
     pub(super) fn take_command(&mut self, now: Instant, id: CommandId, command: Command) {
@@ -47,6 +50,16 @@ impl Shard {
             self.flush_commands(now, CommandClass::Voice);
             self.flush_presence(now);
             self.flush_commands(now, CommandClass::Bulk);
+        }
+        self.flush_at = self.next_flush(now);
+    }
+
+    pub(super) fn give_up_commands(&mut self, now: Instant) {
+        while let Some(id) = self.commands.pop_expired(now) {
+            self.outputs.push_back(Output::CommandExpired(id));
+        }
+        while let Some((id, command, expires_at)) = self.commands.pop_any() {
+            self.outputs.push_back(Output::CommandGivenUp(id, command, expires_at));
         }
         self.flush_at = self.next_flush(now);
     }

@@ -102,6 +102,10 @@ impl Builder {
 
     /// Sets the number of shards. Default: the number that Discord recommends.
     ///
+    /// A start that can resume the sessions of another number of shards begins with that number, and reports
+    /// it as [`LayoutFollowed`](crate::Lifecycle::LayoutFollowed): see [sessions in the
+    /// manual](crate::manual::_05_shards#sessions).
+    ///
     /// A fixed number is for bots whose shards are spread over several processes, which must agree on it. If
     /// Discord rejects the number, the manager ends with
     /// [`ExitReason::Refused`](crate::error::ExitReason::Refused). [`build`](Self::build) rejects zero and
@@ -167,8 +171,9 @@ impl Builder {
 
     /// Adds sessions that an earlier process detached from. Default: none.
     ///
-    /// They are resumed without an Identify, if they are only minutes old. A session that does not fit is not
-    /// used, and a warning is logged. Each call adds to the sessions of earlier calls.
+    /// They are resumed without an Identify, if they are only minutes old. They also decide how many shards
+    /// the bot starts with: see [sessions in the manual](crate::manual::_05_shards#sessions). A session that
+    /// does not fit is not used, and a warning is logged. Each call adds to the sessions of earlier calls.
     pub fn sessions(mut self, sessions: impl IntoIterator<Item = Session>) -> Self {
         self.settings.sessions.extend(sessions);
         self

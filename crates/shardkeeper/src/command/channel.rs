@@ -1,27 +1,56 @@
 //! Channel that brings commands to a driver.
 
+use std::time::Instant;
+
 use ractor::RpcReplyPort;
 use shardkeeper_proto::{Command, CommandClass, CommandQueueError, ShardId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::AcceptedCommand;
+use super::{AcceptedCommand, Receipt, WriteError};
 use crate::error::CommandError;
 
 /// Commands that may wait in the channel: as many as the shard's machine can hold of all classes, in case all
 /// come at once. Commands have a channel of their own so that a flood of them cannot keep the driver from
 /// ending.
-const CAPACITY: usize = CommandClass::Voice.capacity() + CommandClass::Bulk.capacity();
+pub(crate) const CAPACITY: usize = CommandClass::Voice.capacity() + CommandClass::Bulk.capacity();
 
-/// A command on its way to a driver, with the reply port of its sender.
+/// A command on its way to a driver.
 #[derive(Debug)]
 pub(crate) struct PendingCommand {
     pub(crate) command: Command,
-    pub(crate) reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>,
+    pub(crate) origin: Origin,
+}
+
+/// Where a command comes from, and so who is told what becomes of it.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// The bot, which learns whether the command is accepted.
+    Bot(RpcReplyPort<Result<AcceptedCommand, CommandError>>),
+    /// Another shard, which has accepted the command and given it up. It expires when it would have there.
+    Shard { receipt: Receipt, expires_at: Option<Instant> },
+}
+
+impl PendingCommand {
+    /// Reports that no shard will send the command.
+    pub(crate) fn refuse(self, error: CommandError) {
+        match self.origin {
+            Origin::Bot(reply) => drop(reply.send(Err(error))),
+            Origin::Shard { receipt, .. } => receipt.not_written(WriteError::Lost),
+        }
+    }
+}
+
+/// What the command channel carries.
+#[derive(Debug)]
+pub(crate) enum Parcel {
+    One(PendingCommand),
+    /// Commands that another shard gave up. In one piece, so that they are all here before later ones.
+    Several(Vec<PendingCommand>),
 }
 
 /// The driver's end of the command channel.
-pub(crate) struct CommandInbox(pub(crate) mpsc::Receiver<PendingCommand>);
+pub(crate) struct CommandInbox(pub(crate) mpsc::Receiver<Parcel>);
 
 /// The senders' end of the command channel of one driver.
 ///
@@ -31,7 +60,7 @@ pub(crate) struct CommandInbox(pub(crate) mpsc::Receiver<PendingCommand>);
 #[derive(Clone, Debug)]
 pub(crate) struct CommandSender {
     shard: ShardId,
-    sender: mpsc::Sender<PendingCommand>,
+    sender: mpsc::Sender<Parcel>,
 }
 
 /// Makes the command channel of one driver.
@@ -41,19 +70,40 @@ pub(crate) fn channel(shard: ShardId) -> (CommandSender, CommandInbox) {
 }
 
 impl CommandSender {
-    /// Sends a command to the driver, which answers; if the channel is full or closed, the error is returned
+    /// Sends commands to the driver, which answers; if the channel is full or closed, the error is returned
     /// from here.
-    pub(crate) fn send(&self, command: Command, reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>) {
-        let shard = self.shard;
-        let (pending, rejection) = match self.sender.try_send(PendingCommand { command, reply }) {
+    pub(crate) fn send(&self, parcel: Parcel) {
+        let (parcel, is_full) = match self.sender.try_send(parcel) {
             Ok(()) => return,
-            Err(TrySendError::Closed(pending)) => (pending, CommandError::ShardEnded { shard }),
-            Err(TrySendError::Full(pending)) => {
-                let class = pending.command.class();
-                let full = CommandQueueError::QueueFull { shard, class, capacity: class.capacity() };
-                (pending, full.into())
-            }
+            Err(TrySendError::Closed(parcel)) => (parcel, false),
+            Err(TrySendError::Full(parcel)) => (parcel, true),
         };
-        let _ = pending.reply.send(Err(rejection));
+        for pending in parcel {
+            let class = pending.command.class();
+            pending.refuse(if is_full { full(self.shard, class) } else { self.ended() });
+        }
+    }
+
+    fn ended(&self) -> CommandError {
+        CommandError::ShardEnded { shard: self.shard }
+    }
+}
+
+/// The error for a command of a shard that has no room for its class.
+pub(crate) fn full(shard: ShardId, class: CommandClass) -> CommandError {
+    CommandQueueError::QueueFull { shard, class, capacity: class.capacity() }.into()
+}
+
+impl IntoIterator for Parcel {
+    type Item = PendingCommand;
+    type IntoIter =
+        std::iter::Chain<std::option::IntoIter<PendingCommand>, std::vec::IntoIter<PendingCommand>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let (one, several) = match self {
+            Self::One(one) => (Some(one), Vec::new()),
+            Self::Several(several) => (None, several),
+        };
+        one.into_iter().chain(several)
     }
 }

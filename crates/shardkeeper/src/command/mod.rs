@@ -13,6 +13,8 @@ pub use shardkeeper_proto::{
 
 pub use self::accepted::{AcceptedCommand, WriteError};
 pub(crate) use self::accepted::{Receipt, receipt};
-pub(crate) use self::channel::{CommandInbox, CommandSender, PendingCommand, channel};
+pub(crate) use self::channel::{
+    CAPACITY, CommandInbox, CommandSender, Origin, Parcel, PendingCommand, channel, full,
+};
 pub(crate) use self::members::{ALL_MEMBERS_WINDOW, MembersAnswer, MembersRequests, SharedAnswer};
 pub use self::members::{Members, MembersChunk, MembersError};

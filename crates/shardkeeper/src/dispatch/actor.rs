@@ -102,6 +102,7 @@ mod tests {
             ShardKey { id: ShardId(0), generation: 1 },
             Arc::clone(&watermark),
             inherited_spill,
+            Arc::default(),
         );
         for sequence in 1..=3 {
             let payload = format!(r#"{{"t":"X","s":{sequence},"op":0,"d":{{}}}}"#);

@@ -9,6 +9,9 @@ mod json;
 mod label;
 mod lifecycle;
 mod model;
+#[allow(dead_code, reason = "the manager of a reshard uses it")]
+mod overlap;
+mod overlapping;
 mod publisher;
 mod spill;
 mod subscription;
@@ -38,6 +41,12 @@ pub use self::label::{HeldUp, SubscriptionLabel, WatermarkStuck};
 pub(crate) use self::label::{STALLED_AFTER, elapsed_since};
 pub use self::lifecycle::{Lifecycle, Service};
 pub use self::model::{EventModel, TypedDelivery, TypedError, TypedSubscription};
+use self::overlap::{Marks, Part};
+#[allow(unused_imports, reason = "the manager of a reshard uses it")]
+pub(crate) use self::overlap::{
+    NotYet, Overlap, OverlapCounts, OverlapLimits, OverlapPhase, OverlapReport, OverlapSide, OverlapSlot,
+    Side,
+};
 pub(crate) use self::publisher::Publisher;
 pub(crate) use self::spill::InheritedSpill;
 pub use self::subscription::{Overflow, Subscription, SubscriptionOptions};
@@ -45,7 +54,7 @@ pub use self::topic::Topic;
 #[cfg(feature = "twilight")]
 pub use self::typed::MalformedEvent;
 use self::watermark::AckToken;
-pub(crate) use self::watermark::{Found, HeldByAsker, Watermark};
+pub(crate) use self::watermark::{Found, HeldByWaiter, Watermark};
 use crate::layout::ShardKey;
 
 fn now() -> Instant {
@@ -58,6 +67,7 @@ pub struct Dispatch {
     key: ShardKey,
     sequence: u64,
     replayed: bool,
+    marks: Marks,
     name: Name,
     /// Text and reference count in one allocation, so that a dispatch costs a single one.
     data: Arc<[u8]>,
@@ -80,7 +90,8 @@ impl Dispatch {
             Some(event) => Name::Known(event),
             None => Name::Unknown(envelope.event.as_deref().unwrap_or_default().into()),
         };
-        Self { key, sequence, replayed, name, data: envelope.data.into() }
+        let marks = Marks::default();
+        Self { key, sequence, replayed, marks, name, data: envelope.data.into() }
     }
 
     /// Makes a dispatch that no shard received, for tests of code that handles dispatches. Shard, generation
@@ -91,7 +102,7 @@ impl Dispatch {
             None => Name::Unknown(name.into()),
         };
         let key = ShardKey { id: ShardId(0), generation: 0 };
-        Self { key, sequence: 0, replayed: false, name, data: data.into() }
+        Self { key, sequence: 0, replayed: false, marks: Marks::default(), name, data: data.into() }
     }
 
     /// Shard that received the dispatch.
@@ -115,6 +126,26 @@ impl Dispatch {
     /// that crashed. Any other dispatch is delivered for the first time.
     pub fn is_replayed(&self) -> bool {
         self.replayed
+    }
+
+    /// Whether the dispatch may have been delivered before by a shard of the previous generation.
+    ///
+    /// During a reshard two sessions receive the events of a guild, and those of the new one that the old one
+    /// has delivered are dropped. A dispatch for which that cannot be decided is delivered with this mark: it
+    /// may be a repetition, and then later events of the guild may already have come. Messages, interactions
+    /// and whatever else has an id of its own can nearly always be decided.
+    pub fn may_repeat(&self) -> bool {
+        self.marks.repeats
+    }
+
+    /// Whether the dispatch belongs to the initial load of a new shard during a reshard: its READY, and the
+    /// GUILD_CREATE of each guild that READY lists, or the GUILD_DELETE of one in an outage.
+    ///
+    /// Before the new shards take over, only topics [with this load](Topic::with_warming) receive it. A guild
+    /// that arrives later than that, for example after an outage, is delivered to every topic with
+    /// GUILD_CREATE, with this mark: the bot has not joined it.
+    pub fn is_warming(&self) -> bool {
+        self.marks.warming
     }
 
     /// Name of the event on the wire.

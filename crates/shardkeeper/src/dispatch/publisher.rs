@@ -7,20 +7,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use shardkeeper_proto::{Envelope, EventSet};
+use shardkeeper_proto::{Envelope, EventName, EventSet};
 
 use super::hub::Subscriber;
 use super::label::SubscriptionLabel;
 use super::lifecycle::Lifecycle;
+use super::overlap::OverlapSlot;
 use super::spill::{InheritedSpill, Spill};
 use super::topic::Candidate;
 use super::watermark::{AckHolder, AckToken};
-use super::{Dispatch, Event, Hub, Queued, Watermark, now};
+use super::{Dispatch, Event, Hub, Part, Queued, Watermark, now};
 use crate::layout::ShardKey;
 
 pub(crate) struct Publisher {
     hub: Arc<Hub>,
-    key: ShardKey,
+    pub(super) key: ShardKey,
     version: u64,
     subscribers: Arc<[Arc<Subscriber>]>,
     /// Holder of the acknowledgements of each subscriber, if it is lossless.
@@ -28,10 +29,13 @@ pub(crate) struct Publisher {
     /// Whether a subscriber waits for an answer from this shard.
     awaited: bool,
     /// All events that any subscriber wants of this shard.
-    wanted: EventSet,
-    spill: Spill,
+    pub(super) wanted: EventSet,
+    pub(super) spill: Spill,
     inherited_spill: Arc<InheritedSpill>,
-    watermark: Arc<Watermark>,
+    pub(super) watermark: Arc<Watermark>,
+    overlap: Arc<OverlapSlot>,
+    /// The shard's part in a reshard, as of the last reload.
+    pub(super) part: Option<Part>,
     /// Positions of the subscribers that want the current dispatch. A field only to reuse the memory.
     chosen: Vec<usize>,
 }
@@ -42,6 +46,7 @@ impl Publisher {
         key: ShardKey,
         watermark: Arc<Watermark>,
         inherited_spill: Arc<InheritedSpill>,
+        overlap: Arc<OverlapSlot>,
     ) -> Self {
         let mut publisher = Self {
             hub,
@@ -54,6 +59,8 @@ impl Publisher {
             spill: Spill::default(),
             inherited_spill,
             watermark,
+            overlap,
+            part: None,
             chosen: Vec::new(),
         };
         publisher.reload();
@@ -63,14 +70,30 @@ impl Publisher {
     /// Takes over the spill of the shard's previous publisher, which must have been dropped by then.
     pub(crate) fn inherit(&mut self) {
         self.spill = self.inherited_spill.take();
+        self.note_behind();
     }
 
     /// Publishes a dispatch. If no subscriber wants the event, nothing is copied, allocated or locked.
     pub(crate) fn publish(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
+        self.refresh();
+        if self.part.is_some() {
+            return self.publish_overlapping(envelope, (sequence, replayed));
+        }
+        let event = envelope.event_name();
+        self.choose(event, envelope);
+        let key = self.key;
+        self.deliver(sequence, || Dispatch::new(key, (sequence, replayed), event, envelope));
+    }
+
+    /// Reads the list of subscribers and the part in an overlap again, if they have changed.
+    pub(super) fn refresh(&mut self) {
         if self.version != self.hub.version() {
             self.reload();
         }
-        let event = envelope.event_name();
+    }
+
+    /// Chooses the subscribers that want this dispatch.
+    pub(super) fn choose(&mut self, event: Option<EventName>, envelope: &Envelope<'_>) {
         self.chosen.clear();
         if self.wanted.contains(event) {
             let mut candidate = Candidate::new(envelope);
@@ -81,6 +104,10 @@ impl Publisher {
                 }
             }
         }
+    }
+
+    /// Delivers a dispatch to the chosen subscribers; those that are lossless owe an acknowledgement.
+    pub(super) fn deliver(&mut self, sequence: u64, make: impl FnOnce() -> Dispatch) {
         let holders = self.chosen.iter().filter_map(|index| self.holders[*index].as_ref());
         let (outstanding, bits) =
             holders.fold((0, 0), |(outstanding, bits), holder| (outstanding + 1, bits | holder.bit));
@@ -95,7 +122,7 @@ impl Publisher {
         if self.chosen.is_empty() {
             return;
         }
-        let dispatch = Dispatch::new(self.key, (sequence, replayed), event, envelope);
+        let dispatch = make();
         for index in &self.chosen {
             let queued = Queued {
                 event: Event::Dispatch(dispatch.clone()),
@@ -105,16 +132,26 @@ impl Publisher {
         }
     }
 
+    /// Delivers a dispatch of a new shard before the cut-over to those of the chosen subscribers that `wants`
+    /// accepts. Nobody owes an acknowledgement for it.
+    pub(super) fn deliver_aside(&mut self, dispatch: &Dispatch, wants: impl Fn(&Subscriber) -> bool) {
+        for index in &self.chosen {
+            let subscriber = &self.subscribers[*index];
+            if wants(subscriber) {
+                self.spill.offer(self.key, subscriber, Event::Dispatch(dispatch.clone()).into());
+            }
+        }
+    }
+
     /// Publishes a lifecycle change of this shard.
     pub(crate) fn announce(&mut self, lifecycle: &Lifecycle) {
-        if self.version != self.hub.version() {
-            self.reload();
-        }
+        self.refresh();
         for subscriber in self.subscribers.iter() {
             if subscriber.topic.wants_lifecycle(Some(self.key.id)) {
                 self.spill.offer(self.key, subscriber, Event::Lifecycle(lifecycle.clone()).into());
             }
         }
+        self.note_behind();
     }
 
     /// Publishes a change that has no position among the dispatches.
@@ -124,7 +161,7 @@ impl Publisher {
 
     /// Whether a lossless subscription has not taken every event yet.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.spill.is_empty()
+        !self.spill.is_empty() || self.part.as_ref().is_some_and(|part| part.has_out(self.key.id))
     }
 
     /// Whether the spill is full, so that not even READY may be read.
@@ -135,16 +172,14 @@ impl Publisher {
     /// Whether to read on although a subscription is behind, because a caller awaits an answer: that caller
     /// may be the one that does not read.
     pub(crate) fn reads_on(&mut self, awaited: bool) -> bool {
-        if self.version != self.hub.version() {
-            self.reload();
-        }
+        self.refresh();
         (awaited || self.awaited) && self.spill.has_room_for_answers()
     }
 
     /// Returns one of the subscriptions that are behind, and when the last of their readers began to await a
     /// shutdown. `None` unless every one of these subscriptions has a reader that awaits a shutdown instead
     /// of reading on.
-    pub(crate) fn left_by_asker(&self) -> Option<(SubscriptionLabel, Instant)> {
+    pub(crate) fn left_by_waiter(&self) -> Option<(SubscriptionLabel, Instant)> {
         let mut left = None;
         for subscriber in self.spill.subscribers() {
             let since = subscriber.tag.hand.awaits_end_since()?;
@@ -162,6 +197,12 @@ impl Publisher {
     /// Safe: events that were not taken stay in the spill, in order.
     pub(crate) async fn catch_up(&mut self) {
         while self.is_behind() {
+            if self.spill.is_empty() {
+                self.release();
+                // The subscribers and the driver's other work get their turn between two batches.
+                tokio::task::yield_now().await;
+                continue;
+            }
             let tags = self.spill.subscribers().map(|subscriber| &subscriber.tag);
             let report_at = tags.filter_map(|tag| tag.report_at(self.key)).min();
             let reports = async {
@@ -173,6 +214,7 @@ impl Publisher {
             tokio::select! {
                 biased;
                 goes_on = self.spill.deliver_one() => {
+                    self.note_behind();
                     if let Some((subscription, stalled_for)) = goes_on {
                         let lifecycle = Lifecycle::SubscriptionResumed { subscription, stalled_for };
                         self.announce_aside(&lifecycle);
@@ -207,6 +249,7 @@ impl Publisher {
         });
         self.holders = holders.collect();
         (self.version, self.subscribers) = (version, subscribers);
+        self.part = self.overlap.part();
         let events = |subscriber: &Arc<Subscriber>| subscriber.topic.events_of(self.key.id);
         self.wanted = self.subscribers.iter().map(events).fold(EventSet::EMPTY, EventSet::union);
         self.awaited = self
@@ -247,7 +290,8 @@ mod tests {
         let subscription = hub.subscribe(Topic::all(), options);
         let inherited_spill = Arc::new(InheritedSpill::default());
         let to = Arc::clone(&hub);
-        let mut publisher = Publisher::new(to, KEY, Arc::clone(&watermark), Arc::clone(&inherited_spill));
+        let mut publisher =
+            Publisher::new(to, KEY, Arc::clone(&watermark), Arc::clone(&inherited_spill), Arc::default());
         publish(&mut publisher, 1);
         publish(&mut publisher, 2);
         hub.close();
@@ -266,7 +310,8 @@ mod tests {
         let topic = Topic::all().matching(move |_| count.fetch_add(1, Ordering::Relaxed) < u32::MAX);
         let subscription = hub.subscribe(topic, SubscriptionOptions::default());
         let inherited_spill = Arc::new(InheritedSpill::default());
-        let mut publisher = Publisher::new(Arc::clone(&hub), KEY, Arc::clone(&watermark), inherited_spill);
+        let mut publisher =
+            Publisher::new(Arc::clone(&hub), KEY, Arc::clone(&watermark), inherited_spill, Arc::default());
         publish(&mut publisher, 1);
         drop(subscription);
         publish(&mut publisher, 2);
@@ -279,8 +324,15 @@ mod tests {
         let options = SubscriptionOptions { capacity: 1, ..SubscriptionOptions::default() };
         let _subscription = hub.subscribe(Topic::all(), options);
         let inherited_spill = Arc::new(InheritedSpill::default());
-        let publisher =
-            || Publisher::new(Arc::clone(&hub), KEY, Arc::clone(&watermark), Arc::clone(&inherited_spill));
+        let publisher = || {
+            Publisher::new(
+                Arc::clone(&hub),
+                KEY,
+                Arc::clone(&watermark),
+                Arc::clone(&inherited_spill),
+                Arc::default(),
+            )
+        };
         let mut first = publisher();
         publish(&mut first, 1);
         publish(&mut first, 2);
@@ -298,7 +350,8 @@ mod tests {
         let mut subscription = hub.subscribe(Topic::all(), options);
         let inherited_spill = Arc::new(InheritedSpill::default());
         let to = Arc::clone(&hub);
-        let mut publisher = Publisher::new(to, KEY, Arc::clone(&watermark), Arc::clone(&inherited_spill));
+        let mut publisher =
+            Publisher::new(to, KEY, Arc::clone(&watermark), Arc::clone(&inherited_spill), Arc::default());
         publish(&mut publisher, 5);
         // A new session begins: a resume would start from the sequence number of its READY.
         publish(&mut publisher, 6);

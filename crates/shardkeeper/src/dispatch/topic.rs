@@ -40,6 +40,7 @@ pub struct Topic {
     /// Events that the bot named one by one, and therefore relies on.
     named: EventSet,
     lifecycle: bool,
+    warming: bool,
     shards: Option<Arc<[ShardId]>>,
     guilds: Option<Arc<BTreeSet<u64>>>,
     predicate: Option<Arc<Predicate>>,
@@ -50,6 +51,7 @@ impl fmt::Debug for Topic {
         f.debug_struct("Topic")
             .field("events", &self.events)
             .field("lifecycle", &self.lifecycle)
+            .field("warming", &self.warming)
             .field("shards", &self.shards)
             .field("guilds", &self.guilds)
             .field("predicate", &self.predicate.is_some())
@@ -59,7 +61,8 @@ impl fmt::Debug for Topic {
 
 impl Topic {
     fn of(events: EventSet) -> Self {
-        Self { events, named: EventSet::EMPTY, lifecycle: false, shards: None, guilds: None, predicate: None }
+        let (named, lifecycle, warming) = (EventSet::EMPTY, false, false);
+        Self { events, named, lifecycle, warming, shards: None, guilds: None, predicate: None }
     }
 
     /// Every dispatch, including names that this library does not know.
@@ -98,6 +101,7 @@ impl Topic {
         self.events = self.events.union(other.events);
         self.named = self.named.union(other.named);
         self.lifecycle |= other.lifecycle;
+        self.warming |= other.warming;
         self
     }
 
@@ -105,6 +109,19 @@ impl Topic {
     #[must_use]
     pub fn with_lifecycle(mut self) -> Self {
         self.lifecycle = true;
+        self
+    }
+
+    /// Adds the initial load of the new shards during a reshard: their READY, and the GUILD_CREATE of each
+    /// guild, as far as the topic has these events.
+    ///
+    /// The load is marked ([`Dispatch::is_warming`](crate::Dispatch::is_warming)) and comes before the new
+    /// shards deliver anything else, while the old shards still deliver the events of the same guilds. It
+    /// brings nothing that a bot does not know already, so by default it is left out. Use it for a cache that
+    /// is kept for each generation. No acknowledgement is owed for it.
+    #[must_use]
+    pub fn with_warming(mut self) -> Self {
+        self.warming = true;
         self
     }
 
@@ -146,6 +163,11 @@ impl Topic {
     /// The dispatch events wanted of this shard, as far as the name decides.
     pub(super) fn events_of(&self, shard: ShardId) -> EventSet {
         if self.covers(Some(shard)) { self.events } else { EventSet::EMPTY }
+    }
+
+    /// Whether the topic has the load of new shards.
+    pub(super) fn wants_warming(&self) -> bool {
+        self.warming
     }
 
     /// Whether the topic contains any dispatch.

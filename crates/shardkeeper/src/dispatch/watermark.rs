@@ -78,7 +78,7 @@ struct Watch {
 /// A shutdown waits for acknowledgements that cannot come, because the tasks that owe them await the
 /// shutdown.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct HeldByAsker {
+pub(crate) struct HeldByWaiter {
     /// When the last of these tasks began to await the shutdown.
     pub(crate) since: Instant,
     /// Subscription that owes the first of these acknowledgements.
@@ -341,13 +341,13 @@ impl Watermark {
     /// Detects a shutdown that would wait forever: every open acknowledgement is owed by a task that awaits
     /// the shutdown, and so cannot give it. Each of these tasks holds the delivery or will not read it.
     /// `None` when another task owes an acknowledgement, or none is open.
-    pub(crate) fn held_by_asker(&self, shard: ShardKey) -> Option<HeldByAsker> {
+    pub(crate) fn held_by_waiter(&self, shard: ShardKey) -> Option<HeldByWaiter> {
         let state = self.state();
         // With 64 holders or more, they cannot be told apart.
         if state.holders.len() >= u64::BITS as usize {
             return None;
         }
-        let mut held: Option<HeldByAsker> = None;
+        let mut held: Option<HeldByWaiter> = None;
         for entry in state.open.iter().filter(|entry| entry.outstanding > 0) {
             let mut holders = entry.holders;
             if holders == 0 {
@@ -360,7 +360,7 @@ impl Watermark {
                 if !unread && !tag.hand.holds(shard, entry.number) {
                     return None;
                 }
-                let held = held.get_or_insert_with(|| HeldByAsker { since, subscription: tag.label() });
+                let held = held.get_or_insert_with(|| HeldByWaiter { since, subscription: tag.label() });
                 held.since = held.since.max(since);
                 holders &= holders - 1;
             }

@@ -13,7 +13,7 @@ use shardkeeper_proto::{ShardCount, ShardId};
 
 use super::config::LayoutChoice;
 use crate::gateway_info::MAX_SHARDS;
-use crate::layout::{FIRST_GENERATION, Layout, Layouts, Next, ShardKey, gcd};
+use crate::layout::{Layout, Layouts, Next, ShardKey, gcd};
 use crate::store::LayoutRecord;
 
 /// What a start knows.
@@ -240,6 +240,7 @@ impl Known<'_> {
         self.stored.get(&key) == Some(&count) || is_active && self.given.contains(&(count, key.id))
     }
 
+    /// The highest generation that the store knows; 0 for none, so that the first one is 1.
     fn highest_generation(&self) -> u32 {
         let of_record = self.record.map_or(0, |record| {
             record
@@ -248,7 +249,7 @@ impl Known<'_> {
                 .map_or(record.generation, |reshard| reshard.generation.max(record.generation))
         });
         // Two more have to fit.
-        of_record.max(self.newest_stored).max(FIRST_GENERATION - 1).min(u32::MAX - 2)
+        of_record.max(self.newest_stored).min(u32::MAX - 2)
     }
 }
 

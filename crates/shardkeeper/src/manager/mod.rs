@@ -170,10 +170,15 @@ impl Actor for ShardManager {
                 let _ = reply.send(sessions.unwrap_or_default());
             }
             ManagerMessage::RemovalDeadline(number) => state.removal_deadline(number),
-            ManagerMessage::Command(command, reply) => match state.phase.fleet() {
+            ManagerMessage::Command(command, reply) => match state.phase.fleet_mut() {
                 Some(fleet) => fleet.shards.command(command, reply),
                 None => drop(reply.send(Err(CommandError::Starting))),
             },
+            ManagerMessage::CommandsGivenUp { shard, commands } => {
+                if let Some(fleet) = state.phase.fleet_mut() {
+                    fleet.shards.take_over(shard, commands);
+                }
+            }
             ManagerMessage::Report { shard, incarnation, report } => {
                 state.report(&myself, shard, incarnation, report);
             }
@@ -219,6 +224,11 @@ impl Actor for ShardManager {
 }
 
 impl ManagerState {
+    #[cfg(test)]
+    pub(super) fn fleet_of_test(&mut self) -> &mut self::phase::Fleet {
+        self.phase.fleet_mut().expect("the test has started the shards")
+    }
+
     fn status(&self) -> ManagerStatus {
         match self.phase.fleet() {
             Some(fleet) => ManagerStatus { shards: fleet.shards.status(), identify: fleet.ledger.status() },

@@ -115,7 +115,7 @@
 //! | `crates/shardkeeper/src/session/` | `cell.rs`: the session of a shard; `keeper.rs`: writes sessions to the store |
 //! | `crates/shardkeeper/src/store/` | what a session store is; `file.rs`: on disk; `memory.rs`: in memory |
 //! | `crates/shardkeeper/src/shard/` | `actor.rs`: the shard's actor; `driver.rs`: the loop of one shard; `core.rs`: its work on the machine; `link.rs`, `carry_out.rs`: its connection; `hand_over.rs`: its end; `board.rs`: its status; `life.rs`: what an incarnation leaves behind; `pacer.rs`: how fast connections open; `tap.rs`: payloads shown for debugging |
-//! | `crates/shardkeeper/src/dispatch/` | `topic.rs`, `subscription.rs`, `publisher.rs`, `spill.rs`, `watermark.rs` |
+//! | `crates/shardkeeper/src/dispatch/` | `topic.rs`, `subscription.rs`, `publisher.rs`, `spill.rs`, `watermark.rs`, `overlap/` (two generations deliver each event once) |
 //! | `crates/shardkeeper/src/command/` | `channel.rs`: the way to a driver; `accepted.rs`: what becomes of a command |
 //! | `crates/shardkeeper/src/reshard/` | `plan.rs`: which groups a reshard replaces, and what it costs; `policy.rs`: when it is worth that; `phases.rs`: the phases of each group, and `model.rs`: all of their interleavings |
 //! | `crates/shardkeeper/src/message.rs` | the messages between actors |

@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | [`and`](Topic::and)`(Topic::lifecycle())` | adds the events of another topic; the narrowing of the other topic is ignored | nothing |
 //! | [`with_lifecycle`](Topic::with_lifecycle)`()` | adds lifecycle changes, at their places among the dispatches of their shard | nothing |
+//! | [`with_warming`](Topic::with_warming)`()` | adds READY and guilds of the new shards of a reshard, before these take over | nothing |
 //! | [`of_shards`](Topic::of_shards)`([ShardId(0)])` | only these shards; changes that concern the whole bot still arrive | nothing |
 //! | [`of_guilds`](Topic::of_guilds)`([guild_id])` | only dispatches of these guilds; those of no guild do not arrive | a pass over the data of each event of the set, about a nanosecond per byte |
 //! | [`matching`](Topic::matching)`(predicate)` | only dispatches for which the predicate returns true | the predicate runs in the shard's own task |
@@ -178,6 +179,9 @@
 //! | a shard's spill, in front of full lossless subscriptions | one dispatch per subscription, up to 64 lifecycle changes, and READY as long as it has less than 64 entries | reading has stopped with the first one; more lifecycle changes count as missed, and READY is left unread too |
 //! | the same while an answer from the shard is awaited | 4096 events or 32 MiB | reading stops; the request fails after 5 s without an event, and names the subscription |
 //! | missing acknowledgements | one entry of 40 bytes for each open dispatch, and as many again | acknowledged ones between two open ones are merged |
+//! | events that the new shards of a reshard group hold until the cut-over | 65,536 events or 64 MiB per group | the new shards stop reading until the old ones have caught up |
+//! | fingerprints of what the old shards of a reshard group delivered | 2,097,152 per group, 16,384 per guild, of 16 bytes | the oldest of the guild is forgotten; what cannot be decided is delivered and marked |
+//! | guilds that the READY of a new shard lists | 16,384 are awaited | the others count as joins |
 //! | announcements of manager and identify queue for a full lossless subscription | 64 each | counted as missed |
 //! | chunks of [`Shardkeeper::members_chunks`] | 64 | the shard stops reading |
 //! | commands on their way to a driver | 640 (all of the next two rows) | [`CommandQueueError::QueueFull`] |

@@ -4,8 +4,8 @@
 //!
 //! | a bot that … | calls | runs |
 //! |---|---|---|
-//! | has one process | nothing | as many as Discord recommends |
-//! | wants a number of its own | [`Builder::shards`]`(n)` | `n` shards: 0 to n - 1 |
+//! | has one process | nothing | as many as Discord recommends, or as many as it has sessions of ([Sessions](#sessions)) |
+//! | wants a number of its own | [`Builder::shards`]`(n)` | `n` shards: 0 to n - 1; or as many as it has sessions of |
 //! | is spread over processes | [`Builder::shard_ids`]`(ids, n)` | these of `n` |
 //! | knows the answer of `GET /gateway/bot` already | also [`Builder::gateway`]`(info)` | the same, and starts without that request |
 //!
@@ -99,10 +99,26 @@
 //!
 //! A [`Session`] makes a resume possible. It is a secret like the token. It fits a shard of the same id,
 //! count and intents on a connection of the same encoding and compression, and Discord keeps it for some
-//! minutes after its connection ended. So a process that starts with another count or other intents resumes
-//! nothing: each shard costs an Identify, and the events in between are lost. Without [`Builder::shards`]
-//! that happens by itself, at the first start after Discord has changed its recommendation. A bot that keeps
-//! sessions should set the count.
+//! minutes after its connection ended. A process that starts with other intents, encoding or compression
+//! resumes nothing: each shard costs an Identify, and the events in between are lost.
+//!
+//! **The shard count follows the sessions.** A start that can resume at least half of the shards of the last
+//! layout begins with that layout, whatever count is configured or recommended, and reports the difference as
+//! [`Lifecycle::LayoutFollowed`]. So a new recommendation, or another number in [`Builder::shards`], costs
+//! neither an Identify nor an event. The log line of the start has the reason for its count:
+//!
+//! | at a start there are … | first layout |
+//! |---|---|
+//! | no usable sessions: too old, of other intents, given up by [`stop`](Shardkeeper::stop) | the wanted count |
+//! | sessions of at least half of the shards of the last layout | the last layout |
+//! | sessions of fewer than half of them | the wanted count, since it needs fewer Identifies than both; the sessions are dropped unless the count is the same |
+//! | sessions of a layout that Discord has refused since (4010, 4011) | the wanted count; if it is the refused one, with these sessions |
+//! | sessions of both layouts of a reshard that was interrupted | both: the new shards of each group that was cut over, the old shards of the others |
+//! | for [`Builder::shard_ids`], sessions of a layout of which this process would run a part of some shard | the configured ids |
+//!
+//! The wanted count is that of [`Builder::shards`], or else Discord's recommendation. Sessions of
+//! [`Builder::sessions`] come before those of a store. They do not say which groups of an interrupted reshard
+//! were cut over, so [`detach`](Shardkeeper::detach) returns only those of the shards that own their guilds.
 //!
 //! - [`Shardkeeper::detach`] ends the manager and returns all sessions; [`Builder::sessions`] takes them in
 //!   the next process. A session that does not fit is left out there, and a warning has the reason.

@@ -7,7 +7,7 @@
 //! | setting | default | why, and what another value costs |
 //! |---|---|---|
 //! | [`Builder::api_url`] | [`DISCORD_API`] | Version 10. Change it for a proxy or a simulator. |
-//! | [`Builder::shards`] | what Discord recommends | Set a fixed number for a bot that keeps sessions, or is spread over processes. |
+//! | [`Builder::shards`] | what Discord recommends | Set a fixed number for a bot that is spread over processes. Sessions that can be resumed come first. |
 //! | [`Builder::shard_ids`] | all of them | Set a part for each of several processes, which share the pace of Identify. |
 //! | [`Builder::gateway`] | asked at the start | An answer given here is believed; an old one may overdraw the budget. |
 //! | [`Builder::gateway_check_every`] | 8 h | Three requests in a period of the identify budget; bots grow over days. |
@@ -118,6 +118,13 @@
 //! | an end goes on without deliveries that only its caller holds | after 1 s, checked every 250 ms | Other work of that task is usually done by then, and the wait does not look like a hang. |
 //! | a watermark is reported as stuck | after 60 s, checked every 15 s | Nearly every handler is done by then. |
 //! | late announcements per subscription | 64 | A subscriber that reads at all never reaches it. |
+//! | events that a reshard group holds | 65,536 events, 64 MiB | Most leave within a round trip; this is minutes of a busy group. |
+//! | fingerprints of a reshard group | 2,097,152, 16,384 per guild | 32 MiB: some minutes of a hundred thousand guilds. |
+//! | comparing after a cut-over | for 60 s at most | By then whatever the new side lagged behind has come. |
+//! | a new shard counts as loaded | 15 s after the last guild | Common practice; a guild in an outage may never come (GW-254). |
+//! | a reshard's question to a shard | repeated every 5 s | The shard may have been down; a heartbeat costs little of the rate limit. |
+//! | rest between the two halves of a reshard's comparison | 1 s | Discord writes events and acknowledgements in different processes. |
+//! | a reshard's question to shards that have stopped reading | given up after 10 s | Nothing is lost without the answer, but more may be marked. |
 //! | controls that wait for a driver | 64 | The driver takes controls before anything else. |
 //! | chunks of members that wait | 64 | A full buffer makes the shard wait, so memory does not grow. |
 //! | a chunk of members | within 30 s | Chunks arrive one after the other; a resume takes seconds. |

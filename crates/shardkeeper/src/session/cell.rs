@@ -46,9 +46,9 @@ struct Stored {
 impl SessionCell {
     /// The writer is that of the shard's earlier cell, if there was one: a killed driver may still use it.
     pub(crate) fn new(session: Option<Session>, writer: Writer) -> Self {
-        let slot = Self { writer, ..Self::default() };
-        slot.put(&mut slot.stored(), session);
-        slot
+        let cell = Self { writer, ..Self::default() };
+        cell.put(&mut cell.stored(), session);
+        cell
     }
 
     fn stored(&self) -> MutexGuard<'_, Stored> {
@@ -134,7 +134,7 @@ impl SessionCell {
     /// Returns the session for this process, which resumes from the last published event: events waiting in
     /// subscriptions survive a shard.
     pub(crate) fn load(&self) -> Option<Session> {
-        self.load_up_to(|slot| slot.sequence.load(Ordering::Acquire))
+        self.load_up_to(|cell| cell.sequence.load(Ordering::Acquire))
     }
 
     fn load_up_to(&self, sequence: impl FnOnce(&Self) -> u64) -> Option<Session> {
@@ -160,74 +160,74 @@ mod tests {
 
     #[tokio::test]
     async fn the_sequence_belongs_to_the_session() {
-        let slot = SessionCell::new(Some(session(5)), Writer::default());
-        slot.advance(9);
-        slot.advance(8);
-        assert_eq!(slot.load(), Some(session(9)));
+        let cell = SessionCell::new(Some(session(5)), Writer::default());
+        cell.advance(9);
+        cell.advance(8);
+        assert_eq!(cell.load(), Some(session(9)));
         // GW-124: session and sequence are stored together.
-        slot.store(1, None);
-        slot.advance(10);
-        assert_eq!(slot.load(), None);
-        slot.store(1, Some(session(1)));
-        assert_eq!(slot.load(), Some(session(1)));
+        cell.store(1, None);
+        cell.advance(10);
+        assert_eq!(cell.load(), None);
+        cell.store(1, Some(session(1)));
+        assert_eq!(cell.load(), Some(session(1)));
     }
 
     #[test]
     fn another_session_begins_where_nothing_of_it_is_owed() {
-        let slot = SessionCell::new(Some(session(500)), Writer::default());
-        assert_eq!(slot.load_acknowledged(), Some(session(500)));
-        slot.store(1, Some(session(1)));
-        slot.advance(2);
-        assert_eq!((slot.load(), slot.load_acknowledged()), (Some(session(2)), Some(session(1))));
+        let cell = SessionCell::new(Some(session(500)), Writer::default());
+        assert_eq!(cell.load_acknowledged(), Some(session(500)));
+        cell.store(1, Some(session(1)));
+        cell.advance(2);
+        assert_eq!((cell.load(), cell.load_acknowledged()), (Some(session(2)), Some(session(1))));
     }
 
     #[test]
     fn a_driver_that_outlives_its_actor_does_not_bring_a_session_back() {
-        let slot = SessionCell::new(Some(session(5)), Writer::default());
-        slot.empty(2);
-        slot.store(1, Some(session(9)));
-        slot.advance(10);
-        assert_eq!((slot.load(), slot.load_acknowledged()), (None, None));
-        slot.store(3, Some(session(1)));
-        assert_eq!(slot.load(), Some(session(1)));
+        let cell = SessionCell::new(Some(session(5)), Writer::default());
+        cell.empty(2);
+        cell.store(1, Some(session(9)));
+        cell.advance(10);
+        assert_eq!((cell.load(), cell.load_acknowledged()), (None, None));
+        cell.store(3, Some(session(1)));
+        assert_eq!(cell.load(), Some(session(1)));
     }
 
     #[test]
     fn the_stamp_differs_whenever_what_is_to_be_stored_does() {
-        let slot = SessionCell::new(Some(session(40)), Writer::default());
+        let cell = SessionCell::new(Some(session(40)), Writer::default());
         // The dispatch was taken and acknowledged, but the driver has not noted it yet.
-        slot.watermark().restart(41);
-        let (stamp, stored) = (slot.stamp(), slot.load_acknowledged());
-        slot.advance(41);
-        assert_ne!(slot.load_acknowledged(), stored);
-        assert_ne!(slot.stamp(), stamp);
+        cell.watermark().restart(41);
+        let (stamp, stored) = (cell.stamp(), cell.load_acknowledged());
+        cell.advance(41);
+        assert_ne!(cell.load_acknowledged(), stored);
+        assert_ne!(cell.stamp(), stamp);
     }
 
     #[test]
     fn a_session_held_back_is_resumed_from_its_start_by_another_process_only() {
-        let slot = SessionCell::new(Some(session(5)), Writer::default());
-        slot.hold();
-        slot.store(1, Some(session(1)));
-        slot.watermark().restart(9);
-        slot.advance(9);
-        assert_eq!((slot.load(), slot.load_acknowledged()), (Some(session(9)), Some(session(1))));
-        let stamp = slot.stamp();
-        slot.lift();
-        assert_eq!(slot.load_acknowledged(), Some(session(9)));
-        assert_ne!(slot.stamp(), stamp, "the keeper stores it");
+        let cell = SessionCell::new(Some(session(5)), Writer::default());
+        cell.hold();
+        cell.store(1, Some(session(1)));
+        cell.watermark().restart(9);
+        cell.advance(9);
+        assert_eq!((cell.load(), cell.load_acknowledged()), (Some(session(9)), Some(session(1))));
+        let stamp = cell.stamp();
+        cell.lift();
+        assert_eq!(cell.load_acknowledged(), Some(session(9)));
+        assert_ne!(cell.stamp(), stamp, "the keeper stores it");
     }
 
     #[test]
     fn no_two_cells_have_the_same_stamp() {
-        let slot = || SessionCell::new(Some(session(5)), Writer::default());
-        assert_ne!(slot().stamp(), slot().stamp(), "a shard that left, and another one in its place");
+        let cell = || SessionCell::new(Some(session(5)), Writer::default());
+        assert_ne!(cell().stamp(), cell().stamp(), "a shard that left, and another one in its place");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_writer_at_a_time() {
-        let slot = SessionCell::default();
-        let first = slot.lease().await;
-        let mut second = std::pin::pin!(slot.lease());
+        let cell = SessionCell::default();
+        let first = cell.lease().await;
+        let mut second = std::pin::pin!(cell.lease());
         // GW-141: only one connection at a time may use a session.
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, watch};
 use super::driver::{self, Control, Inputs};
 use super::life::{Life, Running};
 use super::parts::{Parts, Peers};
-use crate::command::{CommandInbox, CommandSender};
+use crate::command::{CommandInbox, CommandSender, Origin, Parcel, PendingCommand};
 use crate::error::CommandError;
 use crate::layout::ShardKey;
-use crate::message::{ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
+use crate::message::{GivenUpCommands, ManagerMessage, QueueMessage, RestartBy, ShardMessage, ShardReport};
 use crate::task::{AbortOnDrop, panic_message};
 
 /// The number of controls that may wait for a driver. The driver takes them before anything else, so only a
@@ -79,7 +79,7 @@ impl Actor for ShardActor {
         let (queue, queue_address) = watch::channel(queue);
         let (presence, newest_presence) = watch::channel(presence);
         let inputs = Inputs { control: controls, commands: inbox.0, presence: newest_presence };
-        let peers = Peers { actor: myself, queue: queue_address };
+        let peers = Peers { actor: myself, manager: manager.clone(), queue: queue_address };
         let start = Some(driver::Start { config, parts, peers, inputs, running });
         Ok(ShardState { shard, life, manager, queue, presence, control, commands, start, driver: None })
     }
@@ -115,10 +115,20 @@ impl Actor for ShardActor {
                 let accepted = state.presence.send(Some(presence));
                 let _ = reply.send(accepted.map_err(|_| CommandError::ShardEnded { shard: state.shard.id }));
             }
-            ShardMessage::Command(command, reply) => state.commands.send(command, reply),
+            ShardMessage::Command(command, reply) => {
+                state.commands.send(Parcel::One(PendingCommand { command, origin: Origin::Bot(reply) }));
+            }
+            ShardMessage::GiveUpCommands => {
+                if state.control(Control::GiveUpCommands).is_err() {
+                    // The driver, too busy to take the order, sends them itself.
+                    let (shard, commands) = (state.shard, GivenUpCommands(Vec::new()));
+                    let _ = state.manager.cast(ManagerMessage::CommandsGivenUp { shard, commands });
+                }
+            }
             ShardMessage::Restart(by) => {
                 drop(state.control(Control::Reconnect { fresh: by == RestartBy::Identify }));
             }
+            ShardMessage::Probe(number) => drop(state.control(Control::Probe(number))),
             ShardMessage::CrashDrill => drop(state.control(Control::Crash)),
             ShardMessage::Stop => state.end(Control::Stop),
             ShardMessage::Detach => state.end(Control::Detach),

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::codec::Codec;
 use super::parts::{Parts, Peers};
 use super::receipts::Receipts;
-use crate::command::WriteError;
+use crate::command::{Origin, PendingCommand, WriteError};
 use crate::dispatch::Lifecycle;
 use crate::identify::TakenPermit;
 use crate::layout::{Role, ShardKey};
@@ -40,13 +40,15 @@ pub(super) struct Core {
     /// The permit, from when it was taken until its Identify is written or can no longer be sent.
     pub(super) permit: Option<TakenPermit>,
     pub(super) receipts: Receipts,
+    /// Commands that another shard takes over.
+    pub(super) given_up: Vec<PendingCommand>,
     latency: Option<Duration>,
 }
 
 impl Core {
     pub(super) fn new(config: ShardConfig, parts: Parts, peers: Peers) -> Self {
         Self {
-            machine: Shard::new(config, parts.slot.load()),
+            machine: Shard::new(config, parts.cell.load()),
             parts,
             peers,
             wakes_at: None,
@@ -55,6 +57,7 @@ impl Core {
             reading_paused: false,
             permit: None,
             receipts: Receipts::default(),
+            given_up: Vec::new(),
             latency: None,
         }
     }
@@ -139,7 +142,11 @@ impl Core {
                     let Some(envelope) = payload else { continue };
                     self.deliver(envelope, sequence, replayed);
                 }
-                Output::SessionChanged(session) => self.parts.slot.store(self.parts.incarnation(), session),
+                Output::SessionChanged(session) => {
+                    self.parts.publisher.session_changed(session.is_some());
+                    self.parts.cell.store(self.parts.incarnation(), session);
+                }
+                Output::Probed(number) => self.parts.publisher.probed(number),
                 Output::Changed(change) => self.changed(now, change),
                 Output::Odd(oddity) => self.parts.oddities.log_once(self.parts.shard, oddity),
                 Output::Enqueue(priority) => {
@@ -159,6 +166,10 @@ impl Core {
                     let held_up = self.parts.publisher.is_behind() && !self.machine.is_ready();
                     let reason = if held_up { WriteError::HeldUp } else { WriteError::Expired };
                     self.receipts.given_up(id, reason);
+                }
+                Output::CommandGivenUp(id, command, expires_at) => {
+                    let origin = self.receipts.take(id).map(|receipt| Origin::Shard { receipt, expires_at });
+                    self.given_up.extend(origin.map(|origin| PendingCommand { command, origin }));
                 }
                 Output::LeaveQueue => {
                     let (shard, incarnation) = (self.parts.shard, self.parts.incarnation());
@@ -189,6 +200,10 @@ impl Core {
     /// known. While a caller waits for an answer or for a command to be written, reading continues as far as
     /// the spill has room, because that caller may be the one who does not read.
     pub(super) fn holds_back(&mut self) -> bool {
+        // What is held for a reshard leaves without a subscription's doing.
+        if self.parts.publisher.is_held_up() && self.machine.expects_dispatches() {
+            return true;
+        }
         let holds_back = self.parts.publisher.is_behind()
             && (self.machine.expects_dispatches()
                 || self.machine.expects_session() && self.parts.publisher.is_full());
@@ -198,7 +213,7 @@ impl Core {
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
         self.parts.board.count_dispatch();
         self.parts.publisher.publish(envelope, sequence, replayed);
-        self.parts.slot.advance(sequence);
+        self.parts.cell.advance(sequence);
     }
 
     fn changed(&mut self, now: std::time::Instant, mut change: Change) {

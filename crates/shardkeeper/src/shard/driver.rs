@@ -21,8 +21,9 @@ use super::life::Running;
 use super::link::{Link, LinkEvent};
 use super::parts::{Parts, Peers};
 use super::receipts::Receipts;
-use crate::command::PendingCommand;
+use crate::command::{Origin, Parcel, PendingCommand};
 use crate::error::CommandError;
+use crate::message::{GivenUpCommands, ManagerMessage};
 
 /// The number of messages that one step takes before the other reasons to wake up get their turn. Larger
 /// numbers gain nothing measurable, smaller ones cost a poll of everything per message.
@@ -38,15 +39,17 @@ pub(super) enum Control {
     Permit(IdentifyPermit),
     Reconnect { fresh: bool },
     GatewayUrl(Url),
+    Probe(u64),
     Stop,
     Detach,
+    GiveUpCommands,
     Crash,
 }
 
 /// The channels that wake a driver, besides its connection and its timer.
 pub(super) struct Inputs {
     pub(super) control: mpsc::Receiver<Control>,
-    pub(super) commands: mpsc::Receiver<PendingCommand>,
+    pub(super) commands: mpsc::Receiver<Parcel>,
     pub(super) presence: watch::Receiver<Option<PresenceUpdate>>,
 }
 
@@ -66,12 +69,19 @@ pub(super) async fn run(start: Start) {
     let Start { running: _running, config, mut parts, peers, inputs } = start;
     // Until the lease is granted, a predecessor may still write the session; from here on, only this driver
     // does.
-    let _writer = parts.slot.lease().await;
+    let _writer = parts.cell.lease().await;
     parts.publisher.inherit();
     let codec = Codec::new(config.wire.encoding, parts.connector.config().max_message_bytes);
     let core = Core::new(config, parts, peers);
-    let mut driver =
-        Driver { core, link: Link::Down, codec, inputs, detaching: false, uncompressed_reported: false };
+    let mut driver = Driver {
+        core,
+        link: Link::Down,
+        codec,
+        inputs,
+        commands: Commands::Sent,
+        detaching: false,
+        uncompressed_reported: false,
+    };
     driver.take_presence();
     driver.feed(Input::Start);
     while !driver.core.machine.is_ended() {
@@ -81,11 +91,22 @@ pub(super) async fn run(start: Start) {
     driver.core.parts.hand_over(driver.detaching).await;
 }
 
+/// What a driver does with commands that reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Commands {
+    Sent,
+    /// Another shard takes over what this one has not sent. The channel is closed, and may not be empty yet.
+    GivenUp,
+    /// No more come.
+    Over,
+}
+
 pub(super) struct Driver {
     pub(super) core: Core,
     pub(super) link: Link,
     pub(super) codec: Codec,
     inputs: Inputs,
+    commands: Commands,
     /// Whether the session is left for another process to resume.
     detaching: bool,
     pub(super) uncompressed_reported: bool,
@@ -98,6 +119,7 @@ impl Driver {
             return self.feed(Input::Detach);
         }
         let behind = self.core.parts.publisher.is_behind();
+        let on_new_side = self.core.parts.publisher.is_on_new_side();
         let paused = self.core.holds_back();
         self.pause_reading(paused);
         let reading = if paused { Reading::Paused } else { Reading::On };
@@ -120,13 +142,17 @@ impl Driver {
                 self.feed(Input::Timeout);
             }
             // 5. Commands: before messages, of which there may always be more.
-            Some(pending) = self.inputs.commands.recv() => {
-                self.command(pending);
+            parcel = self.inputs.commands.recv(), if self.commands != Commands::Over => {
+                match parcel {
+                    Some(parcel) => parcel.into_iter().for_each(|pending| self.command(pending)),
+                    None => self.commands_over(),
+                }
                 // An endless stream of commands must not keep the driver from reading.
                 self.receive_pending(1);
             }
             // 6. Slow subscribers that have room again: before more is read for them.
-            () = self.core.parts.publisher.catch_up(), if behind => {}
+            // Also events that a new shard of a reshard may publish now.
+            () = self.core.parts.publisher.attend(paused), if behind || on_new_side => {}
             // 7. The connection: last, since it may have something at any time.
             event = self.link.next(reading) => {
                 match event {
@@ -149,10 +175,16 @@ impl Driver {
             Control::Permit(permit) => self.permitted(permit),
             Control::Reconnect { fresh } => self.feed(Input::Reconnect { fresh }),
             Control::GatewayUrl(url) => self.feed(Input::GatewayUrl(url)),
+            Control::Probe(number) => self.feed(Input::Probe(number)),
             Control::Stop => self.feed(Input::Stop),
             Control::Detach => {
                 self.detaching = true;
                 self.feed(Input::Detach);
+            }
+            Control::GiveUpCommands => {
+                self.commands = Commands::GivenUp;
+                self.inputs.commands.close();
+                self.feed(Input::GiveUpCommands);
             }
             Control::Crash => panic!("crash drill"),
         }
@@ -172,7 +204,18 @@ impl Driver {
         self.core.permit.take_if(|permit| !permit.is_spent());
     }
 
-    fn command(&mut self, PendingCommand { command, reply }: PendingCommand) {
+    fn command(&mut self, PendingCommand { command, origin }: PendingCommand) {
+        if self.commands == Commands::GivenUp {
+            self.core.given_up.push(PendingCommand { command, origin });
+            return;
+        }
+        let reply = match origin {
+            Origin::Bot(reply) => reply,
+            Origin::Shard { receipt, expires_at } => {
+                let id = self.core.receipts.adopt(receipt);
+                return self.feed(Input::TakeOver(id, command, expires_at));
+            }
+        };
         if let Err(refused) = self.core.machine.check_command(&command) {
             let _ = reply.send(Err(refused.into()));
             return;
@@ -182,13 +225,26 @@ impl Driver {
         self.feed(Input::Command(id, command));
     }
 
+    /// Passes the commands that were given up to the manager, now that no more can come.
+    fn commands_over(&mut self) {
+        if std::mem::replace(&mut self.commands, Commands::Over) == Commands::GivenUp {
+            let commands = GivenUpCommands(std::mem::take(&mut self.core.given_up));
+            let shard = self.core.parts.shard;
+            let _ = self.core.peers.manager.cast(ManagerMessage::CommandsGivenUp { shard, commands });
+        }
+    }
+
     /// Rejects all commands when the driver ends. A task that waits for a command may owe an acknowledgement
     /// that the end of this driver waits for.
     fn refuse_commands(&mut self) {
         self.core.receipts = Receipts::default();
         self.inputs.commands.close();
-        while let Ok(PendingCommand { reply, .. }) = self.inputs.commands.try_recv() {
-            let _ = reply.send(Err(CommandError::ShardEnded { shard: self.core.parts.shard.id }));
+        let mut refused = std::mem::take(&mut self.core.given_up);
+        while let Ok(parcel) = self.inputs.commands.try_recv() {
+            refused.extend(parcel);
+        }
+        for pending in refused {
+            pending.refuse(CommandError::ShardEnded { shard: self.core.parts.shard.id });
         }
     }
 

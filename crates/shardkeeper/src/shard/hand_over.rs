@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::parts::Parts;
-use crate::dispatch::{HeldByAsker, Lifecycle, STALLED_AFTER, SubscriptionLabel};
+use crate::dispatch::{HeldByWaiter, Lifecycle, STALLED_AFTER, SubscriptionLabel};
 use crate::layout::ShardKey;
 
 /// How long a reader that awaits a shutdown may hold an event before the shutdown continues without it. 1 s:
 /// a task that also does other work has mostly finished it by then, and 1 s does not look like a hang.
-const ASKER_HOLDS: Duration = Duration::from_secs(1);
-/// How often a shutdown checks for such a reader. 250 ms is short compared with `ASKER_HOLDS`.
+const WAITER_HOLDS: Duration = Duration::from_secs(1);
+/// How often a shutdown checks for such a reader. 250 ms is short compared with `WAITER_HOLDS`.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl Parts {
@@ -20,7 +20,7 @@ impl Parts {
     /// have acknowledged them. The manager's deadline ends the wait. A subscription that takes long is
     /// reported.
     pub(super) async fn hand_over(&mut self, detaching: bool) {
-        let slot = Arc::clone(&self.slot);
+        let cell = Arc::clone(&self.cell);
         let mut settles_since = None;
         let mut reported = false;
         loop {
@@ -28,14 +28,14 @@ impl Parts {
                 self.publisher.catch_up().await;
                 if detaching {
                     settles_since.get_or_insert_with(Instant::now);
-                    slot.watermark().settled().await;
+                    cell.watermark().settled().await;
                 }
             };
             if timeout(LOOK_EVERY, taken).await.is_ok() {
                 return;
             }
-            if let Some((subscription, since)) = self.held_by_asker(detaching)
-                && Instant::now().into_std().saturating_duration_since(since) >= ASKER_HOLDS
+            if let Some((subscription, since)) = self.held_by_waiter(detaching)
+                && Instant::now().into_std().saturating_duration_since(since) >= WAITER_HOLDS
             {
                 let shard = self.shard;
                 tracing::warn!(
@@ -43,7 +43,7 @@ impl Parts {
                      delivery: the shutdown does not wait for it, and events that are not acknowledged \
                      are delivered again. Drop the delivery before awaiting the shutdown"
                 );
-                if let Some(stuck) = self.stuck(ASKER_HOLDS) {
+                if let Some(stuck) = self.stuck(WAITER_HOLDS) {
                     self.publisher.announce_aside(&stuck);
                 }
                 return;
@@ -59,13 +59,13 @@ impl Parts {
 
     /// The subscription whose reader holds events while it awaits this shutdown, and since when; `None` while
     /// the shutdown also waits for anyone else.
-    fn held_by_asker(&self, detaching: bool) -> Option<(SubscriptionLabel, std::time::Instant)> {
-        let (watermark, mut held) = (self.slot.watermark(), None);
+    fn held_by_waiter(&self, detaching: bool) -> Option<(SubscriptionLabel, std::time::Instant)> {
+        let (watermark, mut held) = (self.cell.watermark(), None);
         if self.publisher.is_behind() {
-            held = Some(self.publisher.left_by_asker()?);
+            held = Some(self.publisher.left_by_waiter()?);
         }
         if detaching && !watermark.is_settled() {
-            let HeldByAsker { subscription, since } = watermark.held_by_asker(self.shard)?;
+            let HeldByWaiter { subscription, since } = watermark.held_by_waiter(self.shard)?;
             let before = held.map_or(since, |(_, since)| since);
             held = Some((subscription, since.max(before)));
         }
@@ -73,7 +73,7 @@ impl Parts {
     }
 
     fn stuck(&self, stuck_for: Duration) -> Option<Lifecycle> {
-        let (sequence, subscription) = self.slot.watermark().waits_for()?;
+        let (sequence, subscription) = self.cell.watermark().waits_for()?;
         let ShardKey { id: shard, generation } = self.shard;
         Some(Lifecycle::WatermarkStuck { shard, generation, subscription, sequence, stuck_for })
     }

@@ -16,7 +16,7 @@ use super::tap::Tap;
 use crate::dispatch::Publisher;
 use crate::identify::IdentifyLedger;
 use crate::layout::ShardKey;
-use crate::message::{Incarnation, QueueMessage, ShardMessage};
+use crate::message::{Incarnation, ManagerMessage, QueueMessage, ShardMessage};
 use crate::session::SessionCell;
 
 /// The tools that a driver works with.
@@ -27,7 +27,7 @@ pub(crate) struct Parts {
     pub(crate) pacer: Arc<Pacer>,
     pub(crate) warnings: Arc<Warnings>,
     pub(crate) publisher: Publisher,
-    pub(crate) slot: Arc<SessionCell>,
+    pub(crate) cell: Arc<SessionCell>,
     pub(crate) board: Arc<StatusBoard>,
     pub(crate) oddities: Arc<Oddities>,
     pub(crate) presence_fn: Option<PresenceFn>,
@@ -47,6 +47,7 @@ impl Parts {
 /// The actors that a driver talks to.
 pub(super) struct Peers {
     pub(super) actor: ActorRef<ShardMessage>,
+    pub(super) manager: ActorRef<ManagerMessage>,
     pub(super) queue: watch::Receiver<ActorRef<QueueMessage>>,
 }
 

@@ -18,11 +18,21 @@ pub(super) struct Receipts {
 
 impl Receipts {
     pub(super) fn open(&mut self) -> (CommandId, AcceptedCommand) {
-        self.last += 1;
         let (receipt, accepted) = receipt();
+        (self.adopt(receipt), accepted)
+    }
+
+    /// Adopts the receipt of a command that another shard has given up.
+    pub(super) fn adopt(&mut self, receipt: Receipt) -> CommandId {
+        self.last += 1;
         let id = CommandId(self.last);
         self.waiting.insert(id, receipt);
-        (id, accepted)
+        id
+    }
+
+    /// Takes the receipt of a command that this shard gives up.
+    pub(super) fn take(&mut self, id: CommandId) -> Option<Receipt> {
+        self.waiting.remove(&id)
     }
 
     /// Records that the command was handed to the connection.

@@ -17,6 +17,7 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use shardkeeper_sim::Action;
 use tokio::time::{Instant, sleep};
 
 use self::proxy::Network;
@@ -78,6 +79,29 @@ async fn full_killed_processes_lose_no_event_and_no_session() {
     let pause = Duration::from_secs(5);
     killed("full-killed", Lives { shards: 16, events_per_second: 5000.0, times: 10, events: 50_000, pause })
         .await;
+}
+
+#[tokio::test]
+async fn a_kill_costs_nothing_though_another_shard_count_is_recommended_or_given_afterwards() {
+    let mut scene = Scene::new("followed", 4, 200.0).await;
+    let mut running = scene.start();
+    scene.ready(&mut running).await;
+    scene.simulator.start_traffic();
+    for (recommended, given) in [(9, None), (2, None), (4, Some("6"))] {
+        scene.until_recorded(100).await;
+        kill(running).await;
+        let limits = Action::Limits { shards: Some(recommended), max_concurrency: None, remaining: None };
+        scene.simulator.act(&limits).unwrap();
+        running = scene.start_with(|command| {
+            command.args(given.map(|given| ["--shards", given]).into_iter().flatten());
+        });
+        let wanted = given.map_or(recommended.to_string(), str::to_owned);
+        running.until(&format!("because their sessions can be resumed; {wanted} are wanted")).await;
+        scene.until_connected().await;
+    }
+    scene.settle().await;
+    deploy(running).await;
+    assert_eq!(scene.simulator.report().identifies, 4);
 }
 
 /// Replaces process after process with a clean shutdown while events arrive.

@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         r#"{"op":0,"t":"READY","s":1,"d":[]}"#,
     ]);
     prop_oneof![
-        6 => (0_u8..15).prop_map(Step::Feed),
+        6 => (0_u8..16).prop_map(Step::Feed),
         6 => texts.prop_map(Step::Receive),
         3 => ((0_u64..30), prop::sample::select(vec!["X", "RESUMED"])).prop_map(|(s, t)| Step::Dispatch(s, t)),
         1 => codes.prop_map(Step::Closed),
@@ -92,8 +92,14 @@ proptest! {
                 Step::Feed(11) => {
                     bench.feed(voice());
                 }
+                Step::Feed(15) => {
+                    bench.feed(Input::GiveUpCommands);
+                }
                 Step::Feed(fresh @ (12 | 13)) => {
                     bench.feed(Input::Reconnect { fresh: fresh == 12 });
+                }
+                Step::Feed(14) => {
+                    bench.feed(Input::Probe(7));
                 }
                 Step::Feed(_) => {
                     connected |= matches!(bench.shard.state, State::Connecting { .. });

@@ -212,3 +212,64 @@ fn after_the_machine_slept_one_heartbeat_is_sent_and_not_all_that_were_missed() 
     assert_eq!(bench.sent().len(), 1);
     assert_eq!(bench.wait(), INTERVAL);
 }
+
+#[test]
+fn a_probe_is_answered_by_the_ack_of_a_heartbeat_sent_after_it() {
+    let mut bench = Bench::new();
+    let probed = |bench: &Bench| bench.has(|out| matches!(out, Output::Probed(1)));
+    // One heartbeat is still unacknowledged when the probe comes.
+    bench.up().dispatch(7, "X").sleep().clear().feed(Input::Probe(1));
+    assert_eq!(bench.sent(), [r#"{"op":1,"d":7}"#], "at once");
+    bench.ack();
+    assert!(!probed(&bench), "that answers the heartbeat before it");
+    bench.dispatch(8, "X").ack();
+    assert!(probed(&bench));
+    bench.clear().sleep().ack();
+    assert!(!probed(&bench), "reported once");
+    // Acknowledgements that answer nothing do not count for the next one.
+    bench.ack().ack().clear().feed(Input::Probe(2)).feed(Input::Probe(3));
+    assert_eq!(bench.sent().len(), 2, "another probe replaces it, with a heartbeat of its own");
+    bench.ack();
+    assert!(!bench.has(|out| matches!(out, Output::Probed(_))));
+    bench.ack();
+    assert!(bench.has(|out| matches!(out, Output::Probed(3))));
+}
+
+#[test]
+fn a_probe_that_lost_its_ack_is_answered_when_it_is_repeated() {
+    let mut bench = Bench::new();
+    bench.up().feed(Input::Probe(5)).clear();
+    // The peer leaves out one acknowledgement; each further heartbeat brings its own.
+    bench.sleep().ack();
+    assert!(bench.has(|out| matches!(out, Output::Probed(5))), "the next heartbeat proves as much");
+    bench.clear().feed(Input::Probe(6)).ack();
+    assert!(!bench.has(|out| matches!(out, Output::Probed(_))), "two are unanswered");
+    bench.feed(Input::Probe(6)).ack();
+    assert!(bench.has(|out| matches!(out, Output::Probed(6))));
+}
+
+#[test]
+fn a_probe_needs_a_session_and_ends_with_its_connection() {
+    let mut bench = Bench::new();
+    bench.identify().clear().feed(Input::Probe(1));
+    assert!(bench.sent().is_empty(), "not before READY");
+    bench.ready().sleep().ack().clear().feed(Input::Probe(2)).closed(None).reconnect();
+    bench.feed(Input::Connected).hello().dispatch(9, "RESUMED").clear().sleep().ack();
+    assert!(!bench.has(|out| matches!(out, Output::Probed(_))));
+}
+
+#[test]
+fn probes_keep_to_the_limit_and_leave_the_zombie_check_as_it_is() {
+    let mut bench = Bench::new();
+    bench.up();
+    for number in 0..500 {
+        bench.feed(Input::Probe(number));
+    }
+    assert_eq!(bench.sent().len(), 120 - 2 - 1, "the same as for heartbeats that Discord requests");
+    bench.clear();
+    // None of them is acknowledged, and none counts: the periodic one does, at its next tick.
+    while bench.close_code().is_none() {
+        bench.sleep();
+    }
+    assert_eq!(bench.close_code(), Some(ours::ZOMBIED));
+}

@@ -25,7 +25,7 @@ names!(state_name, STATES, State:
     Idle Disconnected Queued Connecting AwaitingHello AwaitingPermit Identifying Resuming Ready Closing Stopped Refused);
 names!(input_name, INPUTS, SomeInput:
     Start Connected ConnectDelayed ConnectFailed ConnectRefused Payload Malformed Unreadable Closed ConnectGrant Permit
-    QueueReplaced GatewayUrl Presence Command ReadingPaused Timeout Reconnect Stop Detach);
+    QueueReplaced GatewayUrl Presence Command TakeOver GiveUpCommands ReadingPaused Probe Timeout Reconnect Stop Detach);
 names!(change_name, CHANGES, Change:
     Queued Connecting Paced Hello Identifying Resuming Ready Resumed Disconnected Stopped Refused);
 
@@ -78,7 +78,7 @@ fn situation(shard: &Shard) -> String {
 type Given = (&'static str, fn() -> SomeInput);
 
 /// Each kind of input, except payloads.
-const GIVEN: [Given; 20] = [
+const GIVEN: [Given; 23] = [
     ("", || Input::Start),
     ("", || Input::Connected),
     ("", || Input::ConnectDelayed(Duration::from_secs(1))),
@@ -94,7 +94,10 @@ const GIVEN: [Given; 20] = [
     ("", || Input::GatewayUrl("wss://other.example".parse().unwrap())),
     ("", || Input::Presence(presence("p"))),
     ("", voice),
+    ("", || Input::TakeOver(CommandId(1), VoiceStateUpdate::leave(1).into(), None)),
+    ("", || Input::GiveUpCommands),
     ("", || Input::ReadingPaused(true)),
+    ("", || Input::Probe(7)),
     ("", || Input::Reconnect { fresh: false }),
     (" fresh", || Input::Reconnect { fresh: true }),
     ("", || Input::Stop),
@@ -144,11 +147,13 @@ fn show(output: &Output) -> String {
         }
         Output::Connect(_) => "Connect".to_owned(),
         Output::CommandSent(_) => "CommandSent".to_owned(),
+        Output::CommandGivenUp(..) => "CommandGivenUp".to_owned(),
         Output::CommandExpired(_) => "CommandExpired".to_owned(),
         Output::Disconnect => "Disconnect".to_owned(),
         Output::Enqueue(_) => "Enqueue".to_owned(),
         Output::ClaimPermit(_) => "ClaimPermit".to_owned(),
         Output::AskGateway => "AskGateway".to_owned(),
+        Output::Probed(_) => "Probed".to_owned(),
         Output::LeaveQueue => "LeaveQueue".to_owned(),
         Output::Odd(_) => "Odd".to_owned(),
         Output::Timeout(_) => unreachable!("the bench keeps it"),

@@ -209,3 +209,47 @@ fn gw_029_197_198_a_presence_waits_for_ready_and_is_in_every_identify() {
         .permit();
     assert!(bench.sent()[0].contains("between"));
 }
+
+#[test]
+fn commands_that_another_shard_takes_over_keep_their_order_and_their_lifetime() {
+    const GUILD: u64 = 3 << 22;
+    let (mut old, mut new) = (Bench::new(), Bench::new());
+    let given_up = |bench: &mut Bench| -> Vec<(u64, Command, Option<Instant>)> {
+        let out = bench.out.drain(..).filter_map(|out| match out {
+            Output::CommandGivenUp(id, command, expires_at) => Some((id.0, command, expires_at)),
+            _ => None,
+        });
+        out.collect()
+    };
+    let second = Duration::from_secs(1);
+    let begin = old.now;
+    let lifetime = Timings::default().voice_lifetime;
+    old.feed(Input::Command(CommandId(1), members(1)));
+    old.feed(Input::Command(CommandId(2), VoiceStateUpdate::leave(GUILD).into()));
+    old.now = begin + lifetime - second;
+    old.feed(Input::Command(CommandId(3), VoiceStateUpdate::join(GUILD, 2).into()));
+    old.now = begin + lifetime;
+    old.clear().feed(Input::GiveUpCommands);
+    assert!(matches!(old.out[0], Output::CommandExpired(CommandId(2))), "{:?}", old.out);
+    let commands = given_up(&mut old);
+    let ids: Vec<u64> = commands.iter().map(|(id, ..)| *id).collect();
+    assert_eq!(ids, [3, 1], "the urgent one first");
+    assert!(given_up(old.feed(Input::GiveUpCommands)).is_empty(), "once");
+    // The new shard has accepted others: one after these, and one before them.
+    new.now = begin + second;
+    new.feed(Input::Command(CommandId(10), members(10)));
+    new.now = old.now;
+    new.feed(Input::Command(CommandId(11), VoiceStateUpdate::leave(GUILD).into()));
+    for (id, command, expires_at) in commands {
+        new.feed(Input::TakeOver(CommandId(id), command, expires_at));
+    }
+    new.identify().ready();
+    let sent = new.out.iter().filter_map(|out| match out {
+        Output::CommandSent(id) => Some(id.0),
+        _ => None,
+    });
+    assert_eq!(sent.collect::<Vec<_>>(), [3, 11, 1, 10]);
+    // A command that expires on its way is not sent.
+    new.clear().feed(Input::TakeOver(CommandId(12), members(12), Some(old.now)));
+    assert!(matches!(new.out[..], [Output::CommandExpired(CommandId(12))]), "{:?}", new.out);
+}

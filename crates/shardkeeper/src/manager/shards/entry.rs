@@ -6,7 +6,7 @@ use ractor::ActorRef;
 use shardkeeper_proto::{PresenceUpdate, Session, ShardCount};
 
 use crate::command::CommandSender;
-use crate::dispatch::{HeldUp, InheritedSpill};
+use crate::dispatch::{HeldUp, InheritedSpill, OverlapSlot};
 use crate::layout::{Role, ShardKey};
 use crate::message::ShardMessage;
 use crate::session::{SessionCell, Writer};
@@ -17,6 +17,8 @@ use crate::status::ShardStatus;
 pub(super) struct Entry {
     pub(super) cell: Arc<SessionCell>,
     pub(super) inherited_spill: Arc<InheritedSpill>,
+    /// The shard's part in a reshard.
+    pub(super) overlap: Arc<OverlapSlot>,
     pub(super) board: Arc<StatusBoard>,
     /// Of the latest incarnation.
     pub(super) life: Arc<Life>,
@@ -92,6 +94,7 @@ impl Entry {
         Self {
             cell: Arc::new(SessionCell::new(session, writer)),
             inherited_spill: Arc::default(),
+            overlap: Arc::default(),
             board: Arc::new(StatusBoard::new(shard, count, role)),
             life: Arc::default(),
             drivers: Drivers::default(),

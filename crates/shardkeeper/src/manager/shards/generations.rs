@@ -58,13 +58,15 @@ impl Shards {
         self.entries.keys().copied().filter(is_of).collect()
     }
 
-    /// Gives the guilds of a group to its shards of the next layout: from now on, calls go to them.
+    /// Gives the guilds of a group to its shards of the next layout: from now on, calls go to them, and the old
+    /// shards give up the commands that they have not sent.
     pub(crate) fn cut_over(&mut self, group: u32) {
         self.layouts.cut_over(group);
         self.record_layouts();
         for (shard, entry) in &self.entries {
             entry.board.set_role(self.layouts.role(*shard));
         }
+        self.begin_hand_over(group);
     }
 
     /// Ends a reshard before its first cut-over, once its shards are removed. Returns whether there was such a
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
     use crate::error::CommandError;
     use crate::layout::Role;
-    use crate::message::{QueueMessage, ShutdownMode};
+    use crate::message::{GivenUpCommands, QueueMessage, ShutdownMode};
 
     fn key(id: u32, generation: u32) -> ShardKey {
         ShardKey { id: ShardId(id), generation }
@@ -142,6 +144,7 @@ mod tests {
         let (reply, answer) = ractor::concurrency::oneshot();
         let command = Command::voice(VoiceStateUpdate::leave(guild(3)));
         shards.command(command, reply.into());
+        shards.take_over(key(1, 1), GivenUpCommands(Vec::new()));
         let answer = answer.await.unwrap();
         assert!(matches!(answer, Err(CommandError::ShardEnded { shard: ShardId(3) })), "{answer:?}");
     }

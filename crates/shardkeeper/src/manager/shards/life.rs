@@ -53,7 +53,9 @@ impl Shards {
         let is_it = |entry: &Entry| entry.stage.actor().is_some_and(|known| known.get_id() == actor);
         let (shard, entry) = self.entries.iter_mut().find(|(_, entry)| is_it(entry))?;
         entry.stage.drop_actor();
-        Some(*shard)
+        let shard = *shard;
+        self.gives_up_no_more(shard);
+        Some(shard)
     }
 
     /// How a shard has ended or is about to end, and takes it out of service. `None` if the shard goes on or

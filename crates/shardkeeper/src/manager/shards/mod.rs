@@ -1,5 +1,6 @@
 //! The manager's table of shards: what each shard is, and what survives its actor.
 
+mod commands;
 mod entry;
 #[cfg_attr(not(test), expect(dead_code, reason = "the reshard itself calls it"))]
 mod generations;
@@ -12,19 +13,19 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use ractor::{ActorRef, RpcReplyPort};
-use shardkeeper_proto::{Command, Intents, PresenceUpdate, Session, ShardCount, ShardId};
+use ractor::ActorRef;
+use shardkeeper_proto::{Intents, PresenceUpdate, Session, ShardCount, ShardId};
 use shardkeeper_transport::Connector;
 use url::Url;
 
-use self::entry::{Entry, Stage};
+use self::commands::HandOver;
+use self::entry::Entry;
 use self::removal::Removal;
 use super::config::Config;
 use super::first_layout::FirstLayout;
 use super::restart::CrashHistory;
 use super::resumable::Resumable;
 use super::silence::Reading;
-use crate::command::AcceptedCommand;
 use crate::dispatch::{Found, Hub};
 use crate::error::{CommandError, ShardChangeError};
 use crate::layout::{Layouts, ShardKey};
@@ -49,6 +50,8 @@ pub(super) struct Shards {
     /// Shared with the session keeper.
     table: Arc<Mutex<SessionTable>>,
     entries: BTreeMap<ShardKey, Entry>,
+    /// The hand-overs of commands that go on, at most one for each group.
+    hand_overs: Vec<HandOver>,
     /// Open removals. Each shard is in one of them at most.
     removals: Vec<Removal>,
     last_removal: u64,
@@ -77,6 +80,7 @@ impl Shards {
         let rate = NonZeroU32::new(config.settings.connects_per_second).unwrap_or(NonZeroU32::MIN);
         Self {
             entries: BTreeMap::new(),
+            hand_overs: Vec::new(),
             removals: Vec::new(),
             last_removal: 0,
             writers: BTreeMap::new(),
@@ -216,27 +220,6 @@ impl Shards {
     /// The shard count of a shard's layout.
     pub(super) fn count_of(&self, shard: ShardKey) -> ShardCount {
         self.layouts.layout_with(shard).unwrap_or(self.layouts.current).count
-    }
-
-    /// Passes a command to the driver of the shard that owns its guild. The driver answers.
-    pub(super) fn command(
-        &self,
-        command: Command,
-        reply: RpcReplyPort<Result<AcceptedCommand, CommandError>>,
-    ) {
-        let key = self.layouts.sender_of(&command);
-        let shard = key.id;
-        match self.entries.get(&key).filter(|_| !self.is_leaving(key)).map(|entry| &entry.stage) {
-            Some(Stage::Up { commands, .. }) => commands.send(command, reply),
-            Some(_) => drop(reply.send(Err(CommandError::ShardEnded { shard }))),
-            None => {
-                let elsewhere = match command.guild_id() {
-                    Some(guild_id) => CommandError::GuildElsewhere { guild_id, shard },
-                    None => CommandError::NoSuchShard { shard },
-                };
-                let _ = reply.send(Err(elsewhere));
-            }
-        }
     }
 
     /// The number of shards of a generation in this process.

@@ -16,7 +16,7 @@ use shardkeeper_transport::{BoxedIo, ConnectError, Dialer};
 use url::Url;
 
 use super::Shards;
-use crate::bot::Shardkeeper;
+use crate::bot::{Builder, Shardkeeper};
 use crate::dispatch::{Event, Lifecycle, Subscription, Topic};
 use crate::error::{ExitReason, StartError};
 use crate::gateway_info::{GatewayInfo, SessionStartLimit};
@@ -74,6 +74,12 @@ fn answer(shards: u32) -> GatewayInfo {
     GatewayInfo { url, shards, session_start_limit: limit }
 }
 
+/// A bot of two shards that never get beyond connecting.
+pub(super) fn builder() -> Builder {
+    let builder = Shardkeeper::builder("T", Intents::GUILDS).shards(2).dialer(Arc::new(Nowhere)).seed(7);
+    builder.gateway(answer(2))
+}
+
 /// Which of the two messages comes first.
 #[derive(Clone, Copy, Debug)]
 enum First {
@@ -83,7 +89,7 @@ enum First {
 
 impl Bench {
     pub(super) async fn new() -> Self {
-        let builder = Shardkeeper::builder("T", Intents::GUILDS).shards(2).dialer(Arc::new(Nowhere)).seed(7);
+        let builder = builder();
         let lifecycle = builder.subscribe(Topic::lifecycle());
         let (myself, _) = Actor::spawn(None, Nobody, ()).await.unwrap();
         let mut state = ShardManager.pre_start(myself.clone(), builder.build().unwrap()).await.unwrap();
