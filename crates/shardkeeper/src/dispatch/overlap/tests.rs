@@ -427,6 +427,23 @@ fn an_old_session_that_is_lost_leaves_its_guilds_to_the_new_side() {
 }
 
 #[test]
+fn that_a_lost_old_session_delivers_nothing_proves_nothing() {
+    let mut rig = Rig::new();
+    rig.new[0].ready(&[]);
+    rig.new[1].ready(&[]);
+    // The new session begins behind the first of three equal events; the old one never brings the third.
+    rig.old.publish(&presence(1, A));
+    rig.old.publish(&presence(1, A));
+    rig.new[0].publish(&presence(1, A));
+    rig.old.publisher.session_changed(false);
+    rig.new[0].publish(&presence(1, A));
+    rig.settle();
+    rig.cut();
+    let marks: Vec<bool> = rig.heard().into_iter().map(|(_, marked)| marked).collect();
+    assert_eq!(marks, [false, false, true, true], "delivered rather than lost");
+}
+
+#[test]
 fn an_old_session_that_is_lost_before_the_new_side_is_there_leaves_doubt_and_no_gap() {
     let mut rig = Rig::new();
     rig.new[0].ready(&[]);
@@ -550,16 +567,21 @@ fn the_memory_of_a_hostile_stream_has_a_bound() {
 #[test]
 fn on_several_threads_nothing_is_lost_or_doubled_and_each_guild_stays_in_order() {
     let rounds = 150 * std::env::var("RACES_REPEAT").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    let mut all = OverlapCounts::default();
     for seed in 0..rounds {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1 + (seed % 4) as usize)
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(60), race(seed)).await.expect("the round hangs");
+        let counts = runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(60), race(seed)).await.expect("the round hangs")
         });
+        all.matched += counts.matched;
+        all.released += counts.released;
+        all.guessed += counts.guessed;
     }
+    assert!(all.matched > 0 && all.released > 0 && all.guessed > 0, "the rounds show nothing: {all:?}");
 }
 
 /// What Discord sends: a stream of events, each with its guild, and how many of them were sent.
@@ -621,7 +643,7 @@ async fn drive(
     }
 }
 
-async fn race(seed: u64) {
+async fn race(seed: u64) -> OverlapCounts {
     let mut random = fastrand::Rng::with_seed(seed);
     let repeats = random.bool();
     let truth: Vec<_> = (0..random.u64(50..400))
@@ -701,6 +723,7 @@ async fn race(seed: u64) {
     let all = reader.await.unwrap();
     check(seed, &discord.truth, &all, repeats);
     assert_eq!(counts.guessed, all.iter().filter(|(_, marked)| *marked).count() as u64, "seed {seed}");
+    counts
 }
 
 /// Each guild's unmarked deliveries and as many marked ones as needed make up its true stream.
