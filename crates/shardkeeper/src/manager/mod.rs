@@ -224,11 +224,6 @@ impl Actor for ShardManager {
 }
 
 impl ManagerState {
-    #[cfg(test)]
-    pub(super) fn fleet_of_test(&mut self) -> &mut self::phase::Fleet {
-        self.phase.fleet_mut().expect("the test has started the shards")
-    }
-
     fn status(&self) -> ManagerStatus {
         match self.phase.fleet() {
             Some(fleet) => ManagerStatus { shards: fleet.shards.status(), identify: fleet.ledger.status() },
