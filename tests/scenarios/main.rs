@@ -13,6 +13,8 @@ mod held_up;
 mod identify_gate;
 mod members;
 mod refusals;
+mod reshard_faults;
+mod reshard_load;
 mod sentinel;
 mod sessions;
 mod shards;
