@@ -2,9 +2,9 @@
 
 mod commands;
 mod entry;
-#[cfg_attr(not(test), expect(dead_code, reason = "the reshard itself calls it"))]
 mod generations;
 mod life;
+mod overlaps;
 mod removal;
 mod spawn;
 
