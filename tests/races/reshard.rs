@@ -128,16 +128,16 @@ fn a_process_that_is_killed_at_any_moment_of_a_reshard_costs_no_event() {
             sleep(Duration::from_millis(random.u64(0..2500))).await;
             round.stir().await;
             moving.kill().await;
-            moving =
-                Moving::begin(&simulator, builder(&round, &simulator, &store, new), 1 << 16).await;
+            moving = Moving::begin(&simulator, builder(&round, &simulator, &store, new), 1 << 16).await;
         }
         let is_over = async || {
             let status = moving.keeper.status().await.unwrap();
             status.reshard.is_none()
                 && status.shards.len() == new as usize
-                && status.shards.iter().all(|shard| {
-                    shard.generation > 0 && shard.phase == shardkeeper::status::Phase::Ready
-                })
+                && status
+                    .shards
+                    .iter()
+                    .all(|shard| shard.generation > 0 && shard.phase == shardkeeper::status::Phase::Ready)
         };
         while !is_over().await {
             sleep(Duration::from_millis(20)).await;

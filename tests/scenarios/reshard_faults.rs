@@ -12,7 +12,8 @@ use shardkeeper::status::{GroupPhase, Phase, ShardStatus};
 use shardkeeper::store::MemoryStore;
 use shardkeeper::{Builder, Lifecycle, ShardId, Shardkeeper};
 use shardkeeper_sim::{
-    Action, ConnectFault, Fault, Host, RestFault, SessionFilter, SessionSettings, SimConfig, Simulator, Traces,
+    Action, ConnectFault, Fault, Host, RestFault, SessionFilter, SessionSettings, SimConfig, Simulator,
+    Traces,
 };
 use shardkeeper_tests::{Moving, bot, calm, service, simulator};
 use tokio::time::{sleep, timeout};
@@ -268,7 +269,10 @@ async fn a_process_that_is_killed_in_any_phase_goes_on_with_the_reshard() {
 
 fn session_ids(simulator: &Simulator, count: u32) -> Vec<String> {
     let sessions = simulator.sessions().into_iter();
-    sessions.filter(|session| session.shard_count == count && session.connected).map(|session| session.id).collect()
+    sessions
+        .filter(|session| session.shard_count == count && session.connected)
+        .map(|session| session.id)
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,8 +286,7 @@ async fn new_shards_that_never_get_ready_are_withdrawn_and_can_be_tried_again() 
     let lasts_ms = 600_000;
     simulator.act(&Action::Host { host: Host::Gateway, fault: ConnectFault::NoReady, lasts_ms }).unwrap();
     moving.keeper.reshard(to(4)).await.unwrap();
-    let withdrawn =
-        moving.until(|lifecycle| matches!(lifecycle, Lifecycle::ReshardWithdrawn { .. })).await;
+    let withdrawn = moving.until(|lifecycle| matches!(lifecycle, Lifecycle::ReshardWithdrawn { .. })).await;
     assert!(withdrawn.to_string().contains("not ready in time"), "{withdrawn}");
     sleep(Duration::from_secs(5)).await;
     assert_eq!(session_ids(&simulator, 2), before, "the old shards never notice");
@@ -322,11 +325,8 @@ async fn a_count_that_discord_refuses_is_withdrawn_and_the_old_shards_never_noti
         assert!(status.shards.iter().all(is_well), "{:?}", status.shards);
         moving.check_except(&[EARLY_HEARTBEAT]).await;
         // A count that Discord accepts is possible afterwards.
-        let accept = Action::Sharding {
-            least_shards: Some(1),
-            max_guilds_per_shard: None,
-            shard_multiple: Some(1),
-        };
+        let accept =
+            Action::Sharding { least_shards: Some(1), max_guilds_per_shard: None, shard_multiple: Some(1) };
         simulator.act(&accept).unwrap();
         simulator.start_traffic();
         moving.keeper.reshard(to(8)).await.unwrap();

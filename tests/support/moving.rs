@@ -158,7 +158,10 @@ impl Moving {
     pub async fn check_except(&self, advice: &[&str]) -> Tally {
         let (verdict, tally) = (self.verdict().await, self.tally());
         assert!(verdict.is_flawless(), "{tally:?} {verdict:#?}");
-        assert!(verdict.happened > 0 && verdict.observed + verdict.excused == verdict.happened, "{verdict:?}");
+        assert!(
+            verdict.happened > 0 && verdict.observed + verdict.excused == verdict.happened,
+            "{verdict:?}"
+        );
         assert_eq!(tally.missed, 0, "{tally:?}");
         crate::no_violations_except(&self.simulator, advice);
         tally
