@@ -359,6 +359,47 @@ fn what_the_new_side_holds_is_acknowledged_only_after_its_release() {
     assert_eq!(rig.new[0].watermark.acknowledged(), 3);
 }
 
+/// Lets an event of guild B on new shard 0 be in doubt, behind one of guild A that is held.
+fn doubt_behind_a_held_event(rig: &mut Rig) {
+    let other = B + (1 << 22);
+    rig.warm_up();
+    rig.old.publish(&message(1, other));
+    rig.new[0].publish(&message(1, other));
+    rig.new[0].publish(&message(2, A));
+    // The sessions write it differently.
+    rig.old.publish(&presence(1, other));
+    rig.old.publish(&message(3, other));
+    rig.new[0].publish(&presence(2, other));
+    rig.new[0].publish(&message(3, other));
+}
+
+#[test]
+fn what_is_in_doubt_and_unwanted_is_not_passed_before_what_is_held() {
+    let mut rig = Rig::with(OverlapLimits::default(), Topic::events([crate::EventName::MessageCreate]), 1024);
+    doubt_behind_a_held_event(&mut rig);
+    rig.new[0].release();
+    assert_eq!(rig.overlap.report(rig.now).counts.guessed, 1);
+    assert_eq!(rig.new[0].watermark.acknowledged(), 1, "message 2 is held");
+    rig.cut();
+}
+
+#[test]
+fn what_was_in_doubt_before_the_cut_over_is_owed_in_the_order_of_the_session() {
+    let mut rig = Rig::new();
+    doubt_behind_a_held_event(&mut rig);
+    rig.cut();
+    rig.heard.next().now_or_never().flatten().map(drop).unwrap();
+    rig.heard.next().now_or_never().flatten().map(drop).unwrap();
+    rig.heard.next().now_or_never().flatten().map(drop).unwrap();
+    // Those were the old side's.
+    let held = rig.heard.next().now_or_never().flatten().unwrap();
+    assert_eq!(held.dispatch().map(|dispatch| dispatch.data().to_vec()), Some(message(2, A).1.into_bytes()));
+    rig.heard();
+    assert_eq!(rig.new[0].watermark.acknowledged(), 1, "a resume has to bring message 2");
+    drop(held);
+    assert_eq!(rig.new[0].watermark.acknowledged(), 4);
+}
+
 #[test]
 fn later_events_of_a_new_shard_wait_behind_those_that_were_held() {
     let mut rig = Rig::new();

@@ -4,7 +4,7 @@
 //! what the new shards are to publish of the events that they held. The window has no clock, task or lock of
 //! its own, and does not know what it holds (`T`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use shardkeeper_proto::{ShardCount, ShardId};
@@ -77,8 +77,9 @@ struct NewShard<T> {
     resumed: bool,
     /// Whether the old side has delivered nothing that this shard has yet to receive: known after the cut-over.
     proved: bool,
-    /// Events to publish now, in order.
-    out: VecDeque<(Held<T>, Marks)>,
+    /// Events to publish now, in the order of their arrival: an event that is acknowledged must not stand
+    /// before another one that the session would not bring again then.
+    out: BTreeMap<Entry, (Held<T>, Marks)>,
 }
 
 #[derive(Debug)]
@@ -118,7 +119,7 @@ impl<T> Window<T> {
             received: 0,
             resumed: false,
             proved: false,
-            out: VecDeque::new(),
+            out: BTreeMap::new(),
         };
         Self {
             limits,
@@ -319,7 +320,8 @@ impl<T> Window<T> {
         };
         let (event, bytes) = make();
         (self.events, self.bytes) = (self.events + 1, self.bytes + bytes);
-        new.out.push_back((Held { shard, bytes, event }, marks));
+        new.out.insert(self.next_entry, (Held { shard, bytes, event }, marks));
+        self.next_entry += 1;
         NewVerdict::Taken
     }
 
@@ -367,18 +369,18 @@ impl<T> Window<T> {
                     self.counts.matched += 1;
                     self.forget(&held);
                 }
-                Verdict::New | Verdict::Doubtful => self.release(held, verdict == Verdict::Doubtful),
+                Verdict::New | Verdict::Doubtful => self.release(entry, held, verdict == Verdict::Doubtful),
             }
         }
     }
 
-    fn release(&mut self, held: Held<T>, repeats: bool) {
+    fn release(&mut self, entry: Entry, held: Held<T>, repeats: bool) {
         match repeats {
             true => self.counts.guessed += 1,
             false => self.counts.released += 1,
         }
         match self.new.get_mut(&held.shard) {
-            Some(new) => new.out.push_back((held, Marks { repeats, warming: false })),
+            Some(new) => drop(new.out.insert(entry, (held, Marks { repeats, warming: false }))),
             None => self.forget(&held),
         }
     }
@@ -389,7 +391,7 @@ impl<T> Window<T> {
 
     /// Takes the next event that this shard is to publish.
     pub(super) fn take(&mut self, shard: ShardId) -> Option<(T, Marks)> {
-        let (held, marks) = self.new.get_mut(&shard)?.out.pop_front()?;
+        let (_, (held, marks)) = self.new.get_mut(&shard)?.out.pop_first()?;
         self.forget(&held);
         Some((held.event, marks))
     }
@@ -602,9 +604,8 @@ impl<T> Window<T> {
             });
             self.prints = (self.prints + stream.lead()).saturating_sub(before);
         }
-        // In the order of their arrival, so that each shard publishes in the order of its session.
         for (entry, held) in std::mem::take(&mut self.held) {
-            self.release(held, verdicts.get(&entry) != Some(&Verdict::New));
+            self.release(entry, held, verdicts.get(&entry) != Some(&Verdict::New));
         }
         Ok(())
     }
@@ -619,7 +620,7 @@ impl<T> Window<T> {
         self.held.clear();
         self.streams = HashMap::new();
         for new in self.new.values_mut() {
-            new.out = VecDeque::new();
+            new.out = BTreeMap::new();
         }
         (self.events, self.bytes, self.prints) = (0, 0, 0);
     }
