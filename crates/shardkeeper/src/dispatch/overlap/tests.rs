@@ -401,6 +401,22 @@ fn what_was_in_doubt_before_the_cut_over_is_owed_in_the_order_of_the_session() {
 }
 
 #[test]
+fn what_the_old_side_has_delivered_is_not_replayed_to_the_next_process() {
+    let mut rig = Rig::new();
+    rig.warm_up();
+    for id in 1..4 {
+        rig.old.publish(&message(id, A));
+        rig.new[0].publish(&message(id, A));
+    }
+    assert_eq!(rig.new[0].watermark.acknowledged(), 1);
+    rig.overlap.cut_over(rig.now).unwrap();
+    // Nothing is left to publish, and no other event comes.
+    assert!(rig.new[0].publisher.attend(false).now_or_never().is_some());
+    assert_eq!(rig.new[0].watermark.acknowledged(), 4);
+    assert!(rig.new[0].publisher.attend(false).now_or_never().is_none(), "once");
+}
+
+#[test]
 fn later_events_of_a_new_shard_wait_behind_those_that_were_held() {
     let mut rig = Rig::new();
     rig.warm_up();
@@ -474,6 +490,19 @@ fn an_old_session_that_is_lost_leaves_its_guilds_to_the_new_side() {
     assert_eq!(rig.heard(), unmarked(&[message(1, A)]));
     rig.cut();
     assert_eq!(rig.heard(), unmarked(&[message(2, A), message(3, A)]));
+}
+
+#[test]
+fn an_old_shard_that_lost_its_session_at_once_does_not_hold_up_the_cut_over() {
+    let mut rig = Rig::new();
+    rig.new[0].ready(&[]);
+    rig.new[1].ready(&[]);
+    // Nothing was published since the overlap began, and nobody has asked the shard anything.
+    rig.old.publisher.session_changed(false);
+    rig.new[0].publish(&message(1, A));
+    rig.settle();
+    rig.cut();
+    assert_eq!(rig.heard(), unmarked(&[message(1, A)]));
 }
 
 #[test]
@@ -650,7 +679,7 @@ fn on_several_threads_nothing_is_lost_or_doubled_and_each_guild_stays_in_order()
         all.released += counts.released;
         all.guessed += counts.guessed;
     }
-    assert!(all.matched > 0 && all.released > 0 && all.guessed > 0, "the rounds show nothing: {all:?}");
+    assert!(all.matched > 0 && all.released + all.guessed > 0, "the rounds show nothing: {all:?}");
 }
 
 /// What Discord sends: a stream of events, each with its guild, and how many of them were sent.
@@ -670,6 +699,9 @@ async fn drive(
 ) {
     let mut random = fastrand::Rng::with_seed(seed);
     let own = shard.id;
+    // In most rounds the old side is lazy, and in some the new one, so that the other one is far ahead of it.
+    let is_old = of == count(1);
+    let laziness = if is_old { [0, 6, 40] } else { [0, 0, 6] }[random.usize(0..3)];
     let mut asks = true;
     loop {
         // As a driver does: nothing is read while a subscription is behind.
@@ -699,6 +731,9 @@ async fn drive(
         }
         if !asks && !shard.publisher.is_behind() {
             return;
+        }
+        if random.usize(0..=laziness) > 0 {
+            continue;
         }
         for _ in 0..random.usize(0..4) {
             if at < discord.sent.load(Ordering::Acquire) && !shard.publisher.is_behind() {
