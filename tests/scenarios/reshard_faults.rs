@@ -12,7 +12,8 @@ use shardkeeper::status::{GroupPhase, Phase, ShardStatus};
 use shardkeeper::store::MemoryStore;
 use shardkeeper::{Builder, Lifecycle, ShardId, Shardkeeper};
 use shardkeeper_sim::{
-    Action, ConnectFault, Fault, Host, RestFault, SessionFilter, SessionSettings, SimConfig, Simulator, Traces,
+    Action, ConnectFault, Fault, Host, RestFault, SessionFilter, SessionSettings, SimConfig, Simulator,
+    Traces,
 };
 use shardkeeper_tests::{Moving, bot, calm, service, simulator};
 use tokio::time::{sleep, timeout};
@@ -268,7 +269,10 @@ async fn a_process_that_is_killed_in_any_phase_goes_on_with_the_reshard() {
 
 fn session_ids(simulator: &Simulator, count: u32) -> Vec<String> {
     let sessions = simulator.sessions().into_iter();
-    sessions.filter(|session| session.shard_count == count && session.connected).map(|session| session.id).collect()
+    sessions
+        .filter(|session| session.shard_count == count && session.connected)
+        .map(|session| session.id)
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,8 +286,7 @@ async fn new_shards_that_never_get_ready_are_withdrawn_and_can_be_tried_again() 
     let lasts_ms = 600_000;
     simulator.act(&Action::Host { host: Host::Gateway, fault: ConnectFault::NoReady, lasts_ms }).unwrap();
     moving.keeper.reshard(to(4)).await.unwrap();
-    let withdrawn =
-        moving.until(|lifecycle| matches!(lifecycle, Lifecycle::ReshardWithdrawn { .. })).await;
+    let withdrawn = moving.until(|lifecycle| matches!(lifecycle, Lifecycle::ReshardWithdrawn { .. })).await;
     assert!(withdrawn.to_string().contains("not ready in time"), "{withdrawn}");
     sleep(Duration::from_secs(5)).await;
     assert_eq!(session_ids(&simulator, 2), before, "the old shards never notice");
@@ -320,18 +323,19 @@ async fn a_count_that_discord_refuses_is_withdrawn_and_the_old_shards_never_noti
         assert!(status.reshard.is_none() && status.shards.len() == 4, "{status:?}");
         let is_well = |shard: &ShardStatus| shard.phase == Phase::Ready && shard.generation == generation;
         assert!(status.shards.iter().all(is_well), "{:?}", status.shards);
-        moving.check_except(&[EARLY_HEARTBEAT]).await;
+        let verdict = moving.verdict().await;
+        assert!(verdict.is_flawless() && verdict.excused == 0, "{verdict:?}");
         // A count that Discord accepts is possible afterwards.
-        let accept = Action::Sharding {
-            least_shards: Some(1),
-            max_guilds_per_shard: None,
-            shard_multiple: Some(1),
-        };
+        let accept =
+            Action::Sharding { least_shards: Some(1), max_guilds_per_shard: None, shard_multiple: Some(1) };
         simulator.act(&accept).unwrap();
         simulator.start_traffic();
-        moving.keeper.reshard(to(8)).await.unwrap();
+        moving.keeper.reshard(to(12)).await.unwrap();
         moving.until(is_finished).await;
-        moving.check_except(&[EARLY_HEARTBEAT]).await;
+        assert!(moving.verdict().await.is_flawless());
+        // Only the new count was refused, once.
+        let violations = simulator.report().violations;
+        assert!(violations.len() == 1 && violations[0].detail.contains("refused"), "{violations:?}");
         moving.keeper.stop().await;
     }
 }
@@ -463,6 +467,23 @@ async fn events_that_discord_writes_differently_on_two_sessions_are_marked_at_wo
     let tally = moving.check_except(&[EARLY_HEARTBEAT]).await;
     let verdict = simulator.world_delivery();
     println!("{} of {} events guessed, {} twice", tally.guessed, tally.dispatches, verdict.doubled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_for_the_status_all_the_time_delays_nothing() {
+    let simulator = world(2, 4, |_| {});
+    let mut moving = Moving::start(&simulator, bot(&simulator).shards(2)).await;
+    moving.keeper.reshard(to(4)).await.unwrap();
+    let keeper = moving.keeper.clone();
+    let asking = tokio::spawn(async move {
+        while keeper.status().await.is_ok() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let finished = timeout(Duration::from_secs(60), moving.until(is_finished)).await;
+    assert!(finished.is_ok(), "{:?}", moving.keeper.status().await);
+    asking.abort();
+    moving.check_except(&[EARLY_HEARTBEAT]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use shardkeeper::Lifecycle;
 use shardkeeper::config::{ReshardRequest, ShardCount};
 use shardkeeper::status::Phase;
-use shardkeeper::Lifecycle;
 use shardkeeper_tests::{Moving, bot, busy, simulator};
 use tokio::time::{Instant, sleep};
 
