@@ -13,6 +13,7 @@ mod held_up;
 mod identify_gate;
 mod members;
 mod refusals;
+mod reshard;
 mod reshard_faults;
 mod reshard_load;
 mod sentinel;

@@ -211,6 +211,9 @@ pub enum ShardChangeError {
         /// Id of the shard.
         shard: ShardId,
     },
+    /// A reshard is running, which decides which shards there are.
+    #[error("a reshard is running: wait for its end, or abort it first")]
+    Resharding,
     /// A session was given for a shard that is not among the shards to add.
     #[error("a session of shard {shard} was given, which is not among the shards to add")]
     UnwantedSession {
@@ -233,7 +236,7 @@ pub enum ShardChangeError {
     ManagerEnded(#[from] ManagerEnded),
 }
 
-/// Error of `Shardkeeper::reshard` and of the calls that control a reshard:
+/// Error of [`Shardkeeper::reshard`](crate::Shardkeeper::reshard) and of the calls that control a reshard:
 /// nothing was changed.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -104,7 +104,6 @@ mod layout;
 mod manager;
 pub mod manual;
 mod message;
-#[allow(dead_code, unused_imports, reason = "the manager does not carry it out yet")]
 mod reshard;
 mod session;
 mod shard;
@@ -151,10 +150,10 @@ pub mod config {
     pub use crate::bot::DISCORD_API;
     pub use crate::gateway_info::{GatewayInfo, SessionStartLimit, gateway_info};
     pub use crate::manager::RestartPolicy;
-    pub use crate::message::{RestartBy, ShutdownMode};
+    pub use crate::message::{ReshardControl, RestartBy, ShutdownMode};
     pub use crate::reshard::{
-        Adjustment, ReshardForecast, ReshardGroup, ReshardPlan, ReshardPolicy, ReshardTarget, SplitGroup,
-        VoicePolicy,
+        Adjustment, ReshardForecast, ReshardGroup, ReshardPlan, ReshardPolicy, ReshardRequest, ReshardTarget,
+        SplitGroup, VoicePolicy,
     };
     pub use crate::shard::{Direction, WirePayload};
 }

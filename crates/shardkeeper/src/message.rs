@@ -13,10 +13,11 @@ use url::Url;
 
 use crate::command::{AcceptedCommand, MembersRequests, PendingCommand};
 use crate::dispatch::{Hub, Service};
-use crate::error::{CommandError, ExitReason, ShardChangeError, StartError};
+use crate::error::{CommandError, ExitReason, ReshardRejected, ShardChangeError, StartError};
 use crate::gate::IdentifyPass;
 use crate::gateway_info::{GatewayInfo, GatewayInfoError};
 use crate::layout::ShardKey;
+use crate::reshard::{ReshardPlan, ReshardRequest};
 use crate::status::{ManagerStatus, ShardStatus};
 use crate::store::{StoreError, Stored};
 
@@ -115,6 +116,19 @@ pub enum ManagerMessage {
     },
     /// From its own timer: kill the shards of this removal that have not closed yet.
     RemovalDeadline(u64),
+    /// From the bot: reshard as requested. The answer comes with the plan, before the first group begins.
+    Reshard(ReshardRequest, RpcReplyPort<Result<ReshardPlan, ReshardRejected>>),
+    /// From the bot: control the reshard that is running.
+    ControlReshard(ReshardControl, RpcReplyPort<Result<(), ReshardRejected>>),
+    /// From its own timer: take the next step of a reshard.
+    ReshardTick,
+    /// From its own task: whether the layout of this number is in the session store.
+    ReshardSaved {
+        /// Number of the save, counted for each reshard.
+        number: u64,
+        /// Whether the save succeeded.
+        durable: bool,
+    },
     /// From its own timer: look for shards that no longer respond, and for watermarks that are stuck.
     Look,
     /// From its own timer: the shutdown timeout has passed, kill everything that still runs.
@@ -223,6 +237,18 @@ pub enum RestartBy {
     /// Start a new session. This costs one Identify of the daily budget, and the events between the two
     /// sessions are lost.
     Identify,
+}
+
+/// Orders to a reshard that is running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReshardControl {
+    /// Begin no further group. The group under way goes on.
+    Pause,
+    /// Go on after a pause, an abort or a failure.
+    Resume,
+    /// Withdraw the group under way, or end after it if its new shards have taken over.
+    Abort,
 }
 
 /// Reports of a shard to its manager.
@@ -388,6 +414,8 @@ pub enum SentinelMessage {
     /// From the manager: the answer of `GET /gateway/bot` may be out of date. The sentinel requests a new
     /// one, unless the last request was less than 60 s ago.
     Doubt,
+    /// From the manager: send `GET /gateway/bot` now, because an operator waits for the answer.
+    Ask,
     /// From its own timer: send `GET /gateway/bot`.
     Due,
     /// From its own request: the answer of `GET /gateway/bot`, or the error.

@@ -221,6 +221,71 @@ pub struct IdentifyStatus {
     pub max_concurrency: u32,
 }
 
+/// State of a reshard.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ReshardStatus {
+    /// Shard count that the bot had before.
+    pub count: ShardCount,
+    /// Shard count that it will have.
+    pub next_count: ShardCount,
+    /// Generation of the new layout.
+    pub next_generation: u32,
+    /// Number of groups that this process reshards.
+    pub groups: usize,
+    /// Number of those groups whose new shards have taken over.
+    pub done: usize,
+    /// Number of the group under way; `None` between two groups.
+    pub group: Option<u32>,
+    /// Old shards of the group under way.
+    pub old: Vec<ShardId>,
+    /// New shards of the group under way.
+    pub new: Vec<ShardId>,
+    /// Phase of the group under way.
+    pub phase: Option<GroupPhase>,
+    /// Whether no further group begins, by [`Shardkeeper::pause_reshard`](crate::Shardkeeper::pause_reshard).
+    pub paused: bool,
+    /// Why no further group begins, after an abort or a failure.
+    #[serde(serialize_with = "displayed_if_any")]
+    pub halted: Option<HaltReason>,
+    /// Whether the next group waits until Discord resets the identify budget.
+    pub waits_for_budget: bool,
+    /// Time at which the reshard began in this process. In JSON: `running_for_ms`.
+    #[serde(rename = "running_for_ms", serialize_with = "elapsed_since")]
+    pub since: Instant,
+    /// Estimated time until the end, in JSON in milliseconds.
+    #[serde(rename = "remaining_ms", serialize_with = "in_milliseconds")]
+    pub remaining: Duration,
+    /// New shards of the group under way that are ready and have all their guilds.
+    pub warm: Vec<ShardId>,
+    /// Events of the new shards that are held until the cut-over.
+    pub held_events: usize,
+    /// Bytes of those events.
+    pub held_bytes: usize,
+    /// Guilds of the group under way for which it is not known yet how far the new shards are behind the old
+    /// ones or ahead of them.
+    pub undecided: usize,
+    /// Old shards of the group under way that lost their session: only the new shards receive their events.
+    pub lost: Vec<ShardId>,
+    /// Events of new shards that were dropped, because an old shard has delivered them.
+    pub matched: u64,
+    /// Events of new shards that were delivered at a cut-over or later, because no old shard had.
+    pub released: u64,
+    /// Events that were delivered and [marked](crate::Dispatch::may_repeat), because it could not be decided
+    /// whether an old shard had delivered them.
+    pub guessed: u64,
+    /// Events of new shards that were dropped because their session was lost or their group withdrawn.
+    pub dropped: u64,
+}
+
+// Serde passes a reference to the field, so the parameter cannot be `Option<&T>`.
+fn displayed_if_any<S: Serializer>(reason: &Option<HaltReason>, serializer: S) -> Result<S::Ok, S::Error> {
+    match reason {
+        Some(reason) => serializer.collect_str(reason),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// State of all shards and of the identify queue.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
@@ -229,4 +294,6 @@ pub struct ManagerStatus {
     pub shards: Vec<ShardStatus>,
     /// State of the identify queue.
     pub identify: IdentifyStatus,
+    /// State of a reshard; `None` when there is none.
+    pub reshard: Option<ReshardStatus>,
 }

@@ -17,6 +17,7 @@ use crate::gate::IdentifyGate;
 use crate::gateway_info::GatewayInfo;
 use crate::manager::config::{Config, LayoutChoice, Live, ManagerArguments, Settings};
 use crate::manager::restart::RestartPolicy;
+use crate::reshard::ReshardPolicy;
 use crate::shard::{Tap, WirePayload};
 use crate::store::SessionStore;
 
@@ -43,6 +44,7 @@ pub struct Builder {
     api_url: String,
     shards: Option<u32>,
     ids: Option<BTreeSet<ShardId>>,
+    reshard: Option<ReshardPolicy>,
     presence: Option<Presence>,
     settings: Settings,
     live: Live,
@@ -61,6 +63,7 @@ impl Builder {
             api_url: DISCORD_API.to_owned(),
             shards: None,
             ids: None,
+            reshard: None,
             presence: None,
             live: Live::new(intents),
             settings: Settings {
@@ -79,6 +82,7 @@ impl Builder {
                 require_full_start: false,
                 identify_gate: None,
                 restart_policy: RestartPolicy::default(),
+                reshard: ReshardPolicy::on(),
                 start_timeout: None,
                 shutdown_timeout: Duration::from_secs(10),
                 sessions: Vec::new(),
@@ -260,6 +264,17 @@ impl Builder {
         self
     }
 
+    /// Sets when the bot reshards by itself, and how long each step of a reshard may take. [`ReshardPolicy`]
+    /// gives each default with its reason.
+    ///
+    /// Default: [`on`](ReshardPolicy::on) for a bot that runs as many shards as Discord recommends,
+    /// [`off`](ReshardPolicy::off) for a bot with a [number](Self::shards) or [shards](Self::shard_ids) of its
+    /// own. [`build`](Self::build) rejects durations of more than a year.
+    pub fn reshard(mut self, policy: ReshardPolicy) -> Self {
+        self.reshard = Some(policy);
+        self
+    }
+
     /// Sets how many Identifies of the daily budget are never spent. Default: 10, at most half of the daily
     /// total.
     ///
@@ -413,7 +428,7 @@ impl Builder {
     /// # Errors
     ///
     /// The first setting that cannot work. The error names it.
-    pub fn build(self) -> Result<ManagerArguments, ConfigError> {
+    pub fn build(mut self) -> Result<ManagerArguments, ConfigError> {
         let token = Token::new(&self.token)?;
         let url = Url::parse(&self.api_url).ok();
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
@@ -435,6 +450,10 @@ impl Builder {
         }
         self.settings.timings.check()?;
         self.settings.restart_policy.check()?;
+        // Whoever names a count has decided.
+        let by_itself = if self.shards.is_none() { ReshardPolicy::on() } else { ReshardPolicy::off() };
+        self.settings.reshard = self.reshard.unwrap_or(by_itself);
+        self.settings.reshard.check()?;
         DurationError::check(
             "start_timeout",
             self.settings.start_timeout.unwrap_or_default(),

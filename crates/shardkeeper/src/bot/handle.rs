@@ -11,9 +11,12 @@ use crate::dispatch::{
     self, Delivery, EventModel, Hub, Lifecycle, Overflow, Subscription, SubscriptionOptions, Topic,
     TypedSubscription, await_end,
 };
-use crate::error::{CommandError, ExitError, ExitReason, ManagerEnded, ShardChangeError, StartError};
+use crate::error::{
+    CommandError, ExitError, ExitReason, ManagerEnded, ReshardRejected, ShardChangeError, StartError,
+};
 use crate::manager::{ManagerArguments, ShardManager};
-use crate::message::{ManagerMessage, RestartBy, ShardMessage, Shared, ShutdownMode};
+use crate::message::{ManagerMessage, ReshardControl, RestartBy, ShardMessage, Shared, ShutdownMode};
+use crate::reshard::{ReshardPlan, ReshardRequest};
 use crate::status::{ManagerStatus, ShardStatus};
 use futures_util::{FutureExt, Stream};
 use ractor::{Actor, ActorCell, ActorRef, Message, RpcReplyPort};
@@ -369,6 +372,71 @@ impl Shardkeeper {
     /// Safe: the call only asks.
     pub async fn status(&self) -> Result<ManagerStatus, ManagerEnded> {
         self.ask(ManagerMessage::Status).await
+    }
+
+    /// Replaces the bot's shards by those of another layout, while the bot runs. Returns the plan; the first
+    /// group begins a moment later.
+    ///
+    /// Discord's recommendation and budget are asked for first. [`Lifecycle`] and [`status`](Self::status)
+    /// report the progress.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to do, a reshard is running, or the count or the budget does not allow it. The
+    /// error says what would.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the reshard begins even if the caller is cancelled.
+    pub async fn reshard(&self, request: ReshardRequest) -> Result<ReshardPlan, ReshardRejected> {
+        self.ask(|reply| ManagerMessage::Reshard(request, reply)).await?
+    }
+
+    /// Lets no further group of the reshard begin. The group under way goes on.
+    ///
+    /// # Errors
+    ///
+    /// When no reshard is running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the order has been given.
+    pub async fn pause_reshard(&self) -> Result<(), ReshardRejected> {
+        self.control_reshard(ReshardControl::Pause).await
+    }
+
+    /// Lets a reshard go on that was paused or aborted, or has failed half way.
+    ///
+    /// # Errors
+    ///
+    /// When there is no reshard to go on with.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the order has been given.
+    pub async fn resume_reshard(&self) -> Result<(), ReshardRejected> {
+        self.control_reshard(ReshardControl::Resume).await
+    }
+
+    /// Withdraws the group under way: its new shards close, and the old ones go on. A group whose new shards
+    /// have taken over is finished instead.
+    ///
+    /// If no group has moved, the reshard is over. Otherwise it stands half way, and both layouts serve their
+    /// own guilds until it is [resumed](Self::resume_reshard).
+    ///
+    /// # Errors
+    ///
+    /// When no reshard is running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the order has been given.
+    pub async fn abort_reshard(&self) -> Result<(), ReshardRejected> {
+        self.control_reshard(ReshardControl::Abort).await
+    }
+
+    async fn control_reshard(&self, control: ReshardControl) -> Result<(), ReshardRejected> {
+        self.ask(|reply| ManagerMessage::ControlReshard(control, reply)).await?
     }
 
     /// Returns the current state of one shard.

@@ -211,7 +211,6 @@ impl Hub {
     }
 
     /// Makes every publisher read its list and its part in an overlap again.
-    #[allow(dead_code, reason = "the manager of a reshard uses it")]
     pub(super) fn touch(&self) {
         self.changed(self.list());
     }

@@ -1,6 +1,7 @@
 //! Changes in the life of the shards and the bot, as events.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shardkeeper_proto::close::CloseCode;
@@ -8,7 +9,9 @@ use shardkeeper_proto::shard::{Change, FatalClose, Next};
 use shardkeeper_proto::{ShardCount, ShardId};
 
 use super::label::SubscriptionLabel;
+use crate::error::ReshardRejected;
 use crate::layout::ShardKey;
+use crate::reshard::{GroupPhase, HaltReason, ReshardPlan};
 
 /// A child actor of the manager that serves all shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,14 +182,61 @@ pub enum Lifecycle {
         /// Shard count that is wanted.
         wanted: ShardCount,
     },
-    /// Discord recommends more shards than the bot has (GW-005). Nothing is done about it. Reported each time
-    /// that the number is higher than ever before.
+    /// Discord recommends more shards than the bot has (GW-005). Reported each time that the number is higher
+    /// than ever before, whether or not the bot [follows](crate::config::ReshardPolicy) it.
     MoreShardsAdvised {
         /// Shard count of the bot, over all processes.
         count: ShardCount,
         /// Shard count that Discord recommends.
         advised: u32,
     },
+    /// A reshard begins, or one that stood half way goes on.
+    ReshardBegun(Arc<ReshardPlan>),
+    /// A group of a reshard is in another phase.
+    ReshardGroup {
+        /// Number of the group.
+        group: u32,
+        /// The new phase.
+        phase: GroupPhase,
+        /// Number of groups whose new shards have taken over.
+        done: usize,
+        /// Number of groups that this process reshards.
+        groups: usize,
+        /// Estimated time until the end of the reshard.
+        remaining: Duration,
+    },
+    /// A reshard stands half way: the group under way was withdrawn. Both layouts serve their own guilds until
+    /// [`Shardkeeper::resume_reshard`](crate::Shardkeeper::resume_reshard) or, after a failure of an
+    /// [automatic](crate::config::ReshardPolicy::automatic) reshard, the next check of the gateway.
+    ReshardHalted {
+        /// Why it stands.
+        reason: HaltReason,
+        /// Number of groups whose new shards have taken over.
+        done: usize,
+        /// Number of groups that this process reshards.
+        groups: usize,
+    },
+    /// A reshard was given up before any group had moved. The bot is as it was before.
+    ReshardWithdrawn {
+        /// Shard count of the bot.
+        count: ShardCount,
+        /// Why it was given up.
+        reason: HaltReason,
+    },
+    /// A reshard is complete.
+    ReshardFinished {
+        /// Generation of the new layout.
+        generation: u32,
+        /// Shard count of the new layout, over all processes.
+        count: ShardCount,
+        /// How long it took in this process.
+        took: Duration,
+        /// Number of groups that this process could not reshard, because it runs only a part of their shards.
+        left_out: usize,
+    },
+    /// A reshard that nobody had called for was due, and is not possible now. The next check of the gateway
+    /// tries again.
+    ReshardRejected(ReshardRejected),
     /// Less than a half, a quarter or a tenth of the identify budget is left. Reported once for each.
     BudgetLow {
         /// Identifies left in the current period.
@@ -270,9 +320,15 @@ impl Lifecycle {
             | Self::GatewayUnavailable { .. }
             | Self::LayoutFollowed { .. }
             | Self::MoreShardsAdvised { .. }
+            | Self::ReshardHalted { .. }
+            | Self::ReshardWithdrawn { .. }
+            | Self::ReshardRejected(_)
             | Self::BudgetLow { .. }
             | Self::BudgetExhausted { .. } => tracing::warn!("{self}"),
             Self::AllReady { .. }
+            | Self::ReshardBegun(_)
+            | Self::ReshardGroup { .. }
+            | Self::ReshardFinished { .. }
             | Self::SubscriptionResumed { .. }
             | Self::WatermarkMoves { .. }
             | Self::IdentifyGateRecovered => tracing::info!("{self}"),
@@ -341,6 +397,27 @@ impl fmt::Display for Lifecycle {
             Self::MoreShardsAdvised { count, advised } => {
                 write!(f, "discord recommends {advised} shards, the bot has {count}")
             }
+            Self::ReshardBegun(plan) => write!(f, "{plan}"),
+            Self::ReshardGroup { group, phase, done, groups, remaining } => {
+                write!(
+                    f,
+                    "reshard: group {group} is {phase}; {done} of {groups} groups done, {remaining:.0?} left"
+                )
+            }
+            Self::ReshardHalted { reason, done, groups } => {
+                write!(f, "reshard: stands half way, {done} of {groups} groups done: {reason}")
+            }
+            Self::ReshardWithdrawn { count, reason } => {
+                write!(f, "reshard: withdrawn, the bot keeps its {count} shards: {reason}")
+            }
+            Self::ReshardFinished { generation, count, took, left_out } => {
+                write!(f, "reshard: finished after {took:.0?}, {count} shards in generation {generation}")?;
+                match left_out {
+                    0 => Ok(()),
+                    _ => write!(f, "; {left_out} groups are left out, which this process runs only in part"),
+                }
+            }
+            Self::ReshardRejected(error) => write!(f, "reshard: not possible now: {error}"),
             Self::BudgetLow { remaining, total } => {
                 write!(f, "identify budget low: {remaining} of {total} left")
             }

@@ -9,7 +9,6 @@ mod json;
 mod label;
 mod lifecycle;
 mod model;
-#[allow(dead_code, reason = "the manager of a reshard uses it")]
 mod overlap;
 mod overlapping;
 mod publisher;
@@ -42,10 +41,8 @@ pub(crate) use self::label::{STALLED_AFTER, elapsed_since};
 pub use self::lifecycle::{Lifecycle, Service};
 pub use self::model::{EventModel, TypedDelivery, TypedError, TypedSubscription};
 use self::overlap::{Marks, Part};
-#[allow(unused_imports, reason = "the manager of a reshard uses it")]
 pub(crate) use self::overlap::{
-    NotYet, Overlap, OverlapCounts, OverlapLimits, OverlapPhase, OverlapReport, OverlapSide, OverlapSlot,
-    Side,
+    Overlap, OverlapCounts, OverlapLimits, OverlapPhase, OverlapReport, OverlapSide, OverlapSlot, Side,
 };
 pub(crate) use self::publisher::Publisher;
 pub(crate) use self::spill::InheritedSpill;

@@ -16,6 +16,9 @@ impl ManagerState {
         ids: &[ShardId],
         sessions: Vec<Session>,
     ) -> Result<Result<(), ShardChangeError>, ActorProcessingErr> {
+        if self.is_resharding() {
+            return Ok(Err(ShardChangeError::Resharding));
+        }
         let added = self.phase.changeable().and_then(|fleet| {
             let added = fleet.shards.add(ids, sessions, self.presence.as_ref())?;
             Ok((fleet, added))
@@ -41,6 +44,10 @@ impl ManagerState {
         mode: ShutdownMode,
         reply: RpcReplyPort<Result<Vec<Session>, ShardChangeError>>,
     ) {
+        if self.is_resharding() {
+            let _ = reply.send(Err(ShardChangeError::Resharding));
+            return;
+        }
         let checked = self.phase.changeable().and_then(|fleet| {
             let ids = fleet.shards.check_removal(ids)?;
             Ok((fleet, ids))

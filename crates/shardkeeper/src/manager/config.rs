@@ -18,6 +18,7 @@ use crate::error::ExitReason;
 use crate::gate::IdentifyGate;
 use crate::gateway_info::{GatewayInfo, USER_AGENT};
 use crate::message::Shared;
+use crate::reshard::ReshardPolicy;
 use crate::session::WallClock;
 use crate::shard::{PresenceFn, Tap};
 use crate::store::SessionStore;
@@ -111,6 +112,7 @@ pub(crate) struct Settings {
     pub(crate) require_full_start: bool,
     pub(crate) identify_gate: Option<Arc<dyn IdentifyGate>>,
     pub(crate) restart_policy: RestartPolicy,
+    pub(crate) reshard: ReshardPolicy,
     pub(crate) start_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) sessions: Vec<Session>,

@@ -28,7 +28,11 @@ impl ManagerState {
                 }
                 StartStep::Failed => {}
             },
-            Phase::Running(_) => self.refreshed(info),
+            Phase::Running(_) => {
+                self.refreshed(info);
+                self.answer_reshard_requests(myself, None);
+                self.consider_recommendation(myself);
+            }
             Phase::Stopping(_) => {}
         }
         Ok(())
@@ -46,6 +50,7 @@ impl ManagerState {
             }
             Phase::Starting(_) | Phase::Running(_) => {
                 let error = crate::chain::chain(&error);
+                self.answer_reshard_requests(myself, Some(error.clone()));
                 self.live.hub.announce(&Lifecycle::GatewayUnavailable { error, retry_after });
             }
             Phase::Stopping(_) => {}
@@ -58,10 +63,9 @@ impl ManagerState {
         let limit = info.session_start_limit;
         let budget = budget(&limit, self.config.settings.identify_reserve);
         let update = QueueMessage::Update { max_concurrency: limit.max_concurrency, budget };
-        if fleet.queue.cast(update).is_err() {
-            // The queue has crashed. Its replacement starts from the ledger.
-            fleet.ledger.reconcile(now(), budget);
-        }
+        // At once: a reshard may be planned from it now, and after a crash of the queue nobody else does it.
+        fleet.ledger.reconcile(now(), budget);
+        let _ = fleet.queue.cast(update);
         fleet.shards.set_gateway_url(&info.url);
         fleet.info = info;
         self.announce_advice();

@@ -12,6 +12,7 @@ mod first_layout;
 mod gateway;
 mod phase;
 mod reports;
+mod resharding;
 pub(crate) mod restart;
 mod resumable;
 mod sentinel;
@@ -29,6 +30,7 @@ use shardkeeper_proto::PresenceUpdate;
 
 use self::config::{Config, Live};
 use self::phase::{Phase, StartStep, Starting};
+use self::resharding::WaitingRequest;
 use self::restart::CrashHistory;
 use self::sentinel::AskLimits;
 use crate::dispatch::Service;
@@ -55,6 +57,8 @@ pub struct ManagerState {
     services: CrashHistory<Service>,
     /// The presence of shards that are still to be added; `None` for Discord's default.
     presence: Option<PresenceUpdate>,
+    /// Requests to reshard that wait for the gateway's answer. Each has a caller who waits.
+    reshard_requests: Vec<WaitingRequest>,
     /// Runs until a shutdown begins.
     sentinel: Option<ActorRef<SentinelMessage>>,
     ask_limits: Arc<AskLimits>,
@@ -92,6 +96,7 @@ impl Actor for ShardManager {
             config: Arc::new(config),
             live,
             random,
+            reshard_requests: Vec::new(),
             sentinel: None,
             ask_limits: Arc::new(AskLimits::new()),
             store,
@@ -129,6 +134,12 @@ impl Actor for ShardManager {
             ManagerMessage::Stored(stored) => state.stored(&myself, stored).await?,
             ManagerMessage::Flushed | ManagerMessage::StoreClosed => state.finish_end(&myself),
             ManagerMessage::Gateway(info) => state.gateway(&myself, info).await?,
+            ManagerMessage::Reshard(request, reply) => state.reshard_call(&myself, request, reply),
+            ManagerMessage::ControlReshard(control, reply) => {
+                let _ = reply.send(state.control_reshard(control));
+            }
+            ManagerMessage::ReshardTick => state.reshard_tick(&myself).await?,
+            ManagerMessage::ReshardSaved { number, durable } => state.reshard_saved(number, durable),
             ManagerMessage::NoGateway { error, retry_after } => state.no_gateway(&myself, error, retry_after),
             ManagerMessage::Shard(shard, reply) => {
                 let actor =
@@ -224,14 +235,13 @@ impl Actor for ShardManager {
 }
 
 impl ManagerState {
-    #[cfg(test)]
-    pub(super) fn fleet_of_test(&mut self) -> &mut self::phase::Fleet {
-        self.phase.fleet_mut().expect("the test has started the shards")
-    }
-
     fn status(&self) -> ManagerStatus {
         match self.phase.fleet() {
-            Some(fleet) => ManagerStatus { shards: fleet.shards.status(), identify: fleet.ledger.status() },
+            Some(fleet) => ManagerStatus {
+                shards: fleet.shards.status(),
+                identify: fleet.ledger.status(),
+                reshard: self.reshard_status(),
+            },
             None => ManagerStatus::default(),
         }
     }

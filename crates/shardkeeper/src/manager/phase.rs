@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::{Session, ShardCount};
 
+use super::resharding::Resharding;
 use super::shards::Shards;
 use super::silence::SilenceWatch;
 use crate::error::{ExitReason, ManagerEnded, ShardChangeError, StartError};
@@ -95,6 +96,7 @@ pub(super) struct Fleet {
     /// The shard count to reshard to, after a start that resumed the sessions of another layout.
     pub(super) wanted: Option<ShardCount>,
     pub(super) silence: SilenceWatch,
+    pub(super) reshard: Option<Box<Resharding>>,
 }
 
 /// The shards end, and then the session store is closed. A deadline limits both.

@@ -85,6 +85,10 @@ impl ManagerState {
             }
             self.live.hub.announce(&Lifecycle::LayoutRefused { shard: shard.id, count, code: refusal.code });
         }
+        if self.reshard_instead(myself, shard, refusal.code) {
+            return;
+        }
+        let Some(fleet) = self.phase.fleet() else { return };
         let hopeless = match refusal.scope {
             Scope::Bot => true,
             // More Identifies would be wasted. A layout that a reshard leads to can be given up instead.

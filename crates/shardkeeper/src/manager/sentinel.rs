@@ -53,7 +53,12 @@ impl AskLimits {
 
     /// Whether a shard's doubt may cause a request now.
     fn admit_doubt(&self) -> bool {
-        self.not_before().is_some_and(|at| at <= Instant::now()) && self.doubts.admits()
+        self.may_ask() && self.doubts.admits()
+    }
+
+    /// Whether a request may be sent now.
+    pub(crate) fn may_ask(&self) -> bool {
+        self.not_before().is_some_and(|at| at <= Instant::now())
     }
 
     fn not_before(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -108,7 +113,7 @@ impl Actor for ReshardSentinel {
                     state.ask(&myself);
                 }
             }
-            SentinelMessage::Due => {
+            SentinelMessage::Due | SentinelMessage::Ask => {
                 // This request also answers a doubt that comes just afterwards.
                 let _ = state.arguments.limits.doubts.admits();
                 state.ask(&myself);

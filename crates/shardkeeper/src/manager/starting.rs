@@ -131,6 +131,7 @@ impl ManagerState {
             advised: 0,
             wanted: first.wanted,
             silence,
+            reshard: None,
         });
         for shard in first.active {
             fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
@@ -139,6 +140,7 @@ impl ManagerState {
         myself.send_after(CHECK_EVERY, || ManagerMessage::Look);
         self.announce_wanted();
         self.announce_advice();
+        self.continue_reshard(myself);
         if let Phase::Starting(starting) = before {
             starting.callers.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
         }

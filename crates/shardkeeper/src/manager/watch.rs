@@ -29,6 +29,7 @@ impl ManagerState {
             };
             self.live.hub.announce(&lifecycle);
         }
+        self.follow_wish(myself);
         myself.send_after(CHECK_EVERY, || ManagerMessage::Look);
     }
 }

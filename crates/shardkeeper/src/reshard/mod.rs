@@ -7,11 +7,13 @@
 pub(crate) mod phases;
 mod plan;
 mod policy;
+mod request;
 
 #[cfg(test)]
 mod model;
 
 pub use self::phases::{GroupPhase, HaltReason};
 pub use self::plan::{Adjustment, ReshardForecast, ReshardGroup, ReshardPlan, ReshardTarget, SplitGroup};
-pub(crate) use self::plan::{Allowance, HalfWay, Situation, least_count, plan};
+pub(crate) use self::plan::{Allowance, HalfWay, Situation, forecast, plan};
 pub use self::policy::{ReshardPolicy, VoicePolicy};
+pub use self::request::ReshardRequest;

@@ -207,7 +207,7 @@ impl World {
                 self.check(untouched, "a withdrawn reshard leaves the old shards untouched");
                 self.layout = Layout::Old;
             }
-            Action::Barrier(_) | Action::Drain(_) | Action::Announce(..) | Action::Halt(_) => {}
+            Action::Announce(..) | Action::Halt(_) => {}
         }
         None
     }

@@ -71,7 +71,7 @@ impl fmt::Display for GroupPhase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HaltReason {
-    /// `Shardkeeper::abort_reshard` was called.
+    /// [`Shardkeeper::abort_reshard`](crate::Shardkeeper::abort_reshard) was called.
     Aborted,
     /// The new shards were not ready to take over within
     /// [`ReshardPolicy::group_deadline`](crate::config::ReshardPolicy::group_deadline).
@@ -125,7 +125,7 @@ pub(crate) struct Reading {
     pub(crate) in_voice: bool,
     /// Every new shard is READY, has its guilds, and is not behind.
     pub(crate) warm: bool,
-    /// Every old shard has passed the barrier since [`Action::Barrier`], or has no session.
+    /// The old shards have received all that Discord had sent by the time that the new ones were warm.
     pub(crate) level: bool,
     /// The old shards have no request under way, and all their deliveries are acknowledged.
     pub(crate) drained: bool,
@@ -136,16 +136,11 @@ pub(crate) struct Reading {
 pub(crate) enum Action {
     /// Record what the old shards publish from now on, and then start the new shards.
     Warm(Arc<ReshardGroup>),
-    /// Make each old shard send a heartbeat: once it is acknowledged, all that Discord sent before it has
-    /// arrived.
-    Barrier(Arc<ReshardGroup>),
     /// Try to let the new shards take over, at this instant, in delivery and in routing. The answer is
     /// [`Input::CutOver`].
     CutOver(Arc<ReshardGroup>),
     /// Save the layout as it is now, with the sessions. The answer is [`Input::Saved`].
     Save(u64),
-    /// Move waiting commands to the new shards.
-    Drain(Arc<ReshardGroup>),
     /// Close the old shards for good. The answer is [`Input::Gone`].
     StopOld(Arc<ReshardGroup>),
     /// Close the new shards for good, and drop what is held of them. The answer is [`Input::Gone`].
@@ -212,7 +207,7 @@ enum Step {
         group: Arc<ReshardGroup>,
         until: Instant,
     },
-    /// The barrier was asked for.
+    /// The old shards catch up.
     Warm {
         group: Arc<ReshardGroup>,
         until: Instant,
@@ -286,7 +281,6 @@ impl Reshard {
             }
             Step::Warming { group, until } if reading.warm => {
                 let (group, until) = (Arc::clone(group), *until);
-                actions.push(Action::Barrier(Arc::clone(&group)));
                 actions.push(Action::Announce(Arc::clone(&group), GroupPhase::Warm));
                 let voice_until = self.spans.voice.map_or(now, |wait| later(now, wait));
                 self.step = Step::Warm { group, until, voice_until };
@@ -345,7 +339,6 @@ impl Reshard {
         let group = Arc::clone(group);
         self.moved.insert(group.residue);
         let save = self.save(actions);
-        actions.push(Action::Drain(Arc::clone(&group)));
         actions.push(Action::Announce(Arc::clone(&group), GroupPhase::Draining));
         let until = later(now, self.spans.drain);
         self.step = Step::Draining { group, until, unsaved: Some(save), halt: None };

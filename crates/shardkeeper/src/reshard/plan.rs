@@ -14,6 +14,7 @@ use shardkeeper_proto::{BUDGET_PERIOD, ShardCount, ShardId};
 
 use super::policy::ReshardPolicy;
 use crate::error::ReshardRejected;
+use crate::layout::gcd;
 
 /// Largest shard count that a reshard may lead to, as for an answer of `GET /gateway/bot`.
 const MAX_SHARDS: u32 = 1 << 16;
@@ -285,16 +286,8 @@ fn groups(
     (whole, split)
 }
 
-/// Greatest common divisor: the number of groups between two counts.
-pub(crate) fn gcd(mut a: u32, mut b: u32) -> u32 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
-}
-
 /// Goes through the groups as they would run, and rejects a plan that the budget does not allow.
-fn forecast(
+pub(crate) fn forecast(
     groups: &[ReshardGroup],
     allowance: &Allowance,
     policy: &ReshardPolicy,

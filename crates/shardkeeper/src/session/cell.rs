@@ -111,7 +111,6 @@ impl SessionCell {
     }
 
     /// Ends a [`hold`](Self::hold).
-    #[cfg_attr(not(test), expect(dead_code, reason = "for reshards, which are not in the manager yet"))]
     pub(crate) fn lift(&self) {
         self.held.store(false, Ordering::Release);
     }
