@@ -175,8 +175,15 @@ impl Overlap {
     /// Returns how far the overlap is, and moves the barrier on. To be called every 250 ms or so: nothing else
     /// moves it by time.
     pub(crate) fn report(&self, now: Instant) -> OverlapReport {
-        let mut window = self.window();
-        let probes = window.tick(now);
+        let probes = self.window().tick(now);
+        let report = OverlapReport { probes, ..self.look(now) };
+        self.moved.notify_waiters();
+        report
+    }
+
+    /// The state without its probes, which are for the one who sends them.
+    pub(crate) fn look(&self, now: Instant) -> OverlapReport {
+        let window = self.window();
         let phase = match window.phase() {
             Phase::Cut { .. } => OverlapPhase::Cut,
             Phase::Withdrawn => OverlapPhase::Withdrawn,
@@ -185,19 +192,16 @@ impl Overlap {
             Phase::Open => OverlapPhase::Probing,
         };
         let (held_events, held_bytes) = window.held();
-        let report = OverlapReport {
+        OverlapReport {
             phase,
             warm: window.warm(now),
-            probes,
+            probes: Vec::new(),
             frozen: window.frozen(),
             held_events,
             held_bytes,
             undecided: window.undecided(),
             counts: window.counts(),
-        };
-        drop(window);
-        self.moved.notify_waiters();
-        report
+        }
     }
 
     /// Cuts over: from this instant the old side's events of guilds are not published, and the new side

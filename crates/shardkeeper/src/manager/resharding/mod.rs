@@ -77,7 +77,7 @@ impl Resharding {
     /// What became of the events of all new shards so far.
     fn counts(&self) -> OverlapCounts {
         let overlaps = self.tails.iter().chain(&self.current);
-        overlaps.map(|group| group.report(now()).counts).fold(self.ended, add)
+        overlaps.map(|group| group.overlap.look(now()).counts).fold(self.ended, add)
     }
 
     fn remaining(&self, allowance: &Allowance, policy: &ReshardPolicy) -> Duration {
@@ -188,7 +188,7 @@ impl ManagerState {
         let allowance = fleet.allowance(&self.config.settings);
         let group = reshard.current.as_ref().and(reshard.machine.group());
         let sum = reshard.counts();
-        let counts = reshard.current.as_ref().map(|group| group.report(now()));
+        let counts = reshard.current.as_ref().map(|group| group.overlap.look(now()));
         Some(ReshardStatus {
             count: reshard.plan.count,
             next_count: reshard.plan.next_count,
