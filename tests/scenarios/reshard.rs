@@ -242,7 +242,9 @@ async fn gw_238_a_group_waits_for_the_budget_of_the_next_period() {
     assert!(plan.forecast.waits_for_budget > Duration::from_secs(3600), "{plan}");
     bot.until_phase(GroupPhase::Retired).await;
     bot.traffic(60).await;
-    assert!(bot.keeper.status().await.unwrap().reshard.unwrap().waits_for_budget);
+    let status = bot.keeper.status().await.unwrap();
+    let reshard = status.reshard.unwrap();
+    assert!(reshard.waits_for_budget, "{reshard:?} {:?} {:#?}", status.identify, bot.log.lock().unwrap());
     bot.keeper.stop().await;
 }
 

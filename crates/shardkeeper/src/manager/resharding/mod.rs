@@ -77,7 +77,7 @@ impl Resharding {
     /// What became of the events of all new shards so far.
     fn counts(&self) -> OverlapCounts {
         let overlaps = self.tails.iter().chain(&self.current);
-        overlaps.map(|group| group.report(now()).counts).fold(self.ended, add)
+        overlaps.map(|group| group.overlap.look(now()).counts).fold(self.ended, add)
     }
 
     fn remaining(&self, allowance: &Allowance, policy: &ReshardPolicy) -> Duration {
@@ -150,13 +150,12 @@ impl ManagerState {
         let Some(mut reshard) = fleet.reshard.take() else { return Ok(()) };
         let mut inputs = VecDeque::from(std::mem::take(&mut reshard.inputs));
         inputs.extend(reshard.closed(&fleet.shards).map(Input::Gone));
-        inputs.push_back(Input::Look(fleet.reading(&mut reshard, &self.config.settings)));
+        self.carry_out_all(myself, &mut reshard, inputs).await?;
         self.ask_save(myself, &mut reshard);
-        while let Some(input) = inputs.pop_front() {
-            for action in reshard.machine.input(now(), input) {
-                inputs.extend(self.carry_out(myself, &mut reshard, action).await?);
-            }
-        }
+        let Phase::Running(fleet) = &mut self.phase else { return Ok(()) };
+        // Read after the inputs: a group may have ended with them, and the facts concern the next one.
+        let look = Input::Look(fleet.reading(&mut reshard, &self.config.settings));
+        self.carry_out_all(myself, &mut reshard, VecDeque::from([look])).await?;
         let Phase::Running(fleet) = &mut self.phase else { return Ok(()) };
         reshard.end_tails(&mut fleet.shards);
         if reshard.machine.is_over() && reshard.tails.is_empty() {
@@ -164,6 +163,20 @@ impl ManagerState {
         }
         fleet.reshard = Some(reshard);
         myself.send_after(TICK, || ManagerMessage::ReshardTick);
+        Ok(())
+    }
+
+    async fn carry_out_all(
+        &mut self,
+        myself: &ActorRef<ManagerMessage>,
+        reshard: &mut Resharding,
+        mut inputs: VecDeque<Input>,
+    ) -> Result<(), ActorProcessingErr> {
+        while let Some(input) = inputs.pop_front() {
+            for action in reshard.machine.input(now(), input) {
+                inputs.extend(self.carry_out(myself, reshard, action).await?);
+            }
+        }
         Ok(())
     }
 
@@ -175,7 +188,7 @@ impl ManagerState {
         let allowance = fleet.allowance(&self.config.settings);
         let group = reshard.current.as_ref().and(reshard.machine.group());
         let sum = reshard.counts();
-        let counts = reshard.current.as_ref().map(|group| group.report(now()));
+        let counts = reshard.current.as_ref().map(|group| group.overlap.look(now()));
         Some(ReshardStatus {
             count: reshard.plan.count,
             next_count: reshard.plan.next_count,
