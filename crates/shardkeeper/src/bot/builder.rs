@@ -449,7 +449,7 @@ impl Builder {
         }
         self.settings.timings.check()?;
         self.settings.restart_policy.check()?;
-        self.settings.reshard = self.reshard.unwrap_or(ReshardPolicy::off());
+        self.settings.reshard = self.reshard.unwrap_or_default();
         self.settings.reshard.check()?;
         DurationError::check(
             "start_timeout",
