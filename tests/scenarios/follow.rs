@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardkeeper::config::ShardCount;
+use shardkeeper::config::{ReshardPolicy, ShardCount};
 use shardkeeper::error::ExitReason;
 use shardkeeper::status::{Phase, Role};
 use shardkeeper::store::{Changes, FileStore, LayoutRecord, MemoryStore, SessionStore, Stored};
@@ -204,6 +204,15 @@ async fn store_of(stored: Stored) -> MemoryStore {
     store
 }
 
+/// Leaves a bot too few Identifies to go on with a reshard, so that what it started with stays.
+fn held(simulator: &Simulator, builder: Builder) -> Builder {
+    let limits = Action::Limits { shards: None, max_concurrency: None, remaining: Some(400) };
+    simulator.act(&limits).unwrap();
+    let mut policy = ReshardPolicy::off();
+    (policy.reserve, policy.spread) = (500, false);
+    builder.reshard(policy)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_process_killed_in_the_middle_of_a_reshard_has_both_layouts_again() {
     for (from, to) in [(4, 6), (4, 8), (4, 4), (6, 4)] {
@@ -218,7 +227,7 @@ async fn a_process_killed_in_the_middle_of_a_reshard_has_both_layouts_again() {
         expected.extend((0..to).filter(|id| id % groups == 1).map(|id| (2, id)));
         for _ in 0..2 {
             // The count that is wanted has no influence: the reshard that was begun comes first.
-            let builder = with(bot(&simulator).shards(from + 1), &store);
+            let builder = with(held(&simulator, bot(&simulator).shards(from + 1)), &store);
             let keeper = builder.start().await.unwrap();
             let active = async || {
                 let shards = keeper.status().await.unwrap().shards;
@@ -263,7 +272,7 @@ async fn a_process_killed_in_the_middle_of_a_reshard_has_both_layouts_again() {
 async fn a_detach_in_the_middle_of_a_reshard_hands_over_the_shards_that_own_their_guilds() {
     let simulator = simulator(4, |config| config.max_concurrency = 16);
     let store = store_of(resharding(&simulator, (4, 6)).await).await;
-    let mut running = with(bot(&simulator), &store).start().await.unwrap();
+    let mut running = with(held(&simulator, bot(&simulator)), &store).start().await.unwrap();
     let identifies = simulator.report().identifies;
     for _ in 0..2 {
         simulator.wait_until(|report| report.ready_sessions == 5).await;
@@ -271,7 +280,7 @@ async fn a_detach_in_the_middle_of_a_reshard_hands_over_the_shards_that_own_thei
         let slots: BTreeSet<_> =
             sessions.iter().map(|session| (session.count.get(), session.shard.0)).collect();
         assert_eq!(slots, BTreeSet::from([(4, 0), (4, 2), (6, 1), (6, 3), (6, 5)]));
-        running = bot(&simulator).sessions(sessions).start().await.unwrap();
+        running = held(&simulator, bot(&simulator)).sessions(sessions).start().await.unwrap();
     }
     simulator.wait_until(|report| report.ready_sessions == 5).await;
     assert_eq!(simulator.report().identifies, identifies);
@@ -295,7 +304,8 @@ async fn a_reshard_that_changes_the_intents_goes_on_with_both() {
     stored.layout = Some(LayoutRecord::new(1, count(2)).with_reshard(2, count(2), vec![1]));
     let store = store_of(stored).await;
     let identifies = simulator.report().identifies;
-    let keeper = with(bot_with(&simulator, Intents::GUILDS), &store).start().await.unwrap();
+    let builder = held(&simulator, bot_with(&simulator, Intents::GUILDS));
+    let keeper = with(builder, &store).start().await.unwrap();
     simulator.wait_until(|report| report.ready_sessions == 2).await;
     assert_eq!(simulator.report().identifies, identifies);
     keeper.stop().await;

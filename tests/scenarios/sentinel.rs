@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shardkeeper::actor::{ManagerMessage, SentinelMessage, ShardManager};
-use shardkeeper::config::{RestartBy, Token, gateway_info};
+use shardkeeper::config::{ReshardPolicy, RestartBy, Token, gateway_info};
 use shardkeeper::{Lifecycle, ShardId, Topic};
 use shardkeeper_sim::{Action, RestFault, Simulator};
 use shardkeeper_tests::{Running, SimDialer, bot, eventually, service, simulator};
@@ -37,7 +37,7 @@ async fn gw_004_169_177_the_gateway_is_asked_every_few_hours_and_believed() {
 #[tokio::test(start_paused = true)]
 async fn gw_005_more_shards_than_the_bot_has_are_reported_when_they_are_more_than_ever() {
     let simulator = quiet(2);
-    let builder = bot(&simulator).gateway_check_every(HOUR);
+    let builder = bot(&simulator).gateway_check_every(HOUR).reshard(ReshardPolicy::off());
     let mut lifecycle = builder.subscribe(Topic::lifecycle());
     let running = Running::start_with(simulator, builder).await;
     // The sentinel reports a higher recommendation, but not a lower one.
