@@ -109,7 +109,7 @@
 //! | path | contents |
 //! |---|---|
 //! | `crates/shardkeeper/src/bot/` | `builder.rs`: every default with its reason; `handle.rs`: [`Shardkeeper`]; `members.rs`: members collected; `songbird.rs`: voice states of songbird |
-//! | `crates/shardkeeper/src/manager/` | the manager: `phase.rs`: its phases; `starting.rs`, `gateway.rs`, `reports.rs`, `watch.rs`, `children.rs`, `changing.rs`, `ending.rs`: what happens in them; `shards/`: its table of shards; `config.rs`: the checked configuration; `restart.rs`: when a crashed shard comes back; `silence.rs`: which shard has fallen silent; `sentinel.rs`: asks the API |
+//! | `crates/shardkeeper/src/manager/` | the manager: `phase.rs`: its phases; `starting.rs`, `gateway.rs`, `reports.rs`, `watch.rs`, `children.rs`, `changing.rs`, `ending.rs`: what happens in them; `shards/`: its table of shards; `config.rs`: the checked configuration; `restart.rs`: when a crashed shard comes back; `silence.rs`: which shard has fallen silent; `sentinel.rs`: asks the API; `resharding/`: carries out a reshard |
 //! | `crates/shardkeeper/src/identify/` | `queue.rs`: the actor of the identify queue; `ledger.rs`: what outlives it; `gate_client.rs`: asks the gate |
 //! | `crates/shardkeeper/src/gate/` | how processes share the pace of Identify; `local.rs`: a gate within one process |
 //! | `crates/shardkeeper/src/session/` | `cell.rs`: the session of a shard; `keeper.rs`: writes sessions to the store |
