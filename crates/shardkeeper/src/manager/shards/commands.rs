@@ -56,6 +56,13 @@ impl Shards {
         }
     }
 
+    /// Sends a command that the bot has not asked for, past those that are held.
+    pub(super) fn send_unasked(&self, command: Command) {
+        let shard = self.layouts.sender_of(&command);
+        let (reply, _) = ractor::concurrency::oneshot();
+        self.send(shard, Parcel::One(PendingCommand { command, origin: Origin::Bot(reply.into()) }));
+    }
+
     fn send(&self, shard: ShardKey, parcel: Parcel) {
         let entry = self.entries.get(&shard).filter(|_| !self.is_leaving(shard));
         let is_here = match entry.map(|entry| &entry.stage) {
