@@ -143,7 +143,6 @@ async fn hours_of_reconnects_subscriptions_and_requests_leave_nothing_behind() {
 /// `cargo test --release -p shardkeeper-tests --test growth -- --ignored --nocapture`.
 #[tokio::test(start_paused = true)]
 #[ignore = "full size"]
-#[expect(clippy::print_stdout, reason = "figures are what a test at full size is made for")]
 async fn full_a_large_bot_doubles_its_shards_beside_one_group_at_a_time() {
     let (old, new) = (128, 256);
     let simulator = simulator(old, |config| {

@@ -423,7 +423,7 @@ async fn until_called(events: &mut Subscription, guild: u64, shard: u32) {
             let delivery = events.next().await.unwrap();
             let Event::Dispatch(dispatch) = &*delivery else { continue };
             let server: serde_json::Value = dispatch.parse().unwrap();
-            if dispatch.shard().0 == shard && server["guild_id"] == guild.to_string() {
+            if dispatch.shard().0 == shard && server["guild_id"].as_str() == Some(&guild.to_string()) {
                 return;
             }
         }

@@ -454,7 +454,6 @@ async fn a_subscriber_that_stalls_until_the_deadline_has_the_group_withdrawn_and
 }
 
 #[tokio::test(start_paused = true)]
-#[expect(clippy::print_stdout, reason = "with --nocapture it gives the figures")]
 async fn events_that_discord_writes_differently_on_two_sessions_are_marked_at_worst() {
     let simulator = simulator(2, calm);
     let mut reversed = SessionSettings::default();

@@ -9,8 +9,11 @@ use crate::scene::{Scene, deploy, kill};
 /// Kills the process in this phase of the first group, and lets the next one finish the reshard.
 async fn killed_while(phase: &str) {
     let mut scene = Scene::moving(&format!("reshard-{phase}"), 2, 200.0).await;
-    let start =
-        |scene: &Scene, shards: &str| scene.start_with(|command| drop(command.args(["--shards", shards])));
+    let start = |scene: &Scene, shards: &str| {
+        scene.start_with(|command| {
+            command.args(["--shards", shards]);
+        })
+    };
     let mut running = start(&scene, "2");
     scene.ready(&mut running).await;
     scene.simulator.start_traffic();
