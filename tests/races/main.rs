@@ -11,4 +11,5 @@ mod kills;
 mod order;
 mod refusals;
 mod removals;
+mod reshard;
 mod store;

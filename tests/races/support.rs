@@ -81,6 +81,27 @@ pub fn repeat<F: Future<Output = ()> + Send + 'static>(times: u64, scenario: imp
     println!("{done} rounds in {:.1?}", start.elapsed());
 }
 
+/// The same as [`repeat`], with several rounds at the same time: for scenarios that wait most of the time.
+///
+/// # Panics
+///
+/// When a round panics or hangs.
+#[expect(clippy::print_stdout, reason = "with --nocapture it says what was run")]
+pub fn repeat_in_lanes<F: Future<Output = ()> + Send + 'static>(
+    times: u64,
+    lanes: usize,
+    scenario: impl Fn(Round) -> F + Sync,
+) {
+    let (start, rounds) = (Instant::now(), Mutex::new(rounds(times)));
+    let next = || rounds.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let lane = || std::iter::from_fn(next).map(|round| round.run(scenario(round.clone()))).count();
+    let done: usize = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().map(|lane| lane.join().expect("each round passes")).sum()
+    });
+    println!("{done} rounds in {:.1?}", start.elapsed());
+}
+
 /// The rounds of a test: `times` of them, multiplied by `RACES_REPEAT`; all with the seed `RACES_SEED`, if
 /// set.
 pub fn rounds(times: u64) -> impl Iterator<Item = Round> {

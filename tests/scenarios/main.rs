@@ -14,6 +14,8 @@ mod identify_gate;
 mod members;
 mod refusals;
 mod reshard;
+mod reshard_faults;
+mod reshard_load;
 mod sentinel;
 mod sessions;
 mod shards;

@@ -3,6 +3,7 @@
 //!
 //! Hours of a shard's life take milliseconds, and nothing waits for real time.
 
+mod moving;
 mod network;
 // The file lies in `races/`, next to the tests that use it most.
 #[path = "../races/support.rs"]
@@ -12,6 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+pub use self::moving::{Moving, Tally, busy, calm};
 pub use self::network::{Dial, Network, Weather};
 use self::races::Round;
 

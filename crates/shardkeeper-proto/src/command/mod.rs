@@ -123,6 +123,12 @@ impl Command {
         }
     }
 
+    /// Whether a shard of another layout can send the command instead. A request for sounds lists several guilds
+    /// of one shard, which may have different owners there.
+    pub fn can_move(&self) -> bool {
+        !self.payload.is(Opcode::RequestSoundboardSounds)
+    }
+
     /// The intents without which Discord does not answer the command.
     pub fn needs(&self) -> Intents {
         self.needs

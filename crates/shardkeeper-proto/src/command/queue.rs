@@ -72,11 +72,20 @@ impl CommandQueue {
         queue.insert(place, Waiting { id, command, expires_at });
     }
 
-    /// Removes the first command, of the more urgent class if there is one.
-    pub(crate) fn pop_any(&mut self) -> Option<(CommandId, Command, Option<Instant>)> {
-        let class = CommandClass::ALL.into_iter().find(|class| self.is_waiting(*class))?;
-        let Waiting { id, command, expires_at } = self.of_mut(class).pop_front()?;
-        Some((id, command, expires_at))
+    /// Removes the commands that [can move](Command::can_move), in the order in which they would be sent.
+    pub(crate) fn take_movable(&mut self) -> Vec<(CommandId, Command, Option<Instant>)> {
+        let mut taken = Vec::new();
+        for class in CommandClass::ALL {
+            let waiting = std::mem::take(self.of_mut(class));
+            for Waiting { id, command, expires_at } in waiting {
+                if command.can_move() {
+                    taken.push((id, command, expires_at));
+                } else {
+                    self.of_mut(class).push_back(Waiting { id, command, expires_at });
+                }
+            }
+        }
+        taken
     }
 
     pub(crate) fn pop(&mut self, class: CommandClass) -> Option<(CommandId, Payload)> {

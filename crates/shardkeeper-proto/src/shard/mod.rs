@@ -152,7 +152,7 @@ pub enum Input<'a> {
     TakeOver(CommandId, Command, Option<Instant>),
     /// Give up all commands that were not sent yet, so that another shard can
     /// [take them over](Self::TakeOver): each is returned with [`Output::CommandGivenUp`], unless it has
-    /// expired.
+    /// expired or [cannot move](Command::can_move).
     GiveUpCommands,
     /// The driver paused reading from the connection (`true`), or continues to read (`false`).
     ReadingPaused(bool),

@@ -58,7 +58,7 @@ impl Shard {
         while let Some(id) = self.commands.pop_expired(now) {
             self.outputs.push_back(Output::CommandExpired(id));
         }
-        while let Some((id, command, expires_at)) = self.commands.pop_any() {
+        for (id, command, expires_at) in self.commands.take_movable() {
             self.outputs.push_back(Output::CommandGivenUp(id, command, expires_at));
         }
         self.flush_at = self.next_flush(now);

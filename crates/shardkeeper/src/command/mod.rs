@@ -4,6 +4,7 @@
 //! the bot the news that they were written, or why not.
 
 mod accepted;
+mod calls;
 mod channel;
 mod members;
 
@@ -13,6 +14,7 @@ pub use shardkeeper_proto::{
 
 pub use self::accepted::{AcceptedCommand, WriteError};
 pub(crate) use self::accepted::{Receipt, receipt};
+pub(crate) use self::calls::Calls;
 pub(crate) use self::channel::{
     CAPACITY, CommandInbox, CommandSender, Origin, Parcel, PendingCommand, channel, full,
 };

@@ -44,9 +44,17 @@ impl Publisher {
                 let marks = Marks { warming: true, ..Marks::default() };
                 self.deliver_aside(&make(marks), |subscriber| subscriber.topic.wants_warming());
             }
-            // The watermark stays where it is: what is held is not acknowledged, and the next event that is
-            // published covers what was dropped.
-            NewVerdict::Warming | NewVerdict::Taken => {}
+            // The watermark stays where it is until the cut-over, since what is held is not acknowledged.
+            NewVerdict::Warming | NewVerdict::Taken => self.pass_dropped(),
+        }
+    }
+
+    /// Lets the watermark pass what was dropped, once nothing before it is held.
+    fn pass_dropped(&mut self) {
+        let Some(part) = &self.part else { return };
+        if let Some(done) = part.done_up_to(self.key.id) {
+            self.watermark.pass(done);
+            self.passed = done;
         }
     }
 
@@ -58,7 +66,7 @@ impl Publisher {
             if !self.spill.is_empty() {
                 return;
             }
-            let Some((held, marks, owes)) = part.take(self.key.id) else { return };
+            let Some((held, marks, owes)) = part.take(self.key.id) else { return self.pass_dropped() };
             let HeldDispatch { sequence, dispatch } = held;
             let Some(dispatch) = dispatch else {
                 self.watermark.pass(sequence);
@@ -85,6 +93,9 @@ impl Publisher {
     /// The shard's session ended (`begins` is `false`), or another one begins.
     pub(crate) fn session_changed(&mut self, begins: bool) {
         self.refresh();
+        // A shard without a session is asked nothing more, and has to report here.
+        self.note_behind();
+        self.passed = 0;
         if let Some(part) = &self.part {
             part.session_changed(self.key.id, begins);
         }
@@ -120,7 +131,10 @@ impl Publisher {
             return self.catch_up().await;
         }
         match &self.part {
-            Some(part) if part.side == Side::New => part.moved(self.key.id, paused).await,
+            Some(part) if part.side == Side::New => {
+                part.moved(self.key.id, self.passed, paused).await;
+                self.pass_dropped();
+            }
             _ => std::future::pending().await,
         }
     }

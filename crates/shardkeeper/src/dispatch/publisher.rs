@@ -36,6 +36,8 @@ pub(crate) struct Publisher {
     overlap: Arc<OverlapSlot>,
     /// The shard's part in a reshard, as of the last reload.
     pub(super) part: Option<Part>,
+    /// Sequence number up to which the watermark has passed what a new shard dropped.
+    pub(super) passed: u64,
     /// Positions of the subscribers that want the current dispatch. A field only to reuse the memory.
     chosen: Vec<usize>,
 }
@@ -61,6 +63,7 @@ impl Publisher {
             watermark,
             overlap,
             part: None,
+            passed: 0,
             chosen: Vec::new(),
         };
         publisher.reload();

@@ -235,11 +235,6 @@ impl Actor for ShardManager {
 }
 
 impl ManagerState {
-    #[cfg(test)]
-    fn fleet_of_test(&mut self) -> &mut self::phase::Fleet {
-        self.phase.fleet_mut().expect("the test has started the shards")
-    }
-
     fn status(&self) -> ManagerStatus {
         match self.phase.fleet() {
             Some(fleet) => ManagerStatus {

@@ -12,6 +12,10 @@ use crate::layout::{Role, ShardKey};
 use crate::message::Incarnation;
 use crate::status::{Disconnect, HeartbeatStatus, LATENCIES, Phase, SendingStatus, ShardStatus};
 
+/// How long the answer to a request for members, sounds or channels may take. Discord sends it at once; the chunks
+/// of a guild of a million members take some seconds.
+const ANSWERS_TAKE: Duration = Duration::from_secs(10);
+
 /// The status of a shard, written by its driver and the manager, and read by anyone without waiting for the
 /// shard.
 ///
@@ -27,6 +31,8 @@ pub(crate) struct StatusBoard {
 struct State {
     /// The incarnation that may write; 0 for none.
     writer: Incarnation,
+    /// When a request was sent last whose answer comes as events.
+    asked: Option<Instant>,
     status: ShardStatus,
 }
 
@@ -35,6 +41,7 @@ impl StatusBoard {
         Self {
             state: Mutex::new(State {
                 writer: 0,
+                asked: None,
                 status: ShardStatus {
                     shard: key.id,
                     count,
@@ -84,6 +91,17 @@ impl StatusBoard {
 
     pub(crate) fn set_role(&self, role: Role) {
         self.state().status.role = role;
+    }
+
+    pub(crate) fn asked(&self, now: Instant) {
+        self.state().asked = Some(now);
+    }
+
+    /// Whether requests wait to be sent, or one was sent so recently that its answer may still come.
+    pub(crate) fn awaits_answers(&self, now: Instant) -> bool {
+        let state = self.state();
+        let is_recent = |asked: Instant| now.saturating_duration_since(asked) < ANSWERS_TAKE;
+        state.status.sending.bulk_waiting > 0 || state.asked.is_some_and(is_recent)
     }
 
     /// Makes this incarnation the one that may write.
@@ -229,6 +247,22 @@ mod tests {
     use super::*;
 
     const KEY: ShardKey = ShardKey { id: ShardId(0), generation: 1 };
+
+    #[test]
+    fn gw_245_answers_are_awaited_for_a_while_after_the_last_request() {
+        let board = StatusBoard::new(KEY, ShardCount::new(1).unwrap(), Role::Draining);
+        let now = Instant::now();
+        assert!(!board.awaits_answers(now));
+        board.begin(1);
+        let mut sending = Sending::default();
+        sending.bulk_waiting = 1;
+        board.set_traffic(1, None, sending);
+        assert!(board.awaits_answers(now), "not even sent");
+        board.set_traffic(1, None, Sending::default());
+        board.asked(now);
+        assert!(board.awaits_answers(now + ANSWERS_TAKE - Duration::from_millis(1)));
+        assert!(!board.awaits_answers(now + ANSWERS_TAKE));
+    }
 
     #[test]
     fn a_driver_that_outlives_its_actor_shows_nothing_any_more() {

@@ -6,11 +6,12 @@
 use std::task::{Context, Poll, Waker};
 
 use shardkeeper_proto::shard::Oddity;
-use shardkeeper_proto::{Input, Opcode, Output};
+use shardkeeper_proto::{Input, Opcode, Output, Payload};
 use shardkeeper_transport::{ConnectError, Connection, Event, Reading};
 use tokio::time::Instant;
 use url::Url;
 
+use super::core::Core;
 use super::driver::Driver;
 use super::link::Link;
 use crate::identify::TakenPermit;
@@ -56,6 +57,7 @@ impl Driver {
                 if let Some(tap) = &self.core.parts.tap {
                     tap.sent(self.core.parts.shard.id, &payload);
                 }
+                self.core.note_sent(&payload);
                 let permit = self.core.permit.as_mut().filter(|_| payload.is(Opcode::Identify));
                 let identifies = permit.map(TakenPermit::spend).is_some();
                 // The result can be ignored: a connection whose buffer is full reports that as its end.
@@ -116,6 +118,19 @@ impl Driver {
             && !std::mem::replace(&mut self.uncompressed_reported, true)
         {
             self.core.parts.oddities.log_once(self.core.parts.shard, Oddity::Uncompressed);
+        }
+    }
+}
+
+impl Core {
+    /// Notes what outlasts the command: a call, or an answer that is still to come.
+    fn note_sent(&self, payload: &Payload) {
+        if payload.is(Opcode::VoiceStateUpdate) {
+            self.parts.calls.sent(self.parts.shard, &payload.text);
+        }
+        let asks = [Opcode::RequestGuildMembers, Opcode::RequestSoundboardSounds, Opcode::RequestChannelInfo];
+        if asks.into_iter().any(|opcode| payload.is(opcode)) {
+            self.parts.board.asked(Instant::now().into_std());
         }
     }
 }

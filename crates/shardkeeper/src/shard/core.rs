@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardkeeper_proto::shard::{Change, Context, Next, Oddity, Reason};
-use shardkeeper_proto::{Envelope, Input, Opcode, Output, Priority, Shard, ShardConfig};
+use shardkeeper_proto::{Envelope, EventName, Input, Opcode, Output, Priority, Shard, ShardConfig};
 use shardkeeper_transport::{Closed, Event, TransportError};
 use tokio::time::Instant;
 
@@ -213,6 +213,9 @@ impl Core {
     fn deliver(&mut self, envelope: &Envelope<'_>, sequence: u64, replayed: bool) {
         self.parts.board.count_dispatch();
         self.parts.publisher.publish(envelope, sequence, replayed);
+        if self.parts.calls.any() && envelope.event_name() == Some(EventName::VoiceStateUpdate) {
+            self.parts.calls.received(envelope.data);
+        }
         self.parts.cell.advance(sequence);
     }
 
@@ -239,6 +242,9 @@ impl Core {
         // The report comes after the announcement, so that anything the manager announces in response follows
         // it.
         let Lifecycle::Shard { change, .. } = lifecycle else { return };
+        if change == Change::Ready {
+            self.parts.calls.session_began(self.parts.shard, self.machine.user_id());
+        }
         match change {
             Change::Ready | Change::Resumed { .. } => {
                 self.parts.life.set_ready();

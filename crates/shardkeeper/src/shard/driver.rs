@@ -205,7 +205,7 @@ impl Driver {
     }
 
     fn command(&mut self, PendingCommand { command, origin }: PendingCommand) {
-        if self.commands == Commands::GivenUp {
+        if self.commands == Commands::GivenUp && command.can_move() {
             self.core.given_up.push(PendingCommand { command, origin });
             return;
         }

@@ -13,6 +13,7 @@ use super::oddities::Oddities;
 use super::pacer::Pacer;
 use super::rate::Warnings;
 use super::tap::Tap;
+use crate::command::Calls;
 use crate::dispatch::Publisher;
 use crate::identify::IdentifyLedger;
 use crate::layout::ShardKey;
@@ -30,6 +31,7 @@ pub(crate) struct Parts {
     pub(crate) cell: Arc<SessionCell>,
     pub(crate) board: Arc<StatusBoard>,
     pub(crate) oddities: Arc<Oddities>,
+    pub(crate) calls: Arc<Calls>,
     pub(crate) presence_fn: Option<PresenceFn>,
     pub(crate) ledger: Arc<IdentifyLedger>,
     pub(crate) random: fastrand::Rng,

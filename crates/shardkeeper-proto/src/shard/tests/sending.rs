@@ -228,6 +228,8 @@ fn commands_that_another_shard_takes_over_keep_their_order_and_their_lifetime() 
     old.feed(Input::Command(CommandId(2), VoiceStateUpdate::leave(GUILD).into()));
     old.now = begin + lifetime - second;
     old.feed(Input::Command(CommandId(3), VoiceStateUpdate::join(GUILD, 2).into()));
+    let sounds = Command::sounds(&[GUILD]).remove(0);
+    old.feed(Input::Command(CommandId(4), sounds));
     old.now = begin + lifetime;
     old.clear().feed(Input::GiveUpCommands);
     assert!(matches!(old.out[0], Output::CommandExpired(CommandId(2))), "{:?}", old.out);
@@ -235,6 +237,7 @@ fn commands_that_another_shard_takes_over_keep_their_order_and_their_lifetime() 
     let ids: Vec<u64> = commands.iter().map(|(id, ..)| *id).collect();
     assert_eq!(ids, [3, 1], "the urgent one first");
     assert!(given_up(old.feed(Input::GiveUpCommands)).is_empty(), "once");
+    assert_eq!(old.shard.sending(old.now).bulk_waiting, 1, "of several guilds, so it stays");
     // The new shard has accepted others: one after these, and one before them.
     new.now = begin + second;
     new.feed(Input::Command(CommandId(10), members(10)));

@@ -329,17 +329,24 @@ impl Part {
         self.overlap.window().answered(self.side, shard, number);
     }
 
-    /// Waits until a new shard has something to publish or, if it pauses, may read on.
+    /// Highest sequence number of a new shard up to which nothing is left to publish; `None` while there is.
+    pub(super) fn done_up_to(&self, shard: ShardId) -> Option<u64> {
+        (self.side == Side::New).then(|| self.overlap.window().done_up_to(shard)).flatten()
+    }
+
+    /// Waits until a new shard has something to publish, has passed more than `passed` or, if it pauses, may
+    /// read on.
     ///
     /// # Cancel safety
     ///
     /// Safe: waiting changes nothing.
-    pub(super) async fn moved(&self, shard: ShardId, paused: bool) {
+    pub(super) async fn moved(&self, shard: ShardId, passed: u64, paused: bool) {
         loop {
             let mut moved = std::pin::pin!(self.overlap.moved.notified());
             // Enabled before the check, so that nothing falls between the check and the wait.
             moved.as_mut().enable();
-            if self.has_out(shard) || paused && !self.is_full() {
+            let passes = self.done_up_to(shard).is_some_and(|done| done > passed);
+            if passes || self.has_out(shard) || paused && !self.is_full() {
                 return;
             }
             moved.await;

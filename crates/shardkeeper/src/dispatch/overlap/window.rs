@@ -399,6 +399,13 @@ impl<T> Window<T> {
         self.new.get(&shard).is_some_and(|new| !new.out.is_empty())
     }
 
+    /// Highest sequence number of a new shard up to which everything is published or dropped; `None` while the
+    /// shard holds events.
+    pub(super) fn done_up_to(&self, shard: ShardId) -> Option<u64> {
+        let new = self.new.get(&shard).filter(|new| new.out.is_empty())?;
+        matches!(self.phase, Phase::Cut { .. }).then_some(new.received)
+    }
+
     /// Whether the new side has to pause reading.
     pub(super) fn is_full(&self) -> bool {
         self.phase == Phase::Open

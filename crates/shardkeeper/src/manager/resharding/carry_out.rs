@@ -75,7 +75,7 @@ impl ManagerState {
         };
         let (old, new) = (keys(fleet, reshard.plan.generation), keys(fleet, reshard.plan.next_generation));
         let overlap = fleet.shards.begin_overlap(&old, &new, reshard.intents);
-        reshard.current = Some(GroupOverlap { old, new: new.clone(), overlap, cut_at: None });
+        reshard.current = Some(GroupOverlap { old, new: new.clone(), overlap });
         for shard in new {
             fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
         }
@@ -86,13 +86,22 @@ impl ManagerState {
     }
 
     /// Switches a group: delivery and routing in one handler, so that no call sees one without the other.
-    fn cut_over(&mut self, reshard: &mut Resharding, group: &ReshardGroup) -> bool {
+    fn cut_over(&mut self, reshard: &Resharding, group: &ReshardGroup) -> bool {
         let Phase::Running(fleet) = &mut self.phase else { return false };
-        let Some(overlap) = &mut reshard.current else { return false };
+        let Some(overlap) = &reshard.current else { return false };
         match overlap.overlap.cut_over(now()) {
             Ok(()) => {
-                overlap.cut_at = Some(now());
+                // A voice state ends with the session that joined (GW-244): the new shards join again.
+                let in_voice = fleet.shards.guilds_in_voice(group.residue);
                 fleet.shards.cut_over(group.residue);
+                for command in in_voice
+                    .iter()
+                    .filter_map(|guild_id| fleet.shards.voice_command(*guild_id))
+                    .collect::<Vec<_>>()
+                {
+                    let (reply, _) = ractor::concurrency::oneshot();
+                    fleet.shards.command(command, reply.into());
+                }
                 true
             }
             Err(reason) => {

@@ -1,18 +1,13 @@
 //! The facts that the phases of a reshard decide by.
 
-use std::time::Duration;
-
 use super::super::config::Settings;
 use super::super::now;
 use super::super::phase::Fleet;
 use super::Resharding;
 use crate::dispatch::{OverlapPhase, Side};
+use crate::layout::ShardKey;
 use crate::reshard::phases::Reading;
 use crate::reshard::{Allowance, GroupPhase};
-
-/// How long an old shard stays after the cut-over at least: answers to the last requests of the bot arrive
-/// within a round trip.
-const ANSWERS_TAKE: Duration = Duration::from_secs(1);
 
 impl Fleet {
     /// What is left to identify with.
@@ -32,6 +27,7 @@ impl Fleet {
     pub(super) fn reading(&mut self, reshard: &mut Resharding, settings: &Settings) -> Reading {
         let mut reading = Reading::default();
         let Some(group) = reshard.machine.group() else { return reading };
+        reading.in_voice = !self.shards.guilds_in_voice(group.residue).is_empty();
         match &reshard.current {
             None => {
                 let allowance = self.allowance(settings);
@@ -54,8 +50,10 @@ impl Fleet {
                 reading.warm = matches!(report.phase, OverlapPhase::Probing | OverlapPhase::Ready);
                 reading.level = report.phase == OverlapPhase::Ready;
                 if reshard.machine.phase() == Some(GroupPhase::Draining) {
-                    let waited = overlap.cut_at.is_some_and(|at| now() >= at + ANSWERS_TAKE);
-                    reading.drained = waited && overlap.old.iter().all(|key| self.shards.is_settled(*key));
+                    let is_drained = |key: &ShardKey| {
+                        self.shards.is_settled(*key) && !self.shards.awaits_answers(now(), *key)
+                    };
+                    reading.drained = overlap.old.iter().all(is_drained);
                 }
             }
         }

@@ -15,7 +15,6 @@ pub(super) struct GroupOverlap {
     pub(super) old: BTreeSet<ShardKey>,
     pub(super) new: BTreeSet<ShardKey>,
     pub(super) overlap: Arc<Overlap>,
-    pub(super) cut_at: Option<Instant>,
 }
 
 impl GroupOverlap {

@@ -177,7 +177,7 @@ mod tests {
             if !matches!(message, ManagerMessage::RemovalDeadline(CUT_OVER)) {
                 return ShardManager.handle(myself, message, state).await;
             }
-            let fleet = state.fleet_of_test();
+            let fleet = state.phase.fleet_mut().unwrap();
             fleet.shards.begin_next(ShardCount::new(4).unwrap(), Intents::GUILDS);
             for shard in fleet.shards.add_group(1, None) {
                 let random = fastrand::Rng::with_seed(1);

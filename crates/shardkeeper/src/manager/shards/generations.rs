@@ -5,7 +5,10 @@
 //!                      └──▶ begin_removal of the new shards ──▶ withdraw
 //! ```
 
-use shardkeeper_proto::{Intents, PresenceUpdate, ShardCount, ShardId};
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use shardkeeper_proto::{Command, Intents, PresenceUpdate, ShardCount, ShardId};
 
 use super::Shards;
 use crate::layout::{Layout, ShardKey};
@@ -69,6 +72,25 @@ impl Shards {
         self.begin_hand_over(group);
     }
 
+    /// Whether a shard still has requests to send, or awaits their answers, which come on its session alone
+    /// (GW-245: they are finished before it closes).
+    pub(crate) fn awaits_answers(&self, now: Instant, shard: ShardKey) -> bool {
+        self.entries.get(&shard).is_some_and(|entry| entry.board.awaits_answers(now))
+    }
+
+    /// The guilds of a group in which the bot is in a voice channel.
+    pub(crate) fn guilds_in_voice(&self, group: u32) -> BTreeSet<u64> {
+        let is_of =
+            |guild_id: &u64| self.layouts.group_of(self.layouts.current.count.owner_of(*guild_id)) == group;
+        self.calls.guilds().into_iter().filter(is_of).collect()
+    }
+
+    /// The command that joins the bot's voice channel of a guild once more. Sent after the cut-over, it moves
+    /// the voice connection to the session of the new owner (GW-244).
+    pub(crate) fn voice_command(&self, guild_id: u64) -> Option<Command> {
+        self.calls.command(guild_id)
+    }
+
     /// Ends a reshard before its first cut-over, once its shards are removed. Returns whether there was such a
     /// reshard.
     pub(crate) fn withdraw(&mut self) -> bool {
@@ -96,7 +118,7 @@ impl Shards {
 #[cfg(test)]
 mod tests {
     use ractor::{Actor, ActorProcessingErr, ActorRef};
-    use shardkeeper_proto::{Command, OnlineStatus, Presence, Priority, VoiceStateUpdate};
+    use shardkeeper_proto::{OnlineStatus, Presence, Priority, VoiceStateUpdate};
     use tokio::sync::mpsc;
 
     use super::super::orders::Bench;
@@ -164,6 +186,25 @@ mod tests {
         shards.cut_over(0);
         shards.finish();
         assert_eq!(shards.writers.keys().copied().collect::<Vec<_>>(), [key(1, 2), key(3, 2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gw_244_calls_are_known_by_group_whatever_has_moved() {
+        let mut bench = resharding().await;
+        let shards = bench.shards();
+        let guild = |shard: u64| shard << 22;
+        for shard in 0..4 {
+            let d = format!(r#"{{"guild_id":"{}","channel_id":"7"}}"#, guild(shard));
+            shards.calls.sent(key(1, 1), &format!(r#"{{"op":4,"d":{d}}}"#));
+        }
+        for moved in [false, true] {
+            assert_eq!(shards.guilds_in_voice(1), [guild(1), guild(3)].into(), "moved: {moved}");
+            shards.cut_over(1);
+        }
+        let again = shards.voice_command(guild(3)).unwrap();
+        assert_eq!(shards.layouts().sender_of(&again), key(3, 2));
+        assert!(shards.voice_command(guild(9)).is_none());
+        assert!(!shards.awaits_answers(Instant::now(), key(1, 1)));
     }
 
     #[tokio::test(start_paused = true)]

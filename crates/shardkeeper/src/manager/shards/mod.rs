@@ -26,6 +26,7 @@ use super::first_layout::FirstLayout;
 use super::restart::CrashHistory;
 use super::resumable::Resumable;
 use super::silence::Reading;
+use crate::command::Calls;
 use crate::dispatch::{Found, Hub};
 use crate::error::{CommandError, ShardChangeError};
 use crate::layout::{Layouts, ShardKey};
@@ -46,6 +47,7 @@ pub(super) struct Shards {
     pacer: Arc<Pacer>,
     warnings: Arc<Warnings>,
     oddities: Arc<Oddities>,
+    calls: Arc<Calls>,
     restarts: CrashHistory<ShardKey>,
     /// Shared with the session keeper.
     table: Arc<Mutex<SessionTable>>,
@@ -89,6 +91,7 @@ impl Shards {
             pacer: Arc::new(Pacer::new(rate)),
             warnings: Arc::new(Warnings::new()),
             oddities: Arc::default(),
+            calls: Arc::default(),
             hub,
             restarts: CrashHistory::new(config.settings.restart_policy),
             config,

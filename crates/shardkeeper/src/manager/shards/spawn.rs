@@ -52,6 +52,7 @@ impl Shards {
             cell: Arc::clone(&entry.cell),
             board: Arc::clone(&entry.board),
             oddities: Arc::clone(&self.oddities),
+            calls: Arc::clone(&self.calls),
             presence_fn: self.config.settings.presence_fn.clone(),
             ledger,
             random,
