@@ -8,10 +8,10 @@ use std::time::Duration;
 use peak_alloc::PeakAlloc;
 use shardkeeper::actor::ShardMessage;
 use shardkeeper::command::RequestMembers;
-use shardkeeper::config::Timings;
-use shardkeeper::{Activity, OnlineStatus, Presence, ShardId, SubscriptionOptions, Topic};
+use shardkeeper::config::{ReshardRequest, ShardCount, Timings};
+use shardkeeper::{Activity, Lifecycle, OnlineStatus, Presence, ShardId, SubscriptionOptions, Topic};
 use shardkeeper_sim::Fault;
-use shardkeeper_tests::{Network, Running, bot, no_violations_except, simulator};
+use shardkeeper_tests::{Moving, Network, Running, bot, no_violations_except, simulator};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// The id of the simulator's guild, on the only shard.
@@ -137,4 +137,65 @@ async fn hours_of_reconnects_subscriptions_and_requests_leave_nothing_behind() {
     assert!(left <= 2, "{left} tasks are left");
     // GW-149 (wait after op 9): a driver that crashes together with op 9 does not know of the wait.
     no_violations_except(&simulator, &["GW-149"]);
+}
+
+/// 128 → 256 shards with `max_concurrency` 16. Prints the figures; run it in release:
+/// `cargo test --release -p shardkeeper-tests --test growth -- --ignored --nocapture`.
+#[tokio::test(start_paused = true)]
+#[ignore = "full size"]
+#[expect(clippy::print_stdout, reason = "figures are what a test at full size is made for")]
+async fn full_a_large_bot_doubles_its_shards_beside_one_group_at_a_time() {
+    let (old, new) = (128, 256);
+    let simulator = simulator(old, |config| {
+        shardkeeper_tests::calm(config);
+        config.guilds = 2560;
+        config.large_guild_members = 30;
+        config.events_per_second = 100.0;
+    });
+    let mut moving = Moving::start(&simulator, bot(&simulator).shards(old)).await;
+    sleep(Duration::from_secs(60)).await;
+    let (settled, identifies) = (ALLOCATOR.current_usage(), simulator.report().identifies);
+    ALLOCATOR.reset_peak_usage();
+    let (peak, begun) = (Arc::new(std::sync::Mutex::new((0, 0))), Instant::now());
+    let (keeper, discord, peaks) = (moving.keeper.clone(), simulator.clone(), Arc::clone(&peak));
+    let watching = tokio::spawn(async move {
+        loop {
+            let shards = keeper.status().await.map_or(0, |status| status.shards.len());
+            let sessions = discord.report().ready_sessions;
+            {
+                let mut peaks = peaks.lock().unwrap();
+                *peaks = (shards.max(peaks.0), sessions.max(peaks.1));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let plan = moving.keeper.reshard(ReshardRequest::to(ShardCount::new(new).unwrap())).await.unwrap();
+    moving.until(|lifecycle| matches!(lifecycle, Lifecycle::ReshardFinished { .. })).await;
+    let took = begun.elapsed();
+    watching.abort();
+    let (verdict, tally) = (moving.verdict().await, moving.tally());
+    assert!(verdict.is_flawless() && verdict.excused == 0, "{verdict:?}");
+    assert_eq!(simulator.report().violations, []);
+    let (shards, sessions) = *peak.lock().unwrap();
+    let spent = simulator.report().identifies - identifies;
+    let above = ALLOCATOR.peak_usage().saturating_sub(settled);
+    sleep(Duration::from_secs(120)).await;
+    println!(
+        "{old} → {new}: {spent} Identifies, {took:.1?} (forecast {:.1?}), at most {shards} shards and {sessions} \
+         sessions at once; memory of bot and simulator: {} KiB with {old} shards, at most {} KiB more, {} KiB with \
+         {new}; {} events, {} guessed",
+        plan.forecast.takes,
+        settled >> 10,
+        above >> 10,
+        ALLOCATOR.current_usage() >> 10,
+        tally.dispatches,
+        tally.guessed
+    );
+    assert_eq!(spent, u64::from(new));
+    // Each group that has moved has one shard more than before.
+    assert!(
+        shards <= new as usize + 1 && sessions <= u64::from(new) + 1,
+        "{shards} shards, {sessions} sessions"
+    );
+    assert_eq!(plan.forecast.extra_shards, 2);
 }

@@ -11,7 +11,7 @@ use crate::world::World;
 
 /// The id of the simulator's guild with this number. Consecutive numbers differ in the bits that determine
 /// the shard.
-fn guild_id(number: u32) -> u64 {
+pub(crate) fn guild_id(number: u32) -> u64 {
     let number = u64::from(number);
     ((281_474_976 + number) << 22) | number
 }

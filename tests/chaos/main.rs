@@ -7,6 +7,9 @@
 //!
 //! `CHAOS_SEEDS=0..2000` runs these seeds instead of the usual ones.
 //!
+//! Runs in which the layout changes have plans and a judge of their own (see `resharding`), since each event
+//! comes in the sessions of two layouts: `CHAOS_RESHARD_SEEDS`, and `CHAOS_RESHARD_REAL_SEEDS` in real time.
+//!
 //! Some of the seeds also run in real time, on one to four threads, with the time of the plan compressed (see
 //! `pace` and `real_time`). `CHAOS_REAL_SEEDS=0..1000` selects them; seeds whose plan cannot be compressed
 //! into seconds are skipped. Threads do not run the same way twice, so a failing seed may have to run many
@@ -22,6 +25,7 @@ mod pace;
 mod plan;
 mod process;
 mod real_time;
+mod resharding;
 mod run;
 mod store;
 mod subscriber;
@@ -40,6 +44,10 @@ use crate::run::{Outcome, run, run_in_real_time};
 
 /// The seeds of an ordinary test run; `.ci/run` has 200.
 const SEEDS: Range<u64> = 0..80;
+/// The seeds with a reshard of an ordinary test run; `.ci/run` has 200.
+const RESHARD_SEEDS: Range<u64> = 0..40;
+/// Those in real time.
+const RESHARD_REAL_SEEDS: Range<u64> = 0..16;
 /// How many tests share the seeds and run in parallel.
 const PARTS: u64 = 4;
 
@@ -179,6 +187,75 @@ fn seeds_in_real_time() {
         seeds.len()
     );
     assert!(failed.is_empty(), "seeds {failed:?} failed in real time");
+}
+
+fn check_reshard(seed: u64) -> Outcome {
+    let again = format!(
+        "CHAOS_RESHARD_SEED={seed} cargo test -p shardkeeper-tests --test chaos one_reshard -- --nocapture"
+    );
+    judge(seed, &again, || resharding::run(resharding::Plan::new(seed)))
+}
+
+#[test]
+fn seeds_with_a_reshard() {
+    let seeds: Vec<u64> = seeds("CHAOS_RESHARD_SEEDS", RESHARD_SEEDS).collect();
+    in_lanes("reshards", &seeds, PARTS as usize, check_reshard);
+}
+
+#[test]
+fn seeds_with_a_reshard_in_real_time() {
+    let suits = |seed: &u64| resharding::Plan::new(*seed).suits_real_time();
+    let seeds: Vec<u64> = seeds("CHAOS_RESHARD_REAL_SEEDS", RESHARD_REAL_SEEDS).filter(suits).collect();
+    in_lanes("reshards in real time", &seeds, LANES, |seed| {
+        let again = format!(
+            "CHAOS_RESHARD_REAL_SEEDS={seed}..{} cargo test -p shardkeeper-tests --test chaos \
+             reshard_in_real_time -- --nocapture",
+            seed + 1
+        );
+        judge(seed, &again, || resharding::run_in_real_time(resharding::Plan::new(seed)))
+    });
+}
+
+/// Runs the single seed in `CHAOS_RESHARD_SEED`, to investigate it.
+#[test]
+fn one_reshard() {
+    let seed = std::env::var("CHAOS_RESHARD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    for line in check_reshard(seed).trace {
+        println!("{line}");
+    }
+}
+
+/// Runs the seeds, several at the same time.
+#[expect(clippy::print_stdout, reason = "with --nocapture it says what was run")]
+fn in_lanes(what: &str, seeds: &[u64], lanes: usize, check: impl Fn(u64) -> Outcome + Sync) {
+    let next = AtomicU64::new(0);
+    let lane = || {
+        let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+            match panic::catch_unwind(AssertUnwindSafe(|| check(*seed))) {
+                Ok(outcome) => outcomes.push((outcome.recovered_in, *seed, outcome.doubled)),
+                Err(_) => failed.push(*seed),
+            }
+        }
+        (outcomes, failed)
+    };
+    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
+    thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        for lane in lanes {
+            let (more, bad) = lane.join().expect("failures are caught");
+            outcomes.extend(more);
+            failed.extend(bad);
+        }
+    });
+    failed.sort_unstable();
+    let doubled: u64 = outcomes.iter().map(|(.., doubled)| doubled).sum();
+    let slowest = outcomes.iter().map(|(took, seed, _)| (*took, *seed)).max();
+    println!(
+        "{what}: {} seeds, {doubled} events twice and marked, slowest recovery {slowest:.1?}",
+        seeds.len()
+    );
+    assert!(failed.is_empty(), "{what}: seeds {failed:?} failed");
 }
 
 /// Runs the single seed in `CHAOS_SEED`, to investigate it.

@@ -12,7 +12,7 @@ use shardkeeper_sim::{Action, ConnectFault, Fault, Host, Mix, Odd, RestFault};
 use crate::network::Weather;
 use crate::store::Mood;
 
-const WIRES: [(Compression, Encoding); 7] = [
+pub(crate) const WIRES: [(Compression, Encoding); 7] = [
     (Compression::ZlibStream, Encoding::Json),
     (Compression::None, Encoding::Json),
     (Compression::ZstdStream, Encoding::Json),
@@ -513,7 +513,7 @@ impl Storing {
     }
 }
 
-fn mood(random: &mut Rng) -> Mood {
+pub(crate) fn mood(random: &mut Rng) -> Mood {
     [Mood::Slow, Mood::Fails, Mood::Flaky, Mood::Hangs, Mood::Panics][random.usize(..5)]
 }
 
@@ -530,7 +530,7 @@ impl Step {
 }
 
 /// A random fault that no session ends by.
-fn gentle_fault(random: &mut Rng) -> Fault {
+pub(crate) fn gentle_fault(random: &mut Rng) -> Fault {
     match random.u32(0..14) {
         0 => Fault::StopAcking,
         1 => Fault::Reconnect,
@@ -548,7 +548,7 @@ fn gentle_fault(random: &mut Rng) -> Fault {
     }
 }
 
-fn fault(random: &mut Rng) -> Fault {
+pub(crate) fn fault(random: &mut Rng) -> Fault {
     match random.u32(0..9) {
         0 => Fault::InvalidSession { resumable: false },
         1 => Fault::Close {
@@ -562,7 +562,7 @@ fn fault(random: &mut Rng) -> Fault {
     }
 }
 
-fn connect_fault(random: &mut Rng) -> ConnectFault {
+pub(crate) fn connect_fault(random: &mut Rng) -> ConnectFault {
     match random.u32(0..11) {
         0 => ConnectFault::Refuse,
         1 => ConnectFault::Hang,
@@ -581,7 +581,7 @@ fn refuses_identify(fault: ConnectFault) -> bool {
     matches!(fault, ConnectFault::NoReady | ConnectFault::InvalidIdentify | ConnectFault::Close { .. })
 }
 
-fn rest_fault(random: &mut Rng) -> RestFault {
+pub(crate) fn rest_fault(random: &mut Rng) -> RestFault {
     match random.u32(0..6) {
         0 => RestFault::Status([408, 500, 502, 503][random.usize(..4)]),
         1 => RestFault::Page(502),

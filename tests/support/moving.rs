@@ -3,12 +3,14 @@
 //! The simulator's events are the same in each session that receives them ([`Traces::World`]), so it can tell
 //! over all layouts which events were lost, doubled or out of order.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ractor::ActorStatus;
 use shardkeeper::{
-    Builder, Event, EventName, Lifecycle, Shardkeeper, Subscription, SubscriptionOptions, Topic,
+    Builder, Dispatch, Event, EventName, Lifecycle, Shardkeeper, Subscription, SubscriptionOptions, Topic,
 };
 use shardkeeper_sim::{SimConfig, Simulator, Traces, WorldDelivery};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -40,7 +42,7 @@ pub fn calm(config: &mut SimConfig) {
 }
 
 /// What a subscriber received.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tally {
     /// Dispatches, each as often as it came.
@@ -55,6 +57,39 @@ pub struct Tally {
     pub creates: u64,
     /// Events that the subscriber was told to have missed.
     pub missed: u64,
+    /// The first events that came again without a mark: how they came before, and how they came again.
+    pub surprises: Vec<(String, String)>,
+    /// How each event came, by its trace.
+    came: Came,
+}
+
+/// How each event with a trace came: its shard, sequence and marks.
+#[derive(Clone, Default)]
+struct Came(HashMap<Vec<u8>, String>);
+
+impl fmt::Debug for Came {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} events", self.0.len())
+    }
+}
+
+/// How many surprises a tally lists.
+const LISTED: usize = 5;
+
+impl Tally {
+    fn note(&mut self, dispatch: &Dispatch, marked: bool) {
+        const MARK: &[u8] = b"\"world:";
+        let data = dispatch.data();
+        let Some(start) = data.windows(MARK.len()).position(|window| window == MARK) else { return };
+        let trace = data[start + 1..].split(|byte| *byte == b'"').next().unwrap_or_default();
+        let how = format!("{dispatch:?}, repeats: {}, at {:?}", dispatch.may_repeat(), Instant::now());
+        if let Some(before) = self.came.0.insert(trace.to_vec(), how.clone())
+            && !marked
+            && self.surprises.len() < LISTED
+        {
+            self.surprises.push((before, how));
+        }
+    }
 }
 
 /// A running bot whose subscriber reports everything to the simulator.
@@ -98,7 +133,7 @@ impl Moving {
 
     /// What the subscriber has received up to now.
     pub fn tally(&self) -> Tally {
-        *lock(&self.tally)
+        lock(&self.tally).clone()
     }
 
     /// Makes the subscriber stop reading, or read on.
@@ -180,7 +215,7 @@ impl Moving {
         let _ = self.reading.await;
         // A driver may be in the middle of a step.
         sleep(Duration::from_millis(1)).await;
-        *lock(&self.tally)
+        lock(&self.tally).clone()
     }
 }
 
@@ -208,8 +243,9 @@ async fn read(
                 tally.warming += u64::from(dispatch.is_warming());
                 let is_create = dispatch.event_name() == Some(EventName::GuildCreate);
                 tally.creates += u64::from(is_create && !dispatch.is_warming());
-                drop(tally);
                 let marked = dispatch.is_replayed() || dispatch.may_repeat();
+                tally.note(dispatch, marked);
+                drop(tally);
                 simulator.observe_event(dispatch.name(), dispatch.data(), marked);
             }
             Event::Lagged { missed } => lock(&tally).missed += missed,

@@ -130,6 +130,13 @@ impl Layouts {
         layout.key(layout.count.owner_of(guild_id))
     }
 
+    /// The shard that owns a guild and, before its group is cut over, the one that will.
+    pub(crate) fn owners_of(&self, guild_id: u64) -> Vec<ShardKey> {
+        let owner = self.owner_of(guild_id);
+        let next = self.next.as_ref().map(|next| next.layout.key(next.layout.count.owner_of(guild_id)));
+        [owner].into_iter().chain(next.filter(|next| *next != owner)).collect()
+    }
+
     /// The shard that callers mean by this id: the one whose group is active. There is no such shard if the id
     /// exists in the other layout only.
     pub(crate) fn active(&self, shard: ShardId) -> ShardKey {
@@ -279,6 +286,9 @@ mod tests {
             prop_assert!(layouts.layout_with(owner).is_some());
             prop_assert_eq!(layouts.active(owner.id), owner);
             prop_assert_eq!(layouts.role(owner), Role::Active);
+            let owners = layouts.owners_of(guild_id);
+            prop_assert_eq!(owners[0], owner);
+            prop_assert_eq!(owners.get(1).map(|next| next.generation), (owner.generation != next.generation).then_some(next.generation));
             for count in [layouts.current.count, next.count] {
                 let group = layouts.group_of(count.owner_of(guild_id));
                 prop_assert_eq!(group, layouts.group_of(owner.id));

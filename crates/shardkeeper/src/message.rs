@@ -44,6 +44,9 @@ pub enum ManagerMessage {
     /// From the bot: return the shard that owns a guild in the current layout; `None` until the layout is
     /// known.
     OwnerOf(u64, RpcReplyPort<Option<ShardId>>),
+    /// From the bot: return the shard that owns a guild, and then the one that will own it after the cut-over
+    /// of a reshard that goes on, if any; nothing until the layout is known.
+    OwnersOf(u64, RpcReplyPort<Vec<ShardKey>>),
     /// From the bot: return the data that handles share with this manager, for
     /// [`Shardkeeper::of`](crate::Shardkeeper::of).
     Share(RpcReplyPort<Shared>),

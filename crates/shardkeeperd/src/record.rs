@@ -78,9 +78,11 @@ fn is_torn(path: &Path, file: &File) -> io::Result<bool> {
 
 fn line(dispatch: &Dispatch, into: &mut Vec<u8>) {
     let (shard, sequence, replayed) = (dispatch.shard(), dispatch.sequence(), dispatch.is_replayed());
-    let name = serde_json::Value::from(dispatch.name());
-    let head =
-        format!(r#"{{"shard":{},"sequence":{sequence},"name":{name},"replayed":{replayed},"data":"#, shard.0);
+    let (name, may_repeat) = (serde_json::Value::from(dispatch.name()), dispatch.may_repeat());
+    let head = format!(
+        r#"{{"shard":{},"sequence":{sequence},"name":{name},"replayed":{replayed},"may_repeat":{may_repeat},"data":"#,
+        shard.0
+    );
     into.extend_from_slice(head.as_bytes());
     // In JSON, line feeds occur only between tokens.
     into.extend(dispatch.data().iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
@@ -96,8 +98,8 @@ mod tests {
         let mut lines = Vec::new();
         line(&Dispatch::sample("TYPING_START", b"{\n\"id\": \"1\"}"), &mut lines);
         line(&Dispatch::sample("NEW \"THING\"", b"null"), &mut lines);
-        let expected = r#"{"shard":0,"sequence":0,"name":"TYPING_START","replayed":false,"data":{ "id": "1"}}
-{"shard":0,"sequence":0,"name":"NEW \"THING\"","replayed":false,"data":null}
+        let expected = r#"{"shard":0,"sequence":0,"name":"TYPING_START","replayed":false,"may_repeat":false,"data":{ "id": "1"}}
+{"shard":0,"sequence":0,"name":"NEW \"THING\"","replayed":false,"may_repeat":false,"data":null}
 "#;
         assert_eq!(String::from_utf8(lines).unwrap(), expected);
     }

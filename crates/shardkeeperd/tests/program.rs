@@ -54,7 +54,8 @@ async fn a_signal_detaches_and_the_next_run_resumes() {
     assert!(report.violations.is_empty(), "{:?}", report.violations);
     let record = std::fs::read_to_string(&record).unwrap();
     assert!(
-        record.starts_with(r#"{"shard":"#) && record.contains(r#""name":"READY","replayed":false,"data":{"#)
+        record.starts_with(r#"{"shard":"#)
+            && record.contains(r#""name":"READY","replayed":false,"may_repeat":false,"data":{"#)
     );
 }
 

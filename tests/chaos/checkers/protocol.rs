@@ -4,6 +4,7 @@ use shardkeeper_sim::Report;
 
 use crate::pace::Pace;
 use crate::plan::Plan;
+use crate::resharding;
 use crate::trace::Trace;
 
 /// The advice of Discord that may be ignored here, with the reasons.
@@ -52,6 +53,27 @@ pub(crate) fn judge(plan: &Plan, pace: &Pace, report: &Report, trace: &Trace) {
         if UNHEARD.contains(&notice.rule) && !hears {
             continue;
         }
+        trace.complain(format_args!("notice {notice}"));
+    }
+}
+
+/// Judges a run in which shards are replaced. The old ones show with a heartbeat before its time (GW-118) that
+/// they have read everything, and a lossless subscriber may block their reading.
+pub(crate) fn judge_reshard(plan: &resharding::Plan, pace: &Pace, report: &Report, trace: &Trace) {
+    let hears = plan.gentle && plan.latency.is_zero() && plan.capacity > 1000 && plan.steps.is_empty();
+    let counts = |rule: &str| {
+        !ADVICE.contains(&rule)
+            && !UNREAD.contains(&rule)
+            && !(pace.is_undecidable() && TIMED.contains(&rule))
+            && (hears || !UNHEARD.contains(&rule))
+    };
+    for violation in report.violations.iter().filter(|violation| counts(violation.rule)) {
+        trace.complain(format_args!("violation {violation}"));
+    }
+    // GW-243 (close old sessions with 1000): a process that is killed, or a connection that is lost, closes none.
+    let closes = |rule: &str| plan.gentle || rule != "GW-243";
+    let counts = |rule: &str| counts(rule) && closes(rule);
+    for notice in report.notices.iter().filter(|notice| counts(notice.rule)) {
         trace.complain(format_args!("notice {notice}"));
     }
 }

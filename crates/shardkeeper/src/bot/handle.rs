@@ -14,6 +14,7 @@ use crate::dispatch::{
 use crate::error::{
     CommandError, ExitError, ExitReason, ManagerEnded, ReshardRejected, ShardChangeError, StartError,
 };
+use crate::layout::ShardKey;
 use crate::manager::{ManagerArguments, ShardManager};
 use crate::message::{ManagerMessage, ReshardControl, RestartBy, ShardMessage, Shared, ShutdownMode};
 use crate::reshard::{ReshardPlan, ReshardRequest};
@@ -309,6 +310,12 @@ impl Shardkeeper {
     pub async fn owner_of(&self, guild_id: u64) -> Result<ShardId, CommandError> {
         let owner = self.ask(|reply| ManagerMessage::OwnerOf(guild_id, reply)).await?;
         owner.ok_or(CommandError::Starting)
+    }
+
+    /// Returns the shard that owns a guild, and then the one that will own it after a cut-over, if any.
+    pub(super) async fn owners_of(&self, guild_id: u64) -> Result<Vec<ShardKey>, CommandError> {
+        let owners = self.ask(|reply| ManagerMessage::OwnersOf(guild_id, reply)).await?;
+        if owners.is_empty() { Err(CommandError::Starting) } else { Ok(owners) }
     }
 
     /// Requests members of a guild and collects the whole answer, also across a resume.

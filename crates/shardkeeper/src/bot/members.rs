@@ -19,13 +19,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shardkeeper;
 use crate::command::{
-    ALL_MEMBERS_WINDOW, Members, MembersAnswer, MembersChunk, MembersError, MembersRequests, SharedAnswer,
-    WriteError,
+    ALL_MEMBERS_WINDOW, AwaitedAnswer, Members, MembersAnswer, MembersChunk, MembersError, MembersRequests,
+    SharedAnswer, WriteError,
 };
 use crate::dispatch::{
     Delivery, Event, JsonError, Lifecycle, STALLED_AFTER, Subscription, SubscriptionOptions, Topic,
 };
 use crate::error::{CommandError, ManagerEnded};
+use crate::layout::ShardKey;
 
 /// Longest time without a chunk. Discord sends chunks at once, one after the other; a resume takes seconds.
 const IDLE: Duration = Duration::from_secs(30);
@@ -74,8 +75,9 @@ async fn collect(
 /// A request that is being answered.
 struct OpenRequest {
     keeper: Shardkeeper,
+    requests: Arc<MembersRequests>,
     command: Command,
-    shard: ShardId,
+    guild_id: u64,
     window: Option<OwnedMutexGuard<Instant>>,
     nonce: String,
     answers: Answers,
@@ -93,14 +95,23 @@ impl OpenRequest {
         let guild_id = request.guild_id();
         let everybody = request.is_for_all();
         let command = Command::members(&request.nonce(nonce.as_str())).map_err(CommandError::from)?;
-        let shard = keeper.owner_of(guild_id).await?;
+        keeper.owner_of(guild_id).await?;
         let mut window = None;
         if everybody {
             window = Some(requests.reserve_window(guild_id).await);
         }
-        let answers = Answers::to(&keeper, &command, shard, &nonce).await?;
-        let mut open =
-            Self { keeper, command, shard, window, nonce, answers, seen: BTreeSet::new(), complete: false };
+        let answers = Answers::to(&keeper, &requests, &command, guild_id, &nonce).await?;
+        let mut open = Self {
+            keeper,
+            requests,
+            command,
+            guild_id,
+            window,
+            nonce,
+            answers,
+            seen: BTreeSet::new(),
+            complete: false,
+        };
         open.keep_window_until(Instant::now() + ALL_MEMBERS_WINDOW);
         Ok(open)
     }
@@ -115,7 +126,7 @@ impl OpenRequest {
     /// (GW-218).
     async fn next(mut self) -> Result<Option<(MembersChunk, Self)>, MembersError> {
         while !self.complete {
-            let delivery = self.answers.next(&self.keeper, self.shard).await?;
+            let delivery = self.answers.next(&self.keeper).await?;
             match &*delivery {
                 Event::Dispatch(dispatch) if dispatch.event_name() == Some(EventName::RateLimited) => {
                     let limited: RateLimited = dispatch.parse().map_err(malformed)?;
@@ -137,8 +148,17 @@ impl OpenRequest {
                         return Ok(Some((chunk.into(), self)));
                     }
                 }
-                Event::Lifecycle(Lifecycle::Shard { change: Change::Ready | Change::Stopped, .. }) => {
-                    return Err(MembersError::SessionLost { shard: self.shard });
+                Event::Lifecycle(
+                    lifecycle @ Lifecycle::Shard { change: Change::Ready | Change::Stopped, .. },
+                ) if lifecycle.key() == Some(self.answers.asked()) => {
+                    let asked = self.answers.asked();
+                    let owners = self.keeper.owners_of(self.guild_id).await.unwrap_or_default();
+                    if !self.seen.is_empty() || owners.first().is_none_or(|owner| *owner == asked) {
+                        return Err(MembersError::SessionLost { shard: asked.id });
+                    }
+                    // A reshard has ended the shard, and the guild has a new owner.
+                    drop(delivery);
+                    self.ask_again(Duration::ZERO).await?;
                 }
                 Event::Lifecycle(Lifecycle::Ended) => return Err(ManagerEnded.into()),
                 _ => {}
@@ -154,10 +174,12 @@ impl OpenRequest {
         // A subscription to nothing: the old one would not be read meanwhile, and when full it would hold up
         // the shard.
         let nothing = self.keeper.subscribe(Topic::events([]));
-        self.answers = Answers { subscription: nothing, first: None };
+        self.answers.subscription = nothing;
+        self.answers.first = None;
         self.keep_window_until(at + ALL_MEMBERS_WINDOW);
         sleep_until(at).await;
-        self.answers = Answers::to(&self.keeper, &self.command, self.shard, &self.nonce).await?;
+        self.answers =
+            Answers::to(&self.keeper, &self.requests, &self.command, self.guild_id, &self.nonce).await?;
         self.keep_window_until(Instant::now() + ALL_MEMBERS_WINDOW);
         Ok(())
     }
@@ -168,6 +190,7 @@ struct Answers {
     subscription: Subscription,
     /// An answer that arrived before the news that the request was written.
     first: Option<Delivery>,
+    awaited: AwaitedAnswer,
 }
 
 impl Answers {
@@ -175,14 +198,18 @@ impl Answers {
     /// when it was written.
     async fn to(
         keeper: &Shardkeeper,
+        requests: &Arc<MembersRequests>,
         command: &Command,
-        shard: ShardId,
+        guild_id: u64,
         nonce: &str,
     ) -> Result<Self, MembersError> {
         loop {
             let options = SubscriptionOptions { capacity: BACKLOG, ..SubscriptionOptions::default() };
-            let mut subscription = keeper.subscribe_to_answer(topic(shard, nonce), options).named("members");
-            let mut written = pin!(keeper.command(command.clone()).await?.written());
+            // A request that waits for the limits at a cut-over is sent by the new owner.
+            let owners = keeper.owners_of(guild_id).await?;
+            let topic = topic(owners.iter().map(|owner| owner.id), nonce);
+            let mut subscription = keeper.subscribe_to_answer(topic, options).named("members");
+            let mut written = pin!(keeper.command(command.clone()).await?.written_by());
             let written = loop {
                 // Lifecycle changes before the request was written are irrelevant, but have to be read to
                 // make room.
@@ -190,14 +217,18 @@ impl Answers {
                     biased;
                     written = &mut written => break written,
                     Some(delivery) = subscription.next() => {
-                        if let Event::Dispatch(_) = &*delivery {
-                            return Ok(Self { subscription, first: Some(delivery) });
+                        if let Event::Dispatch(dispatch) = &*delivery {
+                            let awaited = requests.begin_wait(dispatch.key());
+                            return Ok(Self { subscription, first: Some(delivery), awaited });
                         }
                     }
                 }
             };
             match written {
-                Ok(()) => {
+                // A reshard began while the request waited, and its new shard is not subscribed to.
+                Ok(asked) if !owners.contains(&asked) => {}
+                Ok(asked) => {
+                    let awaited = requests.begin_wait(asked);
                     // Skip lifecycle changes that came before the request was written: a new session among
                     // them is the one that the request was sent in.
                     let mut first = None;
@@ -206,10 +237,10 @@ impl Answers {
                     {
                         first = Some(delivery).filter(|delivery| matches!(**delivery, Event::Dispatch(_)));
                     }
-                    return Ok(Self { subscription, first });
+                    return Ok(Self { subscription, first, awaited });
                 }
                 Err(WriteError::HeldUp) => {
-                    return Err(held_up(keeper, shard).await.unwrap_or(MembersError::Expired));
+                    return Err(held_up(keeper, owners[0].id).await.unwrap_or(MembersError::Expired));
                 }
                 Err(WriteError::Expired) => return Err(MembersError::Expired),
                 // The connection ended during the write: send the request again. If it did not arrive, no
@@ -219,7 +250,12 @@ impl Answers {
         }
     }
 
-    async fn next(&mut self, keeper: &Shardkeeper, shard: ShardId) -> Result<Delivery, MembersError> {
+    /// The shard that was asked.
+    fn asked(&self) -> ShardKey {
+        self.awaited.shard()
+    }
+
+    async fn next(&mut self, keeper: &Shardkeeper) -> Result<Delivery, MembersError> {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
@@ -228,7 +264,7 @@ impl Answers {
             match timeout(STALLED_AFTER, self.subscription.next()).await {
                 Ok(delivery) => return delivery.ok_or(ManagerEnded.into()),
                 Err(_) => {
-                    if let Some(error) = held_up(keeper, shard).await {
+                    if let Some(error) = held_up(keeper, self.asked().id).await {
                         return Err(error);
                     }
                 }
@@ -252,12 +288,12 @@ fn malformed(error: JsonError) -> MembersError {
 }
 
 /// Topic of the answers to this request, and of changes of the shard's session.
-fn topic(shard: ShardId, nonce: &str) -> Topic {
+fn topic(shards: impl Iterator<Item = ShardId>, nonce: &str) -> Topic {
     let mark = format!("\"{nonce}\"");
     let finder = memchr::memmem::Finder::new(mark.as_bytes()).into_owned();
     let mine = move |envelope: &Envelope<'_>| finder.find(envelope.data).is_some();
     Topic::events([EventName::GuildMembersChunk, EventName::RateLimited])
-        .of_shards([shard])
+        .of_shards(shards)
         .matching(mine)
         .with_lifecycle()
 }

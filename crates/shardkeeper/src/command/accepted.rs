@@ -3,15 +3,16 @@
 use tokio::sync::oneshot;
 
 use crate::chain::readable;
+use crate::layout::ShardKey;
 
 /// A command that a shard has accepted for sending. The shard sends it when it is ready and the rate limits
 /// allow, if necessary after a resume. Dropping this value does not cancel the command.
 #[derive(Debug)]
-pub struct AcceptedCommand(oneshot::Receiver<Result<(), WriteError>>);
+pub struct AcceptedCommand(oneshot::Receiver<Result<ShardKey, WriteError>>);
 
 /// The driver's end of an [`AcceptedCommand`]. Dropping it without an outcome reports the command as lost.
 #[derive(Debug)]
-pub(crate) struct Receipt(oneshot::Sender<Result<(), WriteError>>);
+pub(crate) struct Receipt(oneshot::Sender<Result<ShardKey, WriteError>>);
 
 /// Error of an accepted command that was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,14 +53,20 @@ impl AcceptedCommand {
     ///
     /// Safe: the command is sent regardless.
     pub async fn written(self) -> Result<(), WriteError> {
+        self.written_by().await.map(drop)
+    }
+
+    /// The same, with the shard that wrote the command: during a reshard it may be another one than that which
+    /// accepted it.
+    pub(crate) async fn written_by(self) -> Result<ShardKey, WriteError> {
         self.0.await.unwrap_or(Err(WriteError::Lost))
     }
 }
 
 impl Receipt {
-    pub(crate) fn written(self) {
+    pub(crate) fn written(self, by: ShardKey) {
         // A closed receiver is normal: most callers do not wait for the outcome.
-        let _ = self.0.send(Ok(()));
+        let _ = self.0.send(Ok(by));
     }
 
     pub(crate) fn not_written(self, reason: WriteError) {

@@ -1,6 +1,6 @@
 //! Members of a guild: the answer to a request, and the state that all requests of a manager share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::chain::readable;
 use crate::dispatch::{JsonError, SubscriptionLabel, parse};
 use crate::error::{CommandError, ManagerEnded};
+use crate::layout::ShardKey;
 
 /// Time between two requests for all members of one guild (GW-162: Discord allows one in 30 s).
 pub(crate) const ALL_MEMBERS_WINDOW: Duration = Duration::from_secs(30);
@@ -103,6 +104,8 @@ pub(crate) type SharedAnswer = Shared<BoxFuture<'static, MembersAnswer>>;
 /// Requests under way, and the time at which each guild may be asked again.
 pub(crate) struct MembersRequests {
     last_nonce: AtomicU64,
+    /// How many requests each shard has to answer.
+    awaited: Mutex<BTreeMap<ShardKey, usize>>,
     state: Mutex<State>,
 }
 
@@ -113,6 +116,30 @@ struct State {
     windows: HashMap<u64, Arc<Window>>,
 }
 
+/// A request that awaits its answer of a shard.
+pub(crate) struct AwaitedAnswer {
+    requests: Arc<MembersRequests>,
+    shard: ShardKey,
+}
+
+impl AwaitedAnswer {
+    pub(crate) fn shard(&self) -> ShardKey {
+        self.shard
+    }
+}
+
+impl Drop for AwaitedAnswer {
+    fn drop(&mut self) {
+        let mut awaited = self.requests.awaited();
+        if let Some(number) = awaited.get_mut(&self.shard) {
+            *number -= 1;
+            if *number == 0 {
+                awaited.remove(&self.shard);
+            }
+        }
+    }
+}
+
 /// Lock for asking for all members of a guild. The value is the time at which the next request is allowed.
 type Window = tokio::sync::Mutex<Instant>;
 
@@ -120,7 +147,11 @@ impl Default for MembersRequests {
     fn default() -> Self {
         // Nonces start at a random number: a session taken over from another process also brings the answers
         // to that process's requests, which must not be taken for answers to ours.
-        Self { last_nonce: AtomicU64::new(fastrand::u64(..)), state: Mutex::default() }
+        Self {
+            last_nonce: AtomicU64::new(fastrand::u64(..)),
+            awaited: Mutex::default(),
+            state: Mutex::default(),
+        }
     }
 }
 
@@ -133,6 +164,21 @@ impl std::fmt::Debug for MembersRequests {
 impl MembersRequests {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn awaited(&self) -> MutexGuard<'_, BTreeMap<ShardKey, usize>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a request awaits its answer of this shard, until the value is dropped.
+    pub(crate) fn begin_wait(self: &Arc<Self>, shard: ShardKey) -> AwaitedAnswer {
+        *self.awaited().entry(shard).or_default() += 1;
+        AwaitedAnswer { requests: Arc::clone(self), shard }
+    }
+
+    /// Whether a request awaits its answer of this shard.
+    pub(crate) fn are_awaited(&self, shard: ShardKey) -> bool {
+        self.awaited().contains_key(&shard)
     }
 
     /// A new nonce, below the limit of 32 bytes (GW-214: Discord ignores longer ones).
@@ -182,6 +228,18 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn gw_245_a_shard_is_waited_for_until_its_last_answer() {
+        let requests = Arc::new(MembersRequests::default());
+        let key = |generation| ShardKey { id: ShardId(1), generation };
+        let (first, second) = (requests.begin_wait(key(1)), requests.begin_wait(key(1)));
+        assert!(requests.are_awaited(key(1)) && !requests.are_awaited(key(2)));
+        drop(first);
+        assert!(requests.are_awaited(key(1)));
+        drop(second);
+        assert!(!requests.are_awaited(key(1)) && requests.awaited().is_empty());
+    }
 
     #[test]
     fn a_nonce_is_not_one_of_the_process_that_had_the_session_before() {

@@ -18,5 +18,7 @@ pub(crate) use self::calls::Calls;
 pub(crate) use self::channel::{
     CAPACITY, CommandInbox, CommandSender, Origin, Parcel, PendingCommand, channel, full,
 };
-pub(crate) use self::members::{ALL_MEMBERS_WINDOW, MembersAnswer, MembersRequests, SharedAnswer};
+pub(crate) use self::members::{
+    ALL_MEMBERS_WINDOW, AwaitedAnswer, MembersAnswer, MembersRequests, SharedAnswer,
+};
 pub use self::members::{Members, MembersChunk, MembersError};

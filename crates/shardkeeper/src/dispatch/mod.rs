@@ -102,6 +102,11 @@ impl Dispatch {
         Self { key, sequence: 0, replayed: false, marks: Marks::default(), name, data: data.into() }
     }
 
+    /// Shard that received the dispatch, and its generation.
+    pub(crate) fn key(&self) -> ShardKey {
+        self.key
+    }
+
     /// Shard that received the dispatch.
     pub fn shard(&self) -> ShardId {
         self.key.id

@@ -150,6 +150,10 @@ impl Actor for ShardManager {
                 let _ =
                     reply.send(state.phase.fleet().map(|fleet| fleet.shards.layouts().owner_of(guild_id).id));
             }
+            ManagerMessage::OwnersOf(guild_id, reply) => {
+                let owners = state.phase.fleet().map(|fleet| fleet.shards.layouts().owners_of(guild_id));
+                let _ = reply.send(owners.unwrap_or_default());
+            }
             ManagerMessage::Share(reply) => drop(reply.send(state.live.share())),
             ManagerMessage::Status(reply) => drop(reply.send(state.status())),
             ManagerMessage::ShardStatus(shard, reply) => {

@@ -261,7 +261,7 @@ impl Core {
     /// Records that the connection has written everything.
     pub(super) fn flushed(&mut self) {
         self.permit = None;
-        self.receipts.flushed();
+        self.receipts.flushed(self.parts.shard);
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use shardkeeper_proto::CommandId;
 
 use crate::command::{AcceptedCommand, Receipt, WriteError, receipt};
+use crate::layout::ShardKey;
 
 /// The receipts of the commands of one shard. Their number is bounded, like the machine's queue.
 #[derive(Debug, Default)]
@@ -53,8 +54,8 @@ impl Receipts {
     }
 
     /// Reports that the connection has written everything.
-    pub(super) fn flushed(&mut self) {
-        self.in_flight.drain(..).for_each(Receipt::written);
+    pub(super) fn flushed(&mut self, shard: ShardKey) {
+        self.in_flight.drain(..).for_each(|receipt| receipt.written(shard));
     }
 
     /// Drops the receipts of commands that were lost with the connection.

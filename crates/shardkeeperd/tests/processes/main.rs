@@ -10,6 +10,7 @@
 #[cfg(target_os = "linux")]
 mod clock;
 mod proxy;
+mod reshard;
 mod scene;
 #[path = "../support/mod.rs"]
 mod support;

@@ -57,8 +57,8 @@ const HELD_EVENTS: usize = 65_536;
 const HELD_BYTES: usize = 64 << 20;
 /// Fingerprints of what the old side has delivered: 32 MiB, some minutes of a hundred thousand guilds.
 const FINGERPRINTS: usize = 2_097_152;
-/// How long after the cut-over events are compared. 60 s: a connection is replaced in less, and by then
-/// whatever the new side lagged behind has come.
+/// How long after the cut-over events are compared, if a new shard does not answer that it has received
+/// everything from before. 60 s: a connection is replaced in less.
 const TAIL: Duration = Duration::from_secs(60);
 
 /// Bounds of an overlap.
@@ -70,7 +70,8 @@ pub(crate) struct OverlapLimits {
     pub(crate) held_bytes: usize,
     /// Number of fingerprints, of 16 bytes. When it is reached, the oldest of a guild makes room for the next.
     pub(crate) fingerprints: usize,
-    /// How long after the cut-over the new side's events are still compared.
+    /// How long after the cut-over the new side's events are compared without its answer that it has received
+    /// everything from before. After that they are marked until the answer comes.
     pub(crate) tail: Duration,
 }
 
@@ -174,8 +175,15 @@ impl Overlap {
     /// Returns how far the overlap is, and moves the barrier on. To be called every 250 ms or so: nothing else
     /// moves it by time.
     pub(crate) fn report(&self, now: Instant) -> OverlapReport {
-        let mut window = self.window();
-        let probes = window.tick(now);
+        let probes = self.window().tick(now);
+        let report = OverlapReport { probes, ..self.look(now) };
+        self.moved.notify_waiters();
+        report
+    }
+
+    /// The state without its probes, which are for the one who sends them.
+    pub(crate) fn look(&self, now: Instant) -> OverlapReport {
+        let window = self.window();
         let phase = match window.phase() {
             Phase::Cut { .. } => OverlapPhase::Cut,
             Phase::Withdrawn => OverlapPhase::Withdrawn,
@@ -184,19 +192,16 @@ impl Overlap {
             Phase::Open => OverlapPhase::Probing,
         };
         let (held_events, held_bytes) = window.held();
-        let report = OverlapReport {
+        OverlapReport {
             phase,
             warm: window.warm(now),
-            probes,
+            probes: Vec::new(),
             frozen: window.frozen(),
             held_events,
             held_bytes,
             undecided: window.undecided(),
             counts: window.counts(),
-        };
-        drop(window);
-        self.moved.notify_waiters();
-        report
+        }
     }
 
     /// Cuts over: from this instant the old side's events of guilds are not published, and the new side
@@ -218,7 +223,8 @@ impl Overlap {
         self.moved.notify_waiters();
     }
 
-    /// Whether nothing is left to release or to compare, or the tail window is over.
+    /// Whether nothing is left to release or to compare. A new shard that the old side was ahead of has then
+    /// answered that it has received everything, or begun another session.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.window().is_over(now)
     }

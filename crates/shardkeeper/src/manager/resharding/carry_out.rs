@@ -43,7 +43,7 @@ impl ManagerState {
             Action::StopNew(_) => {
                 if let Some(overlap) = reshard.current.take() {
                     overlap.overlap.withdraw();
-                    reshard.ended = super::add(reshard.ended, overlap.report(now()).counts);
+                    reshard.ended = super::add(reshard.ended, overlap.overlap.look(now()).counts);
                     let Phase::Running(fleet) = &mut self.phase else { return Ok(None) };
                     fleet.shards.end_overlap(&overlap.old);
                     self.close(myself, reshard, Side::New, overlap.new);

@@ -4,6 +4,7 @@ use super::super::config::Settings;
 use super::super::now;
 use super::super::phase::Fleet;
 use super::Resharding;
+use crate::command::MembersRequests;
 use crate::dispatch::{OverlapPhase, Side};
 use crate::layout::ShardKey;
 use crate::reshard::phases::Reading;
@@ -24,7 +25,12 @@ impl Fleet {
         }
     }
 
-    pub(super) fn reading(&mut self, reshard: &mut Resharding, settings: &Settings) -> Reading {
+    pub(super) fn reading(
+        &mut self,
+        reshard: &mut Resharding,
+        settings: &Settings,
+        members: &MembersRequests,
+    ) -> Reading {
         let mut reading = Reading::default();
         let Some(group) = reshard.machine.group() else { return reading };
         reading.in_voice = !self.shards.guilds_in_voice(group.residue).is_empty();
@@ -51,7 +57,9 @@ impl Fleet {
                 reading.level = report.phase == OverlapPhase::Ready;
                 if reshard.machine.phase() == Some(GroupPhase::Draining) {
                     let is_drained = |key: &ShardKey| {
-                        self.shards.is_settled(*key) && !self.shards.awaits_answers(now(), *key)
+                        let awaits_answers =
+                            self.shards.awaits_answers(now(), *key) || members.are_awaited(*key);
+                        self.shards.is_settled(*key) && !awaits_answers
                     };
                     reading.drained = overlap.old.iter().all(is_drained);
                 }

@@ -77,7 +77,7 @@ impl Resharding {
     /// What became of the events of all new shards so far.
     fn counts(&self) -> OverlapCounts {
         let overlaps = self.tails.iter().chain(&self.current);
-        overlaps.map(|group| group.report(now()).counts).fold(self.ended, add)
+        overlaps.map(|group| group.overlap.look(now()).counts).fold(self.ended, add)
     }
 
     fn remaining(&self, allowance: &Allowance, policy: &ReshardPolicy) -> Duration {
@@ -154,7 +154,7 @@ impl ManagerState {
         self.ask_save(myself, &mut reshard);
         let Phase::Running(fleet) = &mut self.phase else { return Ok(()) };
         // Read after the inputs: a group may have ended with them, and the facts concern the next one.
-        let look = Input::Look(fleet.reading(&mut reshard, &self.config.settings));
+        let look = Input::Look(fleet.reading(&mut reshard, &self.config.settings, &self.live.members));
         self.carry_out_all(myself, &mut reshard, VecDeque::from([look])).await?;
         let Phase::Running(fleet) = &mut self.phase else { return Ok(()) };
         reshard.end_tails(&mut fleet.shards);
@@ -188,7 +188,7 @@ impl ManagerState {
         let allowance = fleet.allowance(&self.config.settings);
         let group = reshard.current.as_ref().and(reshard.machine.group());
         let sum = reshard.counts();
-        let counts = reshard.current.as_ref().map(|group| group.report(now()));
+        let counts = reshard.current.as_ref().map(|group| group.overlap.look(now()));
         Some(ReshardStatus {
             count: reshard.plan.count,
             next_count: reshard.plan.next_count,

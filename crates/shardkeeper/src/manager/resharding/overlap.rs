@@ -39,7 +39,7 @@ impl Resharding {
             let is_over = tail.overlap.is_over(now()) && !tail.old.iter().any(|key| shards.runs(*key));
             if is_over {
                 shards.end_overlap(&tail.new);
-                ended = super::add(ended, tail.report(now()).counts);
+                ended = super::add(ended, tail.overlap.look(now()).counts);
             }
             !is_over
         });

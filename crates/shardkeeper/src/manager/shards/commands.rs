@@ -243,6 +243,25 @@ mod tests {
         manager.stop(None);
     }
 
+    #[cfg(feature = "songbird")]
+    #[tokio::test(start_paused = true)]
+    async fn what_songbird_sends_goes_to_the_new_owner() {
+        use std::num::NonZeroU64;
+
+        use songbird::id::{ChannelId, GuildId};
+        use songbird::shards::VoiceUpdate;
+
+        let (manager, keeper) = hosted().await;
+        let guild = GuildId(NonZeroU64::new(GUILD).unwrap());
+        let channel = Some(ChannelId(NonZeroU64::new(7).unwrap()));
+        keeper.update_voice_state(guild, channel, false, false).await.unwrap();
+        assert_eq!(waiting(&keeper, 1, 1).await, (1, 0));
+        cut_over(&manager);
+        keeper.update_voice_state(guild, channel, true, false).await.unwrap();
+        assert_eq!((waiting(&keeper, 1, 1).await, waiting(&keeper, 3, 2).await), ((0, 0), (2, 0)));
+        manager.stop(None);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_old_shard_that_crashes_at_the_cut_over_holds_nothing_up() {
         let (manager, keeper) = hosted().await;
