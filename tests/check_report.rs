@@ -37,7 +37,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let kinds: Vec<&str> = faults.iter().filter_map(|fault| fault["drill"].as_str()).collect();
     expect("not every kind of fault", kinds == ["zombie", "reconnect", "panic", "invalid_session"]);
     let invalid = faults.iter().filter(|fault| fault["drill"] == "invalid_session").count() as u64;
-    expect("identifies are not shards and invalid sessions", number("identifies")? == shards + invalid);
+    // A reshard needs an Identify for each new shard, and leaves the new shards only.
+    let reshard = &report["reshard"];
+    let new_shards = reshard["to"].as_u64();
+    expect(
+        "identifies are not shards and invalid sessions",
+        number("identifies")? == shards + new_shards.unwrap_or(0) + invalid,
+    );
+    expect(
+        "the reshard was not finished",
+        reshard.is_null() || reshard["done"] == reshard["groups"] && reshard["took_ms"].is_u64(),
+    );
     expect("too few resumes", number("resumes")? >= faults.len() as u64 - invalid);
     for fault in faults {
         let resumed = fault["recovery"]["resumed"].as_bool();
@@ -54,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         cadence["closest_of_one_key_ms"].as_u64().is_none_or(|gap| gap >= window),
     );
     let states = list("shard_states")?;
-    expect("a shard's state is missing", states.len() as u64 == shards);
+    expect("a shard's state is missing", states.len() as u64 == new_shards.unwrap_or(shards));
     expect("a shard was not ready at the end", states.iter().all(|state| state["phase"] == "ready"));
 
     if wrong.is_empty() {

@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures_util::FutureExt;
-use shardkeeper::config::{DISCORD_API, TcpDialer, client_config_trusting};
+use shardkeeper::config::{DISCORD_API, ReshardPolicy, TcpDialer, client_config_trusting};
 use shardkeeper::store::FileStore;
 use shardkeeper::{Intents, Shardkeeper, Subscription, Topic};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -40,13 +40,21 @@ pub(crate) struct Options {
     #[arg(long, default_value = DISCORD_API)]
     api_url: String,
     /// The number of shards. Default: the number that Discord recommends. A run that can resume the sessions in
-    /// --store begins with their number of shards.
+    /// --store begins with their number of shards, and reshards to this one while it runs.
     #[arg(long)]
     shards: Option<u32>,
     /// Which shards run in this process, such as 0,1 or 4-7, when other processes run the rest. Default: all.
     /// May be repeated.
     #[arg(long, value_name = "IDS", requires = "shards", value_delimiter = ',', value_parser = shard_ids)]
     shard_ids: Vec<RangeInclusive<u32>>,
+    /// Whether to reshard while running when Discord recommends clearly more or fewer shards, or refuses a shard
+    /// that has too many guilds. Default: auto without --shards, otherwise off.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    reshard: Option<Reshard>,
+    /// How often Discord is asked how many shards it recommends: after a random part of the second half of this
+    /// time. Default: 8 hours. At least 60.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(60..))]
+    gateway_check_every: Option<u64>,
     /// How long to try to reach the gateway at the start before ending with an error. Default: no limit.
     #[arg(long, value_name = "SECONDS")]
     start_timeout: Option<u64>,
@@ -63,6 +71,12 @@ pub(crate) struct Options {
     trust: Option<PathBuf>,
     #[command(flatten)]
     wire: Wire,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Reshard {
+    Auto,
+    Off,
 }
 
 /// Parses one shard id, or an inclusive range of them.
@@ -102,6 +116,14 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             }
             builder = builder.shard_ids(options.shard_ids.iter().cloned().flatten(), shards);
         }
+    }
+    builder = match options.reshard {
+        Some(Reshard::Auto) => builder.reshard(ReshardPolicy::on()),
+        Some(Reshard::Off) => builder.reshard(ReshardPolicy::off()),
+        None => builder,
+    };
+    if let Some(seconds) = options.gateway_check_every {
+        builder = builder.gateway_check_every(Duration::from_secs(seconds));
     }
     if let Some(seconds) = options.start_timeout {
         builder = builder.start_timeout(Duration::from_secs(seconds));

@@ -129,7 +129,11 @@ async fn what_is_missing_or_wrong_in_the_arguments_is_named() {
         (&["run", "--token", "x", "--api-url", "discord.com"], "is not an http or https URL"),
         (&["run", "--token", ""], "the token is empty"),
         (&["run", "--token", "x", "--shards", "0"], "the shard count is zero"),
+        (&["run", "--token", "x", "--reshard", "on"], "[possible values: auto, off]"),
+        (&["run", "--token", "x", "--gateway-check-every", "59"], "59 is not in 60.."),
         (&["demo", "--shards", "0"], "--shards"),
+        (&["demo", "--reshard", "0"], "--reshard"),
+        (&["demo", "--reshard", "2049"], "2049 is not in 1..=2048"),
         (&["demo", "--events-per-second=-1"], "--events-per-second"),
     ] {
         let output =
@@ -155,6 +159,34 @@ async fn intents_may_be_repeated_and_shards_chosen() {
     assert_eq!(identified, [0, 2, 3, 5]);
     running.signal("TERM").await;
     assert_eq!(running.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_run_with_another_number_of_shards_resumes_and_then_reshards() {
+    let simulator = simulator(4).await;
+    let directory = Directory::new("reshard");
+    let store = directory.file("sessions");
+    let mut first = Running::start("sim-token", &simulator.api_url(), &["--store", &store, "--shards", "2"]);
+    first.until("all 2 shards of generation 1 are ready").await;
+    first.signal("TERM").await;
+    assert_eq!(first.end().await.0, Some(0));
+    let more = ["--store", &store, "--shards", "4", "--reshard", "off", "--gateway-check-every", "60"];
+    let mut second = Running::start("sim-token", &simulator.api_url(), &more);
+    for text in [
+        "2 → 4 shards",
+        "reshard: group 0 is warming; 0 of 2 groups done",
+        "reshard: group 0 is draining; 1 of 2 groups done",
+        "reshard: group 1 is retired; 2 of 2 groups done",
+        "4 shards in generation 2",
+    ] {
+        second.until(text).await;
+    }
+    second.signal("TERM").await;
+    let (code, log) = second.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    let report = simulator.report();
+    assert_eq!((report.identifies, report.resumes), (2 + 4, 2), "{log}");
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
 }
 
 #[tokio::test]
@@ -308,6 +340,37 @@ async fn a_short_demo_shows_everything_and_writes_its_report() {
     }
     assert_eq!(report["violations"], serde_json::json!([]));
     assert_eq!(report["shard_states"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_demo_that_reshards_counts_each_event_once() {
+    let file = std::env::temp_dir().join(format!("shardkeeperd-reshard-{}.json", std::process::id()));
+    let demo = ["demo", "--shards", "2", "--max-concurrency", "2", "--reshard", "4", "--seconds", "4"];
+    let more = ["--time-scale", "40", "--seed", "5", "--report", file.to_str().unwrap()];
+    let output = shardkeeperd(&demo).args(more).output();
+    let output = timeout(PATIENCE, output).await.expect("ends in time").unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    for text in [
+        "── reshard: 2 → 4 shards, in 2 groups",
+        " · reshard 2 → 4 · ",
+        "shard 3 of generation 2: ready",
+        "2 of 2 groups",
+        "reshard      2 → 4 shards: 2 of 2 groups moved, finished after ",
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    // One for each shard of each layout, and one for the session that a fault ends.
+    for (field, value) in [("identifies", 2 + 4 + 1), ("lost", 0), ("duplicated", 0), ("out_of_order", 0)] {
+        assert_eq!(report[field], value, "{field}: {shown}");
+    }
+    assert_eq!(report["delivered"], report["sent"]);
+    let reshard = &report["reshard"];
+    assert_eq!((&reshard["from"], &reshard["to"], &reshard["done"]), (&2.into(), &4.into(), &2.into()));
+    let states = report["shard_states"].as_array().unwrap();
+    assert!(states.len() == 4 && states.iter().all(|state| state["generation"] == 2), "{states:?}");
 }
 
 /// The text blocks that README shows after the command of the demo: the picture, and the summary.

@@ -267,9 +267,8 @@ impl Builder {
     /// Sets when the bot reshards by itself, and how long each step of a reshard may take. [`ReshardPolicy`]
     /// gives each default with its reason.
     ///
-    /// Default: [`on`](ReshardPolicy::on) for a bot that runs as many shards as Discord recommends,
-    /// [`off`](ReshardPolicy::off) for a bot with a [number](Self::shards) or [shards](Self::shard_ids) of its
-    /// own. [`build`](Self::build) rejects durations of more than a year.
+    /// Default: [`off`](ReshardPolicy::off). With [`on`](ReshardPolicy::on) a bot follows Discord's
+    /// recommendation while it runs. [`build`](Self::build) rejects durations of more than a year.
     pub fn reshard(mut self, policy: ReshardPolicy) -> Self {
         self.reshard = Some(policy);
         self
@@ -450,9 +449,7 @@ impl Builder {
         }
         self.settings.timings.check()?;
         self.settings.restart_policy.check()?;
-        // Whoever names a count has decided.
-        let by_itself = if self.shards.is_none() { ReshardPolicy::on() } else { ReshardPolicy::off() };
-        self.settings.reshard = self.reshard.unwrap_or(by_itself);
+        self.settings.reshard = self.reshard.unwrap_or_default();
         self.settings.reshard.check()?;
         DurationError::check(
             "start_timeout",

@@ -42,7 +42,8 @@ pub use self::lifecycle::{Lifecycle, Service};
 pub use self::model::{EventModel, TypedDelivery, TypedError, TypedSubscription};
 use self::overlap::{Marks, Part};
 pub(crate) use self::overlap::{
-    Overlap, OverlapCounts, OverlapLimits, OverlapPhase, OverlapReport, OverlapSide, OverlapSlot, Side,
+    NotYet, Overlap, OverlapCounts, OverlapLimits, OverlapPhase, OverlapReport, OverlapSide, OverlapSlot,
+    Side,
 };
 pub(crate) use self::publisher::Publisher;
 pub(crate) use self::spill::InheritedSpill;

@@ -69,10 +69,7 @@ impl Publisher {
             let Some((held, marks, owes)) = part.take(self.key.id) else { return self.pass_dropped() };
             let HeldDispatch { sequence, dispatch } = held;
             let Some(dispatch) = dispatch else {
-                // Before the cut-over the watermark stays below what is held.
-                if owes {
-                    self.watermark.pass(sequence);
-                }
+                self.watermark.pass(sequence);
                 continue;
             };
             let dispatch = Dispatch { marks, ..dispatch };

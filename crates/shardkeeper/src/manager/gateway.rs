@@ -30,8 +30,9 @@ impl ManagerState {
             },
             Phase::Running(_) => {
                 self.refreshed(info);
-                self.answer_reshard_requests(myself, None);
-                self.consider_recommendation(myself);
+                if !self.answer_reshard_requests(myself, None) {
+                    self.consider_recommendation(myself);
+                }
             }
             Phase::Stopping(_) => {}
         }

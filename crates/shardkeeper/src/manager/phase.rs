@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use ractor::{ActorRef, RpcReplyPort};
 use shardkeeper_proto::{Session, ShardCount};
 
-use super::resharding::Resharding;
+use super::resharding::{Resharding, Setback};
 use super::shards::Shards;
 use super::silence::SilenceWatch;
 use crate::error::{ExitReason, ManagerEnded, ShardChangeError, StartError};
@@ -97,6 +97,8 @@ pub(super) struct Fleet {
     pub(super) wanted: Option<ShardCount>,
     pub(super) silence: SilenceWatch,
     pub(super) reshard: Option<Box<Resharding>>,
+    /// Why the last reshard did not reach its end.
+    pub(super) setback: Option<Setback>,
 }
 
 /// The shards end, and then the session store is closed. A deadline limits both.

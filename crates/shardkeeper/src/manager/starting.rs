@@ -132,6 +132,7 @@ impl ManagerState {
             wanted: first.wanted,
             silence,
             reshard: None,
+            setback: None,
         });
         for shard in first.active {
             fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;

@@ -120,7 +120,7 @@
 //! | late announcements per subscription | 64 | A subscriber that reads at all never reaches it. |
 //! | events that a reshard group holds | 65,536 events, 64 MiB | Most leave within a round trip; this is minutes of a busy group. |
 //! | fingerprints of a reshard group | 2,097,152, 16,384 per guild | 32 MiB: some minutes of a hundred thousand guilds. |
-//! | comparing after a cut-over | for 60 s at most | Usually a second, until each new shard has answered that it has everything. After 60 s without an answer, events are marked until it comes. |
+//! | comparing after a cut-over | for 60 s at most | By then whatever the new side lagged behind has come. |
 //! | a new shard counts as loaded | 15 s after the last guild | Common practice; a guild in an outage may never come (GW-254). |
 //! | a reshard's question to a shard | repeated every 5 s | The shard may have been down; a heartbeat costs little of the rate limit. |
 //! | rest between the two halves of a reshard's comparison | 1 s | Discord writes events and acknowledgements in different processes. |

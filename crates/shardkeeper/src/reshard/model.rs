@@ -138,6 +138,7 @@ impl World {
             in_voice,
             warm: shards.new == New::Warm,
             level: shards.old != Old::Down,
+            frozen: shards.old == Old::Down && good,
             drained: good,
         }
     }

@@ -119,7 +119,8 @@ pub(crate) enum Input {
 /// Facts about the group that is next or under way. Each phase uses some of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reading {
-    /// The identify budget allows the Identifies of the group, and leaves the reserve.
+    /// The identify budget allows the Identifies of the group, and leaves the reserve; and no earlier overlap
+    /// of its old shards goes on.
     pub(crate) affordable: bool,
     /// The bot is in a voice channel of one of the group's guilds.
     pub(crate) in_voice: bool,
@@ -127,6 +128,8 @@ pub(crate) struct Reading {
     pub(crate) warm: bool,
     /// The old shards have received all that Discord had sent by the time that the new ones were warm.
     pub(crate) level: bool,
+    /// An old shard has lost its session, so that nobody delivers the events of its guilds.
+    pub(crate) frozen: bool,
     /// The old shards have no request under way, and all their deliveries are acknowledged.
     pub(crate) drained: bool,
 }
@@ -175,14 +178,17 @@ impl Spans {
             VoicePolicy::Later => None,
         };
         Self {
-            // A group that waits for voice must not run into its deadline because of that.
-            group: policy.group_deadline.saturating_add(pace).saturating_add(voice.unwrap_or_default()),
+            group: policy.group_deadline.saturating_add(pace),
             drain: policy.drain_deadline,
             pause: policy.pause,
             voice,
         }
     }
 }
+
+/// How long a group that has to be given up may still try to cut over, if a withdrawal would lose events: the
+/// old shards that are left have to catch up.
+const CUT_TAKES: Duration = Duration::from_secs(30);
 
 /// One reshard, from the first group to the last. Its groups take their turns in the order of `pending`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -206,12 +212,18 @@ enum Step {
     Warming {
         group: Arc<ReshardGroup>,
         until: Instant,
+        /// The deadline of a group that waits for voice: it must not run into the other because of that.
+        latest: Instant,
     },
     /// The old shards catch up.
     Warm {
         group: Arc<ReshardGroup>,
         until: Instant,
+        latest: Instant,
         voice_until: Instant,
+        frozen: bool,
+        /// Cut over first, and then halt: a withdrawal would lose the events of a frozen shard.
+        halt: Option<HaltReason>,
     },
     /// The new shards have taken over.
     Draining {
@@ -251,11 +263,11 @@ impl Reshard {
         match input {
             Input::Pause => self.paused = true,
             Input::Resume => self.resume(now),
-            Input::Abort => self.halt(HaltReason::Aborted, &mut actions),
+            Input::Abort => self.halt(now, HaltReason::Aborted, &mut actions),
             Input::Refused(code) => {
                 // After the cut-over it is a refusal of the present layout, and not a matter of the reshard.
                 if matches!(self.step, Step::Warming { .. } | Step::Warm { .. }) {
-                    self.halt(HaltReason::Refused(code), &mut actions);
+                    self.halt(now, HaltReason::Refused(code), &mut actions);
                 }
             }
             Input::Look(reading) => self.look(now, reading, &mut actions),
@@ -279,25 +291,32 @@ impl Reshard {
                     self.begin(now, reading, actions);
                 }
             }
-            Step::Warming { group, until } if reading.warm => {
-                let (group, until) = (Arc::clone(group), *until);
+            Step::Warming { group, until, latest } if reading.warm => {
+                let (group, until, latest) = (Arc::clone(group), *until, *latest);
                 actions.push(Action::Announce(Arc::clone(&group), GroupPhase::Warm));
                 let voice_until = self.spans.voice.map_or(now, |wait| later(now, wait));
-                self.step = Step::Warm { group, until, voice_until };
+                let frozen = reading.frozen;
+                self.step = Step::Warm { group, until, latest, voice_until, frozen, halt: None };
             }
             Step::Warming { until, .. } if now < *until => {}
-            Step::Warm { group, until, .. } if !reading.warm && now < *until => {
-                let (group, until) = (Arc::clone(group), *until);
+            Step::Warm { group, until, latest, halt: None, .. } if !reading.warm && now < *until => {
+                let (group, until, latest) = (Arc::clone(group), *until, *latest);
                 actions.push(Action::Announce(Arc::clone(&group), GroupPhase::Warming));
-                self.step = Step::Warming { group, until };
+                self.step = Step::Warming { group, until, latest };
             }
-            Step::Warm { group, voice_until, .. }
-                if reading.warm && reading.level && (!reading.in_voice || now >= *voice_until) =>
-            {
-                actions.push(Action::CutOver(Arc::clone(group)));
+            Step::Warm { group, until, latest, voice_until, frozen, halt } if reading.warm => {
+                *frozen = reading.frozen;
+                if reading.in_voice && halt.is_none() {
+                    *until = *latest;
+                }
+                let may_move = !reading.in_voice || now >= *voice_until;
+                if *frozen || halt.is_some() || reading.level && may_move {
+                    actions.push(Action::CutOver(Arc::clone(group)));
+                } else if now >= *until {
+                    self.halt(now, HaltReason::Deadline, actions);
+                }
             }
-            Step::Warm { until, .. } if now < *until => {}
-            Step::Warming { .. } | Step::Warm { .. } => self.halt(HaltReason::Deadline, actions),
+            Step::Warming { .. } | Step::Warm { .. } => self.withdraw(HaltReason::Deadline, actions),
             Step::Draining { group, until, unsaved: None, halt } if reading.drained || now >= *until => {
                 let (group, halt) = (Arc::clone(group), *halt);
                 actions.push(Action::StopOld(Arc::clone(&group)));
@@ -324,24 +343,29 @@ impl Reshard {
         let Some(group) = self.pending.pop_front() else { return };
         actions.push(Action::Announce(Arc::clone(&group), GroupPhase::Warming));
         actions.push(Action::Warm(Arc::clone(&group)));
-        self.step = Step::Warming { group, until: later(now, self.spans.group) };
+        let until = later(now, self.spans.group);
+        let latest = later(until, self.spans.voice.unwrap_or_default());
+        self.step = Step::Warming { group, until, latest };
     }
 
     fn cut_over(&mut self, now: Instant, done: bool, actions: &mut Vec<Action>) {
-        let Step::Warm { group, until, .. } = &self.step else { return };
+        let Step::Warm { group, until, halt, .. } = &self.step else { return };
         if !done {
             // Tried again at the next look.
             if now >= *until {
-                self.halt(HaltReason::Deadline, actions);
+                match halt {
+                    Some(_) => self.withdraw(HaltReason::Deadline, actions),
+                    None => self.halt(now, HaltReason::Deadline, actions),
+                }
             }
             return;
         }
-        let group = Arc::clone(group);
+        let (group, halt) = (Arc::clone(group), *halt);
         self.moved.insert(group.residue);
         let save = self.save(actions);
         actions.push(Action::Announce(Arc::clone(&group), GroupPhase::Draining));
         let until = later(now, self.spans.drain);
-        self.step = Step::Draining { group, until, unsaved: Some(save), halt: None };
+        self.step = Step::Draining { group, until, unsaved: Some(save), halt };
     }
 
     fn gone(&mut self, now: Instant, side: Side, actions: &mut Vec<Action>) {
@@ -366,19 +390,32 @@ impl Reshard {
     }
 
     /// Withdraws the group under way, or ends with it if it has been cut over.
-    fn halt(&mut self, why: HaltReason, actions: &mut Vec<Action>) {
+    fn halt(&mut self, now: Instant, why: HaltReason, actions: &mut Vec<Action>) {
         match &mut self.step {
             Step::Between { .. } => self.stand_still(why, actions),
-            Step::Warming { group, .. } | Step::Warm { group, .. } => {
-                let group = Arc::clone(group);
-                actions.push(Action::StopNew(Arc::clone(&group)));
-                actions.push(Action::Announce(Arc::clone(&group), GroupPhase::Withdrawn));
-                self.step = Step::Withdrawing { group, why };
+            Step::Warm { group, until, frozen: true, halt, .. } => {
+                if halt.is_none() {
+                    (*halt, *until) = (Some(why), later(now, CUT_TAKES));
+                    actions.push(Action::CutOver(Arc::clone(group)));
+                }
             }
+            Step::Warming { .. } | Step::Warm { .. } => self.withdraw(why, actions),
             Step::Draining { halt, .. } | Step::Retiring { halt, .. } => *halt = Some(why),
             // The first reason counts.
             Step::Withdrawing { .. } | Step::Halted(_) | Step::Over => {}
         }
+    }
+
+    /// Closes the new shards of the group under way, if it has not been cut over.
+    fn withdraw(&mut self, why: HaltReason, actions: &mut Vec<Action>) {
+        let (group, why) = match &self.step {
+            Step::Warming { group, .. } => (Arc::clone(group), why),
+            Step::Warm { group, halt, .. } => (Arc::clone(group), halt.unwrap_or(why)),
+            _ => return,
+        };
+        actions.push(Action::StopNew(Arc::clone(&group)));
+        actions.push(Action::Announce(Arc::clone(&group), GroupPhase::Withdrawn));
+        self.step = Step::Withdrawing { group, why };
     }
 
     /// No group is under way: the reshard is withdrawn if none has moved, and stands half way otherwise.

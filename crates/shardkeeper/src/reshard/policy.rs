@@ -74,7 +74,7 @@ pub enum VoicePolicy {
 const RECOMMENDED_FILL: u64 = 40;
 
 impl ReshardPolicy {
-    /// Reshards by itself. Default of a bot that runs as many shards as Discord recommends.
+    /// Reshards by itself.
     pub const fn on() -> Self {
         Self {
             automatic: true,
@@ -90,7 +90,7 @@ impl ReshardPolicy {
         }
     }
 
-    /// Reshards only on request. Default of a bot with a shard count or shards of its own.
+    /// Reshards only on request. Default of a bot.
     pub const fn off() -> Self {
         Self { automatic: false, ..Self::on() }
     }
@@ -127,7 +127,7 @@ impl ReshardPolicy {
 
 impl Default for ReshardPolicy {
     fn default() -> Self {
-        Self::on()
+        Self::off()
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_recommendation_is_followed_at_the_limits_and_not_before() {
-        let default = ReshardPolicy::default();
+        let default = ReshardPolicy::on();
         for (count, recommended, followed) in [
             (10, 10, false),
             (10, 14, false),
@@ -170,7 +170,7 @@ mod tests {
         fn a_recommendation_that_goes_up_and_down_causes_no_second_reshard(
             count in 1_u32..5000, recommended in 5_u32..5000, percent in -20_i64..=20
         ) {
-            let default = ReshardPolicy::default();
+            let default = ReshardPolicy::on();
             prop_assume!(default.follows(count, recommended));
             let next = i64::from(recommended) * (100 + percent) / 100;
             let next = u32::try_from(next).unwrap();

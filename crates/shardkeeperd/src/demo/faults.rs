@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shardkeeper::actor::ShardMessage;
-use shardkeeper::status::{Change, Reason};
-use shardkeeper::{Lifecycle, ShardId, Shardkeeper};
-use shardkeeper_sim::{Fault, Simulator};
+use shardkeeper::status::{Change, ManagerStatus, Phase, Reason, Role, ShardKey, ShardStatus};
+use shardkeeper::{Lifecycle, Shardkeeper};
+use shardkeeper_sim::{Fault, SessionFilter, Simulator};
 use tokio::time::Instant;
 
 /// A kind of fault.
@@ -49,7 +49,7 @@ impl fmt::Display for Drill {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Injected {
     pub(super) drill: Drill,
-    pub(super) shard: u32,
+    pub(super) shard: ShardKey,
     #[serde(skip)]
     at: Instant,
     /// Whether the shard noticed this fault: it must recover from this one, not from another disturbance.
@@ -89,7 +89,6 @@ impl Injected {
 
 /// The schedule of faults, and those from which shards are still recovering.
 pub(super) struct Plan {
-    shards: u32,
     random: fastrand::Rng,
     /// When each fault is due. Set when every shard was ready for the first time.
     due: Option<Vec<(Instant, Drill)>>,
@@ -97,8 +96,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(shards: u32, seed: u64) -> Self {
-        Self { shards, random: fastrand::Rng::with_seed(seed), due: None, injected: Vec::new() }
+    pub(super) fn new(seed: u64) -> Self {
+        Self { random: fastrand::Rng::with_seed(seed), due: None, injected: Vec::new() }
     }
 
     pub(super) fn drills(&self) -> &[Injected] {
@@ -111,12 +110,13 @@ impl Plan {
             && self.injected.iter().all(|fault| fault.recovery.is_some())
     }
 
-    /// Injects the faults that are due. Called while every shard is ready, so that no two faults hit one
-    /// shard at once.
+    /// Injects the faults that are due. Called while every shard in service is ready, so that no two faults hit
+    /// one shard at once.
     pub(super) async fn inject_due(
         &mut self,
         now: Instant,
         end: Instant,
+        status: &ManagerStatus,
         keeper: &Shardkeeper,
         simulator: &Simulator,
     ) -> Vec<String> {
@@ -128,18 +128,17 @@ impl Plan {
         let mut lines = Vec::new();
         while let Some(&(at, drill)) = due.first() {
             // With few shards, one fault at a time; with many, each fault on a shard of its own.
-            let busy: Vec<u32> = self
-                .injected
-                .iter()
-                .filter(|fault| fault.recovery.is_none())
-                .map(|fault| fault.shard)
-                .collect();
-            let free: Vec<u32> = (0..self.shards).filter(|shard| !busy.contains(shard)).collect();
-            let Some(&shard) = self.random.choice(&free) else { break };
+            let is_free = |shard: ShardKey| {
+                !self.injected.iter().any(|fault| fault.shard == shard && fault.recovery.is_none())
+            };
+            let mut free = victims(status, drill);
+            free.retain(|shard| is_free(key(shard)));
+            let Some(shard) = self.random.choice(free) else { break };
             if at > now || !inject(drill, shard, keeper, simulator).await {
                 break;
             }
             due.remove(0);
+            let shard = key(shard);
             self.injected.push(Injected { drill, shard, at: now, noticed: false, recovery: None });
             lines.push(format!("── fault: {drill} on shard {shard}"));
         }
@@ -148,7 +147,7 @@ impl Plan {
 
     /// Records how the shards react to the faults.
     pub(super) fn watch(&mut self, now: Instant, lifecycle: &Lifecycle) {
-        let Some(ShardId(shard)) = lifecycle.shard() else { return };
+        let Some(shard) = lifecycle.key() else { return };
         let Some(fault) =
             self.injected.iter_mut().find(|fault| fault.shard == shard && fault.recovery.is_none())
         else {
@@ -168,17 +167,45 @@ impl Plan {
     }
 }
 
-async fn inject(drill: Drill, shard: u32, keeper: &Shardkeeper, simulator: &Simulator) -> bool {
+fn key(shard: &ShardStatus) -> ShardKey {
+    ShardKey { id: shard.shard, generation: shard.generation }
+}
+
+/// The shards that a fault can hit: those that stay, since a shard of an older layout may close before it has
+/// recovered.
+fn victims(status: &ManagerStatus, drill: Drill) -> Vec<&ShardStatus> {
+    let newest = status.shards.iter().map(|shard| shard.generation).max();
+    let stays = status.reshard.as_ref().map(|reshard| reshard.next_generation).or(newest);
+    let moves = |shard: &ShardStatus| {
+        status.reshard.as_ref().is_some_and(|reshard| reshard.new.contains(&shard.shard))
+    };
+    let can_be_hit = |shard: &&ShardStatus| match drill {
+        Drill::Zombie | Drill::Reconnect => true,
+        // The handle gives out only the actors of shards in service.
+        Drill::Panic => shard.role == Role::Active,
+        // A shard that has just taken over loses the events until it is ready again, as any shard does that
+        // loses its session. The simulator would count them, because the old shard receives them.
+        Drill::InvalidSession => !moves(shard),
+    };
+    let shards = status.shards.iter().filter(|shard| Some(shard.generation) == stays);
+    shards.filter(|shard| shard.phase == Phase::Ready).filter(can_be_hit).collect()
+}
+
+async fn inject(drill: Drill, shard: &ShardStatus, keeper: &Shardkeeper, simulator: &Simulator) -> bool {
     let fault = match drill {
         Drill::Zombie => Fault::StopAcking,
         Drill::Reconnect => Fault::Reconnect,
         Drill::InvalidSession => Fault::InvalidSession { resumable: false },
         Drill::Panic => {
-            let actor = keeper.shard(ShardId(shard)).await;
+            let actor = keeper.shard(shard.shard).await;
             return actor.is_ok_and(|actor| actor.cast(ShardMessage::CrashDrill).is_ok());
         }
     };
-    simulator.inject(shard, fault).is_ok()
+    // Two layouts can have a shard with this id, and even with the same count.
+    let sessions = simulator.sessions().into_iter();
+    let own = sessions.filter(|it| (it.shard_id, it.shard_count) == (shard.shard.0, shard.count.get()));
+    let newest = own.map(|session| session.session).max();
+    newest.is_some_and(|session| simulator.inject_in(SessionFilter::of_session(session), fault).is_ok())
 }
 
 /// Suppresses the output of the panic that the demo injects; any other panic is still printed.

@@ -4,8 +4,10 @@
 
 mod faults;
 mod lateness;
+mod reshard;
 mod screen;
 mod summary;
+mod tally;
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,18 +16,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use shardkeeper::config::Timings;
-use shardkeeper::status::{Change, ManagerStatus, Next, Phase};
+use shardkeeper::config::{ReshardPolicy, Timings};
+use shardkeeper::status::{Change, GroupPhase, ManagerStatus, Next, Phase, Role};
 use shardkeeper::{
     Builder, Event, Intents, Lifecycle, Overflow, Shardkeeper, Subscription, SubscriptionOptions, Topic,
 };
-use shardkeeper_sim::{SimConfig, SimTimings, Simulator};
+use shardkeeper_sim::{SimConfig, SimTimings, Simulator, Traces};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use self::faults::Plan;
 use self::lateness::Lateness;
+use self::reshard::Reshard;
 use self::screen::Screen;
 use self::summary::{Summary, Verdict};
+use self::tally::{Judged, Tally};
 use crate::say;
 use crate::terminate::Terminate;
 use crate::wire::Wire;
@@ -41,6 +45,8 @@ const SETTLE: Duration = Duration::from_secs(15);
 const IDENTIFY_MARGIN: Duration = Duration::from_millis(75);
 /// The capacity for the last events of the demo; the simulator sends no faster than the demo counts.
 const BACKLOG: usize = 4096;
+/// The most guilds per shard on average, so that no shard has more than the 2500 that Discord allows.
+const MOST_GUILDS: u32 = 2000;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -50,6 +56,9 @@ pub(crate) struct Options {
     /// How many shards may identify at the same time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     max_concurrency: u32,
+    /// Reshards the bot to this many shards in the middle of the demo, while events and faults go on.
+    #[arg(long, value_name = "SHARDS", value_parser = clap::value_parser!(u32).range(1..=2048))]
+    reshard: Option<u32>,
     /// Events per second, over all shards.
     #[arg(long, default_value_t = 500.0, value_parser = positive)]
     events_per_second: f64,
@@ -80,6 +89,15 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+/// What the demo shows and counts.
+struct Stage {
+    simulator: Simulator,
+    judged: Judged,
+    screen: Screen,
+    faults: Plan,
+    reshard: Option<Reshard>,
+}
+
 pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     faults::hush_drills();
     let mut terminate = Terminate::listen()?;
@@ -89,45 +107,50 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let builder = configure(options, &simulator);
     let everything = SubscriptionOptions { capacity: BACKLOG, overflow: Overflow::Wait };
     let mut events = builder.subscribe_with(Topic::all().with_lifecycle(), everything);
-    let mut screen = Screen::new(options.plain);
-    screen.line(&format!(
+    let mut stage = Stage {
+        simulator,
+        judged: options.judged(),
+        screen: Screen::new(options.plain, options.reshard.is_some()),
+        faults: Plan::new(options.seed),
+        reshard: options.reshard.map(|to| Reshard::new(options.shards, to)),
+    };
+    stage.screen.line(&format!(
         "{} shards, {} at a time, against a simulated Discord at {}; time passes {} times as fast",
         options.shards,
         options.max_concurrency,
-        simulator.api_url(),
+        stage.simulator.api_url(),
         options.time_scale
     ));
     let keeper = builder.start().await?;
-    simulator.start_traffic();
+    stage.simulator.start_traffic();
 
     let end = Instant::now() + Duration::from_secs(options.seconds);
     // Ends even if recovery fails, but allows enough time for many shards to identify.
     let windows = options.shards.div_ceil(options.max_concurrency);
     let identifying = Duration::from_secs(5).div_f64(options.time_scale) + IDENTIFY_MARGIN;
     let latest = end + identifying * windows + SETTLE;
-    let mut plan = Plan::new(options.shards, options.seed);
     let terminated = tokio::select! {
-        () = show(&keeper, &simulator, &mut events, &mut screen, &mut plan, (end, latest)) => false,
+        () = stage.show(&keeper, &mut events, (end, latest)) => false,
         () = terminate.wait() => true,
     };
 
-    simulator.stop_traffic();
+    stage.simulator.stop_traffic();
     if !terminated {
         // Waits for events in progress; a shard that is down reconnects and has its events replayed.
         let (mut delivered, mut since) = (0, Instant::now());
         loop {
-            let delivery = simulator.delivery();
+            let tally = stage.tally();
             let ready = keeper.status().await.is_ok_and(|status| all_ready(&status));
-            if ready && delivery.delivered == delivery.sent {
+            if ready && tally.lost == 0 {
                 break;
             }
             // As long as events arrive, none is counted as lost, however slow the machine is.
-            if delivery.delivered > delivered {
-                (delivered, since) = (delivery.delivered, Instant::now());
+            if tally.delivered > delivered {
+                (delivered, since) = (tally.delivered, Instant::now());
             } else if since.elapsed() >= SETTLE {
                 break;
             }
-            take_for(Duration::from_millis(20), &simulator, &mut events, &mut screen, &mut plan).await;
+            stage.take_for(Duration::from_millis(20), &mut events).await;
         }
     }
     let status = keeper.status().await.unwrap_or_default();
@@ -141,24 +164,30 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     };
     let reading = async {
         while let Some(event) = events.next().await {
-            observe(&event, &simulator, &mut screen, &mut plan)
+            stage.observe(&event);
         }
     };
     tokio::join!(ending, reading);
-    screen.finish();
+    stage.screen.finish();
 
-    let summary = Summary::new(options, &simulator, &status, plan.drills(), terminated, (started, &lateness));
+    let summary = Summary::new(options, &stage, &status, terminated, (started, &lateness));
     say(&summary);
     if let Some(file) = &options.report {
         summary.write(file)?;
         say(format_args!("report written to {}", file.display()));
     }
-    simulator.shutdown();
+    stage.simulator.shutdown();
     Ok(match summary.verdict() {
         Verdict::Good | Verdict::EndedEarly => ExitCode::SUCCESS,
         Verdict::Late => ExitCode::from(LATE),
         Verdict::Wrong => ExitCode::FAILURE,
     })
+}
+
+impl Options {
+    fn judged(&self) -> Judged {
+        if self.reshard.is_some() { Judged::OverAllSessions } else { Judged::BySession }
+    }
 }
 
 async fn simulate(options: &Options) -> std::io::Result<Simulator> {
@@ -167,9 +196,13 @@ async fn simulate(options: &Options) -> std::io::Result<Simulator> {
     config.seed = options.seed;
     config.shards = options.shards;
     config.max_concurrency = options.max_concurrency;
-    config.identify_total = config.identify_total.max(options.shards * 2);
+    let to = options.reshard.unwrap_or(options.shards);
+    config.identify_total = config.identify_total.max((options.shards + to) * 2);
     config.identify_remaining = config.identify_total;
-    config.guilds = options.shards * 4;
+    config.guilds = (options.shards.max(to) * 4).min(options.shards.min(to) * MOST_GUILDS);
+    if options.judged() == Judged::OverAllSessions {
+        config.traces = Traces::World { repeating: Vec::new() };
+    }
     config.events_per_second = options.events_per_second;
     config.timings = SimTimings::default().compressed(options.time_scale);
     // Short enough that a zombie is noticed within the available time.
@@ -183,87 +216,120 @@ fn configure(options: &Options, simulator: &Simulator) -> Builder {
     // The simulator is near; the default margin, meant for the network to Discord, would be half a compressed
     // window.
     timings.identify_margin = IDENTIFY_MARGIN;
-    let builder = Shardkeeper::builder(TOKEN, Intents::all());
+    let builder = Shardkeeper::builder(TOKEN, Intents::all()).reshard(ReshardPolicy::off());
     options.wire.apply(builder).api_url(simulator.api_url()).timings(timings).seed(options.seed)
 }
 
-/// Runs until the end of the demo, and until every shard has recovered.
-async fn show(
-    keeper: &Shardkeeper,
-    simulator: &Simulator,
-    events: &mut Subscription,
-    screen: &mut Screen,
-    plan: &mut Plan,
-    (end, latest): (Instant, Instant),
-) {
-    let mut frame = interval(Duration::from_millis(100));
-    frame.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        tokio::select! {
-            biased;
-            () = sleep_until(latest) => return,
-            _ = frame.tick() => {
-                let Ok(status) = keeper.status().await else { return };
-                screen.draw(&status, &simulator.delivery());
-                if all_ready(&status) {
-                    for line in plan.inject_due(Instant::now(), end, keeper, simulator).await {
-                        screen.line(&line);
+impl Stage {
+    /// Runs until the end of the demo, and until every shard has recovered.
+    async fn show(
+        &mut self,
+        keeper: &Shardkeeper,
+        events: &mut Subscription,
+        (end, latest): (Instant, Instant),
+    ) {
+        let mut frame = interval(Duration::from_millis(100));
+        frame.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let resharding = self.reshard.as_ref().map(Reshard::takes).unwrap_or_default();
+            tokio::select! {
+                biased;
+                () = sleep_until(latest + resharding) => return,
+                _ = frame.tick() => {
+                    let Ok(status) = keeper.status().await else { return };
+                    self.screen.draw(&status, &self.tally());
+                    if all_serve(&status) {
+                        self.act(keeper, &status, end).await;
+                    }
+                    if Instant::now() >= end && self.is_over() && all_ready(&status) {
+                        return;
                     }
                 }
-                if Instant::now() >= end && plan.is_healed() && all_ready(&status) {
-                    return;
+                event = events.next() => match event {
+                    Some(event) => self.observe(&event),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Does what is due.
+    async fn act(&mut self, keeper: &Shardkeeper, status: &ManagerStatus, end: Instant) {
+        let now = Instant::now();
+        let mut lines = self.faults.inject_due(now, end, status, keeper, &self.simulator).await;
+        if let Some(reshard) = &mut self.reshard {
+            lines.extend(reshard.begin_if_due(now, end, keeper, &self.simulator).await);
+        }
+        for line in lines {
+            self.screen.line(&line);
+        }
+    }
+
+    /// Whether everything that was to happen has happened.
+    fn is_over(&self) -> bool {
+        self.faults.is_healed() && self.reshard.as_ref().is_none_or(Reshard::is_over)
+    }
+
+    fn tally(&self) -> Tally {
+        self.judged.tally(&self.simulator)
+    }
+
+    /// Takes events for this long.
+    async fn take_for(&mut self, span: Duration, events: &mut Subscription) {
+        let taking = async {
+            while let Some(event) = events.next().await {
+                self.observe(&event);
+            }
+            // The stream has ended: wait until the time is over.
+            std::future::pending::<()>().await;
+        };
+        let _ = timeout(span, taking).await;
+    }
+
+    fn observe(&mut self, event: &Event) {
+        match event {
+            Event::Dispatch(dispatch) => self.judged.observe(&self.simulator, dispatch),
+            Event::Lifecycle(lifecycle) => {
+                self.faults.watch(Instant::now(), lifecycle);
+                if let Some(reshard) = &mut self.reshard {
+                    reshard.watch(lifecycle);
+                }
+                if is_worth_a_line(lifecycle) {
+                    self.screen.line(&lifecycle.to_string());
                 }
             }
-            event = events.next() => match event {
-                Some(event) => observe(&event, simulator, screen, plan),
-                None => return,
-            },
-        }
-    }
-}
-
-/// Takes events for this long.
-async fn take_for(
-    span: Duration,
-    simulator: &Simulator,
-    events: &mut Subscription,
-    screen: &mut Screen,
-    plan: &mut Plan,
-) {
-    let taking = async {
-        while let Some(event) = events.next().await {
-            observe(&event, simulator, screen, plan);
-        }
-        // The stream has ended: wait until the time is over.
-        std::future::pending::<()>().await;
-    };
-    let _ = timeout(span, taking).await;
-}
-
-fn observe(event: &Event, simulator: &Simulator, screen: &mut Screen, plan: &mut Plan) {
-    match event {
-        Event::Dispatch(dispatch) => simulator.observe(dispatch.shard().0, dispatch.name(), dispatch.data()),
-        Event::Lifecycle(lifecycle) => {
-            plan.watch(Instant::now(), lifecycle);
-            if is_worth_a_line(lifecycle) {
-                screen.line(&lifecycle.to_string());
+            Event::Lagged { missed } => {
+                let line = format!("the demo itself was too slow: its display missed {missed} events");
+                self.screen.line(&line);
             }
+            _ => {}
         }
-        Event::Lagged { missed } => {
-            screen.line(&format!("the demo itself was too slow: its display missed {missed} events"))
-        }
-        _ => {}
     }
 }
 
-/// Whether to print this lifecycle change. The steps of a normal start and of the end would hide the
-/// important ones.
+/// Whether to print this lifecycle change. The steps of a normal start, of a normal group and of the end would
+/// hide the important ones.
 fn is_worth_a_line(lifecycle: &Lifecycle) -> bool {
-    let Lifecycle::Shard { change, .. } = lifecycle else { return true };
-    matches!(change, Change::Ready | Change::Resumed { .. } | Change::Refused(_))
-        || matches!(change, Change::Disconnected { next, .. } if *next != Next::End)
+    match lifecycle {
+        Lifecycle::Shard { change: Change::Disconnected { next, .. }, .. } => *next != Next::End,
+        Lifecycle::Shard { change, .. } => {
+            matches!(change, Change::Ready | Change::Resumed { .. } | Change::Refused(_))
+        }
+        Lifecycle::ReshardGroup { phase, .. } => {
+            matches!(phase, GroupPhase::Draining | GroupPhase::Withdrawn)
+        }
+        // The demo prints its own line.
+        Lifecycle::ReshardBegun(_) => false,
+        _ => true,
+    }
 }
 
 fn all_ready(status: &ManagerStatus) -> bool {
     !status.shards.is_empty() && status.shards.iter().all(|shard| shard.phase == Phase::Ready)
+}
+
+/// Whether each guild is served: the shards that only warm up or close do not count.
+fn all_serve(status: &ManagerStatus) -> bool {
+    let mut active = status.shards.iter().filter(|shard| shard.role == Role::Active).peekable();
+    active.peek().is_some() && active.all(|shard| shard.phase == Phase::Ready)
 }

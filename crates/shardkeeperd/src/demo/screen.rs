@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use crossterm::style::{Color, ResetColor, SetForegroundColor};
 use crossterm::{cursor, queue, terminal};
-use shardkeeper::status::{ManagerStatus, Phase, ShardStatus};
-use shardkeeper_sim::Delivery;
+use shardkeeper::status::{ManagerStatus, Phase, ReshardStatus, ShardStatus};
 
+use super::tally::Tally;
 use crate::{can_move_cursor, say, wants_colours};
 
 /// How many of the latest lines are kept; a small terminal shows fewer of them.
 const LINES: usize = 8;
 /// The width from which on the table has all its columns, in characters.
 const WIDE: usize = 76;
+/// The width of the columns that only a demo with a reshard has.
+const LAYOUT: usize = 14;
 /// How often a status line is printed without a terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(1);
 
@@ -23,17 +25,19 @@ pub(super) struct Screen {
     /// `None` if standard output is not a terminal.
     terminal: Option<Stdout>,
     colours: bool,
+    /// Whether there is a reshard, and so shards of two layouts.
+    reshards: bool,
     lines: VecDeque<String>,
     last_plain: Option<Instant>,
 }
 
 impl Screen {
-    pub(super) fn new(plain: bool) -> Self {
+    pub(super) fn new(plain: bool, reshards: bool) -> Self {
         let stdout = io::stdout();
         let colours = wants_colours(&stdout);
         let terminal = (!plain && stdout.is_terminal() && can_move_cursor()).then_some(stdout);
         let (started, lines) = (Instant::now(), VecDeque::new());
-        let mut screen = Self { started, terminal, colours, lines, last_plain: None };
+        let mut screen = Self { started, terminal, colours, reshards, lines, last_plain: None };
         screen.on_terminal(|out| queue!(out, terminal::EnterAlternateScreen, cursor::Hide));
         screen
     }
@@ -52,16 +56,19 @@ impl Screen {
     }
 
     /// Draws the current state.
-    pub(super) fn draw(&mut self, status: &ManagerStatus, delivery: &Delivery) {
+    pub(super) fn draw(&mut self, status: &ManagerStatus, tally: &Tally) {
         if self.terminal.is_none() {
             if self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_EVERY) {
                 self.last_plain = Some(Instant::now());
-                self.line(&totals(status, delivery).join(" · "));
+                let mut parts = totals(status, tally).to_vec();
+                parts.extend(status.reshard.iter().map(resharding));
+                self.line(&parts.join(" · "));
             }
             return;
         }
         let (width, height) = terminal::size().unwrap_or((80, 24));
-        let picture = picture(status, delivery, &self.lines, (width.into(), height.into()));
+        let size = (width.into(), height.into());
+        let picture = picture(status, tally, self.reshards, &self.lines, size);
         let colours = self.colours;
         self.on_terminal(|out| {
             for (row, line) in (0..height).zip(&picture) {
@@ -109,20 +116,22 @@ type Line = Vec<(String, Option<Color>)>;
 /// Composes the whole display, cut to the size of the terminal.
 fn picture(
     status: &ManagerStatus,
-    delivery: &Delivery,
+    tally: &Tally,
+    reshards: bool,
     lines: &VecDeque<String>,
     (width, height): (usize, usize),
 ) -> Vec<Line> {
-    let mut picture: Vec<Line> = wrapped(&totals(status, delivery), width).into_iter().map(plain).collect();
+    let mut picture: Vec<Line> = wrapped(&totals(status, tally), width).into_iter().map(plain).collect();
     picture.push(plain(progress(status, width)));
-    picture.push(plain(header(width)));
+    picture.extend(status.reshard.iter().map(|reshard| plain(resharding(reshard))));
+    picture.push(plain(header(width, reshards)));
     // A third of the remaining height is for the latest lines, with a blank one above them.
     let left = height.saturating_sub(picture.len() + 1);
     let logged = (left / 3).clamp(1, LINES).min(lines.len().max(1));
-    picture.extend(table(&status.shards, left.saturating_sub(logged).max(1), width));
+    picture.extend(table(&status.shards, left.saturating_sub(logged).max(1), width, reshards));
     picture.push(Line::new());
     picture.extend(lines.iter().skip(lines.len().saturating_sub(logged)).map(|line| {
-        let colour = line.contains("── fault").then_some(Color::Magenta);
+        let colour = line.contains("  ── ").then_some(Color::Magenta);
         vec![(line.clone(), colour)]
     }));
     picture.truncate(height);
@@ -159,14 +168,14 @@ fn wrapped(parts: &[String], width: usize) -> Vec<String> {
     lines
 }
 
-fn totals(status: &ManagerStatus, delivery: &Delivery) -> [String; 4] {
+fn totals(status: &ManagerStatus, tally: &Tally) -> [String; 4] {
     let ready = status.shards.iter().filter(|shard| shard.phase == Phase::Ready).count();
     let identify = &status.identify;
     [
         format!("{ready}/{} shards ready", status.shards.len()),
         format!("{} waiting to identify", identify.waiting),
         format!("{} of {} identifies left", identify.remaining, identify.total),
-        format!("{} events sent, {} delivered", delivery.sent, delivery.delivered),
+        format!("{} events sent, {} delivered", tally.sent, tally.delivered),
     ]
 }
 
@@ -179,37 +188,63 @@ fn progress(status: &ManagerStatus, width: usize) -> String {
     format!("sessions  [{}{}] {done}/{total}", "█".repeat(full), "·".repeat(cells - full))
 }
 
-fn header(width: usize) -> String {
-    if width < WIDE {
-        return format!("{:>5}  {:<12} {:>8}  last reason", "shard", "state", "events");
-    }
+/// Where the reshard stands.
+fn resharding(reshard: &ReshardStatus) -> String {
+    let ReshardStatus { count, next_count, groups, done, remaining, .. } = reshard;
+    let now = match (reshard.halted, reshard.group, reshard.phase) {
+        (Some(reason), ..) => format!("halted: {reason}"),
+        (None, Some(group), Some(phase)) => format!("group {group} {phase}"),
+        _ => "between two groups".to_owned(),
+    };
     format!(
-        "{:>5}  {:<12} {:>7} {:>9} {:>9} {:>8}  last reason",
-        "shard", "state", "session", "sequence", "latency", "events"
+        "reshard {count} → {next_count} · {now} · {done}/{groups} groups done · {} s left",
+        remaining.as_secs()
     )
 }
 
+/// Whether the table has all its columns.
+fn is_wide(width: usize, reshards: bool) -> bool {
+    width >= WIDE + if reshards { LAYOUT } else { 0 }
+}
+
+fn header(width: usize, reshards: bool) -> String {
+    let layout = if reshards { format!("  {:>3} {:<8}", "gen", "role") } else { String::new() };
+    if is_wide(width, reshards) {
+        format!(
+            "{:>5}{layout}  {:<12} {:>7} {:>9} {:>9} {:>8}  last reason",
+            "shard", "state", "session", "sequence", "latency", "events"
+        )
+    } else if reshards {
+        format!("{:>5}{layout}  {:<12}  last reason", "shard", "state")
+    } else {
+        format!("{:>5}  {:<12} {:>8}  last reason", "shard", "state", "events")
+    }
+}
+
 /// Composes the table of shards. If there is no room for all, shards with problems come first.
-fn table(shards: &[ShardStatus], rows: usize, width: usize) -> Vec<Line> {
+fn table(shards: &[ShardStatus], rows: usize, width: usize, reshards: bool) -> Vec<Line> {
     let mut shown: Vec<&ShardStatus> = shards.iter().collect();
     let hidden = shown.len().saturating_sub(rows);
     if hidden > 0 {
-        shown.sort_by_key(|shard| (shard.phase == Phase::Ready, shard.last_reason.is_none(), shard.shard));
+        let place = |shard: &&ShardStatus| (shard.shard, shard.generation);
+        shown.sort_by_key(|shard| (shard.phase == Phase::Ready, shard.last_reason.is_none(), place(shard)));
         shown.truncate(rows.saturating_sub(1).max(1));
-        shown.sort_by_key(|shard| shard.shard);
+        shown.sort_by_key(place);
     }
     let left = shards.len() - shown.len();
-    let mut lines: Vec<Line> = shown.into_iter().map(|shard| row(shard, width)).collect();
+    let mut lines: Vec<Line> = shown.into_iter().map(|shard| row(shard, width, reshards)).collect();
     if left > 0 {
         lines.push(plain(format!("       and {left} more")));
     }
     lines
 }
 
-fn row(shard: &ShardStatus, width: usize) -> Line {
+fn row(shard: &ShardStatus, width: usize, reshards: bool) -> Line {
     let reason = shard.last_reason.as_deref().unwrap_or("-");
-    let rest = if width < WIDE {
-        format!(" {:>8}  {reason}", shard.dispatches)
+    let layout =
+        if reshards { format!("  {:>3} {:<8}", shard.generation, shard.role) } else { String::new() };
+    let rest = if !is_wide(width, reshards) {
+        if reshards { format!("  {reason}") } else { format!(" {:>8}  {reason}", shard.dispatches) }
     } else {
         let latency = shard
             .latency
@@ -217,7 +252,7 @@ fn row(shard: &ShardStatus, width: usize) -> Line {
         format!(" {:>7} {:>9} {latency:>9} {:>8}  {reason}", shard.session, shard.sequence, shard.dispatches)
     };
     vec![
-        (format!("{:>5}  ", shard.shard.0), None),
+        (format!("{:>5}{layout}  ", shard.shard.0), None),
         (format!("{:<12}", shard.phase), Some(colour(shard.phase))),
         (rest, None),
     ]
@@ -241,7 +276,7 @@ mod tests {
     #[test]
     fn readme_shows_the_columns_of_the_table() {
         let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
-        let mut lines = readme.lines().skip_while(|line| *line != header(WIDE));
+        let mut lines = readme.lines().skip_while(|line| *line != header(WIDE, false));
         lines.next().expect("README shows the header");
         let rows: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
         assert_eq!(rows.len(), 8);
@@ -258,11 +293,12 @@ mod tests {
     #[test]
     fn the_picture_fits_the_terminal() {
         let status: ManagerStatus = ManagerStatus::default();
-        let delivery = Delivery::default();
+        let tally = Tally::default();
         let lines: VecDeque<String> =
             (0..LINES).map(|line| format!("line {line} {}", "x".repeat(200))).collect();
-        for (width, height) in [(50, 15), (80, 24), (120, 40), (10, 3), (1, 1)] {
-            let picture = picture(&status, &delivery, &lines, (width, height));
+        let sizes = [(50, 15), (80, 24), (120, 40), (10, 3), (1, 1)];
+        for ((width, height), reshards) in sizes.into_iter().flat_map(|size| [(size, false), (size, true)]) {
+            let picture = picture(&status, &tally, reshards, &lines, (width, height));
             let text: Vec<String> =
                 picture.iter().map(|line| line.iter().map(|(text, _)| text.as_str()).collect()).collect();
             assert!(text.len() <= height, "{width}x{height}: {text:#?}");
@@ -276,6 +312,7 @@ mod tests {
                     "delivered",
                     "sessions",
                     "last reason",
+                    if reshards { "gen role" } else { "state" },
                 ] {
                     assert!(all.contains(part), "{width}x{height}: no {part} in {text:#?}");
                 }

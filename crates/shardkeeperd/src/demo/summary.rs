@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shardkeeper::status::{ManagerStatus, ShardStatus};
-use shardkeeper_sim::{IdentifyRecord, SimTimings, Simulator, Violation};
+use shardkeeper_sim::{IdentifyRecord, SimTimings, Violation};
 use tokio::time::Instant;
 
 use super::faults::{Drill, Injected};
 use super::lateness::Lateness;
-use super::{IDENTIFY_MARGIN, Options, SETTLE};
+use super::reshard::{Outcome, Reshard};
+use super::tally::Tally;
+use super::{IDENTIFY_MARGIN, Options, SETTLE, Stage};
 
 /// How many violations and notices of advice are printed; the report has more of them.
 const PRINTED: usize = 20;
@@ -50,12 +52,15 @@ pub(super) struct Summary {
     resumes: u64,
     /// How many dispatches the simulator replayed.
     replayed: u64,
-    /// How many dispatches the simulator sent; replays do not count again.
+    /// How many dispatches the simulator sent; replays do not count again, and neither does a dispatch that was
+    /// sent by both layouts during a reshard.
     sent: u64,
     /// How many of the sent dispatches a subscriber received.
     delivered: u64,
     lost: u64,
     duplicated: u64,
+    /// How many dispatches came again, marked as possible repetitions. They do not count as duplicated.
+    marked: u64,
     out_of_order: u64,
     violations: Vec<Violation>,
     /// What Discord advises against, but accepts.
@@ -64,6 +69,7 @@ pub(super) struct Summary {
     late_by_ms: u64,
     verdict: Verdict,
     faults: Vec<Injected>,
+    reshard: Option<Outcome>,
     shard_states: Vec<ShardStatus>,
     #[serde(skip)]
     time: Time,
@@ -105,7 +111,7 @@ struct Facts {
     whole: bool,
     /// The broken rules, each with its time in milliseconds since the simulator started.
     broken: Vec<(&'static str, u64)>,
-    /// Whether every fault was injected, and every shard recovered as it should.
+    /// Whether every fault was injected, every shard recovered as it should, and the reshard was finished.
     healed: bool,
     /// Whether exactly the needed number of Identify was used.
     spent: bool,
@@ -177,13 +183,13 @@ impl fmt::Display for Cadence {
 impl Summary {
     pub(super) fn new(
         options: &Options,
-        simulator: &Simulator,
+        stage: &Stage,
         status: &ManagerStatus,
-        faults: &[Injected],
         terminated: bool,
         (started, lateness): (Instant, &Lateness),
     ) -> Self {
-        let (report, delivery) = (simulator.report(), simulator.delivery());
+        let report = stage.simulator.report();
+        let Tally { sent, delivered, lost, duplicated, marked, out_of_order } = stage.tally();
         let mut summary = Self {
             shards: options.shards,
             max_concurrency: options.max_concurrency,
@@ -193,16 +199,18 @@ impl Summary {
             cadence: Cadence::new(&report.identify_log, options),
             resumes: report.resumes,
             replayed: report.replayed,
-            sent: delivery.sent,
-            delivered: delivery.delivered,
-            lost: delivery.lost,
-            duplicated: delivery.duplicated,
-            out_of_order: delivery.out_of_order,
+            sent,
+            delivered,
+            lost,
+            duplicated,
+            marked,
+            out_of_order,
             violations: report.violations,
             advice: report.notices,
             late_by_ms: u64::try_from(lateness.worst().as_millis()).unwrap_or(u64::MAX),
             verdict: Verdict::Wrong,
-            faults: faults.to_vec(),
+            faults: stage.faults.drills().to_vec(),
+            reshard: stage.reshard.as_ref().map(Reshard::outcome),
             shard_states: status.shards.clone(),
             time: Time { started, scale: options.time_scale, lateness: lateness.clone() },
         };
@@ -218,19 +226,21 @@ impl Summary {
         if self.terminated {
             return Verdict::EndedEarly;
         }
+        let drilled = self.faults.len() == Drill::ALL.len() && self.faults.iter().all(Injected::is_good);
         let facts = Facts {
             whole: self.lost + self.duplicated + self.out_of_order == 0,
             broken: self.violations.iter().map(|violation| (violation.rule, violation.at_ms)).collect(),
-            healed: self.faults.len() == Drill::ALL.len() && self.faults.iter().all(Injected::is_good),
+            healed: drilled && self.reshard.is_none_or(|reshard| reshard.took_ms.is_some()),
             spent: self.identifies == self.needed_identifies(),
         };
         facts.verdict(&self.time)
     }
 
-    /// The needed number of Identify: one for each shard, and one for each session that a fault ended.
+    /// The needed number of Identify: one for each shard of each layout, and one for each session that a fault
+    /// ended.
     fn needed_identifies(&self) -> u64 {
         let taken = self.faults.iter().filter(|fault| !fault.drill.keeps_session()).count();
-        u64::from(self.shards) + taken as u64
+        u64::from(self.shards) + self.reshard.map_or(0, |reshard| u64::from(reshard.to)) + taken as u64
     }
 
     pub(super) fn write(&self, file: &Path) -> Result<(), Box<dyn Error>> {
@@ -249,7 +259,12 @@ impl fmt::Display for Summary {
         writeln!(f, "sent         {:>8}   dispatches, by the simulator", self.sent)?;
         writeln!(f, "delivered    {:>8}", self.delivered)?;
         writeln!(f, "lost         {:>8}", self.lost)?;
-        writeln!(f, "doubled      {:>8}", self.duplicated)?;
+        match self.marked {
+            0 => writeln!(f, "doubled      {:>8}", self.duplicated)?,
+            marked => {
+                writeln!(f, "doubled      {:>8}   ({marked} more were marked as such)", self.duplicated)?
+            }
+        }
         writeln!(f, "out of order {:>8}", self.out_of_order)?;
         writeln!(f, "violations   {:>8}", self.violations.len())?;
         for violation in self.violations.iter().take(PRINTED) {
@@ -258,6 +273,12 @@ impl fmt::Display for Summary {
         writeln!(f, "advice       {:>8}   notices", self.advice.len())?;
         for advice in self.advice.iter().take(PRINTED) {
             writeln!(f, "  {advice}")?;
+        }
+        if self.reshard.is_some() && self.advice.iter().any(|advice| advice.rule == "GW-118") {
+            writeln!(
+                f,
+                "  (GW-118: by an early heartbeat, a shard shows before a cut-over that it has read on)"
+            )?;
         }
         for fault in &self.faults {
             write!(f, "fault        {} on shard {}: ", fault.drill, fault.shard)?;
@@ -270,6 +291,13 @@ impl fmt::Display for Summary {
                 None => writeln!(f, "not recovered")?,
             }
         }
+        if let Some(Outcome { from, to, groups, done, took_ms }) = self.reshard {
+            write!(f, "reshard      {from} → {to} shards: {done} of {groups} groups moved")?;
+            match took_ms {
+                Some(took) => writeln!(f, ", finished after {:.1} s", took as f64 / 1000.0)?,
+                None => writeln!(f, ", not finished")?,
+            }
+        }
         writeln!(f, "late by      {:>8}   ms at worst, by the demo itself", self.late_by_ms)?;
         f.write_str(match self.verdict {
             Verdict::EndedEarly => "ended early by a signal; the sessions were kept",
@@ -278,7 +306,7 @@ impl fmt::Display for Summary {
                 "no verdict: this machine was too busy for the demo's compressed clock, which explains the above. \
                  No event was lost or duplicated. Try fewer --shards, or a smaller --time-scale"
             }
-            Verdict::Wrong => "failure: see the lost or duplicated events, violations or faults above",
+            Verdict::Wrong => "failure: see the lost or duplicated events, violations, faults or reshard above",
         })
     }
 }

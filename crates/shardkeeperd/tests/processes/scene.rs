@@ -211,18 +211,19 @@ impl Scene {
 }
 
 impl Scene {
-    /// Waits until the sessions that live are those of a layout of this many shards.
+    /// Waits until the sessions that have a connection are those of a layout of this many shards. A killed
+    /// process may have left others, which expire.
     pub(crate) async fn until_shards(&self, count: u32) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let sessions = self.simulator.sessions().into_iter();
-            let alive: Vec<_> = sessions.filter(|session| session.alive).collect();
-            let is_whole = alive.len() == count as usize
-                && alive.iter().all(|session| session.connected && session.shard_count == count);
+            let connected: Vec<_> = sessions.filter(|session| session.connected).collect();
+            let is_whole = connected.len() == count as usize
+                && connected.iter().all(|session| session.shard_count == count);
             if is_whole {
                 return;
             }
-            assert!(Instant::now() < deadline, "{alive:?}");
+            assert!(Instant::now() < deadline, "{connected:?}");
             sleep(LOOK_EVERY).await;
         }
     }

@@ -7,9 +7,6 @@
 //! Discord had sent to the session before. So when the old side has answered, it has delivered everything from
 //! before the new sessions began, and nothing is missing at a cut-over; and a stream in which the old side
 //! delivered nothing during the round has the same last event on both sides.
-//!
-//! After the cut-over the new side is asked once more. A new shard that has answered has received everything
-//! that the old side can have delivered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -34,20 +31,10 @@ const ROUNDS: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Warming,
-    AskNew {
-        since: Instant,
-    },
-    Rest {
-        until: Instant,
-    },
-    AskOld {
-        compares: bool,
-    },
+    AskNew { since: Instant },
+    Rest { until: Instant },
+    AskOld { compares: bool },
     Done,
-    /// After the cut-over.
-    Tail {
-        from: Instant,
-    },
 }
 
 /// What a step of the barrier asks of the streams.
@@ -143,19 +130,8 @@ impl Barrier {
         self.stage = Stage::AskOld { compares };
     }
 
-    /// The cut-over happens now.
-    pub(super) fn begin_tail(&mut self, now: Instant) {
-        self.number += 1;
-        self.stage = Stage::Tail { from: now + REST };
-    }
-
-    /// Whether the shard has answered the present question.
-    pub(super) fn has_answered(&self, side: Side, shard: ShardId) -> bool {
-        self.answered.get(&(side, shard)).is_some_and(|last| *last >= self.number)
-    }
-
     fn have_answered(&self, side: Side, shards: &BTreeSet<ShardId>) -> bool {
-        shards.iter().all(|shard| self.has_answered(side, *shard))
+        shards.iter().all(|shard| self.answered.get(&(side, *shard)).is_some_and(|last| *last >= self.number))
     }
 
     /// The shards that are to send a heartbeat now, with the number of the question.
@@ -167,14 +143,13 @@ impl Barrier {
         let (side, shards) = match self.stage {
             Stage::AskNew { .. } => (Side::New, new),
             Stage::AskOld { .. } => (Side::Old, old),
-            Stage::Tail { from } if from <= now => (Side::New, new),
-            Stage::Warming | Stage::Rest { .. } | Stage::Done | Stage::Tail { .. } => return Vec::new(),
+            Stage::Warming | Stage::Rest { .. } | Stage::Done => return Vec::new(),
         };
         let number = self.number;
         let mut due = Vec::new();
         for shard in shards {
             let key = (side, *shard);
-            let is_answered = self.has_answered(side, *shard);
+            let is_answered = self.answered.get(&key).is_some_and(|last| *last >= number);
             let asked = self.asked.get(&key).is_some_and(|(last, at)| {
                 *last == number && now.saturating_duration_since(*at) < ASK_AGAIN_AFTER
             });

@@ -57,8 +57,8 @@ const HELD_EVENTS: usize = 65_536;
 const HELD_BYTES: usize = 64 << 20;
 /// Fingerprints of what the old side has delivered: 32 MiB, some minutes of a hundred thousand guilds.
 const FINGERPRINTS: usize = 2_097_152;
-/// How long after the cut-over events are compared, if a new shard does not answer that it has received
-/// everything from before. 60 s: a connection is replaced in less.
+/// How long after the cut-over events are compared. 60 s: a connection is replaced in less, and by then
+/// whatever the new side lagged behind has come.
 const TAIL: Duration = Duration::from_secs(60);
 
 /// Bounds of an overlap.
@@ -70,8 +70,7 @@ pub(crate) struct OverlapLimits {
     pub(crate) held_bytes: usize,
     /// Number of fingerprints, of 16 bytes. When it is reached, the oldest of a guild makes room for the next.
     pub(crate) fingerprints: usize,
-    /// How long after the cut-over the new side's events are compared without its answer that it has received
-    /// everything from before. After that they are marked until the answer comes.
+    /// How long after the cut-over the new side's events are still compared.
     pub(crate) tail: Duration,
 }
 
@@ -223,8 +222,7 @@ impl Overlap {
         self.moved.notify_waiters();
     }
 
-    /// Whether nothing is left to release or to compare. A new shard that the old side was ahead of has then
-    /// answered that it has received everything, or begun another session.
+    /// Whether nothing is left to release or to compare, or the tail window is over.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.window().is_over(now)
     }

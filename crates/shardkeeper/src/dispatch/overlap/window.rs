@@ -4,7 +4,7 @@
 //! what the new shards are to publish of the events that they held. The window has no clock, task or lock of
 //! its own, and does not know what it holds (`T`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use shardkeeper_proto::{ShardCount, ShardId};
@@ -75,11 +75,8 @@ struct NewShard<T> {
     received: u64,
     /// Whether the session was resumed, so that it began before any record of this overlap.
     resumed: bool,
-    /// Whether the old side has delivered nothing that this shard has yet to receive: known after the cut-over.
-    proved: bool,
-    /// Events to publish now, in the order of their arrival: an event that is acknowledged must not stand
-    /// before another one that the session would not bring again then.
-    out: BTreeMap<Entry, (Held<T>, Marks)>,
+    /// Events to publish now, in order.
+    out: VecDeque<(Held<T>, Marks)>,
 }
 
 #[derive(Debug)]
@@ -106,6 +103,8 @@ pub(super) struct Window<T> {
     events: usize,
     bytes: usize,
     phase: Phase,
+    /// Whether the tail window is over: nothing is compared any more.
+    expired: bool,
     barrier: Barrier,
     counts: OverlapCounts,
 }
@@ -118,8 +117,7 @@ impl<T> Window<T> {
             load: Load::default(),
             received: 0,
             resumed: false,
-            proved: false,
-            out: BTreeMap::new(),
+            out: VecDeque::new(),
         };
         Self {
             limits,
@@ -134,6 +132,7 @@ impl<T> Window<T> {
             events: 0,
             bytes: 0,
             phase: Phase::Open,
+            expired: false,
             barrier: Barrier::new(),
             counts: OverlapCounts::default(),
         }
@@ -249,7 +248,7 @@ impl<T> Window<T> {
             self.hold(shard, event, make);
             return NewVerdict::Taken;
         }
-        let repeats = match self.compare(shard, event, warming) {
+        let repeats = match self.compare(event, warming) {
             Verdict::Double => {
                 self.counts.matched += 1;
                 return NewVerdict::Taken;
@@ -320,8 +319,7 @@ impl<T> Window<T> {
         };
         let (event, bytes) = make();
         (self.events, self.bytes) = (self.events + 1, self.bytes + bytes);
-        new.out.insert(self.next_entry, (Held { shard, bytes, event }, marks));
-        self.next_entry += 1;
+        new.out.push_back((Held { shard, bytes, event }, marks));
         NewVerdict::Taken
     }
 
@@ -345,8 +343,8 @@ impl<T> Window<T> {
     }
 
     /// After the cut-over: whether the old side has delivered the event.
-    fn compare(&mut self, shard: ShardId, event: &Event, warming: bool) -> Verdict {
-        if warming || self.new.get(&shard).is_some_and(|new| new.proved) || !event.common {
+    fn compare(&mut self, event: &Event, warming: bool) -> Verdict {
+        if self.expired || warming || !event.common {
             return Verdict::New;
         }
         let complete = self.is_complete(event.stream);
@@ -369,18 +367,18 @@ impl<T> Window<T> {
                     self.counts.matched += 1;
                     self.forget(&held);
                 }
-                Verdict::New | Verdict::Doubtful => self.release(entry, held, verdict == Verdict::Doubtful),
+                Verdict::New | Verdict::Doubtful => self.release(held, verdict == Verdict::Doubtful),
             }
         }
     }
 
-    fn release(&mut self, entry: Entry, held: Held<T>, repeats: bool) {
+    fn release(&mut self, held: Held<T>, repeats: bool) {
         match repeats {
             true => self.counts.guessed += 1,
             false => self.counts.released += 1,
         }
         match self.new.get_mut(&held.shard) {
-            Some(new) => drop(new.out.insert(entry, (held, Marks { repeats, warming: false }))),
+            Some(new) => new.out.push_back((held, Marks { repeats, warming: false })),
             None => self.forget(&held),
         }
     }
@@ -391,7 +389,7 @@ impl<T> Window<T> {
 
     /// Takes the next event that this shard is to publish.
     pub(super) fn take(&mut self, shard: ShardId) -> Option<(T, Marks)> {
-        let (_, (held, marks)) = self.new.get_mut(&shard)?.out.pop_first()?;
+        let (held, marks) = self.new.get_mut(&shard)?.out.pop_front()?;
         self.forget(&held);
         Some((held.event, marks))
     }
@@ -459,12 +457,13 @@ impl<T> Window<T> {
         if is_cut {
             (new.in_session, new.load) = (true, Load::ready(now, Vec::new()));
         }
-        if is_cut {
-            return self.prove(shard);
-        }
         let mut lost = Vec::new();
         for key in self.keys_of(Side::New, shard) {
-            if let Some(stream) = self.streams.get_mut(&key) {
+            let Some(stream) = self.streams.get_mut(&key) else { continue };
+            if is_cut {
+                self.prints = self.prints.saturating_sub(stream.lead());
+                stream.finish();
+            } else {
                 lost.extend(stream.new_lost());
             }
         }
@@ -474,18 +473,8 @@ impl<T> Window<T> {
                 self.forget(&held);
             }
         }
-        self.barrier.restart();
-    }
-
-    /// Everything that a new shard receives from now on is new.
-    fn prove(&mut self, shard: ShardId) {
-        let Some(new) = self.new.get_mut(&shard).filter(|new| !new.proved) else { return };
-        new.proved = true;
-        for key in self.keys_of(Side::New, shard) {
-            if let Some(stream) = self.streams.get_mut(&key) {
-                self.prints = self.prints.saturating_sub(stream.lead());
-                stream.finish();
-            }
+        if !is_cut {
+            self.barrier.restart();
         }
     }
 
@@ -514,14 +503,8 @@ impl<T> Window<T> {
 
     /// Moves the barrier on, and returns which shards are to send a heartbeat.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<(Side, ShardId, u64)> {
-        match self.phase {
-            Phase::Open => {}
-            Phase::Cut { at } => {
-                self.look_at_tail(now, at);
-                let new = self.new.iter().filter(|_| self.compares()).map(|(shard, _)| *shard).collect();
-                return self.barrier.questions(now, (&BTreeSet::new(), &new));
-            }
-            Phase::Withdrawn => return Vec::new(),
+        if self.phase != Phase::Open {
+            return Vec::new();
         }
         let warm = self.warm(now).len() == self.new.len();
         let new = self.new.keys().copied().collect();
@@ -530,27 +513,6 @@ impl<T> Window<T> {
             self.carry_out(step);
         }
         self.barrier.questions(now, (&old, &new))
-    }
-
-    /// After the cut-over: takes the answers of the new shards. Without them it gives up the records in time, and
-    /// what they would tell is in doubt.
-    fn look_at_tail(&mut self, now: Instant, at: Instant) {
-        let answered = |shard: &ShardId| self.barrier.has_answered(Side::New, *shard);
-        for shard in self.new.keys().copied().filter(answered).collect::<Vec<_>>() {
-            self.prove(shard);
-        }
-        if now.saturating_duration_since(at) >= self.limits.tail {
-            for stream in self.streams.values_mut().filter(|stream| !stream.is_done()) {
-                self.prints = self.prints.saturating_sub(stream.lead());
-                stream.old_lost();
-            }
-        }
-    }
-
-    /// After the cut-over: whether a new shard may yet receive what the old side has delivered.
-    fn compares(&self) -> bool {
-        let has_gaps = self.old.values().any(|old| old.torn) || self.new.values().any(|new| new.resumed);
-        !self.new.values().all(|new| new.proved) && (has_gaps || !self.streams.values().all(Stream::is_done))
     }
 
     fn carry_out(&mut self, step: Step) {
@@ -602,7 +564,6 @@ impl<T> Window<T> {
             return Err(NotYet::Probing);
         }
         self.phase = Phase::Cut { at: now };
-        self.barrier.begin_tail(now);
         let mut verdicts = HashMap::new();
         for stream in self.streams.values_mut() {
             let before = stream.lead();
@@ -611,8 +572,9 @@ impl<T> Window<T> {
             });
             self.prints = (self.prints + stream.lead()).saturating_sub(before);
         }
+        // In the order of their arrival, so that each shard publishes in the order of its session.
         for (entry, held) in std::mem::take(&mut self.held) {
-            self.release(entry, held, verdicts.get(&entry) != Some(&Verdict::New));
+            self.release(held, verdicts.get(&entry) != Some(&Verdict::New));
         }
         Ok(())
     }
@@ -627,21 +589,26 @@ impl<T> Window<T> {
         self.held.clear();
         self.streams = HashMap::new();
         for new in self.new.values_mut() {
-            new.out = BTreeMap::new();
+            new.out = VecDeque::new();
         }
         (self.events, self.bytes, self.prints) = (0, 0, 0);
     }
 
     /// Whether the overlap is over: everything is released, and nothing is left to compare with, or nothing
-    /// is to come any more.
+    /// was to come any more.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
         let at = match self.phase {
             Phase::Open => return false,
             Phase::Cut { at } => at,
             Phase::Withdrawn => return true,
         };
-        self.look_at_tail(now, at);
-        self.events == 0 && !self.compares()
+        if !self.expired && now.saturating_duration_since(at) >= self.limits.tail {
+            self.expired = true;
+            (self.streams, self.prints) = (HashMap::new(), 0);
+        }
+        let has_gaps = self.old.values().any(|old| old.torn) || self.new.values().any(|new| new.resumed);
+        let compares = has_gaps || !self.streams.values().all(Stream::is_done);
+        self.events == 0 && (self.expired || !compares)
     }
 
     pub(super) fn held(&self) -> (usize, usize) {

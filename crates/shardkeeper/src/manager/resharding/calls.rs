@@ -44,11 +44,13 @@ impl ManagerState {
     }
 
     /// Plans the requests that wait, with the gateway's new answer or, after this error, with the last one.
+    /// Returns whether somebody only wanted to see a plan: then nothing else is to follow from the answer.
     pub(in super::super) fn answer_reshard_requests(
         &mut self,
         myself: &ActorRef<ManagerMessage>,
         error: Option<String>,
-    ) {
+    ) -> bool {
+        let only_planned = self.reshard_requests.iter().any(|waiting| waiting.request.dry_run);
         for WaitingRequest { request, reply } in std::mem::take(&mut self.reshard_requests) {
             let answer = match (&error, request.target) {
                 (Some(error), ReshardTarget::Recommended) => {
@@ -60,9 +62,13 @@ impl ManagerState {
                 && !request.dry_run
             {
                 self.begin_reshard(myself, plan.clone(), request.intents);
+                if let Phase::Running(fleet) = &mut self.phase {
+                    fleet.setback = None;
+                }
             }
             let _ = reply.send(answer);
         }
+        only_planned
     }
 
     /// Plans a reshard from the present state.

@@ -9,8 +9,8 @@ use ractor::{ActorProcessingErr, ActorRef};
 use super::super::phase::Phase;
 use super::super::{ManagerState, now};
 use super::overlap::GroupOverlap;
-use super::{Resharding, Save};
-use crate::dispatch::Lifecycle;
+use super::{Resharding, Save, Setback};
+use crate::dispatch::{Lifecycle, NotYet};
 use crate::layout::ShardKey;
 use crate::message::{ManagerMessage, ShutdownMode};
 use crate::reshard::phases::{Action, Input, Side};
@@ -43,6 +43,7 @@ impl ManagerState {
             Action::StopNew(_) => {
                 if let Some(overlap) = reshard.current.take() {
                     overlap.overlap.withdraw();
+                    // The withdrawal has dropped what was held.
                     reshard.ended = super::add(reshard.ended, overlap.overlap.look(now()).counts);
                     let Phase::Running(fleet) = &mut self.phase else { return Ok(None) };
                     fleet.shards.end_overlap(&overlap.old);
@@ -51,6 +52,7 @@ impl ManagerState {
             }
             Action::Announce(group, phase) => self.announce_group(reshard, &group, phase),
             Action::Halt(reason) => {
+                self.note_setback(reshard, reason);
                 let (groups, done) = reshard.progress();
                 self.live.hub.announce(&Lifecycle::ReshardHalted { reason, done, groups });
             }
@@ -74,8 +76,8 @@ impl ManagerState {
             fleet.shards.group(group.residue, generation).into_iter().collect()
         };
         let (old, new) = (keys(fleet, reshard.plan.generation), keys(fleet, reshard.plan.next_generation));
-        let overlap = fleet.shards.begin_overlap(&old, &new, reshard.intents);
-        reshard.current = Some(GroupOverlap { old, new: new.clone(), overlap });
+        let overlap = fleet.shards.begin_overlap(&old, &new);
+        reshard.current = Some(GroupOverlap::new(old, new.clone(), overlap));
         for shard in new {
             fleet.shards.spawn(myself, shard, &fleet.queue, self.random.fork()).await?;
         }
@@ -86,25 +88,20 @@ impl ManagerState {
     }
 
     /// Switches a group: delivery and routing in one handler, so that no call sees one without the other.
-    fn cut_over(&mut self, reshard: &Resharding, group: &ReshardGroup) -> bool {
+    fn cut_over(&mut self, reshard: &mut Resharding, group: &ReshardGroup) -> bool {
         let Phase::Running(fleet) = &mut self.phase else { return false };
-        let Some(overlap) = &reshard.current else { return false };
+        let Some(overlap) = &mut reshard.current else { return false };
+        if !overlap.new.iter().all(|key| fleet.shards.is_ready(*key)) {
+            return false;
+        }
         match overlap.overlap.cut_over(now()) {
             Ok(()) => {
-                // A voice state ends with the session that joined (GW-244): the new shards join again.
-                let in_voice = fleet.shards.guilds_in_voice(group.residue);
+                overlap.cut_at = Some(now());
                 fleet.shards.cut_over(group.residue);
-                for command in in_voice
-                    .iter()
-                    .filter_map(|guild_id| fleet.shards.voice_command(*guild_id))
-                    .collect::<Vec<_>>()
-                {
-                    let (reply, _) = ractor::concurrency::oneshot();
-                    fleet.shards.command(command, reply.into());
-                }
                 true
             }
             Err(reason) => {
+                reshard.is_behind = matches!(reason, NotYet::Behind(_));
                 tracing::debug!(group = group.residue, "the new shards cannot take over yet: {reason}");
                 false
             }
@@ -177,8 +174,14 @@ impl ManagerState {
         self.live.hub.announce(&Lifecycle::ReshardGroup { group: residue, phase, done, groups, remaining });
     }
 
+    fn note_setback(&mut self, reshard: &Resharding, reason: HaltReason) {
+        let Phase::Running(fleet) = &mut self.phase else { return };
+        fleet.setback = Some(Setback::new(reason, reshard.plan.next_count, fleet.setback, now()));
+    }
+
     fn finish_reshard(&mut self, reshard: &Resharding) {
         let Phase::Running(fleet) = &mut self.phase else { return };
+        fleet.setback = None;
         if reshard.plan.split_groups.is_empty() {
             fleet.shards.finish();
         }
@@ -192,6 +195,7 @@ impl ManagerState {
     }
 
     fn withdraw_reshard(&mut self, reshard: &Resharding, reason: HaltReason) {
+        self.note_setback(reshard, reason);
         let Phase::Running(fleet) = &mut self.phase else { return };
         fleet.shards.withdraw();
         self.live.hub.announce(&Lifecycle::ReshardWithdrawn { count: reshard.plan.count, reason });

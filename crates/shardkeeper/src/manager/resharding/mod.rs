@@ -28,15 +28,17 @@ use crate::reshard::{Allowance, ReshardPlan, ReshardPolicy, forecast};
 use crate::status::ReshardStatus;
 
 pub(super) use self::calls::WaitingRequest;
+pub(super) use self::triggers::Setback;
 
 /// Interval of the ticks: a group takes some more time than its Identifies, and a look costs little.
 const TICK: Duration = Duration::from_millis(250);
+/// The same while a cut-over waits for a subscription, which may have taken everything for a moment only.
+const BUSY_TICK: Duration = Duration::from_millis(10);
 
 /// A reshard, until its last overlap is over.
 pub(super) struct Resharding {
     plan: Arc<ReshardPlan>,
     machine: Reshard,
-    intents: Intents,
     /// Inputs that came between two ticks. Each operator's call and each refused shard adds one, and a tick
     /// takes all of them.
     inputs: Vec<Input>,
@@ -52,6 +54,8 @@ pub(super) struct Resharding {
     began_at: Instant,
     /// The next group waits for the identify budget, and this was reported.
     waits_for_budget: bool,
+    /// The last cut-over failed because a subscription had not taken everything from an old shard.
+    is_behind: bool,
 }
 
 /// A layout that has to be in the session store before the old shards may stop.
@@ -77,7 +81,7 @@ impl Resharding {
     /// What became of the events of all new shards so far.
     fn counts(&self) -> OverlapCounts {
         let overlaps = self.tails.iter().chain(&self.current);
-        overlaps.map(|group| group.overlap.look(now()).counts).fold(self.ended, add)
+        overlaps.map(|group| group.report.counts).fold(self.ended, add)
     }
 
     fn remaining(&self, allowance: &Allowance, policy: &ReshardPolicy) -> Duration {
@@ -120,7 +124,6 @@ impl ManagerState {
         fleet.reshard = Some(Box::new(Resharding {
             plan,
             machine,
-            intents,
             inputs: Vec::new(),
             current: None,
             tails: earlier.map(|earlier| earlier.tails).unwrap_or_default(),
@@ -129,6 +132,7 @@ impl ManagerState {
             save: None,
             began_at: now(),
             waits_for_budget: false,
+            is_behind: false,
         }));
         if !is_ticking {
             let _ = myself.cast(ManagerMessage::ReshardTick);
@@ -161,8 +165,10 @@ impl ManagerState {
         if reshard.machine.is_over() && reshard.tails.is_empty() {
             return Ok(());
         }
+        let is_behind = std::mem::take(&mut reshard.is_behind);
         fleet.reshard = Some(reshard);
-        myself.send_after(TICK, || ManagerMessage::ReshardTick);
+        let wait = if is_behind { BUSY_TICK } else { TICK };
+        myself.send_after(wait, || ManagerMessage::ReshardTick);
         Ok(())
     }
 
@@ -188,7 +194,7 @@ impl ManagerState {
         let allowance = fleet.allowance(&self.config.settings);
         let group = reshard.current.as_ref().and(reshard.machine.group());
         let sum = reshard.counts();
-        let counts = reshard.current.as_ref().map(|group| group.overlap.look(now()));
+        let report = reshard.current.as_ref().map(|group| &group.report);
         Some(ReshardStatus {
             count: reshard.plan.count,
             next_count: reshard.plan.next_count,
@@ -204,11 +210,11 @@ impl ManagerState {
             waits_for_budget: reshard.waits_for_budget,
             since: reshard.began_at,
             remaining: reshard.remaining(&allowance, &self.config.settings.reshard),
-            warm: counts.as_ref().map(|report| report.warm.iter().copied().collect()).unwrap_or_default(),
-            held_events: counts.as_ref().map_or(0, |report| report.held_events),
-            held_bytes: counts.as_ref().map_or(0, |report| report.held_bytes),
-            undecided: counts.as_ref().map_or(0, |report| report.undecided),
-            lost: counts.map(|report| report.frozen.into_iter().collect()).unwrap_or_default(),
+            warm: report.map(|report| report.warm.iter().copied().collect()).unwrap_or_default(),
+            held_events: report.map_or(0, |report| report.held_events),
+            held_bytes: report.map_or(0, |report| report.held_bytes),
+            undecided: report.map_or(0, |report| report.undecided),
+            lost: report.map(|report| report.frozen.iter().copied().collect()).unwrap_or_default(),
             matched: sum.matched,
             released: sum.released,
             guessed: sum.guessed,

@@ -1,11 +1,14 @@
 //! What begins a reshard without an operator: a recommendation, a refused Identify, a start that followed the
 //! sessions of another layout, and a reshard that an earlier process had begun.
 
+use std::time::{Duration, Instant};
+
 use ractor::ActorRef;
+use shardkeeper_proto::ShardCount;
 use shardkeeper_proto::close::CloseCode;
 
-use super::super::ManagerState;
 use super::super::phase::Phase;
+use super::super::{ManagerState, now};
 use super::configured_count;
 use crate::dispatch::Lifecycle;
 use crate::error::ReshardRejected;
@@ -13,6 +16,39 @@ use crate::layout::{Role, ShardKey};
 use crate::message::{ManagerMessage, SentinelMessage};
 use crate::reshard::phases::Input;
 use crate::reshard::{HaltReason, ReshardTarget};
+
+/// How long the bot waits until it tries again to reshard by itself, after new shards were not ready in time.
+/// Doubled by each further attempt.
+const FIRST_WAIT: Duration = Duration::from_secs(3600);
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Why a reshard did not reach its end, and so when another one may begin without an operator.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Setback {
+    reason: HaltReason,
+    count: ShardCount,
+    at: Instant,
+    wait: Duration,
+}
+
+impl Setback {
+    pub(super) fn new(reason: HaltReason, count: ShardCount, earlier: Option<Self>, at: Instant) -> Self {
+        let earlier = earlier.filter(|earlier| earlier.reason == HaltReason::Deadline);
+        let wait = earlier.map_or(FIRST_WAIT, |earlier| LONGEST_WAIT.min(earlier.wait * 2));
+        Self { reason, count, at, wait }
+    }
+
+    /// Whether the bot may reshard to this count by itself.
+    fn allows(&self, count: u32, now: Instant) -> bool {
+        match self.reason {
+            // What an operator has aborted waits for the operator.
+            HaltReason::Aborted => false,
+            // Each attempt costs an Identify.
+            HaltReason::Refused(_) => self.count.get() != count,
+            HaltReason::Deadline => now >= self.at + self.wait,
+        }
+    }
+}
 
 impl ManagerState {
     /// Follows the gateway's latest recommendation, if that is worth it.
@@ -22,11 +58,10 @@ impl ManagerState {
         if !policy.automatic {
             return;
         }
-        if let Some(reshard) = &mut fleet.reshard
-            && let Some(reason) = reshard.machine.halted()
-        {
-            // One attempt per check. What an operator has aborted waits for the operator.
-            if reason != HaltReason::Aborted {
+        let setback = fleet.setback;
+        let allows = |count: u32| setback.is_none_or(|setback| setback.allows(count, now()));
+        if let Some(reshard) = fleet.reshard.as_mut().filter(|reshard| reshard.machine.halted().is_some()) {
+            if allows(reshard.plan.next_count.get()) {
                 reshard.inputs.push(Input::Resume);
             }
             return;
@@ -34,7 +69,8 @@ impl ManagerState {
         let layouts = fleet.shards.layouts();
         let (count, recommended) = (layouts.current.count.get(), fleet.info.shards);
         let refused = fleet.shards.is_refused() && recommended > count;
-        if layouts.next.is_none() && (refused || policy.follows(count, recommended)) {
+        let wanted = refused || policy.follows(count, recommended);
+        if layouts.next.is_none() && wanted && allows(recommended) {
             self.begin_by_itself(myself, ReshardTarget::Recommended);
         }
     }
@@ -116,6 +152,30 @@ impl ManagerState {
                 false
             }
             _ => self.begin_by_itself(myself, ReshardTarget::Recommended),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setback_says_when_the_bot_may_reshard_by_itself_again() {
+        let count = ShardCount::new(8).unwrap();
+        let now = Instant::now();
+        let hours = |hours: u64| now + Duration::from_secs(3600 * hours);
+        let aborted = Setback::new(HaltReason::Aborted, count, None, now);
+        assert!(!aborted.allows(8, hours(1000)) && !aborted.allows(9, hours(1000)));
+        let refused = Setback::new(HaltReason::Refused(CloseCode(4010)), count, Some(aborted), now);
+        assert!(!refused.allows(8, hours(1000)) && refused.allows(9, now));
+        let mut late = Some(refused);
+        for wait in [1, 2, 4, 8, 16, 24, 24] {
+            let setback = Setback::new(HaltReason::Deadline, count, late, now);
+            assert!(
+                !setback.allows(8, hours(wait) - Duration::from_secs(1)) && setback.allows(8, hours(wait))
+            );
+            late = Some(setback);
         }
     }
 }

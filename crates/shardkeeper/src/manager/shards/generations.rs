@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use shardkeeper_proto::{Command, Intents, PresenceUpdate, ShardCount, ShardId};
+use shardkeeper_proto::{Intents, PresenceUpdate, ShardCount, ShardId};
 
 use super::Shards;
 use crate::layout::{Layout, ShardKey};
@@ -70,6 +70,17 @@ impl Shards {
             entry.board.set_role(self.layouts.role(*shard));
         }
         self.begin_hand_over(group);
+        self.rejoin(group);
+    }
+
+    /// Makes the new owners join the voice channels in which the bot is (GW-244). They do that before anything
+    /// that old shards give up, which the bot has asked for later.
+    fn rejoin(&mut self, group: u32) {
+        for command in
+            self.guilds_in_voice(group).into_iter().filter_map(|guild_id| self.calls.command(guild_id))
+        {
+            self.send_unasked(command);
+        }
     }
 
     /// Whether a shard still has requests to send, or awaits their answers, which come on its session alone
@@ -85,16 +96,18 @@ impl Shards {
         self.calls.guilds().into_iter().filter(is_of).collect()
     }
 
-    /// The command that joins the bot's voice channel of a guild once more. Sent after the cut-over, it moves
-    /// the voice connection to the session of the new owner (GW-244).
-    pub(crate) fn voice_command(&self, guild_id: u64) -> Option<Command> {
-        self.calls.command(guild_id)
-    }
-
     /// Ends a reshard before its first cut-over, once its shards are removed. Returns whether there was such a
     /// reshard.
     pub(crate) fn withdraw(&mut self) -> bool {
+        let next = self.layouts.newest();
         let withdrawn = self.layouts.withdraw();
+        if withdrawn {
+            // Those that an earlier process has left, and that were not started here.
+            let left: Vec<_> = self.entries.keys().copied().collect();
+            left.into_iter()
+                .filter(|key| key.generation == next.generation)
+                .for_each(|key| drop(self.forget(key)));
+        }
         self.forget_retired();
         withdrawn
     }
@@ -118,7 +131,7 @@ impl Shards {
 #[cfg(test)]
 mod tests {
     use ractor::{Actor, ActorProcessingErr, ActorRef};
-    use shardkeeper_proto::{OnlineStatus, Presence, Priority, VoiceStateUpdate};
+    use shardkeeper_proto::{Command, OnlineStatus, Presence, Priority, VoiceStateUpdate};
     use tokio::sync::mpsc;
 
     use super::super::orders::Bench;
@@ -201,9 +214,9 @@ mod tests {
             assert_eq!(shards.guilds_in_voice(1), [guild(1), guild(3)].into(), "moved: {moved}");
             shards.cut_over(1);
         }
-        let again = shards.voice_command(guild(3)).unwrap();
+        let again = shards.calls.command(guild(3)).unwrap();
         assert_eq!(shards.layouts().sender_of(&again), key(3, 2));
-        assert!(shards.voice_command(guild(9)).is_none());
+        assert!(shards.calls.command(guild(9)).is_none());
         assert!(!shards.awaits_answers(Instant::now(), key(1, 1)));
     }
 

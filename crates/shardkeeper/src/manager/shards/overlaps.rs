@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use shardkeeper_proto::{Intents, ShardId};
+use shardkeeper_proto::{Intents, Session, ShardId};
 
 use super::Shards;
 use crate::dispatch::{Overlap, OverlapLimits, OverlapSide, Side};
@@ -17,12 +17,13 @@ impl Shards {
         &mut self,
         old: &BTreeSet<ShardKey>,
         new: &BTreeSet<ShardKey>,
-        intents: Intents,
     ) -> Arc<Overlap> {
         // A shard that Discord has refused publishes nothing, and nobody waits for it.
         let publishing = old.iter().filter(|key| !self.has_ended(**key));
         let old_side = self.side(publishing, self.intents_of(self.layouts.current.generation));
-        let overlap = Overlap::new(old_side, self.side(new.iter(), intents), OverlapLimits::default());
+        // After a restart of the process as well: the sessions of the next layout keep theirs.
+        let new_side = self.side(new.iter(), self.intents_of(self.layouts.newest().generation));
+        let overlap = Overlap::new(old_side, new_side, OverlapLimits::default());
         for entry in old.iter().filter_map(|key| self.entries.get(key)) {
             entry.overlap.attach(&self.hub, &overlap, Side::Old);
         }
@@ -72,6 +73,24 @@ impl Shards {
         let keys = self.group(group, generation);
         let entries = keys.iter().filter_map(|key| self.entries.get(key));
         entries.filter(|entry| entry.cell.load().is_some()).count()
+    }
+
+    /// Whether a shard is connected, and its session goes on.
+    pub(crate) fn is_ready(&self, shard: ShardKey) -> bool {
+        self.entries.get(&shard).is_some_and(|entry| entry.board.activity().0)
+    }
+
+    /// The sessions of these shards, with what each has delivered.
+    pub(crate) fn sessions_of(&self, shards: &BTreeSet<ShardKey>) -> Vec<(ShardKey, Session)> {
+        let session = |key: &ShardKey| Some((*key, self.entries.get(key)?.cell.load()?));
+        shards.iter().filter_map(session).collect()
+    }
+
+    /// Whether a shard's deliveries are acknowledged as far as this state of its session. What a lost session
+    /// has delivered cannot be delivered again, and is not waited for.
+    pub(crate) fn has_acknowledged(&self, shard: ShardKey, session: &Session) -> bool {
+        let acknowledged = self.entries.get(&shard).and_then(|entry| entry.cell.load_acknowledged());
+        acknowledged.is_none_or(|now| now.id != session.id || now.sequence >= session.sequence)
     }
 
     /// Whether everything that a shard has delivered is acknowledged.

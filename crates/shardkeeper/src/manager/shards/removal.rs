@@ -96,7 +96,7 @@ impl Shards {
     }
 
     /// Forgets a shard, and returns its session as another process can resume it.
-    fn forget(&mut self, shard: ShardKey) -> Option<Session> {
+    pub(super) fn forget(&mut self, shard: ShardKey) -> Option<Session> {
         let mut table = self.table();
         table.slots.remove(&shard);
         // So the keeper deletes it from the store. A store that could not be read may hold a session of this

@@ -21,7 +21,8 @@ fn bench(policy: ReshardPolicy) -> Bench {
     Bench { reshard, start, now: start }
 }
 
-const GOOD: Reading = Reading { affordable: true, in_voice: false, warm: true, level: true, drained: true };
+const GOOD: Reading =
+    Reading { affordable: true, in_voice: false, warm: true, level: true, frozen: false, drained: true };
 const WARMING: Reading = Reading { warm: false, ..GOOD };
 
 impl Bench {
@@ -105,8 +106,8 @@ fn gw_246_new_shards_that_cannot_start_are_closed_and_the_old_ones_stay() {
     ] {
         let mut bench = bench(policy);
         bench.look(WARMING);
-        // Deadline of the group, the pace of its Identifies and the wait for voice.
-        let late = 600 + 5 + 300;
+        // Deadline of the group, and the pace of its Identifies.
+        let late = 600 + 5;
         assert!(bench.at(late - 1).look(WARMING).is_empty());
         let withdrawn = match why {
             Some(input) => bench.input(input),
@@ -185,4 +186,36 @@ fn gw_244_voice_is_waited_for_or_put_last() {
     // Once warm, a group does not wait: its Identifies are spent.
     assert_eq!(later.look(GOOD), ["1 is warm"]);
     assert_eq!(later.look(voice), ["cut over 1"]);
+}
+
+#[test]
+fn a_group_waits_for_voice_beyond_its_deadline_and_for_nothing_else() {
+    let behind = Reading { level: false, ..GOOD };
+    for (in_voice, late) in [(false, 605), (true, 905)] {
+        let mut bench = bench(ReshardPolicy::on());
+        bench.warm();
+        let reading = Reading { in_voice, ..behind };
+        assert!(bench.at(late - 1).look(reading).is_empty());
+        assert_eq!(bench.at(late).look(reading), ["stop new 0", "0 is withdrawn"]);
+    }
+}
+
+#[test]
+fn a_group_whose_old_shard_lost_its_session_is_cut_over_at_once_even_if_it_is_given_up() {
+    let frozen = Reading { level: false, in_voice: true, frozen: true, ..GOOD };
+    let mut bench = bench(ReshardPolicy::on());
+    bench.warm();
+    assert_eq!(bench.look(frozen), ["cut over 0"]);
+    assert!(bench.input(Input::CutOver(false)).is_empty(), "another old shard is behind");
+    assert_eq!(bench.input(Input::Abort), ["cut over 0"]);
+    assert!(bench.input(Input::CutOver(false)).is_empty() && bench.input(Input::Abort).is_empty());
+    assert_eq!(bench.look(frozen), ["cut over 0"]);
+    let mut gone = Bench { reshard: bench.reshard.clone(), ..bench };
+    assert_eq!(bench.input(Input::CutOver(true)), ["save 1", "0 is draining"]);
+    bench.input(Input::Saved(1));
+    bench.look(GOOD);
+    assert_eq!(bench.input(Input::Gone(Side::Old)), ["0 is retired", "halt: aborted on request"]);
+    // The new side is lost as well.
+    assert_eq!(gone.look(Reading { warm: false, ..frozen }), ["stop new 0", "0 is withdrawn"]);
+    assert!(gone.input(Input::Gone(Side::New))[0].starts_with("withdraw: aborted"));
 }
