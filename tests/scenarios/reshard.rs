@@ -254,7 +254,7 @@ async fn gw_238_a_group_waits_for_the_budget_of_the_next_period() {
 #[tokio::test(start_paused = true)]
 async fn a_recommendation_is_followed_when_it_is_worth_it() {
     let simulator = world(4, |_| {});
-    let builder = bot(&simulator).gateway_check_every(Duration::from_secs(60));
+    let builder = bot(&simulator).gateway_check_every(Duration::from_secs(60)).reshard(ReshardPolicy::on());
     let mut bot = Bot::start_with(&simulator, builder).await;
     let recommend = |shards| {
         let limits = Action::Limits { shards: Some(shards), max_concurrency: None, remaining: None };
@@ -315,7 +315,8 @@ async fn a_process_that_is_killed_between_two_groups_is_followed() {
 
 /// A bot that follows the recommendation, with four shards and eight recommended.
 async fn recommended(simulator: &Simulator, check_every: Duration) -> Bot {
-    let bot = Bot::start_with(simulator, bot(simulator).gateway_check_every(check_every)).await;
+    let builder = bot(simulator).gateway_check_every(check_every).reshard(ReshardPolicy::on());
+    let bot = Bot::start_with(simulator, builder).await;
     let limits = Action::Limits { shards: Some(8), max_concurrency: None, remaining: None };
     simulator.act(&limits).unwrap();
     bot

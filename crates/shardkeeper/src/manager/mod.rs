@@ -35,7 +35,6 @@ use self::restart::CrashHistory;
 use self::sentinel::AskLimits;
 use crate::dispatch::Service;
 use crate::error::{CommandError, ExitReason};
-use crate::layout::ShardKey;
 use crate::message::{ManagerMessage, SentinelMessage, ShutdownMode};
 use crate::status::ManagerStatus;
 use crate::store::StoreLease;
@@ -240,14 +239,6 @@ impl Actor for ShardManager {
 }
 
 impl ManagerState {
-    /// Whether a shard still has requests to send, or awaits their answers, which come on its session alone
-    /// (GW-245: they are finished before it closes).
-    #[expect(dead_code, reason = "the reshard itself calls it")]
-    fn awaits_answers(&self, shard: ShardKey) -> bool {
-        let recently = self.phase.fleet().is_some_and(|fleet| fleet.shards.awaits_answers(now(), shard));
-        recently || self.live.members.are_awaited(shard)
-    }
-
     fn status(&self) -> ManagerStatus {
         match self.phase.fleet() {
             Some(fleet) => ManagerStatus {

@@ -6,6 +6,7 @@ use super::super::config::Settings;
 use super::super::now;
 use super::super::phase::Fleet;
 use super::Resharding;
+use crate::command::MembersRequests;
 use crate::dispatch::OverlapPhase;
 use crate::layout::ShardKey;
 use crate::reshard::phases::Reading;
@@ -30,7 +31,12 @@ impl Fleet {
         }
     }
 
-    pub(super) fn reading(&mut self, reshard: &mut Resharding, settings: &Settings) -> Reading {
+    pub(super) fn reading(
+        &mut self,
+        reshard: &mut Resharding,
+        settings: &Settings,
+        members: &MembersRequests,
+    ) -> Reading {
         let mut reading = Reading::default();
         let Some(group) = reshard.machine.group() else { return reading };
         reading.in_voice = !self.shards.guilds_in_voice(group.residue).is_empty();
@@ -56,8 +62,10 @@ impl Fleet {
         reading.level = report.phase == OverlapPhase::Ready && overlap.is_acknowledged(&self.shards);
         if reshard.machine.phase() == Some(GroupPhase::Draining) {
             let waited = overlap.cut_at.is_some_and(|at| now() >= at + ANSWERS_TAKE);
-            let is_done =
-                |key: &ShardKey| self.shards.is_settled(*key) && !self.shards.awaits_answers(now(), *key);
+            // The answer to a request for all members may last longer than answers take.
+            let awaits_answers =
+                |key: &ShardKey| self.shards.awaits_answers(now(), *key) || members.are_awaited(*key);
+            let is_done = |key: &ShardKey| self.shards.is_settled(*key) && !awaits_answers(key);
             reading.drained = waited && overlap.old.iter().all(is_done);
         }
         reading

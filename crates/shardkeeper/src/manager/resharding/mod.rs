@@ -158,7 +158,7 @@ impl ManagerState {
         self.ask_save(myself, &mut reshard);
         let Phase::Running(fleet) = &mut self.phase else { return Ok(()) };
         // Read after the inputs: a group may have ended with them, and the facts concern the next one.
-        let look = Input::Look(fleet.reading(&mut reshard, &self.config.settings));
+        let look = Input::Look(fleet.reading(&mut reshard, &self.config.settings, &self.live.members));
         self.carry_out_all(myself, &mut reshard, VecDeque::from([look])).await?;
         let Phase::Running(fleet) = &mut self.phase else { return Ok(()) };
         reshard.end_tails(&mut fleet.shards);
