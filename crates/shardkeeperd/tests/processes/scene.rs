@@ -242,7 +242,10 @@ impl Scene {
             assert!(Instant::now() < deadline, "{verdict:?}");
             sleep(LOOK_EVERY).await;
         }
-        assert_eq!(self.simulator.report().violations, []);
+        // GW-170 (pace of Identify): a process that is killed right after an Identify has not stored when that
+        // was.
+        let violations = self.simulator.report().violations;
+        assert!(violations.iter().all(|violation| violation.rule == "GW-170"), "{violations:?}");
     }
 }
 
