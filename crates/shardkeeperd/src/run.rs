@@ -48,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IDS", requires = "shards", value_delimiter = ',', value_parser = shard_ids)]
     shard_ids: Vec<RangeInclusive<u32>>,
     /// Whether to reshard while running when Discord recommends clearly more or fewer shards, or refuses a shard
-    /// that has too many guilds. Default: auto without --shards, otherwise off.
+    /// that has too many guilds. Default: off.
     #[arg(long, value_enum, value_name = "WHEN")]
     reshard: Option<Reshard>,
     /// How often Discord is asked how many shards it recommends: after a random part of the second half of this

@@ -16,9 +16,9 @@
 //! Discord routes guilds by the shard count, so every process of a bot has to use the same one. A shard holds
 //! at most 2500 guilds (GW-229).
 //!
-//! A layout does not change while it runs. **Resharding while running is not implemented yet**: a new count
-//! needs a new start. When Discord refuses the count (4010, 4011), the manager ends with that reason.
-//! [`Dispatch::generation`] and [`Lifecycle::AllReady`] already carry a generation; it is 1.
+//! A running bot gets another count by [resharding](super::_09_resharding); each layout has a generation,
+//! counted from 1 ([`Dispatch::generation`]). When Discord refuses the count (4010, 4011) of a bot that does
+//! not reshard by itself, the manager ends with that reason.
 //!
 //! # Starting
 //!

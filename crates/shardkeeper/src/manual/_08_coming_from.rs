@@ -114,8 +114,8 @@
 //!
 //! The gateway manager becomes [`Shardkeeper`], and it needs no separate process: a driver is a task, and the
 //! bot's code cannot block it. To send events to other processes, use a subscriber that holds the
-//! [`Delivery`] until the other process has confirmed it. There is no automatic resharding yet. The table is
-//! [below](#discordeno-call-by-call).
+//! [`Delivery`] until the other process has confirmed it. For resharding there is [a chapter](super::_09_resharding). The table
+//! is [below](#discordeno-call-by-call).
 //!
 //! # discljord
 //!
@@ -163,8 +163,8 @@
 //! | the guard against large payloads | [`PayloadSizeError`] | an error for the caller, in bytes |
 //! | `[:connected-all-shards]` | [`Lifecycle::AllReady`] | depends on READY, not on a timer |
 //! | `[:disconnect]` | [`Lifecycle::Ended`], [`Shardkeeper::exit_reason`] | has the reason |
-//! | `[:re-shard]` | [`ExitReason::Refused`] with close code 4011 | start again with more shards; resharding while running is not implemented yet |
-//! | self-resharding on 4011 | none | not implemented yet |
+//! | `[:re-shard]` | [`ExitReason::Refused`] with close code 4011 | with [`ReshardPolicy::on`] the bot reshards instead |
+//! | self-resharding on 4011 | [`Builder::reshard`] | group by group, while the bot runs |
 //!
 //! # discordeno, call by call
 //!
@@ -185,9 +185,9 @@
 //! | `makePresence` | [`Builder::presence_fn`] | per shard, not async |
 //! | `events` | [`Builder::subscribe`] | see the events of a shard below |
 //! | `cache.requestMembers.enabled` | always available: [`Shardkeeper::members`] | costs nothing until it is called |
-//! | `resharding`: `enabled`, percentage, interval | none | not implemented yet |
+//! | `resharding`: `enabled`, percentage, interval | [`Builder::reshard`], [`Builder::gateway_check_every`] | also merges |
 //! | … `getSessionInfo` | [`gateway_info()`](crate::config::gateway_info) | |
-//! | … `updateGuildsShardId` | none | not implemented yet |
+//! | … `updateGuildsShardId` | [`Topic::with_warming`] | READY and guilds of the new shards |
 //! | `logger` | `tracing` | install any subscriber |
 //!
 //! | function | ours | remark |
@@ -208,7 +208,7 @@
 //! | `editShardStatus` | [`Shardkeeper::update_presence_on`] | |
 //! | `requestMembers` | [`Shardkeeper::members`] | has a time-out, continues over a resume, fails with its session; the library sets the nonce |
 //! | `requestSoundboardSounds` | [`Shardkeeper::request_soundboard_sounds`] | |
-//! | `tellWorkerToPrepare`, `onReshardingSwitch` | none | not implemented yet |
+//! | `tellWorkerToPrepare`, `onReshardingSwitch` | none | the manager does both |
 //! | `shard.identify`, `shard.resume` | [`Shardkeeper::restart_shard`] | |
 //! | `shard.send` | [`Shardkeeper::command`] | priority depends on the class: voice is sent first |
 //! | `shard.shutdown` | [`Shardkeeper::remove_shards`] | |
@@ -289,7 +289,7 @@
 //!
 //! ---
 //!
-//! Before: [Decisions](super::_07_decisions). [The manual](super).
+//! Before: [Decisions](super::_07_decisions). Next: [Resharding](super::_09_resharding).
 
 #[cfg(doc)]
 use crate::{actor::*, command::*, config::*, dispatch::*, error::*, gate::*, status::*, *};

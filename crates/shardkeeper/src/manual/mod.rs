@@ -12,6 +12,7 @@
 //! | [6. Defaults](_06_defaults) | What is every number, what is its reason, and where is it changed? |
 //! | [7. Decisions](_07_decisions) | Why is it built this way, what was rejected, and what happens where Discord's documentation says nothing? |
 //! | [8. Coming from elsewhere](_08_coming_from) | Which call replaces a call of the library that the bot uses now? |
+//! | [9. Resharding](_09_resharding) | How does a running bot get another number of shards, and what is promised? |
 //!
 //! # Glossary
 //!
@@ -56,3 +57,4 @@ pub mod _05_shards;
 pub mod _06_defaults;
 pub mod _07_decisions;
 pub mod _08_coming_from;
+pub mod _09_resharding;

@@ -121,7 +121,7 @@ pub enum KeeperMessage {
     /// From its own save: the result.
     Saved(Result<(), StoreError>),
     /// From the manager: store the current state, and answer when the save has ended. `true`: what the
-    /// [table](SessionTable) held when this message was handled is durable; `false`: the save failed.
+    /// table of sessions held when this message was handled is durable; `false`: the save failed.
     Flush(RpcReplyPort<bool>),
 }
 
