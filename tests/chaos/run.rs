@@ -45,6 +45,8 @@ pub(crate) struct Outcome {
 
 /// Runs a plan on a virtual clock, in a runtime of its own.
 pub(crate) fn run(plan: Plan) -> Outcome {
+    // The nonces of requests for members begin at a random number, whose length shows in compressed streams.
+    fastrand::seed(plan.seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
